@@ -1,0 +1,44 @@
+"""Fine-grained image recognition with a recurrent-attention multi-scale Vision Transformer.
+
+An image walks through the package from the top down:
+
+    data         a photograph is found (cub, image_folder, table, toybirds), decoded, made a view
+    model        backbone -> rollout -> regions -> zoom -> and again: rams; its weights and folder
+    training     losses, optimiser, the one loop, a run
+    evaluation   metrics, localization, report, pictures
+    inference    predictor, explain, output
+    cli          one command each
+
+Public names are loaded when first used, so that `import ramstrans` is quick.
+"""
+
+from importlib import import_module, metadata
+from typing import Any
+
+try:
+    __version__ = metadata.version("ramstrans")
+except metadata.PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "unknown"
+
+_PUBLIC = {
+    "ModelConfig": "ramstrans.model.config",
+    "Predictor": "ramstrans.inference.predictor",
+    "RamsOutput": "ramstrans.model.rams",
+    "RamsTrans": "ramstrans.model.rams",
+    "RamsTransError": "ramstrans.errors",
+    "Regions": "ramstrans.model.regions",
+    "ScaleOutput": "ramstrans.model.rams",
+    "build_model": "ramstrans.model.rams",
+    "propose_regions": "ramstrans.model.regions",
+    "rollout": "ramstrans.model.rollout",
+    "zoom": "ramstrans.model.zoom",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+    """Load a public name from its module."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'ramstrans' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)

@@ -1,0 +1,350 @@
+"""The command line: one thin function a command; parse, call, print.
+
+Results go to standard output, everything else to standard error. Exit codes: 0, 2 for usage, 3 for
+data, 1 for the rest; a traceback only with `--debug`.
+"""
+
+import contextlib
+import dataclasses
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
+
+from ramstrans import __version__
+
+from ramstrans.data.config import DataConfig
+from ramstrans.errors import DataError, RamsTransError, UsageError
+from ramstrans.training.config import RunConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+DEFAULT_CONFIGS = {
+    "toybirds": "toybirds.yaml",
+    "cub": "cub200_vitb16.yaml",
+    "folder": "folder.yaml",
+    "table": "folder.yaml",
+}
+"""What `ramstrans train` starts from, by `--data.name`, where no `--config` is given."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        options = build_parser().parse_args(with_default_config(given))
+        command = options.subcommand
+        return COMMANDS[command].run(options[command], given)
+    except KeyboardInterrupt:
+        return fail("stopped", 130)
+    except BrokenPipeError:  # the reader of a pipe, say `head`, has gone: nothing to tell it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, RamsTransError):
+            return fail(str(error), error.exit_code)
+        return fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def fail(message: str, code: int) -> int:
+    """Say in one line on standard error what went wrong; returns the exit code."""
+    print(f"ramstrans: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+class Parser(ArgumentParser):
+    """A parser whose complaint is one line and a UsageError."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise what argparse would print."""
+        raise UsageError(f"{message.rstrip('.')}; see `{self.prog} --help`") from ex
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(prog="ramstrans", description="Fine-grained image recognition that looks twice.")
+    parser.add_argument("--version", action="version", version=f"ramstrans {__version__}")
+    commands = parser.add_subcommands()
+    for name, command in COMMANDS.items():
+        about = (command.run.__doc__ or "").splitlines()[0]
+        sub = Parser(description=about)
+        command.add_options(sub)
+        commands.add_subcommand(name, sub, help=about)
+    return parser
+
+
+def config_folder() -> Path:
+    """Folder of the configs that come along: in the package once installed, else in the repository."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def with_default_config(arguments: list[str]) -> list[str]:
+    """Arguments of `train`, with the default config of their data put first where they name none.
+
+    A config that comes along may be named without its folder and ending.
+    """
+    if arguments[:1] != ["train"] or "--help" in arguments or "-h" in arguments:
+        return arguments
+    joined = [part for argument in arguments for part in argument.split("=", 1)]
+    if "--config" in joined[:-1]:
+        value = joined[joined.index("--config") + 1]
+        shipped = config_folder() / f"{value}.yaml"
+        if shipped.exists() and not Path(value).exists():
+            return [
+                argument.replace(value, str(shipped)) if value in argument else argument
+                for argument in arguments
+            ]
+        return arguments
+    name = joined[joined.index("--data.name") + 1] if "--data.name" in joined[:-1] else "toybirds"
+    config = DEFAULT_CONFIGS.get(name)
+    return ["train", "--config", str(config_folder() / config), *arguments[1:]] if config else arguments
+
+
+def add_train_options(parser: Parser) -> None:
+    """Options of `train`: the fields of RunConfig."""
+    parser.add_argument(
+        "--config", action="config", help="YAML file of these options, or the name of one that comes along."
+    )
+    parser.add_class_arguments(RunConfig, as_group=False)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="Check everything and say what would be done; write nothing."
+    )
+
+
+def train(options: Namespace, given: list[str]) -> int:
+    """Train on a set of photographs, judge on its test split, report."""
+    parser = Parser()
+    add_train_options(parser)
+    built = parser.instantiate(options)
+    config = RunConfig(**{field.name: built[field.name] for field in dataclasses.fields(RunConfig)})
+    from ramstrans.evaluation.report import print_report
+    from ramstrans.training.run import default_output, prepare
+    from ramstrans.training.run import train as train_run
+
+    say, console = terminal()
+    with progress_bar() as progress:
+        prepared = prepare(config, say, progress)
+    output = config.output or default_output(prepared.config)
+    if options.dry_run:
+        say(f"dry run: everything fits, nothing was trained; a run would be written to {output}")
+        return 0
+    with progress_bar() as progress:
+        report = train_run(prepared, output, command=shlex.join(["ramstrans", *given]), progress=progress)
+    print_report(report, console)
+    console.print(f"Report: {output / 'report.md'}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def add_evaluate_options(parser: Parser) -> None:
+    """Options of `evaluate`."""
+    parser.add_argument("run", type=Path, help="Run folder, or any model folder.")
+    parser.add_argument("--split", type=Literal["train", "val", "test"], default="test", help="Which images.")
+    parser.add_argument(
+        "--data.name", type=Literal[tuple(DEFAULT_CONFIGS)] | None, help="Layout, if not the run's."
+    )
+    parser.add_argument("--data.root", type=Path | None, help="Folder or table, if not the run's.")
+    parser.add_argument("--output", type=Path | None, help="Where to write; default: RUN/evaluation-SPLIT.")
+    parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images at once.")
+    add_device_options(parser)
+
+
+def add_device_options(parser: Parser) -> None:
+    """Options of every command that runs a trained model."""
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
+    parser.add_argument(
+        "--precision",
+        type=Literal["fp32", "bf16", "fp16"] | None,
+        help="Default: as the run was trained, else fp32.",
+    )
+
+
+def evaluate(options: Namespace, given: list[str]) -> int:
+    """Judge a trained model on one split: table, report and pictures."""
+    from ramstrans.evaluation.report import print_report
+    from ramstrans.evaluation.run import evaluate_run
+
+    _, console = terminal()
+    output = options.output or options.run / f"evaluation-{options.split}"
+    with progress_bar() as progress:
+        report = evaluate_run(
+            options.run,
+            options.split,
+            output,
+            data_name=options.data.name,
+            data_root=options.data.root,
+            batch_size=options.batch_size,
+            device=options.device,
+            precision=options.precision,
+            command=shlex.join(["ramstrans", *given]),
+            progress=progress,
+        )
+    print_report(report, console)
+    console.print(f"Report: {output / 'report.md'}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def add_predict_options(parser: Parser) -> None:
+    """Options of `predict`."""
+    parser.add_argument("run", type=Path, help="Run folder, or any model folder.")
+    parser.add_argument(
+        "inputs", nargs="+", type=str, help="Image files, folders, or - for paths on standard input."
+    )
+    parser.add_argument(
+        "--format", type=Literal["csv", "jsonl", "parquet"] | None, help="Default: by --output, else csv."
+    )
+    parser.add_argument("--output", type=Path | None, help="File to write; default: standard output.")
+    parser.add_argument("--top_k", type=PositiveInt, default=5, help="Classes named for each image.")
+    parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images at once.")
+    add_device_options(parser)
+
+
+def add_explain_options(parser: Parser) -> None:
+    """Options of `explain`."""
+    parser.add_argument("run", type=Path, help="Run folder, or any model folder.")
+    parser.add_argument("image", type=Path, help="The photograph.")
+    parser.add_argument(
+        "--output", type=Path | None, help="Picture to write; default: IMAGE's name + -explained.png here."
+    )
+    add_device_options(parser)
+
+
+def predict(options: Namespace, _given: list[str]) -> int:
+    """Name what is on photographs: CSV, JSON lines or Parquet."""
+    raise NotImplementedError
+
+
+def explain(options: Namespace, _given: list[str]) -> int:
+    """Show what a model looked at in one photograph: a picture and JSON."""
+    raise NotImplementedError
+
+
+def add_data_options(parser: Parser) -> None:
+    """Commands of `data`."""
+    commands = parser.add_subcommands()
+    make = Parser(description="Draw the generated data set into a folder, in the layout of CUB-200-2011.")
+    make.add_argument("name", type=Literal["toybirds"], help="Which one.")
+    make.add_argument("root", type=Path, help="Folder to make.")
+    commands.add_subcommand("make", make, help="Draw a generated data set.")
+    check = Parser(description="Read a data set as training would, decode every file, and count.")
+    check.add_class_arguments(DataConfig, "data")
+    commands.add_subcommand("check", check, help="Read a data set and decode every file.")
+
+
+def data(options: Namespace, _given: list[str]) -> int:
+    """Make or check a data set."""
+    return {"make": data_make, "check": data_check}[options.subcommand](options[options.subcommand])
+
+
+def data_make(options: Namespace) -> int:
+    """Draw toybirds."""
+    from ramstrans.data.toybirds import make_toybirds
+
+    with progress_bar() as progress:
+        make_toybirds(options.root, progress=lambda done, total: progress(done, total, "drawing"))
+    print(options.root)  # noqa: T201
+    return 0
+
+
+def data_check(options: Namespace) -> int:
+    """Count the images of each split; exit code 3 if any file cannot be decoded."""
+    from rich.table import Table
+
+    from ramstrans.data.build import build_image_set
+    from ramstrans.data.check import find_unreadable
+    from ramstrans.data.records import SPLITS
+
+    config = DataConfig(**vars(options.data))
+    say, console = terminal()
+    with progress_bar() as progress:
+        images = build_image_set(config, progress)
+        errors = find_unreadable(
+            images.records, config.max_pixels, progress=lambda done, total: progress(done, total, "checking")
+        )
+    table = Table("split", "images", "classes", "fewest a class", "most a class")
+    for split in SPLITS:
+        counts = [count for count in images.counts(split).values() if count]
+        table.add_row(
+            split, *map(str, (sum(counts), len(counts), min(counts, default=0), max(counts, default=0)))
+        )
+    console.print(table)
+    for error in errors:
+        console.print(f"unreadable: {error}", markup=False, soft_wrap=True)
+    return DataError.exit_code if errors else 0
+
+
+def add_doctor_options(_parser: Parser) -> None:
+    """`doctor` has none."""
+
+
+def doctor(_options: Namespace, _given: list[str]) -> int:
+    """Say which versions, devices and attention kernels are here, and what is missing."""
+    from ramstrans.doctor import diagnose, render
+
+    _, console = terminal()
+    checks = diagnose()
+    console.print(render(checks))
+    return 1 if any(check.status == "missing" for check in checks) else 0
+
+
+def terminal() -> tuple[Callable[[str], None], Console]:
+    """A function that says one line on standard error, and a console on standard output."""
+    from rich.console import Console
+
+    errors = Console(stderr=True, highlight=False)
+    return lambda line: errors.print(line, markup=False, soft_wrap=True), Console()
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on standard error with rate and time left; told (done, total, what)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def update(done: int, total: int, what: str) -> None:
+            kind = what.split(" ")[0]
+            if kind not in tasks:
+                tasks[kind] = bar.add_task(what, total=total, rate="")
+            task = bar.tasks[tasks[kind]]
+            rate = f"{task.speed:.2f}/s" if task.speed else ""
+            bar.update(tasks[kind], completed=done, total=total, description=what, rate=rate)
+
+        yield update
+
+
+class Command(NamedTuple):
+    """One command: how its options are declared, and what runs."""
+
+    add_options: Callable[[Parser], None]
+    run: Callable[[Namespace, list[str]], int]
+
+
+COMMANDS = {
+    "train": Command(add_train_options, train),
+    "evaluate": Command(add_evaluate_options, evaluate),
+    "predict": Command(add_predict_options, predict),
+    "explain": Command(add_explain_options, explain),
+    "data": Command(add_data_options, data),
+    "doctor": Command(add_doctor_options, doctor),
+}

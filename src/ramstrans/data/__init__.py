@@ -1,0 +1,1 @@
+"""Photographs in: one file a layout, decoding, views, batches."""

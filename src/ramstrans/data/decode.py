@@ -1,0 +1,222 @@
+"""Image files to RGB pixels: every common format and colour mode, or one error that says why not."""
+
+import re
+import stat
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ramstrans.data.config import DataConfig
+from ramstrans.errors import UnreadableImageError
+
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read. Others that Pillow knows (PostScript, icons, ...) are no photographs, or run programs."""
+
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation to what undoes it
+_SWAPS_SIDES = {5, 6, 7, 8}
+
+# Pillow has no common error: its decoders raise these on damaged files.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+_REASONS: dict[type[BaseException], str] = {
+    FileNotFoundError: "no such file",
+    PermissionError: "no permission to read it",
+    UnidentifiedImageError: f"not an image in a known format ({', '.join(FORMATS)})",
+    MemoryError: "not enough memory to decode it",
+}
+
+_pixel_limit_lock = threading.Lock()
+
+
+def decode_image(
+    path: Path, *, max_pixels: int = DataConfig.max_pixels, reduce_to: int | None = None
+) -> Image.Image:
+    """Decode a photograph to RGB, upright.
+
+    EXIF rotation is applied, transparency is laid over white, the first frame of an animation is
+    taken, and more than 8 bits are scaled down, not clipped. Safe to call from several threads.
+
+    Args:
+        path: The image file.
+        max_pixels: Refuse an image whose header announces more pixels than this, before decoding it.
+        reduce_to: Let the JPEG decoder halve the image, up to three times, while its shorter side
+            keeps at least this many pixels: much faster where the image is shrunk afterwards.
+            None decodes at the original size, as other formats always do.
+
+    Returns:
+        An image of mode RGB that holds no open file.
+
+    Raises:
+        UnreadableImageError: If the file is missing, empty, truncated, too large or no image.
+    """
+    with _opened(path, max_pixels) as image:
+        if reduce_to is not None:
+            image.draft(None, (reduce_to, reduce_to))
+        image.load()
+        upright = _TRANSPOSE.get(_orientation(image))
+        rgb = _to_rgb(image)
+        return rgb if upright is None else rgb.transpose(upright)
+
+
+def image_size(path: Path, *, max_pixels: int = DataConfig.max_pixels) -> tuple[int, int]:
+    """Size of a photograph after EXIF rotation, as `(height, width)` in pixels.
+
+    Read from the header alone, but for PNG, whose EXIF may stand behind the pixels.
+
+    Args:
+        path: The image file.
+        max_pixels: Refuse an image with more pixels than this.
+
+    Raises:
+        UnreadableImageError: If the file is missing, empty, too large or no image.
+    """
+    with _opened(path, max_pixels) as image:
+        if image.format == "PNG":
+            image.load()
+        width, height = image.size
+        turned = _orientation(image) in _SWAPS_SIDES
+    return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+    """The image with its header read; whatever goes wrong inside becomes an `UnreadableImageError`."""
+    _silence_pillow()
+    try:
+        _check_file(path)
+        with path.open("rb") as stream, _open(stream) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                reason = f"{width} x {height} pixels, over the limit of {max_pixels:,} (--data.max_pixels)"
+                raise UnreadableImageError(path, reason)
+            yield image
+    except UnreadableImageError:
+        raise
+    except _DECODER_ERRORS as error:
+        raise UnreadableImageError(path, _reason(error)) from error
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what must not even be opened, such as pipes, which would block."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise UnreadableImageError(path, "a folder, not an image file")
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImageError(path, "not a regular file")
+    if status.st_size == 0:
+        raise UnreadableImageError(path, "empty file")
+
+
+def _open(stream: BinaryIO) -> ImageFile.ImageFile:
+    """Read the header, whatever Pillow's own limit of pixels, which knows nothing of ours."""
+    try:
+        return Image.open(stream, formats=FORMATS)
+    except Image.DecompressionBombError:
+        with _pixel_limit_lock:
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return Image.open(stream, formats=FORMATS)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+
+
+def _silence_pillow() -> None:
+    """Ignore Pillow's remarks on metadata, palettes and large images, for good.
+
+    `warnings.catch_warnings` is not safe with threads, so the filter stays; it is added again where
+    another has put the list of filters back.
+    """
+    remarks = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+    if remarks not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def _reason(error: BaseException) -> str:
+    """Why decoding failed, in a few words."""
+    for kind, reason in _REASONS.items():
+        if isinstance(error, kind):
+            return reason
+    message = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return (
+        "truncated file" if "truncated" in message else f"damaged image ({message or type(error).__name__})"
+    )
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """The EXIF orientation, 1 to 8; 1, upright, where there is none or the EXIF is damaged."""
+    if image.format == "TIFF":  # Pillow turns these itself, the size included
+        return 1
+    try:
+        orientation: Any = image.getexif().get(_ORIENTATION_TAG, 1)
+    except _DECODER_ERRORS:
+        return 1
+    return orientation if orientation in _TRANSPOSE else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image of any mode as a new image of mode RGB."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(rgba, mask=rgba.getchannel("A"))
+        return canvas
+    return image.copy() if image.mode == "RGB" else image.convert("RGB")
+
+
+def _to_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey values of any range, scaled to 0..255.
+
+    16-bit values have the range 0..65535. Others are given the smallest usual range that holds them
+    all, 0..1 and 0..255 (floats only) or 0..65535, and where none does, their own; what is not
+    finite becomes black.
+
+    >>> _to_eight_bits(np.array([[0, 257, 65535]], np.uint16)).tolist()
+    [[0, 1, 255]]
+    >>> _to_eight_bits(np.array([[0.0, 0.5, np.nan]])).tolist()
+    [[0, 128, 0]]
+    """
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
+    usual = (1, 255, 65535) if values.dtype.kind == "f" else (65535,)
+    for top in usual:
+        if low >= 0 and high <= top:
+            low, high = 0, top
+            break
+    scale = 255 / max(float(high) - float(low), 1e-30)
+    scaled = np.rint((values.astype(np.float64) - low) * scale)
+    return np.where(np.isfinite(values), scaled, 0).astype(np.uint8)

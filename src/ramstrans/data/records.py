@@ -1,0 +1,57 @@
+"""What every data set is once it has been read: a list of labelled image files."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class Part(NamedTuple):
+    """One visible part of the object: its name, and its place in pixels of the original image."""
+
+    name: str
+    x: float
+    y: float
+
+
+class Record(NamedTuple):
+    """One labelled photograph.
+
+    Attributes:
+        path: The image file.
+        label: Index into `ImageSet.class_names`.
+        split: The split it belongs to.
+        box: The object's `(x0, y0, x1, y1)`, half-open float pixels of the original image after
+            EXIF rotation, or None where the data set has none. May run past the edge.
+        parts: The visible parts; empty where the data set has none.
+    """
+
+    path: Path
+    label: int
+    split: Split
+    box: tuple[float, float, float, float] | None = None
+    parts: tuple[Part, ...] = ()
+
+
+class ImageSet(NamedTuple):
+    """A data set as read: its classes, in label order, and its records, in file order.
+
+    >>> records = tuple(Record(Path(f"{i}.jpg"), i % 2, "train") for i in range(3))
+    >>> images = ImageSet(("crow", "wren"), records)
+    >>> len(images.of_split("train")), images.counts("train")
+    (3, {'crow': 2, 'wren': 1})
+    """
+
+    class_names: tuple[str, ...]
+    records: tuple[Record, ...]
+
+    def of_split(self, split: Split) -> tuple[Record, ...]:
+        """The records of one split, in order."""
+        return tuple(record for record in self.records if record.split == split)
+
+    def counts(self, split: Split) -> dict[str, int]:
+        """Number of records of each class in one split, in label order, zeros included."""
+        labels = Counter(record.label for record in self.of_split(split))
+        return {name: labels[index] for index, name in enumerate(self.class_names)}

@@ -1,0 +1,135 @@
+"""From a decoded photograph to the views a model sees, and back from its pixels to the photograph's."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+Size = tuple[int, int]
+
+
+class Geometry(NamedTuple):
+    """Where a view lies in its photograph: `view = photograph * scale - offset`, mirrored if `flip`.
+
+    Attributes:
+        scale: `(x, y)`, view pixels a photograph pixel.
+        offset: `(x, y)` in view pixels.
+        width: Of the view in pixels; what a mirrored x is counted from.
+        flip: Whether the view is mirrored left to right.
+    """
+
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+    width: float
+    flip: bool = False
+
+    def to_original(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (..., 4) in pixels of the view -> the same in pixels of the photograph.
+
+        >>> view = Geometry((0.5, 0.5), (10.0, 0.0), 64.0)
+        >>> view.to_original(np.array([0.0, 0.0, 10.0, 10.0])).tolist()
+        [20.0, 0.0, 40.0, 20.0]
+        """
+        x0, y0, x1, y1 = np.moveaxis(np.asarray(boxes, dtype=np.float64), -1, 0)
+        if self.flip:
+            x0, x1 = self.width - x1, self.width - x0
+        (scale_x, scale_y), (offset_x, offset_y) = self.scale, self.offset
+        corners = ((x0 + offset_x) / scale_x, (y0 + offset_y) / scale_y)
+        opposite = ((x1 + offset_x) / scale_x, (y1 + offset_y) / scale_y)
+        return np.stack([*corners, *opposite], axis=-1)
+
+
+class View(NamedTuple):
+    """One view of a photograph.
+
+    Attributes:
+        image: (3, H, W) uint8, the model's input before normalisation.
+        source: (3, H', W') uint8, the same view at the crop's resolution.
+        geometry: Where `image` lies in the photograph.
+    """
+
+    image: Tensor
+    source: Tensor
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of training views: crop place always, mirror and colour if asked for."""
+
+    flip: bool = True
+    color_jitter: float = 0.0
+
+
+def resize_photograph(photograph: Image.Image, resize: int | Size) -> Tensor:
+    """Resize an RGB photograph; (3, h, w) uint8.
+
+    Args:
+        photograph: RGB.
+        resize: Shorter side in pixels, or exact `(height, width)`.
+    """
+    size = [resize] if isinstance(resize, int) else list(resize)
+    return F.resize(F.pil_to_tensor(photograph), size, antialias=True)
+
+
+def make_view(
+    resized: Tensor,
+    original_size: Size,
+    crop: Size,
+    image_size: Size,
+    *,
+    augmentation: Augmentation | None = None,
+    generator: np.random.Generator | None = None,
+) -> View:
+    """Cut a view out of a resized photograph: its centre, or at random where an augmentation is given.
+
+    Args:
+        resized: (3, h, w) uint8, at least `crop` each way.
+        original_size: `(height, width)` of the photograph before resizing.
+        crop: `(height, width)` of the view's source.
+        image_size: `(height, width)` of the model's input, to which the crop is resized.
+        augmentation: Random changes; None: the centre, unchanged.
+        generator: Where the randomness comes from; needed with an augmentation.
+    """
+    height, width = resized.shape[-2:]
+    spare_y, spare_x = height - crop[0], width - crop[1]
+    assert spare_y >= 0 and spare_x >= 0, "the resized photograph is smaller than the crop"
+    top, left, flip = spare_y // 2, spare_x // 2, False
+    if augmentation is not None:
+        assert generator is not None, "an augmentation needs a generator"
+        top, left = int(generator.integers(spare_y + 1)), int(generator.integers(spare_x + 1))
+        flip = augmentation.flip and bool(generator.random() < 0.5)
+    source = resized[:, top : top + crop[0], left : left + crop[1]]
+    if flip:
+        source = source.flip(-1)
+    if augmentation is not None and augmentation.color_jitter and generator is not None:
+        source = jitter_color(source, augmentation.color_jitter, generator)
+    source = source.contiguous()
+    image = source if crop == image_size else F.resize(source, list(image_size), antialias=True)
+    ratio_y, ratio_x = image_size[0] / crop[0], image_size[1] / crop[1]
+    geometry = Geometry(
+        (width / original_size[1] * ratio_x, height / original_size[0] * ratio_y),
+        (left * ratio_x, top * ratio_y),
+        float(image_size[1]),
+        flip,
+    )
+    return View(image, source, geometry)
+
+
+def jitter_color(image: Tensor, strength: float, generator: np.random.Generator) -> Tensor:
+    """Random brightness, contrast and saturation, each by a factor in [1 - strength, 1 + strength]."""
+    factors = generator.uniform(max(0.0, 1 - strength), 1 + strength, size=3)
+    image = F.adjust_brightness(image, float(factors[0]))
+    image = F.adjust_contrast(image, float(factors[1]))
+    return F.adjust_saturation(image, float(factors[2]))
+
+
+def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 images (B, 3, H, W) in 0..255 -> float32, `(x / 255 - mean) / std` for each channel."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
+    return images.float().mul_(scale[:, None, None]).sub_(shift[:, None, None])

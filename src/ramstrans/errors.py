@@ -1,0 +1,68 @@
+"""Every error that ramstrans raises on purpose.
+
+    RamsTransError (ValueError)        exit code 1
+    ├── UsageError                     exit code 2   an option or argument that is not allowed
+    │   ├── ConfigError                              a field of a config, or a config file
+    │   └── OutputError                              an output path that exists or cannot be written
+    ├── DataError                      exit code 3   a data set that cannot be used as it is
+    │   └── UnreadableImageError                     one image file that cannot be decoded
+    ├── WeightsError                   exit code 1   weights that are missing or do not fit
+    └── TrainingError                  exit code 1   a run that cannot go on
+
+A message says what came, what is allowed, and what to do next, in one line.
+"""
+
+from pathlib import Path
+from typing import Self
+
+
+class RamsTransError(ValueError):
+    """Base of all errors meant for the user; `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class UsageError(RamsTransError):
+    """An option or argument that is not allowed."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A config field with a value that is not allowed, or a config file that cannot be read."""
+
+
+class OutputError(UsageError):
+    """An output path that exists already or cannot be written."""
+
+
+class DataError(RamsTransError):
+    """A data set that cannot be used as it is."""
+
+    exit_code = 3
+
+
+class UnreadableImageError(DataError):
+    """An image file that cannot be decoded.
+
+    Args:
+        path: The file.
+        reason: Why, in a few words, e.g. `"empty file"`.
+    """
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path, str]]:
+        """Survive the way from a loader's worker process."""
+        return type(self), (self.path, self.reason)
+
+
+class WeightsError(RamsTransError):
+    """Weights that are missing, damaged, or do not fit the model."""
+
+
+class TrainingError(RamsTransError):
+    """A training run that cannot go on."""

@@ -1,0 +1,1 @@
+"""Judging: predictions in, metrics, report and pictures out."""

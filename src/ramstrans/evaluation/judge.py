@@ -1,0 +1,135 @@
+"""Judge a model on one split: predictions, report, pictures."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ramstrans.data.decode import decode_image
+from ramstrans.data.loading import Batch, PhotographDataset, build_loader, collate
+from ramstrans.data.records import Record
+from ramstrans.evaluation.evaluate import autocast, boxes_in_photographs, normalized, predict_split
+from ramstrans.evaluation.gallery import GalleryItem, plot_gallery
+from ramstrans.evaluation.pictures import plot_confusion, plot_curves
+from ramstrans.evaluation.predictions import Predictions
+from ramstrans.evaluation.report import Report, build_report, write_report
+from ramstrans.model.folder import ModelCard
+from ramstrans.model.rams import RamsTrans
+from ramstrans.model.zoom import scaled, zoom
+
+GALLERY_SIZE = 6
+"""Right ones, and wrong ones, in the gallery; drawn by a fixed seed, not picked."""
+
+
+def judge(
+    model: RamsTrans,
+    card: ModelCard,
+    dataset: PhotographDataset,
+    folder: Path,
+    *,
+    precision: str,
+    batch_size: int,
+    num_workers: int = 0,
+    extra: Mapping[str, Any],
+    progress: Callable[[int, int, str], None] = lambda *_: None,
+) -> Report:
+    """Predict every image of a split, and write report.json, report.md and pictures into a folder.
+
+    Args:
+        model: On its device.
+        card: Class names and preprocessing.
+        dataset: The split, without augmentation.
+        folder: Where to write; its metrics.jsonl, if any, gives the curves.
+        precision: `fp32`, `bf16` or `fp16`.
+        batch_size: Images at once.
+        num_workers: Loader processes.
+        extra: Further keys of the report, see `build_report`.
+        progress: Told after each batch.
+
+    Returns:
+        The report.
+    """
+    device = next(model.parameters()).device
+    with_source = model.zoom_source == "full"
+    loader = build_loader(
+        dataset, batch_size, shuffle=False, with_source=with_source, num_workers=num_workers
+    )
+    predictions, sizes = predict_split(
+        model, loader, card.preprocessing, device, precision=precision, progress=progress
+    )
+    report = build_report(predictions, card.class_names, sizes, extra=extra)
+    pictures = {}
+    if (folder / "metrics.jsonl").exists():
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        plot_curves(rows, folder / "curves.png")
+        pictures["How the training went"] = "curves.png"
+    items = [
+        gallery_item(model, card, dataset, index, precision)
+        for index in gallery_choice(predictions, GALLERY_SIZE)
+    ]
+    plot_gallery(items, folder / "gallery.png")
+    pictures["Right and wrong answers, drawn at random"] = "gallery.png"
+    plot_confusion(predictions.fused, predictions.labels, card.class_names, folder / "confusion.png")
+    pictures["The most confused classes"] = "confusion.png"
+    write_report(folder, report, pictures)
+    return report
+
+
+def gallery_choice(predictions: Predictions, count: int) -> list[int]:
+    """Indices of up to `count` images that were answered rightly, and as many wrongly, by a fixed draw."""
+    is_right = predictions.fused.argmax(axis=1) == predictions.labels
+    order = np.random.default_rng(0).permutation(len(is_right))
+    right, wrong = order[is_right[order]][:count], order[~is_right[order]][:count]
+    return [int(index) for index in (*right, *wrong)]
+
+
+@torch.no_grad()
+def gallery_item(
+    model: RamsTrans, card: ModelCard, dataset: PhotographDataset, index: int, precision: str
+) -> GalleryItem:
+    """Look at one image again, for its picture."""
+    record: Record = dataset.records[index]
+    batch = collate([dataset[0, index]], with_source=model.zoom_source == "full")
+    device = next(model.parameters()).device
+    images, source = normalized(batch, card.preprocessing, device)
+    with autocast(device, precision):
+        output = model(images, source)
+    first = output.scales[0]
+    assert first.saliency is not None and first.boxes is not None, "in eval mode every scale has a region"
+    names, answers = card.class_names, output.fused[0]
+    height, width = card.model.input_size
+    frame = batch.geometries[0].to_original(np.array([0, 0, width, height]))
+    return GalleryItem(
+        image=decode_image(record.path, max_pixels=dataset.max_pixels),
+        saliency=first.saliency[0].cpu().numpy(),
+        saliency_frame=_box(frame),
+        box=_box(boxes_in_photographs(output, batch)[0, 0]),
+        true_box=record.box,
+        crop=crop_picture(batch, first.boxes, card.model.input_size),
+        true_name=names[record.label],
+        predicted_name=names[int(answers.argmax())],
+        probability=float(answers.max()),
+        scale_predictions=[
+            f"{names[int(scale.argmax())]} {100 * float(scale.max()):.0f} %"
+            for scale in output.probabilities[:, 0]
+        ],
+    )
+
+
+def crop_picture(batch: Batch, boxes: Tensor, size: tuple[int, int]) -> Image.Image:
+    """What the next scale saw of a batch's first image, as a picture."""
+    source = batch.images if batch.source is None else batch.source
+    to_source = source.shape[3] / batch.images.shape[3], source.shape[2] / batch.images.shape[2]
+    crop = zoom(source[:1].float(), scaled(boxes[:1].cpu(), *to_source), size)
+    pixels = crop[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+    return Image.fromarray(pixels.numpy())
+
+
+def _box(corners: np.ndarray) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (float(corner) for corner in corners)
+    return x0, y0, x1, y1

@@ -1,0 +1,124 @@
+"""How well the regions hold the object: area, overlap with the true boxes, parts kept.
+
+All boxes are half-open `(x0, y0, x1, y1)` in pixels of the original image.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ramstrans.data.records import Record
+
+
+class RegionMetrics(NamedTuple):
+    """How well one scale's regions hold the object; None where the data set does not tell.
+
+    Attributes:
+        fallbacks: Number of images where nothing stood out and the region is the whole input.
+        fallback_share: The same, in percent of the images.
+        mean_area: Mean percent of the original image that the region covers.
+        mean_iou: Mean intersection over union of region and true box, percent.
+        corloc: Percent of true boxes with an IoU of at least 0.5.
+        parts_inside: Percent of all visible parts that lie inside the region.
+        num_boxes: Number of images with a true box.
+        num_parts: Number of visible parts in all images.
+    """
+
+    fallbacks: int
+    fallback_share: float
+    mean_area: float | None
+    mean_iou: float | None
+    corloc: float | None
+    parts_inside: float | None
+    num_boxes: int
+    num_parts: int
+
+
+def region_metrics(
+    boxes: np.ndarray, found: np.ndarray, records: Sequence[Record], image_sizes: np.ndarray | None
+) -> RegionMetrics:
+    """How well the regions hold the object.
+
+    Regions and true boxes count as far as they lie inside their image, where its size is known.
+
+    Args:
+        boxes: (N, 4) the regions, pixels of the original image.
+        found: (N,) bool, False for a fallback.
+        records: The N records.
+        image_sizes: (N, 2) `(width, height)` of the original images in pixels; None where unknown:
+            nothing is clipped, and there is no mean area.
+
+    >>> from pathlib import Path
+    >>> record = Record(Path("wren.jpg"), 0, "test", box=(0.0, 0.0, 10.0, 20.0))
+    >>> found = region_metrics(np.array([[0, 0, 10, 10]]), np.array([True]), [record], np.array([[20, 20]]))
+    >>> found.mean_area, found.mean_iou, found.corloc, found.parts_inside
+    (25.0, 50.0, 100.0, None)
+    """
+    assert len(boxes) == len(found) == len(records) > 0
+    regions = _clip(boxes.astype(np.float64), image_sizes)
+    has_box = np.array([record.box is not None for record in records])
+    true_boxes = np.array([record.box or (0, 0, 0, 0) for record in records], dtype=np.float64)
+    ious = paired_iou(regions, _clip(true_boxes, image_sizes))[has_box]
+    inside = _parts_inside(regions, records)
+    num_fallbacks = len(found) - int(np.count_nonzero(found))
+    return RegionMetrics(
+        fallbacks=num_fallbacks,
+        fallback_share=100 * num_fallbacks / len(found),
+        mean_area=None if image_sizes is None else _percent(_areas(regions) / image_sizes.prod(axis=1)),
+        mean_iou=_percent(ious),
+        corloc=_percent(ious >= 0.5),
+        parts_inside=_percent(inside),
+        num_boxes=len(ious),
+        num_parts=len(inside),
+    )
+
+
+def paired_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N,) intersection over union, in [0, 1], of each box with its partner; 0 for two empty boxes.
+
+    Args:
+        first: (N, 4) boxes.
+        second: (N, 4) their partners, in the same frame.
+
+    >>> paired_iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2]])).round(3)
+    array([0.333])
+    """
+    corners = np.concatenate(
+        [np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])], 1
+    )
+    intersection = _areas(corners)
+    union = _areas(first) + _areas(second) - intersection
+    ious = np.zeros(len(first))
+    np.divide(intersection, union, out=ious, where=union > 0)
+    return ious
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    """(N,) areas of (N, 4) boxes; 0 where a side is negative."""
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
+    return np.asarray(sides.prod(axis=1))
+
+
+def _clip(boxes: np.ndarray, image_sizes: np.ndarray | None) -> np.ndarray:
+    """(N, 4) boxes cut at the edges of their images."""
+    if image_sizes is None:
+        return boxes
+    return np.asarray(np.clip(boxes, 0, np.tile(image_sizes, 2)))
+
+
+def _parts_inside(regions: np.ndarray, records: Sequence[Record]) -> np.ndarray:
+    """(P,) bool for all visible parts of all records: inside the half-open region of its image?"""
+    return np.array(
+        [
+            x0 <= part.x < x1 and y0 <= part.y < y1
+            for (x0, y0, x1, y1), record in zip(regions, records, strict=True)
+            for part in record.parts
+        ],
+        dtype=bool,
+    )
+
+
+def _percent(shares: np.ndarray) -> float | None:
+    """Mean of some shares in percent; None of none."""
+    return 100 * float(shares.mean()) if len(shares) else None

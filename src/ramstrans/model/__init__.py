@@ -1,0 +1,1 @@
+"""The method, in order of flow: backbone -> rollout -> regions -> zoom -> rams."""

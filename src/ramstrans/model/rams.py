@@ -1,0 +1,210 @@
+"""RAMS-Trans: the recurrent loop over scales (https://arxiv.org/abs/2107.08192).
+
+The whole method:
+
+    for scale in range(num_scales):
+        features = backbone(images, scale)              # class token, queries, keys
+        saliency = rollout(features)                    # (B, h, w)
+        boxes = propose_regions(saliency, image_size)   # (B, 4)
+        scales.append(ScaleOutput(head(features), saliency, boxes))
+        images = zoom(source, boxes, image_size)
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ramstrans.errors import ConfigError, UsageError
+from ramstrans.model.backbone import Backbone, Features, build_vit
+from ramstrans.model.config import ModelConfig
+from ramstrans.model.regions import Regions, propose_regions
+from ramstrans.model.rollout import rollout
+from ramstrans.model.weights import load_pretrained
+from ramstrans.model.zoom import zoom
+
+
+class ScaleOutput(NamedTuple):
+    """What one look gives.
+
+    Attributes:
+        logits: (B, num_classes).
+        saliency: (B, h, w) float32, non-negative, of the patches of what this scale looked at.
+            None for the last scale in training, where nobody needs it.
+        boxes: (B, 4) float32, the region proposed for the next look, half-open `(x0, y0, x1, y1)` in
+            pixels of the original input, whatever the scale. None where `saliency` is.
+        found: (B,) bool, False where nothing stood out and the box is all that this scale saw.
+            None where `saliency` is.
+    """
+
+    logits: Tensor
+    saliency: Tensor | None
+    boxes: Tensor | None
+    found: Tensor | None
+
+
+class RamsOutput(NamedTuple):
+    """What all looks give, first scale first."""
+
+    scales: tuple[ScaleOutput, ...]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(S, B, num_classes) float32, softmax of each scale's logits."""
+        return torch.stack([scale.logits.float().softmax(dim=-1) for scale in self.scales])
+
+    @property
+    def fused(self) -> Tensor:
+        """(B, num_classes) float32, mean of the scales' probabilities."""
+        return self.probabilities.mean(dim=0)
+
+
+class RamsTrans(nn.Module):
+    """A ViT that looks, zooms into what caught its attention, and looks again.
+
+    Patch projection, layers and head are shared between scales, class tokens are not. No gradient flows
+    through the choice of the region or the crop.
+
+    Args:
+        backbone: The ViT, with one class token a scale and its own head.
+        thresholds: eta of each scale's region.
+        image_size: `(height, width)` of the input, and of every enlarged region.
+        saliency_rows: `all` or `class`, see `rollout`.
+        zoom_source: `input`: regions are cut from the input; `full`: from `source`, handed to `forward`.
+        zoom_margin: Share of a box's sides added around it before the crop.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        thresholds: tuple[float, ...],
+        image_size: tuple[int, int],
+        *,
+        saliency_rows: Literal["all", "class"] = "all",
+        zoom_source: Literal["input", "full"] = "input",
+        zoom_margin: float = 0.0,
+    ) -> None:
+        super().__init__()
+        assert len(thresholds) == backbone.num_scales, "one threshold a scale"
+        self.backbone = backbone
+        self.thresholds = thresholds
+        self.image_size = image_size
+        self.saliency_rows: Literal["all", "class"] = saliency_rows
+        self.zoom_source = zoom_source
+        self.zoom_margin = zoom_margin
+
+    @property
+    def num_scales(self) -> int:
+        """S, the number of looks."""
+        return self.backbone.num_scales
+
+    def forward(self, images: Tensor, source: Tensor | None = None) -> RamsOutput:
+        """Look `num_scales` times.
+
+        Args:
+            images: (B, 3, H, W), normalised as the backbone expects.
+            source: (B, 3, H', W'), the same views at a higher resolution, normalised alike; needed,
+                and used, with `zoom_source="full"` only.
+
+        Returns:
+            RamsOutput, all boxes in the frame of `images`.
+
+        Raises:
+            UsageError: `source` is missing with `zoom_source="full"`, or given without it.
+        """
+        if (source is not None) != (self.zoom_source == "full") and self.num_scales > 1:
+            raise UsageError(
+                f"zoom_source is '{self.zoom_source}' and source was "
+                f"{'not ' if source is None else ''}given; hand a higher-resolution source along with 'full', and only then"
+            )
+        source = images if source is None else source
+        to_source = source.shape[3] / images.shape[3], source.shape[2] / images.shape[2]
+        frame = scaled(
+            images.new_ones((len(images), 4), dtype=torch.float32), images.shape[3], images.shape[2]
+        )
+        frame[:, :2] = 0
+        scales = []
+        for scale, threshold in enumerate(self.thresholds):
+            features = self.backbone(images, scale)
+            logits = self.head(features)
+            is_last = scale == self.num_scales - 1
+            if self.training and is_last:
+                scales.append(ScaleOutput(logits, None, None, None))
+                break
+            saliency = self.saliency(features)
+            regions = propose_regions(
+                saliency,
+                self.image_size,
+                threshold,
+                patch_size=self.backbone.patch_size,
+                patch_stride=self.backbone.patch_stride,
+            )
+            frame = self._into_input(regions, frame)
+            scales.append(ScaleOutput(logits, saliency, frame, regions.found))
+            if not is_last:
+                images = zoom(source, scaled(frame, *to_source), self.image_size)
+        return RamsOutput(tuple(scales))
+
+    def head(self, features: Features) -> Tensor:
+        """(B, num_classes) logits of one look."""
+        vit = self.backbone.vit
+        logits: Tensor = vit.head(vit.head_drop(vit.fc_norm(features.class_token)))
+        return logits
+
+    def saliency(self, features: Features) -> Tensor:
+        """(B, h, w) saliency of one look's patches."""
+        return rollout(
+            features.queries,
+            features.keys,
+            scale=self.backbone.scale,
+            num_prefix=features.num_prefix,
+            grid=self.backbone.grid,
+            rows=self.saliency_rows,
+            class_index=features.class_index,
+        )
+
+    def _into_input(self, regions: Regions, frame: Tensor) -> Tensor:
+        """Boxes of a look at `frame` (B, 4), with the margin, in pixels of the original input."""
+        height, width = self.image_size
+        boxes = scaled(regions.boxes, 1 / width, 1 / height)
+        margin = self.zoom_margin * (boxes[:, 2:] - boxes[:, :2]) / 2
+        low, high = (boxes[:, :2] - margin).clamp(min=0), (boxes[:, 2:] + margin).clamp(max=1)
+        corner, sides = frame[:, :2], frame[:, 2:] - frame[:, :2]
+        return torch.cat([corner + low * sides, corner + high * sides], dim=1)
+
+
+def scaled(boxes: Tensor, x: float, y: float) -> Tensor:
+    """Boxes (B, 4) with both x coordinates times `x` and both y coordinates times `y`.
+
+    >>> scaled(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), 10, 100)
+    tensor([[ 10., 200.,  30., 400.]])
+    """
+    x0, y0, x1, y1 = boxes.unbind(dim=1)
+    return torch.stack([x0 * x, y0 * y, x1 * x, y1 * y], dim=1)
+
+
+def build_model(config: ModelConfig, say: Callable[[str], None] = lambda _: None) -> RamsTrans:
+    """Build the model that a config describes, with pretrained weights where it names some.
+
+    Args:
+        config: Of the model.
+        say: Told which weights were loaded, resized and left out.
+
+    Raises:
+        ConfigError: The backbone, image size or number of classes cannot work.
+        WeightsError: The weights are missing or do not fit.
+    """
+    if config.num_classes is None:
+        raise ConfigError("model.num_classes is not set; give the number of classes, at least 2")
+    vit = build_vit(config)
+    if config.weights is not None:
+        say(load_pretrained(vit, config.backbone, config.weights).summary())
+    return RamsTrans(
+        Backbone(vit, config.num_scales, config.class_tokens),
+        config.region_thresholds,
+        config.input_size,
+        saliency_rows=config.saliency_rows,
+        zoom_source=config.zoom_source,
+        zoom_margin=config.zoom_margin,
+    )

@@ -1,0 +1,254 @@
+"""One training run, whole: read the photographs, build, train, judge once on the test split, report."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from ramstrans.data.build import Progress, build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.config import DataConfig
+from ramstrans.data.loading import PhotographDataset, build_loader
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.records import ImageSet, Record
+from ramstrans.data.transforms import Augmentation
+from ramstrans.errors import ConfigError, OutputError, UsageError
+from ramstrans.evaluation.judge import judge
+from ramstrans.evaluation.report import Report
+from ramstrans.model.folder import ModelCard, load_into, save_model
+from ramstrans.model.rams import RamsTrans, build_model
+from ramstrans.training.config import RunConfig
+from ramstrans.training.loop import MetricsLog, fit
+
+Say = Callable[[str], None]
+
+RUN_MARKS = ("metrics.jsonl", "config.json")
+"""Files that tell a run folder from any other, so that `overwrite` cannot empty somebody's home."""
+
+
+class Prepared(NamedTuple):
+    """Everything that a run needs before its first step.
+
+    Attributes:
+        config: The run's config, with what the data decided filled in.
+        images: The data set, unreadable files gone.
+        model: With its initial weights, on the CPU.
+        preprocessing: How photographs become inputs.
+    """
+
+    config: RunConfig
+    images: ImageSet
+    model: RamsTrans
+    preprocessing: Preprocessing
+
+
+def prepare(config: RunConfig, say: Say = lambda _: None, progress: Progress = lambda *_: None) -> Prepared:
+    """Read and check the data, and build the model; nothing is written but a data set to be drawn.
+
+    Args:
+        config: Of the run.
+        say: Told, a line at a time, what was found.
+        progress: Told (done, total, what).
+
+    Raises:
+        RamsTransError: The data, the model or the options cannot be used; the message says why.
+    """
+    check_output(config.output, overwrite=config.overwrite)
+    images = build_image_set(config.data, progress=progress)
+    images = drop_unreadable(images, config.data, say=say, progress=progress)
+    counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
+    say(f"{config.data.name}: {len(images.class_names)} classes, {counts} images")
+    num_classes = len(images.class_names)
+    if config.model.num_classes not in (None, num_classes):
+        raise ConfigError(
+            f"model.num_classes is {config.model.num_classes}, but the data set has {num_classes}; leave it out"
+        )
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=num_classes))
+    set_seed(config.seed)
+    model = build_model(config.model, say)
+    statistics = model.backbone.vit.pretrained_cfg
+    preprocessing = build_preprocessing(
+        config.data, config.model.input_size, config.model.zoom_source, statistics["mean"], statistics["std"]
+    )
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    say(
+        f"{config.model.backbone}: {num_parameters / 1e6:.1f} M parameters, {config.model.num_scales} scale(s)"
+    )
+    return Prepared(config, images, model, preprocessing)
+
+
+def train(
+    prepared: Prepared, output: Path, *, command: str = "", progress: Progress = lambda *_: None
+) -> Report:
+    """Train into a run folder, then judge the chosen epoch on the test split, once.
+
+    The folder holds model.safetensors, config.json, metrics.jsonl, TensorBoard events, and the report.
+
+    Args:
+        prepared: From `prepare`.
+        output: The run folder; made here.
+        command: The line that started the run, for the report.
+        progress: Told (step, total steps, what) after each step.
+
+    Returns:
+        The report on the test split.
+    """
+    config, images, model, preprocessing = prepared
+    accelerator = build_accelerator(config, output)
+    claim_output(output, overwrite=config.overwrite)
+    accelerator.init_trackers("tensorboard")
+    settings = config.data, config.model.input_size, preprocessing
+    with_source = config.model.zoom_source == "full" and config.model.num_scales > 1
+    augmentation = Augmentation(config.data.flip, config.data.color_jitter)
+    train_set = build_dataset(
+        images.of_split("train"), *settings, augmentation=augmentation, seed=config.seed
+    )
+    val_set = build_dataset(images.of_split("val"), *settings)
+    options: dict[str, Any] = {
+        "with_source": with_source,
+        "num_workers": config.data.num_workers,
+        "pin_memory": accelerator.device.type == "cuda",
+    }
+    batch_size = config.training.batch_size
+    train_loader = build_loader(train_set, batch_size, shuffle=True, seed=config.seed, **options)
+    val_loader = build_loader(val_set, batch_size, shuffle=False, **options) if len(val_set) else None
+    model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
+    log = MetricsLog(output / "metrics.jsonl", accelerator)
+    result = fit(model, train_loader, val_loader, preprocessing, config.training, accelerator, log, progress)
+    accelerator.end_training()
+    card = ModelCard(
+        model=config.model,
+        class_names=images.class_names,
+        preprocessing=preprocessing,
+        training={
+            "run": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
+            "epoch": result.epoch,
+            "chosen_on": result.chosen_on,
+            "steps": result.steps,
+            "seconds": round(result.seconds, 1),
+        },
+    )
+    save_model(output, result.state, card)
+    load_into(model, result.state)
+    model.backbone.use_fused_attention(True)
+    return judge(
+        model,
+        card,
+        build_dataset(images.of_split("test"), dataclasses.replace(config.data, cache="none"), *settings[1:]),
+        output,
+        precision=config.training.precision,
+        batch_size=batch_size,
+        num_workers=config.data.num_workers,
+        extra={"config": card.training["run"], "command": command, "epoch": result.epoch}
+        | {key: card.training[key] for key in ("chosen_on", "steps", "seconds")},
+        progress=progress,
+    )
+
+
+def build_dataset(
+    records: tuple[Record, ...],
+    data: DataConfig,
+    image_size: tuple[int, int],
+    preprocessing: Preprocessing,
+    *,
+    augmentation: Augmentation | None = None,
+    seed: int = 0,
+) -> PhotographDataset:
+    """The dataset of one split, as the config asks for it."""
+    return PhotographDataset(
+        records,
+        preprocessing,
+        image_size,
+        augmentation=augmentation,
+        seed=seed,
+        cache=data.cache == "memory",
+        max_pixels=data.max_pixels,
+    )
+
+
+def build_accelerator(config: RunConfig, output: Path) -> Accelerator:
+    """Devices and precision by Accelerate."""
+    device = choose_device(config.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+    precision = {"fp32": "no"}.get(config.training.precision, config.training.precision)
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("training.precision fp16 needs a GPU; on a CPU take bf16 or fp32")
+    return Accelerator(
+        mixed_precision=precision,
+        cpu=device.type == "cpu",
+        log_with="tensorboard",
+        project_dir=output,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the first GPU, else Apple's, else the CPU.
+
+    Raises:
+        UsageError: No such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device '{name}' is not known; give auto, cpu, cuda, cuda:1 or mps") from error
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, False):
+        raise UsageError(
+            f"device '{name}' is not there; `ramstrans doctor` lists what is, `auto` takes the best"
+        )
+    return device
+
+
+def use_fused_attention(config: RunConfig, accelerator: Accelerator) -> bool:
+    """Whether blocks keep fused attention in training, see `TrainingConfig.attention`."""
+    if config.training.attention != "auto":
+        return config.training.attention == "fused"
+    return not (accelerator.device.type == "cpu" and config.training.precision == "bf16")
+
+
+def default_output(config: RunConfig) -> Path:
+    """`runs/<data name>-<backbone>-<date and time>`."""
+    moment = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{config.data.name}-{config.model.backbone}-{moment}"
+
+
+def check_output(output: Path | None, *, overwrite: bool) -> None:
+    """Raise OutputError if a run folder may not be written there."""
+    if output is None:
+        return
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"--output {output} is a file; give a folder")
+    if not (output.is_dir() and any(output.iterdir())):
+        return
+    if not overwrite:
+        raise OutputError(f"--output {output} exists; give another, or --overwrite true to replace it")
+    if not any((output / name).exists() for name in RUN_MARKS):
+        raise OutputError(f"--output {output} is not a run folder and will not be replaced; give another")
+
+
+def claim_output(output: Path, *, overwrite: bool) -> None:
+    """Make the run folder, empty; an earlier run there is replaced if the user said so."""
+    check_output(output, overwrite=overwrite)
+    try:
+        if output.is_dir() and overwrite:
+            shutil.rmtree(output)
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"--output {output} cannot be written: {error.strerror}; give another folder"
+        ) from error

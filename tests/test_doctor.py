@@ -1,0 +1,177 @@
+import builtins
+import importlib
+import io
+import os
+import platform
+import shutil
+from collections import namedtuple
+from importlib import metadata
+
+import pytest
+import torch
+from rich.console import Console
+from torch.nn.attention import SDPBackend
+
+from ramstrans import doctor
+from ramstrans.doctor import Check, check_folder, check_packages, check_python, diagnose, render
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Pretends that a ramstrans with these requirements is installed."""
+
+    def install(*requirements, python=">=3.11", extras=("test", "dev", "serve")):
+        folder = tmp_path / "ramstrans-9.7.dist-info"
+        folder.mkdir()
+        lines = ["Metadata-Version: 2.4", "Name: ramstrans", "Version: 9.7", f"Requires-Python: {python}"]
+        lines += [f"Provides-Extra: {extra}" for extra in extras]
+        lines += [f"Requires-Dist: {requirement}" for requirement in requirements]
+        (folder / "METADATA").write_text("\n".join(lines) + "\n")
+        monkeypatch.syspath_prepend(tmp_path)
+
+    return install
+
+
+def by_name(checks):
+    return {check.name: check for check in checks}
+
+
+def test_requirements_are_held_against_what_is_installed(installed):
+    installed(
+        "torch>=2.11",
+        "pytest[all]<1",
+        "no-such-package-at-all>=3",
+        "antique; python_version < '3'",
+        "no-such-server; extra == 'serve'",
+        "hypothesis; extra == 'test'",
+    )
+    checks = by_name(check_packages())
+    assert list(checks) == ["ramstrans", "torch", "pytest", "no-such-package-at-all", "extra serve"]
+    assert checks["ramstrans"] == Check("ramstrans", "9.7")
+    assert checks["torch"] == Check("torch", metadata.version("torch"))
+    assert checks["pytest"].status == "warning"
+    assert "pip install 'pytest<1'" in checks["pytest"].hint
+    assert checks["no-such-package-at-all"].status == "missing"
+    assert checks["no-such-package-at-all"].hint == "pip install 'no-such-package-at-all>=3'"
+    assert checks["extra serve"].value == "without no-such-server"
+    assert checks["extra serve"].status == "ok"
+
+
+@pytest.mark.parametrize(("python", "status"), [(">=3.11", "ok"), (">=99", "missing")])
+def test_python_is_held_against_the_declared_range(installed, python, status):
+    installed(python=python)
+    assert check_python()[:3] == ("python", platform.python_version(), status)
+
+
+def test_ramstrans_that_is_not_installed_is_missing(monkeypatch):
+    def absent(name):
+        raise doctor.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor.metadata, "version", absent)
+    assert [check.status for check in check_packages()] == ["missing"]
+
+
+def test_this_machine_has_cpu_attention_and_folders(installed):
+    installed("torch")
+    checks = by_name(diagnose())
+    assert {"python", "torch", "cpu", "attention on cpu", "current folder"} <= set(checks)
+    assert f"{torch.get_num_threads()} threads" in checks["cpu"].value
+    assert "math (fp32 bf16" in checks["attention on cpu"].value
+    assert not [check for check in checks.values() if check.status == "missing"]
+
+
+def test_attention_names_only_kernels_that_run(monkeypatch):
+    monkeypatch.setattr(
+        doctor,
+        "_attention_runs",
+        lambda _device, backend, dtype: backend is SDPBackend.MATH and dtype is torch.float32,
+    )
+    check = next(doctor.check_attention())
+    assert check.value == "math (fp32)"
+    assert check.status == "warning"
+    assert "no fused kernel" in check.hint
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_kernel_that_does_not_run_on_the_cpu_is_found_out():
+    assert doctor._attention_runs("cpu", SDPBackend.MATH, torch.float32)
+    assert not doctor._attention_runs("cpu", SDPBackend.CUDNN_ATTENTION, torch.float32)
+
+
+@pytest.mark.parametrize("error", [ImportError("no libcudart"), RuntimeError("operator nms does not exist")])
+def test_a_package_that_does_not_load_is_missing_and_the_rest_goes_on(monkeypatch, error):
+    def broken(name):
+        raise error
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    checks = by_name(diagnose())
+    assert checks["import torch"].status == "missing"
+    assert checks["import torch"].value == str(error)
+    assert "cpu" not in checks
+    assert "current folder" in checks
+
+
+def test_doctor_starts_without_torch(monkeypatch):
+    real = builtins.__import__
+
+    def without_torch(name, *args, **options):
+        if name.split(".")[0] == "torch":
+            raise ImportError(name)
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without_torch)
+    importlib.reload(doctor)
+    assert list(doctor.check_folders())
+
+
+@pytest.mark.parametrize(("driver", "status"), [("/usr/bin/nvidia-smi", "warning"), (None, "ok")])
+def test_a_driver_without_a_usable_gpu_is_a_warning(monkeypatch, driver, status):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda _name: driver)
+    assert by_name(doctor.check_accelerators())["cuda"].status == status
+
+
+def test_gpus_are_listed_with_their_memory(monkeypatch):
+    def memory(index):
+        if index == 1:
+            raise RuntimeError("busy\nmore")
+        return 3 * doctor.GIB, 7 * doctor.GIB
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU{index}")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
+    checks = by_name(doctor.check_accelerators())
+    assert checks["cuda:0"].value == "GPU0, 3.0 of 7.0 GiB free"
+    assert checks["cuda:1"].hint == "cannot be used now: busy"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [({"amx_bf16", "sse"}, "bf16 by amx_bf16"), ({"sse"}, "no units for bf16"), (set(), "bf16 unknown")],
+)
+def test_cpu_says_what_is_known_of_bf16(monkeypatch, flags, said):
+    monkeypatch.setattr(doctor, "_cpu_flags", lambda: flags)
+    assert said in doctor.check_cpu().value
+
+
+def test_folders(tmp_path, monkeypatch):
+    assert check_folder("cache", tmp_path / "not" / "yet", "move").status == "ok"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    check = check_folder("cache", tmp_path, "move it")
+    assert (check.status, check.hint) == ("warning", "cannot be written; move it")
+    monkeypatch.undo()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: Usage(9, 8, 1))
+    assert check_folder("cache", tmp_path, "move").hint.startswith("free some space")
+
+
+def test_table_shows_every_check_as_it_is():
+    checks = [Check("torch", "2.15 [cpu]", "warning", "pip install 'a[b]'"), Check("python", "3.11")]
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(render(checks))
+    text = console.export_text()
+    for word in ("torch", "2.15 [cpu]", "warning", "pip install 'a[b]'", "python", "3.11", "ok"):
+        assert word in text
