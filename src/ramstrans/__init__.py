@@ -34,7 +34,7 @@ _PUBLIC = {
     "zoom": "ramstrans.model.zoom",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - the keys are strings
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name

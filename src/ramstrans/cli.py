@@ -6,6 +6,7 @@ data, 1 for the rest; a traceback only with `--debug`.
 
 import contextlib
 import dataclasses
+import json
 import os
 import shlex
 import sys
@@ -17,7 +18,6 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans import __version__
-
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import DataError, RamsTransError, UsageError
 from ramstrans.training.config import RunConfig
@@ -79,8 +79,8 @@ def build_parser() -> Parser:
     for name, command in COMMANDS.items():
         about = (command.run.__doc__ or "").splitlines()[0]
         sub = Parser(description=about)
-        command.add_options(sub)
         commands.add_subcommand(name, sub, help=about)
+        command.add_options(sub)  # after it: `data` has commands of its own, to be added in level order
     return parser
 
 
@@ -175,7 +175,7 @@ def evaluate(options: Namespace, given: list[str]) -> int:
     from ramstrans.evaluation.report import print_report
     from ramstrans.evaluation.run import evaluate_run
 
-    _, console = terminal()
+    console = terminal()[1]
     output = options.output or options.run / f"evaluation-{options.split}"
     with progress_bar() as progress:
         report = evaluate_run(
@@ -205,6 +205,7 @@ def add_predict_options(parser: Parser) -> None:
         "--format", type=Literal["csv", "jsonl", "parquet"] | None, help="Default: by --output, else csv."
     )
     parser.add_argument("--output", type=Path | None, help="File to write; default: standard output.")
+    parser.add_argument("--overwrite", type=bool, default=False, help="Replace that file.")
     parser.add_argument("--top_k", type=PositiveInt, default=5, help="Classes named for each image.")
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images at once.")
     add_device_options(parser)
@@ -222,12 +223,36 @@ def add_explain_options(parser: Parser) -> None:
 
 def predict(options: Namespace, _given: list[str]) -> int:
     """Name what is on photographs: CSV, JSON lines or Parquet."""
-    raise NotImplementedError
+    from ramstrans.inference.inputs import expand_inputs
+    from ramstrans.inference.output import choose_format, open_writer
+    from ramstrans.inference.predictor import Predictor
+
+    choose_format(options.output, options.format)
+    predictor = Predictor.load(options.run, options.device, options.precision or "fp32")
+    paths = expand_inputs(options.inputs, sys.stdin)
+    num_labels = min(options.top_k, len(predictor.class_names))
+    num_done = num_failed = 0
+    with open_writer(options.output, options.format, num_labels, overwrite=options.overwrite) as writer:
+        for prediction in predictor.stream(paths, num_labels, options.batch_size):
+            writer.write(prediction)
+            num_done, num_failed = num_done + 1, num_failed + (prediction.error is not None)
+    say = terminal()[0]
+    say(f"{num_done} photographs, {num_failed} of them unreadable")
+    return 0
 
 
 def explain(options: Namespace, _given: list[str]) -> int:
-    """Show what a model looked at in one photograph: a picture and JSON."""
-    raise NotImplementedError
+    """Show what a model looked at in one photograph: a picture, and JSON."""
+    from ramstrans.inference.explain import explain as explain_photograph
+    from ramstrans.inference.predictor import Predictor
+
+    picture = options.output or Path(f"{options.image.stem}-explained.png")
+    predictor = Predictor.load(options.run, options.device, options.precision or "fp32")
+    explanation = explain_photograph(predictor, options.image, picture, picture.with_suffix(".json"))
+    print(json.dumps(explanation))  # noqa: T201
+    say = terminal()[0]
+    say(f"picture: {picture}, the same as JSON: {picture.with_suffix('.json')}")
+    return 0
 
 
 def add_data_options(parser: Parser) -> None:
@@ -266,7 +291,7 @@ def data_check(options: Namespace) -> int:
     from ramstrans.data.records import SPLITS
 
     config = DataConfig(**vars(options.data))
-    say, console = terminal()
+    console = terminal()[1]
     with progress_bar() as progress:
         images = build_image_set(config, progress)
         errors = find_unreadable(
@@ -292,13 +317,13 @@ def doctor(_options: Namespace, _given: list[str]) -> int:
     """Say which versions, devices and attention kernels are here, and what is missing."""
     from ramstrans.doctor import diagnose, render
 
-    _, console = terminal()
+    console = terminal()[1]
     checks = diagnose()
     console.print(render(checks))
     return 1 if any(check.status == "missing" for check in checks) else 0
 
 
-def terminal() -> tuple[Callable[[str], None], Console]:
+def terminal() -> "tuple[Callable[[str], None], Console]":
     """A function that says one line on standard error, and a console on standard output."""
     from rich.console import Console
 
@@ -320,10 +345,10 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[str, TaskID] = {}
+        tasks: dict[str, "TaskID"] = {}
 
         def update(done: int, total: int, what: str) -> None:
-            kind = what.split(" ")[0]
+            kind = what.split(" ", maxsplit=1)[0]
             if kind not in tasks:
                 tasks[kind] = bar.add_task(what, total=total, rate="")
             task = bar.tasks[tasks[kind]]

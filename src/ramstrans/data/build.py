@@ -133,4 +133,4 @@ def build_preprocessing(
         raise ConfigError(
             f"data.resize {resize} is smaller than data.crop {crop[0]}x{crop[1]}; resize to at least the crop"
         )
-    return Preprocessing(resize=resize, crop=tuple(crop), mean=mean, std=std)
+    return Preprocessing(resize=resize, crop=(crop[0], crop[1]), mean=mean, std=std)

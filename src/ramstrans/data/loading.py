@@ -42,7 +42,7 @@ class Example(NamedTuple):
 
     view: View
     label: int
-    index: int
+    place: int
     original_size: Size
 
 
@@ -131,7 +131,7 @@ def collate(examples: Sequence[Example], *, with_source: bool) -> Batch:
         torch.stack([example.view.image for example in examples]),
         torch.stack([example.view.source for example in examples]) if with_source else None,
         torch.tensor([example.label for example in examples]),
-        torch.tensor([example.index for example in examples]),
+        torch.tensor([example.place for example in examples]),
         tuple(example.view.geometry for example in examples),
         sizes,
     )

@@ -2,7 +2,7 @@
 
 All classes share shape, pose and body colours, and differ only in the colours of four small parts:
 crown, beak, wing bars and tail tip. The colours of a class are a code word whose digits sum to a
-multiple of three, so two classes never differ in one part alone, and each part has to be seen:
+multiple of three, so two classes never differ in one part alone: any three parts tell, two seldom do.
 
     class       crown    beak     wing     tail
     ...         Red      Blue     Yellow   Red

@@ -73,7 +73,8 @@ def resize_photograph(photograph: Image.Image, resize: int | Size) -> Tensor:
         resize: Shorter side in pixels, or exact `(height, width)`.
     """
     size = [resize] if isinstance(resize, int) else list(resize)
-    return F.resize(F.pil_to_tensor(photograph), size, antialias=True)
+    resized: Tensor = F.resize(F.pil_to_tensor(photograph), size, antialias=True)
+    return resized
 
 
 def make_view(
@@ -97,7 +98,7 @@ def make_view(
     """
     height, width = resized.shape[-2:]
     spare_y, spare_x = height - crop[0], width - crop[1]
-    assert spare_y >= 0 and spare_x >= 0, "the resized photograph is smaller than the crop"
+    assert min(spare_y, spare_x) >= 0, "the resized photograph is smaller than the crop"
     top, left, flip = spare_y // 2, spare_x // 2, False
     if augmentation is not None:
         assert generator is not None, "an augmentation needs a generator"
@@ -125,7 +126,8 @@ def jitter_color(image: Tensor, strength: float, generator: np.random.Generator)
     factors = generator.uniform(max(0.0, 1 - strength), 1 + strength, size=3)
     image = F.adjust_brightness(image, float(factors[0]))
     image = F.adjust_contrast(image, float(factors[1]))
-    return F.adjust_saturation(image, float(factors[2]))
+    jittered: Tensor = F.adjust_saturation(image, float(factors[2]))
+    return jittered
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -19,8 +19,8 @@ from ramstrans.evaluation.pictures import plot_confusion, plot_curves
 from ramstrans.evaluation.predictions import Predictions
 from ramstrans.evaluation.report import Report, build_report, write_report
 from ramstrans.model.folder import ModelCard
-from ramstrans.model.rams import RamsTrans
-from ramstrans.model.zoom import scaled, zoom
+from ramstrans.model.rams import RamsTrans, scaled
+from ramstrans.model.zoom import zoom
 
 GALLERY_SIZE = 6
 """Right ones, and wrong ones, in the gallery; drawn by a fixed seed, not picked."""
@@ -100,7 +100,8 @@ def gallery_item(
     with autocast(device, precision):
         output = model(images, source)
     first = output.scales[0]
-    assert first.saliency is not None and first.boxes is not None, "in eval mode every scale has a region"
+    assert first.saliency is not None, "in eval mode every scale has a saliency"
+    assert first.boxes is not None, "in eval mode every scale has a region"
     names, answers = card.class_names, output.fused[0]
     height, width = card.model.input_size
     frame = batch.geometries[0].to_original(np.array([0, 0, width, height]))

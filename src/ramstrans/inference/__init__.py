@@ -1,1 +1,1 @@
-"""inference"""
+"""From a trained model to answers: `Predictor`, what goes into it, what comes out, and why."""

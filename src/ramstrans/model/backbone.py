@@ -114,7 +114,8 @@ class Backbone(nn.Module):
         if self.class_tokens == "separate":
             prefix = torch.cat([prefix[:, scale : scale + 1], prefix[:, self.num_scales :]], dim=1)
         tokens = torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
-        return vit.norm_pre(vit.pos_drop(tokens))
+        embedded: Tensor = vit.norm_pre(vit.pos_drop(tokens))
+        return embedded
 
     def forward(self, images: Tensor, scale: int) -> Features:
         """One look.
@@ -140,7 +141,7 @@ class Backbone(nn.Module):
             block.attn.fused_attn = fused
 
 
-def check_vit(vit: nn.Module) -> None:
+def check_vit(vit: VisionTransformer) -> None:
     """Raise ConfigError, saying why, unless the ViT can serve as the backbone of a RamsTrans."""
     reason = None
     if type(vit) is not VisionTransformer:
@@ -212,7 +213,8 @@ def _set_patch_grid(vit: VisionTransformer, config: ModelConfig) -> None:
         if height % patch_height or width % patch_width:
             raise ConfigError(
                 f"model.image_size {height}x{width} is not a multiple of the patch "
-                f"{patch_height}x{patch_width}; take {height // patch_height * patch_height}x{width // patch_width * patch_width}"
+                f"{patch_height}x{patch_width}; take "
+                f"{height // patch_height * patch_height}x{width // patch_width * patch_width}"
             )
         return
     if not 1 <= stride <= min(patch_height, patch_width):

@@ -56,7 +56,8 @@ class ModelConfig:
             raise ConfigError(f"model.num_scales is {self.num_scales}; give 1 (plain ViT) or more")
         if self.thresholds is not None and len(self.thresholds) != self.num_scales:
             raise ConfigError(
-                f"model.thresholds has {len(self.thresholds)} values; give one for each of the {self.num_scales} scales"
+                f"model.thresholds has {len(self.thresholds)} values; "
+                f"give one for each of the {self.num_scales} scales"
             )
         if min(self.input_size) < 1:
             raise ConfigError(f"model.image_size is {self.image_size}; give pixels, 1 or more")
@@ -69,12 +70,11 @@ class ModelConfig:
     @property
     def input_size(self) -> tuple[int, int]:
         """`(height, width)` of the input in pixels."""
-        return (
-            (self.image_size, self.image_size) if isinstance(self.image_size, int) else tuple(self.image_size)
-        )
+        height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        return height, width
 
     @property
     def region_thresholds(self) -> tuple[float, ...]:
-        """eta of each scale's region."""
+        """Each scale's eta."""
         first, later = THRESHOLDS
         return self.thresholds or (first,) + (later,) * (self.num_scales - 1)

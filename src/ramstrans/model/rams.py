@@ -116,7 +116,8 @@ class RamsTrans(nn.Module):
         if (source is not None) != (self.zoom_source == "full") and self.num_scales > 1:
             raise UsageError(
                 f"zoom_source is '{self.zoom_source}' and source was "
-                f"{'not ' if source is None else ''}given; hand a higher-resolution source along with 'full', and only then"
+                f"{'not ' if source is None else ''}given; "
+                "hand a higher-resolution source along with 'full', and only then"
             )
         source = images if source is None else source
         to_source = source.shape[3] / images.shape[3], source.shape[2] / images.shape[2]

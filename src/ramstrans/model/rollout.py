@@ -53,7 +53,7 @@ def rollout(
     with torch.autocast(queries[0].device.type, enabled=False):
         for query, key in zip(reversed(queries), reversed(keys), strict=True):
             shares = (shares + push_back(shares, query, key, scale)) / 2
-    return shares[:, num_prefix:].unflatten(1, grid)
+    return shares[:, num_prefix:].reshape(batch, *grid)
 
 
 def push_back(shares: Tensor, query: Tensor, key: Tensor, scale: float) -> Tensor:

@@ -87,5 +87,6 @@ class RunConfig:
         weights = self.training.loss_weights
         if weights is not None and len(weights) != self.model.num_scales:
             raise ConfigError(
-                f"training.loss_weights has {len(weights)} values; give one for each of the {self.model.num_scales} scales"
+                f"training.loss_weights has {len(weights)} values; "
+                f"give one for each of the {self.model.num_scales} scales"
             )

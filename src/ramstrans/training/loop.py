@@ -1,21 +1,26 @@
 """The one training loop."""
 
 import json
+import math
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from ramstrans.data.build import Progress
 from ramstrans.data.loading import Batch
 from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.errors import TrainingError
 from ramstrans.evaluation.evaluate import normalized, predict_split
 from ramstrans.evaluation.metrics import classification_metrics
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.losses import multi_scale_loss
+from ramstrans.training.losses import MultiScaleLoss, multi_scale_loss
 from ramstrans.training.optimizer import build_optimizer, build_schedule
 
 LOG_EVERY = 10
@@ -77,77 +82,98 @@ def fit(
         log: Where rows go.
         progress: Told after each step.
     """
-    steps_per_epoch = len(train_loader)
-    total_steps = min(config.epochs * steps_per_epoch, config.max_steps or config.epochs * steps_per_epoch)
+    total_steps = min(config.epochs * len(train_loader), config.max_steps or sys.maxsize)
     model = accelerator.prepare_model(model)
     optimizer = build_optimizer(model, config)
     schedule = build_schedule(optimizer, config, total_steps)
-    start, step, epoch = time.perf_counter(), 0, 0
-    best_score, chosen = -1.0, FitResult({}, 0, "last epoch", 0, 0.0)
+    stepper = Stepper(model, accelerator.prepare_optimizer(optimizer), schedule, config, accelerator)
+    start, step, epoch, best_score = time.perf_counter(), 0, 0, -1.0
+    chosen = FitResult({}, 0, "last epoch", 0, 0.0)
     while step < total_steps:
         train_loader.sampler.epoch = epoch  # type: ignore[attr-defined]
         epoch += 1
         model.train()
         window, window_images = time.perf_counter(), 0
         for batch in train_loader:
-            images, source = normalized(batch, preprocessing, accelerator.device)
-            labels = batch.labels.to(accelerator.device, non_blocking=True)
-            output = model(images, source)
-            loss = multi_scale_loss(
-                output, labels, label_smoothing=config.label_smoothing, weights=config.loss_weights
-            )
-            accelerator.backward(loss.total)
-            if config.gradient_clip:
-                accelerator.clip_grad_norm_(model.parameters(), config.gradient_clip)
-            lr = schedule.get_last_lr()[0]
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            step, window_images = step + 1, window_images + len(labels)
+            loss, lr = stepper.step(batch, preprocessing)
+            step, window_images = step + 1, window_images + len(batch.labels)
             if step % LOG_EVERY == 0 or step == total_steps:
-                now = time.perf_counter()
-                row = {
-                    "kind": "train",
-                    "step": step,
-                    "epoch": epoch,
-                    "loss": loss.total.item(),
-                    "loss_scales": [part.item() for part in loss.scales],
-                    "lr": lr,
-                    "images_per_second": window_images / (now - window),
-                }
-                log.write(row, step)
-                window, window_images = now, 0
+                seconds = time.perf_counter() - window
+                log.write(
+                    train_row(loss, lr, step, epoch) | {"images_per_second": window_images / seconds}, step
+                )
+                window, window_images = time.perf_counter(), 0
             progress(step, total_steps, f"epoch {epoch}")
             if step == total_steps:
                 break
-        is_last = step == total_steps
-        if val_loader is not None and (is_last or epoch % config.evaluate_every == 0):
-            row = validate(
-                accelerator.unwrap_model(model), val_loader, preprocessing, config, accelerator, epoch
-            )
+        plain = accelerator.unwrap_model(model)
+        if val_loader is None:
+            chosen = FitResult({}, epoch, "last epoch", step, 0.0)
+        elif step == total_steps or epoch % config.evaluate_every == 0:
+            row = validate(plain, val_loader, preprocessing, config.precision, epoch)
             log.write(row, step)
             if row["top1_fused"] > best_score:
                 best_score = row["top1_fused"]
-                chosen = FitResult(
-                    copy_state(accelerator.unwrap_model(model)), epoch, "validation", step, 0.0
-                )
-    if val_loader is None:
-        chosen = FitResult(copy_state(accelerator.unwrap_model(model)), epoch, "last epoch", step, 0.0)
-    return chosen._replace(steps=step, seconds=time.perf_counter() - start)
+                chosen = FitResult(copy_state(plain), epoch, "validation", step, 0.0)
+    state = chosen.state or copy_state(accelerator.unwrap_model(model))
+    return chosen._replace(state=state, steps=step, seconds=time.perf_counter() - start)
+
+
+class Stepper(NamedTuple):
+    """What one optimiser step needs."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LambdaLR
+    config: TrainingConfig
+    accelerator: Accelerator
+
+    def step(self, batch: Batch, preprocessing: Preprocessing) -> tuple[MultiScaleLoss, float]:
+        """Forward, backward, clip, step; the loss, and the learning rate that was used."""
+        device = self.accelerator.device
+        images, source = normalized(batch, preprocessing, device)
+        loss = multi_scale_loss(
+            self.model(images, source),
+            batch.labels.to(device, non_blocking=True),
+            label_smoothing=self.config.label_smoothing,
+            weights=self.config.loss_weights,
+        )
+        self.accelerator.backward(loss.total)
+        if self.config.gradient_clip:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        lr = float(self.schedule.get_last_lr()[0])
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        return loss, lr
+
+
+def train_row(loss: MultiScaleLoss, lr: float, step: int, epoch: int) -> dict[str, Any]:
+    """One row of metrics.jsonl about a training step.
+
+    Raises:
+        TrainingError: The loss is not finite.
+    """
+    total = loss.total.item()
+    if not math.isfinite(total):
+        raise TrainingError(
+            f"the loss is {total} at step {step} (learning rate {lr:.3g}); lower training.lr, "
+            "lengthen training.warmup_steps, or take training.precision bf16 or fp32"
+        )
+    parts = [part.item() for part in loss.scales]
+    return {"kind": "train", "step": step, "epoch": epoch, "loss": total, "loss_scales": parts, "lr": lr}
 
 
 def validate(
     model: nn.Module,
     loader: DataLoader[Batch],
     preprocessing: Preprocessing,
-    config: TrainingConfig,
-    accelerator: Accelerator,
+    precision: str,
     epoch: int,
 ) -> dict[str, Any]:
     """One row of metrics.jsonl about the validation part."""
-    predictions, _ = predict_split(
-        model, loader, preprocessing, accelerator.device, precision=config.precision
-    )
+    device = next(model.parameters()).device
+    predictions, _ = predict_split(model, loader, preprocessing, device, precision=precision)
     scales = [classification_metrics(p, predictions.labels).top1 for p in predictions.probabilities]
     fused = classification_metrics(predictions.fused, predictions.labels).top1
     return {"kind": "validation", "epoch": epoch, "top1_scales": scales, "top1_fused": fused}

@@ -13,7 +13,8 @@ WITHOUT_DECAY = ("cls_token", "reg_token", "pos_embed")
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
     """SGD or AdamW; biases, norms, tokens and position embeddings are not decayed."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_plain = parameter.ndim < 2 or name.rsplit(".", 1)[-1] in WITHOUT_DECAY
         (plain if is_plain else decayed).append(parameter)

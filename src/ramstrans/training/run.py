@@ -18,6 +18,7 @@ from ramstrans.data.loading import PhotographDataset, build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.data.transforms import Augmentation
+from ramstrans.devices import choose_device
 from ramstrans.errors import ConfigError, OutputError, UsageError
 from ramstrans.evaluation.judge import judge
 from ramstrans.evaluation.report import Report
@@ -67,7 +68,7 @@ def prepare(config: RunConfig, say: Say = lambda _: None, progress: Progress = l
     num_classes = len(images.class_names)
     if config.model.num_classes not in (None, num_classes):
         raise ConfigError(
-            f"model.num_classes is {config.model.num_classes}, but the data set has {num_classes}; leave it out"
+            f"model.num_classes is {config.model.num_classes}; the data set has {num_classes}: leave it out"
         )
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=num_classes))
     set_seed(config.seed)
@@ -76,10 +77,8 @@ def prepare(config: RunConfig, say: Say = lambda _: None, progress: Progress = l
     preprocessing = build_preprocessing(
         config.data, config.model.input_size, config.model.zoom_source, statistics["mean"], statistics["std"]
     )
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    say(
-        f"{config.model.backbone}: {num_parameters / 1e6:.1f} M parameters, {config.model.num_scales} scale(s)"
-    )
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    say(f"{config.model.backbone}: {millions:.1f} M parameters, {config.model.num_scales} scale(s)")
     return Prepared(config, images, model, preprocessing)
 
 
@@ -186,32 +185,6 @@ def build_accelerator(config: RunConfig, output: Path) -> Accelerator:
         log_with="tensorboard",
         project_dir=output,
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` is the first GPU, else Apple's, else the CPU.
-
-    Raises:
-        UsageError: No such device here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", 0)
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device '{name}' is not known; give auto, cpu, cuda, cuda:1 or mps") from error
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available.get(device.type, False):
-        raise UsageError(
-            f"device '{name}' is not there; `ramstrans doctor` lists what is, `auto` takes the best"
-        )
-    return device
 
 
 def use_fused_attention(config: RunConfig, accelerator: Accelerator) -> bool:

@@ -1,0 +1,309 @@
+"""A trained model that answers for photographs: files, folders of any length, images in memory."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple, Self, overload
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from ramstrans.data.config import DataConfig
+from ramstrans.data.decode import _to_rgb, decode_image
+from ramstrans.data.loading import Batch, Example, collate
+from ramstrans.data.transforms import make_view, resize_photograph
+from ramstrans.devices import choose_device
+from ramstrans.errors import UnreadableImageError, UsageError
+from ramstrans.evaluation.evaluate import autocast, boxes_in_photographs, normalized
+from ramstrans.model.folder import ModelCard, load_card, load_into, load_state
+from ramstrans.model.rams import RamsOutput, RamsTrans, build_model, scaled
+from ramstrans.model.zoom import zoom
+
+Box = tuple[float, float, float, float]
+Picture = Image.Image | Path | str
+Precision = Literal["fp32", "bf16"]
+
+NUM_THREADS = min(8, os.cpu_count() or 1)
+"""That decode photographs while the model computes."""
+
+
+class ScalePrediction(NamedTuple):
+    """What one scale said.
+
+    Attributes:
+        labels: Names of its most probable classes, best first.
+        probabilities: Theirs.
+        box: The region it proposed for the next scale, half-open `(x0, y0, x1, y1)` in pixels of the
+            photograph after EXIF rotation.
+        found: False where nothing stood out and the box is all that this scale saw.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    box: Box
+    found: bool
+
+
+class Prediction(NamedTuple):
+    """What a model said about one photograph.
+
+    Attributes:
+        path: The file; None for an image in memory.
+        labels: Names of the most probable classes by the mean of the scales' probabilities, best
+            first; empty where there is an error.
+        probabilities: Theirs.
+        scales: What each scale said, first scale first.
+        error: Why the photograph could not be read, or None.
+    """
+
+    path: Path | None
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    scales: tuple[ScalePrediction, ...]
+    error: str | None = None
+
+
+class Explanation(NamedTuple):
+    """Why a model said what it said about one photograph; S scales.
+
+    Attributes:
+        photograph: Upright RGB.
+        prediction: The answer.
+        saliencies: S arrays (h, w) float32, non-negative, of the patches of what each scale saw.
+        frames: S boxes in pixels of the photograph: what each scale saw, over which its saliency is
+            stretched. The first is the preprocessing's crop, every other the scale before's region.
+        crops: S images of the model's input size: what each scale saw, as it saw it.
+    """
+
+    photograph: Image.Image
+    prediction: Prediction
+    saliencies: tuple[np.ndarray, ...]
+    frames: tuple[Box, ...]
+    crops: tuple[Image.Image, ...]
+
+
+class Predictor:
+    """Answers for photographs, prepared exactly as the evaluation prepares them.
+
+    One thread at a time may call an instance.
+
+    Args:
+        model: With its trained weights.
+        card: Of the model.
+        device: Where to compute; the model is moved there and put into eval mode.
+        precision: `fp32`, or `bf16` for faster, slightly coarser matrix products.
+    """
+
+    def __init__(
+        self, model: RamsTrans, card: ModelCard, device: torch.device, precision: Precision = "fp32"
+    ) -> None:
+        if precision not in ("fp32", "bf16"):
+            raise UsageError(f"precision is '{precision}'; give fp32 or bf16")
+        self.model = model.to(device).eval()
+        self.card = card
+        self.device = device
+        self.precision = precision
+
+    @classmethod
+    def load(cls, folder: Path | str, device: str = "auto", precision: Precision = "fp32") -> Self:
+        """Load the model of a run folder; needs nothing but the folder's two files.
+
+        Raises:
+            WeightsError: The folder or its weights are missing, damaged or do not fit.
+            ConfigError: Its config is damaged or of a newer version.
+            UsageError: The device is not there.
+        """
+        place = choose_device(device)
+        card = load_card(Path(folder))
+        state = load_state(Path(folder))
+        model = build_model(replace(card.model, weights=None, num_classes=len(card.class_names)))
+        load_into(model, state)
+        return cls(model, card, place, precision)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in label order."""
+        return self.card.class_names
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a str is a sequence too, of one-letter ones
+        self, images: Picture, top_k: int = ..., batch_size: int = ...
+    ) -> Prediction: ...
+
+    @overload
+    def __call__(
+        self, images: Sequence[Picture], top_k: int = ..., batch_size: int = ...
+    ) -> list[Prediction]: ...
+
+    def __call__(
+        self, images: Picture | Sequence[Picture], top_k: int = 5, batch_size: int = 32
+    ) -> Prediction | list[Prediction]:
+        """Predict one photograph, or several, in order; see `stream`."""
+        if isinstance(images, Image.Image | Path | str):
+            (prediction,) = self.stream([images], top_k, 1)
+            return prediction
+        return list(self.stream(images, top_k, batch_size))
+
+    def stream(self, images: Iterable[Picture], top_k: int = 5, batch_size: int = 32) -> Iterator[Prediction]:
+        """Predict any number of photographs in bounded memory, decoding ahead in threads.
+
+        One that cannot be read gives a `Prediction` with its error.
+
+        Args:
+            images: Paths, or images in memory.
+            top_k: Number of classes named in each prediction; fewer where the model knows fewer.
+            batch_size: Number of photographs that the model sees at once.
+
+        Returns:
+            An iterator over predictions, in the order of `images`.
+        """
+        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+            if value < 1:
+                raise UsageError(f"{name} is {value}; give 1 or more")
+        return self._stream(images, top_k, batch_size)
+
+    def explain(self, image: Picture, top_k: int = 5) -> Explanation:
+        """Predict one photograph and keep what the prediction rests on.
+
+        Raises:
+            UnreadableImageError: It cannot be decoded.
+        """
+        photograph = self._photograph(image)
+        example = self._example(photograph)
+        batch, output = self._look([example])
+        path = Path(image) if isinstance(image, Path | str) else None
+        prediction = self._predictions(batch, output, [path], top_k)[0]
+        height, width = self.model.image_size
+        everything = example.view.geometry.to_original(np.array([0.0, 0.0, width, height]))
+        seen = _box(everything, photograph.width, photograph.height)
+        saliencies = [scale.saliency for scale in output.scales]
+        return Explanation(
+            photograph,
+            prediction,
+            tuple(saliency[0].float().cpu().numpy() for saliency in saliencies if saliency is not None),
+            (seen, *(scale.box for scale in prediction.scales[:-1])),
+            self._crops(batch, output),
+        )
+
+    def _stream(self, images: Iterable[Picture], top_k: int, batch_size: int) -> Iterator[Prediction]:
+        prepared = self._prepared(images, 2 * batch_size)
+        while batch := list(islice(prepared, batch_size)):
+            examples = [example for _, example in batch if isinstance(example, Example)]
+            paths = [path for path, example in batch if isinstance(example, Example)]
+            answers = iter(self._predictions(*self._look(examples), paths, top_k) if examples else [])
+            for path, example in batch:
+                yield next(answers) if isinstance(example, Example) else Prediction(path, (), (), (), example)
+
+    def _prepared(
+        self, images: Iterable[Picture], num_ahead: int
+    ) -> Iterator[tuple[Path | None, Example | str]]:
+        """Path, and example or error, of each image in order; at most `num_ahead` wait in memory."""
+        waiting: deque[Future[tuple[Path | None, Example | str]]] = deque()
+        with ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="decode") as pool:
+            try:
+                for image in images:
+                    waiting.append(pool.submit(self._prepare, image))
+                    if len(waiting) >= num_ahead:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _prepare(self, image: Picture) -> tuple[Path | None, Example | str]:
+        path = None if isinstance(image, Image.Image) else Path(image)
+        try:
+            return path, self._example(self._photograph(image))
+        except UnreadableImageError as error:
+            return path, error.reason
+
+    def _photograph(self, image: Picture) -> Image.Image:
+        """Upright RGB, not so elongated that resizing its shorter side would fill the memory."""
+        name = "image in memory" if isinstance(image, Image.Image) else str(image)
+        if isinstance(image, Image.Image):
+            try:
+                photograph = _to_rgb(ImageOps.exif_transpose(image))
+            except (OSError, SyntaxError, ValueError) as error:  # one that was opened but not yet read
+                raise UnreadableImageError(name, f"damaged image ({error})") from error
+        else:
+            photograph = decode_image(Path(image))
+        resize, (width, height) = self.card.preprocessing.resize, photograph.size
+        if (
+            isinstance(resize, int)
+            and resize**2 * max(width, height) / min(width, height) > DataConfig.max_pixels
+        ):
+            raise UnreadableImageError(name, f"{width} x {height} pixels, too elongated to be resized")
+        return photograph
+
+    def _example(self, photograph: Image.Image) -> Example:
+        """The very view that `PhotographDataset` gives without augmentation."""
+        preprocessing, size = self.card.preprocessing, (photograph.height, photograph.width)
+        resized = resize_photograph(photograph, preprocessing.resize)
+        view = make_view(resized, size, preprocessing.crop, self.model.image_size)
+        return Example(view, -1, -1, size)  # of no class and no data set
+
+    @torch.inference_mode()
+    def _look(self, examples: Sequence[Example]) -> tuple[Batch, RamsOutput]:
+        with_source = self.model.zoom_source == "full" and self.model.num_scales > 1
+        batch = collate(examples, with_source=with_source)
+        images, source = normalized(batch, self.card.preprocessing, self.device)
+        try:
+            with autocast(self.device, self.precision):
+                return batch, self.model(images, source)
+        except torch.OutOfMemoryError as error:
+            raise UsageError(
+                f"a batch of {len(images)} does not fit into the memory of {self.device}; "
+                "give a smaller --batch_size"
+            ) from error
+
+    def _predictions(
+        self, batch: Batch, output: RamsOutput, paths: Sequence[Path | None], top_k: int
+    ) -> list[Prediction]:
+        probabilities = output.probabilities.cpu().numpy()  # (S, B, C)
+        boxes = boxes_in_photographs(output, batch)  # (S, B, 4)
+        found = [scale.found.tolist() for scale in output.scales if scale.found is not None]
+        predictions = []
+        for index, (path, (width, height)) in enumerate(
+            zip(paths, batch.original_sizes.tolist(), strict=True)
+        ):
+            scales = tuple(
+                ScalePrediction(
+                    *self._best(probabilities[scale, index], top_k),
+                    _box(boxes[scale, index], width, height),
+                    found[scale][index],
+                )
+                for scale in range(len(probabilities))
+            )
+            fused = self._best(probabilities[:, index].mean(axis=0), top_k)
+            predictions.append(Prediction(path, *fused, scales))
+        return predictions
+
+    def _best(self, probabilities: np.ndarray, top_k: int) -> tuple[tuple[str, ...], tuple[float, ...]]:
+        """Names and probabilities of the most probable classes; of equal ones the first first."""
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        return tuple(self.class_names[label] for label in best), tuple(map(float, probabilities[best]))
+
+    def _crops(self, batch: Batch, output: RamsOutput) -> tuple[Image.Image, ...]:
+        """What each scale saw of the batch's first photograph, as 8-bit images."""
+        source = batch.images if batch.source is None else batch.source
+        ratio_x, ratio_y = (source.shape[axis] / batch.images.shape[axis] for axis in (3, 2))
+        crops = [batch.images[:1].float()]
+        for scale in output.scales[:-1]:
+            assert scale.boxes is not None, "a model in eval mode proposes a region at every scale"
+            boxes = scaled(scale.boxes[:1].float().cpu(), ratio_x, ratio_y)
+            crops.append(zoom(source[:1].float(), boxes, self.model.image_size))
+        return tuple(
+            Image.fromarray(crop[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()) for crop in crops
+        )
+
+
+def _box(box: np.ndarray, width: float, height: float) -> Box:
+    """A box as floats, kept inside a photograph that it leaves by a rounding error at most."""
+    x0, y0, x1, y1 = np.clip(box, 0, (width, height, width, height)).tolist()
+    return x0, y0, x1, y1

@@ -1,0 +1,259 @@
+import json
+import socket
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ramstrans.data.loading import PhotographDataset, build_loader
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.records import Record
+from ramstrans.errors import ConfigError, UnreadableImageError, UsageError, WeightsError
+from ramstrans.evaluation.evaluate import predict_split
+from ramstrans.inference.predictor import Predictor
+from tests.inference.builders import NAMES, draw, make_folder
+
+SIZES = [(97, 71), (71, 97), (300, 61), (64, 64), (59, 173), (41, 43), (211, 101)]
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    return Predictor.load(make_folder(tmp_path_factory.mktemp("run")), "cpu")
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    return [draw(folder / f"{i}.png", *size, seed=i) for i, size in enumerate(SIZES)]
+
+
+def assert_same(one, other, *, tolerance=1e-5):
+    assert one.labels == other.labels
+    np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=tolerance)
+    for a, b in zip(one.scales, other.scales, strict=True):
+        assert (a.labels, a.found) == (b.labels, b.found)
+        np.testing.assert_allclose(a.box, b.box, atol=1e-3)
+
+
+def test_load_needs_the_folder_alone(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the network was asked")
+
+    folder = make_folder(tmp_path / "run")
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    predictor = Predictor.load(str(folder), "cpu")
+    assert predictor.class_names == NAMES
+    assert predictor.card.model.num_scales == 2
+    assert not predictor.model.training
+
+
+@pytest.mark.parametrize("zoom_source", ["input", "full"])
+@pytest.mark.parametrize("num_scales", [1, 2, 3])
+def test_says_what_the_evaluation_says(tmp_path, paths, zoom_source, num_scales):
+    folder = make_folder(tmp_path, zoom_source=zoom_source, num_scales=num_scales)
+    predictor = Predictor.load(folder, "cpu")
+    preprocessing, size = predictor.card.preprocessing, predictor.model.image_size
+    dataset = PhotographDataset([Record(path, 0, "test") for path in paths], preprocessing, size)
+    for index, path in enumerate(paths):
+        ours, theirs = predictor._example(predictor._photograph(path)).view, dataset[0, index].view
+        assert torch.equal(ours.image, theirs.image)
+        assert torch.equal(ours.source, theirs.source)
+        assert ours.geometry == theirs.geometry
+    with_source = zoom_source == "full" and num_scales > 1
+    loader = build_loader(dataset, 3, shuffle=False, with_source=with_source)
+    expected, sizes = predict_split(predictor.model, loader, preprocessing, torch.device("cpu"))
+    for i, prediction in enumerate(predictor(paths, top_k=len(NAMES), batch_size=3)):
+        scores = [*expected.probabilities[:, i], expected.fused[i]]
+        for said, wanted in zip([*prediction.scales, prediction], scores, strict=True):
+            by_name = dict(zip(said.labels, said.probabilities, strict=True))
+            assert [by_name[name] for name in NAMES] == pytest.approx(wanted, abs=1e-7)
+            assert list(said.probabilities) == sorted(said.probabilities, reverse=True)
+        boxes = [scale.box for scale in prediction.scales]
+        np.testing.assert_allclose(boxes, expected.boxes[:, i], atol=1e-3)
+        assert [scale.found for scale in prediction.scales] == expected.found[:, i].tolist()
+        for x0, y0, x1, y1 in boxes:
+            assert 0 <= x0 < x1 <= sizes[i, 0]
+            assert 0 <= y0 < y1 <= sizes[i, 1]
+
+
+def test_region_of_everything_is_the_centre_crop(tmp_path):
+    preprocessing = Preprocessing(50, (50, 50))
+    options = {"image_size": 32, "num_scales": 1, "thresholds": (1e9,)}
+    predictor = Predictor.load(make_folder(tmp_path / "run", preprocessing=preprocessing, **options), "cpu")
+    scale = predictor(draw(tmp_path / "wide.png", 200, 100)).scales[0]
+    assert scale.box == pytest.approx((50, 0, 150, 100))
+    assert not scale.found
+
+
+@pytest.mark.parametrize("zoom_source", ["input", "full"])
+def test_regions_within_regions_in_original_pixels(tmp_path, zoom_source):
+    # 200 x 100 -> 100 x 50 -> its middle 50 x 50, which is (50, 0, 150, 100) of the original -> 32 x 32.
+    preprocessing = Preprocessing(50, (50, 50))
+    folder = make_folder(
+        tmp_path / "run", preprocessing=preprocessing, image_size=32, num_scales=3, zoom_source=zoom_source
+    )
+    predictor = Predictor.load(folder, "cpu")
+    maps = iter(torch.tensor([[[[0.0, 9], [0, 0]]], [[[9.0, 0], [0, 0]]], [[[1.0, 1], [1, 1]]]]))
+    predictor.model.saliency = lambda _: next(maps)
+    explanation = predictor.explain(draw(tmp_path / "wide.png", 200, 100))
+    first, second, third = explanation.prediction.scales
+    assert first.box == pytest.approx((100, 0, 150, 50))
+    assert second.box == pytest.approx((100, 0, 125, 25))
+    assert third.box == pytest.approx((100, 0, 125, 25))
+    assert (first.found, second.found, third.found) == (True, True, False)
+    assert explanation.frames == (pytest.approx((50, 0, 150, 100)), first.box, second.box)
+    assert [saliency.tolist() for saliency in explanation.saliencies][1] == [[9, 0], [0, 0]]
+
+
+def test_crops_are_what_the_model_saw(tmp_path, paths):
+    folder = make_folder(tmp_path, zoom_source="full", num_scales=3)
+    predictor = Predictor.load(folder, "cpu")
+    seen = []
+    predictor.model.backbone.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0][0]))
+    explanation = predictor.explain(paths[0])
+    mean = torch.tensor(predictor.card.preprocessing.mean)[:, None, None]
+    std = torch.tensor(predictor.card.preprocessing.std)[:, None, None]
+    assert len(seen) == len(explanation.crops) == 3
+    for tensor, crop in zip(seen, explanation.crops, strict=True):
+        pixels = ((tensor * std + mean) * 255).permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(np.asarray(crop), pixels, atol=0.51)
+    assert explanation.photograph.size == SIZES[0]
+    assert_same(explanation.prediction, predictor(paths[0]))
+    assert [saliency.shape for saliency in explanation.saliencies] == [(3, 2)] * 3
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_order_is_kept_whatever_the_batch(predictor, paths, batch_size):
+    many = [paths[i] for i in (3, 0, 6, 1, 1, 5, 2, 4, 0)]
+    predictions = predictor(many, batch_size=batch_size)
+    assert [prediction.path for prediction in predictions] == many
+    for path, prediction in zip(many, predictions, strict=True):
+        assert_same(prediction, predictor(path))
+    assert predictor([]) == []
+
+
+def test_unreadable_files_have_a_place_among_the_others(predictor, paths, tmp_path):
+    broken, missing = tmp_path / "broken.jpg", tmp_path / "missing.jpg"
+    broken.write_bytes(draw(tmp_path / "whole.jpg", 97, 83).read_bytes()[:200])
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    thread = draw(tmp_path / "thread.png", 1, 60_000)
+    mixed = [broken, paths[0], missing, empty, paths[1], tmp_path, thread]
+    predictions = predictor([str(path) for path in mixed], batch_size=2)
+    assert [prediction.path for prediction in predictions] == mixed
+    errors = [prediction.error for prediction in predictions]
+    assert errors[1] is None
+    assert errors[4] is None
+    for index, word in ((0, "file|damaged"), (2, "no such"), (3, "empty"), (5, "folder"), (6, "elongated")):
+        assert any(part in errors[index] for part in word.split("|")), errors
+        assert predictions[index][1:4] == ((), (), ())
+    assert_same(predictions[4], predictor(paths[1]))
+    with pytest.raises(UnreadableImageError, match="empty"):
+        predictor.explain(empty)
+
+
+def test_images_in_memory(predictor, paths, tmp_path):
+    in_memory = predictor(Image.open(paths[2]))
+    assert in_memory.path is None
+    assert_same(in_memory, predictor(paths[2]))
+    deep = Image.fromarray(np.arange(97 * 71, dtype=np.uint16).reshape(71, 97) * 9)
+    deep.save(tmp_path / "deep.png")
+    assert_same(predictor(deep), predictor(tmp_path / "deep.png"))
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(paths[2].read_bytes()[:-300])
+    with Image.open(damaged) as unread:
+        assert "damaged" in predictor(unread).error
+
+
+def test_exif_rotation_is_undone_first(predictor, tmp_path):
+    upright = draw(tmp_path / "upright.png", 71, 173)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown rightly after a quarter turn clockwise
+    turned = tmp_path / "turned.png"
+    Image.open(upright).transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
+    expected = predictor(upright)
+    assert_same(predictor(turned), expected)
+    assert_same(predictor(Image.open(turned)), expected)
+    assert predictor.explain(turned).photograph.size == (71, 173)
+    assert max(scale.box[3] for scale in expected.scales) > 71
+
+
+def test_stream_takes_no_more_than_two_batches_ahead(predictor, paths):
+    taken = count()
+
+    def endless():
+        while True:
+            next(taken)
+            yield paths[0]
+
+    stream = predictor.stream(endless(), batch_size=3)
+    for _ in range(7):
+        next(stream)
+    assert next(taken) <= 9 + 2 * 3  # three batches given to the model, two waiting
+    stream.close()
+
+
+def test_few_classes(tmp_path):
+    predictor = Predictor.load(make_folder(tmp_path / "run", names=("a", "b", "c")), "cpu")
+    prediction = predictor(draw(tmp_path / "x.png", 83, 67))
+    assert sorted(prediction.labels) == ["a", "b", "c"]
+    assert sum(prediction.probabilities) == pytest.approx(1)
+    assert len(predictor(tmp_path / "x.png", top_k=2).labels) == 2
+
+
+def test_bf16_says_nearly_the_same(tmp_path, paths):
+    folder = make_folder(tmp_path, num_scales=1)
+    exact, coarse = (Predictor.load(folder, "cpu", precision) for precision in ("fp32", "bf16"))
+    for one, other in zip(exact(paths, top_k=7), coarse(paths, top_k=7), strict=True):
+        ours = dict(zip(one.labels, one.probabilities, strict=True))
+        theirs = dict(zip(other.labels, other.probabilities, strict=True))
+        assert ours == pytest.approx(theirs, abs=0.05)
+        assert ours != theirs
+
+
+def test_what_is_not_allowed(predictor, paths, tmp_path):
+    with pytest.raises(UsageError, match="top_k is 0"):
+        predictor.stream(paths, top_k=0)
+    with pytest.raises(UsageError, match="batch_size is 0"):
+        predictor(paths, batch_size=0)
+    folder = make_folder(tmp_path)
+    with pytest.raises(UsageError, match="int8"):
+        Predictor.load(folder, "cpu", "int8")
+    with pytest.raises(UsageError, match="toaster"):
+        Predictor.load(folder, "toaster")
+
+
+def test_too_little_memory_is_one_line(tmp_path, paths):
+    predictor = Predictor.load(make_folder(tmp_path), "cpu")
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    predictor.model.forward = full
+    with pytest.raises(UsageError, match=r"batch of 3 .* smaller --batch_size"):
+        predictor(paths, batch_size=3)
+
+
+def test_bad_folders(tmp_path):
+    with pytest.raises(WeightsError, match="is no folder"):
+        Predictor.load(tmp_path / "none", "cpu")
+    with pytest.raises(WeightsError, match=r"config\.json"):
+        Predictor.load(tmp_path, "cpu")
+    folder = make_folder(tmp_path / "run")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsError, match="truncated"):
+        Predictor.load(folder, "cpu")
+    weights.write_bytes(whole)
+    card = json.loads((folder / "config.json").read_text())
+    card["model"]["num_scales"] = 3
+    (folder / "config.json").write_text(json.dumps(card))
+    with pytest.raises(WeightsError, match="does not fit"):
+        Predictor.load(folder, "cpu")
+    card["format_version"] = 99
+    (folder / "config.json").write_text(json.dumps(card))
+    with pytest.raises(ConfigError, match="newer"):
+        Predictor.load(folder, "cpu")

@@ -1,0 +1,75 @@
+"""Slow twins of the method's steps, in float64 NumPy and SciPy, written from the equations."""
+
+import numpy as np
+from scipy import ndimage
+
+
+def float64(tensor):
+    return np.asarray(tensor, dtype=np.float64)
+
+
+def rollout_twin(queries, keys, *, scale, num_prefix, grid, rows="all", class_index=0):
+    """Eq. 4-9 with every N x N matrix formed; also returns the whole row, prefix included."""
+    weights = []
+    for query, key in zip(queries, keys, strict=True):
+        scores = scale * np.einsum("bhid,bhjd->bhij", float64(query), float64(key))
+        exponentials = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights.append(exponentials / exponentials.sum(axis=-1, keepdims=True))
+    return rollout_of_weights(weights, num_prefix=num_prefix, grid=grid, rows=rows, class_index=class_index)
+
+
+def rollout_of_weights(weights, *, num_prefix, grid, rows="all", class_index=0):
+    """Eq. 7-9 from L attention matrices (B, H, N, N), first layer first."""
+    identity = np.eye(weights[0].shape[-1])
+    product = identity[None]
+    for weight in weights:
+        layer = float64(weight).mean(axis=1) + identity
+        product = layer / layer.sum(axis=-1, keepdims=True) @ product
+    shares = product.mean(axis=1) if rows == "all" else product[:, class_index]
+    return shares[:, num_prefix:].reshape(-1, *grid), shares
+
+
+def components_twin(mask):
+    """Labels of 8-connected components of one mask: the raster index of the first patch, -1 outside."""
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    result = np.full(mask.shape, -1)
+    for component in range(1, count + 1):
+        inside = labels == component
+        result[inside] = np.flatnonzero(inside)[0]
+    return result
+
+
+def largest_twin(mask):
+    """The largest component of one mask, ties to the first in raster order."""
+    labels = components_twin(mask)
+    best, best_size = np.zeros_like(mask), 0
+    for first in sorted(set(labels[mask].tolist())):
+        size = (labels == first).sum()
+        if size > best_size:
+            best, best_size = labels == first, size
+    return best
+
+
+def region_twin(saliency, image_size, threshold, patch_size=None, patch_stride=None):
+    """`(x0, y0, x1, y1)` and whether anything stood out, of one saliency map."""
+    saliency = float64(saliency)
+    (height, width), (rows, columns) = image_size, saliency.shape
+    if not np.isfinite(saliency).all() or not (saliency > threshold * saliency.mean()).any():
+        return (0, 0, width, height), False
+    ys, xs = np.nonzero(largest_twin(saliency > threshold * saliency.mean()))
+    patch = patch_size or (height / rows, width / columns)
+    stride = patch_stride or patch
+    top, left = ys.min() * stride[0], xs.min() * stride[1]
+    return (left, top, xs.max() * stride[1] + patch[1], ys.max() * stride[0] + patch[0]), True
+
+
+def zoom_twin(image, box, size):
+    """Bilinear crop of one image (C, H, W): pixel centres at k + 0.5, samples half a pixel inside the box."""
+    x0, y0, x1, y1 = float64(box)
+    x = np.clip(x0 + (np.arange(size[1]) + 0.5) / size[1] * (x1 - x0), x0 + 0.5, x1 - 0.5)
+    y = np.clip(y0 + (np.arange(size[0]) + 0.5) / size[0] * (y1 - y0), y0 + 0.5, y1 - 0.5)
+    channels = []
+    for channel in float64(image):
+        across = np.stack([np.interp(x, np.arange(len(row)) + 0.5, row) for row in channel])
+        channels.append(np.stack([np.interp(y, np.arange(len(col)) + 0.5, col) for col in across.T], axis=1))
+    return np.stack(channels)

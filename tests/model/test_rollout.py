@@ -1,0 +1,148 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ramstrans.model.rollout import push_back, rollout
+from tests.model.builders import noise
+from tests.model.oracles import rollout_twin
+
+
+@st.composite
+def passes(draw):
+    """Queries, keys and options of one pass, in float32."""
+    batch, heads = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 2, 3, 5]))
+    grid = draw(st.sampled_from([(1, 1), (1, 7), (5, 1), (2, 3), (5, 7), (11, 3)]))
+    dim, layers = draw(st.sampled_from([1, 2, 7, 13])), draw(st.sampled_from([1, 2, 3, 7]))
+    num_prefix = draw(st.integers(1, 5))
+    spread = draw(st.sampled_from([0.0, 0.3, 1.0, 3.0]))
+    shape = (layers, batch, heads, num_prefix + grid[0] * grid[1], dim)
+    seed = draw(st.integers(0, 2**32 - 1))
+    options = {
+        "scale": draw(st.sampled_from([dim**-0.5, 1.0, 0.17])),
+        "num_prefix": num_prefix,
+        "grid": grid,
+        "rows": draw(st.sampled_from(["all", "class"])),
+        "class_index": draw(st.integers(0, num_prefix - 1)),
+    }
+    return spread * noise(*shape, seed=seed), spread * noise(*shape, seed=seed + 1), options
+
+
+@settings(max_examples=150, deadline=None)
+@given(passes())
+def test_equals_product_of_matrices(drawn):
+    queries, keys, options = drawn
+    expected, _ = rollout_twin(queries, keys, **options)
+    saliency = rollout(list(queries), list(keys), **options)
+    assert saliency.dtype == torch.float32
+    np.testing.assert_allclose(saliency, expected, rtol=1e-5, atol=1e-8)
+
+
+@settings(max_examples=50, deadline=None)
+@given(passes())
+def test_bfloat16_is_close_and_answers_in_float32(drawn):
+    queries, keys, options = drawn
+    queries, keys = queries.clamp(-2, 2).bfloat16(), keys.clamp(-2, 2).bfloat16()
+    expected, _ = rollout_twin(
+        queries.float(), keys.float(), **options | {"scale": queries.shape[-1] ** -0.5 / 2}
+    )
+    saliency = rollout(list(queries), list(keys), **options | {"scale": queries.shape[-1] ** -0.5 / 2})
+    assert saliency.dtype == torch.float32
+    np.testing.assert_allclose(saliency, expected, rtol=1e-2, atol=1e-2 / queries.shape[-2])
+
+
+@settings(max_examples=50, deadline=None)
+@given(passes())
+def test_sums_to_one_with_the_prefix_and_is_never_negative(drawn):
+    queries, keys, options = drawn
+    saliency = rollout(list(queries), list(keys), **options)
+    _, shares = rollout_twin(queries, keys, **options)
+    prefix = shares[:, : options["num_prefix"]].sum(axis=1)
+    assert (saliency >= 0).all()
+    np.testing.assert_allclose(saliency.sum(dim=(1, 2)).numpy() + prefix, 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "class_index", "expected"), [("all", 0, 0.475), ("class", 0, 0.35), ("class", 1, 0.6)]
+)
+def test_one_layer_of_two_tokens_by_hand(rows, class_index, expected):
+    # scores [[ln 3/7, 0], [ln 4, 0]] give A = [[.3, .7], [.8, .2]], so G = [[.65, .35], [.4, .6]]
+    query = torch.tensor([math.log(3 / 7), math.log(4)]).view(1, 1, 2, 1)
+    key = torch.tensor([1.0, 0.0]).view(1, 1, 2, 1)
+    saliency = rollout(
+        [query], [key], scale=1.0, num_prefix=1, grid=(1, 1), rows=rows, class_index=class_index
+    )
+    assert saliency.shape == (1, 1, 1)
+    assert saliency.item() == pytest.approx(expected)
+
+
+def test_two_layers_of_two_tokens_by_hand():
+    # G1 as above, A2 = [[.5, .5], [.1, .9]] so G2 = [[.75, .25], [.05, .95]];
+    # G2 G1 = [[.5875, .4125], [.4125, .5875]] and G1 G2 would have another class row: [.505, .495]
+    key = torch.tensor([1.0, 0.0]).view(1, 1, 2, 1)
+    first = torch.tensor([math.log(3 / 7), math.log(4)]).view(1, 1, 2, 1)
+    second = torch.tensor([0.0, -math.log(9)]).view(1, 1, 2, 1)
+    saliency = rollout(
+        [first, second], [key, key], scale=1.0, num_prefix=1, grid=(1, 1), rows="class", class_index=0
+    )
+    assert saliency.item() == pytest.approx(0.4125)
+
+
+def test_large_scores_do_not_overflow():
+    queries, keys = 1e3 * noise(3, 2, 2, 13, 5, seed=1), 1e3 * noise(3, 2, 2, 13, 5, seed=2)
+    options = {"scale": 1.0, "num_prefix": 1, "grid": (3, 4)}
+    saliency = rollout(list(queries), list(keys), **options)
+    expected, _ = rollout_twin(queries, keys, **options)  # every row has one winner
+    np.testing.assert_allclose(saliency, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_large_bfloat16_scores_still_share_out_one():
+    queries, keys = (1e3 * noise(3, 2, 2, 13, 5, seed=seed).bfloat16() for seed in (1, 2))
+    shares = torch.full((2, 13), 1 / 13)
+    for query, key in zip(queries, keys, strict=True):
+        shares = push_back(shares, query, key, 1.0)
+        torch.testing.assert_close(shares.sum(dim=1), torch.ones(2))
+
+
+def test_images_of_a_batch_do_not_meet():
+    queries, keys = noise(3, 5, 2, 17, 7, seed=1), noise(3, 5, 2, 17, 7, seed=2)
+    options = {"scale": 7**-0.5, "num_prefix": 2, "grid": (3, 5)}
+    together = rollout(list(queries), list(keys), **options)
+    for image in range(5):
+        alone = rollout(list(queries[:, [image]]), list(keys[:, [image]]), **options)
+        torch.testing.assert_close(alone[0], together[image], rtol=1e-6, atol=1e-8)
+
+
+def test_autocast_changes_nothing():
+    queries, keys = 3 * noise(3, 2, 2, 17, 7, seed=1), noise(3, 2, 2, 17, 7, seed=2)
+    options = {"scale": 7**-0.5, "num_prefix": 2, "grid": (3, 5)}
+    plain = rollout(list(queries), list(keys), **options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = rollout(list(queries), list(keys), **options)
+    assert cast.dtype == torch.float32
+    assert torch.equal(cast, plain)
+
+
+def test_takes_no_gradient_and_leaves_its_input():
+    queries, keys = noise(2, 1, 1, 5, 3).requires_grad_(), noise(2, 1, 1, 5, 3, seed=1)
+    before = queries.clone()
+    saliency = rollout(list(queries), list(keys), scale=1.0, num_prefix=1, grid=(2, 2))
+    assert not saliency.requires_grad
+    assert torch.equal(queries, before)
+
+
+def test_grid_that_does_not_fit_the_tokens_is_our_mistake():
+    tokens = [torch.zeros(1, 1, 5, 3)]
+    with pytest.raises(AssertionError, match="disagree"):
+        rollout(tokens, tokens, scale=1.0, num_prefix=2, grid=(2, 2))
+
+
+def test_push_back_is_a_row_times_the_head_mean():
+    shares = noise(2, 7, seed=3).abs()
+    query, key = noise(2, 3, 7, 5, seed=1), noise(2, 3, 7, 5, seed=2)
+    weights = (0.4 * query.double() @ key.double().mT).softmax(dim=-1).mean(dim=1)
+    expected = (shares.double()[:, None] @ weights)[:, 0]
+    torch.testing.assert_close(push_back(shares, query, key, 0.4).double(), expected, rtol=1e-6, atol=0)
