@@ -6,6 +6,7 @@ data, 1 for the rest; a traceback only with `--debug`.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import shlex
@@ -133,7 +134,6 @@ def train(options: Namespace, given: list[str]) -> int:
     from ramstrans.training.run import default_output, prepare
     from ramstrans.training.run import train as train_run
 
-    say, console = terminal()
     with progress_bar() as progress:
         prepared = prepare(config, say, progress)
     output = config.output or default_output(prepared.config)
@@ -142,8 +142,8 @@ def train(options: Namespace, given: list[str]) -> int:
         return 0
     with progress_bar() as progress:
         report = train_run(prepared, output, command=shlex.join(["ramstrans", *given]), progress=progress)
-    print_report(report, console)
-    console.print(f"Report: {output / 'report.md'}", soft_wrap=True, highlight=False)
+    print_report(report, results())
+    say(f"report: {output / 'report.md'}")
     return 0
 
 
@@ -175,7 +175,6 @@ def evaluate(options: Namespace, given: list[str]) -> int:
     from ramstrans.evaluation.report import print_report
     from ramstrans.evaluation.run import evaluate_run
 
-    console = terminal()[1]
     output = options.output or options.run / f"evaluation-{options.split}"
     with progress_bar() as progress:
         report = evaluate_run(
@@ -190,8 +189,8 @@ def evaluate(options: Namespace, given: list[str]) -> int:
             command=shlex.join(["ramstrans", *given]),
             progress=progress,
         )
-    print_report(report, console)
-    console.print(f"Report: {output / 'report.md'}", soft_wrap=True, highlight=False)
+    print_report(report, results())
+    say(f"report: {output / 'report.md'}")
     return 0
 
 
@@ -236,7 +235,6 @@ def predict(options: Namespace, _given: list[str]) -> int:
         for prediction in predictor.stream(paths, num_labels, options.batch_size):
             writer.write(prediction)
             num_done, num_failed = num_done + 1, num_failed + (prediction.error is not None)
-    say = terminal()[0]
     say(f"{num_done} photographs, {num_failed} of them unreadable")
     return 0
 
@@ -250,7 +248,6 @@ def explain(options: Namespace, _given: list[str]) -> int:
     predictor = Predictor.load(options.run, options.device, options.precision or "fp32")
     explanation = explain_photograph(predictor, options.image, picture, picture.with_suffix(".json"))
     print(json.dumps(explanation))  # noqa: T201
-    say = terminal()[0]
     say(f"picture: {picture}, the same as JSON: {picture.with_suffix('.json')}")
     return 0
 
@@ -291,7 +288,7 @@ def data_check(options: Namespace) -> int:
     from ramstrans.data.records import SPLITS
 
     config = DataConfig(**vars(options.data))
-    console = terminal()[1]
+    console = results()
     with progress_bar() as progress:
         images = build_image_set(config, progress)
         errors = find_unreadable(
@@ -317,45 +314,61 @@ def doctor(_options: Namespace, _given: list[str]) -> int:
     """Say which versions, devices and attention kernels are here, and what is missing."""
     from ramstrans.doctor import diagnose, render
 
-    console = terminal()[1]
+    console = results()
     checks = diagnose()
     console.print(render(checks))
     return 1 if any(check.status == "missing" for check in checks) else 0
 
 
-def terminal() -> "tuple[Callable[[str], None], Console]":
-    """A function that says one line on standard error, and a console on standard output."""
+@functools.cache
+def standard_error() -> "Console":
+    """The one console on standard error, so that lines and bars do not write over each other."""
     from rich.console import Console
 
-    errors = Console(stderr=True, highlight=False)
-    return lambda line: errors.print(line, markup=False, soft_wrap=True), Console()
+    return Console(stderr=True, highlight=False)
+
+
+def say(line: str) -> None:
+    """Say one line on standard error."""
+    standard_error().print(line, markup=False, soft_wrap=True)
+
+
+def results() -> "Console":
+    """A console on standard output."""
+    from rich.console import Console
+
+    return Console()
 
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on standard error with rate and time left; told (done, total, what)."""
-    from rich.console import Console
+    """A bar on standard error with rate and time left, from the first (done, total, what) that it is told."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
+        console=standard_error(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks: dict[str, "TaskID"] = {}
+    tasks: dict[str, TaskID] = {}
 
-        def update(done: int, total: int, what: str) -> None:
-            kind = what.split(" ", maxsplit=1)[0]
-            if kind not in tasks:
-                tasks[kind] = bar.add_task(what, total=total, rate="")
-            task = bar.tasks[tasks[kind]]
-            rate = f"{task.speed:.2f}/s" if task.speed else ""
-            bar.update(tasks[kind], completed=done, total=total, description=what, rate=rate)
+    def update(done: int, total: int, what: str) -> None:
+        kind = what.split(" ", maxsplit=1)[0]
+        if kind not in tasks:
+            bar.start()
+            tasks[kind] = bar.add_task(what, total=total, rate="")
+        speed = bar.tasks[tasks[kind]].speed
+        rate = f"{speed:.2f}/s" if speed else ""
+        bar.update(tasks[kind], completed=done, total=total, description=what, rate=rate)
 
+    try:
         yield update
+    finally:
+        if tasks:
+            bar.stop()
 
 
 class Command(NamedTuple):

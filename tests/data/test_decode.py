@@ -330,3 +330,14 @@ def test_size_of_a_png_whose_exif_may_be_cut_off(tmp_path, photo):
     (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(UnreadableImageError, match="truncated file"):
         image_size(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("size", "is_refused"), [((1, 100), False), ((1, 101), True), ((203, 2), True)])
+def test_elongated_images_are_refused_from_the_header(tmp_path, size, is_refused):
+    path = tmp_path / "thread.png"
+    Image.new("RGB", size).save(path)
+    if is_refused:
+        with pytest.raises(UnreadableImageError, match="too elongated"):
+            decode_image(path)
+    else:
+        assert decode_image(path).size == size

@@ -21,6 +21,9 @@ from ramstrans.errors import UnreadableImageError
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is read. Others that Pillow knows (PostScript, icons, ...) are no photographs, or run programs."""
 
+MAX_ELONGATION = 100
+"""Longest side over shortest that is decoded: the shorter one is resized, and the longer one with it."""
+
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -85,7 +88,7 @@ def decode_image(
             image.draft(None, (reduce_to, reduce_to))
         image.load()
         upright = _TRANSPOSE.get(_orientation(image))
-        rgb = _to_rgb(image)
+        rgb = to_rgb(image)
         return rgb if upright is None else rgb.transpose(upright)
 
 
@@ -109,6 +112,26 @@ def image_size(path: Path, *, max_pixels: int = DataConfig.max_pixels) -> tuple[
     return (width, height) if turned else (height, width)
 
 
+def check_shape(path: Path | str, size: tuple[int, int], max_pixels: int) -> None:
+    """Refuse what would fill the memory, now or when its shorter side is resized.
+
+    Args:
+        path: Named in the error.
+        size: `(width, height)` in pixels.
+        max_pixels: Largest number of pixels allowed.
+
+    Raises:
+        UnreadableImageError: Too many pixels, or one side over `MAX_ELONGATION` times the other.
+    """
+    width, height = size
+    if width * height > max_pixels:
+        reason = f"{width} x {height} pixels, over the limit of {max_pixels:,} (--data.max_pixels)"
+        raise UnreadableImageError(path, reason)
+    if max(size) > MAX_ELONGATION * min(size):
+        reason = f"{width} x {height} pixels, too elongated: over {MAX_ELONGATION} to 1"
+        raise UnreadableImageError(path, reason)
+
+
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """The image with its header read; whatever goes wrong inside becomes an `UnreadableImageError`."""
@@ -116,10 +139,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     try:
         _check_file(path)
         with path.open("rb") as stream, _open(stream) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                reason = f"{width} x {height} pixels, over the limit of {max_pixels:,} (--data.max_pixels)"
-                raise UnreadableImageError(path, reason)
+            check_shape(path, image.size, max_pixels)
             yield image
     except UnreadableImageError:
         raise
@@ -186,7 +206,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     return orientation if orientation in _TRANSPOSE else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """A loaded image of any mode as a new image of mode RGB."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")

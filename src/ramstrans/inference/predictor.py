@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.decode import _to_rgb, decode_image
+from ramstrans.data.decode import check_shape, decode_image, to_rgb
 from ramstrans.data.loading import Batch, Example, collate
 from ramstrans.data.transforms import make_view, resize_photograph
 from ramstrans.devices import choose_device
@@ -224,21 +224,18 @@ class Predictor:
             return path, error.reason
 
     def _photograph(self, image: Picture) -> Image.Image:
-        """Upright RGB, not so elongated that resizing its shorter side would fill the memory."""
+        """Upright RGB."""
         name = "image in memory" if isinstance(image, Image.Image) else str(image)
         if isinstance(image, Image.Image):
             try:
-                photograph = _to_rgb(ImageOps.exif_transpose(image))
+                check_shape(name, image.size, DataConfig.max_pixels)
+                photograph = to_rgb(ImageOps.exif_transpose(image))
+            except UnreadableImageError:
+                raise
             except (OSError, SyntaxError, ValueError) as error:  # one that was opened but not yet read
                 raise UnreadableImageError(name, f"damaged image ({error})") from error
         else:
             photograph = decode_image(Path(image))
-        resize, (width, height) = self.card.preprocessing.resize, photograph.size
-        if (
-            isinstance(resize, int)
-            and resize**2 * max(width, height) / min(width, height) > DataConfig.max_pixels
-        ):
-            raise UnreadableImageError(name, f"{width} x {height} pixels, too elongated to be resized")
         return photograph
 
     def _example(self, photograph: Image.Image) -> Example:
