@@ -74,7 +74,11 @@ class Parser(ArgumentParser):
 
 def build_parser() -> Parser:
     """The parser of all commands."""
-    parser = Parser(prog="ramstrans", description="Fine-grained image recognition that looks twice.")
+    parser = Parser(
+        prog="ramstrans",
+        description="Fine-grained image recognition that looks twice.",
+        allow_abbrev=False,  # inherited by the commands
+    )
     parser.add_argument("--version", action="version", version=f"ramstrans {__version__}")
     commands = parser.add_subcommands()
     for name, command in COMMANDS.items():
@@ -102,11 +106,10 @@ def with_default_config(arguments: list[str]) -> list[str]:
     if "--config" in joined[:-1]:
         value = joined[joined.index("--config") + 1]
         shipped = config_folder() / f"{value}.yaml"
-        if shipped.exists() and not Path(value).exists():
-            return [
-                argument.replace(value, str(shipped)) if value in argument else argument
-                for argument in arguments
-            ]
+        if shipped.exists() and not Path(value).is_file():
+            place = next(i for i, argument in enumerate(arguments) if argument.startswith("--config"))
+            width = 1 if "=" in arguments[place] else 2
+            return [*arguments[:place], f"--config={shipped}", *arguments[place + width :]]
         return arguments
     name = joined[joined.index("--data.name") + 1] if "--data.name" in joined[:-1] else "toybirds"
     config = DEFAULT_CONFIGS.get(name)

@@ -84,8 +84,8 @@ def adversarial(height, width):
         "double spiral": spiral(height, width, arms=2),
         "serpentine": serpentine(height, width),
         "comb": comb(height, width),
-        "maze": random_tree(height, width, seed=3),
-        "another maze": random_tree(height, width, seed=5),
+        "maze": random_tree(height, width, seed=2),
+        "another maze": random_tree(height, width, seed=6),
         "first patch": (y == 0) & (x == 0),
         "last patch": (y == height - 1) & (x == width - 1),
         "ring and dot": (np.maximum(abs(y - height // 2), abs(x - width // 2)) % 4 == 0),
@@ -106,7 +106,7 @@ def check_components(masks):
         assert np.array_equal(chosen, largest_twin(mask))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(random_masks())
 def test_components_of_random_masks_are_scipys(masks):
     check_components(masks)
@@ -116,6 +116,10 @@ def test_components_of_random_masks_are_scipys(masks):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 31), (29, 1), (2, 3), (13, 17), (28, 28), (29, 31)])
 def test_components_of_adversarial_masks_are_scipys(name, shape):
     check_components(every_turn(adversarial(*shape)[name]))
+
+
+def test_a_large_maze_takes_many_rounds():
+    check_components(random_tree(101, 103, seed=0)[None])  # five of them; the 29 x 31 mazes take four
 
 
 def test_the_spirals_are_long_paths():
@@ -141,7 +145,7 @@ def walk_length(mask):
     return mask.size
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(random_masks(), st.sampled_from([0.5, 1.2, 1.3, 3.0]), st.integers(0, 2**32 - 1))
 def test_regions_are_the_slow_twins_and_inside_the_image(masks, threshold, seed):
     generator = np.random.default_rng(seed)

@@ -27,7 +27,7 @@ def crops(draw):
     return images, boxes, (draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(crops())
 def test_whole_pixels_equal_cut_and_interpolate(drawn):
     images, boxes, size = drawn

@@ -11,9 +11,9 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet
 from ramstrans.data.splits import check_classes, hold_out
 from ramstrans.data.table import read_table
-from ramstrans.data.toybirds import ensure_toybirds
+from ramstrans.data.toybirds import ensure_toybirds, is_toybirds
 from ramstrans.data.transforms import Size
-from ramstrans.errors import ConfigError
+from ramstrans.errors import ConfigError, DataError
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is going on)."""
@@ -23,6 +23,11 @@ DEFAULT_TOYBIRDS_ROOT = Path("runs/toybirds-data")
 
 def _read_toybirds(config: DataConfig, progress: Progress) -> ImageSet:
     root = config.root or DEFAULT_TOYBIRDS_ROOT
+    if root.is_dir() and any(root.iterdir()) and not is_toybirds(root):
+        raise DataError(
+            f"{root} holds something else than a whole toybirds set; for photographs of your own give "
+            "--data.name folder, table or cub, for toybirds another --data.root"
+        )
     ensure_toybirds(root, progress=lambda done, total: progress(done, total, "drawing toybirds"))
     return read_cub(root)
 

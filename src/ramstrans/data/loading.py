@@ -12,6 +12,7 @@ from ramstrans.data.decode import decode_image
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Record
 from ramstrans.data.transforms import Augmentation, Geometry, Size, View, make_view, resize_photograph
+from ramstrans.errors import UnreadableImageError
 
 Key = tuple[int, int]
 """`(epoch, index)`: what a sampler yields, so that augmentation needs no state in the workers."""
@@ -94,6 +95,19 @@ class PhotographDataset(Dataset[Example]):
         )
         return Example(view, self.records[index].label, index, original_size)
 
+    def __getitems__(self, keys: Sequence[Key]) -> list[Example | UnreadableImageError]:
+        """The items of a batch, as a loader asks for them; a file that cannot be decoded gives its error.
+
+        Raised in a worker, it would reach the main process as a RuntimeError; `PhotographLoader` raises it.
+        """
+        return [self._item_or_error(key) for key in keys]
+
+    def _item_or_error(self, key: Key) -> Example | UnreadableImageError:
+        try:
+            return self[key]
+        except UnreadableImageError as error:
+            return error
+
     def _resized(self, index: int) -> tuple[Tensor, Size]:
         """The resized photograph (3, h, w) uint8 and its original `(height, width)`."""
         if self._cache is not None and index in self._cache:
@@ -138,13 +152,28 @@ def collate(examples: Sequence[Example], *, with_source: bool) -> Batch:
 
 
 class _Collate:
-    """`collate` with its option bound, picklable for workers."""
+    """`collate` with its option bound, picklable for workers; of a batch with errors, the first one."""
 
     def __init__(self, with_source: bool) -> None:
         self.with_source = with_source
 
-    def __call__(self, examples: Sequence[Example]) -> Batch:
-        return collate(examples, with_source=self.with_source)
+    def __call__(self, examples: Sequence[Example | UnreadableImageError]) -> Batch | UnreadableImageError:
+        readable = []
+        for example in examples:
+            if isinstance(example, UnreadableImageError):
+                return example
+            readable.append(example)
+        return collate(readable, with_source=self.with_source)
+
+
+class PhotographLoader(DataLoader[Batch]):
+    """A loader that raises the errors of its workers as they are."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UnreadableImageError):
+                raise batch
+            yield batch
 
 
 def build_loader(
@@ -156,9 +185,9 @@ def build_loader(
     seed: int = 0,
     num_workers: int = 0,
     pin_memory: bool = False,
-) -> DataLoader[Batch]:
+) -> PhotographLoader:
     """A loader whose `sampler.epoch` is set before each pass; the last batch may be smaller."""
-    return DataLoader(
+    return PhotographLoader(
         dataset,  # type: ignore[arg-type]
         batch_size,
         sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=seed),

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from ramstrans.data.build import Progress, build_image_set
+from ramstrans.data.check import find_unreadable
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading import PhotographDataset
 from ramstrans.data.records import ImageSet, Record, Split
@@ -49,7 +50,7 @@ def evaluate_run(
     run = card.training.get("run", {})
     data = data_config(run.get("data", {}), data_name, data_root)
     images = build_image_set(data, progress)
-    records = with_labels_of(card, images, split)
+    records, left_out = readable(with_labels_of(card, images, split), data, progress)
     precision = precision or run.get("training", {}).get("precision", "fp32")
     model = build_model(card.model)
     load_into(model, load_state(folder))
@@ -63,7 +64,7 @@ def evaluate_run(
     dataset = PhotographDataset(
         records, card.preprocessing, card.model.input_size, max_pixels=data.max_pixels
     )
-    extra = {"config": run, "command": command, "precision": precision}
+    extra = {"config": run, "command": command, "precision": precision, "warnings": left_out}
     return judge(
         model,
         card,
@@ -110,3 +111,25 @@ def with_labels_of(card: ModelCard, images: ImageSet, split: Split) -> tuple[Rec
             "evaluate on the classes that it was trained on"
         )
     return tuple(record._replace(label=places[images.class_names[record.label]]) for record in records)
+
+
+def readable(
+    records: tuple[Record, ...], data: DataConfig, progress: Progress
+) -> tuple[tuple[Record, ...], list[str]]:
+    """The records whose files can be decoded, and a line on each other file, if they are to be skipped.
+
+    If not, all records; the first unreadable file that is met stops the evaluation.
+
+    Raises:
+        DataError: No file can be decoded.
+    """
+    if data.on_unreadable == "stop":
+        return records, []
+    errors = find_unreadable(
+        records, data.max_pixels, progress=lambda done, total: progress(done, total, "checking files")
+    )
+    unreadable = {error.path for error in errors}
+    kept = tuple(record for record in records if record.path not in unreadable)
+    if not kept:
+        raise DataError(f"none of the {len(records)} files can be read, e.g. {errors[0]}; repair them")
+    return kept, [f"left out: {error}" for error in errors]

@@ -84,6 +84,8 @@ class RunConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}; give 0 to {2**32 - 1}")
         weights = self.training.loss_weights
         if weights is not None and len(weights) != self.model.num_scales:
             raise ConfigError(

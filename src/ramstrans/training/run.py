@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 
 from ramstrans.data.build import Progress, build_image_set, build_preprocessing, drop_unreadable
@@ -29,8 +31,8 @@ from ramstrans.training.loop import MetricsLog, fit
 
 Say = Callable[[str], None]
 
-RUN_MARKS = ("metrics.jsonl", "config.json")
-"""Files that tell a run folder from any other, so that `overwrite` cannot empty somebody's home."""
+RUN_MARK = "metrics.jsonl"
+"""File that tells a run folder from any other, so that `overwrite` cannot empty somebody's home."""
 
 
 class Prepared(NamedTuple):
@@ -41,12 +43,14 @@ class Prepared(NamedTuple):
         images: The data set, unreadable files gone.
         model: With its initial weights, on the CPU.
         preprocessing: How photographs become inputs.
+        left_out: A line on each unreadable file.
     """
 
     config: RunConfig
     images: ImageSet
     model: RamsTrans
     preprocessing: Preprocessing
+    left_out: tuple[str, ...] = ()
 
 
 def prepare(config: RunConfig, say: Say = lambda _: None, progress: Progress = lambda *_: None) -> Prepared:
@@ -62,7 +66,10 @@ def prepare(config: RunConfig, say: Say = lambda _: None, progress: Progress = l
     """
     check_output(config.output, overwrite=config.overwrite)
     images = build_image_set(config.data, progress=progress)
-    images = drop_unreadable(images, config.data, say=say, progress=progress)
+    left_out: list[str] = []
+    images = drop_unreadable(images, config.data, say=left_out.append, progress=progress)
+    for line in left_out:
+        say(line)
     counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
     say(f"{config.data.name}: {len(images.class_names)} classes, {counts} images")
     num_classes = len(images.class_names)
@@ -79,7 +86,7 @@ def prepare(config: RunConfig, say: Say = lambda _: None, progress: Progress = l
     )
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     say(f"{config.model.backbone}: {millions:.1f} M parameters, {config.model.num_scales} scale(s)")
-    return Prepared(config, images, model, preprocessing)
+    return Prepared(config, images, model, preprocessing, tuple(left_out))
 
 
 def train(
@@ -98,7 +105,7 @@ def train(
     Returns:
         The report on the test split.
     """
-    config, images, model, preprocessing = prepared
+    config, images, model, preprocessing, left_out = prepared
     accelerator = build_accelerator(config, output)
     claim_output(output, overwrite=config.overwrite)
     accelerator.init_trackers("tensorboard")
@@ -118,7 +125,7 @@ def train(
     train_loader = build_loader(train_set, batch_size, shuffle=True, seed=config.seed, **options)
     val_loader = build_loader(val_set, batch_size, shuffle=False, **options) if len(val_set) else None
     model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
-    log = MetricsLog(output / "metrics.jsonl", accelerator)
+    log = MetricsLog(output / RUN_MARK, accelerator)
     result = fit(model, train_loader, val_loader, preprocessing, config.training, accelerator, log, progress)
     accelerator.end_training()
     card = ModelCard(
@@ -145,7 +152,8 @@ def train(
         batch_size=batch_size,
         num_workers=config.data.num_workers,
         extra={"config": card.training["run"], "command": command, "epoch": result.epoch}
-        | {key: card.training[key] for key in ("chosen_on", "steps", "seconds")},
+        | {key: card.training[key] for key in ("chosen_on", "steps", "seconds")}
+        | {"warnings": left_out},
         progress=progress,
     )
 
@@ -179,6 +187,8 @@ def build_accelerator(config: RunConfig, output: Path) -> Accelerator:
     precision = {"fp32": "no"}.get(config.training.precision, config.training.precision)
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("training.precision fp16 needs a GPU; on a CPU take bf16 or fp32")
+    # Accelerate keeps the first run's precision and device for the whole process, or refuses others.
+    AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(
         mixed_precision=precision,
         cpu=device.type == "cpu",
@@ -204,13 +214,14 @@ def check_output(output: Path | None, *, overwrite: bool) -> None:
     """Raise OutputError if a run folder may not be written there."""
     if output is None:
         return
-    if output.exists() and not output.is_dir():
-        raise OutputError(f"--output {output} is a file; give a folder")
+    nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise OutputError(f"--output {output}: {nearest} is no folder that you can write to; give another")
     if not (output.is_dir() and any(output.iterdir())):
         return
     if not overwrite:
         raise OutputError(f"--output {output} exists; give another, or --overwrite true to replace it")
-    if not any((output / name).exists() for name in RUN_MARKS):
+    if not (output / RUN_MARK).exists():
         raise OutputError(f"--output {output} is not a run folder and will not be replaced; give another")
 
 
@@ -221,7 +232,8 @@ def claim_output(output: Path, *, overwrite: bool) -> None:
         if output.is_dir() and overwrite:
             shutil.rmtree(output)
         output.mkdir(parents=True, exist_ok=True)
+        (output / RUN_MARK).touch()
     except OSError as error:
         raise OutputError(
-            f"--output {output} cannot be written: {error.strerror}; give another folder"
+            f"--output {output} cannot be written: {error.strerror or error}; give another folder"
         ) from error

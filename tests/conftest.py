@@ -1,0 +1,88 @@
+"""What the tests of several folders share: two tiny data sets, and one tiny run on them."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are too small for threads to pay
+
+COLORS = {"Azure_tit": (20, 90, 230), "Bistre_owl": (120, 70, 20), "Coral_ibis": (240, 110, 90)}
+
+
+class TrainedRun(NamedTuple):
+    """One run, and what happened in it.
+
+    Attributes:
+        folder: The run folder.
+        prepared: From `prepare`.
+        report: From `train`.
+        looked_at: The split of every pass over images in eval mode, in order.
+    """
+
+    folder: Path
+    prepared: object
+    report: dict
+    looked_at: list
+
+
+@pytest.fixture(scope="session")
+def birds(tmp_path_factory):
+    """A data set in CUB's layout: 3 classes of 4 training and 2 test images, with boxes and parts."""
+    from ramstrans.data.toybirds import make_toybirds
+
+    root = tmp_path_factory.mktemp("data") / "birds"
+    make_toybirds(root, num_classes=3, train_per_class=4, test_per_class=2, image_size=48)
+    return root
+
+
+@pytest.fixture(scope="session")
+def colors(tmp_path_factory):
+    """Image folders that any classifier can tell: 3 classes of 4 training and 2 test images, 40 x 48 px."""
+    root, rng = tmp_path_factory.mktemp("data") / "colors", np.random.default_rng(0)
+    for name, color in COLORS.items():
+        for split, count in (("train", 4), ("test", 2)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                noise = rng.integers(-15, 16, (48, 40, 3))
+                Image.fromarray((np.array(color) + noise).clip(0, 255).astype(np.uint8)).save(
+                    folder / f"{index}.png"
+                )
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(birds, tmp_path_factory):
+    """A run of 5 steps on `birds`, one bird a class held out for validation."""
+    from ramstrans.evaluation import judge as judging
+    from ramstrans.training import loop
+    from ramstrans.training.run import prepare, train
+    from tests.training.builders import tiny_run
+
+    looked_at, predict_split = [], judging.predict_split
+
+    def noted(model, loader, *args, **options):
+        looked_at.append({record.split for record in loader.dataset.records})
+        return predict_split(model, loader, *args, **options)
+
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    prepared = prepare(tiny_run(birds))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "predict_split", noted)
+        patch.setattr(judging, "predict_split", noted)
+        patch.setattr(loop, "LOG_EVERY", 2)
+        report = train(prepared, folder, command="ramstrans train --tiny")
+    return TrainedRun(folder, prepared, report, looked_at)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Leave out what takes longest in a judgement, and has tests of its own."""
+    from ramstrans.evaluation import judge
+
+    for name in ("plot_curves", "plot_gallery", "plot_confusion"):
+        monkeypatch.setattr(judge, name, lambda *_: None)

@@ -1,0 +1,162 @@
+import csv
+import shutil
+from collections import Counter
+
+import pytest
+
+from ramstrans.data.build import READERS, build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.config import DataConfig
+from ramstrans.data.cub import read_cub
+from ramstrans.errors import ConfigError, DataError
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def as_table(colors, tmp_path):
+    """The training images of `colors` in a table without splits."""
+    path = tmp_path / "birds.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        writer.writerows((image, image.parent.name) for image in sorted((colors / "train").glob("*/*.png")))
+    return path
+
+
+MAKERS = {
+    "cub": lambda birds, _colors, _tmp_path: birds,
+    "toybirds": lambda birds, _colors, _tmp_path: birds,
+    "folder": lambda _birds, colors, _tmp_path: colors / "train",
+    "table": lambda _birds, colors, tmp_path: as_table(colors, tmp_path),
+}
+"""A root for each layout; `folder` and `table` bring no splits."""
+
+
+def split_of(images):
+    return {record.path: record.split for record in images.records}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_layout_gets_all_splits(name, birds, colors, tmp_path):
+    root = MAKERS[name](birds, colors, tmp_path)
+    images = build_image_set(DataConfig(name, root, val_fraction=0.4, test_fraction=0.25))
+    assert len(images.class_names) == 3
+    for split in ("train", "val", "test"):
+        assert min(images.counts(split).values()) > 0
+    assert len(split_of(images)) == len(images.records)
+
+
+def test_a_test_split_that_is_brought_is_kept_and_validation_comes_from_training(birds):
+    before = split_of(read_cub(birds))
+    after = split_of(build_image_set(DataConfig("cub", birds, val_fraction=0.25)))
+    assert Counter(after.values()) == {"train": 9, "val": 3, "test": 6}
+    changed = {(before[path], after[path]) for path in before if before[path] != after[path]}
+    assert changed == {("train", "val")}
+
+
+def test_splits_that_are_brought_are_never_drawn(colors, tmp_path):
+    root = tmp_path / "colors"
+    shutil.copytree(colors, root)
+    shutil.copytree(colors / "test", root / "val")
+    images = build_image_set(DataConfig("folder", root, val_fraction=0.5, test_fraction=0.5))
+    assert all(record.path.relative_to(root).parts[0] == record.split for record in images.records)
+    assert len(images.of_split("train")) == 12
+
+
+def test_nothing_is_held_out_where_nothing_is_asked_for(birds):
+    images = build_image_set(DataConfig("cub", birds, val_fraction=0))
+    assert Counter(split_of(images).values()) == {"train": 12, "test": 6}
+
+
+def test_the_draw_is_the_seeds_alone(colors):
+    def draw(seed):
+        config = DataConfig("folder", colors / "train", val_fraction=0.5, split_seed=seed)
+        return split_of(build_image_set(config))
+
+    assert draw(0) == draw(0)
+    assert any(draw(0) != draw(seed) for seed in range(1, 5))
+
+
+def test_toybirds_are_drawn_where_there_are_none(tmp_path, monkeypatch):
+    told = []
+
+    def draw(root, progress):
+        told.append(root)
+        progress(1, 2)
+        raise DataError("drawn")
+
+    monkeypatch.setattr("ramstrans.data.build.ensure_toybirds", draw)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="drawn"):
+        build_image_set(DataConfig(), progress=lambda *news: told.append(news))
+    assert [str(told[0]), told[1]] == ["runs/toybirds-data", (1, 2, "drawing toybirds")]
+
+
+def test_toybirds_are_not_drawn_over_photographs(colors):
+    before = sorted(colors.rglob("*"))
+    with pytest.raises(DataError, match=r"--data\.name folder"):
+        build_image_set(DataConfig("toybirds", colors))
+    assert sorted(colors.rglob("*")) == before
+
+
+@pytest.fixture
+def with_broken_file(colors, tmp_path):
+    """`colors` with one training image cut short, and its path."""
+    root = tmp_path / "colors"
+    shutil.copytree(colors, root)
+    broken = root / "train" / "Coral_ibis" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:999])
+    return root, broken
+
+
+def test_unreadable_files_stop_and_are_named(with_broken_file):
+    root, broken = with_broken_file
+    config = DataConfig("folder", root)
+    with pytest.raises(DataError, match="1 image file cannot be read") as caught:
+        drop_unreadable(build_image_set(config), config)
+    assert str(broken) in str(caught.value)
+    assert "on_unreadable skip" in str(caught.value)
+
+
+def test_unreadable_files_are_left_out_aloud(with_broken_file):
+    root, broken = with_broken_file
+    config = DataConfig("folder", root, on_unreadable="skip")
+    images, said, told = build_image_set(config), [], []
+    kept = drop_unreadable(images, config, say=said.append, progress=lambda *news: told.append(news))
+    assert [record.path for record in set(images.records) - set(kept.records)] == [broken]
+    assert len(said) == 1
+    assert str(broken) in said[0]
+    assert told[-1] == (18, 18, "checking files")
+
+
+@pytest.mark.parametrize(
+    ("fields", "image_size", "zoom_source", "resize", "crop"),
+    [
+        ({}, (224, 224), "input", 256, (224, 224)),
+        ({}, (224, 224), "full", 512, (448, 448)),
+        ({}, (24, 40), "full", 91, (48, 80)),
+        ({"crop": 35}, (24, 24), "full", 40, (35, 35)),
+        ({"crop": (31, 53)}, (24, 40), "input", 61, (31, 53)),
+        ({"resize": (600, 500), "crop": 448}, (224, 224), "input", (600, 500), (448, 448)),
+        ({"resize": 48}, (48, 48), "input", 48, (48, 48)),
+    ],
+)
+def test_sizes_left_open_are_filled_in(fields, image_size, zoom_source, resize, crop):
+    preprocessing = build_preprocessing(DataConfig(**fields), image_size, zoom_source, *IMAGENET)
+    assert (preprocessing.resize, preprocessing.crop) == (resize, crop)
+    assert (preprocessing.mean, preprocessing.std) == IMAGENET
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"resize": 47, "crop": 48},
+        {"resize": (48, 47), "crop": 48},
+        {"resize": (47, 480), "crop": (48, 31)},
+        {"resize": 63},
+        {"crop": 0},
+        {"crop": -5, "resize": 5},
+    ],
+)
+def test_a_crop_that_does_not_fit_is_refused(fields):
+    with pytest.raises(ConfigError):
+        build_preprocessing(DataConfig(**fields), (32, 32), "full", *IMAGENET)

@@ -1,0 +1,174 @@
+from itertools import starmap
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ramstrans.data import loading
+from ramstrans.data.loading import EpochSampler, PhotographDataset, build_loader, collate
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.records import Record
+from ramstrans.data.transforms import Augmentation
+from ramstrans.errors import UnreadableImageError
+
+PREPROCESSING = Preprocessing(31, (29, 23))
+INPUT = (17, 19)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """Five photographs of several sizes."""
+    folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    made = []
+    for index, (width, height) in enumerate([(40, 48), (48, 40), (41, 41), (61, 37), (37, 53)]):
+        path = folder / f"{index}.png"
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+        made.append(Record(path, index % 3, "train"))
+    return tuple(made)
+
+
+def dataset_of(records, **options):
+    options = {"augmentation": Augmentation(color_jitter=0.3), "seed": 3} | options
+    return PhotographDataset(records, PREPROCESSING, INPUT, **options)
+
+
+def loader_of(records, *, num_workers=0, **options):
+    dataset = dataset_of(records, **options)
+    return build_loader(
+        dataset, 2, shuffle=True, with_source=True, seed=dataset.seed, num_workers=num_workers
+    )
+
+
+def epochs_of(loader, count=2):
+    """All batches of the first epochs."""
+    batches = []
+    for epoch in range(count):
+        loader.sampler.epoch = epoch
+        batches.append(list(loader))
+    return batches
+
+
+def same_example(first, second):
+    return (
+        torch.equal(first.view.image, second.view.image)
+        and torch.equal(first.view.source, second.view.source)
+        and first.view.geometry == second.view.geometry
+        and first[1:] == second[1:]
+    )
+
+
+def same_batch(first, second):
+    tensors = ("images", "source", "labels", "indices", "original_sizes")
+    return first.geometries == second.geometries and all(
+        torch.equal(getattr(first, name), getattr(second, name)) for name in tensors
+    )
+
+
+@given(length=st.integers(1, 61), seed=st.integers(0, 2**32), epoch=st.integers(0, 1000))
+def test_an_epoch_is_a_permutation_and_always_the_same_one(length, seed, epoch):
+    samplers = [EpochSampler(length, shuffle=True, seed=seed) for _ in range(2)]
+    for sampler in samplers:
+        sampler.epoch = epoch
+    keys = list(samplers[0])
+    assert keys == list(samplers[1])
+    assert sorted(keys) == [(epoch, index) for index in range(length)]
+    assert len(samplers[0]) == length
+
+
+def test_epochs_and_seeds_are_shuffled_differently():
+    orders = set()
+    for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        sampler = EpochSampler(31, shuffle=True, seed=seed)
+        sampler.epoch = epoch
+        orders.add(tuple(index for _, index in sampler))
+    assert len(orders) == 4
+
+
+def test_unshuffled_is_in_order():
+    assert list(EpochSampler(3, shuffle=False, seed=5)) == [(0, 0), (0, 1), (0, 2)]
+
+
+def test_an_item_is_a_pure_function_of_seed_epoch_and_index(records):
+    first, again = dataset_of(records), dataset_of(records)
+    forwards = [first[1, index] for index in range(5)]
+    backwards = [again[1, index] for index in reversed(range(5))][::-1]
+    assert all(map(same_example, forwards, backwards))
+    assert not any(map(same_example, forwards, (first[2, index] for index in range(5))))
+    other = dataset_of(records, seed=4)
+    assert not any(map(same_example, forwards, (other[1, index] for index in range(5))))
+
+
+def test_views_without_augmentation_are_the_same_in_every_epoch(records):
+    dataset = dataset_of(records, augmentation=None)
+    assert same_example(dataset[0, 3], dataset[7, 3])
+
+
+def test_an_item_tells_where_it_comes_from(records):
+    example = dataset_of(records)[0, 3]
+    assert (example.label, example.place, example.original_size) == (0, 3, (37, 61))
+    assert example.view.image.shape == (3, 17, 19)
+    assert example.view.source.shape == (3, 29, 23)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_batches_are_the_same_whatever_the_workers(records, num_workers):
+    alone = epochs_of(loader_of(records))
+    shared = epochs_of(loader_of(records, num_workers=num_workers))
+    for mine, theirs in zip(alone, shared, strict=True):
+        assert all(starmap(same_batch, zip(mine, theirs, strict=True)))
+    assert not same_batch(alone[0][0], alone[1][0])
+
+
+def test_the_last_batch_may_be_smaller(records):
+    loader = loader_of(records)
+    (batches,) = epochs_of(loader, 1)
+    assert [len(batch.labels) for batch in batches] == [2, 2, 1]
+    assert len(loader) == 3
+    indices = torch.cat([batch.indices for batch in batches]).tolist()
+    assert sorted(indices) == list(range(5))
+    assert torch.cat([batch.labels for batch in batches]).tolist() == [index % 3 for index in indices]
+
+
+def test_a_cache_changes_nothing_but_the_number_of_decodings(records, monkeypatch):
+    decoded, decode = [], loading.decode_image
+
+    def counted(path, **options):
+        decoded.append(path)
+        return decode(path, **options)
+
+    monkeypatch.setattr(loading, "decode_image", counted)
+    cached, plain = dataset_of(records, cache=True), dataset_of(records)
+    for epoch in range(3):
+        assert all(same_example(cached[epoch, index], plain[epoch, index]) for index in range(5))
+    assert len(decoded) == 5 + 15
+
+
+def test_collate_stacks(records):
+    dataset = dataset_of(records)
+    batch = collate([dataset[0, 3], dataset[0, 0]], with_source=True)
+    assert batch.images.shape == (2, 3, 17, 19)
+    assert batch.source.shape == (2, 3, 29, 23)
+    assert batch.images.dtype == batch.source.dtype == torch.uint8
+    assert batch.labels.tolist() == [0, 0]
+    assert batch.indices.tolist() == [3, 0]
+    assert batch.original_sizes.tolist() == [[61, 37], [40, 48]]
+    assert collate([dataset[0, 3]], with_source=False).source is None
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unreadable_file_is_named_wherever_it_is_met(records, tmp_path, num_workers):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(records[0].path.read_bytes()[:99])
+    loader = loader_of((*records, Record(broken, 0, "train")), num_workers=num_workers)
+    with pytest.raises(UnreadableImageError) as caught:
+        list(loader)
+    assert caught.value.path == broken
+    assert str(caught.value).count("\n") == 0
+
+
+def test_an_image_over_the_limit_of_pixels_is_refused(records):
+    with pytest.raises(UnreadableImageError, match="max_pixels"):
+        dataset_of(records, max_pixels=61 * 37 - 1)[0, 3]

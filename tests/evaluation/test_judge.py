@@ -1,0 +1,102 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ramstrans.data.cub import read_cub
+from ramstrans.data.loading import PhotographDataset, collate
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.evaluation import judge as judging
+from ramstrans.evaluation.judge import crop_picture, gallery_choice, gallery_item, judge
+from ramstrans.model.config import ModelConfig
+from ramstrans.model.folder import ModelCard
+from tests.evaluation.builders import make_predictions
+from tests.model.builders import randomise
+from tests.training.builders import BACKBONE, TINY, tiny_model
+
+
+@pytest.fixture(scope="module", params=["input", "full"])
+def trial(request, birds):
+    """A random model, its card, and the six test birds."""
+    model = randomise(tiny_model(image_size=(24, 32), zoom_source=request.param))
+    images = read_cub(birds)
+    config = ModelConfig(BACKBONE, 3, (24, 32), zoom_source=request.param, backbone_options=TINY)
+    crop = (24, 32) if request.param == "input" else (36, 48)
+    card = ModelCard(config, images.class_names, Preprocessing(48, crop))
+    dataset = PhotographDataset(images.of_split("test"), card.preprocessing, (24, 32))
+    return model.eval(), card, dataset
+
+
+def judged(trial, folder, **extra):
+    return judge(*trial, folder, precision="fp32", batch_size=4, extra=extra)
+
+
+def test_a_judgement_is_a_report_and_its_pictures(trial, tmp_path):
+    report = judged(trial, tmp_path, command="ramstrans evaluate", warnings=("left out: one",))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("report.json", "report.md", "gallery.png", "confusion.png"),
+    }
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert report["num_images"] == 6
+    assert report["command"] == "ramstrans evaluate"
+    assert report["warnings"][0] == "left out: one"
+    page = (tmp_path / "report.md").read_text()
+    assert "gallery.png" in page
+    assert "curves.png" not in page
+
+
+def test_curves_are_drawn_where_there_are_metrics(trial, tmp_path, monkeypatch, no_pictures):
+    drawn = []
+    monkeypatch.setattr(judging, "plot_curves", lambda rows, path: drawn.append((rows, path.name)))
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
+    judged(trial, tmp_path)
+    assert drawn == [([{"kind": "train", "step": 1}], "curves.png")]
+    assert "curves.png" in (tmp_path / "report.md").read_text()
+
+
+def test_the_gallery_shows_right_and_wrong_ones_as_they_were_answered():
+    predictions = make_predictions(num_images=97, num_classes=3)
+    is_right = predictions.fused.argmax(axis=1) == predictions.labels
+    chosen = gallery_choice(predictions, 7)
+    assert len(set(chosen)) == 14
+    assert is_right[chosen].tolist() == [True] * 7 + [False] * 7
+    assert chosen == gallery_choice(predictions, 7)
+    assert chosen[:7] != np.flatnonzero(is_right)[:7].tolist()  # drawn, not the first ones
+
+
+def test_a_gallery_without_mistakes_is_shorter():
+    predictions = make_predictions(num_images=5, num_classes=3)
+    predictions = predictions._replace(labels=predictions.fused.argmax(axis=1))
+    assert sorted(gallery_choice(predictions, 7)) == list(range(5))
+
+
+def test_a_gallery_item_says_what_the_model_said(trial):
+    _, card, dataset = trial
+    item = gallery_item(*trial, 3, "fp32")
+    record = dataset.records[3]
+    assert item.image.size == (48, 48)
+    assert item.true_name == card.class_names[record.label]
+    assert item.true_box == record.box
+    assert item.predicted_name in card.class_names
+    assert 1 / 3 <= item.probability <= 1
+    assert len(item.scale_predictions) == 2
+    assert item.saliency.shape == (3, 4)
+    assert item.crop.size == (32, 24)
+    x0, y0, x1, y1 = item.saliency_frame
+    height, width = card.preprocessing.crop  # the resized photograph is the photograph
+    assert (x1 - x0, y1 - y0) == pytest.approx((width, height))
+    assert x0 <= item.box[0] < item.box[2] <= x1
+    assert y0 <= item.box[1] < item.box[3] <= y1
+
+
+def test_the_crop_is_cut_from_the_sharpest_there_is(trial):
+    """A region of exactly the input's size, at whole pixels of the source, is the source's own pixels."""
+    _, card, dataset = trial
+    batch = collate([dataset[0, 0]], with_source=card.model.zoom_source == "full")
+    source = batch.images if batch.source is None else batch.source
+    share = torch.tensor([32 / source.shape[3], 24 / source.shape[2]] * 2)
+    boxes = torch.tensor([[0.0, 0.0, 32.0, 24.0]]) * share
+    picture = np.asarray(crop_picture(batch, boxes, (24, 32)))
+    expected = source[0, :, :24, :32].permute(1, 2, 0).numpy()
+    assert np.abs(picture.astype(int) - expected).max() <= 1

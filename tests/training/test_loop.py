@@ -1,0 +1,200 @@
+"""The loop on images of plain colour, which any network tells apart."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from ramstrans.data.image_folder import read_image_folder
+from ramstrans.data.transforms import Augmentation
+from ramstrans.errors import RamsTransError, TrainingError, WeightsError
+from ramstrans.training import loop
+from ramstrans.training.config import TrainingConfig
+from ramstrans.training.loop import copy_state, fit, validate
+from tests.model.builders import randomise
+from tests.training.builders import PREPROCESSING, metrics_log, same_state, tiny_loader, tiny_model
+
+
+@pytest.fixture(scope="module")
+def images(colors):
+    return read_image_folder(colors)
+
+
+@pytest.fixture
+def run(images, tmp_path, monkeypatch):
+    """Fits a model to the colours, every step logged: the result, the model and the log's rows."""
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+
+    def run(model, *, validate_on=None, seed=0, progress=lambda *_: None, **options):
+        log, accelerator = metrics_log(tmp_path)
+        log.path.unlink(missing_ok=True)
+        defaults = {"optimizer": "adamw", "lr": 0.003, "warmup_steps": 2, "batch_size": 4}
+        config = TrainingConfig(**defaults | options)
+        train = tiny_loader(images.of_split("train"), seed=seed, augmentation=Augmentation())
+        val = None if validate_on is None else tiny_loader(images.of_split(validate_on), shuffle=False)
+        result = fit(model, train, val, PREPROCESSING, config, accelerator, log, progress)
+        return result, model, [json.loads(line) for line in log.path.read_text().splitlines()]
+
+    return run
+
+
+def one_step(run, loss_weights, **options):
+    """Weights before and after one step of plain SGD from the same random start."""
+    model = randomise(tiny_model(**options))
+    before = copy_state(model)
+    recipe = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0, "warmup_steps": 0, "max_steps": 1}
+    result, _, _ = run(model, loss_weights=loss_weights, **recipe)
+    return before, result.state
+
+
+def test_the_loss_falls_at_every_scale(run):
+    _, _, rows = run(tiny_model(), epochs=8, lr=0.01)
+    assert rows[0]["loss"] == pytest.approx(2 * math.log(3), rel=0.1)  # of three classes at random
+    assert rows[-1]["loss"] < rows[0]["loss"] / 3
+    assert all(
+        last < first / 3 for first, last in zip(rows[0]["loss_scales"], rows[-1]["loss_scales"], strict=True)
+    )
+
+
+def test_both_scales_losses_are_trained(run):
+    before, first = one_step(run, (1.0, 0.0))
+    _, second = one_step(run, (0.0, 1.0))
+    _, both = one_step(run, None)
+    for name in ("backbone.vit.head.weight", "backbone.vit.patch_embed.proj.weight"):
+        steps = [after[name] - before[name] for after in (first, second, both)]
+        assert all(step.abs().max() > 0 for step in steps)
+        assert not torch.allclose(steps[0], steps[1], rtol=0.01)
+        assert not torch.allclose(steps[0], steps[2], rtol=0.01)
+
+
+@pytest.mark.parametrize("scale", [0, 1])
+def test_a_separate_class_token_learns_from_its_own_scale_alone(run, scale):
+    weights = (1.0, 0.0) if scale == 0 else (0.0, 1.0)
+    before, after = one_step(run, weights, class_tokens="separate")
+    for name in ("backbone.vit.cls_token", "backbone.vit.pos_embed"):
+        moved = (after[name] - before[name]).abs().amax(dim=(0, 2)) > 0
+        assert moved[:2].tolist() == [scale == 0, scale == 1], name
+
+
+def test_joint_class_tokens_learn_from_every_scale(run):
+    before, after = one_step(run, (1.0, 0.0), class_tokens="joint")
+    moved = (after["backbone.vit.cls_token"] - before["backbone.vit.cls_token"]).abs().amax(dim=2)
+    assert (moved > 0).all()
+
+
+def test_the_gradient_is_clipped(run):
+    model = randomise(tiny_model())
+    before = copy_state(model)
+    recipe = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0, "warmup_steps": 0, "max_steps": 1}
+    result, _, _ = run(model, gradient_clip=0.01, **recipe)
+    step = torch.cat([(result.state[name] - before[name]).flatten() for name in before])
+    assert float(step.norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_seed_determines_every_bit(run):
+    def weights(seed):
+        model = tiny_model(seed=seed, dropout=0.1)
+        return run(model, seed=seed, max_steps=4)[0].state
+
+    first = weights(3)
+    assert same_state(first, weights(3))
+    assert not same_state(first, weights(5))
+
+
+def test_the_best_epoch_on_validation_is_chosen(run, monkeypatch):
+    scores, states = iter([10.0, 30.0, 30.0, 20.0]), []
+
+    def told(model, _loader, _preprocessing, _precision, epoch):
+        states.append(copy_state(model))
+        return {"kind": "validation", "epoch": epoch, "top1_scales": [0.0, 0.0], "top1_fused": next(scores)}
+
+    monkeypatch.setattr(loop, "validate", told)
+    result, model, rows = run(tiny_model(), validate_on="train", epochs=4)
+    assert (result.epoch, result.chosen_on, result.steps) == (2, "validation", 12)
+    assert same_state(result.state, states[1])
+    assert not same_state(result.state, copy_state(model))
+    assert [row["epoch"] for row in rows if row["kind"] == "validation"] == [1, 2, 3, 4]
+
+
+def test_without_validation_the_last_epoch_is_taken(run):
+    result, model, rows = run(tiny_model(), epochs=2)
+    assert (result.epoch, result.chosen_on) == (2, "last epoch")
+    assert same_state(result.state, copy_state(model))
+    assert {row["kind"] for row in rows} == {"train"}
+    assert result.seconds > 0
+
+
+def test_validation_comes_every_so_many_epochs_and_at_the_end(run):
+    _, _, rows = run(tiny_model(), validate_on="train", epochs=3, evaluate_every=2)
+    assert [row["epoch"] for row in rows if row["kind"] == "validation"] == [2, 3]
+
+
+def test_training_stops_after_max_steps(run):
+    told = []
+    result, _, rows = run(tiny_model(), epochs=7, max_steps=5, progress=lambda *news: told.append(news))
+    assert result.steps == 5
+    assert [(row["step"], row["epoch"]) for row in rows] == [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2)]
+    assert told[-1] == (5, 5, "epoch 2")
+    rates = [row["lr"] / 0.003 for row in rows]  # 2 steps up, then a cosine over the 3 that are left
+    assert rates == pytest.approx([0.5, 1, 1, 0.75, 0.25])
+
+
+def test_rows_are_logged_now_and_then_and_at_the_end(run, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_EVERY", 3)
+    _, _, rows = run(tiny_model(), max_steps=7, epochs=9, validate_on="train")
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [3, 6, 7]
+    for row in rows:
+        if row["kind"] == "train":
+            assert row.keys() == {
+                *("kind", "step", "epoch", "loss", "loss_scales", "lr", "images_per_second"),
+            }
+            assert row["loss"] == pytest.approx(sum(row["loss_scales"]))
+            assert row["images_per_second"] > 0
+        else:
+            assert row.keys() == {"kind", "epoch", "top1_scales", "top1_fused"}
+            assert len(row["top1_scales"]) == 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run(run, value):
+    model = tiny_model()
+    with torch.no_grad():
+        model.backbone.vit.head.bias[0] = value
+    with pytest.raises(TrainingError, match=r"at step 1 .*lower training\.lr") as caught:
+        run(model, max_steps=3)
+    assert caught.value.exit_code == 1
+
+
+def test_divergence_between_rows_is_told_all_the_same(run, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_EVERY", 1000)
+    model = tiny_model()
+    with torch.no_grad():
+        model.backbone.vit.head.bias[0] = math.nan
+    with pytest.raises((TrainingError, WeightsError), match="lower") as caught:
+        run(model, epochs=2, validate_on="train")
+    assert isinstance(caught.value, RamsTransError)
+
+
+def test_validation_leaves_the_weights_alone_and_counts_rightly(images):
+    model = tiny_model()
+    with torch.no_grad():
+        model.backbone.vit.head.bias[1] = 5.0  # everything is a Bistre owl
+    before = copy_state(model)
+    row = validate(model, tiny_loader(images.of_split("test"), shuffle=False), PREPROCESSING, "fp32", 3)
+    assert row == {
+        "kind": "validation",
+        "epoch": 3,
+        "top1_scales": pytest.approx([100 / 3, 100 / 3]),
+        "top1_fused": pytest.approx(100 / 3),
+    }
+    assert same_state(before, copy_state(model))
+
+
+def test_a_copied_state_does_not_follow_the_model():
+    model = tiny_model()
+    state = copy_state(model)
+    before = state["backbone.vit.cls_token"].clone()
+    with torch.no_grad():
+        model.backbone.vit.cls_token.add_(1)
+    assert torch.equal(state["backbone.vit.cls_token"], before)

@@ -1,0 +1,248 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ramstrans.errors import ConfigError, DataError, OutputError, TrainingError, UsageError
+from ramstrans.model.folder import load_card, load_state
+from ramstrans.training import run as running
+from ramstrans.training.run import (
+    Prepared,
+    build_accelerator,
+    check_output,
+    claim_output,
+    default_output,
+    prepare,
+    train,
+    use_fused_attention,
+)
+from tests.training.builders import TINY, same_state, tiny_run
+
+
+def tree(folder):
+    """Every file below a folder, with its content."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_run_folder_holds_all_that_was_promised(trained):
+    files = {path.name for path in trained.folder.iterdir() if path.is_file()}
+    assert files == {
+        *("model.safetensors", "config.json", "metrics.jsonl", "report.json", "report.md"),
+        *("curves.png", "gallery.png", "confusion.png"),
+    }
+    assert list(trained.folder.rglob("events.out.tfevents*"))
+
+
+def test_the_card_tells_what_the_weights_are_of(trained):
+    card = load_card(trained.folder)
+    assert card.class_names == trained.prepared.images.class_names
+    assert card.model == trained.prepared.config.model
+    assert card.model.num_classes == 3
+    assert card.preprocessing == trained.prepared.preprocessing
+    assert card.preprocessing.crop == (48, 48)  # twice the 24 px of the input
+    assert card.training["steps"] == 5
+    assert card.training["chosen_on"] == "validation"
+    assert card.training["run"]["data"]["root"] == str(trained.prepared.config.data.root)
+
+
+def test_the_report_is_what_is_on_disk(trained):
+    report = trained.report
+    assert json.loads((trained.folder / "report.json").read_text()) == report
+    assert report["num_images"] == 6
+    assert report["split"] == "test"
+    assert report["command"] == "ramstrans train --tiny"
+    assert report["config"]["training"]["max_steps"] == 5
+    assert len(report["scales"]) == 2
+    assert all(0 <= scale["top1"] <= 100 for scale in report["scales"])
+    assert report["regions"]["mean_iou"] is not None
+
+
+def test_metrics_are_whole_rows(trained):
+    rows = [json.loads(line) for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [2, 4, 5]
+    assert [row["epoch"] for row in rows if row["kind"] == "validation"] == [1, 2]
+
+
+def test_the_test_split_is_looked_at_once_at_the_end(trained):
+    assert trained.looked_at == [{"val"}, {"val"}, {"test"}]
+
+
+def test_the_trained_weights_are_saved(trained, birds):
+    initial = prepare(tiny_run(birds)).model.state_dict()
+    assert not same_state(initial, load_state(trained.folder))
+
+
+def test_preparing_is_determined_by_the_seed(birds):
+    first, again, other = (prepare(tiny_run(birds, seed=seed)).model.state_dict() for seed in (2, 2, 3))
+    assert same_state(first, again)
+    assert not same_state(first, other)
+
+
+def test_preparing_writes_nothing_and_says_what_it_found(birds, tmp_path):
+    said, told, before = [], [], tree(birds)
+    config = tiny_run(birds, output=tmp_path / "run")
+    prepared = prepare(config, said.append, lambda *news: told.append(news))
+    assert isinstance(prepared, Prepared)
+    assert prepared.config.model.num_classes == 3
+    assert not prepared.left_out
+    assert said[0] == "cub: 3 classes, 9 train, 3 val, 6 test images"
+    assert "2 scale(s)" in said[1]
+    assert told[-1] == (18, 18, "checking files")
+    assert tree(birds) == before
+    assert not config.output.exists()
+
+
+@pytest.fixture
+def broken(birds, tmp_path):
+    """`birds` with one test image cut short, and its path."""
+    root = tmp_path / "birds"
+    shutil.copytree(birds, root)
+    path = sorted(root.glob("images/001.*/*.jpg"))[-1]
+    path.write_bytes(path.read_bytes()[:400])
+    return root, path
+
+
+def test_nothing_is_written_when_the_data_are_bad(broken, tmp_path):
+    root, path = broken
+    with pytest.raises(DataError, match=path.name):
+        prepare(tiny_run(root, output=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_is_left_out_is_told_to_the_end(broken, tmp_path, no_pictures):
+    root, path = broken
+    said = []
+    prepared = prepare(tiny_run(root, data={"on_unreadable": "skip"}), said.append)
+    assert any(path.name in line for line in said)
+    report = train(prepared, tmp_path / "run")
+    assert report["num_images"] == 5
+    assert any(path.name in warning for warning in report["warnings"])
+
+
+def test_the_number_of_classes_is_the_datas(birds):
+    with pytest.raises(ConfigError, match="num_classes is 5; the data set has 3"):
+        prepare(tiny_run(birds, model={"num_classes": 5}))
+
+
+def test_one_scale_and_no_validation_train_too(colors, tmp_path, no_pictures):
+    config = tiny_run(
+        colors,
+        "folder",
+        data={"val_fraction": 0.0, "cache": "memory", "color_jitter": 0.2},
+        model={"num_scales": 1, "image_size": 32},
+        training={"optimizer": "sgd", "max_steps": 2},
+    )
+    report = train(prepare(config), tmp_path / "run")
+    assert len(report["scales"]) == 1
+    assert report["chosen_on"] == "last epoch"
+    assert report["fused"]["top1"] == report["scales"][0]["top1"]
+
+
+def test_a_run_that_diverges_leaves_no_model(birds, tmp_path):
+    prepared = prepare(tiny_run(birds, model={"zoom_source": "input"}, training={"max_steps": 1}))
+    with torch.no_grad():
+        prepared.model.backbone.vit.head.bias[0] = torch.nan
+    with pytest.raises(TrainingError):
+        train(prepared, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    check_output(tmp_path / "run", overwrite=True)  # and the folder can be used again
+
+
+def test_an_output_is_never_overwritten_without_a_word(trained, birds):
+    before = tree(trained.folder)
+    config = tiny_run(birds, output=trained.folder)
+    with pytest.raises(OutputError, match="--overwrite true"):
+        prepare(config)
+    with pytest.raises(OutputError, match="--overwrite true"):
+        train(trained.prepared, trained.folder)
+    assert tree(trained.folder) == before
+
+
+@pytest.mark.parametrize("name", ["letters.txt", "config.json", "model.safetensors"])
+def test_what_is_no_run_folder_is_never_removed(tmp_path, name):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / name).write_text("dear")
+    with pytest.raises(OutputError, match="not a run folder"):
+        claim_output(home, overwrite=True)
+    assert (home / name).read_text() == "dear"
+
+
+def test_a_run_folder_is_replaced_if_asked_for(tmp_path):
+    output = tmp_path / "runs" / "first"
+    claim_output(output, overwrite=False)
+    (output / "model.safetensors").write_text("old")
+    claim_output(output, overwrite=True)
+    assert not (output / "model.safetensors").exists()
+    with pytest.raises(OutputError, match="exists"):
+        claim_output(output, overwrite=False)
+
+
+def test_an_empty_folder_may_be_filled(tmp_path):
+    check_output(tmp_path, overwrite=False)
+    check_output(None, overwrite=False)
+    claim_output(tmp_path, overwrite=False)
+
+
+@pytest.mark.parametrize("below", [".", "run", "deep/run"])
+def test_an_output_that_cannot_be_written_is_told_at_once(tmp_path, below):
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    with pytest.raises(OutputError, match="file is no folder"):
+        check_output(file / below, overwrite=True)
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        claim_output(tmp_path / "run", overwrite=False)
+
+
+def test_the_default_output_names_data_and_backbone(birds):
+    output = default_output(tiny_run(birds))
+    assert output.parent == Path("runs")
+    assert output.name.startswith("cub-vit_tiny_patch16_224-20")
+
+
+def test_half_precision_needs_a_gpu(birds, tmp_path):
+    config = tiny_run(birds, training={"precision": "fp16"})
+    with pytest.raises(UsageError, match="bf16 or fp32"):
+        build_accelerator(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("precision", "attention", "fused"),
+    [("fp32", "auto", True), ("bf16", "auto", False), ("bf16", "fused", True), ("fp32", "math", False)],
+)
+def test_fused_attention_as_the_config_says(birds, tmp_path, precision, attention, fused):
+    accelerator = build_accelerator(tiny_run(birds), tmp_path)
+    config = tiny_run(birds, training={"precision": precision, "attention": attention})
+    assert use_fused_attention(config, accelerator) is fused
+
+
+def test_training_attention_is_used_and_undone(birds, tmp_path, monkeypatch, no_pictures):
+    used, fit = [], running.fit
+
+    def noted(model, *args):
+        used.append([block.attn.fused_attn for block in model.backbone.vit.blocks])
+        return fit(model, *args)
+
+    monkeypatch.setattr(running, "fit", noted)
+    prepared = prepare(tiny_run(birds, training={"attention": "math", "max_steps": 1}))
+    train(prepared, tmp_path / "run")
+    assert used == [[False] * TINY["depth"]]
+    assert all(block.attn.fused_attn for block in prepared.model.backbone.vit.blocks)
+
+
+def test_a_run_is_repeated_bit_by_bit(trained, birds, tmp_path, no_pictures):
+    config = replace(tiny_run(birds), output=tmp_path / "again")
+    report = train(prepare(config), config.output)
+    assert same_state(load_state(config.output), load_state(trained.folder))
+    for key in ("scales", "fused", "regions", "classes", "epoch"):
+        assert report[key] == trained.report[key]
