@@ -123,7 +123,7 @@ def add_train_options(parser: Parser) -> None:
     )
     parser.add_class_arguments(RunConfig, as_group=False)
     parser.add_argument(
-        "--dry-run", action="store_true", help="Check everything and say what would be done; write nothing."
+        "--dry-run", action="store_true", help="Check everything, train nothing, make no run folder."
     )
 
 

@@ -134,4 +134,4 @@ def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     """uint8 images (B, 3, H, W) in 0..255 -> float32, `(x / 255 - mean) / std` for each channel."""
     scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
-    return images.float().mul_(scale[:, None, None]).sub_(shift[:, None, None])
+    return images.to(torch.float32, copy=True).mul_(scale[:, None, None]).sub_(shift[:, None, None])
