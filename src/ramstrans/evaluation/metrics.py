@@ -52,10 +52,10 @@ def classification_metrics(probabilities: np.ndarray, labels: np.ndarray) -> Sca
     (66.7, 100.0, 75.0)
     """
     ranks = true_ranks(probabilities, labels)
-    num_right = int((ranks == 0).sum())
+    num_right, num_among_five = int((ranks == 0).sum()), int((ranks < 5).sum())
     return ScaleMetrics(
         top1=100 * num_right / len(ranks),
-        top5=100 * float((ranks < 5).mean()),
+        top5=100 * num_among_five / len(ranks),
         mean_class_accuracy=float(np.nanmean(per_class_accuracy(probabilities, labels))),
         top1_interval=wilson_interval(num_right, len(ranks)),
     )
