@@ -22,6 +22,7 @@ from ramstrans.data.config import DataConfig
 from ramstrans.errors import DataError, WeightsError
 from ramstrans.model.backbone import build_vit
 from ramstrans.model.config import ModelConfig
+from ramstrans.model.folder import load_state
 from ramstrans.training.config import RunConfig, TrainingConfig
 from tests.training.builders import BACKBONE, TINY
 
@@ -222,6 +223,14 @@ def test_a_printed_config_makes_the_same_run(tiny, tmp_path, capsys, config_of):
     direct = config_of("--config", tiny, "--data.resize", "[41, 37]")
     assert direct.data.resize == (41, 37)
     assert config_of("--config", tmp_path / "printed.yaml") == direct
+
+
+def test_the_options_of_a_run_make_it_again(trained, tmp_path, no_pictures):
+    again = tmp_path / "again"
+    assert main(["train", "--config", str(trained.folder / "run.yaml"), "--output", str(again)]) == 0
+    first, second = (load_state(folder) for folder in (trained.folder, again))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -130,6 +130,7 @@ def test_tokens_of_a_pass_are_counted(name, class_tokens):
     vit, images = family_vit(name)
     registers = vit.num_reg_tokens
     backbone = Backbone(vit, 3, class_tokens)
+    assert vit.num_prefix_tokens == 3 + registers  # of timm's own forward, all tokens present
     features = backbone(images, 2)
     assert features.num_prefix == registers + (3 if class_tokens == "joint" else 1)
     assert features.class_index == (2 if class_tokens == "joint" else 0)

@@ -30,7 +30,7 @@ def tree(folder):
 def test_the_run_folder_holds_all_that_was_promised(trained):
     files = {path.name for path in trained.folder.iterdir() if path.is_file()}
     assert files == {
-        *("model.safetensors", "config.json", "metrics.jsonl", "report.json", "report.md"),
+        *("run.yaml", "model.safetensors", "config.json", "metrics.jsonl", "report.json", "report.md"),
         *("curves.png", "gallery.png", "confusion.png"),
     }
     assert list(trained.folder.rglob("events.out.tfevents*"))

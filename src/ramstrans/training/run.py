@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 
 from ramstrans.data.build import Progress, build_image_set, build_preprocessing, drop_unreadable
-from ramstrans.data.config import DataConfig
-from ramstrans.data.loading import PhotographDataset, build_loader
+from ramstrans.data.loading import PhotographDataset, PhotographLoader, build_loader
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.records import ImageSet, Record
+from ramstrans.data.records import ImageSet, Split
 from ramstrans.data.transforms import Augmentation
 from ramstrans.devices import choose_device
 from ramstrans.errors import ConfigError, OutputError, UsageError
@@ -94,7 +94,8 @@ def train(
 ) -> Report:
     """Train into a run folder, then judge the chosen epoch on the test split, once.
 
-    The folder holds model.safetensors, config.json, metrics.jsonl, TensorBoard events, and the report.
+    The folder holds run.yaml, model.safetensors, config.json, metrics.jsonl, TensorBoard events, and the
+    report.
 
     Args:
         prepared: From `prepare`.
@@ -105,40 +106,27 @@ def train(
     Returns:
         The report on the test split.
     """
-    config, images, model, preprocessing, left_out = prepared
+    config, model = prepared.config, prepared.model
     accelerator = build_accelerator(config, output)
     claim_output(output, overwrite=config.overwrite)
+    run = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    (output / "run.yaml").write_text(yaml.safe_dump(run, sort_keys=False), encoding="utf-8")
     accelerator.init_trackers("tensorboard")
-    settings = config.data, config.model.input_size, preprocessing
-    with_source = config.model.zoom_source == "full" and config.model.num_scales > 1
-    augmentation = Augmentation(config.data.flip, config.data.color_jitter)
-    train_set = build_dataset(
-        images.of_split("train"), *settings, augmentation=augmentation, seed=config.seed
-    )
-    val_set = build_dataset(images.of_split("val"), *settings)
-    options: dict[str, Any] = {
-        "with_source": with_source,
-        "num_workers": config.data.num_workers,
-        "pin_memory": accelerator.device.type == "cuda",
-    }
-    batch_size = config.training.batch_size
-    train_loader = build_loader(train_set, batch_size, shuffle=True, seed=config.seed, **options)
-    val_loader = build_loader(val_set, batch_size, shuffle=False, **options) if len(val_set) else None
+    train_loader, val_loader = build_loaders(prepared, pin_memory=accelerator.device.type == "cuda")
     model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
     log = MetricsLog(output / RUN_MARK, accelerator)
-    result = fit(model, train_loader, val_loader, preprocessing, config.training, accelerator, log, progress)
+    result = fit(
+        model, train_loader, val_loader, prepared.preprocessing, config.training, accelerator, log, progress
+    )
     accelerator.end_training()
+    summary = {
+        "epoch": result.epoch,
+        "chosen_on": result.chosen_on,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 1),
+    }
     card = ModelCard(
-        model=config.model,
-        class_names=images.class_names,
-        preprocessing=preprocessing,
-        training={
-            "run": json.loads(json.dumps(dataclasses.asdict(config), default=str)),
-            "epoch": result.epoch,
-            "chosen_on": result.chosen_on,
-            "steps": result.steps,
-            "seconds": round(result.seconds, 1),
-        },
+        config.model, prepared.images.class_names, prepared.preprocessing, training={"run": run} | summary
     )
     save_model(output, result.state, card)
     load_into(model, result.state)
@@ -146,35 +134,42 @@ def train(
     return judge(
         model,
         card,
-        build_dataset(images.of_split("test"), dataclasses.replace(config.data, cache="none"), *settings[1:]),
+        build_dataset(prepared, "test"),
         output,
         precision=config.training.precision,
-        batch_size=batch_size,
+        batch_size=config.training.batch_size,
         num_workers=config.data.num_workers,
-        extra={"config": card.training["run"], "command": command, "epoch": result.epoch}
-        | {key: card.training[key] for key in ("chosen_on", "steps", "seconds")}
-        | {"warnings": left_out},
+        extra={"config": run, "command": command, "warnings": prepared.left_out} | summary,
         progress=progress,
     )
 
 
-def build_dataset(
-    records: tuple[Record, ...],
-    data: DataConfig,
-    image_size: tuple[int, int],
-    preprocessing: Preprocessing,
-    *,
-    augmentation: Augmentation | None = None,
-    seed: int = 0,
-) -> PhotographDataset:
-    """The dataset of one split, as the config asks for it."""
+def build_loaders(
+    prepared: Prepared, *, pin_memory: bool = False
+) -> tuple[PhotographLoader, PhotographLoader | None]:
+    """Loaders of the training and, if there is one, the validation part."""
+    config, batch_size = prepared.config, prepared.config.training.batch_size
+    options: dict[str, Any] = {
+        "with_source": config.model.zoom_source == "full" and config.model.num_scales > 1,
+        "num_workers": config.data.num_workers,
+        "pin_memory": pin_memory,
+    }
+    train_set, val_set = build_dataset(prepared, "train"), build_dataset(prepared, "val")
+    train_loader = build_loader(train_set, batch_size, shuffle=True, seed=config.seed, **options)
+    val_loader = build_loader(val_set, batch_size, shuffle=False, **options) if len(val_set) else None
+    return train_loader, val_loader
+
+
+def build_dataset(prepared: Prepared, split: Split) -> PhotographDataset:
+    """The views of one split: at random in training, the centre otherwise; the test's are not cached."""
+    data = prepared.config.data
     return PhotographDataset(
-        records,
-        preprocessing,
-        image_size,
-        augmentation=augmentation,
-        seed=seed,
-        cache=data.cache == "memory",
+        prepared.images.of_split(split),
+        prepared.preprocessing,
+        prepared.config.model.input_size,
+        augmentation=Augmentation(data.flip, data.color_jitter) if split == "train" else None,
+        seed=prepared.config.seed,
+        cache=data.cache == "memory" and split != "test",
         max_pixels=data.max_pixels,
     )
 
