@@ -121,28 +121,17 @@ class RamsTrans(nn.Module):
             )
         source = images if source is None else source
         to_source = source.shape[3] / images.shape[3], source.shape[2] / images.shape[2]
-        frame = scaled(
-            images.new_ones((len(images), 4), dtype=torch.float32), images.shape[3], images.shape[2]
-        )
-        frame[:, :2] = 0
-        scales = []
+        frame = whole_image(images)  # what this scale looks at, in pixels of the input
+        scales: list[ScaleOutput] = []
         for scale, threshold in enumerate(self.thresholds):
             features = self.backbone(images, scale)
             logits = self.head(features)
             is_last = scale == self.num_scales - 1
             if self.training and is_last:
-                scales.append(ScaleOutput(logits, None, None, None))
-                break
+                return RamsOutput((*scales, ScaleOutput(logits, None, None, None)))
             saliency = self.saliency(features)
-            regions = propose_regions(
-                saliency,
-                self.image_size,
-                threshold,
-                patch_size=self.backbone.patch_size,
-                patch_stride=self.backbone.patch_stride,
-            )
-            frame = self._into_input(regions, frame)
-            scales.append(ScaleOutput(logits, saliency, frame, regions.found))
+            frame, found = self.region(saliency, threshold, frame)
+            scales.append(ScaleOutput(logits, saliency, frame, found))
             if not is_last:
                 images = zoom(source, scaled(frame, *to_source), self.image_size)
         return RamsOutput(tuple(scales))
@@ -165,14 +154,32 @@ class RamsTrans(nn.Module):
             class_index=features.class_index,
         )
 
-    def _into_input(self, regions: Regions, frame: Tensor) -> Tensor:
-        """Boxes of a look at `frame` (B, 4), with the margin, in pixels of the original input."""
+    def region(self, saliency: Tensor, threshold: float, frame: Tensor) -> Regions:
+        """The region of a look at `frame` (B, 4), margin included; both in pixels of the original input."""
         height, width = self.image_size
-        boxes = scaled(regions.boxes, 1 / width, 1 / height)
+        boxes, found = propose_regions(
+            saliency,
+            self.image_size,
+            threshold,
+            patch_size=self.backbone.patch_size,
+            patch_stride=self.backbone.patch_stride,
+        )
+        boxes = scaled(boxes, 1 / width, 1 / height)
         margin = self.zoom_margin * (boxes[:, 2:] - boxes[:, :2]) / 2
         low, high = (boxes[:, :2] - margin).clamp(min=0), (boxes[:, 2:] + margin).clamp(max=1)
         corner, sides = frame[:, :2], frame[:, 2:] - frame[:, :2]
-        return torch.cat([corner + low * sides, corner + high * sides], dim=1)
+        return Regions(torch.cat([corner + low * sides, corner + high * sides], dim=1), found)
+
+
+def whole_image(images: Tensor) -> Tensor:
+    """(B, 4) float32 boxes that cover images (B, C, H, W).
+
+    >>> whole_image(torch.zeros(1, 3, 5, 7))
+    tensor([[0., 0., 7., 5.]])
+    """
+    boxes = images.new_zeros((len(images), 4), dtype=torch.float32)
+    boxes[:, 2], boxes[:, 3] = images.shape[3], images.shape[2]
+    return boxes
 
 
 def scaled(boxes: Tensor, x: float, y: float) -> Tensor:
