@@ -233,3 +233,8 @@ def test_overlapping_patches_are_the_slow_twins(masks, patch, down, across):
 
 def test_takes_no_gradient():
     assert not propose_regions(torch.rand(1, 3, 5).requires_grad_(), (48, 80)).boxes.requires_grad
+
+
+def test_a_square_image_may_be_given_by_its_side():
+    saliency = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(propose_regions(saliency, 70).boxes, propose_regions(saliency, (70, 70)).boxes)

@@ -25,7 +25,7 @@ class Regions(NamedTuple):
 @torch.no_grad()
 def propose_regions(
     saliency: Tensor,
-    image_size: tuple[int, int],
+    image_size: int | tuple[int, int],
     threshold: float = 1.2,
     *,
     patch_size: tuple[int, int] | None = None,
@@ -40,7 +40,7 @@ def propose_regions(
 
     Args:
         saliency: (B, h, w).
-        image_size: `(height, width)` of the image in pixels.
+        image_size: `(height, width)` of the image in pixels, or the side of a square one.
         threshold: eta, above 0.
         patch_size: `(height, width)` of a patch in pixels; None: the image divided by the grid.
         patch_stride: `(down, across)`, distance of neighbouring patches in pixels, where they overlap;
@@ -53,7 +53,7 @@ def propose_regions(
     >>> propose_regions(saliency, (48, 48))
     Regions(boxes=tensor([[ 0.,  0., 32., 16.]]), found=tensor([True]))
     """
-    height, width = image_size
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     rows, columns = saliency.shape[-2:]
     mean = saliency.mean(dim=(-2, -1), keepdim=True)
     mask = (saliency > threshold * mean) & torch.isfinite(mean)
