@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch._subclasses import FakeTensorMode
 
 from ramstrans.errors import ConfigError, UsageError
+from ramstrans.model import rams
 from ramstrans.model.rams import build_model
 from ramstrans.model.regions import propose_regions
 from ramstrans.model.zoom import zoom
@@ -232,6 +233,45 @@ def test_training_skips_the_saliency_nobody_needs(num_scales, monkeypatch):
     assert all(None not in scale for scale in (*trained.scales[:-1], *evaluated.scales))
     for one, other in zip(trained.scales, evaluated.scales, strict=True):
         torch.testing.assert_close(one.logits, other.logits)  # no dropout in this model
+
+
+@pytest.mark.parametrize("num_scales", [1, 2, 3])
+def test_a_last_region_that_is_not_asked_for_is_left_out(num_scales, monkeypatch):
+    model, images, calls = tiny_model(num_scales=num_scales), noise(3, 3, *SIZE), []
+    saliency = model.saliency
+    monkeypatch.setattr(model, "saliency", lambda features: calls.append(1) or saliency(features))
+    whole = model(images)
+    brief = model(images, last_region=False)
+    assert len(calls) == num_scales + num_scales - 1
+    assert brief.scales[-1][1:] == (None, None, None)
+    assert torch.equal(brief.scales[-1].logits, whole.scales[-1].logits)
+    for one, other in zip(brief.scales[:-1], whole.scales[:-1], strict=True):
+        assert all(torch.equal(got, want) for got, want in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("least", [1, 30, 10**6])
+def test_parts_of_a_batch_give_the_same(least, monkeypatch):
+    model, images, sizes = tiny_model(num_scales=2), noise(7, 3, *SIZE), []
+    expected = [model(images[[image]]) for image in range(7)]
+    monkeypatch.setattr(rams, "LEAST_TOKENS", least)
+    model.backbone.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
+    with torch.no_grad():
+        output = model(images)
+    # a share of 10 / 16 for 3 layers; 15 patches an image
+    assert sizes == 2 * {1: [4, 3], 30: [4, 3], 10**6: [7]}[least]
+    for image in range(7):
+        for scale, one in zip(output.scales, expected[image].scales, strict=True):
+            for values, value in zip(scale, one, strict=True):
+                torch.testing.assert_close(values[[image]], value, rtol=1e-4, atol=1e-4)
+
+
+def test_notes_without_gradients_keep_nothing_else_alive():
+    backbone = tiny_model().backbone
+    with torch.no_grad():
+        features = backbone(noise(2, 3, *SIZE), 0)
+    for note in (*features.queries, *features.keys):
+        assert note.untyped_storage().nbytes() == note.numel() * note.element_size()
+    assert backbone(noise(2, 3, *SIZE), 0, with_attention=False).queries == ()
 
 
 def test_images_of_a_batch_do_not_meet():

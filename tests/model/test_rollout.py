@@ -6,9 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramstrans.model.rollout import push_back, rollout
+from ramstrans.model import rollout as module
+from ramstrans.model.rollout import PUSHES, rollout
 from tests.model.builders import noise
 from tests.model.oracles import rollout_twin
+
+every_method = pytest.mark.parametrize("method", PUSHES)
+pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 
 @st.composite
@@ -31,34 +35,38 @@ def passes(draw):
     return spread * noise(*shape, seed=seed), spread * noise(*shape, seed=seed + 1), options
 
 
+@every_method
 @settings(max_examples=80, deadline=None)
-@given(passes())
-def test_equals_product_of_matrices(drawn):
+@given(drawn=passes())
+def test_equals_product_of_matrices(method, drawn):
     queries, keys, options = drawn
     expected, _ = rollout_twin(queries, keys, **options)
-    saliency = rollout(list(queries), list(keys), **options)
+    saliency = rollout(list(queries), list(keys), method=method, **options)
     assert saliency.dtype == torch.float32
     np.testing.assert_allclose(saliency, expected, rtol=1e-5, atol=1e-8)
 
 
+@every_method
 @settings(max_examples=50, deadline=None)
-@given(passes())
-def test_bfloat16_is_close_and_answers_in_float32(drawn):
+@given(drawn=passes())
+def test_bfloat16_is_close_and_answers_in_float32(method, drawn):
     queries, keys, options = drawn
     queries, keys = queries.clamp(-2, 2).bfloat16(), keys.clamp(-2, 2).bfloat16()
     expected, _ = rollout_twin(
         queries.float(), keys.float(), **options | {"scale": queries.shape[-1] ** -0.5 / 2}
     )
-    saliency = rollout(list(queries), list(keys), **options | {"scale": queries.shape[-1] ** -0.5 / 2})
+    options |= {"scale": queries.shape[-1] ** -0.5 / 2}
+    saliency = rollout(list(queries), list(keys), method=method, **options)
     assert saliency.dtype == torch.float32
     np.testing.assert_allclose(saliency, expected, rtol=1e-2, atol=1e-2 / queries.shape[-2])
 
 
+@every_method
 @settings(max_examples=50, deadline=None)
-@given(passes())
-def test_sums_to_one_with_the_prefix_and_is_never_negative(drawn):
+@given(drawn=passes())
+def test_sums_to_one_with_the_prefix_and_is_never_negative(method, drawn):
     queries, keys, options = drawn
-    saliency = rollout(list(queries), list(keys), **options)
+    saliency = rollout(list(queries), list(keys), method=method, **options)
     _, shares = rollout_twin(queries, keys, **options)
     prefix = shares[:, : options["num_prefix"]].sum(axis=1)
     assert (saliency >= 0).all()
@@ -91,19 +99,20 @@ def test_two_layers_of_two_tokens_by_hand():
     assert saliency.item() == pytest.approx(0.4125)
 
 
-def test_large_scores_do_not_overflow():
-    queries, keys = 1e3 * noise(3, 2, 2, 13, 5, seed=1), 1e3 * noise(3, 2, 2, 13, 5, seed=2)
+@pytest.mark.parametrize(("method", "size"), [("tiles", 1e3), ("flex", 10)])  # flex adds scores and their sum
+def test_large_scores_do_not_overflow(method, size):
+    queries, keys = size * noise(3, 2, 2, 13, 5, seed=1), size * noise(3, 2, 2, 13, 5, seed=2)
     options = {"scale": 1.0, "num_prefix": 1, "grid": (3, 4)}
-    saliency = rollout(list(queries), list(keys), **options)
+    saliency = rollout(list(queries), list(keys), method=method, **options)
     expected, _ = rollout_twin(queries, keys, **options)  # every row has one winner
-    np.testing.assert_allclose(saliency, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(saliency, expected, rtol=2e-4, atol=1e-6)
 
 
 def test_large_bfloat16_scores_still_share_out_one():
     queries, keys = (1e3 * noise(3, 2, 2, 13, 5, seed=seed).bfloat16() for seed in (1, 2))
     shares = torch.full((2, 13), 1 / 13)
     for query, key in zip(queries, keys, strict=True):
-        shares = push_back(shares, query, key, 1.0)
+        shares = module.push_tiles(shares, query, key, 1.0)
         torch.testing.assert_close(shares.sum(dim=1), torch.ones(2))
 
 
@@ -140,9 +149,45 @@ def test_grid_that_does_not_fit_the_tokens_is_our_mistake():
         rollout(tokens, tokens, scale=1.0, num_prefix=2, grid=(2, 2))
 
 
-def test_push_back_is_a_row_times_the_head_mean():
+@every_method
+def test_a_push_is_a_row_times_the_head_mean(method):
     shares = noise(2, 7, seed=3).abs()
     query, key = noise(2, 3, 7, 5, seed=1), noise(2, 3, 7, 5, seed=2)
     weights = (0.4 * query.double() @ key.double().mT).softmax(dim=-1).mean(dim=1)
     expected = (shares.double()[:, None] @ weights)[:, 0]
-    torch.testing.assert_close(push_back(shares, query, key, 0.4).double(), expected, rtol=1e-6, atol=0)
+    pushed = PUSHES[method](shares, query, key, 0.4).double()
+    torch.testing.assert_close(pushed, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("tile", [1, 16, 17, 2 * 17, 5 * 17, 17**2, 3 * 17**2, 10**6])
+def test_tiles_of_any_size_give_the_same(tile, monkeypatch):
+    monkeypatch.setattr(module, "CPU_TILE", tile)
+    queries, keys = noise(3, 2, 5, 17, 7, seed=1), noise(3, 2, 5, 17, 7, seed=2)
+    options = {"scale": 7**-0.5, "num_prefix": 2, "grid": (3, 5)}
+    expected, _ = rollout_twin(queries, keys, **options)
+    saliency = rollout(list(queries), list(keys), method="tiles", **options)
+    np.testing.assert_allclose(saliency, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_no_tile_is_larger_than_its_limit(monkeypatch):
+    monkeypatch.setattr(module, "CPU_TILE", 50)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    tiles = list(module._tiles(7, 5, torch.device("cpu")))
+    assert tiles == [(slice(0, 4), slice(0, 5)), (slice(4, 8), slice(0, 5))]
+    tiles = list(module._tiles(2, 23, torch.device("cpu")))
+    assert [rows for _, rows in tiles] == 2 * [slice(first, first + 4) for first in range(0, 23, 4)]
+    assert [matrices for matrices, _ in tiles] == 6 * [slice(0, 1)] + 6 * [slice(1, 2)]
+
+
+def test_method_by_device_and_graph(monkeypatch):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert module.choose_method(torch.device("cpu")) == module.choose_method(cuda) == "tiles"
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert module.choose_method(torch.device("cpu")) == "tiles"
+    assert module.choose_method(cuda) == "flex"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert module.choose_method(cuda) == "tiles"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert module.choose_method(cuda) == "tiles"

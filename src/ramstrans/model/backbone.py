@@ -20,8 +20,9 @@ class Features(NamedTuple):
 
     Attributes:
         class_token: (B, D), the scale's class token after the final LayerNorm.
-        queries: L tensors (B, H, N, d), first layer first, as they enter the attention.
-        keys: L tensors (B, H, N, d).
+        queries: L tensors (B, H, N, d), first layer first, as they enter the attention; none where they
+            were not asked for.
+        keys: L tensors (B, H, N, d), likewise.
         class_index: Position of the scale's class token among the N tokens.
         num_prefix: Number of tokens before the patches in this pass.
     """
@@ -61,11 +62,17 @@ class Backbone(nn.Module):
         self._widen()
         attention = vit.blocks[0].attn
         self.scale: float = attention.scale
+        self._takes_notes = True
         self._queries: list[Tensor] = []
         self._keys: list[Tensor] = []
         for block in vit.blocks:
             block.attn.q_norm.register_forward_hook(self._note_query)
             block.attn.k_norm.register_forward_hook(self._note_key)
+
+    @property
+    def num_layers(self) -> int:
+        """L, number of blocks."""
+        return len(self.vit.blocks)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -95,10 +102,16 @@ class Backbone(nn.Module):
         vit.num_prefix_tokens += extra
 
     def _note_query(self, _module: nn.Module, _args: tuple[Tensor, ...], query: Tensor) -> None:
-        self._queries.append(query.detach())
+        self._note(self._queries, query)
 
     def _note_key(self, _module: nn.Module, _args: tuple[Tensor, ...], key: Tensor) -> None:
-        self._keys.append(key.detach())
+        self._note(self._keys, key)
+
+    def _note(self, notes: list[Tensor], tensor: Tensor) -> None:
+        """Keep a query or key: as it is where the backward pass keeps it anyway, else free of its values."""
+        if self._takes_notes:
+            # timm's queries, keys and values are views of one tensor, which a view would keep alive whole
+            notes.append(tensor.detach() if torch.is_grad_enabled() else tensor.contiguous())
 
     def _embed(self, images: Tensor, scale: int) -> Tensor:
         """(B, N, D) tokens of one pass: class tokens, register tokens, patches, with positions."""
@@ -117,17 +130,18 @@ class Backbone(nn.Module):
         embedded: Tensor = vit.norm_pre(vit.pos_drop(tokens))
         return embedded
 
-    def forward(self, images: Tensor, scale: int) -> Features:
+    def forward(self, images: Tensor, scale: int, *, with_attention: bool = True) -> Features:
         """One look.
 
         Args:
             images: (B, 3, H, W), normalised as the backbone expects, of the size it was built for.
             scale: Which look, from 0.
+            with_attention: Whether queries and keys are wanted.
 
         Returns:
             Features.
         """
-        self._queries, self._keys = [], []
+        self._queries, self._keys, self._takes_notes = [], [], with_attention
         tokens = self.vit.norm(self.vit.blocks(self._embed(images, scale)))
         queries, keys = tuple(self._queries), tuple(self._keys)
         self._queries, self._keys = [], []

@@ -10,8 +10,9 @@ The whole method:
         images = zoom(source, boxes, image_size)
 """
 
+import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ from ramstrans.model.rollout import rollout
 from ramstrans.model.weights import load_pretrained
 from ramstrans.model.zoom import zoom
 
+LEAST_TOKENS = 512
+"""Of a pass without gradients that goes in parts; on fewer, matrix products lose speed."""
+
 
 class ScaleOutput(NamedTuple):
     """What one look gives.
@@ -31,7 +35,7 @@ class ScaleOutput(NamedTuple):
     Attributes:
         logits: (B, num_classes).
         saliency: (B, h, w) float32, non-negative, of the patches of what this scale looked at.
-            None for the last scale in training, where nobody needs it.
+            None for the last scale in training, and where it was not asked for.
         boxes: (B, 4) float32, the region proposed for the next look, half-open `(x0, y0, x1, y1)` in
             pixels of the original input, whatever the scale. None where `saliency` is.
         found: (B,) bool, False where nothing stood out and the box is all that this scale saw.
@@ -99,13 +103,17 @@ class RamsTrans(nn.Module):
         """S, the number of looks."""
         return self.backbone.num_scales
 
-    def forward(self, images: Tensor, source: Tensor | None = None) -> RamsOutput:
+    def forward(
+        self, images: Tensor, source: Tensor | None = None, *, last_region: bool = True
+    ) -> RamsOutput:
         """Look `num_scales` times.
 
         Args:
             images: (B, 3, H, W), normalised as the backbone expects.
             source: (B, 3, H', W'), the same views at a higher resolution, normalised alike; needed,
                 and used, with `zoom_source="full"` only.
+            last_region: Whether the last scale proposes a region too, though no scale looks at it. In
+                training it never does.
 
         Returns:
             RamsOutput, all boxes in the frame of `images`.
@@ -113,28 +121,68 @@ class RamsTrans(nn.Module):
         Raises:
             UsageError: `source` is missing with `zoom_source="full"`, or given without it.
         """
+        source = self.source_of(images, source)
+        frame = whole_image(images)  # what this scale looks at, in pixels of the input
+        scales: list[ScaleOutput] = []
+        for scale in range(self.num_scales):
+            is_last = scale == self.num_scales - 1
+            with_region = not is_last or (last_region and not self.training)
+            scales.append(self.look(images, scale, frame, with_region=with_region))
+            if not is_last:
+                frame = cast(Tensor, scales[-1].boxes)
+                images = self.closer(source, frame)
+        return RamsOutput(tuple(scales))
+
+    def source_of(self, images: Tensor, source: Tensor | None) -> Tensor:
+        """What regions are cut from: `images` or `source`, as `zoom_source` says."""
         if (source is not None) != (self.zoom_source == "full") and self.num_scales > 1:
             raise UsageError(
                 f"zoom_source is '{self.zoom_source}' and source was "
                 f"{'not ' if source is None else ''}given; "
                 "hand a higher-resolution source along with 'full', and only then"
             )
-        source = images if source is None else source
-        to_source = source.shape[3] / images.shape[3], source.shape[2] / images.shape[2]
-        frame = whole_image(images)  # what this scale looks at, in pixels of the input
-        scales: list[ScaleOutput] = []
-        for scale, threshold in enumerate(self.thresholds):
-            features = self.backbone(images, scale)
-            logits = self.head(features)
-            is_last = scale == self.num_scales - 1
-            if self.training and is_last:
-                return RamsOutput((*scales, ScaleOutput(logits, None, None, None)))
-            saliency = self.saliency(features)
-            frame, found = self.region(saliency, threshold, frame)
-            scales.append(ScaleOutput(logits, saliency, frame, found))
-            if not is_last:
-                images = zoom(source, scaled(frame, *to_source), self.image_size)
-        return RamsOutput(tuple(scales))
+        return images if source is None else source
+
+    def look(self, images: Tensor, scale: int, frame: Tensor, *, with_region: bool = True) -> ScaleOutput:
+        """Look once.
+
+        Without gradients a large batch goes in parts, so that the queries and keys of few images are held
+        at a time: those of all layers outweigh everything else that a pass keeps.
+
+        Args:
+            images: (B, 3, H, W), what this scale sees.
+            scale: Which look, from 0.
+            frame: (B, 4), where `images` lie, in pixels of the original input.
+            with_region: Whether to propose a region.
+        """
+        whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or not with_region
+        parts = [images] if whole else torch.split(images, self.num_at_a_time(len(images)))
+        looks = [self._look_at_part(part, scale, with_region) for part in parts]
+        logits = torch.cat([logits for logits, _ in looks])
+        if not with_region:
+            return ScaleOutput(logits, None, None, None)
+        saliency = torch.cat([saliency for _, saliency in looks if saliency is not None])
+        return ScaleOutput(logits, saliency, *self.region(saliency, self.thresholds[scale], frame))
+
+    def _look_at_part(self, images: Tensor, scale: int, with_region: bool) -> tuple[Tensor, Tensor | None]:
+        features = self.backbone(images, scale, with_attention=with_region)
+        return self.head(features), self.saliency(features) if with_region else None
+
+    def num_at_a_time(self, batch_size: int) -> int:
+        """Images whose queries and keys are held at a time without gradients.
+
+        As many as need about the memory of a plain pass of the whole batch, but `LEAST_TOKENS` at least.
+        With D numbers a token, a plain pass peaks in an MLP: input, normalised input, and the hidden
+        layer before and after its activation, 10 D; queries and keys of L layers are 2 L D.
+        """
+        rows, columns = self.backbone.grid
+        share = 10 / (10 + 2 * self.backbone.num_layers)
+        return max(int(batch_size * share), math.ceil(LEAST_TOKENS / (rows * columns)))
+
+    def closer(self, source: Tensor, boxes: Tensor) -> Tensor:
+        """(B, 3, H, W) what the next scale sees: regions, in pixels of the original input, of its source."""
+        height, width = self.image_size
+        return zoom(source, scaled(boxes, source.shape[3] / width, source.shape[2] / height), self.image_size)
 
     def head(self, features: Features) -> Tensor:
         """(B, num_classes) logits of one look."""

@@ -4,13 +4,26 @@ With `A_l` the head mean of layer l's attention weights, `G_l = (A_l + I) / 2` a
 `g = G_L ... G_1` (Eq. 4-9 of https://arxiv.org/abs/2107.08192), the saliency of a patch is the mean of
 its column of g, or its entry in the class token's row. Either is a row vector times g, so it is pushed
 through the layers from the last to the first, `r <- (r + r A_l) / 2`, and no product of matrices is formed.
+
+Two ways to push, the same function, both without an attention matrix of a whole layer in memory:
+
+    tiles   softmax of a tile of rows at a time, small enough to stay in the processor's cache
+    flex    FlexAttention with queries and keys swapped: with lse_i the log-sum-exp of row i,
+            (r P)_j = exp(logsumexp_i(s k_j q_i + log r_i - lse_i)), a log-sum-exp that the kernel returns
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+Method = Literal["tiles", "flex"]
+
+CPU_TILE = 640_000
+"""Attention weights, a thread, in one tile on a CPU: 2.5 MB in float32, one head of 800 tokens."""
+DEVICE_TILE = 2**26
+"""The same on other devices, where a kernel's launch costs more than its memory: 256 MB in float32."""
 
 
 @torch.no_grad()
@@ -23,6 +36,7 @@ def rollout(
     grid: tuple[int, int],
     rows: Literal["all", "class"] = "all",
     class_index: int = 0,
+    method: Method | None = None,
 ) -> Tensor:
     """Roll the attention of all layers out to one saliency value a patch.
 
@@ -34,6 +48,7 @@ def rollout(
         grid: `(h, w)`, rows and columns of patches.
         rows: `all`: mean over all N query rows; `class`: the row of token `class_index` alone.
         class_index: Position of the class token that `rows="class"` reads.
+        method: How to push a row vector through a layer; None: what `choose_method` takes.
 
     Returns:
         (B, h, w) float32, non-negative; with the prefix tokens' shares it sums to 1.
@@ -50,13 +65,25 @@ def rollout(
     else:
         shares = queries[0].new_zeros((batch, num_tokens), dtype=torch.float32)
         shares[:, class_index] = 1
+    push = PUSHES[method or choose_method(queries[0].device)]
     with torch.autocast(queries[0].device.type, enabled=False):
         for query, key in zip(reversed(queries), reversed(keys), strict=True):
-            shares = (shares + push_back(shares, query, key, scale)) / 2
+            shares = (shares + push(shares, query, key, scale)) / 2
     return shares[:, num_prefix:].reshape(batch, *grid)
 
 
-def push_back(shares: Tensor, query: Tensor, key: Tensor, scale: float) -> Tensor:
+def choose_method(device: torch.device) -> Method:
+    """How to push on a device: `flex` in a compiled graph on a GPU of capability 8 or more, else `tiles`.
+
+    Outside a compiled graph FlexAttention would form whole matrices; an exported graph stays portable.
+    """
+    compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    if compiled and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return "flex"
+    return "tiles"
+
+
+def push_tiles(shares: Tensor, query: Tensor, key: Tensor, scale: float) -> Tensor:
     """Push a row vector through one layer: `r A`, with A the head mean of softmax(scale · q kᵀ).
 
     Args:
@@ -69,11 +96,48 @@ def push_back(shares: Tensor, query: Tensor, key: Tensor, scale: float) -> Tenso
         (B, N) float32.
 
     >>> zeros = torch.zeros(1, 1, 2, 3)
-    >>> push_back(torch.tensor([[1.0, 0.0]]), zeros, zeros, 1.0)
+    >>> push_tiles(torch.tensor([[1.0, 0.0]]), zeros, zeros, 1.0)
     tensor([[0.5000, 0.5000]])
     """
-    scores = (query * scale) @ key.transpose(-2, -1)
-    exponentials = (scores - scores.amax(dim=-1, keepdim=True)).float().exp_()
-    # the softmax's denominators go into the row vector: one pass less over (B, H, N, N)
-    rows = shares[:, None] / exponentials.sum(dim=-1) / query.shape[1]
-    return torch.bmm(rows.flatten(1)[:, None], exponentials.flatten(1, 2)).squeeze(1)
+    batch, heads, num_tokens, _ = query.shape
+    if torch.compiler.is_compiling():  # the batch may be symbolic, and memory is the compiler's concern
+        weights = ((query * scale) @ key.transpose(-2, -1)).softmax(dim=-1, dtype=torch.float32)
+        return (shares[:, None, None] @ weights).mean(dim=1).squeeze(1)
+    rows = (shares / heads)[:, None].expand(-1, heads, -1).reshape(batch * heads, 1, num_tokens)
+    query, key = (query * scale).flatten(0, 1), key.flatten(0, 1).transpose(-2, -1)
+    pushed = torch.zeros_like(rows)
+    for matrices, part in _tiles(batch * heads, num_tokens, query.device):
+        weights = torch.bmm(query[matrices, part], key[matrices]).softmax(dim=-1, dtype=torch.float32)
+        pushed[matrices].baddbmm_(rows[matrices, :, part], weights)
+    return pushed.view(batch, heads, num_tokens).sum(dim=1)
+
+
+def _tiles(num_matrices: int, num_rows: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Which matrices and which of their rows are dealt with at a time: even parts of at most a tile."""
+    largest = CPU_TILE * torch.get_num_threads() if device.type == "cpu" else DEVICE_TILE
+    matrices = max(1, largest // num_rows**2)
+    num_parts = -(-num_rows // max(1, largest // num_rows))
+    rows = -(-num_rows // num_parts)
+    for first in range(0, num_matrices, matrices):
+        for row in range(0, num_rows, rows):
+            yield slice(first, first + matrices), slice(row, row + rows)
+
+
+def push_flex(shares: Tensor, query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """The same as `push_tiles` by FlexAttention, which has to be compiled to be fast."""
+    from torch.nn.attention.flex_attention import AuxRequest, flex_attention
+
+    with_lse = AuxRequest(lse=True)
+    _, row = flex_attention(query, key, key, scale=scale, return_aux=with_lse)
+    assert row.lse is not None, "it was asked for"
+    bias = shares.log()[:, None] - row.lse  # (B, H, N)
+
+    def biased(score: Tensor, image: Tensor, head: Tensor, _row: Tensor, column: Tensor) -> Tensor:
+        return score + bias[image, head, column]
+
+    _, column = flex_attention(key, query, query, biased, scale=scale, return_aux=with_lse)
+    assert column.lse is not None, "it was asked for"
+    return column.lse.exp().mean(dim=1)
+
+
+PUSHES = {"tiles": push_tiles, "flex": push_flex}

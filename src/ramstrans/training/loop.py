@@ -4,9 +4,11 @@ import json
 import math
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,8 +21,9 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import TrainingError
 from ramstrans.evaluation.evaluate import normalized, predict_split
 from ramstrans.evaluation.metrics import classification_metrics
+from ramstrans.model.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.losses import MultiScaleLoss, multi_scale_loss
+from ramstrans.training.losses import Look, MultiScaleLoss, losses_by_look
 from ramstrans.training.optimizer import build_optimizer, build_schedule
 
 LOG_EVERY = 10
@@ -61,7 +64,7 @@ class MetricsLog:
 
 
 def fit(
-    model: nn.Module,
+    model: RamsTrans,
     train_loader: DataLoader[Batch],
     val_loader: DataLoader[Batch] | None,
     preprocessing: Preprocessing,
@@ -83,10 +86,10 @@ def fit(
         progress: Told after each step.
     """
     total_steps = min(config.epochs * len(train_loader), config.max_steps or sys.maxsize)
-    model = accelerator.prepare_model(model)
+    look = accelerator.prepare_model(Look(model))
     optimizer = build_optimizer(model, config)
     schedule = build_schedule(optimizer, config, total_steps)
-    stepper = Stepper(model, accelerator.prepare_optimizer(optimizer), schedule, config, accelerator)
+    stepper = Stepper(look, model, accelerator.prepare_optimizer(optimizer), schedule, config, accelerator)
     start, step, epoch, best_score = time.perf_counter(), 0, 0, -1.0
     chosen = FitResult({}, 0, "last epoch", 0, 0.0)
     while step < total_steps:
@@ -106,46 +109,55 @@ def fit(
             progress(step, total_steps, f"epoch {epoch}")
             if step == total_steps:
                 break
-        plain = accelerator.unwrap_model(model)
         if val_loader is None:
             chosen = FitResult({}, epoch, "last epoch", step, 0.0)
         elif step == total_steps or epoch % config.evaluate_every == 0:
-            row = validate(plain, val_loader, preprocessing, config.precision, epoch)
+            row = validate(model, val_loader, preprocessing, config.precision, epoch)
             log.write(row, step)
             if row["top1_fused"] > best_score:
                 best_score = row["top1_fused"]
-                chosen = FitResult(copy_state(plain), epoch, "validation", step, 0.0)
-    state = chosen.state or copy_state(accelerator.unwrap_model(model))
+                chosen = FitResult(copy_state(model), epoch, "validation", step, 0.0)
+    state = chosen.state or copy_state(model)
     return chosen._replace(state=state, steps=step, seconds=time.perf_counter() - start)
 
 
 class Stepper(NamedTuple):
     """What one optimiser step needs."""
 
-    model: nn.Module
+    look: nn.Module
+    model: RamsTrans
     optimizer: Optimizer
     schedule: LambdaLR
     config: TrainingConfig
     accelerator: Accelerator
 
     def step(self, batch: Batch, preprocessing: Preprocessing) -> tuple[MultiScaleLoss, float]:
-        """Forward, backward, clip, step; the loss, and the learning rate that was used."""
+        """Forward and backward look by look, clip, step; the loss, and the learning rate that was used."""
         device = self.accelerator.device
-        images, source = normalized(batch, preprocessing, device)
-        loss = multi_scale_loss(
-            self.model(images, source),
-            batch.labels.to(device, non_blocking=True),
+        labels = batch.labels.to(device, non_blocking=True)
+        losses = losses_by_look(
+            self.look,
+            self.model,
+            *normalized(batch, preprocessing, device),
+            labels,
             label_smoothing=self.config.label_smoothing,
-            weights=self.config.loss_weights,
         )
-        self.accelerator.backward(loss.total)
+        weights = self.config.loss_weights or (1.0,) * self.model.num_scales
+        parts: list[Tensor] = []
+        for scale, weight in enumerate(weights, start=1):
+            # processes exchange their gradients once, with the last look's
+            with nullcontext() if scale == len(weights) else self.accelerator.no_sync(self.look):
+                part = next(losses)
+                self.accelerator.backward(weight * part)
+            parts.append(part.detach())
+        total = torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum()
         if self.config.gradient_clip:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         lr = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
-        return loss, lr
+        return MultiScaleLoss(total, tuple(parts)), lr
 
 
 def train_row(loss: MultiScaleLoss, lr: float, step: int, epoch: int) -> dict[str, Any]:
@@ -165,7 +177,7 @@ def train_row(loss: MultiScaleLoss, lr: float, step: int, epoch: int) -> dict[st
 
 
 def validate(
-    model: nn.Module,
+    model: RamsTrans,
     loader: DataLoader[Batch],
     preprocessing: Preprocessing,
     precision: str,
