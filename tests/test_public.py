@@ -11,6 +11,7 @@ import ramstrans
 
 LEVELS = {
     "errors": 0,
+    "console": 1,
     "devices": 1,
     "data": 1,
     "model": 2,

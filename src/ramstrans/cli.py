@@ -4,28 +4,23 @@ Results go to standard output, everything else to standard error. Exit codes: 0,
 data, 1 for the rest; a traceback only with `--debug`.
 """
 
-import contextlib
 import dataclasses
-import functools
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans import __version__
+from ramstrans.console import progress_bar, results, say
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import DataError, RamsTransError, UsageError
 from ramstrans.training.config import RunConfig
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import TaskID
 
 DEFAULT_CONFIGS = {
     "toybirds": "toybirds.yaml",
@@ -321,57 +316,6 @@ def doctor(_options: Namespace, _given: list[str]) -> int:
     checks = diagnose()
     console.print(render(checks))
     return 1 if any(check.status == "missing" for check in checks) else 0
-
-
-@functools.cache
-def standard_error() -> "Console":
-    """The one console on standard error, so that lines and bars do not write over each other."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
-
-def say(line: str) -> None:
-    """Say one line on standard error."""
-    standard_error().print(line, markup=False, soft_wrap=True)
-
-
-def results() -> "Console":
-    """A console on standard output."""
-    from rich.console import Console
-
-    return Console()
-
-
-@contextlib.contextmanager
-def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on standard error with rate and time left, from the first (done, total, what) that it is told."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=standard_error(),
-    )
-    tasks: dict[str, TaskID] = {}
-
-    def update(done: int, total: int, what: str) -> None:
-        kind = what.split(" ", maxsplit=1)[0]
-        if kind not in tasks:
-            bar.start()
-            tasks[kind] = bar.add_task(what, total=total, rate="")
-        speed = bar.tasks[tasks[kind]].speed
-        rate = f"{speed:.2f}/s" if speed else ""
-        bar.update(tasks[kind], completed=done, total=total, description=what, rate=rate)
-
-    try:
-        yield update
-    finally:
-        if tasks:
-            bar.stop()
 
 
 class Command(NamedTuple):
