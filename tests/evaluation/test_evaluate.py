@@ -43,7 +43,7 @@ def test_predictions_are_the_models_in_the_order_of_the_records(model, dataset):
     np.testing.assert_allclose(predictions.probabilities, output.probabilities.numpy(), atol=1e-5)
     assert predictions.labels.tolist() == [record.label for record in dataset.records]
     assert predictions.records == dataset.records
-    assert predictions.found.shape == (2, 5)
+    assert predictions.found.shape == (1, 5)  # of scale 1, at whose region scale 2 looks
     assert predictions.found.dtype == bool
     assert sizes.tolist() == [[40, 48]] * 5
 
@@ -54,10 +54,16 @@ def test_boxes_are_in_pixels_of_the_photographs(model, dataset):
     batch = collate([dataset[0, index] for index in range(5)], with_source=True)
     with torch.no_grad():
         output = model(*normalized(batch, PREPROCESSING, CPU))
-    for scale, boxes in zip(output.scales, predictions.boxes, strict=True):
+    for scale, boxes in zip(output.scales[:1], predictions.boxes, strict=True):
         share = scale.boxes.numpy() / np.array([32, 24, 32, 24])
         expected = share * np.array([35.2, 38.4] * 2) + np.array([2.4, 4.8] * 2)
         np.testing.assert_allclose(boxes, expected, atol=1e-3)
+
+
+def test_a_plain_vit_has_a_region_all_the_same(dataset):
+    model = randomise(tiny_model(image_size=(24, 32), num_scales=1))
+    predictions, _ = predict_split(model, loader_of(dataset, with_source=False), PREPROCESSING, CPU)
+    assert predictions.boxes.shape == (1, 5, 4)
 
 
 def test_mirrored_boxes_are_turned_back():

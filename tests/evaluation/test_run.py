@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -153,6 +153,52 @@ def test_an_output_that_cannot_be_written(trained, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match="cannot be written"):
         evaluate_run(trained.folder, "test", tmp_path / "file" / "out", device="cpu")
+
+
+@pytest.fixture
+def model_folder(trained, tmp_path):
+    folder = tmp_path / "model"
+    save_model(folder, load_state(trained.folder), load_card(trained.folder))
+    return folder
+
+
+def test_early_exit_is_chosen_on_validation_and_kept(model_folder, evaluate, tmp_path):
+    report = evaluate(model_folder, early_exit="auto")
+    choice = load_card(model_folder).early_exit
+    assert (choice.chosen_on, choice.num_images) == ("val", 3)
+    assert report["early_exit_choice"] == asdict(choice)
+    early = report["early_exit"]
+    assert early["confidence"] == choice.confidence
+    assert 1 <= early["mean_looks"] <= 2
+    assert early["top1"] == pytest.approx(report["fused"]["top1"] - early["top1_lost"])
+    assert early["speedup"] > 0
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "chosen on 3 images (val)" in page
+    assert "early_exit.png" in page
+    assert (tmp_path / "out" / "early_exit.png").is_file()
+
+
+def test_early_exit_at_a_given_confidence_is_judged_and_not_kept(model_folder, evaluate, tmp_path):
+    report = evaluate(model_folder, early_exit=1e-6)
+    assert load_card(model_folder).early_exit is None
+    assert "early_exit_choice" not in report
+    assert report["early_exit"]["mean_looks"] == 1
+    assert report["early_exit"]["left_early"] == 100
+    assert report["early_exit"]["top1"] == report["scales"][0]["top1"]
+    assert "The confidence was given." in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_early_exit_that_cannot_be(birds, evaluate, trained, tmp_path):
+    with pytest.raises(UsageError, match="confidence of early exit is 0"):
+        evaluate(early_exit=0.0)
+    whole = tiny_run(birds, data={"val_fraction": 0.0}, training={"max_steps": 1})
+    train(prepare(whole), tmp_path / "whole")
+    with pytest.raises(UsageError, match=r"none were held out; train with --data\.val_fraction above 0"):
+        evaluate(tmp_path / "whole", early_exit="auto")
+    train(prepare(tiny_run(birds, model={"num_scales": 1}, training={"max_steps": 1})), tmp_path / "plain")
+    with pytest.raises(UsageError, match="looks once"):
+        evaluate(tmp_path / "plain", early_exit=0.5)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_data_of_the_run_are_taken_but_for_what_is_given():

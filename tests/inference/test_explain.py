@@ -23,7 +23,7 @@ def test_values_and_picture(tmp_path, num_scales):
     assert json.loads((tmp_path / "why.json").read_text(encoding="utf-8")) == values
     assert len(values["scales"]) == num_scales
     assert (values["width"], values["height"]) == (131, 97)
-    prediction = predictor(photograph)
+    prediction = predictor.explain(photograph).prediction
     assert values["labels"] == list(prediction.labels)
     for scale, said in zip(values["scales"], prediction.scales, strict=True):
         assert scale["labels"] == list(said.labels)

@@ -1,5 +1,6 @@
 import json
 import socket
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -13,6 +14,8 @@ from ramstrans.data.records import Record
 from ramstrans.errors import ConfigError, UnreadableImageError, UsageError, WeightsError
 from ramstrans.evaluation.evaluate import predict_split
 from ramstrans.inference.predictor import Predictor
+from ramstrans.model.early_exit import EarlyExit
+from ramstrans.model.folder import load_card, save_card
 from tests.inference.builders import NAMES, draw, make_folder
 
 SIZES = [(97, 71), (71, 97), (300, 61), (64, 64), (59, 173), (41, 43), (211, 101)]
@@ -34,7 +37,14 @@ def assert_same(one, other, *, tolerance=1e-5):
     np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=tolerance)
     for a, b in zip(one.scales, other.scales, strict=True):
         assert (a.labels, a.found) == (b.labels, b.found)
-        np.testing.assert_allclose(a.box, b.box, atol=1e-3)
+        assert (a.box is None) == (b.box is None)
+        if a.box is not None:
+            np.testing.assert_allclose(a.box, b.box, atol=1e-3)
+
+
+def without_last_region(prediction):
+    last = prediction.scales[-1]._replace(box=None, found=None)
+    return prediction._replace(scales=(*prediction.scales[:-1], last))
 
 
 def test_load_needs_the_folder_alone(tmp_path, monkeypatch):
@@ -70,9 +80,12 @@ def test_says_what_the_evaluation_says(tmp_path, paths, zoom_source, num_scales)
             by_name = dict(zip(said.labels, said.probabilities, strict=True))
             assert [by_name[name] for name in NAMES] == pytest.approx(wanted, abs=1e-7)
             assert list(said.probabilities) == sorted(said.probabilities, reverse=True)
-        boxes = [scale.box for scale in prediction.scales]
+        *before, last = prediction.scales
+        looked_at = before or [last]
+        boxes = [scale.box for scale in looked_at]
         np.testing.assert_allclose(boxes, expected.boxes[:, i], atol=1e-3)
-        assert [scale.found for scale in prediction.scales] == expected.found[:, i].tolist()
+        assert [scale.found for scale in looked_at] == expected.found[:, i].tolist()
+        assert (last.box is None) == (last.found is None) == (num_scales > 1)
         for x0, y0, x1, y1 in boxes:
             assert 0 <= x0 < x1 <= sizes[i, 0]
             assert 0 <= y0 < y1 <= sizes[i, 1]
@@ -120,7 +133,7 @@ def test_crops_are_what_the_model_saw(tmp_path, paths):
         pixels = ((tensor * std + mean) * 255).permute(1, 2, 0).numpy()
         np.testing.assert_allclose(np.asarray(crop), pixels, atol=0.51)
     assert explanation.photograph.size == SIZES[0]
-    assert_same(explanation.prediction, predictor(paths[0]))
+    assert_same(without_last_region(explanation.prediction), predictor(paths[0]))
     assert [saliency.shape for saliency in explanation.saliencies] == [(3, 2)] * 3
 
 
@@ -177,7 +190,7 @@ def test_exif_rotation_is_undone_first(predictor, tmp_path):
     assert_same(predictor(turned), expected)
     assert_same(predictor(Image.open(turned)), expected)
     assert predictor.explain(turned).photograph.size == (71, 173)
-    assert max(scale.box[3] for scale in expected.scales) > 71
+    assert expected.scales[0].box[3] > 71
 
 
 def test_stream_takes_no_more_than_two_batches_ahead(predictor, paths):
@@ -228,12 +241,54 @@ def test_what_is_not_allowed(predictor, paths, tmp_path):
 def test_too_little_memory_is_one_line(tmp_path, paths):
     predictor = Predictor.load(make_folder(tmp_path), "cpu")
 
-    def full(*_):
+    def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     predictor.model.forward = full
     with pytest.raises(UsageError, match=r"batch of 3 .* smaller --batch_size"):
         predictor(paths, batch_size=3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_sure_photographs_leave_early_and_keep_their_place(tmp_path, paths, batch_size):
+    folder = make_folder(tmp_path, num_scales=3)
+    whole = Predictor.load(folder, "cpu")(paths, top_k=len(NAMES))
+    first = sorted(prediction.scales[0].probabilities[0] for prediction in whole)
+    confidence = (first[2] + first[3]) / 2
+    predictor = Predictor.load(folder, "cpu", early_exit=confidence)
+    taken = set()
+    for full, brief in zip(whole, predictor(paths, len(NAMES), batch_size), strict=True):
+        taken.add(len(brief.scales))
+        running = [mean_of(full.scales[:looks]) for looks in (1, 2, 3)]
+        wanted = next((looks for looks in (1, 2) if max(running[looks - 1]) >= confidence), 3)
+        assert len(brief.scales) == wanted
+        said = dict(zip(brief.labels, brief.probabilities, strict=True))
+        assert [said[name] for name in NAMES] == pytest.approx(running[wanted - 1], abs=1e-5)
+        assert_same(
+            brief._replace(labels=(), probabilities=()),
+            full._replace(labels=(), probabilities=(), scales=full.scales[:wanted]),
+        )
+    assert len(taken) > 1
+    assert_same(without_last_region(predictor.explain(paths[0], len(NAMES)).prediction), whole[0])
+
+
+def mean_of(scales):
+    """Mean of the probabilities of some looks, in the order of NAMES."""
+    each = [dict(zip(scale.labels, scale.probabilities, strict=True)) for scale in scales]
+    return [sum(look[name] for look in each) / len(each) for name in NAMES]
+
+
+def test_early_exit_by_the_card(tmp_path, paths):
+    folder = make_folder(tmp_path / "run")
+    with pytest.raises(UsageError, match=r"no confidence was chosen .*evaluate RUN --early-exit auto"):
+        Predictor.load(folder, "cpu", early_exit="auto")
+    save_card(folder, replace(load_card(folder), early_exit=EarlyExit(1e-6, "val", 7, 0.0, 1.0)))
+    assert len(Predictor.load(folder, "cpu", early_exit="auto")(paths[0]).scales) == 1
+    assert len(Predictor.load(folder, "cpu")(paths[0]).scales) == 2
+    with pytest.raises(UsageError, match="confidence of early exit is 0; give more than 0"):
+        Predictor.load(folder, "cpu", early_exit=0)
+    with pytest.raises(UsageError, match="looks once"):
+        Predictor.load(make_folder(tmp_path / "plain", num_scales=1), "cpu", early_exit=0.9)
 
 
 def test_bad_folders(tmp_path):

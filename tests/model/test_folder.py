@@ -14,6 +14,7 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, OutputError, WeightsError
 from ramstrans.model import folder as module
 from ramstrans.model.config import ModelConfig
+from ramstrans.model.early_exit import EarlyExit
 from ramstrans.model.folder import (
     ModelCard,
     card_from_json,
@@ -21,6 +22,7 @@ from ramstrans.model.folder import (
     load_card,
     load_into,
     load_state,
+    save_card,
     save_model,
 )
 
@@ -150,7 +152,7 @@ def edited(**changes):
         ("[" * 100_000, "not JSON"),
         ("[]", r"card is \[\], not ModelCard"),
         ("{}", "card lacks model, class_names"),
-        (edited(format_version=2), "written by a newer ramstrans .*: upgrade"),
+        (edited(format_version=3), "written by a newer ramstrans .*: upgrade"),
         (edited(model__backbone=...), "model lacks backbone"),
         (edited(model__colour="red"), "card.model has unknown colour"),
         (edited(model__num_scales="two"), "model.num_scales is 'two', not int"),
@@ -170,6 +172,14 @@ def test_damaged_cards_are_config_errors_of_one_line(tmp_path, text, message):
         load_card(tmp_path)
     assert str(tmp_path / "config.json") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_card_without_early_exit_is_of_version_1(tmp_path):
+    (tmp_path / "config.json").write_text(edited(format_version=1, early_exit=...))
+    card = load_card(tmp_path)
+    assert (card.format_version, card.early_exit) == (2, None)
+    save_card(tmp_path, dataclasses.replace(card, early_exit=EarlyExit(0.75, "val", 7, -0.5, 1.25)))
+    assert load_card(tmp_path).early_exit == EarlyExit(0.75, "val", 7, -0.5, 1.25)
 
 
 def test_card_that_is_no_text_is_a_config_error(tmp_path):

@@ -4,19 +4,19 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ramstrans.data.loading import Batch, PhotographDataset
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.transforms import normalize
 from ramstrans.evaluation.predictions import Predictions
-from ramstrans.model.rams import RamsOutput
+from ramstrans.model.rams import RamsOutput, RamsTrans
 
 
 @torch.no_grad()
 def predict_split(
-    model: nn.Module,
+    model: RamsTrans,
     loader: DataLoader[Batch],
     preprocessing: Preprocessing,
     device: torch.device,
@@ -27,7 +27,7 @@ def predict_split(
     """Predict every image of a loader over a `PhotographDataset`; the model is in eval mode after.
 
     Args:
-        model: A `RamsTrans`, perhaps wrapped, on `device`.
+        model: On `device`.
         loader: In order, not shuffled.
         preprocessing: Mean and standard deviation of the input.
         device: Where the model is.
@@ -44,10 +44,10 @@ def predict_split(
     for done, batch in enumerate(loader, start=1):
         images, source = normalized(batch, preprocessing, device)
         with autocast(device, precision):
-            output: RamsOutput = model(images, source)
+            output: RamsOutput = model(images, source, last_region=model.num_scales == 1)
         probabilities.append(output.probabilities.cpu().numpy())
         boxes.append(boxes_in_photographs(output, batch))
-        found.append(np.stack([_numpy(scale.found) for scale in output.scales]))
+        found.append(np.stack([_numpy(scale.found) for scale in output.scales if scale.found is not None]))
         labels.append(batch.labels.numpy())
         sizes.append(batch.original_sizes.numpy())
         progress(done, len(loader), "evaluating")
@@ -79,13 +79,19 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def boxes_in_photographs(output: RamsOutput, batch: Batch) -> np.ndarray:
-    """(S, B, 4) float32, every scale's boxes in pixels of the original photographs."""
-    boxes = np.stack([_numpy(scale.boxes) for scale in output.scales])
+    """(R, B, 4) float32, the boxes of the scales that have some, in pixels of the original photographs."""
+    boxes = np.stack([_numpy(scale.boxes) for scale in output.scales if scale.boxes is not None])
+    return in_photographs(boxes, batch)
+
+
+def in_photographs(boxes: np.ndarray, batch: Batch) -> np.ndarray:
+    """Boxes (R, B, 4) in pixels of a batch's images -> the same in pixels of the original photographs."""
+    mapped = np.empty_like(boxes)
     for index, geometry in enumerate(batch.geometries):
-        boxes[:, index] = geometry.to_original(boxes[:, index])
-    return boxes
+        mapped[:, index] = geometry.to_original(boxes[:, index])
+    return mapped
 
 
-def _numpy(tensor: Tensor | None) -> np.ndarray:
-    assert tensor is not None, "a model in eval mode proposes a region at every scale"
-    return tensor.cpu().numpy()
+def _numpy(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.cpu().numpy()
+    return array

@@ -13,6 +13,7 @@ from torch import Tensor
 from ramstrans.data.decode import decode_image
 from ramstrans.data.loading import Batch, PhotographDataset, build_loader, collate
 from ramstrans.data.records import Record
+from ramstrans.evaluation.early_exit import exit_report, plot_exit, time_exit
 from ramstrans.evaluation.evaluate import autocast, boxes_in_photographs, normalized, predict_split
 from ramstrans.evaluation.gallery import GalleryItem, plot_gallery
 from ramstrans.evaluation.pictures import plot_confusion, plot_curves
@@ -35,6 +36,7 @@ def judge(
     precision: str,
     batch_size: int,
     num_workers: int = 0,
+    confidence: float | None = None,
     extra: Mapping[str, Any],
     progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> Report:
@@ -48,6 +50,7 @@ def judge(
         precision: `fp32`, `bf16` or `fp16`.
         batch_size: Images at once.
         num_workers: Loader processes.
+        confidence: Of early exit, which is judged and timed too where it is given.
         extra: Further keys of the report, see `build_report`.
         progress: Told after each batch.
 
@@ -55,15 +58,28 @@ def judge(
         The report.
     """
     device = next(model.parameters()).device
-    with_source = model.zoom_source == "full"
+    with_source = model.zoom_source == "full" and model.num_scales > 1
     loader = build_loader(
         dataset, batch_size, shuffle=False, with_source=with_source, num_workers=num_workers
     )
     predictions, sizes = predict_split(
         model, loader, card.preprocessing, device, precision=precision, progress=progress
     )
-    report = build_report(predictions, card.class_names, sizes, extra=extra)
     pictures = {}
+    if confidence is not None:
+        times = time_exit(
+            model,
+            loader,
+            card.preprocessing,
+            device,
+            confidence=confidence,
+            precision=precision,
+            progress=progress,
+        )
+        extra = {"early_exit": exit_report(predictions, confidence, times), **extra}
+        plot_exit(predictions, confidence, folder / "early_exit.png")
+        pictures["What early exit costs and saves"] = "early_exit.png"
+    report = build_report(predictions, card.class_names, sizes, extra=extra)
     if (folder / "metrics.jsonl").exists():
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         plot_curves(rows, folder / "curves.png")

@@ -49,6 +49,7 @@ def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
         *_headline(report),
         *(f"> **Note:** {_cell(warning)}." for warning in report["warnings"]),
         *_regions(report),
+        *_early_exit(report),
         *_pictures(pictures),
         *_classes(report),
         *_run(report),
@@ -127,6 +128,40 @@ def _regions(report: Report) -> list[str]:
         "A good region is small and keeps the parts."
     )
     return ["## Regions", "Where each scale told the next one to look.", _table(header, rows), words]
+
+
+def early_exit_line(report: Report) -> str | None:
+    """What early exit costs and saves, in a line; None where it was not judged."""
+    early = report.get("early_exit")
+    if early is None:
+        return None
+    return (
+        f"Early exit at confidence {early['confidence']:.3f}: top-1 {early['top1']:.1f} % "
+        f"({-early['top1_lost']:+.2f} points), {early['left_early']:.1f} % of the images leave early, "
+        f"{early['mean_looks']:.2f} looks on average, {early['speedup']:.2f} times as fast"
+    )
+
+
+def _early_exit(report: Report) -> list[str]:
+    line = early_exit_line(report)
+    if line is None:
+        return []
+    choice = report.get("early_exit_choice")
+    how = "The confidence was given."
+    if choice:
+        how = (
+            f"The confidence was chosen on {choice['num_images']} images ({choice['chosen_on']}), where it "
+            f"costs {choice['top1_lost']:.2f} points and {choice['mean_looks']:.2f} looks; "
+            "`ramstrans predict --early-exit auto` uses it."
+        )
+    seconds = report["early_exit"]["seconds"]
+    return [
+        "## Early exit",
+        "An image whose highest mean probability reaches the confidence takes no further look.",
+        f"{line}.",
+        f"{how} Time of the model alone, batch by batch in turn: {seconds['full']:.1f} s for all looks, "
+        f"{seconds['early']:.1f} s with early exit.",
+    ]
 
 
 def _pictures(pictures: Mapping[str, str]) -> list[str]:

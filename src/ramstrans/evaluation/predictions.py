@@ -13,9 +13,10 @@ class Predictions(NamedTuple):
     Attributes:
         probabilities: (S, N, C) float32, softmax of each scale's logits.
         labels: (N,) int64, the true classes.
-        boxes: (S, N, 4) float32, the region that each scale proposes for the next, half-open
-            `(x0, y0, x1, y1)` in pixels of the original image. The last scale's is looked at by none.
-        found: (S, N) bool, False where nothing stood out and the region is the whole input.
+        boxes: (R, N, 4) float32, the region that each scale proposes for the next, half-open
+            `(x0, y0, x1, y1)` in pixels of the original image; R = S - 1, but a plain ViT's, which none
+            looks at, is there.
+        found: (R, N) bool, False where nothing stood out and the region is the whole input.
         records: The N records, in the same order.
     """
 

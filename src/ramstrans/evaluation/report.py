@@ -20,7 +20,15 @@ from ramstrans.evaluation.metrics import (
     expected_calibration_error,
     per_class_accuracy,
 )
-from ramstrans.evaluation.page import HEADLINE, REGION_ROWS, headline_rows, looked_at, markdown_page, quantity
+from ramstrans.evaluation.page import (
+    HEADLINE,
+    REGION_ROWS,
+    early_exit_line,
+    headline_rows,
+    looked_at,
+    markdown_page,
+    quantity,
+)
 from ramstrans.evaluation.predictions import Predictions
 
 Report = dict[str, Any]
@@ -99,6 +107,8 @@ def print_report(report: Report, console: Console) -> None:
         known = [(name, quantity(regions[key], unit)) for key, name, unit, _ in REGION_ROWS]
         line = ", ".join(f"{name} {value}" for name, value in known if value != "-")
         console.print(f"Regions of scale {scale}: {line}", highlight=False, soft_wrap=True)
+    if (saved := early_exit_line(report)) is not None:
+        console.print(saved, highlight=False, soft_wrap=True)
     for warning in report["warnings"]:
         console.print(f"[yellow]Warning:[/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
 

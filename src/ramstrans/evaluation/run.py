@@ -2,18 +2,22 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any, Literal
 
-from ramstrans.data.build import Progress, build_image_set
+from ramstrans.data.build import Progress, build_cache, build_image_set
 from ramstrans.data.check import find_unreadable
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading import PhotographDataset
+from ramstrans.data.loading import PhotographDataset, build_loader
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.devices import choose_device
 from ramstrans.errors import DataError, OutputError, UsageError
+from ramstrans.evaluation.early_exit import choose_exit
+from ramstrans.evaluation.evaluate import predict_split
 from ramstrans.evaluation.judge import judge
 from ramstrans.evaluation.report import Report
-from ramstrans.model.folder import ModelCard, load_card, load_into, load_state
-from ramstrans.model.rams import build_model
+from ramstrans.model.early_exit import EarlyExit, check_confidence
+from ramstrans.model.folder import ModelCard, load_card, load_into, load_state, save_card
+from ramstrans.model.rams import RamsTrans, build_model
 
 
 def evaluate_run(
@@ -26,6 +30,7 @@ def evaluate_run(
     batch_size: int = 32,
     device: str = "auto",
     precision: str | None = None,
+    early_exit: float | Literal["auto"] | None = None,
     command: str = "",
     progress: Progress = lambda *_: None,
 ) -> Report:
@@ -40,6 +45,8 @@ def evaluate_run(
         batch_size: Images at once.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         precision: `fp32`, `bf16` or `fp16`; None: as in training.
+        early_exit: Confidence at which images need no further look, judged beside the rest; `auto`: chosen
+            on the validation part, and kept in the model's folder.
         command: For the report.
         progress: Told (done, total, what).
 
@@ -50,31 +57,81 @@ def evaluate_run(
     run = card.training.get("run", {})
     data = data_config(run.get("data", {}), data_name, data_root)
     images = build_image_set(data, progress)
-    records, left_out = readable(with_labels_of(card, images, split), data, progress)
     precision = precision or run.get("training", {}).get("precision", "fp32")
     model = build_model(card.model)
     load_into(model, load_state(folder))
     model.to(choose_device(device)).eval()
+    check_early_exit(model, images, early_exit)
+    dataset, left_out = dataset_of(card, images, split, data, progress)
+    make_folder(output)
+    options: dict[str, Any] = {"precision": precision, "batch_size": batch_size, "progress": progress}
+    extra = {"config": run, "command": command, "precision": precision, "warnings": left_out}
+    confidence = None if early_exit == "auto" else early_exit
+    if early_exit == "auto":
+        held_out, _ = dataset_of(card, images, "val", data, progress)
+        choice = choose_on(model, card, held_out, **options)
+        save_card(folder, dataclasses.replace(card, early_exit=choice))
+        confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
+    return judge(model, card, dataset, output, confidence=confidence, extra=extra, **options)
+
+
+def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Literal["auto"] | None) -> None:
+    """Raise if early exit cannot be judged, before anything is computed."""
+    if early_exit is None:
+        return
+    if model.num_scales == 1:
+        raise UsageError("this model looks once, so nothing can be spared; leave --early-exit out")
+    if early_exit != "auto":
+        check_confidence(early_exit, UsageError)
+    elif not images.of_split("val"):
+        raise UsageError(
+            "--early-exit auto chooses on validation images, and none were held out; train with "
+            "--data.val_fraction above 0, or give a confidence, e.g. --early-exit 0.9"
+        )
+
+
+def choose_on(
+    model: RamsTrans,
+    card: ModelCard,
+    dataset: PhotographDataset,
+    *,
+    precision: str,
+    batch_size: int,
+    progress: Progress,
+) -> EarlyExit:
+    """Choose the confidence of early exit on a split."""
+    with_source = model.zoom_source == "full"
+    loader = build_loader(dataset, batch_size, shuffle=False, with_source=with_source)
+    device = next(model.parameters()).device
+    predictions, _ = predict_split(
+        model, loader, card.preprocessing, device, precision=precision, progress=progress
+    )
+    return choose_exit(predictions)
+
+
+def dataset_of(
+    card: ModelCard, images: ImageSet, split: Split, data: DataConfig, progress: Progress
+) -> tuple[PhotographDataset, list[str]]:
+    """The centre views of a split, labelled as the model's classes, and a line on each file left out."""
+    records, left_out = readable(with_labels_of(card, images, split), data, progress)
+    dataset = PhotographDataset(
+        records,
+        card.preprocessing,
+        card.model.input_size,
+        cache=build_cache(data, is_read_once=True),
+        max_pixels=data.max_pixels,
+    )
+    return dataset, left_out
+
+
+def make_folder(output: Path) -> None:
+    """Make the folder of the report."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
             f"--output {output} cannot be written: {error.strerror}; give another folder"
         ) from error
-    dataset = PhotographDataset(
-        records, card.preprocessing, card.model.input_size, max_pixels=data.max_pixels
-    )
-    extra = {"config": run, "command": command, "precision": precision, "warnings": left_out}
-    return judge(
-        model,
-        card,
-        dataset,
-        output,
-        precision=precision,
-        batch_size=batch_size,
-        extra=extra,
-        progress=progress,
-    )
 
 
 def data_config(trained_on: dict[str, object], name: str | None, root: Path | None) -> DataConfig:
@@ -89,8 +146,9 @@ def data_config(trained_on: dict[str, object], name: str | None, root: Path | No
         )
     for key in ("resize", "crop"):
         values.pop(key, None)  # the preprocessing of the card counts
-    if values.get("root") is not None:
-        values["root"] = Path(str(values["root"]))
+    for key in ("root", "cache_dir"):
+        if values.get(key) is not None:
+            values[key] = Path(str(values[key]))
     return DataConfig(**values)  # type: ignore[arg-type]
 
 

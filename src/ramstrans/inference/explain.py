@@ -138,6 +138,7 @@ def _scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> None:
     """One scale: saliency and region over the photograph or its crop, what it saw, what it said."""
     over, saw, bars = cells
     crop, said = explanation.crops[index], explanation.prediction.scales[index]
+    assert said.box is not None, "an explanation has the last scale's region too"
     is_last = index == len(explanation.crops) - 1
     _saliency(over, explanation, index)
     _outline(over, said.box, FUSED_COLOR if is_last else scale_color(index + 1), dashed=is_last)

@@ -39,9 +39,8 @@ def to_row(prediction: Prediction, num_labels: int) -> dict[str, Any]:
     answers = zip(prediction.labels, prediction.probabilities, strict=True)
     for place, (label, probability) in enumerate(list(answers)[:num_labels], start=1):
         row[f"label_{place}"], row[f"probability_{place}"] = _text(label), _number(probability, 6)
-    if prediction.scales:
-        first = prediction.scales[0]
-        region = (*(_number(side, 2) for side in first.box), first.found)
+    if prediction.scales and (box := prediction.scales[0].box) is not None:
+        region = (*(_number(side, 2) for side in box), prediction.scales[0].found)
         row.update(zip(REGION_COLUMNS, region, strict=True))
     return row
 
@@ -65,7 +64,7 @@ def to_json(prediction: Prediction) -> dict[str, Any]:
         **answer(prediction.labels, prediction.probabilities),
         "scales": [
             answer(scale.labels, scale.probabilities)
-            | {"box": [_number(side, 2) for side in scale.box], "found": scale.found}
+            | {"box": scale.box and [_number(side, 2) for side in scale.box], "found": scale.found}
             for scale in prediction.scales
         ],
     }

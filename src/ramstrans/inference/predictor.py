@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,10 +17,13 @@ from PIL import Image, ImageOps
 from ramstrans.data.config import DataConfig
 from ramstrans.data.decode import check_shape, decode_image, to_rgb
 from ramstrans.data.loading import Batch, Example, collate
-from ramstrans.data.transforms import make_view, resize_photograph
+from ramstrans.data.photographs import read_resized, resize_in_memory
+from ramstrans.data.transforms import make_view
 from ramstrans.devices import choose_device
 from ramstrans.errors import UnreadableImageError, UsageError
-from ramstrans.evaluation.evaluate import autocast, boxes_in_photographs, normalized
+from ramstrans.evaluation.evaluate import autocast, normalized
+from ramstrans.inference.answers import Answers
+from ramstrans.model.early_exit import EarlyExitOutput, check_confidence, exit_early
 from ramstrans.model.folder import ModelCard, load_card, load_into, load_state
 from ramstrans.model.rams import RamsOutput, RamsTrans, build_model, scaled
 from ramstrans.model.zoom import zoom
@@ -39,14 +43,15 @@ class ScalePrediction(NamedTuple):
         labels: Names of its most probable classes, best first.
         probabilities: Theirs.
         box: The region it proposed for the next scale, half-open `(x0, y0, x1, y1)` in pixels of the
-            photograph after EXIF rotation.
-        found: False where nothing stood out and the box is all that this scale saw.
+            photograph after EXIF rotation. None for the last of several scales, at whose region no scale
+            looks; explanations have it.
+        found: False where nothing stood out and the box is all that this scale saw; None where the box is.
     """
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
-    box: Box
-    found: bool
+    box: Box | None
+    found: bool | None
 
 
 class Prediction(NamedTuple):
@@ -57,7 +62,8 @@ class Prediction(NamedTuple):
         labels: Names of the most probable classes by the mean of the scales' probabilities, best
             first; empty where there is an error.
         probabilities: Theirs.
-        scales: What each scale said, first scale first.
+        scales: What each scale said, first scale first; fewer than the model has where the photograph
+            left early.
         error: Why the photograph could not be read, or None.
     """
 
@@ -90,6 +96,9 @@ class Explanation(NamedTuple):
 class Predictor:
     """Answers for photographs, prepared exactly as the evaluation prepares them.
 
+    So a large JPEG file is decoded at a reduced scale. One in memory has all of its pixels already, and is
+    resized from them: its answers may differ from the file's by what `REDUCTION_MARGIN` tells.
+
     One thread at a time may call an instance.
 
     Args:
@@ -97,33 +106,58 @@ class Predictor:
         card: Of the model.
         device: Where to compute; the model is moved there and put into eval mode.
         precision: `fp32`, or `bf16` for faster, slightly coarser matrix products.
+        early_exit: Confidence in (0, 1] at which a photograph needs no further look, or `auto` for the one
+            that the card holds; None: every photograph takes all looks.
     """
 
     def __init__(
-        self, model: RamsTrans, card: ModelCard, device: torch.device, precision: Precision = "fp32"
+        self,
+        model: RamsTrans,
+        card: ModelCard,
+        device: torch.device,
+        precision: Precision = "fp32",
+        early_exit: float | Literal["auto"] | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise UsageError(f"precision is '{precision}'; give fp32 or bf16")
+        if early_exit == "auto":
+            if card.early_exit is None:
+                raise UsageError(
+                    "early exit is 'auto', but no confidence was chosen for this model; choose one with "
+                    "`ramstrans evaluate RUN --early-exit auto`, or give a number, e.g. 0.9"
+                )
+            early_exit = card.early_exit.confidence
+        if early_exit is not None:
+            check_confidence(early_exit, UsageError)
+            if model.num_scales == 1:
+                raise UsageError("this model looks once, so nothing can be spared; leave --early-exit out")
+        self.confidence: float | None = early_exit
         self.model = model.to(device).eval()
         self.card = card
         self.device = device
         self.precision = precision
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "auto", precision: Precision = "fp32") -> Self:
+    def load(
+        cls,
+        folder: Path | str,
+        device: str = "auto",
+        precision: Precision = "fp32",
+        early_exit: float | Literal["auto"] | None = None,
+    ) -> Self:
         """Load the model of a run folder; needs nothing but the folder's two files.
 
         Raises:
             WeightsError: The folder or its weights are missing, damaged or do not fit.
             ConfigError: Its config is damaged or of a newer version.
-            UsageError: The device is not there.
+            UsageError: The device is not there, or early exit is `auto` and nobody has chosen.
         """
         place = choose_device(device)
         card = load_card(Path(folder))
         state = load_state(Path(folder))
         model = build_model(replace(card.model, weights=None, num_classes=len(card.class_names)))
         load_into(model, state)
-        return cls(model, card, place, precision)
+        return cls(model, card, place, precision, early_exit)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -168,16 +202,17 @@ class Predictor:
         return self._stream(images, top_k, batch_size)
 
     def explain(self, image: Picture, top_k: int = 5) -> Explanation:
-        """Predict one photograph and keep what the prediction rests on.
+        """Predict one photograph, all looks, and keep what the prediction rests on.
 
         Raises:
             UnreadableImageError: It cannot be decoded.
         """
         photograph = self._photograph(image)
-        example = self._example(photograph)
-        batch, output = self._look([example])
+        example = self._example(image)
+        batch = self._batch([example])
+        output = self._look(batch, last_region=True)
         path = Path(image) if isinstance(image, Path | str) else None
-        prediction = self._predictions(batch, output, [path], top_k)[0]
+        (prediction,) = self._predictions(batch, Answers.of(output, batch), [path], top_k)
         height, width = self.model.image_size
         everything = example.view.geometry.to_original(np.array([0.0, 0.0, width, height]))
         seen = _box(everything, photograph.width, photograph.height)
@@ -186,7 +221,7 @@ class Predictor:
             photograph,
             prediction,
             tuple(saliency[0].float().cpu().numpy() for saliency in saliencies if saliency is not None),
-            (seen, *(scale.box for scale in prediction.scales[:-1])),
+            (seen, *(scale.box for scale in prediction.scales[:-1] if scale.box is not None)),
             self._crops(batch, output),
         )
 
@@ -195,7 +230,7 @@ class Predictor:
         while batch := list(islice(prepared, batch_size)):
             examples = [example for _, example in batch if isinstance(example, Example)]
             paths = [path for path, example in batch if isinstance(example, Example)]
-            answers = iter(self._predictions(*self._look(examples), paths, top_k) if examples else [])
+            answers = iter(self._answer(examples, paths, top_k) if examples else [])
             for path, example in batch:
                 yield next(answers) if isinstance(example, Example) else Prediction(path, (), (), (), example)
 
@@ -219,12 +254,12 @@ class Predictor:
     def _prepare(self, image: Picture) -> tuple[Path | None, Example | str]:
         path = None if isinstance(image, Image.Image) else Path(image)
         try:
-            return path, self._example(self._photograph(image))
+            return path, self._example(image)
         except UnreadableImageError as error:
             return path, error.reason
 
     def _photograph(self, image: Picture) -> Image.Image:
-        """Upright RGB."""
+        """Upright RGB, with all of its pixels."""
         name = "image in memory" if isinstance(image, Image.Image) else str(image)
         if isinstance(image, Image.Image):
             try:
@@ -238,47 +273,72 @@ class Predictor:
             photograph = decode_image(Path(image))
         return photograph
 
-    def _example(self, photograph: Image.Image) -> Example:
-        """The very view that `PhotographDataset` gives without augmentation."""
-        preprocessing, size = self.card.preprocessing, (photograph.height, photograph.width)
-        resized = resize_photograph(photograph, preprocessing.resize)
-        view = make_view(resized, size, preprocessing.crop, self.model.image_size)
-        return Example(view, -1, -1, size)  # of no class and no data set
+    def _example(self, image: Picture) -> Example:
+        """The very view of a file that `PhotographDataset` gives without augmentation."""
+        preprocessing = self.card.preprocessing
+        if isinstance(image, Image.Image):
+            photograph = resize_in_memory(self._photograph(image), preprocessing.resize)
+        else:
+            photograph = read_resized(Path(image), preprocessing.resize)
+        view = make_view(*photograph, preprocessing.crop, self.model.image_size)
+        return Example(view, -1, -1, photograph.original_size)  # of no class and no data set
+
+    def _answer(
+        self, examples: Sequence[Example], paths: Sequence[Path | None], top_k: int
+    ) -> list[Prediction]:
+        batch = self._batch(examples)
+        if self.confidence is None:
+            answers = Answers.of(self._look(batch, last_region=self.model.num_scales == 1), batch)
+        else:
+            answers = Answers.of_early_exit(self._look_until_sure(batch, self.confidence), batch)
+        return self._predictions(batch, answers, paths, top_k)
+
+    def _batch(self, examples: Sequence[Example]) -> Batch:
+        with_source = self.model.zoom_source == "full" and self.model.num_scales > 1
+        return collate(examples, with_source=with_source)
 
     @torch.inference_mode()
-    def _look(self, examples: Sequence[Example]) -> tuple[Batch, RamsOutput]:
-        with_source = self.model.zoom_source == "full" and self.model.num_scales > 1
-        batch = collate(examples, with_source=with_source)
-        images, source = normalized(batch, self.card.preprocessing, self.device)
+    def _look(self, batch: Batch, *, last_region: bool) -> RamsOutput:
+        with self._computing(batch):
+            images, source = normalized(batch, self.card.preprocessing, self.device)
+            output: RamsOutput = self.model(images, source, last_region=last_region)
+            return output
+
+    @torch.inference_mode()
+    def _look_until_sure(self, batch: Batch, confidence: float) -> EarlyExitOutput:
+        with self._computing(batch):
+            images, source = normalized(batch, self.card.preprocessing, self.device)
+            return exit_early(self.model, images, source, confidence=confidence)
+
+    @contextmanager
+    def _computing(self, batch: Batch) -> Iterator[None]:
+        """Autocast; a batch that is too large is told."""
         try:
             with autocast(self.device, self.precision):
-                return batch, self.model(images, source)
+                yield
         except torch.OutOfMemoryError as error:
             raise UsageError(
-                f"a batch of {len(images)} does not fit into the memory of {self.device}; "
+                f"a batch of {len(batch.images)} does not fit into the memory of {self.device}; "
                 "give a smaller --batch_size"
             ) from error
 
     def _predictions(
-        self, batch: Batch, output: RamsOutput, paths: Sequence[Path | None], top_k: int
+        self, batch: Batch, answers: Answers, paths: Sequence[Path | None], top_k: int
     ) -> list[Prediction]:
-        probabilities = output.probabilities.cpu().numpy()  # (S, B, C)
-        boxes = boxes_in_photographs(output, batch)  # (S, B, 4)
-        found = [scale.found.tolist() for scale in output.scales if scale.found is not None]
         predictions = []
         for index, (path, (width, height)) in enumerate(
             zip(paths, batch.original_sizes.tolist(), strict=True)
         ):
-            scales = tuple(
-                ScalePrediction(
-                    *self._best(probabilities[scale, index], top_k),
-                    _box(boxes[scale, index], width, height),
-                    found[scale][index],
-                )
-                for scale in range(len(probabilities))
-            )
-            fused = self._best(probabilities[:, index].mean(axis=0), top_k)
-            predictions.append(Prediction(path, *fused, scales))
+            scales = []
+            for scale in range(answers.num_looks[index]):
+                box, found = None, None
+                if scale < len(answers.boxes):
+                    box = _box(answers.boxes[scale, index], width, height)
+                    found = bool(answers.found[scale, index])
+                best = self._best(answers.probabilities[scale, index], top_k)
+                scales.append(ScalePrediction(*best, box, found))
+            fused = self._best(answers.fused[index], top_k)
+            predictions.append(Prediction(path, *fused, tuple(scales)))
         return predictions
 
     def _best(self, probabilities: np.ndarray, top_k: int) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -19,9 +19,11 @@ from torch import Tensor, clone, contiguous_format, nn
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, OutputError, WeightsError
 from ramstrans.model.config import ModelConfig
+from ramstrans.model.early_exit import EarlyExit
 from ramstrans.model.weights import first_few, mismatches
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: without `early_exit`."""
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 
@@ -43,6 +45,7 @@ class ModelCard:
         class_names: In label order.
         preprocessing: How photographs were prepared.
         training: A summary of the run for people to read; plain values, lists and dicts.
+        early_exit: When an image needs no further look; None: nobody has chosen.
         format_version: Of the model folder.
         ramstrans_version: That wrote it.
     """
@@ -51,6 +54,7 @@ class ModelCard:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     training: dict[str, Any] = field(default_factory=dict)
+    early_exit: EarlyExit | None = None
     format_version: int = FORMAT_VERSION
     ramstrans_version: str = field(default_factory=installed_version)
 
@@ -72,14 +76,32 @@ def save_model(folder: Path, state_dict: Mapping[str, Tensor], card: ModelCard) 
         OutputError: The folder cannot be written.
         ConfigError: The card holds something that JSON cannot.
     """
-    config = card_to_json(card).encode(errors="backslashreplace")  # undecodable names from disks
+    config = _encoded(card)
     # Copies: safetensors refuses tensors that share memory or are not contiguous.
     tensors = {
         key: clone(tensor.detach().cpu(), memory_format=contiguous_format)
         for key, tensor in state_dict.items()
     }
     weights = save(tensors, metadata={"format": "pt"})
-    files = {WEIGHTS_FILE: weights, CONFIG_FILE: config}
+    _write_files(folder, {WEIGHTS_FILE: weights, CONFIG_FILE: config})
+
+
+def save_card(folder: Path, card: ModelCard) -> None:
+    """Replace the card of a model folder; the weights stay.
+
+    Raises:
+        OutputError: The folder cannot be written.
+        ConfigError: The card holds something that JSON cannot.
+    """
+    _write_files(folder, {CONFIG_FILE: _encoded(card)})
+
+
+def _encoded(card: ModelCard) -> bytes:
+    return card_to_json(card).encode(errors="backslashreplace")  # undecodable names from disks
+
+
+def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files whole or not at all, each beside its final name first."""
     drafts = {name: folder / f".{name}.tmp" for name in files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -210,6 +232,8 @@ def card_from_json(text: str) -> ModelCard:
             f"format_version {version} was written by a newer ramstrans ({writer}); this one reads up to "
             f"{FORMAT_VERSION}: upgrade with pip install -U ramstrans"
         )
+    if version == 1:
+        values |= {"format_version": FORMAT_VERSION, "early_exit": None}
     card = _typed(values, ModelCard, "card")
     assert isinstance(card, ModelCard)
     return card

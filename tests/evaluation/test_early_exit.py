@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ramstrans.errors import UsageError
+from ramstrans.evaluation import early_exit as module
+from ramstrans.evaluation.early_exit import (
+    NEVER,
+    ExitTimes,
+    choose_exit,
+    exit_curve,
+    exit_report,
+    left_early,
+    num_looks,
+    plot_exit,
+    running_means,
+    time_exit,
+)
+from ramstrans.evaluation.metrics import classification_metrics
+from tests.evaluation.builders import make_predictions
+
+
+def two_looks(first, second, labels):
+    """Predictions of two classes: the probability of class 1 at each look."""
+    looks = np.array([first, second])
+    predictions = make_predictions(num_images=len(labels), num_classes=2)
+    return predictions._replace(probabilities=np.stack([1 - looks, looks], axis=2), labels=np.array(labels))
+
+
+# Sure and right, sure and right, half sure and wrong at first, unsure and wrong at first.
+HAND = two_looks([0.95, 0.1, 0.2, 0.4], [0.9, 0.2, 0.95, 0.9], [1, 0, 1, 1])
+
+
+def test_the_curve_by_hand():
+    curve = exit_curve(HAND)
+    assert curve.confidences == pytest.approx([0.6, 0.8, 0.9, 0.95, np.inf])
+    assert curve.mean_looks == pytest.approx([1, 1.25, 1.5, 1.75, 2])
+    # at 0.6 both wrong ones leave; from 0.8 on the last one is corrected; above, the third too
+    assert curve.top1 == pytest.approx([50, 75, 100, 100, 100])
+
+
+def test_the_choice_by_hand():
+    choice = choose_exit(HAND)
+    assert choice.confidence == pytest.approx(0.9)
+    assert (choice.chosen_on, choice.num_images) == ("test", 4)
+    assert choice.top1_lost == 0
+    assert choice.mean_looks == 1.5
+    assert choose_exit(HAND, max_lost=25).confidence == pytest.approx(0.8)
+    assert choose_exit(HAND, max_lost=24).confidence == pytest.approx(0.9)
+    assert choose_exit(HAND, max_lost=100).mean_looks == 1
+
+
+def test_a_lucky_confidence_below_a_costly_one_is_not_chosen():
+    # all leave at 0.6: two of three are right; at 0.7 image 0 takes its second look, which spoils it
+    predictions = two_looks([0.6, 0.3, 0.9], [0.1, 0.9, 0.9], [1, 1, 1])
+    curve = exit_curve(predictions)
+    assert curve.confidences == pytest.approx([0.6, 0.7, 0.9, np.inf])
+    assert curve.top1 == pytest.approx([200 / 3, 100 / 3, 200 / 3, 200 / 3])
+    assert choose_exit(predictions).confidence == pytest.approx(0.9)
+
+
+def test_where_every_exit_costs_none_leaves():
+    choice = choose_exit(two_looks([0.4, 0.45], [0.9, 0.8], [1, 1]))
+    assert choice.confidence == NEVER
+    assert (choice.mean_looks, choice.top1_lost) == (2, 0)
+
+
+def test_one_look_cannot_be_spared():
+    with pytest.raises(UsageError, match="looks once"):
+        choose_exit(make_predictions(num_scales=1))
+
+
+@given(seed=st.integers(0, 1000), num_scales=st.integers(2, 4), confidence=st.floats(0.01, 1.1))
+def test_looks_are_the_first_that_is_sure(seed, num_scales, confidence):
+    means = running_means(make_predictions(num_scales, num_images=7, num_classes=3, seed=seed).probabilities)
+    for image, looks in enumerate(num_looks(means, confidence)):
+        sure = [means[scale, image].max() >= confidence for scale in range(num_scales)]
+        assert not any(sure[: looks - 1])
+        assert sure[looks - 1] or looks == num_scales
+        assert left_early(means, confidence)[image].tolist() == means[looks - 1, image].tolist()
+
+
+@given(seed=st.integers(0, 1000), num_scales=st.integers(2, 4))
+def test_more_confidence_takes_more_looks_and_the_end_is_all_looks(seed, num_scales):
+    predictions = make_predictions(num_scales, num_images=13, num_classes=3, seed=seed)
+    curve = exit_curve(predictions)
+    assert (np.diff(curve.mean_looks) >= 0).all()
+    assert curve.mean_looks[0] == 1 or num_scales > 2
+    assert curve.mean_looks[-1] == num_scales
+    assert curve.top1[-1] == pytest.approx(classification_metrics(predictions.fused, predictions.labels).top1)
+
+
+def test_many_confidences_are_thinned(monkeypatch):
+    monkeypatch.setattr(module, "MAX_POINTS", 5)
+    curve = exit_curve(make_predictions(num_images=97))
+    assert len(curve.confidences) == 6
+    assert curve.mean_looks[0] == 1
+
+
+def test_report_by_hand():
+    report = exit_report(HAND, 0.85, ExitTimes(3.0, 2.0))
+    assert report["top1"] == 100
+    assert report["top1_lost"] == 0
+    assert report["mean_looks"] == 1.5
+    assert report["left_early"] == 50
+    assert report["speedup"] == 1.5
+    assert report["seconds"] == {"full": 3.0, "early": 2.0}
+    assert report["curve"]["mean_looks"].tolist() == [1, 1.25, 1.5, 1.75, 2]
+    assert exit_report(HAND, 0.5, ExitTimes(3.0, 2.0))["top1_lost"] == 50
+
+
+def test_picture(tmp_path):
+    plot_exit(HAND, 0.85, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_both_ways_are_timed_in_turn_on_every_batch(monkeypatch):
+    """A clock that ticks when a way is taken: 5 for all looks, 2 for early exit."""
+    now, calls = [0.0], []
+
+    def tick(name, seconds):
+        def way(*_args, **_options):
+            calls.append(name)
+            now[0] += seconds
+
+        return way
+
+    class Model:
+        def eval(self):
+            calls.append("eval")
+
+        __call__ = staticmethod(tick("full", 5.0))
+
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(module, "exit_early", tick("early", 2.0))
+    monkeypatch.setattr(module, "normalized", lambda *_: (None, None))
+    times = time_exit(Model(), [None] * 3, None, torch.device("cpu"), confidence=0.5, precision="fp32")
+    assert times == ExitTimes(15.0, 6.0)
+    assert calls == ["eval", "early", "full", "full", "early", "early", "full"]
