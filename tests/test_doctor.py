@@ -175,3 +175,10 @@ def test_table_shows_every_check_as_it_is():
     text = console.export_text()
     for word in ("torch", "2.15 [cpu]", "warning", "pip install 'a[b]'", "python", "3.11", "ok"):
         assert word in text
+
+
+def test_the_rollouts_path_is_named(monkeypatch):
+    assert by_name(diagnose())["rollout on cpu"].value == "tiles, in a compiled model tiles"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert by_name(doctor.check_rollout())["rollout on cuda"].value == "tiles, in a compiled model flex"

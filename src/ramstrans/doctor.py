@@ -57,7 +57,7 @@ def diagnose() -> list[Check]:
         warnings.simplefilter("ignore")
         checks += check_imports()
         if all(check.status == "ok" for check in checks if check.name == "import torch"):
-            checks += [check_cpu(), *check_accelerators(), *check_attention()]
+            checks += [check_cpu(), *check_accelerators(), *check_attention(), *check_rollout()]
     return [*checks, *check_folders()]
 
 
@@ -231,6 +231,17 @@ def _attention_runs(device: str, backend: "SDPBackend", dtype: "torch.dtype") ->
     except RuntimeError:
         return False
     return True
+
+
+def check_rollout() -> Iterator[Check]:
+    """How the attention rollout runs on each device, see `ramstrans.model.rollout`."""
+    import torch
+
+    from ramstrans.model.rollout import choose_method
+
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        eager, compiled = (choose_method(torch.device(device), compiled=flag) for flag in (False, True))
+        yield Check(f"rollout on {device}", f"{eager}, in a compiled model {compiled}")
 
 
 def check_folders() -> Iterator[Check]:

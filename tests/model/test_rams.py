@@ -305,6 +305,40 @@ def test_compiles_into_one_graph(zoom_source):
                     torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("zoom_source", ["input", "full"])
+def test_exports_for_any_batch(zoom_source):
+    model, images = tiny_model(num_scales=2, zoom_source=zoom_source), noise(7, 3, *SIZE)
+    source = F.interpolate(images, scale_factor=2) if zoom_source == "full" else None
+    batch = torch.export.Dim("batch", min=1, max=97)
+    exported = torch.export.export(
+        model,
+        (images[:3], None if source is None else source[:3]),
+        dynamic_shapes=({0: batch}, None if source is None else {0: batch}),
+    ).module()
+    for number in (1, 7):
+        inputs = (images[:number], None if source is None else source[:number])
+        for scale, want in zip(exported(*inputs).scales, model(*inputs).scales, strict=True):
+            for got, value in zip(scale, want, strict=True):
+                torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("zoom_source", ["input", "full"])
+def test_no_synchronisation_on_a_gpu(zoom_source):
+    model = tiny_model(num_scales=3, zoom_source=zoom_source).cuda()
+    images = noise(7, 3, *SIZE).cuda()
+    source = F.interpolate(images, scale_factor=2) if zoom_source == "full" else None
+    with torch.inference_mode():
+        expected = model(images, source)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            output = model(images, source)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(output.fused, expected.fused)
+
+
 @pytest.mark.parametrize("clone", ["deepcopy", "save"])
 def test_a_copy_gives_the_same(clone):
     model, images = tiny_model(), noise(2, 3, *SIZE)

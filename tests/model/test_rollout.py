@@ -180,14 +180,22 @@ def test_no_tile_is_larger_than_its_limit(monkeypatch):
 
 
 def test_method_by_device_and_graph(monkeypatch):
-    cuda = torch.device("cuda")
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    assert module.choose_method(torch.device("cpu")) == module.choose_method(cuda) == "tiles"
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert module.choose_method(torch.device("cpu")) == "tiles"
-    assert module.choose_method(cuda) == "flex"
+    assert module.choose_method(cpu, compiled=True) == module.choose_method(cuda, compiled=False) == "tiles"
+    assert module.choose_method(cuda, compiled=True) == "flex"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    assert module.choose_method(cuda) == "tiles"
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-    assert module.choose_method(cuda) == "tiles"
+    assert module.choose_method(cuda, compiled=True) == "tiles"
+
+
+@pytest.mark.parametrize(("exporting", "expected"), [(False, True), (True, False)])
+def test_an_exported_graph_stays_portable(exporting, expected, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
+    monkeypatch.setattr(
+        module, "choose_method", lambda _device, *, compiled: asked.append(compiled) or "tiles"
+    )
+    tokens = [torch.zeros(1, 1, 5, 3)]
+    rollout(tokens, tokens, scale=1.0, num_prefix=1, grid=(2, 2))
+    assert asked == [expected]

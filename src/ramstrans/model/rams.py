@@ -225,7 +225,7 @@ def whole_image(images: Tensor) -> Tensor:
     >>> whole_image(torch.zeros(1, 3, 5, 7))
     tensor([[0., 0., 7., 5.]])
     """
-    boxes = images.new_zeros((len(images), 4), dtype=torch.float32)
+    boxes = images.new_zeros((images.shape[0], 4), dtype=torch.float32)  # len() would fix an exported batch
     boxes[:, 2], boxes[:, 3] = images.shape[3], images.shape[2]
     return boxes
 

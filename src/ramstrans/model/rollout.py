@@ -65,19 +65,26 @@ def rollout(
     else:
         shares = queries[0].new_zeros((batch, num_tokens), dtype=torch.float32)
         shares[:, class_index] = 1
-    push = PUSHES[method or choose_method(queries[0].device)]
+    compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()  # an export stays portable
+    push = PUSHES[method or choose_method(queries[0].device, compiled=compiled)]
     with torch.autocast(queries[0].device.type, enabled=False):
         for query, key in zip(reversed(queries), reversed(keys), strict=True):
             shares = (shares + push(shares, query, key, scale)) / 2
     return shares[:, num_prefix:].reshape(batch, *grid)
 
 
-def choose_method(device: torch.device) -> Method:
+def choose_method(device: torch.device, *, compiled: bool) -> Method:
     """How to push on a device: `flex` in a compiled graph on a GPU of capability 8 or more, else `tiles`.
 
-    Outside a compiled graph FlexAttention would form whole matrices; an exported graph stays portable.
+    Outside a compiled graph FlexAttention would form whole matrices.
+
+    Args:
+        device: Where queries and keys are.
+        compiled: Whether the push becomes part of a graph that `torch.compile` makes.
+
+    >>> choose_method(torch.device("cpu"), compiled=True)
+    'tiles'
     """
-    compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
     if compiled and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return "flex"
     return "tiles"
