@@ -1,10 +1,12 @@
 import csv
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from ramstrans.data.build import READERS, build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.build import READERS, build_cache, build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.cache import DiskCache, MemoryCache
 from ramstrans.data.config import DataConfig
 from ramstrans.data.cub import read_cub
 from ramstrans.errors import ConfigError, DataError
@@ -160,3 +162,20 @@ def test_sizes_left_open_are_filled_in(fields, image_size, zoom_source, resize, 
 def test_a_crop_that_does_not_fit_is_refused(fields):
     with pytest.raises(ConfigError):
         build_preprocessing(DataConfig(**fields), (32, 32), "full", *IMAGENET)
+
+
+@pytest.mark.parametrize("is_read_once", [False, True])
+def test_caches_are_as_the_config_says(tmp_path, monkeypatch, is_read_once):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert build_cache(DataConfig(), is_read_once=is_read_once) is None
+    assert not (tmp_path / "caches").exists()
+    in_memory = build_cache(DataConfig(cache="memory"), is_read_once=is_read_once)
+    assert in_memory is None if is_read_once else isinstance(in_memory, MemoryCache)
+    for given, folder in (
+        (tmp_path / "kept", tmp_path / "kept"),
+        (None, tmp_path / "caches/ramstrans/images"),
+    ):
+        on_disk = build_cache(DataConfig(cache="disk", cache_dir=given), is_read_once=is_read_once)
+        assert isinstance(on_disk, DiskCache)
+        assert on_disk.folder == Path(folder)
+        assert folder.is_dir()

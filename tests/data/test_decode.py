@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ramstrans.data.decode import _to_eight_bits, decode_image, image_size
+from ramstrans.data.decode import _to_eight_bits, decode_image, decode_reduced, image_size
 from ramstrans.errors import UnreadableImageError
 
 WIDTH, HEIGHT = 61, 47
@@ -206,14 +206,14 @@ def test_first_frame_of_an_animation(tmp_path, name):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "ppm", "tif", "webp", "jp2"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-@pytest.mark.parametrize("reduce_to", [None, 1])
-def test_truncated_files_are_refused(tmp_path, photo, suffix, share, reduce_to):
+@pytest.mark.parametrize("decode", [decode_image, lambda path: decode_reduced(path, 1)])
+def test_truncated_files_are_refused(tmp_path, photo, suffix, share, decode):
     path = tmp_path / f"a.{suffix}"
     photo.resize((WIDTH * 2, HEIGHT * 2)).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(UnreadableImageError) as caught:
-        decode_image(path, reduce_to=reduce_to)
+        decode(path)
     assert caught.value.path == path
 
 
@@ -289,21 +289,66 @@ def test_our_limit_is_the_one_that_counts(tmp_path, photo, monkeypatch, limit):
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
-@given(width=st.integers(1, 97), height=st.integers(1, 97), reduce_to=st.integers(1, 101))
-def test_reduced_jpeg_keeps_its_shorter_side(tmp_path_factory, width, height, reduce_to):
-    path = tmp_path_factory.getbasetemp() / "reduced.jpg"
-    Image.new("L", (width, height), 131).save(path)
-    reduced = decode_image(path, reduce_to=reduce_to)
-    shorter = min(width, height)
-    assert min(shorter, reduce_to) <= min(reduced.size)
-    halvings = next(n for n in (3, 2, 1, 0) if shorter // reduce_to >= 2**n or n == 0)
-    assert reduced.size == (-(-width // 2**halvings), -(-height // 2**halvings))
-    assert np.abs(pixels(reduced) - 131).max() <= 1
+def halvings(original, at_least):
+    """How often both sides can be halved, three times at most, above what is asked for; (height, width)."""
+    fits = (
+        n for n in (3, 2, 1) if all(o // least >= 2**n for o, least in zip(original, at_least, strict=True))
+    )
+    return next(fits, 0)
+
+
+SIDES = st.integers(1, 101)
+
+
+@given(
+    size=st.tuples(SIDES, SIDES),
+    at_least=SIDES | st.tuples(SIDES, SIDES),
+    orientation=st.integers(1, 8),
+)
+def test_a_reduced_jpeg_keeps_both_sides(tmp_path_factory, size, at_least, orientation):
+    path, exif = tmp_path_factory.getbasetemp() / "reduced.jpg", Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.new("L", size, 131).save(path, exif=exif)
+    reduced = decode_reduced(path, at_least)
+    original = size if orientation >= 5 else size[::-1]
+    assert reduced.original_size == original == image_size(path)
+    wanted = (min(original),) if isinstance(at_least, int) else original
+    times = halvings(wanted, (at_least,) if isinstance(at_least, int) else at_least)
+    assert reduced.image.size[::-1] == tuple(-(-side // 2**times) for side in original)
+    assert np.abs(pixels(reduced.image) - 131).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_shows_the_same(tmp_path, photo, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    photo.resize((8 * WIDTH, 8 * HEIGHT), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", exif=exif)
+    reduced = decode_reduced(tmp_path / "a.jpg", HEIGHT)
+    whole = decode_image(tmp_path / "a.jpg")
+    assert reduced.original_size == whole.size[::-1]
+    assert sorted(reduced.image.size) == [HEIGHT, WIDTH]
+    assert_close(reduced.image, whole.resize(reduced.image.size, Image.Resampling.BOX), 6)
+
+
+def test_a_jpeg_of_several_pictures_is_reduced_too(tmp_path, photo):
+    photo.save(tmp_path / "a.mpo", save_all=True, append_images=[photo.rotate(180)], quality=95)
+    reduced = decode_reduced(tmp_path / "a.mpo", 23)
+    assert reduced.image.size == (31, 24)
+    assert_close(reduced.image, photo.resize((31, 24), Image.Resampling.BOX), 12)
 
 
 def test_other_formats_are_not_reduced(tmp_path, photo):
     photo.save(tmp_path / "a.png")
-    assert_close(decode_image(tmp_path / "a.png", reduce_to=5), photo, 0)
+    reduced = decode_reduced(tmp_path / "a.png", 5)
+    assert reduced.original_size == (HEIGHT, WIDTH)
+    assert_close(reduced.image, photo, 0)
+
+
+def test_the_limit_of_pixels_is_of_the_original(tmp_path, photo):
+    photo.save(tmp_path / "a.jpg")
+    with pytest.raises(UnreadableImageError, match="over the limit"):
+        decode_reduced(tmp_path / "a.jpg", 5, max_pixels=WIDTH * HEIGHT - 1)
+    assert decode_reduced(tmp_path / "a.jpg", 5, max_pixels=WIDTH * HEIGHT).image.size == (8, 6)
 
 
 @pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="no list of open files on this system")

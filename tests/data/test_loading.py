@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ramstrans.data import loading
+from ramstrans.data import cache as caching
+from ramstrans.data.cache import DiskCache, MemoryCache
 from ramstrans.data.loading import EpochSampler, PhotographDataset, build_loader, collate
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Record
 from ramstrans.data.transforms import Augmentation
-from ramstrans.errors import UnreadableImageError
+from ramstrans.errors import OutputError, UnreadableImageError
 
 PREPROCESSING = Preprocessing(31, (29, 23))
 INPUT = (17, 19)
@@ -132,18 +133,42 @@ def test_the_last_batch_may_be_smaller(records):
     assert torch.cat([batch.labels for batch in batches]).tolist() == [index % 3 for index in indices]
 
 
-def test_a_cache_changes_nothing_but_the_number_of_decodings(records, monkeypatch):
-    decoded, decode = [], loading.decode_image
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_cache_changes_nothing_but_the_number_of_decodings(records, tmp_path, monkeypatch, kind):
+    decoded, read = [], caching.read_resized
 
-    def counted(path, **options):
+    def counted(path, *args, **options):
         decoded.append(path)
-        return decode(path, **options)
+        return read(path, *args, **options)
 
-    monkeypatch.setattr(loading, "decode_image", counted)
-    cached, plain = dataset_of(records, cache=True), dataset_of(records)
+    monkeypatch.setattr(caching, "read_resized", counted)
+    cache = MemoryCache() if kind == "memory" else DiskCache(tmp_path)
+    cached, plain = dataset_of(records, cache=cache), dataset_of(records)
     for epoch in range(3):
         assert all(same_example(cached[epoch, index], plain[epoch, index]) for index in range(5))
-    assert len(decoded) == 5 + 15
+    assert decoded == [record.path for record in records]
+
+
+def test_workers_share_the_cache_on_disk(records, tmp_path):
+    alone = epochs_of(loader_of(records))
+    shared = epochs_of(loader_of(records, num_workers=2, cache=DiskCache(tmp_path)))
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == 5
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    again = epochs_of(loader_of(records, num_workers=1, cache=DiskCache(tmp_path)))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == times
+    for batches in (shared, again):
+        for mine, theirs in zip(alone, batches, strict=True):
+            assert all(starmap(same_batch, zip(mine, theirs, strict=True)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_cache_that_cannot_be_written_is_one_line(records, tmp_path, num_workers):
+    loader = loader_of(records, num_workers=num_workers, cache=DiskCache(tmp_path / "cache"))
+    (tmp_path / "cache").rmdir()
+    (tmp_path / "cache").write_text("not a folder")
+    with pytest.raises(OutputError, match=r"--data\.cache_dir") as caught:
+        list(loader)
+    assert "\n" not in str(caught.value)
 
 
 def test_collate_stacks(records):
@@ -155,6 +180,11 @@ def test_collate_stacks(records):
     assert batch.labels.tolist() == [0, 0]
     assert batch.indices.tolist() == [3, 0]
     assert batch.original_sizes.tolist() == [[61, 37], [40, 48]]
+    assert batch.images.is_contiguous()
+    assert batch.source.is_contiguous()
+    for index, example in enumerate([dataset[0, 3], dataset[0, 0]]):
+        assert torch.equal(batch.images[index], example.view.image)
+        assert torch.equal(batch.source[index], example.view.source)
     assert collate([dataset[0, 3]], with_source=False).source is None
 
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.transforms import (
     Augmentation,
@@ -14,6 +15,7 @@ from ramstrans.data.transforms import (
     make_view,
     normalize,
     resize_photograph,
+    resized_size,
 )
 
 ORIGINAL, RESIZED, CROP, INPUT = (40, 60), (60, 75), (48, 56), (24, 42)  # (height, width)
@@ -115,14 +117,34 @@ def test_a_crop_larger_than_the_photograph_is_our_own_mistake():
         make_view(torch.zeros(3, 31, 31, dtype=torch.uint8), (31, 31), (37, 23), (37, 23))
 
 
-@pytest.mark.parametrize(
-    ("resize", "shape"), [(23, (3, 23, 34)), ((17, 29), (3, 17, 29)), ((61, 53), (3, 61, 53))]
-)
-def test_resize_takes_the_shorter_side_or_both(resize, shape):
-    photograph = Image.new("RGB", (47, 31), (10, 20, 30))
-    resized = resize_photograph(photograph, resize)
-    assert resized.shape == shape
+@given(size=st.tuples(st.integers(1, 997), st.integers(1, 997)), resize=st.integers(1, 61))
+def test_the_shorter_side_is_resized_as_torchvision_does(size, resize):
+    if max(size) <= 100 * min(size):
+        expected = F.resize(torch.zeros(1, *size, dtype=torch.uint8), [resize]).shape[1:]
+        assert resized_size(size, resize) == tuple(expected)
+
+
+def test_an_exact_size_is_taken_as_it_is():
+    assert resized_size((31, 47), (61, 53)) == (61, 53)
+
+
+@pytest.mark.parametrize("size", [(17, 29), (61, 53), (31, 47)])
+def test_resize_gives_the_size_asked_for(size):
+    resized = resize_photograph(Image.new("RGB", (47, 31), (10, 20, 30)), size)
+    assert resized.shape == (3, *size)
     assert resized.flatten(1).float().mean(dim=1).tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("color_jitter", [0.0, 0.3])
+@pytest.mark.parametrize("seed", range(5))
+def test_views_do_not_depend_on_the_layout_in_memory(seed, color_jitter):
+    planes = torch.from_numpy(np.random.default_rng(7).integers(0, 256, (3, 61, 83), dtype=np.uint8))
+    pixels = planes.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    before = pixels.clone()
+    one, other = (view_of(layout, seed, flip=True, color_jitter=color_jitter) for layout in (planes, pixels))
+    assert torch.equal(one.image, other.image)
+    assert torch.equal(one.source, other.source)
+    assert torch.equal(pixels, before)
 
 
 def test_brightness_stays_in_its_range():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ramstrans.data import photographs
 from ramstrans.data.loading import PhotographDataset, build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Record
@@ -67,7 +68,7 @@ def test_says_what_the_evaluation_says(tmp_path, paths, zoom_source, num_scales)
     preprocessing, size = predictor.card.preprocessing, predictor.model.image_size
     dataset = PhotographDataset([Record(path, 0, "test") for path in paths], preprocessing, size)
     for index, path in enumerate(paths):
-        ours, theirs = predictor._example(predictor._photograph(path)).view, dataset[0, index].view
+        ours, theirs = predictor._example(path).view, dataset[0, index].view
         assert torch.equal(ours.image, theirs.image)
         assert torch.equal(ours.source, theirs.source)
         assert ours.geometry == theirs.geometry
@@ -89,6 +90,33 @@ def test_says_what_the_evaluation_says(tmp_path, paths, zoom_source, num_scales)
         for x0, y0, x1, y1 in boxes:
             assert 0 <= x0 < x1 <= sizes[i, 0]
             assert 0 <= y0 < y1 <= sizes[i, 1]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_jpegs_are_reduced_as_in_the_evaluation(predictor, tmp_path, monkeypatch, orientation):
+    exif, decoded, decode = Image.Exif(), [], photographs.decode_reduced
+    exif[0x0112] = orientation
+
+    def noted(*args, **options):
+        decoded.append(decode(*args, **options))
+        return decoded[-1]
+
+    monkeypatch.setattr(photographs, "decode_reduced", noted)
+    path = draw(tmp_path / "large.jpg", 1201, 977, exif=exif)
+    preprocessing, size = predictor.card.preprocessing, predictor.model.image_size
+    theirs = PhotographDataset([Record(path, 0, "test")], preprocessing, size)[0, 0]
+    ours, explanation = predictor._example(path), predictor.explain(path)
+    assert [sorted(photograph.image.size) for photograph in decoded] == [[123, 151]] * 3
+    assert torch.equal(ours.view.image, theirs.view.image)
+    assert torch.equal(ours.view.source, theirs.view.source)
+    assert ours.view.geometry == theirs.view.geometry
+    upright = (1201, 977) if orientation == 1 else (977, 1201)
+    assert ours.original_size == theirs.original_size == upright[::-1]
+    assert explanation.photograph.size == upright
+    assert np.array_equal(np.asarray(explanation.crops[0]), ours.view.image.permute(1, 2, 0).numpy())
+    first = predictor(path).scales[0].box
+    assert first == explanation.prediction.scales[0].box
+    assert max(first) > 151
 
 
 def test_region_of_everything_is_the_centre_crop(tmp_path):

@@ -5,6 +5,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from ramstrans.data.cache import MemoryCache
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading import PhotographDataset, build_loader
 from ramstrans.data.preprocessing import Preprocessing
@@ -43,7 +44,7 @@ def tiny_model(num_classes=3, seed=0, **options):
 
 def tiny_loader(records, *, shuffle=True, batch_size=4, seed=0, **options):
     """Views of 32 px, decoded once."""
-    dataset = PhotographDataset(records, PREPROCESSING, (32, 32), seed=seed, cache=True, **options)
+    dataset = PhotographDataset(records, PREPROCESSING, (32, 32), seed=seed, cache=MemoryCache(), **options)
     return build_loader(dataset, batch_size, shuffle=shuffle, with_source=False, seed=seed)
 
 

@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from ramstrans.data import cache as caching
+from ramstrans.data.cache import DiskCache, MemoryCache
 from ramstrans.errors import ConfigError, DataError, OutputError, TrainingError, UsageError
+from ramstrans.evaluation.run import evaluate_run
 from ramstrans.model.folder import load_card, load_state
 from ramstrans.training import run as running
 from ramstrans.training.run import (
     Prepared,
     build_accelerator,
+    build_dataset,
     check_output,
     claim_output,
     default_output,
@@ -120,6 +124,30 @@ def test_a_file_that_is_left_out_is_told_to_the_end(broken, tmp_path, no_picture
     report = train(prepared, tmp_path / "run")
     assert report["num_images"] == 5
     assert any(path.name in warning for warning in report["warnings"])
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_splits_are_cached_as_asked_but_the_tests_not_in_memory(birds, tmp_path, split):
+    def cache_of(**data):
+        return build_dataset(prepare(tiny_run(birds, data=data)), split).cache
+
+    assert cache_of() is None
+    assert isinstance(cache_of(cache="memory"), type(None) if split == "test" else MemoryCache)
+    on_disk = cache_of(cache="disk", cache_dir=tmp_path / "kept")
+    assert isinstance(on_disk, DiskCache)
+    assert on_disk.folder == tmp_path / "kept"
+
+
+def test_a_run_from_the_cache_on_disk_is_the_same_and_is_judged_from_it(
+    trained, birds, tmp_path, monkeypatch, no_pictures
+):
+    data = {"cache": "disk", "cache_dir": tmp_path / "kept"}
+    report = train(prepare(tiny_run(birds, data=data)), tmp_path / "run")
+    assert same_state(load_state(tmp_path / "run"), load_state(trained.folder))
+    assert len([file for file in (tmp_path / "kept").rglob("*") if file.is_file()]) == 18
+    monkeypatch.setattr(caching, "read_resized", None)  # nothing is decoded again
+    again = evaluate_run(tmp_path / "run", "test", tmp_path / "again", batch_size=4, device="cpu")
+    assert again["fused"] == report["fused"]
 
 
 def test_the_number_of_classes_is_the_datas(birds):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ramstrans.data.cache import DiskCache, MemoryCache, default_cache_dir
 from ramstrans.data.check import apply_unreadable, find_unreadable
 from ramstrans.data.config import DataConfig
 from ramstrans.data.cub import read_cub
@@ -139,3 +140,20 @@ def build_preprocessing(
             f"data.resize {resize} is smaller than data.crop {crop[0]}x{crop[1]}; resize to at least the crop"
         )
     return Preprocessing(resize=resize, crop=(crop[0], crop[1]), mean=mean, std=std)
+
+
+def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:
+    """Where resized photographs are kept, or None.
+
+    Args:
+        config: Says where.
+        is_read_once: Whether each photograph is read once only; memory would be filled for nothing then.
+
+    Raises:
+        OutputError: The folder on disk cannot be made.
+    """
+    if config.cache == "disk":
+        return DiskCache(config.cache_dir or default_cache_dir())
+    if config.cache == "memory" and not is_read_once:
+        return MemoryCache()
+    return None

@@ -1,15 +1,19 @@
 """A look at every image file before the first epoch, so that a broken one is named and not met later."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.decode import decode_image
+from ramstrans.data.decode import decode_reduced
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError, UnreadableImageError
+
+NUM_THREADS = min(8, os.cpu_count() or 1)
+"""That decode files side by side, unless another number is asked for."""
 
 _MAX_NAMED = 10
 
@@ -17,7 +21,7 @@ _MAX_NAMED = 10
 def find_unreadable(
     records: Iterable[Record],
     max_pixels: int = DataConfig.max_pixels,
-    num_workers: int = 0,
+    num_workers: int = NUM_THREADS,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[UnreadableImageError]:
     """Read every image file to its end, and return an error for each that cannot be decoded.
@@ -94,7 +98,7 @@ def _outcomes(paths: list[Path], max_pixels: int, num_workers: int) -> Iterator[
 def _outcome(path: Path, max_pixels: int) -> UnreadableImageError | None:
     try:
         # A JPEG reduced as far as may be is read to its last byte all the same, in half the time.
-        decode_image(path, max_pixels=max_pixels, reduce_to=1)
+        decode_reduced(path, 1, max_pixels=max_pixels)
     except UnreadableImageError as error:
         # A fresh one: the caught one's traceback would keep the half-decoded pixels alive.
         return UnreadableImageError(error.path, error.reason)

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,9 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }  # EXIF orientation to what undoes it
 _SWAPS_SIDES = {5, 6, 7, 8}
+
+_REDUCIBLE = {"JPEG", "MPO"}
+"""Formats that Pillow decodes at 1/2, 1/4 or 1/8 if asked; MPO is a JPEG with further pictures behind."""
 
 # Pillow has no common error: its decoders raise these on damaged files.
 _DECODER_ERRORS = (
@@ -62,10 +65,20 @@ _REASONS: dict[type[BaseException], str] = {
 _pixel_limit_lock = threading.Lock()
 
 
-def decode_image(
-    path: Path, *, max_pixels: int = DataConfig.max_pixels, reduce_to: int | None = None
-) -> Image.Image:
-    """Decode a photograph to RGB, upright.
+class Decoded(NamedTuple):
+    """A decoded photograph.
+
+    Attributes:
+        image: Upright RGB that holds no open file; perhaps reduced.
+        original_size: `(height, width)` in pixels after EXIF rotation, before any reduction.
+    """
+
+    image: Image.Image
+    original_size: tuple[int, int]
+
+
+def decode_image(path: Path, *, max_pixels: int = DataConfig.max_pixels) -> Image.Image:
+    """Decode a photograph to RGB, upright, at its original size.
 
     EXIF rotation is applied, transparency is laid over white, the first frame of an animation is
     taken, and more than 8 bits are scaled down, not clipped. Safe to call from several threads.
@@ -73,9 +86,6 @@ def decode_image(
     Args:
         path: The image file.
         max_pixels: Refuse an image whose header announces more pixels than this, before decoding it.
-        reduce_to: Let the JPEG decoder halve the image, up to three times, while its shorter side
-            keeps at least this many pixels: much faster where the image is shrunk afterwards.
-            None decodes at the original size, as other formats always do.
 
     Returns:
         An image of mode RGB that holds no open file.
@@ -83,13 +93,46 @@ def decode_image(
     Raises:
         UnreadableImageError: If the file is missing, empty, truncated, too large or no image.
     """
+    return _decode(path, max_pixels, None).image
+
+
+def decode_reduced(
+    path: Path, at_least: int | tuple[int, int], *, max_pixels: int = DataConfig.max_pixels
+) -> Decoded:
+    """Decode a photograph as `decode_image` does, but smaller where that is quicker.
+
+    The JPEG decoder halves the photograph, up to three times, while it keeps the size asked for.
+    Other formats are decoded at their original size.
+
+    Args:
+        path: The image file.
+        at_least: What the reduced photograph keeps, in pixels: of its shorter side, or exact
+            `(height, width)`, both after EXIF rotation.
+        max_pixels: As in `decode_image`; of the original.
+
+    Raises:
+        UnreadableImageError: As `decode_image`.
+    """
+    return _decode(path, max_pixels, at_least)
+
+
+def _decode(path: Path, max_pixels: int, at_least: int | tuple[int, int] | None) -> Decoded:
     with _opened(path, max_pixels) as image:
-        if reduce_to is not None:
-            image.draft(None, (reduce_to, reduce_to))
+        width, height = image.size
+        if at_least is not None and image.format in _REDUCIBLE:
+            image.draft(None, _size_in_file(image, at_least))
         image.load()
-        upright = _TRANSPOSE.get(_orientation(image))
+        orientation = _orientation(image)  # a PNG's may stand behind its pixels
         rgb = to_rgb(image)
-        return rgb if upright is None else rgb.transpose(upright)
+        if orientation in _TRANSPOSE:
+            rgb = rgb.transpose(_TRANSPOSE[orientation])
+        return Decoded(rgb, (width, height) if orientation in _SWAPS_SIDES else (height, width))
+
+
+def _size_in_file(image: ImageFile.ImageFile, size: int | tuple[int, int]) -> tuple[int, int]:
+    """A size after EXIF rotation, `(height, width)` or both alike, as `(width, height)` before it."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return (height, width) if _orientation(image) in _SWAPS_SIDES else (width, height)
 
 
 def image_size(path: Path, *, max_pixels: int = DataConfig.max_pixels) -> tuple[int, int]:

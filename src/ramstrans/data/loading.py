@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ramstrans.data.decode import decode_image
+from ramstrans.data.cache import DiskCache, MemoryCache
+from ramstrans.data.photographs import ResizedPhotograph, read_resized
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Record
-from ramstrans.data.transforms import Augmentation, Geometry, Size, View, make_view, resize_photograph
-from ramstrans.errors import UnreadableImageError
+from ramstrans.data.transforms import Augmentation, Geometry, Size, View, make_view
+from ramstrans.errors import RamsTransError
 
 Key = tuple[int, int]
 """`(epoch, index)`: what a sampler yields, so that augmentation needs no state in the workers."""
@@ -56,7 +57,7 @@ class PhotographDataset(Dataset[Example]):
         image_size: `(height, width)` of the model's input.
         augmentation: Random changes for training; None for the centre view.
         seed: Of the augmentation.
-        cache: Keep resized photographs in this process's memory.
+        cache: Where resized photographs are kept; None: each is decoded each time.
         max_pixels: Larger photographs are refused.
     """
 
@@ -68,7 +69,7 @@ class PhotographDataset(Dataset[Example]):
         *,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        cache: bool = False,
+        cache: MemoryCache | DiskCache | None = None,
         max_pixels: int = 200_000_000,
     ) -> None:
         self.records = tuple(records)
@@ -77,16 +78,16 @@ class PhotographDataset(Dataset[Example]):
         self.augmentation = augmentation
         self.seed = seed
         self.max_pixels = max_pixels
-        self._cache: dict[int, tuple[Tensor, Size]] | None = {} if cache else None
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: Key) -> Example:
         epoch, index = key
-        resized, original_size = self._resized(index)
+        pixels, original_size = self._resized(index)
         view = make_view(
-            resized,
+            pixels,
             original_size,
             self.preprocessing.crop,
             self.image_size,
@@ -95,28 +96,22 @@ class PhotographDataset(Dataset[Example]):
         )
         return Example(view, self.records[index].label, index, original_size)
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[Example | UnreadableImageError]:
+    def __getitems__(self, keys: Sequence[Key]) -> list[Example | RamsTransError]:
         """The items of a batch, as a loader asks for them; a file that cannot be decoded gives its error.
 
         Raised in a worker, it would reach the main process as a RuntimeError; `PhotographLoader` raises it.
         """
         return [self._item_or_error(key) for key in keys]
 
-    def _item_or_error(self, key: Key) -> Example | UnreadableImageError:
+    def _item_or_error(self, key: Key) -> Example | RamsTransError:
         try:
             return self[key]
-        except UnreadableImageError as error:
+        except RamsTransError as error:
             return error
 
-    def _resized(self, index: int) -> tuple[Tensor, Size]:
-        """The resized photograph (3, h, w) uint8 and its original `(height, width)`."""
-        if self._cache is not None and index in self._cache:
-            return self._cache[index]
-        photograph = decode_image(self.records[index].path, max_pixels=self.max_pixels)
-        item = resize_photograph(photograph, self.preprocessing.resize), (photograph.height, photograph.width)
-        if self._cache is not None:
-            self._cache[index] = item
-        return item
+    def _resized(self, index: int) -> ResizedPhotograph:
+        read = read_resized if self.cache is None else self.cache.read
+        return read(self.records[index].path, self.preprocessing.resize, max_pixels=self.max_pixels)
 
 
 class EpochSampler(Sampler[Key]):
@@ -142,13 +137,18 @@ def collate(examples: Sequence[Example], *, with_source: bool) -> Batch:
     """Stack examples into a batch."""
     sizes = torch.tensor([example.original_size[::-1] for example in examples])
     return Batch(
-        torch.stack([example.view.image for example in examples]),
-        torch.stack([example.view.source for example in examples]) if with_source else None,
+        _stack([example.view.image for example in examples]),
+        _stack([example.view.source for example in examples]) if with_source else None,
         torch.tensor([example.label for example in examples]),
         torch.tensor([example.place for example in examples]),
         tuple(example.view.geometry for example in examples),
         sizes,
     )
+
+
+def _stack(images: Sequence[Tensor]) -> Tensor:
+    """`torch.stack`, which takes longer over images with channels last than first to set them in order."""
+    return torch.stack([image.contiguous() for image in images])
 
 
 class _Collate:
@@ -157,10 +157,10 @@ class _Collate:
     def __init__(self, with_source: bool) -> None:
         self.with_source = with_source
 
-    def __call__(self, examples: Sequence[Example | UnreadableImageError]) -> Batch | UnreadableImageError:
+    def __call__(self, examples: Sequence[Example | RamsTransError]) -> Batch | RamsTransError:
         readable = []
         for example in examples:
-            if isinstance(example, UnreadableImageError):
+            if isinstance(example, RamsTransError):
                 return example
             readable.append(example)
         return collate(readable, with_source=self.with_source)
@@ -171,7 +171,7 @@ class PhotographLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         for batch in super().__iter__():
-            if isinstance(batch, UnreadableImageError):
+            if isinstance(batch, RamsTransError):
                 raise batch
             yield batch
 

@@ -48,7 +48,8 @@ class View(NamedTuple):
 
     Attributes:
         image: (3, H, W) uint8, the model's input before normalisation.
-        source: (3, H', W') uint8, the same view at the crop's resolution.
+        source: (3, H', W') uint8, the same view at the crop's resolution; may share the memory of the
+            resized photograph, and of `image`, so that what nobody asks for is not copied.
         geometry: Where `image` lies in the photograph.
     """
 
@@ -65,16 +66,27 @@ class Augmentation:
     color_jitter: float = 0.0
 
 
-def resize_photograph(photograph: Image.Image, resize: int | Size) -> Tensor:
-    """Resize an RGB photograph; (3, h, w) uint8.
+def resized_size(original_size: Size, resize: int | Size) -> Size:
+    """`(height, width)` of a photograph once it is resized.
 
     Args:
-        photograph: RGB.
+        original_size: `(height, width)`.
         resize: Shorter side in pixels, or exact `(height, width)`.
+
+    >>> resized_size((375, 500), 256), resized_size((500, 375), 256), resized_size((375, 500), (600, 600))
+    ((256, 341), (341, 256), (600, 600))
     """
-    size = [resize] if isinstance(resize, int) else list(resize)
-    resized: Tensor = F.resize(F.pil_to_tensor(photograph), size, antialias=True)
-    return resized
+    if not isinstance(resize, int):
+        return resize
+    height, width = original_size
+    longer = int(resize * max(original_size) / min(original_size))
+    return (resize, longer) if height <= width else (longer, resize)
+
+
+def resize_photograph(photograph: Image.Image, size: Size) -> Tensor:
+    """Resize an RGB photograph to `(height, width)`; (3, height, width) uint8, channels last in memory."""
+    resized: Tensor = F.resize(F.pil_to_tensor(photograph), list(size), antialias=True)
+    return resized.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # copies nothing on CPUs with AVX2
 
 
 def make_view(
@@ -108,8 +120,8 @@ def make_view(
     if flip:
         source = source.flip(-1)
     if augmentation is not None and augmentation.color_jitter and generator is not None:
-        source = jitter_color(source, augmentation.color_jitter, generator)
-    source = source.contiguous()
+        # One plane a channel, in which it takes two thirds of the time.
+        source = jitter_color(source.contiguous(), augmentation.color_jitter, generator)
     image = source if crop == image_size else F.resize(source, list(image_size), antialias=True)
     ratio_y, ratio_x = image_size[0] / crop[0], image_size[1] / crop[1]
     geometry = Geometry(

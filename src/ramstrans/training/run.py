@@ -15,7 +15,13 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 
-from ramstrans.data.build import Progress, build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.build import (
+    Progress,
+    build_cache,
+    build_image_set,
+    build_preprocessing,
+    drop_unreadable,
+)
 from ramstrans.data.loading import PhotographDataset, PhotographLoader, build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet, Split
@@ -161,7 +167,7 @@ def build_loaders(
 
 
 def build_dataset(prepared: Prepared, split: Split) -> PhotographDataset:
-    """The views of one split: at random in training, the centre otherwise; the test's are not cached."""
+    """The views of one split: at random in training, the centre otherwise."""
     data = prepared.config.data
     return PhotographDataset(
         prepared.images.of_split(split),
@@ -169,7 +175,7 @@ def build_dataset(prepared: Prepared, split: Split) -> PhotographDataset:
         prepared.config.model.input_size,
         augmentation=Augmentation(data.flip, data.color_jitter) if split == "train" else None,
         seed=prepared.config.seed,
-        cache=data.cache == "memory" and split != "test",
+        cache=build_cache(data, is_read_once=split == "test"),
         max_pixels=data.max_pixels,
     )
 
