@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
 
 from ramstrans.errors import ConfigError
 from ramstrans.model.backbone import Backbone, build_vit
@@ -89,7 +90,7 @@ def test_one_scale_is_timms_own_model(name, class_tokens):
     vit, images = family_vit(name)
     vit.head.weight.data *= 0.1
     twin = copy.deepcopy(vit)
-    model = RamsTrans(Backbone(vit, 1, class_tokens), (1.2,), tuple(images.shape[2:])).eval()
+    model = RamsTrans(Backbone(vit, 1, class_tokens), (1.2,), (tuple(images.shape[2:]),)).eval()
     torch.testing.assert_close(model(images).scales[0].logits, twin(images), rtol=1e-6, atol=1e-6)
 
 
@@ -256,6 +257,8 @@ def test_option_that_cannot_work_says_why(options, reason):
         ({"image_size": 50}, "50x50 is not a multiple of the patch 16x16; take 48x48"),
         ({"image_size": (48, 79)}, "48x79 is not a multiple of the patch 16x16; take 48x64"),
         ({"image_size": (15, 48), "patch_stride": 12}, "smaller than a patch"),
+        ({"region_size": 50}, "region_size 50x50 is not a multiple of the patch 16x16; take 48x48"),
+        ({"region_size": (96, 8)}, "region_size 96x8 is smaller than a patch of 16x16"),
         ({"patch_stride": 0}, "patch_stride is 0; give 1 to 16"),
         ({"patch_stride": -4}, "patch_stride is -4; give 1 to 16"),
         ({"patch_stride": 17}, "patch_stride is 17; give 1 to 16"),
@@ -280,6 +283,36 @@ def test_overlapping_patches_are_windows_of_the_image(name):
     features = backbone(images, 1)
     assert features.queries[0].shape[2] == features.num_prefix + 28
     assert torch.isfinite(features.class_token).all()
+
+
+@every_family
+@both_ways
+def test_another_size_is_the_same_vit_with_resampled_positions(name, class_tokens):
+    """timm's own model at that size, its position embeddings resampled by timm's own loading."""
+    vit, _ = family_vit(name)
+    patch = vit.patch_embed.patch_size[0]
+    backbone = randomise(Backbone(vit, 2, class_tokens), seed=1)
+    images = noise(2, 3, 4 * patch, 7 * patch)
+    features = backbone(images, 1)
+    assert features.grid == (4, 7)
+    twin = copy.deepcopy(backbone)
+    positions = resample_abs_pos_embed(
+        backbone.vit.pos_embed.detach(),
+        [4, 7],
+        list(GRID),
+        num_prefix_tokens=0 if vit.no_embed_class else vit.num_prefix_tokens,
+    )
+    twin.vit.pos_embed = torch.nn.Parameter(positions)
+    twin.vit.patch_embed.grid_size = (4, 7)
+    expected = twin(images, 1)
+    torch.testing.assert_close(features.class_token, expected.class_token)
+    assert features.queries[0].shape[2] == features.num_prefix + 28
+
+
+def test_positions_learn_through_resampling():
+    backbone = randomise(Backbone(tiny_vit(), 2), seed=1)
+    backbone(noise(1, 3, 64, 64), 1).class_token.sum().backward()
+    assert (backbone.vit.pos_embed.grad.abs().sum(dim=-1) > 0).all()
 
 
 def test_without_overlap_the_stride_is_the_patch():

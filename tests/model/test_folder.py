@@ -174,10 +174,10 @@ def test_damaged_cards_are_config_errors_of_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_card_without_early_exit_is_of_version_1(tmp_path):
-    (tmp_path / "config.json").write_text(edited(format_version=1, early_exit=...))
+def test_a_card_of_version_1_lacks_what_came_later(tmp_path):
+    (tmp_path / "config.json").write_text(edited(format_version=1, early_exit=..., model__region_size=...))
     card = load_card(tmp_path)
-    assert (card.format_version, card.early_exit) == (2, None)
+    assert (card.format_version, card.early_exit, card.model.region_size) == (2, None, None)
     save_card(tmp_path, dataclasses.replace(card, early_exit=EarlyExit(0.75, "val", 7, -0.5, 1.25)))
     assert load_card(tmp_path).early_exit == EarlyExit(0.75, "val", 7, -0.5, 1.25)
 

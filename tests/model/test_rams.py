@@ -118,6 +118,30 @@ def test_boxes_of_overlapping_patches_by_hand(monkeypatch):
     assert model(noise(1, 3, 55, 88)).scales[0].boxes[0].tolist() == pytest.approx([72, 12, 88, 52])
 
 
+@pytest.mark.parametrize("zoom_source", ["input", "full"])
+def test_later_looks_at_another_size(zoom_source):
+    model = tiny_model(num_scales=3, zoom_source=zoom_source, region_size=(80, 64))
+    images = noise(5, 3, *SIZE)
+    source = noise(5, 3, 96, 160, seed=1) if zoom_source == "full" else None
+    output = model(images, source)
+    assert [scale.saliency.shape[1:] for scale in output.scales] == [(3, 5), (5, 4), (5, 4)]
+    cut_from, factor = (images, 1) if source is None else (source, 2)
+    for scale in (1, 2):
+        crop = zoom(cut_from, factor * output.scales[scale - 1].boxes, (80, 64))
+        features = model.backbone(crop, scale)
+        torch.testing.assert_close(model.head(features), output.scales[scale].logits, rtol=1e-4, atol=1e-4)
+        box = propose_regions(output.scales[scale].saliency, (80, 64), 1.3).boxes
+        outer = output.scales[scale - 1].boxes
+        step = (outer[:, 2:] - outer[:, :2]) / torch.tensor([64.0, 80.0])
+        expected = outer[:, [0, 1, 0, 1]] + box * step.repeat(1, 2)
+        torch.testing.assert_close(output.scales[scale].boxes, expected, rtol=0, atol=1e-3)
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(UsageError, match="images are 64x80 pixels; this model takes 48x80"):
+        tiny_model()(noise(1, 3, 64, 80))
+
+
 def test_thresholds_are_the_configs():
     images = noise(5, 3, *SIZE)
     found = [scale.found for scale in tiny_model(thresholds=(0.5, 50.0))(images).scales]
@@ -305,9 +329,10 @@ def test_compiles_into_one_graph(zoom_source):
                     torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("zoom_source", ["input", "full"])
-def test_exports_for_any_batch(zoom_source):
-    model, images = tiny_model(num_scales=2, zoom_source=zoom_source), noise(7, 3, *SIZE)
+@pytest.mark.parametrize(("zoom_source", "region_size"), [("input", None), ("full", (80, 64))])
+def test_exports_for_any_batch(zoom_source, region_size):
+    model = tiny_model(num_scales=2, zoom_source=zoom_source, region_size=region_size)
+    images = noise(7, 3, *SIZE)
     source = F.interpolate(images, scale_factor=2) if zoom_source == "full" else None
     batch = torch.export.Dim("batch", min=1, max=97)
     exported = torch.export.export(

@@ -127,7 +127,7 @@ def gallery_item(
         saliency_frame=_box(frame),
         box=_box(boxes_in_photographs(output, batch)[0, 0]),
         true_box=record.box,
-        crop=crop_picture(batch, first.boxes, card.model.input_size),
+        crop=crop_picture(batch, first.boxes, card.model.look_sizes[-1]),
         true_name=names[record.label],
         predicted_name=names[int(answers.argmax())],
         probability=float(answers.max()),

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import timm
 import torch
-from timm.layers import Attention
+from timm.layers import Attention, resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ class Features(NamedTuple):
         keys: L tensors (B, H, N, d), likewise.
         class_index: Position of the scale's class token among the N tokens.
         num_prefix: Number of tokens before the patches in this pass.
+        grid: `(rows, columns)` of patches in this pass.
     """
 
     class_token: Tensor
@@ -32,6 +33,7 @@ class Features(NamedTuple):
     keys: tuple[Tensor, ...]
     class_index: int
     num_prefix: int
+    grid: tuple[int, int]
 
 
 class Backbone(nn.Module):
@@ -76,7 +78,7 @@ class Backbone(nn.Module):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """`(rows, columns)` of patches."""
+        """`(rows, columns)` of patches in an image of the size that the ViT was built for."""
         rows, columns = self.vit.patch_embed.grid_size
         return rows, columns
 
@@ -100,6 +102,25 @@ class Backbone(nn.Module):
             position = vit.pos_embed.detach()
             vit.pos_embed = nn.Parameter(torch.cat([position[:, :1].expand(-1, extra, -1), position], dim=1))
         vit.num_prefix_tokens += extra
+        vit.patch_embed.img_size = None  # no check of it: looks may differ in size, and patches overlap
+
+    def grid_of(self, size: tuple[int, int]) -> tuple[int, int]:
+        """`(rows, columns)` of patches in an image of `(height, width)` pixels."""
+        sides = zip(size, self.patch_size, self.patch_stride, strict=True)
+        rows, columns = ((side - patch) // stride + 1 for side, patch, stride in sides)
+        return rows, columns
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        """(1, N, D) position embeddings, resampled where the grid is another than the ViT's own."""
+        vit = self.vit
+        if grid == self.grid:
+            positions: Tensor = vit.pos_embed
+            return positions
+        num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+        resampled: Tensor = resample_abs_pos_embed(
+            vit.pos_embed, list(grid), list(self.grid), num_prefix_tokens=num_prefix
+        )
+        return resampled
 
     def _note_query(self, _module: nn.Module, _args: tuple[Tensor, ...], query: Tensor) -> None:
         self._note(self._queries, query)
@@ -117,13 +138,14 @@ class Backbone(nn.Module):
         """(B, N, D) tokens of one pass: class tokens, register tokens, patches, with positions."""
         vit = self.vit
         patches = vit.patch_embed(images)
+        positions = self._positions(self.grid_of(_size(images)))
         prefix = vit.cls_token if vit.reg_token is None else torch.cat([vit.cls_token, vit.reg_token], dim=1)
         if vit.no_embed_class:
-            patches = patches + vit.pos_embed
+            patches = patches + positions
         else:
             num_prefix = prefix.shape[1]
-            prefix = prefix + vit.pos_embed[:, :num_prefix]
-            patches = patches + vit.pos_embed[:, num_prefix:]
+            prefix = prefix + positions[:, :num_prefix]
+            patches = patches + positions[:, num_prefix:]
         if self.class_tokens == "separate":
             prefix = torch.cat([prefix[:, scale : scale + 1], prefix[:, self.num_scales :]], dim=1)
         tokens = torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
@@ -134,7 +156,8 @@ class Backbone(nn.Module):
         """One look.
 
         Args:
-            images: (B, 3, H, W), normalised as the backbone expects, of the size it was built for.
+            images: (B, 3, H, W), normalised as the backbone expects; position embeddings are resampled
+                where the size is another than it was built for.
             scale: Which look, from 0.
             with_attention: Whether queries and keys are wanted.
 
@@ -146,13 +169,18 @@ class Backbone(nn.Module):
         queries, keys = tuple(self._queries), tuple(self._keys)
         self._queries, self._keys = [], []
         class_index = scale if self.class_tokens == "joint" else 0
-        num_prefix = tokens.shape[1] - self.grid[0] * self.grid[1]
-        return Features(tokens[:, class_index], queries, keys, class_index, num_prefix)
+        grid = self.grid_of(_size(images))
+        num_prefix = tokens.shape[1] - grid[0] * grid[1]
+        return Features(tokens[:, class_index], queries, keys, class_index, num_prefix, grid)
 
     def use_fused_attention(self, fused: bool) -> None:
         """Switch every block between fused attention and plain matrix products; same function."""
         for block in self.vit.blocks:
             block.attn.fused_attn = fused
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]
 
 
 def check_vit(vit: VisionTransformer) -> None:
@@ -214,22 +242,29 @@ def build_vit(config: ModelConfig) -> VisionTransformer:
     return vit
 
 
+def _check_size(option: str, size: tuple[int, int], patch: tuple[int, int], *, whole_patches: bool) -> None:
+    """Raise ConfigError unless an image of `size` (height, width) can be cut into patches."""
+    (height, width), (patch_height, patch_width) = size, patch
+    if height < patch_height or width < patch_width:
+        raise ConfigError(
+            f"model.{option} {height}x{width} is smaller than a patch of {patch_height}x{patch_width}; "
+            f"give at least one patch, better {14 * patch_height} or more"
+        )
+    if whole_patches and (height % patch_height or width % patch_width):
+        raise ConfigError(
+            f"model.{option} {height}x{width} is not a multiple of the patch "
+            f"{patch_height}x{patch_width}; take "
+            f"{height // patch_height * patch_height}x{width // patch_width * patch_width}"
+        )
+
+
 def _set_patch_grid(vit: VisionTransformer, config: ModelConfig) -> None:
     """Check that the patches fit the image, and make them overlap where the config says so."""
     embed, (height, width) = vit.patch_embed, config.input_size
     (patch_height, patch_width), stride = embed.patch_size, config.patch_stride
-    if height < patch_height or width < patch_width:
-        raise ConfigError(
-            f"model.image_size {height}x{width} is smaller than a patch of {patch_height}x{patch_width}; "
-            f"give at least one patch, better {14 * patch_height} or more"
-        )
+    for option, size in (("image_size", config.input_size), ("region_size", config.look_sizes[-1])):
+        _check_size(option, size, embed.patch_size, whole_patches=stride is None)
     if stride is None:
-        if height % patch_height or width % patch_width:
-            raise ConfigError(
-                f"model.image_size {height}x{width} is not a multiple of the patch "
-                f"{patch_height}x{patch_width}; take "
-                f"{height // patch_height * patch_height}x{width // patch_width * patch_width}"
-            )
         return
     if not 1 <= stride <= min(patch_height, patch_width):
         raise ConfigError(

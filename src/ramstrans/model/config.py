@@ -17,7 +17,9 @@ class ModelConfig:
     Attributes:
         backbone: Name of a plain timm ViT, e.g. `vit_base_patch16_224`.
         num_classes: Number of classes, at least 2; None: as many as the data set has.
-        image_size: Side of the input in pixels, or `[height, width]`; every scale sees this size.
+        image_size: Side of the input in pixels, or `[height, width]`.
+        region_size: Side to which later scales see their region enlarged, or `[height, width]`; position
+            embeddings are resampled. None: `image_size`, as in the paper.
         num_scales: Number of looks; 1 is a plain ViT.
         weights: `timm` for the backbone's pretrained weights from timm's hub, the path of a
             `.safetensors`, `.pth` or Google `.npz` file, or None for random ones.
@@ -37,6 +39,7 @@ class ModelConfig:
     backbone: str = "vit_base_patch16_224"
     num_classes: int | None = None
     image_size: int | tuple[int, int] = 224
+    region_size: int | tuple[int, int] | None = None
     num_scales: int = 2
     weights: str | Path | None = None
     class_tokens: Literal["joint", "separate"] = "joint"
@@ -61,6 +64,8 @@ class ModelConfig:
             )
         if min(self.input_size) < 1:
             raise ConfigError(f"model.image_size is {self.image_size}; give pixels, 1 or more")
+        if min(self.look_sizes[-1]) < 1:
+            raise ConfigError(f"model.region_size is {self.region_size}; give pixels, 1 or more")
         if self.zoom_margin < 0:
             raise ConfigError(f"model.zoom_margin is {self.zoom_margin}; give 0 or more")
         for name in ("dropout", "drop_path"):
@@ -70,11 +75,22 @@ class ModelConfig:
     @property
     def input_size(self) -> tuple[int, int]:
         """`(height, width)` of the input in pixels."""
-        height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
-        return height, width
+        return _both_sides(self.image_size)
+
+    @property
+    def look_sizes(self) -> tuple[tuple[int, int], ...]:
+        """`(height, width)` in pixels of what each scale sees."""
+        later = self.input_size if self.region_size is None else _both_sides(self.region_size)
+        return (self.input_size, *(later,) * (self.num_scales - 1))
 
     @property
     def region_thresholds(self) -> tuple[float, ...]:
         """Each scale's eta."""
         first, later = THRESHOLDS
         return self.thresholds or (first,) + (later,) * (self.num_scales - 1)
+
+
+def _both_sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """`(height, width)` of a size that may be one side of a square."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width

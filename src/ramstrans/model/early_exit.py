@@ -88,7 +88,7 @@ def exit_early(
         if len(unsure) == 0:
             break
         places, total, source, frame = places[unsure], total[unsure], source[unsure], output.boxes[unsure]
-        images = model.closer(source, frame)
+        images = model.closer(source, frame, scale + 1)
     return EarlyExitOutput(fused, num_looks, tuple(scales), tuple(all_places))
 
 

@@ -23,7 +23,7 @@ from ramstrans.model.early_exit import EarlyExit
 from ramstrans.model.weights import first_few, mismatches
 
 FORMAT_VERSION = 2
-"""1: without `early_exit`."""
+"""1: without `early_exit` and `model.region_size`."""
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 
@@ -234,6 +234,8 @@ def card_from_json(text: str) -> ModelCard:
         )
     if version == 1:
         values |= {"format_version": FORMAT_VERSION, "early_exit": None}
+        if isinstance(values.get("model"), dict):
+            values["model"] |= {"region_size": None}
     card = _typed(values, ModelCard, "card")
     assert isinstance(card, ModelCard)
     return card

@@ -7,7 +7,7 @@ The whole method:
         saliency = rollout(features)                    # (B, h, w)
         boxes = propose_regions(saliency, image_size)   # (B, 4)
         scales.append(ScaleOutput(head(features), saliency, boxes))
-        images = zoom(source, boxes, image_size)
+        images = zoom(source, boxes, image_size)        # or another region_size
 """
 
 import math
@@ -73,7 +73,7 @@ class RamsTrans(nn.Module):
     Args:
         backbone: The ViT, with one class token a scale and its own head.
         thresholds: eta of each scale's region.
-        image_size: `(height, width)` of the input, and of every enlarged region.
+        look_sizes: `(height, width)` in pixels of what each scale sees: the input, then enlarged regions.
         saliency_rows: `all` or `class`, see `rollout`.
         zoom_source: `input`: regions are cut from the input; `full`: from `source`, handed to `forward`.
         zoom_margin: Share of a box's sides added around it before the crop.
@@ -83,17 +83,17 @@ class RamsTrans(nn.Module):
         self,
         backbone: Backbone,
         thresholds: tuple[float, ...],
-        image_size: tuple[int, int],
+        look_sizes: tuple[tuple[int, int], ...],
         *,
         saliency_rows: Literal["all", "class"] = "all",
         zoom_source: Literal["input", "full"] = "input",
         zoom_margin: float = 0.0,
     ) -> None:
         super().__init__()
-        assert len(thresholds) == backbone.num_scales, "one threshold a scale"
+        assert len(thresholds) == len(look_sizes) == backbone.num_scales, "one threshold and size a scale"
         self.backbone = backbone
         self.thresholds = thresholds
-        self.image_size = image_size
+        self.look_sizes = look_sizes
         self.saliency_rows: Literal["all", "class"] = saliency_rows
         self.zoom_source = zoom_source
         self.zoom_margin = zoom_margin
@@ -102,6 +102,11 @@ class RamsTrans(nn.Module):
     def num_scales(self) -> int:
         """S, the number of looks."""
         return self.backbone.num_scales
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """`(height, width)` of the input in pixels."""
+        return self.look_sizes[0]
 
     def forward(
         self, images: Tensor, source: Tensor | None = None, *, last_region: bool = True
@@ -130,11 +135,17 @@ class RamsTrans(nn.Module):
             scales.append(self.look(images, scale, frame, with_region=with_region))
             if not is_last:
                 frame = cast(Tensor, scales[-1].boxes)
-                images = self.closer(source, frame)
+                images = self.closer(source, frame, scale + 1)
         return RamsOutput(tuple(scales))
 
     def source_of(self, images: Tensor, source: Tensor | None) -> Tensor:
-        """What regions are cut from: `images` or `source`, as `zoom_source` says."""
+        """What regions are cut from: `images` or `source`, as `zoom_source` says; both are checked."""
+        if tuple(images.shape[2:]) != self.image_size:
+            height, width = self.image_size
+            raise UsageError(
+                f"images are {images.shape[2]}x{images.shape[3]} pixels; this model takes {height}x{width}: "
+                "resize them, or build it with another model.image_size"
+            )
         if (source is not None) != (self.zoom_source == "full") and self.num_scales > 1:
             raise UsageError(
                 f"zoom_source is '{self.zoom_source}' and source was "
@@ -156,33 +167,36 @@ class RamsTrans(nn.Module):
             with_region: Whether to propose a region.
         """
         whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or not with_region
-        parts = [images] if whole else torch.split(images, self.num_at_a_time(len(images)))
+        parts = [images] if whole else torch.split(images, self.num_at_a_time(images))
         looks = [self._look_at_part(part, scale, with_region) for part in parts]
         logits = torch.cat([logits for logits, _ in looks])
         if not with_region:
             return ScaleOutput(logits, None, None, None)
         saliency = torch.cat([saliency for _, saliency in looks if saliency is not None])
-        return ScaleOutput(logits, saliency, *self.region(saliency, self.thresholds[scale], frame))
+        return ScaleOutput(logits, saliency, *self.region(saliency, scale, frame))
 
     def _look_at_part(self, images: Tensor, scale: int, with_region: bool) -> tuple[Tensor, Tensor | None]:
         features = self.backbone(images, scale, with_attention=with_region)
         return self.head(features), self.saliency(features) if with_region else None
 
-    def num_at_a_time(self, batch_size: int) -> int:
-        """Images whose queries and keys are held at a time without gradients.
+    def num_at_a_time(self, images: Tensor) -> int:
+        """How many of a batch of images have their queries and keys held at a time without gradients.
 
         As many as need about the memory of a plain pass of the whole batch, but `LEAST_TOKENS` at least.
         With D numbers a token, a plain pass peaks in an MLP: input, normalised input, and the hidden
         layer before and after its activation, 10 D; queries and keys of L layers are 2 L D.
         """
-        rows, columns = self.backbone.grid
+        batch, _, height, width = images.shape
         share = 10 / (10 + 2 * self.backbone.num_layers)
-        return max(int(batch_size * share), math.ceil(LEAST_TOKENS / (rows * columns)))
+        return max(
+            int(batch * share), math.ceil(LEAST_TOKENS / math.prod(self.backbone.grid_of((height, width))))
+        )
 
-    def closer(self, source: Tensor, boxes: Tensor) -> Tensor:
-        """(B, 3, H, W) what the next scale sees: regions, in pixels of the original input, of its source."""
+    def closer(self, source: Tensor, boxes: Tensor, scale: int) -> Tensor:
+        """(B, 3, h, w) what a scale sees: regions, in pixels of the original input, cut from its source."""
         height, width = self.image_size
-        return zoom(source, scaled(boxes, source.shape[3] / width, source.shape[2] / height), self.image_size)
+        boxes = scaled(boxes, source.shape[3] / width, source.shape[2] / height)
+        return zoom(source, boxes, self.look_sizes[scale])
 
     def head(self, features: Features) -> Tensor:
         """(B, num_classes) logits of one look."""
@@ -197,18 +211,18 @@ class RamsTrans(nn.Module):
             features.keys,
             scale=self.backbone.scale,
             num_prefix=features.num_prefix,
-            grid=self.backbone.grid,
+            grid=features.grid,
             rows=self.saliency_rows,
             class_index=features.class_index,
         )
 
-    def region(self, saliency: Tensor, threshold: float, frame: Tensor) -> Regions:
+    def region(self, saliency: Tensor, scale: int, frame: Tensor) -> Regions:
         """The region of a look at `frame` (B, 4), margin included; both in pixels of the original input."""
-        height, width = self.image_size
+        height, width = size = self.look_sizes[scale]
         boxes, found = propose_regions(
             saliency,
-            self.image_size,
-            threshold,
+            size,
+            self.thresholds[scale],
             patch_size=self.backbone.patch_size,
             patch_stride=self.backbone.patch_stride,
         )
@@ -259,7 +273,7 @@ def build_model(config: ModelConfig, say: Callable[[str], None] = lambda _: None
     return RamsTrans(
         Backbone(vit, config.num_scales, config.class_tokens),
         config.region_thresholds,
-        config.input_size,
+        config.look_sizes,
         saliency_rows=config.saliency_rows,
         zoom_source=config.zoom_source,
         zoom_margin=config.zoom_margin,

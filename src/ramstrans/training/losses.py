@@ -69,4 +69,4 @@ def losses_by_look(
         yield F.cross_entropy(output.logits.float(), labels, label_smoothing=label_smoothing)
         if output.boxes is not None:
             frame = output.boxes
-            images = model.closer(source, frame)
+            images = model.closer(source, frame, scale + 1)
