@@ -89,7 +89,21 @@ def test_a_relative_path_is_the_same_file(path, cache, decoded, monkeypatch):
     assert len(decoded) == 1
 
 
-def test_resizes_do_not_push_each_other_out(path, cache, decoded):
+def test_what_was_made_of_another_photograph_is_not_used(tmp_path, path, cache, decoded):
+    cache.read(path, RESIZE)
+    (first,) = files_of(cache)
+    other = draw(tmp_path / "b.bmp", seed=1)
+    os.utime(other, ns=(0, path.stat().st_mtime_ns))
+    cache.read(other, RESIZE)
+    (second,) = set(files_of(cache)) - {first}
+    shutil.copyfile(first, second)
+    assert_same(cache.read(other, RESIZE), read_resized(other, RESIZE))
+    assert len(decoded) == 3
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_resizes_do_not_push_each_other_out(path, cache, decoded, kind):
+    cache = cache if kind == "disk" else MemoryCache()
     resizes = [23, 29, (23, 29), (29, 23)]
     for resize in resizes * 2:
         assert cache.read(path, resize).pixels.shape == read_resized(path, resize).pixels.shape
