@@ -19,8 +19,9 @@ LEVELS = {
     "training": 4,
     "inference": 4,
     "doctor": 4,
-    "cli": 5,
-    "__main__": 6,
+    "bench": 5,
+    "cli": 6,
+    "__main__": 7,
 }
 """A module may import from its own part of the package and from lower levels."""
 

@@ -1,0 +1,48 @@
+"""One benchmark, from its options to the table that is printed."""
+
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+from ramstrans.bench.config import BenchConfig
+from ramstrans.bench.loader import loader_table, run_loader
+from ramstrans.bench.report import check_output, results_table
+from ramstrans.bench.run import run_cases
+from ramstrans.data.build import Progress
+from ramstrans.devices import choose_device
+
+
+def default_output() -> Path:
+    """`bench-<date and time>` in the current folder."""
+    return Path(f"bench-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
+
+
+def run_bench(
+    config: BenchConfig, output: Path, *, command: str = "", progress: Progress = lambda *_: None
+) -> Table:
+    """Measure cases, or the loader, into a folder.
+
+    Args:
+        config: What and how; the number of threads is set for the whole process.
+        output: The folder; must not hold anything.
+        command: The line that started it, for bench.json.
+        progress: Told (calls done, calls in all, what).
+
+    Returns:
+        The table of results.
+
+    Raises:
+        RamsTransError: The device, the folder, the data or the run cannot be used; the message says why.
+    """
+    check_output(output)
+    device = choose_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if config.of_loader:
+        return loader_table(run_loader(config, output, device, command=command, progress=progress))
+    results = run_cases(
+        config.selected, output, device, num_rounds=config.repeats, command=command, progress=progress
+    )
+    return results_table(results)

@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from ramstrans.bench.flops import count_macs, macs_of
+from ramstrans.model.config import ModelConfig
+from tests.bench.builders import TINY
+
+
+def test_a_layer_by_hand():
+    layer = torch.nn.Linear(7, 11)
+    assert count_macs(lambda: layer(torch.zeros(3, 5, 7))) == 3 * 5 * 7 * 11
+
+
+def test_a_convolution_by_hand():
+    layer = torch.nn.Conv2d(3, 5, 2, stride=2)
+    assert count_macs(lambda: layer(torch.zeros(1, 3, 8, 6))) == 4 * 3 * (3 * 2 * 2) * 5
+
+
+def test_products_in_place_are_seen():
+    total = torch.zeros(2, 3, 7)
+    assert count_macs(lambda: total.baddbmm_(torch.zeros(2, 3, 5), torch.zeros(2, 5, 7))) == 2 * 3 * 5 * 7
+
+
+def vit_macs(tokens, classes, *, patches, width=24, depth=3, patch_size=8):
+    """Of one plain pass: patches, projections and MLPs, attention, head."""
+    embed = patches * 3 * patch_size**2 * width
+    layer = 12 * tokens * width**2 + 2 * tokens**2 * width
+    return embed + depth * layer + width * classes
+
+
+@pytest.mark.parametrize("num_scales", [1, 2, 3])
+def test_a_model_by_hand(num_scales):
+    config = ModelConfig("vit_tiny_patch16_224", 5, (32, 48), num_scales=num_scales, backbone_options=TINY)
+    patches, heads, depth, width = 4 * 6, 2, 3, 24
+    tokens = patches + num_scales
+    rollout = depth * (tokens**2 * width + heads * tokens**2)
+    ours = num_scales * vit_macs(tokens, 5, patches=patches) + (num_scales - 1) * rollout
+    assert macs_of(config) == (vit_macs(patches + 1, 5, patches=patches), ours)
