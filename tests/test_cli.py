@@ -16,7 +16,8 @@ import torch
 import yaml
 
 from ramstrans import __version__, cli
-from ramstrans.cli import COMMANDS, config_folder, main
+from ramstrans.arguments import config_folder
+from ramstrans.cli import COMMANDS, main
 from ramstrans.data.build import build_preprocessing
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import DataError, WeightsError
@@ -268,7 +269,7 @@ def test_bench_keeps_an_earlier_one(tiny_cases, tmp_path, fails):
 
 
 def test_bench_of_the_loader(trained, birds, tmp_path, capsys):
-    data = ["--data.name", "cub", "--data.root", str(birds), "--data.num_workers", "1", "--batch_size", "4"]
+    data = ["--data", str(birds), "--data.num_workers", "1", "--batch_size", "4"]
     options = ["--run", str(trained.folder), "--repeats", "1", "--device", "cpu"]
     assert main(["bench", *data, *options, "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out

@@ -19,6 +19,7 @@ LEVELS = {
     "training": 4,
     "inference": 4,
     "doctor": 4,
+    "arguments": 4,
     "bench": 5,
     "cli": 6,
     "__main__": 7,

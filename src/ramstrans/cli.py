@@ -17,19 +17,12 @@ from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans import __version__
+from ramstrans.arguments import DEFAULT_CONFIGS, completed
 from ramstrans.bench.config import BenchConfig
 from ramstrans.console import progress_bar, results, say
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import DataError, RamsTransError, UsageError
 from ramstrans.training.config import RunConfig
-
-DEFAULT_CONFIGS = {
-    "toybirds": "toybirds.yaml",
-    "cub": "cub200_vitb16.yaml",
-    "folder": "folder.yaml",
-    "table": "folder.yaml",
-}
-"""What `ramstrans train` starts from, by `--data.name`, where no `--config` is given."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        options = build_parser().parse_args(with_default_config(given))
+        options = build_parser().parse_args(completed(given))
         command = options.subcommand
         return COMMANDS[command].run(options[command], given)
     except KeyboardInterrupt:
@@ -83,33 +76,6 @@ def build_parser() -> Parser:
         commands.add_subcommand(name, sub, help=about)
         command.add_options(sub)  # after it: `data` has commands of its own, to be added in level order
     return parser
-
-
-def config_folder() -> Path:
-    """Folder of the configs that come along: in the package once installed, else in the repository."""
-    installed = Path(__file__).parent / "configs"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
-
-
-def with_default_config(arguments: list[str]) -> list[str]:
-    """Arguments of `train`, with the default config of their data put first where they name none.
-
-    A config that comes along may be named without its folder and ending.
-    """
-    if arguments[:1] != ["train"] or "--help" in arguments or "-h" in arguments:
-        return arguments
-    joined = [part for argument in arguments for part in argument.split("=", 1)]
-    if "--config" in joined[:-1]:
-        value = joined[joined.index("--config") + 1]
-        shipped = config_folder() / f"{value}.yaml"
-        if shipped.exists() and not Path(value).is_file():
-            place = next(i for i, argument in enumerate(arguments) if argument.startswith("--config"))
-            width = 1 if "=" in arguments[place] else 2
-            return [*arguments[:place], f"--config={shipped}", *arguments[place + width :]]
-        return arguments
-    name = joined[joined.index("--data.name") + 1] if "--data.name" in joined[:-1] else "toybirds"
-    config = DEFAULT_CONFIGS.get(name)
-    return ["train", "--config", str(config_folder() / config), *arguments[1:]] if config else arguments
 
 
 def add_train_options(parser: Parser) -> None:

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from ramstrans.data.build import READERS, build_cache, build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.build import (
+    READERS,
+    build_cache,
+    build_image_set,
+    build_preprocessing,
+    drop_unreadable,
+    guess_layout,
+)
 from ramstrans.data.cache import DiskCache, MemoryCache
 from ramstrans.data.config import DataConfig
 from ramstrans.data.cub import read_cub
@@ -179,3 +186,12 @@ def test_caches_are_as_the_config_says(tmp_path, monkeypatch, is_read_once):
         assert isinstance(on_disk, DiskCache)
         assert on_disk.folder == Path(folder)
         assert folder.is_dir()
+
+
+def test_the_layout_is_guessed_by_what_lies_there(birds, colors, tmp_path):
+    assert guess_layout(birds) == "cub"
+    (tmp_path / "CUB_200_2011").symlink_to(birds)
+    assert guess_layout(tmp_path) == "cub"
+    assert guess_layout(colors) == "folder"
+    assert guess_layout(tmp_path / "list.parquet") == "table"
+    assert guess_layout(tmp_path / "nowhere") == "folder"

@@ -215,6 +215,13 @@ def test_the_data_of_the_run_are_taken_but_for_what_is_given():
     assert moved == DataConfig("folder", Path("moved"), val_fraction=0.3)
 
 
+def test_a_cache_of_another_machine_is_not_looked_for(tmp_path):
+    trained_on = {"name": "cub", "root": "birds", "cache": "disk", "cache_dir": str(tmp_path)}
+    assert data_config(trained_on, None, None).cache_dir == tmp_path
+    gone = data_config(trained_on | {"cache_dir": str(tmp_path / "gone")}, None, None)
+    assert (gone.cache, gone.cache_dir) == ("disk", None)
+
+
 def test_a_layout_that_needs_a_root_says_so():
     with pytest.raises(ConfigError, match=r"--data\.root"):
         data_config({}, "folder", None)

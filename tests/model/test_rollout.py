@@ -162,6 +162,7 @@ def test_a_push_is_a_row_times_the_head_mean(method):
 @pytest.mark.parametrize("tile", [1, 16, 17, 2 * 17, 5 * 17, 17**2, 3 * 17**2, 10**6])
 def test_tiles_of_any_size_give_the_same(tile, monkeypatch):
     monkeypatch.setattr(module, "CPU_TILE", tile)
+    monkeypatch.setattr(module, "LEAST_ROWS", 1)
     queries, keys = noise(3, 2, 5, 17, 7, seed=1), noise(3, 2, 5, 17, 7, seed=2)
     options = {"scale": 7**-0.5, "num_prefix": 2, "grid": (3, 5)}
     expected, _ = rollout_twin(queries, keys, **options)
@@ -171,12 +172,15 @@ def test_tiles_of_any_size_give_the_same(tile, monkeypatch):
 
 def test_no_tile_is_larger_than_its_limit(monkeypatch):
     monkeypatch.setattr(module, "CPU_TILE", 50)
+    monkeypatch.setattr(module, "LEAST_ROWS", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     tiles = list(module._tiles(7, 5, torch.device("cpu")))
     assert tiles == [(slice(0, 4), slice(0, 5)), (slice(4, 8), slice(0, 5))]
     tiles = list(module._tiles(2, 23, torch.device("cpu")))
     assert [rows for _, rows in tiles] == 2 * [slice(first, first + 4) for first in range(0, 23, 4)]
     assert [matrices for matrices, _ in tiles] == 6 * [slice(0, 1)] + 6 * [slice(1, 2)]
+    monkeypatch.setattr(module, "LEAST_ROWS", 12)
+    assert [rows for _, rows in module._tiles(1, 23, torch.device("cpu"))] == [slice(0, 12), slice(12, 24)]
 
 
 def test_method_by_device_and_graph(monkeypatch):

@@ -108,9 +108,9 @@ CASES: dict[str, Case] = {
     "inference-1024-fp32": Case("inference", SMALL, 1024, 1),
     "inference-1024-bf16": Case("inference", SMALL, 1024, 1, "bf16"),
     "twin-448-fp32": Case(
-        "inference", BASE, 448, 1, figure=("twin", "ours"), reach={"cpu": 2.0}, at_least=True
+        "inference", BASE, 448, 4, figure=("twin", "ours"), reach={"cpu": 2.0}, at_least=True
     ),
-    "twin-448-bf16": Case("inference", BASE, 448, 1, "bf16", figure=("twin", "ours"), at_least=True),
+    "twin-448-bf16": Case("inference", BASE, 448, 4, "bf16", figure=("twin", "ours"), at_least=True),
     "training-224-fp32": Case("training", TINY, 224, 32, reach={"cpu": 1.10}, num_rounds=5),
     "training-224-bf16": Case("training", TINY, 224, 32, "bf16", reach={"cpu": 1.10}, num_rounds=5),
     "training-448-fp32": Case("training", TINY, 448, 8),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from ramstrans.data.cache import DiskCache, MemoryCache, default_cache_dir
 from ramstrans.data.check import apply_unreadable, find_unreadable
@@ -59,6 +60,13 @@ READERS: dict[str, Callable[[DataConfig, Progress], ImageSet]] = {
     "folder": _read_image_folder,
     "table": _read_table,
 }
+
+
+def guess_layout(root: Path) -> Literal["cub", "table", "folder"]:
+    """The layout of a data set by what lies there: CUB's lists, a file, or else folders of classes."""
+    if any((folder / "images.txt").is_file() for folder in (root, root / "CUB_200_2011")):
+        return "cub"
+    return "table" if root.suffix and not root.is_dir() else "folder"
 
 
 def build_image_set(config: DataConfig, progress: Progress = lambda *_: None) -> ImageSet:

@@ -24,7 +24,7 @@ REGION_ROWS = (
 CONFIG_ROWS = (
     *("data.name", "data.root", "data.resize", "data.crop", "data.val_fraction"),
     *("model.backbone", "model.weights", "model.image_size", "model.num_scales", "model.zoom_source"),
-    *("model.class_tokens", "model.saliency_rows", "model.thresholds"),
+    *("model.region_size", "model.class_tokens", "model.saliency_rows", "model.thresholds"),
     *("training.epochs", "training.max_steps", "training.batch_size", "training.optimizer", "training.lr"),
     *("training.weight_decay", "training.label_smoothing", "training.precision", "seed", "device"),
 )

@@ -149,6 +149,8 @@ def data_config(trained_on: dict[str, object], name: str | None, root: Path | No
     for key in ("root", "cache_dir"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
+    if not Path(str(values.get("cache_dir"))).is_dir():
+        values.pop("cache_dir", None)  # of another machine: the default one does as well
     return DataConfig(**values)  # type: ignore[arg-type]
 
 

@@ -83,7 +83,7 @@ class Explanation(NamedTuple):
         saliencies: S arrays (h, w) float32, non-negative, of the patches of what each scale saw.
         frames: S boxes in pixels of the photograph: what each scale saw, over which its saliency is
             stretched. The first is the preprocessing's crop, every other the scale before's region.
-        crops: S images of the model's input size: what each scale saw, as it saw it.
+        crops: S images: what each scale saw, as it saw it.
     """
 
     photograph: Image.Image
@@ -351,10 +351,10 @@ class Predictor:
         source = batch.images if batch.source is None else batch.source
         ratio_x, ratio_y = (source.shape[axis] / batch.images.shape[axis] for axis in (3, 2))
         crops = [batch.images[:1].float()]
-        for scale in output.scales[:-1]:
+        for scale, size in zip(output.scales, self.model.look_sizes[1:], strict=False):
             assert scale.boxes is not None, "a model in eval mode proposes a region at every scale"
             boxes = scaled(scale.boxes[:1].float().cpu(), ratio_x, ratio_y)
-            crops.append(zoom(source[:1].float(), boxes, self.model.image_size))
+            crops.append(zoom(source[:1].float(), boxes, size))
         return tuple(
             Image.fromarray(crop[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()) for crop in crops
         )

@@ -165,7 +165,10 @@ class Backbone(nn.Module):
             Features.
         """
         self._queries, self._keys, self._takes_notes = [], [], with_attention
-        tokens = self.vit.norm(self.vit.blocks(self._embed(images, scale)))
+        tokens = self._embed(images, scale)
+        for block in self.vit.blocks:  # calling them together would keep the first block's input till the end
+            tokens = block(tokens)
+        tokens = self.vit.norm(tokens)
         queries, keys = tuple(self._queries), tuple(self._keys)
         self._queries, self._keys = [], []
         class_index = scale if self.class_tokens == "joint" else 0

@@ -22,6 +22,8 @@ Method = Literal["tiles", "flex"]
 
 CPU_TILE = 640_000
 """Attention weights, a thread, in one tile on a CPU: 2.5 MB in float32, one head of 800 tokens."""
+LEAST_ROWS = 1024
+"""Of a matrix in one tile on a CPU, however large it gets: with fewer, matrix products are slow."""
 DEVICE_TILE = 2**26
 """The same on other devices, where a kernel's launch costs more than its memory: 256 MB in float32."""
 
@@ -121,7 +123,9 @@ def push_tiles(shares: Tensor, query: Tensor, key: Tensor, scale: float) -> Tens
 
 def _tiles(num_matrices: int, num_rows: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
     """Which matrices and which of their rows are dealt with at a time: even parts of at most a tile."""
-    largest = CPU_TILE * torch.get_num_threads() if device.type == "cpu" else DEVICE_TILE
+    largest = DEVICE_TILE
+    if device.type == "cpu":
+        largest = max(CPU_TILE * torch.get_num_threads(), LEAST_ROWS * num_rows)
     matrices = max(1, largest // num_rows**2)
     num_parts = -(-num_rows // max(1, largest // num_rows))
     rows = -(-num_rows // num_parts)

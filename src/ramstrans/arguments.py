@@ -1,0 +1,61 @@
+"""What a command line means before it is parsed: default configs, and short forms."""
+
+from pathlib import Path
+
+DEFAULT_CONFIGS = {
+    "toybirds": "toybirds.yaml",
+    "cub": "cub200_vitb16.yaml",
+    "folder": "folder.yaml",
+    "table": "folder.yaml",
+}
+"""What `ramstrans train` starts from, by `--data.name`, where no `--config` is given."""
+
+
+def completed(arguments: list[str]) -> list[str]:
+    """Arguments with what they leave unsaid."""
+    return with_data_root(with_default_config(arguments))
+
+
+def config_folder() -> Path:
+    """Folder of the configs that come along: in the package once installed, else in the repository."""
+    installed = Path(__file__).parent / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def with_default_config(arguments: list[str]) -> list[str]:
+    """Arguments of `train`, with the default config of their data put first where they name none.
+
+    A config that comes along may be named without its folder and ending.
+    """
+    if arguments[:1] != ["train"] or "--help" in arguments or "-h" in arguments:
+        return arguments
+    joined = [part for argument in arguments for part in argument.split("=", 1)]
+    if "--config" in joined[:-1]:
+        value = joined[joined.index("--config") + 1]
+        shipped = config_folder() / f"{value}.yaml"
+        if shipped.exists() and not Path(value).is_file():
+            place = next(i for i, argument in enumerate(arguments) if argument.startswith("--config"))
+            width = 1 if "=" in arguments[place] else 2
+            return [*arguments[:place], f"--config={shipped}", *arguments[place + width :]]
+        return arguments
+    name = joined[joined.index("--data.name") + 1] if "--data.name" in joined[:-1] else "toybirds"
+    config = DEFAULT_CONFIGS.get(name)
+    return ["train", "--config", str(config_folder() / config), *arguments[1:]] if config else arguments
+
+
+def with_data_root(arguments: list[str]) -> list[str]:
+    """Arguments of `bench`, with `--data ROOT` spelt out: its folder or table, and its layout.
+
+    >>> with_data_root(["bench", "--data", "photographs.csv"])
+    ['bench', '--data.root', 'photographs.csv', '--data.name', 'table']
+    """
+    if arguments[:1] != ["bench"] or "--data" not in arguments[:-1]:
+        return arguments
+    place = arguments.index("--data")
+    root = arguments[place + 1]
+    spelt = ["--data.root", root]
+    from ramstrans.data.build import guess_layout
+
+    if not any(argument.split("=", 1)[0] == "--data.name" for argument in arguments):
+        spelt += ["--data.name", guess_layout(Path(root))]
+    return [*arguments[:place], *spelt, *arguments[place + 2 :]]
