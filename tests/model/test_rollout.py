@@ -1,4 +1,6 @@
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ramstrans.data.cub import read_cub
+from ramstrans.data.photographs import read_resized
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.transforms import make_view, normalize
 from ramstrans.model import rollout as module
+from ramstrans.model.config import ModelConfig
+from ramstrans.model.rams import build_model
+from ramstrans.model.regions import propose_regions
 from ramstrans.model.rollout import PUSHES, rollout
 from tests.model.builders import noise
 from tests.model.oracles import rollout_twin
@@ -203,3 +212,39 @@ def test_an_exported_graph_stays_portable(exporting, expected, monkeypatch):
     tokens = [torch.zeros(1, 1, 5, 3)]
     rollout(tokens, tokens, scale=1.0, num_prefix=1, grid=(2, 2))
     assert asked == [expected]
+
+
+SHARED = Path(os.environ.get("RAMSTRANS_SHARED", Path(__file__).parents[3] / "shared"))
+DEIT = SHARED / "weights" / "deit_tiny_patch16_224.safetensors"
+PHOTOGRAPHS = SHARED / "data" / "cub50"
+
+
+@pytest.fixture(scope="module")
+def real_pass():
+    """Queries and keys of DeiT-Tiny on 16 photographs of birds, and the options of their rollout."""
+    if not (DEIT.is_file() and PHOTOGRAPHS.is_dir()):
+        pytest.skip(f"no {DEIT} or {PHOTOGRAPHS}; set RAMSTRANS_SHARED to the folder that holds them")
+    records = read_cub(PHOTOGRAPHS).of_split("test")[::87]
+    config = ModelConfig("deit_tiny_patch16_224", num_classes=50, weights=DEIT)
+    backbone = build_model(config).eval().backbone
+    views = [make_view(*read_resized(record.path, 256), (224, 224), config.input_size) for record in records]
+    images = normalize(torch.stack([view.image for view in views]), Preprocessing.mean, Preprocessing.std)
+    with torch.no_grad():
+        features = backbone(images, 0)
+    options = {"scale": backbone.scale, "num_prefix": features.num_prefix, "grid": features.grid}
+    return features, options
+
+
+@pytest.mark.realdata
+@every_method
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_real_saliency_and_its_boxes(real_pass, method, dtype, tolerance):
+    features, options = real_pass
+    queries = [query.to(dtype) for query in features.queries]
+    keys = [key.to(dtype) for key in features.keys]
+    expected, _ = rollout_twin([q.float() for q in queries], [k.float() for k in keys], **options)
+    saliency = rollout(queries, keys, method=method, **options)
+    np.testing.assert_allclose(saliency, expected, rtol=tolerance)
+    boxes = propose_regions(saliency, 224).boxes
+    assert torch.equal(boxes, propose_regions(torch.from_numpy(expected), 224).boxes)
+    assert len(boxes.unique(dim=0)) > 10  # photographs differ, and so do their regions
