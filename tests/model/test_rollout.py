@@ -171,7 +171,6 @@ def test_a_push_is_a_row_times_the_head_mean(method):
 @pytest.mark.parametrize("tile", [1, 16, 17, 2 * 17, 5 * 17, 17**2, 3 * 17**2, 10**6])
 def test_tiles_of_any_size_give_the_same(tile, monkeypatch):
     monkeypatch.setattr(module, "CPU_TILE", tile)
-    monkeypatch.setattr(module, "LEAST_ROWS", 1)
     queries, keys = noise(3, 2, 5, 17, 7, seed=1), noise(3, 2, 5, 17, 7, seed=2)
     options = {"scale": 7**-0.5, "num_prefix": 2, "grid": (3, 5)}
     expected, _ = rollout_twin(queries, keys, **options)
@@ -179,17 +178,20 @@ def test_tiles_of_any_size_give_the_same(tile, monkeypatch):
     np.testing.assert_allclose(saliency, expected, rtol=1e-5, atol=1e-8)
 
 
-def test_no_tile_is_larger_than_its_limit(monkeypatch):
+def test_each_thread_has_a_tile_of_whole_matrices_or_rows(monkeypatch):
     monkeypatch.setattr(module, "CPU_TILE", 50)
-    monkeypatch.setattr(module, "LEAST_ROWS", 1)
+    monkeypatch.setattr(module, "DEVICE_TILE", 50)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    tiles = list(module._tiles(7, 5, torch.device("cpu")))
-    assert tiles == [(slice(0, 4), slice(0, 5)), (slice(4, 8), slice(0, 5))]
-    tiles = list(module._tiles(2, 23, torch.device("cpu")))
-    assert [rows for _, rows in tiles] == 2 * [slice(first, first + 4) for first in range(0, 23, 4)]
-    assert [matrices for matrices, _ in tiles] == 6 * [slice(0, 1)] + 6 * [slice(1, 2)]
-    monkeypatch.setattr(module, "LEAST_ROWS", 12)
-    assert [rows for _, rows in module._tiles(1, 23, torch.device("cpu"))] == [slice(0, 12), slice(12, 24)]
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert list(module._tiles(7, 5, cpu)) == [(slice(0, 4), slice(0, 5)), (slice(4, 8), slice(0, 5))]
+    assert [matrices for matrices, _ in module._tiles(7, 5, gpu)] == [
+        *(slice(first, first + 2) for first in (0, 2, 4, 6)),
+    ]
+    rows = [slice(first, first + 2) for first in range(0, 23, 2)]
+    assert list(module._tiles(3, 23, cpu)) == [
+        *((slice(0, 2), part) for part in rows),
+        *((slice(2, 4), part) for part in rows),
+    ]
 
 
 def test_method_by_device_and_graph(monkeypatch):

@@ -21,11 +21,9 @@ from torch import Tensor
 Method = Literal["tiles", "flex"]
 
 CPU_TILE = 640_000
-"""Attention weights, a thread, in one tile on a CPU: 2.5 MB in float32, one head of 800 tokens."""
-LEAST_ROWS = 1024
-"""Of a matrix in one tile on a CPU, however large it gets: with fewer, matrix products are slow."""
+"""Attention weights in the tile of one CPU thread: 2.5 MB in float32, one head of 800 tokens."""
 DEVICE_TILE = 2**26
-"""The same on other devices, where a kernel's launch costs more than its memory: 256 MB in float32."""
+"""Of a tile on other devices, where a kernel's launch costs more than its memory: 256 MB in float32."""
 
 
 @torch.no_grad()
@@ -122,11 +120,12 @@ def push_tiles(shares: Tensor, query: Tensor, key: Tensor, scale: float) -> Tens
 
 
 def _tiles(num_matrices: int, num_rows: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Which matrices and which of their rows are dealt with at a time: even parts of at most a tile."""
-    largest = DEVICE_TILE
-    if device.type == "cpu":
-        largest = max(CPU_TILE * torch.get_num_threads(), LEAST_ROWS * num_rows)
-    matrices = max(1, largest // num_rows**2)
+    """Which matrices and which of their rows are dealt with at a time: even parts of at most a tile.
+
+    On a CPU each thread has matrices of its own: shared ones would travel between the cores' caches.
+    """
+    largest, num_threads = (CPU_TILE, torch.get_num_threads()) if device.type == "cpu" else (DEVICE_TILE, 1)
+    matrices = num_threads * max(1, largest // num_rows**2)
     num_parts = -(-num_rows // max(1, largest // num_rows))
     rows = -(-num_rows // num_parts)
     for first in range(0, num_matrices, matrices):
