@@ -18,6 +18,8 @@ from ramstrans.errors import OutputError, UnreadableImageError
 PREPROCESSING = Preprocessing(31, (29, 23))
 INPUT = (17, 19)
 
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
+
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
