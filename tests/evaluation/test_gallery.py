@@ -76,3 +76,4 @@ def test_odd_saliency_and_names_are_drawn_without_a_warning(tmp_path):
     broken = make_item(saliency=np.full((3, 3), np.nan))
     grey = make_item(image=Image.new("L", (2003, 1009), 70), crop=Image.new("RGBA", (1009, 11)))
     draw([flat, broken, grey], tmp_path / "odd.png")
+    assert (tmp_path / "odd.png").is_file()

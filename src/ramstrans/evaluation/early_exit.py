@@ -12,12 +12,11 @@ from torch import Tensor
 
 from ramstrans.data.loading import Batch, PhotographLoader
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.errors import UsageError
 from ramstrans.evaluation.evaluate import autocast, normalized
 from ramstrans.evaluation.figures import FUSED_COLOR, RIGHT_COLOR, save_figure
 from ramstrans.evaluation.metrics import classification_metrics
 from ramstrans.evaluation.predictions import Predictions
-from ramstrans.model.early_exit import EarlyExit, exit_early
+from ramstrans.model.early_exit import EarlyExit, check_looks, exit_early
 from ramstrans.model.rams import RamsTrans
 
 MAX_LOST = 0.2
@@ -96,8 +95,7 @@ def choose_exit(predictions: Predictions, max_lost: float = MAX_LOST) -> EarlyEx
     Raises:
         UsageError: The model looks once.
     """
-    if len(predictions.probabilities) == 1:
-        raise UsageError("this model looks once, so nothing can be spared; leave --early-exit out")
+    check_looks(len(predictions.probabilities))
     curve = exit_curve(predictions)
     lost = curve.top1[-1] - curve.top1
     too_much = np.flatnonzero(lost > max_lost + 1e-9)

@@ -67,19 +67,27 @@ def judge(
     )
     pictures = {}
     if confidence is not None:
-        times = time_exit(
-            model,
-            loader,
-            card.preprocessing,
-            device,
-            confidence=confidence,
-            precision=precision,
-            progress=progress,
-        )
+        options: dict[str, Any] = {"confidence": confidence, "precision": precision, "progress": progress}
+        times = time_exit(model, loader, card.preprocessing, device, **options)
         extra = {"early_exit": exit_report(predictions, confidence, times), **extra}
         plot_exit(predictions, confidence, folder / "early_exit.png")
         pictures["What early exit costs and saves"] = "early_exit.png"
     report = build_report(predictions, card.class_names, sizes, extra=extra)
+    pictures |= draw_pictures(model, card, dataset, predictions, folder, precision)
+    write_report(folder, report, pictures)
+    return report
+
+
+def draw_pictures(
+    model: RamsTrans,
+    card: ModelCard,
+    dataset: PhotographDataset,
+    predictions: Predictions,
+    folder: Path,
+    precision: str,
+) -> dict[str, str]:
+    """Draw curves, if the folder has metrics.jsonl, gallery and confusion; caption -> name of the file."""
+    pictures = {}
     if (folder / "metrics.jsonl").exists():
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         plot_curves(rows, folder / "curves.png")
@@ -92,8 +100,7 @@ def judge(
     pictures["Right and wrong answers, drawn at random"] = "gallery.png"
     plot_confusion(predictions.fused, predictions.labels, card.class_names, folder / "confusion.png")
     pictures["The most confused classes"] = "confusion.png"
-    write_report(folder, report, pictures)
-    return report
+    return pictures
 
 
 def gallery_choice(predictions: Predictions, count: int) -> list[int]:

@@ -15,7 +15,7 @@ from ramstrans.evaluation.early_exit import choose_exit
 from ramstrans.evaluation.evaluate import predict_split
 from ramstrans.evaluation.judge import judge
 from ramstrans.evaluation.report import Report
-from ramstrans.model.early_exit import EarlyExit, check_confidence
+from ramstrans.model.early_exit import EarlyExit, check_confidence, check_looks
 from ramstrans.model.folder import ModelCard, load_card, load_into, load_state, save_card
 from ramstrans.model.rams import RamsTrans, build_model
 
@@ -79,8 +79,7 @@ def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Lit
     """Raise if early exit cannot be judged, before anything is computed."""
     if early_exit is None:
         return
-    if model.num_scales == 1:
-        raise UsageError("this model looks once, so nothing can be spared; leave --early-exit out")
+    check_looks(model.num_scales)
     if early_exit != "auto":
         check_confidence(early_exit, UsageError)
     elif not images.of_split("val"):

@@ -23,7 +23,7 @@ from ramstrans.devices import choose_device
 from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.evaluation.evaluate import autocast, normalized
 from ramstrans.inference.answers import Answers
-from ramstrans.model.early_exit import EarlyExitOutput, check_confidence, exit_early
+from ramstrans.model.early_exit import EarlyExitOutput, check_confidence, check_looks, exit_early
 from ramstrans.model.folder import ModelCard, load_card, load_into, load_state
 from ramstrans.model.rams import RamsOutput, RamsTrans, build_model, scaled
 from ramstrans.model.zoom import zoom
@@ -129,8 +129,7 @@ class Predictor:
             early_exit = card.early_exit.confidence
         if early_exit is not None:
             check_confidence(early_exit, UsageError)
-            if model.num_scales == 1:
-                raise UsageError("this model looks once, so nothing can be spared; leave --early-exit out")
+            check_looks(model.num_scales)
         self.confidence: float | None = early_exit
         self.model = model.to(device).eval()
         self.card = card

@@ -96,3 +96,9 @@ def check_confidence(confidence: float, error: type[UsageError]) -> None:
     """Raise unless a confidence can be met."""
     if not confidence > 0:
         raise error(f"the confidence of early exit is {confidence}; give more than 0, at most 1")
+
+
+def check_looks(num_scales: int) -> None:
+    """Raise UsageError where there is no further look to be spared."""
+    if num_scales == 1:
+        raise UsageError("this model looks once, so nothing can be spared; leave --early-exit out")
