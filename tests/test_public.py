@@ -21,8 +21,9 @@ LEVELS = {
     "doctor": 4,
     "arguments": 4,
     "bench": 5,
-    "cli": 6,
-    "__main__": 7,
+    "commands": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 """A module may import from its own part of the package and from lower levels."""
 

@@ -7,7 +7,7 @@ An image walks through the package from the top down:
     training     losses, optimiser, the one loop, a run
     evaluation   metrics, localization, report, pictures
     inference    predictor, explain, output
-    cli          one command each
+    commands     one file a command of the command line (cli)
 
 Public names are loaded when first used, so that `import ramstrans` is quick.
 """
