@@ -2,9 +2,9 @@
 
 An image walks through the package from the top down:
 
-    data         a photograph is found (cub, image_folder, table, toybirds), decoded, made a view
+    data         a photograph is found (cub, nabirds, ..., image_folder, table, shards), decoded, made a view
     model        backbone -> rollout -> regions -> zoom -> and again: rams; its weights and folder
-    training     losses, optimiser, the one loop, a run
+    training     losses, optimiser, one step, the one loop, checkpoints, a run; what it will take: plan
     evaluation   metrics, localization, report, pictures
     inference    predictor, explain, output
     commands     one file a command of the command line (cli)

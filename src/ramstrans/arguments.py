@@ -1,19 +1,21 @@
 """What a command line means before it is parsed: default configs, and short forms."""
 
 from pathlib import Path
+from typing import get_args
 
-DEFAULT_CONFIGS = {
+from ramstrans.data.config import Layout
+from ramstrans.errors import UsageError
+
+DEFAULT_CONFIGS = dict.fromkeys(get_args(Layout), "folder.yaml") | {
     "toybirds": "toybirds.yaml",
     "cub": "cub200_vitb16.yaml",
-    "folder": "folder.yaml",
-    "table": "folder.yaml",
 }
 """What `ramstrans train` starts from, by `--data.name`, where no `--config` is given."""
 
 
 def completed(arguments: list[str]) -> list[str]:
     """Arguments with what they leave unsaid."""
-    return with_data_root(with_default_config(arguments))
+    return with_data_root(with_default_config(with_resumed_config(arguments)))
 
 
 def config_folder() -> Path:
@@ -59,3 +61,20 @@ def with_data_root(arguments: list[str]) -> list[str]:
     if not any(argument.split("=", 1)[0] == "--data.name" for argument in arguments):
         spelt += ["--data.name", guess_layout(Path(root))]
     return [*arguments[:place], *spelt, *arguments[place + 2 :]]
+
+
+def with_resumed_config(arguments: list[str]) -> list[str]:
+    """Arguments of `train --resume RUN`, with the options that the run began with.
+
+    >>> with_resumed_config(["train", "--seed", "1"])
+    ['train', '--seed', '1']
+    """
+    joined = [part for argument in arguments for part in argument.split("=", 1)]
+    if arguments[:1] != ["train"] or "--resume" not in joined[:-1]:
+        return arguments
+    if "--config" in joined:
+        raise UsageError("--resume and --config do not go together: a run goes on with its own options")
+    options = Path(joined[joined.index("--resume") + 1], "run.yaml")
+    if not options.is_file():
+        raise UsageError(f"--resume: there is no {options}; give the folder of a run that was stopped")
+    return ["train", f"--config={options}", *arguments[1:]]

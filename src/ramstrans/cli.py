@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 
 from ramstrans import __version__
 from ramstrans.arguments import completed
-from ramstrans.commands import bench, data, doctor, evaluate, explain, predict, train
+from ramstrans.commands import bench, data, doctor, evaluate, explain, plan, predict, train
 from ramstrans.commands.options import Parser
 from ramstrans.errors import RamsTransError
 
@@ -71,6 +71,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "plan": Command(plan.add_options, plan.run),
     "train": Command(train.add_options, train.run),
     "evaluate": Command(evaluate.add_options, evaluate.run),
     "predict": Command(predict.add_options, predict.run),

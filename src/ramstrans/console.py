@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,17 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks, where `torchrun` or `accelerate launch` made several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @functools.cache
 def standard_error() -> "Console":
     """The one console on standard error, so that lines and bars do not write over each other."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, quiet=not is_first_process())
 
 
 def say(line: str) -> None:

@@ -8,6 +8,7 @@
     │   └── UnreadableImageError                     one image file that cannot be decoded
     ├── WeightsError                   exit code 1   weights that are missing or do not fit
     └── TrainingError                  exit code 1   a run that cannot go on
+        └── StoppedError               128 + signal  a run that a signal stopped, and that can be resumed
 
 A message says what came, what is allowed, and what to do next, in one line.
 """
@@ -66,3 +67,16 @@ class WeightsError(RamsTransError):
 
 class TrainingError(RamsTransError):
     """A training run that cannot go on."""
+
+
+class StoppedError(TrainingError):
+    """A training run that a signal has stopped between two steps.
+
+    Args:
+        message: What was saved, and how to go on.
+        signal_number: Of the signal, e.g. 15.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number  # as shells have it

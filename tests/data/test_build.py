@@ -16,7 +16,11 @@ from ramstrans.data.build import (
 from ramstrans.data.cache import DiskCache, MemoryCache
 from ramstrans.data.config import DataConfig
 from ramstrans.data.cub import read_cub
+from ramstrans.data.shard_writer import write_shards
+from ramstrans.data.splits import hold_out
 from ramstrans.errors import ConfigError, DataError
+from tests.data.fakes import FAKES, make_fgvc_aircraft, make_inaturalist2017, make_inaturalist2021
+from tests.data.fakes.hugging_face import quiet_library
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -31,12 +35,20 @@ def as_table(colors, tmp_path):
     return path
 
 
+def as_shards(root, folder):
+    images = hold_out(read_cub(root), 0.4, 0, "val")
+    write_shards(images, folder / "shards", root=root)
+    return folder / "shards"
+
+
 MAKERS = {
     "cub": lambda birds, _colors, _tmp_path: birds,
     "toybirds": lambda birds, _colors, _tmp_path: birds,
     "folder": lambda _birds, colors, _tmp_path: colors / "train",
     "table": lambda _birds, colors, tmp_path: as_table(colors, tmp_path),
-}
+    "hugging_face": lambda _birds, colors, _tmp_path: colors,
+    "shards": lambda birds, _colors, tmp_path: as_shards(birds, tmp_path),
+} | {name: lambda _birds, _colors, tmp_path, make=make: make(tmp_path) for name, make in FAKES.items()}
 """A root for each layout; `folder` and `table` bring no splits."""
 
 
@@ -45,7 +57,9 @@ def split_of(images):
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_every_layout_gets_all_splits(name, birds, colors, tmp_path):
+def test_every_layout_gets_all_splits(name, birds, colors, tmp_path, monkeypatch):
+    if name == "hugging_face":
+        quiet_library(tmp_path, monkeypatch)
     root = MAKERS[name](birds, colors, tmp_path)
     images = build_image_set(DataConfig(name, root, val_fraction=0.4, test_fraction=0.25))
     assert len(images.class_names) == 3
@@ -195,3 +209,75 @@ def test_the_layout_is_guessed_by_what_lies_there(birds, colors, tmp_path):
     assert guess_layout(colors) == "folder"
     assert guess_layout(tmp_path / "list.parquet") == "table"
     assert guess_layout(tmp_path / "nowhere") == "folder"
+
+
+@pytest.mark.parametrize("name", FAKES)
+def test_published_layouts_are_guessed(tmp_path, name):
+    assert guess_layout(FAKES[name](tmp_path)) == name
+
+
+@pytest.mark.parametrize("make", [make_inaturalist2017, make_inaturalist2021])
+def test_all_years_of_inaturalist_are_guessed(tmp_path, make):
+    assert guess_layout(make(tmp_path)) == "inaturalist"
+
+
+@pytest.mark.parametrize("landmark", ["dataset_dict.json", "state.json"])
+def test_what_datasets_saved_is_guessed(tmp_path, landmark):
+    (tmp_path / landmark).touch()
+    assert guess_layout(tmp_path) == "hugging_face"
+
+
+def test_readers_are_told_the_options_that_are_theirs(tmp_path):
+    make_fgvc_aircraft(tmp_path)
+    config = DataConfig("fgvc_aircraft", tmp_path, aircraft_level="manufacturer")
+    assert build_image_set(config).class_names == ("Boeing", "McDonnell Douglas")
+    make_inaturalist2021(make_inaturalist2021(tmp_path, "train"), "train_mini")
+    for folder in ("train", "train_mini"):
+        images = build_image_set(DataConfig("inaturalist", tmp_path, train_folder=folder))
+        assert images.of_split("train")[0].path.parents[1].name == folder
+        assert len(images.hierarchy) == 3  # kept where a validation split is held out
+
+
+def lists_of(root):
+    """All files that are no photographs."""
+    return sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".jpg")
+
+
+DAMAGES = {
+    "empty": lambda _: b"",
+    "half": lambda content: content[: len(content) // 2],
+    "bytes": lambda content: content[:150] + b"\xff\x00\xfe" + content[153:],
+    "line": lambda content: b"\n".join(content.split(b"\n")[1:]),
+    "fields": lambda content: content.replace(b"\n", b" 7\n"),
+}
+
+
+def outcome(config):
+    """What is wrong with a data set, or nothing."""
+    try:
+        images = build_image_set(config)
+    except DataError as error:
+        return str(error)
+    assert all(record.path.is_file() for record in images.records)
+    return ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", FAKES)
+def test_damaged_lists_are_told_in_one_line_or_not_needed(tmp_path, name, damage):
+    root = FAKES[name](tmp_path)
+    for file in lists_of(root):
+        content = file.read_bytes()
+        file.write_bytes(DAMAGES[damage](content))
+        assert "\n" not in outcome(DataConfig(name, root))
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", FAKES)
+def test_a_missing_photograph_is_named(tmp_path, name):
+    root = FAKES[name](tmp_path)
+    gone = build_image_set(DataConfig(name, root)).records[3].path
+    gone.unlink()
+    with pytest.raises(DataError, match=f"{gone.name} does not exist"):
+        build_image_set(DataConfig(name, root))

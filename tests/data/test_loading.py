@@ -9,7 +9,7 @@ from PIL import Image
 
 from ramstrans.data import cache as caching
 from ramstrans.data.cache import DiskCache, MemoryCache
-from ramstrans.data.loading import EpochSampler, PhotographDataset, build_loader, collate
+from ramstrans.data.loading import EpochBatches, PhotographDataset, build_loader, collate
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Record
 from ramstrans.data.transforms import Augmentation
@@ -49,7 +49,7 @@ def epochs_of(loader, count=2):
     """All batches of the first epochs."""
     batches = []
     for epoch in range(count):
-        loader.sampler.epoch = epoch
+        loader.batch_sampler.epoch = epoch
         batches.append(list(loader))
     return batches
 
@@ -70,28 +70,73 @@ def same_batch(first, second):
     )
 
 
-@given(length=st.integers(1, 61), seed=st.integers(0, 2**32), epoch=st.integers(0, 1000))
-def test_an_epoch_is_a_permutation_and_always_the_same_one(length, seed, epoch):
-    samplers = [EpochSampler(length, shuffle=True, seed=seed) for _ in range(2)]
-    for sampler in samplers:
-        sampler.epoch = epoch
-    keys = list(samplers[0])
-    assert keys == list(samplers[1])
-    assert sorted(keys) == [(epoch, index) for index in range(length)]
-    assert len(samplers[0]) == length
+def batches_of(length, batch_size, epoch=0, first_batch=0, **options):
+    """The indices in each batch of a pass; all keys are of the epoch."""
+    batches = EpochBatches(length, batch_size, **options)
+    batches.epoch, batches.first_batch = epoch, first_batch
+    passed = list(batches)
+    assert {key[0] for batch in passed for key in batch} <= {epoch}
+    return [[index for _, index in batch] for batch in passed]
+
+
+@given(
+    length=st.integers(1, 61), size=st.integers(1, 17), seed=st.integers(0, 2**32), epoch=st.integers(0, 9)
+)
+def test_an_epoch_is_a_permutation_and_always_the_same_one(length, size, seed, epoch):
+    batches = batches_of(length, size, epoch, shuffle=True, seed=seed)
+    assert batches == batches_of(length, size, epoch, shuffle=True, seed=seed)
+    assert sorted(index for batch in batches for index in batch) == list(range(length))
+    assert {len(batch) for batch in batches[:-1]} <= {size}
+    assert len(batches) == len(EpochBatches(length, size, shuffle=True)) == -(-length // size)
 
 
 def test_epochs_and_seeds_are_shuffled_differently():
-    orders = set()
-    for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        sampler = EpochSampler(31, shuffle=True, seed=seed)
-        sampler.epoch = epoch
-        orders.add(tuple(index for _, index in sampler))
+    passes = ((0, 0), (0, 1), (1, 0), (1, 1))
+    orders = {tuple(batches_of(31, 31, epoch, shuffle=True, seed=seed)[0]) for seed, epoch in passes}
     assert len(orders) == 4
 
 
 def test_unshuffled_is_in_order():
-    assert list(EpochSampler(3, shuffle=False, seed=5)) == [(0, 0), (0, 1), (0, 2)]
+    assert batches_of(5, 2, shuffle=False, seed=5) == [[0, 1], [2, 3], [4]]
+
+
+@given(length=st.integers(1, 61), size=st.integers(1, 17), first=st.integers(0, 61))
+def test_a_pass_may_begin_at_a_later_batch(length, size, first):
+    whole = batches_of(length, size, 3, shuffle=True)
+    assert batches_of(length, size, 3, first, shuffle=True) == whole[first:]
+
+
+@given(length=st.integers(1, 61), size=st.integers(1, 17), processes=st.integers(1, 5))
+def test_processes_share_each_training_batch(length, size, processes):
+    whole = batches_of(length, size, 2, shuffle=True)
+    samplers = [
+        EpochBatches(length, size, shuffle=True, process=process, num_processes=processes)
+        for process in range(processes)
+    ]
+    for sampler in samplers:
+        sampler.epoch = 2
+    shares = [list(sampler) for sampler in samplers]
+    assert {len(share) for share in shares} == {len(whole)}  # or some would wait for others for ever
+    for number, batch in enumerate(whole):
+        counted = []
+        for sampler, share in zip(samplers, shares, strict=True):
+            own, of = sampler.counts(number)
+            assert of == len(batch)
+            assert len(share[number]) == max(own, 1)
+            counted += share[number][:own]
+        assert sorted(counted) == sorted((2, index) for index in batch)
+
+
+@given(length=st.integers(1, 61), size=st.integers(1, 17), processes=st.integers(1, 5))
+def test_evaluation_batches_are_dealt_whole_and_once(length, size, processes):
+    whole, dealt = batches_of(length, size, shuffle=False), []
+    for process in range(processes):
+        share = batches_of(length, size, shuffle=False, process=process, num_processes=processes)
+        assert len(share) == len(
+            EpochBatches(length, size, shuffle=False, process=process, num_processes=processes)
+        )
+        dealt += share
+    assert sorted(dealt) == whole
 
 
 def test_an_item_is_a_pure_function_of_seed_epoch_and_index(records):

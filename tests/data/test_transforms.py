@@ -9,11 +9,14 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.transforms import (
+    FILL,
     Augmentation,
     Geometry,
+    erase,
     jitter_color,
     make_view,
     normalize,
+    rand_augment,
     resize_photograph,
     resized_size,
 )
@@ -135,13 +138,22 @@ def test_resize_gives_the_size_asked_for(size):
     assert resized.flatten(1).float().mean(dim=1).tolist() == [10, 20, 30]
 
 
-@pytest.mark.parametrize("color_jitter", [0.0, 0.3])
+CHANGES = {
+    "none": {},
+    "color": {"color_jitter": 0.3},
+    "rand": {"rand_augment": 3, "rand_magnitude": 15},
+    "erasing": {"random_erasing": 1.0},
+    "all": {"color_jitter": 0.3, "rand_augment": 2, "random_erasing": 0.5},
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("seed", range(5))
-def test_views_do_not_depend_on_the_layout_in_memory(seed, color_jitter):
+def test_views_do_not_depend_on_the_layout_in_memory(seed, changes):
     planes = torch.from_numpy(np.random.default_rng(7).integers(0, 256, (3, 61, 83), dtype=np.uint8))
     pixels = planes.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     before = pixels.clone()
-    one, other = (view_of(layout, seed, flip=True, color_jitter=color_jitter) for layout in (planes, pixels))
+    one, other = (view_of(layout, seed, flip=True, **changes) for layout in (planes, pixels))
     assert torch.equal(one.image, other.image)
     assert torch.equal(one.source, other.source)
     assert torch.equal(pixels, before)
@@ -178,3 +190,103 @@ def test_normalize_is_as_worked_by_hand():
     assert images.dtype == torch.uint8
     expected = torch.tensor([[-2, -1.2, 2], [-1, 0, 4], [0, 0.2, 1]])
     torch.testing.assert_close(normalized[:, :, 0], expected.expand(2, 3, 3), atol=1e-6, rtol=0)
+
+
+def colourful(height=61, width=83, seed=7):
+    """Smooth, so that an operation shows; no pixel of it is of the colour that erases."""
+    small = np.random.default_rng(seed).integers(130, 256, (3, 5, 7), dtype=np.uint8)
+    return F.resize(torch.from_numpy(small), [height, width], antialias=True)
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
+def test_both_looks_see_the_same_change(changes):
+    for seed in range(11):
+        view = view_of(colourful(), seed, **changes)
+        assert torch.equal(view.image, F.resize(view.source, list(INPUT), antialias=True))
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
+def test_a_view_is_a_pure_function_of_its_generator(changes, monkeypatch):
+    def seeded(_):
+        raise AssertionError("PyTorch was seeded, GPUs and all")
+
+    monkeypatch.setattr(torch, "manual_seed", seeded)
+    state, resized = torch.get_rng_state(), colourful()
+    before = resized.clone()
+    first = view_of(resized, 5, **changes)
+    torch.rand(3)
+    again, other = view_of(resized, 5, **changes), view_of(resized, 7, **changes)
+    assert torch.equal(first.source, again.source)
+    assert torch.equal(first.image, again.image)
+    assert not torch.equal(first.source, other.source)
+    assert torch.equal(resized, before)
+    torch.set_rng_state(state)
+    view_of(resized, 5, **changes)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_is_off_draws_nothing():
+    """Place and mirror, as ever: with the later options off their runs can be repeated."""
+    rng, twin = np.random.default_rng(3), np.random.default_rng(3)
+    view = make_view(colourful(), ORIGINAL, CROP, INPUT, augmentation=Augmentation(), generator=rng)
+    top, left, flip = int(twin.integers(14)), int(twin.integers(28)), bool(twin.random() < 0.5)
+    cut = colourful()[:, top : top + 48, left : left + 56]
+    assert torch.equal(view.source, cut.flip(-1) if flip else cut)
+    assert rng.random() == twin.random()
+
+
+def test_rand_augment_does_more_with_more_magnitude_and_operations():
+    image = colourful()
+
+    def change(num_ops, magnitude):
+        seeds = range(41)
+        changed = [rand_augment(image, num_ops, magnitude, np.random.default_rng(seed)) for seed in seeds]
+        assert all(one.shape == image.shape and one.dtype == torch.uint8 for one in changed)
+        return np.mean([(one.float() - image.float()).abs().mean() for one in changed])
+
+    assert change(2, 1) < change(2, 9) < change(2, 30)
+    assert change(1, 9) < change(4, 9)
+    assert torch.equal(rand_augment(image, 0, 9, np.random.default_rng(0)), image)
+
+
+def test_what_rand_augment_moves_in_is_the_filling():
+    """Turned and shifted pictures of white have corners of it; other operations keep or darken white."""
+    white = torch.full((3, 61, 83), 255, dtype=torch.uint8)
+    filled = 0
+    for seed in range(61):
+        changed = rand_augment(white, 1, 30, np.random.default_rng(seed)).flatten(1).T
+        filled += bool((changed == torch.tensor(FILL)).all(dim=1).any())
+    assert 10 < filled < 40  # 5 of 14 operations
+
+
+def test_erasing_takes_one_rectangle_of_2_to_33_percent():
+    image, areas = colourful(), []
+    for seed in range(97):
+        erased = erase(image, 1.0, np.random.default_rng(seed))
+        gone = (erased == torch.tensor(FILL)[:, None, None]).all(dim=0)
+        rows, columns = gone.any(dim=1), gone.any(dim=0)
+        assert torch.equal(gone, rows[:, None] & columns)
+        assert torch.equal(erased[:, ~gone], image[:, ~gone])
+        assert len(rows.nonzero()) == rows.nonzero().max() - rows.nonzero().min() + 1
+        areas.append(float(gone.float().mean()))
+    assert 0.01 < min(areas) < 0.06
+    assert 0.28 < max(areas) < 0.34
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_erasing_happens_as_often_as_said(probability):
+    image = colourful()
+    taken = [
+        not torch.equal(erase(image, probability, np.random.default_rng(seed)), image) for seed in range(499)
+    ]
+    assert np.mean(taken) == pytest.approx(probability, abs=0.07 if probability == 0.3 else 0)
+
+
+def test_what_is_erased_is_erased_from_both_looks():
+    for seed in range(7):
+        view = view_of(colourful(), seed, random_erasing=1.0)
+        gone = (view.source == torch.tensor(FILL)[:, None, None]).all(dim=0)
+        share = F.resize(gone.float()[None], list(INPUT), antialias=True)[0]  # of each pixel of the input
+        assert (share > 0.999).any()
+        assert view.image[:, share > 0.999].float().T.sub(torch.tensor(FILL)).abs().max() <= 1
+        assert (view.image[:, share < 0.001] > 128).all()

@@ -79,7 +79,7 @@ def test_each_scale_is_a_look_at_the_zoomed_box(class_tokens, saliency_rows):
             class_index=scale if class_tokens == "joint" else 0,
         )
         np.testing.assert_allclose(result.saliency, saliency, rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(result.logits, model.head(features), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(result.logits, model.head(features.class_token), rtol=1e-4, atol=1e-4)
         local = propose_regions(result.saliency, SIZE, eta)
         assert torch.equal(local.found, result.found)
         factor = (outer[:, 2:] - outer[:, :2]) / torch.tensor([80.0, 48.0])
@@ -129,7 +129,9 @@ def test_later_looks_at_another_size(zoom_source):
     for scale in (1, 2):
         crop = zoom(cut_from, factor * output.scales[scale - 1].boxes, (80, 64))
         features = model.backbone(crop, scale)
-        torch.testing.assert_close(model.head(features), output.scales[scale].logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            model.head(features.class_token), output.scales[scale].logits, rtol=1e-4, atol=1e-4
+        )
         box = propose_regions(output.scales[scale].saliency, (80, 64), 1.3).boxes
         outer = output.scales[scale - 1].boxes
         step = (outer[:, 2:] - outer[:, :2]) / torch.tensor([64.0, 80.0])
@@ -199,7 +201,7 @@ def test_full_source_is_cut_at_the_enlarged_box():
     factors = torch.tensor([3.0, 2.0, 3.0, 2.0])
     for scale in (0, 1):
         crop = zoom(source, output.scales[scale].boxes * factors, SIZE)
-        logits = model.head(model.backbone(crop, scale + 1))
+        logits = model.head(model.backbone(crop, scale + 1).class_token)
         torch.testing.assert_close(logits, output.scales[scale + 1].logits, rtol=1e-4, atol=1e-4)
 
 

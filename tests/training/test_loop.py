@@ -8,10 +8,12 @@ import torch
 
 from ramstrans.data.image_folder import read_image_folder
 from ramstrans.data.transforms import Augmentation
-from ramstrans.errors import RamsTransError, TrainingError, WeightsError
+from ramstrans.errors import TrainingError
 from ramstrans.training import loop
+from ramstrans.training import step as stepping
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.loop import copy_state, fit, validate
+from ramstrans.training.loop import Parts, fit, validate
+from ramstrans.training.tuning import plain_state
 from tests.model.builders import randomise
 from tests.training.builders import PREPROCESSING, metrics_log, same_state, tiny_loader, tiny_model
 
@@ -26,14 +28,15 @@ def run(images, tmp_path, monkeypatch):
     """Fits a model to the colours, every step logged: the result, the model and the log's rows."""
     monkeypatch.setattr(loop, "LOG_EVERY", 1)
 
-    def run(model, *, validate_on=None, seed=0, progress=lambda *_: None, **options):
+    def run(model, *, validate_on=None, seed=0, progress=lambda *_: None, say=lambda _: None, **options):
         log, accelerator = metrics_log(tmp_path)
         log.path.unlink(missing_ok=True)
         defaults = {"optimizer": "adamw", "lr": 0.003, "warmup_steps": 2, "batch_size": 4}
         config = TrainingConfig(**defaults | options)
         train = tiny_loader(images.of_split("train"), seed=seed, augmentation=Augmentation())
         val = None if validate_on is None else tiny_loader(images.of_split(validate_on), shuffle=False)
-        result = fit(model, train, val, PREPROCESSING, config, accelerator, log, progress)
+        parts = Parts(model, train, val, PREPROCESSING, config, accelerator, log)
+        result = fit(parts, progress=progress, say=say)
         return result, model, [json.loads(line) for line in log.path.read_text().splitlines()]
 
     return run
@@ -42,10 +45,10 @@ def run(images, tmp_path, monkeypatch):
 def one_step(run, loss_weights, **options):
     """Weights before and after one step of plain SGD from the same random start."""
     model = randomise(tiny_model(**options))
-    before = copy_state(model)
+    before = plain_state(model)
     recipe = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0, "warmup_steps": 0, "max_steps": 1}
     result, _, _ = run(model, loss_weights=loss_weights, **recipe)
-    return before, result.state
+    return before, result.weights
 
 
 def test_the_loss_falls_at_every_scale(run):
@@ -85,17 +88,17 @@ def test_joint_class_tokens_learn_from_every_scale(run):
 
 def test_the_gradient_is_clipped(run):
     model = randomise(tiny_model())
-    before = copy_state(model)
+    before = plain_state(model)
     recipe = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0, "warmup_steps": 0, "max_steps": 1}
     result, _, _ = run(model, gradient_clip=0.01, **recipe)
-    step = torch.cat([(result.state[name] - before[name]).flatten() for name in before])
+    step = torch.cat([(result.weights[name] - before[name]).flatten() for name in before])
     assert float(step.norm()) == pytest.approx(0.01, rel=1e-3)
 
 
 def test_the_seed_determines_every_bit(run):
     def weights(seed):
         model = tiny_model(seed=seed, dropout=0.1)
-        return run(model, seed=seed, max_steps=4)[0].state
+        return run(model, seed=seed, max_steps=4)[0].weights
 
     first = weights(3)
     assert same_state(first, weights(3))
@@ -106,21 +109,21 @@ def test_the_best_epoch_on_validation_is_chosen(run, monkeypatch):
     scores, states = iter([10.0, 30.0, 30.0, 20.0]), []
 
     def told(model, _loader, _preprocessing, _precision, epoch):
-        states.append(copy_state(model))
+        states.append(plain_state(model))
         return {"kind": "validation", "epoch": epoch, "top1_scales": [0.0, 0.0], "top1_fused": next(scores)}
 
     monkeypatch.setattr(loop, "validate", told)
     result, model, rows = run(tiny_model(), validate_on="train", epochs=4)
     assert (result.epoch, result.chosen_on, result.steps) == (2, "validation", 12)
-    assert same_state(result.state, states[1])
-    assert not same_state(result.state, copy_state(model))
+    assert same_state(result.weights, states[1])
+    assert not same_state(result.weights, plain_state(model))
     assert [row["epoch"] for row in rows if row["kind"] == "validation"] == [1, 2, 3, 4]
 
 
 def test_without_validation_the_last_epoch_is_taken(run):
     result, model, rows = run(tiny_model(), epochs=2)
     assert (result.epoch, result.chosen_on) == (2, "last epoch")
-    assert same_state(result.state, copy_state(model))
+    assert same_state(result.weights, plain_state(model))
     assert {row["kind"] for row in rows} == {"train"}
     assert result.seconds > 0
 
@@ -156,31 +159,100 @@ def test_rows_are_logged_now_and_then_and_at_the_end(run, monkeypatch):
             assert len(row["top1_scales"]) == 2
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_ends_the_run(run, value):
+@pytest.fixture
+def spoilt(monkeypatch):
+    """Makes the loss of some steps something else, once the forward pass is done; steps from 1."""
+
+    def spoil(steps, value=math.nan):
+        losses_by_look, counted = stepping.losses_by_look, []
+
+        def losses(*args, **options):
+            counted.append(None)
+            factor = value if len(counted) in steps else 1.0
+            for loss in losses_by_look(*args, **options):
+                yield factor * loss
+
+        monkeypatch.setattr(stepping, "losses_by_look", losses)
+
+    return spoil
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_step_that_is_not_finite_is_skipped_and_counted(run, spoilt, value):
+    spoilt({2}, value)
+    states, said = [], []
     model = tiny_model()
-    with torch.no_grad():
-        model.backbone.vit.head.bias[0] = value
-    with pytest.raises(TrainingError, match=r"at step 1 .*lower training\.lr") as caught:
-        run(model, max_steps=3)
+    result, _, rows = run(
+        model, max_steps=4, progress=lambda *_: states.append(plain_state(model)), say=said.append
+    )
+    assert same_state(states[0], states[1])  # the second step left the weights alone
+    assert not same_state(states[1], states[2])
+    assert all(tensor.isfinite().all() for tensor in result.weights.values())
+    assert (result.steps, result.num_skipped) == (4, 1)
+    [line] = said
+    assert line.startswith("step 2 was skipped: the loss is ")
+    [row] = [row for row in rows if row["kind"] == "skipped"]
+    assert row["step"] == 2
+    assert len(row["images"]) == 4
+    losses = [row["loss"] for row in rows if row["kind"] == "train"]
+    assert [loss is None for loss in losses] == [False, True, False, False]
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_too(run):
+    model, broken = tiny_model(), []
+
+    def spoil(gradient):
+        broken.append(None)
+        return gradient * math.nan if len(broken) == 2 else gradient
+
+    model.backbone.vit.head.weight.register_hook(spoil)  # called once a look
+    result, _, rows = run(model, max_steps=3)
+    assert result.num_skipped == 1
+    assert [row["kind"] for row in rows] == ["skipped", "train", "train", "train"]
+    assert rows[1]["loss"] is not None
+    assert all(tensor.isfinite().all() for tensor in result.weights.values())
+
+
+def test_too_many_steps_in_a_row_end_the_run_and_name_everything(run, spoilt, images):
+    spoilt({1, 3, 4, 5})
+    with pytest.raises(TrainingError) as caught:
+        run(tiny_model(), max_steps=9, max_skipped_steps=2, warmup_steps=0, epochs=9)
+    message = str(caught.value)
+    assert "not finite in 3 steps in a row" in message
+    assert "at step 5 with learning rate 0.00" in message
+    assert "lower training.lr" in message
+    named = [record for record in images.of_split("train") if str(record.path) in message]
+    assert len(named) == 4
     assert caught.value.exit_code == 1
 
 
-def test_divergence_between_rows_is_told_all_the_same(run, monkeypatch):
-    monkeypatch.setattr(loop, "LOG_EVERY", 1000)
-    model = tiny_model()
-    with torch.no_grad():
-        model.backbone.vit.head.bias[0] = math.nan
-    with pytest.raises((TrainingError, WeightsError), match="lower") as caught:
-        run(model, epochs=2, validate_on="train")
-    assert isinstance(caught.value, RamsTransError)
+def test_good_steps_between_skipped_ones_begin_the_count_again(run, spoilt):
+    spoilt({1, 2, 4, 5, 7})
+    assert run(tiny_model(), max_steps=9, max_skipped_steps=2, epochs=9)[0].num_skipped == 5
+
+
+def test_a_run_that_ends_in_skipped_steps_is_no_success(run, spoilt):
+    spoilt({3})
+    with pytest.raises(TrainingError, match=r"in 1 steps in a row.* at step 3 "):
+        run(tiny_model(), max_steps=3)
+
+
+@pytest.mark.parametrize("options", [{"accumulation": 2}, {"accumulation": 3}, {"accumulation": 99}])
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(run, options):
+    recipe = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0, "warmup_steps": 0, "max_steps": 2}
+    whole, _, rows = run(randomise(tiny_model()), **recipe)
+    parts, _, rows_of_parts = run(randomise(tiny_model()), **recipe, **options)
+    assert not same_state(whole.weights, plain_state(randomise(tiny_model())))
+    for name, tensor in whole.weights.items():
+        torch.testing.assert_close(parts.weights[name], tensor, rtol=1e-4, atol=1e-6)
+    assert rows_of_parts[1]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-5)
 
 
 def test_validation_leaves_the_weights_alone_and_counts_rightly(images):
     model = tiny_model()
     with torch.no_grad():
         model.backbone.vit.head.bias[1] = 5.0  # everything is a Bistre owl
-    before = copy_state(model)
+    before = plain_state(model)
     row = validate(model, tiny_loader(images.of_split("test"), shuffle=False), PREPROCESSING, "fp32", 3)
     assert row == {
         "kind": "validation",
@@ -188,12 +260,12 @@ def test_validation_leaves_the_weights_alone_and_counts_rightly(images):
         "top1_scales": pytest.approx([100 / 3, 100 / 3]),
         "top1_fused": pytest.approx(100 / 3),
     }
-    assert same_state(before, copy_state(model))
+    assert same_state(before, plain_state(model))
 
 
 def test_a_copied_state_does_not_follow_the_model():
     model = tiny_model()
-    state = copy_state(model)
+    state = plain_state(model)
     before = state["backbone.vit.cls_token"].clone()
     with torch.no_grad():
         model.backbone.vit.cls_token.add_(1)

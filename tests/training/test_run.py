@@ -12,17 +12,9 @@ from ramstrans.errors import ConfigError, DataError, OutputError, TrainingError,
 from ramstrans.evaluation.run import evaluate_run
 from ramstrans.model.folder import load_card, load_state
 from ramstrans.training import run as running
-from ramstrans.training.run import (
-    Prepared,
-    build_accelerator,
-    build_dataset,
-    check_output,
-    claim_output,
-    default_output,
-    prepare,
-    train,
-    use_fused_attention,
-)
+from ramstrans.training.run import Prepared, prepare, train
+from ramstrans.training.run_folder import check_output, claim_output, default_output
+from ramstrans.training.setup import build_accelerator, build_dataset, use_fused_attention
 from tests.training.builders import TINY, same_state, tiny_run
 
 
@@ -129,7 +121,8 @@ def test_a_file_that_is_left_out_is_told_to_the_end(broken, tmp_path, no_picture
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_splits_are_cached_as_asked_but_the_tests_not_in_memory(birds, tmp_path, split):
     def cache_of(**data):
-        return build_dataset(prepare(tiny_run(birds, data=data)), split).cache
+        prepared = prepare(tiny_run(birds, data=data))
+        return build_dataset(prepared.config, prepared.images, prepared.preprocessing, split).cache
 
     assert cache_of() is None
     assert isinstance(cache_of(cache="memory"), type(None) if split == "test" else MemoryCache)
@@ -257,9 +250,9 @@ def test_fused_attention_as_the_config_says(birds, tmp_path, precision, attentio
 def test_training_attention_is_used_and_undone(birds, tmp_path, monkeypatch, no_pictures):
     used, fit = [], running.fit
 
-    def noted(model, *args):
-        used.append([block.attn.fused_attn for block in model.backbone.vit.blocks])
-        return fit(model, *args)
+    def noted(parts, *args):
+        used.append([block.attn.fused_attn for block in parts.model.backbone.vit.blocks])
+        return fit(parts, *args)
 
     monkeypatch.setattr(running, "fit", noted)
     prepared = prepare(tiny_run(birds, training={"attention": "math", "max_steps": 1}))

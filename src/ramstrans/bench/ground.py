@@ -14,7 +14,7 @@ from ramstrans.bench.cases import NUM_CLASSES, Case
 from ramstrans.model.backbone import build_vit
 from ramstrans.model.rams import RamsTrans, build_model
 from ramstrans.training.config import RunConfig, TrainingConfig
-from ramstrans.training.run import build_accelerator, use_fused_attention
+from ramstrans.training.setup import build_accelerator, use_fused_attention
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -26,7 +26,8 @@ from ramstrans.model.config import ModelConfig
 from ramstrans.model.folder import load_card, load_into, load_state
 from ramstrans.model.rams import build_model
 from ramstrans.training.config import RunConfig, TrainingConfig
-from ramstrans.training.run import Prepared, build_accelerator, build_dataset, use_fused_attention
+from ramstrans.training.run import Prepared
+from ramstrans.training.setup import build_accelerator, build_dataset, use_fused_attention
 
 REACH = 0.95
 """Of the slower one's speed, what both together should reach."""
@@ -174,7 +175,7 @@ def loader_of(use: Use, prepared: Prepared, device: torch.device) -> PhotographL
     """A loader as `ramstrans evaluate` or `ramstrans train` builds it."""
     config = prepared.config
     return build_loader(
-        build_dataset(prepared, SPLITS[use]),
+        build_dataset(config, prepared.images, prepared.preprocessing, SPLITS[use]),
         config.training.batch_size,
         shuffle=use == "training",
         with_source=config.model.zoom_source == "full" and config.model.num_scales > 1,
@@ -229,7 +230,7 @@ def training(
 def _three(
     loader: PhotographLoader, model: Contestant, together: Callable[[], object]
 ) -> dict[str, Contestant]:
-    count = len(loader.sampler)  # type: ignore[arg-type]
+    count = loader.batch_sampler.length
     alone = Contestant(partial(exhausted, loader), count)
     return {"loader": alone, "model": model, "together": Contestant(together, count)}
 

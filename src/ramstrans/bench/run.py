@@ -11,11 +11,11 @@ from ramstrans.bench.contestants import build_contestants
 from ramstrans.bench.flops import Macs, macs_of
 from ramstrans.bench.ground import Ground
 from ramstrans.bench.machine import describe_machine
-from ramstrans.bench.memory import peak_bytes
 from ramstrans.bench.report import PICTURE_FILE, plot_results, write_json
 from ramstrans.bench.results import Mode, Outcome, Result
 from ramstrans.bench.timing import interleave, waiter
 from ramstrans.data.build import Progress
+from ramstrans.memory import peak_bytes
 from ramstrans.model.rollout import choose_method
 
 

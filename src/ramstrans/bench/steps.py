@@ -16,9 +16,9 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.evaluation.evaluate import autocast
 from ramstrans.model.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.loop import Stepper
 from ramstrans.training.losses import Look
 from ramstrans.training.optimizer import build_optimizer, build_schedule
+from ramstrans.training.step import Stepper
 
 NUM_STEPS = 1_000_000
 """Of the schedule: more than are ever taken."""

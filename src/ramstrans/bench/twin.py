@@ -35,7 +35,7 @@ class KeepingTwin(nn.Module):
         for scale in range(model.num_scales):
             self._kept = []
             features = model.backbone(images, scale, with_attention=False)
-            logits = model.head(features)
+            logits = model.head(features.class_token)
             if scale == model.num_scales - 1:
                 scales.append(ScaleOutput(logits, None, None, None))
                 break

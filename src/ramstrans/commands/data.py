@@ -1,35 +1,38 @@
-"""`ramstrans data`: make or check a data set."""
+"""`ramstrans data`: make, download, check or shard a data set."""
 
 from pathlib import Path
 from typing import Literal
 
 from jsonargparse import Namespace
 
+from ramstrans.commands import data_check, data_download, data_shard
 from ramstrans.commands.options import Parser
-from ramstrans.console import progress_bar, results
-from ramstrans.data.config import DataConfig
-from ramstrans.errors import DataError
+from ramstrans.console import progress_bar
 
 
 def add_options(parser: Parser) -> None:
     """Commands of `data`."""
     commands = parser.add_subcommands()
-    make = Parser(description="Draw the generated data set into a folder, in the layout of CUB-200-2011.")
-    make.add_argument("name", type=Literal["toybirds"], help="Which one.")
-    make.add_argument("root", type=Path, help="Folder to make.")
-    commands.add_subcommand("make", make, help="Draw a generated data set.")
-    check = Parser(description="Read a data set as training would, decode every file, and count.")
-    check.add_class_arguments(DataConfig, "data")
-    commands.add_subcommand("check", check, help="Read a data set and decode every file.")
+    for name, (add, run_command) in COMMANDS.items():
+        about = (run_command.__doc__ or "").splitlines()[0]
+        sub = Parser(description=about)
+        commands.add_subcommand(name, sub, help=about)
+        add(sub)
 
 
-def run(options: Namespace, _given: list[str]) -> int:
-    """Make or check a data set."""
-    return {"make": data_make, "check": data_check}[options.subcommand](options[options.subcommand])
+def run(options: Namespace, given: list[str]) -> int:
+    """Make, download, check or shard a data set."""
+    return COMMANDS[options.subcommand][1](options[options.subcommand], given)
 
 
-def data_make(options: Namespace) -> int:
-    """Draw toybirds."""
+def add_make_options(parser: Parser) -> None:
+    """Options of `data make`."""
+    parser.add_argument("name", type=Literal["toybirds"], help="Which one.")
+    parser.add_argument("root", type=Path, help="Folder to make.")
+
+
+def make(options: Namespace, _given: list[str]) -> int:
+    """Draw a generated data set into a folder, in the layout of CUB-200-2011."""
     from ramstrans.data.toybirds import make_toybirds
 
     with progress_bar() as progress:
@@ -38,28 +41,9 @@ def data_make(options: Namespace) -> int:
     return 0
 
 
-def data_check(options: Namespace) -> int:
-    """Count the images of each split; exit code 3 if any file cannot be decoded."""
-    from rich.table import Table
-
-    from ramstrans.data.build import build_image_set
-    from ramstrans.data.check import find_unreadable
-    from ramstrans.data.records import SPLITS
-
-    config = DataConfig(**vars(options.data))
-    console = results()
-    with progress_bar() as progress:
-        images = build_image_set(config, progress)
-        errors = find_unreadable(
-            images.records, config.max_pixels, progress=lambda done, total: progress(done, total, "checking")
-        )
-    table = Table("split", "images", "classes", "fewest a class", "most a class")
-    for split in SPLITS:
-        counts = [count for count in images.counts(split).values() if count]
-        table.add_row(
-            split, *map(str, (sum(counts), len(counts), min(counts, default=0), max(counts, default=0)))
-        )
-    console.print(table)
-    for error in errors:
-        console.print(f"unreadable: {error}", markup=False, soft_wrap=True)
-    return DataError.exit_code if errors else 0
+COMMANDS = {
+    "make": (add_make_options, make),
+    "download": (data_download.add_options, data_download.run),
+    "check": (data_check.add_options, data_check.run),
+    "shard": (data_shard.add_options, data_shard.run),
+}

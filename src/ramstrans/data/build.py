@@ -2,23 +2,35 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from ramstrans.data.cache import DiskCache, MemoryCache, default_cache_dir
 from ramstrans.data.check import apply_unreadable, find_unreadable
-from ramstrans.data.config import DataConfig
+from ramstrans.data.config import DataConfig, Layout
 from ramstrans.data.cub import read_cub
+from ramstrans.data.fgvc_aircraft import read_fgvc_aircraft
+from ramstrans.data.flowers102 import read_flowers102
+from ramstrans.data.food101 import read_food101
+from ramstrans.data.hugging_face import LANDMARKS, read_hugging_face
 from ramstrans.data.image_folder import read_image_folder
+from ramstrans.data.inaturalist import is_inaturalist, read_inaturalist
+from ramstrans.data.nabirds import read_nabirds
+from ramstrans.data.oxford_pets import read_oxford_pets
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet
+from ramstrans.data.shards import MANIFEST, read_shards
 from ramstrans.data.splits import check_classes, hold_out
+from ramstrans.data.stanford_cars import read_stanford_cars
+from ramstrans.data.stanford_dogs import read_stanford_dogs
 from ramstrans.data.table import read_table
 from ramstrans.data.toybirds import ensure_toybirds, is_toybirds
 from ramstrans.data.transforms import Size
-from ramstrans.errors import ConfigError, DataError
+from ramstrans.devices import from_first_process
+from ramstrans.errors import ConfigError, DataError, UnreadableImageError
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is going on)."""
+
+Reader = Callable[[DataConfig, Progress], ImageSet]
 
 DEFAULT_TOYBIRDS_ROOT = Path("runs/toybirds-data")
 
@@ -44,28 +56,70 @@ def _read_table(config: DataConfig, _progress: Progress) -> ImageSet:
     )
 
 
-def _read_cub(config: DataConfig, _progress: Progress) -> ImageSet:
+def _read_fgvc_aircraft(config: DataConfig, _progress: Progress) -> ImageSet:
     assert config.root is not None, "checked by DataConfig"
-    return read_cub(config.root)
+    return read_fgvc_aircraft(config.root, config.aircraft_level)
 
 
-def _read_image_folder(config: DataConfig, _progress: Progress) -> ImageSet:
+def _read_inaturalist(config: DataConfig, _progress: Progress) -> ImageSet:
     assert config.root is not None, "checked by DataConfig"
-    return read_image_folder(config.root)
+    return read_inaturalist(config.root, config.train_folder)
 
 
-READERS: dict[str, Callable[[DataConfig, Progress], ImageSet]] = {
-    "cub": _read_cub,
+def _read_hugging_face(config: DataConfig, _progress: Progress) -> ImageSet:
+    assert config.root is not None, "checked by DataConfig"
+    return read_hugging_face(config.root, config.path_column, config.label_column)
+
+
+def _by_root(read: Callable[[Path], ImageSet]) -> Reader:
+    """A reader that needs no option but the root."""
+
+    def reader(config: DataConfig, _progress: Progress) -> ImageSet:
+        assert config.root is not None, "checked by DataConfig"
+        return read(config.root)
+
+    return reader
+
+
+READERS: dict[Layout, Reader] = {
+    "cub": _by_root(read_cub),
     "toybirds": _read_toybirds,
-    "folder": _read_image_folder,
+    "folder": _by_root(read_image_folder),
     "table": _read_table,
+    "nabirds": _by_root(read_nabirds),
+    "stanford_dogs": _by_root(read_stanford_dogs),
+    "stanford_cars": _by_root(read_stanford_cars),
+    "fgvc_aircraft": _read_fgvc_aircraft,
+    "inaturalist": _read_inaturalist,
+    "flowers102": _by_root(read_flowers102),
+    "oxford_pets": _by_root(read_oxford_pets),
+    "food101": _by_root(read_food101),
+    "hugging_face": _read_hugging_face,
+    "shards": _by_root(read_shards),
 }
 
+_LANDMARKS: dict[Layout, tuple[str, ...]] = {
+    "shards": (MANIFEST,),
+    "nabirds": ("hierarchy.txt", "nabirds/hierarchy.txt"),
+    "cub": ("images.txt", "CUB_200_2011/images.txt"),
+    "stanford_dogs": ("lists/train_list.mat", "train_list.mat", "stanford_dogs/lists/train_list.mat"),
+    "stanford_cars": ("devkit/cars_meta.mat", "stanford_cars/devkit/cars_meta.mat"),
+    "fgvc_aircraft": ("data/variants.txt", "fgvc-aircraft-2013b/data/variants.txt"),
+    "flowers102": ("setid.mat", "flowers-102/setid.mat"),
+    "oxford_pets": ("annotations/trainval.txt", "oxford-iiit-pet/annotations/trainval.txt"),
+    "food101": ("meta/classes.txt", "food-101/meta/classes.txt"),
+    "hugging_face": LANDMARKS,
+}
+"""A file by which each layout is known; of two that have it, the first one is meant."""
 
-def guess_layout(root: Path) -> Literal["cub", "table", "folder"]:
-    """The layout of a data set by what lies there: CUB's lists, a file, or else folders of classes."""
-    if any((folder / "images.txt").is_file() for folder in (root, root / "CUB_200_2011")):
-        return "cub"
+
+def guess_layout(root: Path) -> Layout:
+    """The layout of a data set by what lies there: a published set's lists, a file, or folders of classes."""
+    for layout, files in _LANDMARKS.items():
+        if any((root / file).is_file() for file in files):
+            return layout
+    if is_inaturalist(root):
+        return "inaturalist"
     return "table" if root.suffix and not root.is_dir() else "folder"
 
 
@@ -101,6 +155,8 @@ def drop_unreadable(
 ) -> ImageSet:
     """Decode every file once; stop at those that cannot be, or leave them out, as the config says.
 
+    Of several processes the first one decodes, and all learn what it found.
+
     Args:
         images: The data set.
         config: Says what is to be done.
@@ -110,11 +166,15 @@ def drop_unreadable(
     Raises:
         DataError: A file cannot be decoded and the config says `stop`; names them.
     """
-    errors = find_unreadable(
-        images.records,
-        config.max_pixels,
-        progress=lambda done, total: progress(done, total, "checking files"),
-    )
+
+    def find() -> list[UnreadableImageError]:
+        return find_unreadable(
+            images.records,
+            config.max_pixels,
+            progress=lambda done, total: progress(done, total, "checking files"),
+        )
+
+    errors = from_first_process(find)
     if config.on_unreadable == "skip":
         for error in errors:
             say(f"left out: {error}")

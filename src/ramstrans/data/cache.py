@@ -15,6 +15,7 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.decode import check_shape
 from ramstrans.data.files import replace_file
 from ramstrans.data.photographs import DECODING_VERSION, ResizedPhotograph, read_resized
+from ramstrans.data.tars import file_status
 from ramstrans.data.transforms import Size
 from ramstrans.errors import OutputError
 
@@ -41,8 +42,8 @@ class DiskCache:
     """Resized photographs in a folder that processes and runs share, and that may be deleted at any time.
 
     There is one file for each photograph and resize. It tells what it was made of, and is made anew when
-    the photograph's size or date has changed, or what decodes it. A damaged one is never used: it is
-    warned of, counted, and made anew.
+    the size or date of the photograph, or of its tar, has changed, or what decodes it. A damaged one is
+    never used: it is warned of, counted, and made anew.
 
     A file is a checksum of the rest, the length of a header, the header in JSON, and the pixels (h, w, 3)
     uint8 as they are: 1 MB is read and checked in 0.7 ms, where PNG takes 13.
@@ -131,7 +132,7 @@ def default_cache_dir() -> Path:
 
 def _key(path: Path, resize: int | Size) -> str:
     """All that the pixels depend on."""
-    status = path.stat()
+    status = file_status(path)
     decoder = [DECODING_VERSION, PIL.__version__, torch.__version__]
     return json.dumps([str(path.absolute()), status.st_size, status.st_mtime_ns, resize, decoder])
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ramstrans.data.config import DataConfig
 from ramstrans.data.decode import decode_reduced
@@ -16,6 +16,10 @@ NUM_THREADS = min(8, os.cpu_count() or 1)
 """That decode files side by side, unless another number is asked for."""
 
 _MAX_NAMED = 10
+_NUM_QUEUED = 1024  # files asked for at once: a million of waiting ones would take a gigabyte
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 def find_unreadable(
@@ -37,7 +41,8 @@ def find_unreadable(
     """
     paths = list(dict.fromkeys(record.path for record in records))
     errors = []
-    for done, error in enumerate(_outcomes(paths, max_pixels, num_workers), start=1):
+    outcomes = in_threads(lambda path: _outcome(path, max_pixels), paths, num_workers)
+    for done, error in enumerate(outcomes, start=1):
         if error is not None:
             errors.append(error)
         if progress is not None:
@@ -82,17 +87,23 @@ def apply_unreadable(
     return remaining
 
 
-def _outcomes(paths: list[Path], max_pixels: int, num_workers: int) -> Iterator[UnreadableImageError | None]:
-    """The error of each file, or None, in order."""
+def in_threads(function: Callable[[_T], _R], items: Sequence[_T], num_workers: int) -> Iterator[_R]:
+    """What a function makes of each item, in order.
 
-    def outcome(path: Path) -> UnreadableImageError | None:
-        return _outcome(path, max_pixels)
+    Args:
+        function: Safe to call from several threads.
+        items: What it is given.
+        num_workers: Threads; 0 calls it in this one.
 
+    >>> list(in_threads(str.upper, ["wren", "crow"], num_workers=2))
+    ['WREN', 'CROW']
+    """
     if num_workers == 0:
-        yield from map(outcome, paths)
+        yield from map(function, items)
         return
     with ThreadPoolExecutor(num_workers) as executor:
-        yield from executor.map(outcome, paths)
+        for start in range(0, len(items), _NUM_QUEUED):
+            yield from executor.map(function, items[start : start + _NUM_QUEUED])
 
 
 def _outcome(path: Path, max_pixels: int) -> UnreadableImageError | None:

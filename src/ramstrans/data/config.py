@@ -1,11 +1,44 @@
 """Options of the data: which photographs, how they are split, and how they become tensors."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ramstrans.errors import ConfigError
+
+Layout = Literal[
+    "cub",
+    "toybirds",
+    "folder",
+    "table",
+    "nabirds",
+    "stanford_dogs",
+    "stanford_cars",
+    "fgvc_aircraft",
+    "inaturalist",
+    "flowers102",
+    "oxford_pets",
+    "food101",
+    "hugging_face",
+    "shards",
+]
+"""Every way in which a data set may lie on disk; `build.READERS` has a reader for each."""
+
+
+BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "val_fraction": ("a share in [0, 1)", lambda value: 0 <= value < 1),
+    "test_fraction": ("a share in (0, 1)", lambda value: 0 < value < 1),
+    "rand_magnitude": ("0 to 30", lambda value: 0 <= value <= 30),
+    **dict.fromkeys(("random_erasing", "balance"), ("a number in [0, 1]", lambda value: 0 <= value <= 1)),
+    **dict.fromkeys(
+        ("color_jitter", "rand_augment", "num_workers", "read_timeout"),
+        ("0 or more", lambda value: value >= 0),
+    ),
+    **dict.fromkeys(("max_pixels", "shuffle_window"), ("1 or more", lambda value: value >= 1)),
+}
+"""What numbers are allowed, in words and as a test."""
 
 
 @dataclass(frozen=True)
@@ -14,10 +47,14 @@ class DataConfig:
 
     Attributes:
         name: Layout of the data set. `toybirds` is drawn on first use where `root` does not hold it yet.
-        root: Folder of the data set, or the table's file. None is allowed for `toybirds` only.
-        path_column: Column of a table with the image paths, relative to the table's folder or absolute.
-        label_column: Column of a table with the class names.
+        root: Folder of the data set, the table's file, or, for `hugging_face`, a name on the hub. None is
+            allowed for `toybirds` only.
+        path_column: Column of a table with the image paths, relative to the table's folder or absolute;
+            of `hugging_face`, the column of images, where there are several.
+        label_column: Column of a table or of `hugging_face` with the class names.
         split_column: Column of a table with `train`, `val` or `test`; absent means a split by seed.
+        aircraft_level: What the classes of `fgvc_aircraft` are.
+        train_folder: Which training images of `inaturalist` 2021 to take; None: those that are there.
         val_fraction: Share of the training images of each class held out for validation, in [0, 1).
         test_fraction: Share of the images of each class held out for the test, in (0, 1), where the
             data set brings no test split of its own.
@@ -31,7 +68,15 @@ class DataConfig:
             `zoom_source: full`.
         flip: Mirror training images at random.
         color_jitter: Strength of random brightness, contrast and saturation in training; 0 is off.
+        rand_augment: Operations of RandAugment on each training image; 0 is off.
+        rand_magnitude: Their strength, 0 to 30.
+        random_erasing: Probability that a rectangle of a training image is erased.
+        balance: How often classes are drawn in training, in [0, 1]. 0: as often as they have images; 1: all
+            alike; 0.5: by the square root of their images. An epoch stays as long.
+        shuffle_window: Of `shards`: how many are read, and mixed, at a time in training; None: all.
         num_workers: Loader processes; 0 loads in the main process.
+        read_timeout: Seconds that loader processes may take for a batch before the run ends with an error;
+            0 waits for ever.
         cache: `none` decodes each image each time; `memory` keeps resized ones for the next epoch, in
             the memory of each loader process by itself; `disk` keeps them in `cache_dir` for all
             processes, epochs and runs.
@@ -40,11 +85,13 @@ class DataConfig:
         max_pixels: Images with more pixels than this are refused as decompression bombs.
     """
 
-    name: Literal["cub", "toybirds", "folder", "table"] = "toybirds"
+    name: Layout = "toybirds"
     root: Path | None = None
     path_column: str = "path"
     label_column: str = "label"
     split_column: str = "split"
+    aircraft_level: Literal["variant", "family", "manufacturer"] = "variant"
+    train_folder: Literal["train", "train_mini"] | None = None
     val_fraction: float = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
@@ -53,28 +100,36 @@ class DataConfig:
     crop: int | tuple[int, int] | None = None
     flip: bool = True
     color_jitter: float = 0.0
+    rand_augment: int = 0
+    rand_magnitude: int = 9
+    random_erasing: float = 0.0
+    balance: float = 0.0
+    shuffle_window: int | None = None
     num_workers: int = 0
+    read_timeout: float = 600.0
     cache: Literal["none", "memory", "disk"] = "none"
     cache_dir: Path | None = None
     max_pixels: int = 200_000_000
 
     def __post_init__(self) -> None:
-        if not 0 <= self.val_fraction < 1:
-            raise ConfigError(f"data.val_fraction is {self.val_fraction}; give a share in [0, 1)")
-        if not 0 < self.test_fraction < 1:
-            raise ConfigError(f"data.test_fraction is {self.test_fraction}; give a share in (0, 1)")
-        if self.color_jitter < 0:
-            raise ConfigError(f"data.color_jitter is {self.color_jitter}; give 0 or more")
-        if self.num_workers < 0:
-            raise ConfigError(f"data.num_workers is {self.num_workers}; give 0 or more")
-        if self.max_pixels < 1:
-            raise ConfigError(f"data.max_pixels is {self.max_pixels}; give 1 or more")
+        for name, (allowed, is_allowed) in BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not is_allowed(value):
+                raise ConfigError(f"data.{name} is {value}; give {allowed}")
         if self.root is None and self.name != "toybirds":
             raise ConfigError(
                 f"data.name is '{self.name}' but no --data.root was given; name its folder or file"
             )
-        if self.cache_dir is not None and self.cache != "disk":
-            warnings.warn(
-                f"data.cache_dir is ignored with data.cache {self.cache}; give --data.cache disk to use it",
-                stacklevel=3,
-            )
+        for name, (is_used, needed) in self._needs().items():
+            if getattr(self, name) != getattr(DataConfig, name) and not is_used:
+                warnings.warn(f"data.{name} is ignored without {needed}", stacklevel=3)
+
+    def _needs(self) -> dict[str, tuple[bool, str]]:
+        """Options that have no effect without another one: whether it is there, and which."""
+        return {
+            "cache_dir": (self.cache == "disk", "data.cache disk"),
+            "aircraft_level": (self.name == "fgvc_aircraft", "data.name fgvc_aircraft"),
+            "train_folder": (self.name == "inaturalist", "data.name inaturalist"),
+            "rand_magnitude": (self.rand_augment > 0, "data.rand_augment"),
+            "shuffle_window": (self.name == "shards", "data.name shards"),
+        }

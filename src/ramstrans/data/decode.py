@@ -1,5 +1,6 @@
 """Image files to RGB pixels: every common format and colour mode, or one error that says why not."""
 
+import io
 import re
 import stat
 import struct
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ramstrans.data.config import DataConfig
+from ramstrans.data.tars import find_member
 from ramstrans.errors import UnreadableImageError
 
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -84,7 +86,7 @@ def decode_image(path: Path, *, max_pixels: int = DataConfig.max_pixels) -> Imag
     taken, and more than 8 bits are scaled down, not clipped. Safe to call from several threads.
 
     Args:
-        path: The image file.
+        path: The image file; it may lie in a tar, see `tars`.
         max_pixels: Refuse an image whose header announces more pixels than this, before decoding it.
 
     Returns:
@@ -180,14 +182,30 @@ def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """The image with its header read; whatever goes wrong inside becomes an `UnreadableImageError`."""
     _silence_pillow()
     try:
-        _check_file(path)
-        with path.open("rb") as stream, _open(stream) as image:
+        with open_file(path) as stream, _open(stream) as image:
             check_shape(path, image.size, max_pixels)
             yield image
     except UnreadableImageError:
         raise
     except _DECODER_ERRORS as error:
         raise UnreadableImageError(path, _reason(error)) from error
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file, or a member of a tar, opened to be read; every photograph's bytes come from here.
+
+    Raises:
+        UnreadableImageError: It is empty or no file, or its tar is missing, damaged or without it.
+        OSError: It cannot be opened.
+    """
+    member = find_member(path)
+    if member is None:
+        _check_file(path)
+        return path.open("rb")
+    content = member.read()
+    if not content:
+        raise UnreadableImageError(path, "empty file")
+    return io.BytesIO(content)
 
 
 def _check_file(path: Path) -> None:

@@ -1,6 +1,11 @@
 """Datasets and loaders: records in, batches of views out, the same whatever the workers."""
 
-from collections.abc import Iterator, Sequence
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +18,11 @@ from ramstrans.data.photographs import ResizedPhotograph, read_resized
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Record
 from ramstrans.data.transforms import Augmentation, Geometry, Size, View, make_view
-from ramstrans.errors import RamsTransError
+from ramstrans.devices import num_processes, process_index
+from ramstrans.errors import DataError, RamsTransError
+
+Draw = Callable[[np.random.Generator], np.ndarray]
+"""Draws the order of an epoch: indices of the dataset, as many as it has."""
 
 Key = tuple[int, int]
 """`(epoch, index)`: what a sampler yields, so that augmentation needs no state in the workers."""
@@ -114,23 +123,82 @@ class PhotographDataset(Dataset[Example]):
         return read(self.records[index].path, self.preprocessing.resize, max_pixels=self.max_pixels)
 
 
-class EpochSampler(Sampler[Key]):
-    """Yields `(epoch, index)`, shuffled by (seed, epoch) or in order; set `epoch` before each pass."""
+class EpochBatches(Sampler[list[Key]]):
+    """Yields batches of `(epoch, index)`; set `epoch` and `first_batch` before each pass.
 
-    def __init__(self, length: int, *, shuffle: bool, seed: int = 0) -> None:
+    All processes cut the same order into the same batches. In training each takes its part of every
+    batch, so that the batch of an optimiser step is the same whatever their number; where a last batch
+    has fewer images than there are processes, those left without take its first image, which `counts`
+    tells them not to count. In evaluation whole batches are dealt out.
+
+    Args:
+        length: Images of the dataset, at least 1.
+        batch_size: Images a batch, of all processes together; the last may be smaller.
+        shuffle: Whether the order is drawn by (seed, epoch), and batches are shared; else in order, dealt.
+        seed: Of the order.
+        draw: How an epoch's order is drawn; None: a shuffle. See `order_of`.
+        process: Which process this is, from 0.
+        num_processes: Of how many.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        draw: Draw | None = None,
+        process: int = 0,
+        num_processes: int = 1,
+    ) -> None:
         self.length = length
+        self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
+        self.draw = draw
+        self.process = process
+        self.num_processes = num_processes
         self.epoch = 0
+        self.first_batch = 0
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch, of all processes together."""
+        return math.ceil(self.length / self.batch_size)
 
     def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Key]:
-        order = np.arange(self.length)
+        """Batches that this process gets of a whole epoch."""
         if self.shuffle:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-        yield from ((self.epoch, int(index)) for index in order)
+            return self.num_batches
+        return len(range(self.process, self.num_batches, self.num_processes))
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = self.order()
+        for number in range(self.first_batch, self.num_batches):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            if self.shuffle:
+                batch = batch[self.process :: self.num_processes] if self.counts(number)[0] else batch[:1]
+            elif number % self.num_processes != self.process:
+                continue
+            yield [(self.epoch, int(index)) for index in batch]
+
+    def order(self) -> np.ndarray:
+        """(length,) int64, the images of this epoch, of all processes."""
+        if not self.shuffle:
+            return np.arange(self.length)
+        generator = np.random.default_rng([self.seed, self.epoch])
+        return generator.permutation(self.length) if self.draw is None else self.draw(generator)
+
+    def counts(self, number: int) -> tuple[int, int]:
+        """How many images of a shared batch count in this process, and in all together.
+
+        >>> batches = EpochBatches(10, 4, shuffle=True, process=2, num_processes=3)
+        >>> [batches.counts(number) for number in range(3)]
+        [(1, 4), (1, 4), (0, 2)]
+        """
+        whole = min(self.batch_size, self.length - number * self.batch_size)
+        return len(range(self.process, whole, self.num_processes)), whole
 
 
 def collate(examples: Sequence[Example], *, with_source: bool) -> Batch:
@@ -166,14 +234,62 @@ class _Collate:
         return collate(readable, with_source=self.with_source)
 
 
+def _obey_the_main_process_only(_worker: int) -> None:
+    """Leave signals that reach the whole group, Ctrl-C and a cluster's SIGTERM, to the main process.
+
+    It ends its workers itself, by SIGTERM too: who sent one tells them apart.
+    """
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on Windows and macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=wait, daemon=True).start()
+
+
 class PhotographLoader(DataLoader[Batch]):
-    """A loader that raises the errors of its workers as they are."""
+    """A loader that raises the errors of its workers as they are.
+
+    Raises:
+        RamsTransError: A photograph cannot be read, or a worker has died, or takes too long.
+    """
+
+    batch_sampler: EpochBatches
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, RamsTransError):
-                raise batch
-            yield batch
+        with worker_errors():
+            for batch in super().__iter__():
+                if isinstance(batch, RamsTransError):
+                    raise batch
+                yield batch
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Name what happened to a loader's worker; torch may raise it anywhere in the main process.
+
+    Raises:
+        DataError: A worker has died, or took too long.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        message = str(error)
+        if "timed out" in message:
+            raise DataError(
+                f"no batch came from the loader's processes in time ({message}); look for a file system that "
+                "hangs, or give a longer --data.read_timeout"
+            ) from error
+        if "DataLoader worker" in message:
+            raise DataError(
+                f"a process of the loader died ({message}); if memory ran out, give fewer "
+                "--data.num_workers or another --data.cache"
+            ) from error
+        raise
 
 
 def build_loader(
@@ -183,16 +299,31 @@ def build_loader(
     shuffle: bool,
     with_source: bool,
     seed: int = 0,
+    draw: Draw | None = None,
     num_workers: int = 0,
+    timeout: float = 0.0,
     pin_memory: bool = False,
 ) -> PhotographLoader:
-    """A loader whose `sampler.epoch` is set before each pass; the last batch may be smaller."""
+    """A loader whose `batch_sampler.epoch` is set before each pass; this process's share of the batches.
+
+    See `EpochBatches`.
+    """
     return PhotographLoader(
         dataset,  # type: ignore[arg-type]
-        batch_size,
-        sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=seed),
+        batch_sampler=EpochBatches(
+            len(dataset),
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            draw=draw,
+            process=process_index(),
+            num_processes=num_processes(),
+        ),
         num_workers=num_workers,
         collate_fn=_Collate(with_source),
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
+        worker_init_fn=_obey_the_main_process_only,
+        timeout=timeout if num_workers > 0 else 0,
+        generator=torch.Generator(),  # of the workers' seeds: torch's own is part of a run's saved state
     )

@@ -7,6 +7,9 @@ from typing import Literal, NamedTuple
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
+Box = tuple[float, float, float, float]
+"""`(x0, y0, x1, y1)`, half-open float pixels."""
+
 
 class Part(NamedTuple):
     """One visible part of the object: its name, and its place in pixels of the original image."""
@@ -31,12 +34,20 @@ class Record(NamedTuple):
     path: Path
     label: int
     split: Split
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     parts: tuple[Part, ...] = ()
 
 
 class ImageSet(NamedTuple):
     """A data set as read: its classes, in label order, and its records, in file order.
+
+    Attributes:
+        class_names: The classes; each has a name of its own.
+        records: The photographs.
+        hierarchy: For each class, in label order, the groups above it, nearest first, e.g.
+            `("Finches", "Perching Birds", "Birds")`; empty where the data set has none. Groups are the
+            same where they and all above them have the same names: a genus of plants may be called as
+            one of birds.
 
     >>> records = tuple(Record(Path(f"{i}.jpg"), i % 2, "train") for i in range(3))
     >>> images = ImageSet(("crow", "wren"), records)
@@ -46,6 +57,7 @@ class ImageSet(NamedTuple):
 
     class_names: tuple[str, ...]
     records: tuple[Record, ...]
+    hierarchy: tuple[tuple[str, ...], ...] = ()
 
     def of_split(self, split: Split) -> tuple[Record, ...]:
         """The records of one split, in order."""

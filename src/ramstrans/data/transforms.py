@@ -1,5 +1,7 @@
 """From a decoded photograph to the views a model sees, and back from its pixels to the photograph's."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -7,9 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 Size = tuple[int, int]
+
+FILL = (124, 116, 104)
+"""What moves or erases pixels leaves this colour, ImageNet's mean: about 0 once normalised."""
 
 
 class Geometry(NamedTuple):
@@ -60,10 +66,24 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training views: crop place always, mirror and colour if asked for."""
+    """Random changes of training views: crop place always, all else if asked for, in the order of the fields.
+
+    All are made before the model's input is derived from the view's source, so that a later look sees the
+    same change as the first.
+
+    Attributes:
+        flip: Mirror half of the views.
+        color_jitter: Strength of brightness, contrast and saturation; 0 is off.
+        rand_augment: Number of operations of RandAugment on each view; 0 is off.
+        rand_magnitude: Their strength, 0 to 30.
+        random_erasing: Probability that a rectangle is erased; 0 is off.
+    """
 
     flip: bool = True
     color_jitter: float = 0.0
+    rand_augment: int = 0
+    rand_magnitude: int = 9
+    random_erasing: float = 0.0
 
 
 def resized_size(original_size: Size, resize: int | Size) -> Size:
@@ -107,6 +127,10 @@ def make_view(
         image_size: `(height, width)` of the model's input, to which the crop is resized.
         augmentation: Random changes; None: the centre, unchanged.
         generator: Where the randomness comes from; needed with an augmentation.
+
+    Returns:
+        A view whose geometry tells its crop and mirroring. Shears, shifts and rotations of RandAugment
+        within the crop are not in it.
     """
     height, width = resized.shape[-2:]
     spare_y, spare_x = height - crop[0], width - crop[1]
@@ -119,9 +143,8 @@ def make_view(
     source = resized[:, top : top + crop[0], left : left + crop[1]]
     if flip:
         source = source.flip(-1)
-    if augmentation is not None and augmentation.color_jitter and generator is not None:
-        # One plane a channel, in which it takes two thirds of the time.
-        source = jitter_color(source.contiguous(), augmentation.color_jitter, generator)
+    if augmentation is not None and generator is not None:
+        source = change_pixels(source, augmentation, generator)
     image = source if crop == image_size else F.resize(source, list(image_size), antialias=True)
     ratio_y, ratio_x = image_size[0] / crop[0], image_size[1] / crop[1]
     geometry = Geometry(
@@ -131,6 +154,59 @@ def make_view(
         flip,
     )
     return View(image, source, geometry)
+
+
+def change_pixels(source: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
+    """The changes of an augmentation that are not of the frame; `source` itself where there are none."""
+    if augmentation.color_jitter:
+        # One plane a channel, in which it takes two thirds of the time.
+        source = jitter_color(source.contiguous(), augmentation.color_jitter, generator)
+    if augmentation.rand_augment:
+        source = rand_augment(source, augmentation.rand_augment, augmentation.rand_magnitude, generator)
+    if augmentation.random_erasing:
+        source = erase(source, augmentation.random_erasing, generator)
+    return source
+
+
+def rand_augment(image: Tensor, num_ops: int, magnitude: int, generator: np.random.Generator) -> Tensor:
+    """RandAugment (https://arxiv.org/abs/1909.13719), torchvision's: operations drawn out of 14.
+
+    Args:
+        image: (3, H, W) uint8.
+        num_ops: How many, one after the other.
+        magnitude: 0 to 30.
+        generator: Where the randomness comes from.
+    """
+    transform = v2.RandAugment(num_ops, magnitude, interpolation=InterpolationMode.BILINEAR, fill=list(FILL))
+    with _seeded_by(generator):
+        # Pillow's operations take a third of the time of those on tensors.
+        augmented: Tensor = F.pil_to_tensor(transform(F.to_pil_image(image)))
+    return augmented
+
+
+def erase(image: Tensor, probability: float, generator: np.random.Generator) -> Tensor:
+    """Random erasing (https://arxiv.org/abs/1708.04896), torchvision's: 2 to 33 % of the pixels get `FILL`.
+
+    Args:
+        image: (3, H, W) uint8; not changed in place.
+        probability: That anything is erased.
+        generator: Where the randomness comes from.
+    """
+    with _seeded_by(generator):
+        erased: Tensor = v2.RandomErasing(probability, value=list(FILL))(image)
+    return erased
+
+
+@contextmanager
+def _seeded_by(generator: np.random.Generator) -> Iterator[None]:
+    """Let a transform of torchvision draw from a NumPy generator; for one thread at a time.
+
+    PyTorch's generator of the CPU, which all of a process draws from, is put back as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would seed the GPUs too, which nobody puts back
+        torch.default_generator.manual_seed(int(generator.integers(2**63)))
+        yield
 
 
 def jitter_color(image: Tensor, strength: float, generator: np.random.Generator) -> Tensor:

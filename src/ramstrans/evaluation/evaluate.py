@@ -1,15 +1,18 @@
 """Run a model over a split and gather what it says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ramstrans.data.loading import Batch, PhotographDataset
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.transforms import normalize
+from ramstrans.devices import num_processes
 from ramstrans.evaluation.predictions import Predictions
 from ramstrans.model.rams import RamsOutput, RamsTrans
 
@@ -26,6 +29,9 @@ def predict_split(
 ) -> tuple[Predictions, np.ndarray]:
     """Predict every image of a loader over a `PhotographDataset`; the model is in eval mode after.
 
+    Where several processes were dealt the batches, each gets the predictions of all: every image's once,
+    and the same to the last bit as one process would give, since the batches are the same.
+
     Args:
         model: On `device`.
         loader: In order, not shuffled.
@@ -40,25 +46,57 @@ def predict_split(
     model.eval()
     dataset = loader.dataset
     assert isinstance(dataset, PhotographDataset), "predictions name the dataset's records"
-    probabilities, boxes, found, labels, sizes = [], [], [], [], []
+    gathered: list[Answers] = []
     for done, batch in enumerate(loader, start=1):
         images, source = normalized(batch, preprocessing, device)
         with autocast(device, precision):
             output: RamsOutput = model(images, source, last_region=model.num_scales == 1)
-        probabilities.append(output.probabilities.cpu().numpy())
-        boxes.append(boxes_in_photographs(output, batch))
-        found.append(np.stack([_numpy(scale.found) for scale in output.scales if scale.found is not None]))
-        labels.append(batch.labels.numpy())
-        sizes.append(batch.original_sizes.numpy())
+        found = np.stack([_numpy(scale.found) for scale in output.scales if scale.found is not None])
+        gathered.append(
+            Answers(
+                _numpy(output.probabilities),
+                batch.labels.numpy(),
+                boxes_in_photographs(output, batch),
+                found,
+                batch.original_sizes.numpy(),
+                batch.indices.numpy(),
+            )
+        )
         progress(done, len(loader), "evaluating")
-    predictions = Predictions(
-        np.concatenate(probabilities, axis=1),
-        np.concatenate(labels),
-        np.concatenate(boxes, axis=1),
-        np.concatenate(found, axis=1),
-        dataset.records,
-    )
-    return predictions, np.concatenate(sizes)
+    if num_processes() > 1:
+        gathered = gather_object(gathered)
+    answers = in_order(gathered)
+    return Predictions(*answers[:4], dataset.records), answers.sizes
+
+
+class Answers(NamedTuple):
+    """What a model said about the images of some batches, see `Predictions`.
+
+    Attributes:
+        probabilities: (S, N, C).
+        labels: (N,).
+        boxes: (R, N, 4).
+        found: (R, N).
+        sizes: (N, 2) int64, `(width, height)` of the photographs in pixels.
+        places: (N,) int64, in the dataset.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    boxes: np.ndarray
+    found: np.ndarray
+    sizes: np.ndarray
+    places: np.ndarray
+
+
+def in_order(batches: Sequence[Answers]) -> Answers:
+    """The answers of all batches together, in the order of the dataset."""
+    axes = (1, 0, 1, 1, 0, 0)
+    whole = [
+        np.concatenate(parts, axis) for parts, axis in zip(zip(*batches, strict=True), axes, strict=True)
+    ]
+    order = np.argsort(whole[-1])
+    return Answers(*(values.take(order, axis) for values, axis in zip(whole, axes, strict=True)))
 
 
 def normalized(

@@ -13,6 +13,7 @@ from torch import Tensor
 from ramstrans.data.decode import decode_image
 from ramstrans.data.loading import Batch, PhotographDataset, build_loader, collate
 from ramstrans.data.records import Record
+from ramstrans.devices import process_index
 from ramstrans.evaluation.early_exit import exit_report, plot_exit, time_exit
 from ramstrans.evaluation.evaluate import autocast, boxes_in_photographs, normalized, predict_split
 from ramstrans.evaluation.gallery import GalleryItem, plot_gallery
@@ -41,6 +42,8 @@ def judge(
     progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> Report:
     """Predict every image of a split, and write report.json, report.md and pictures into a folder.
+
+    Several processes share the predictions; the first one writes.
 
     Args:
         model: On its device.
@@ -73,8 +76,9 @@ def judge(
         plot_exit(predictions, confidence, folder / "early_exit.png")
         pictures["What early exit costs and saves"] = "early_exit.png"
     report = build_report(predictions, card.class_names, sizes, extra=extra)
-    pictures |= draw_pictures(model, card, dataset, predictions, folder, precision)
-    write_report(folder, report, pictures)
+    if process_index() == 0:
+        pictures |= draw_pictures(model, card, dataset, predictions, folder, precision)
+        write_report(folder, report, pictures)
     return report
 
 

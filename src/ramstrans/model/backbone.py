@@ -8,6 +8,7 @@ import torch
 from timm.layers import Attention, resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ramstrans.errors import ConfigError
 from ramstrans.model.config import ModelConfig
@@ -49,6 +50,10 @@ class Backbone(nn.Module):
         num_scales: S, number of class tokens.
         class_tokens: `joint`: all S tokens enter every pass; `separate`: token s alone enters pass s.
 
+    Attributes:
+        gradient_checkpointing: Whether training keeps each block's input only, and computes the block
+            again for its gradients.
+
     Raises:
         ConfigError: This ViT cannot work; the message says why.
     """
@@ -64,6 +69,7 @@ class Backbone(nn.Module):
         self._widen()
         attention = vit.blocks[0].attn
         self.scale: float = attention.scale
+        self.gradient_checkpointing = False
         self._takes_notes = True
         self._queries: list[Tensor] = []
         self._keys: list[Tensor] = []
@@ -132,7 +138,8 @@ class Backbone(nn.Module):
         """Keep a query or key: as it is where the backward pass keeps it anyway, else free of its values."""
         if self._takes_notes:
             # timm's queries, keys and values are views of one tensor, which a view would keep alive whole
-            notes.append(tensor.detach() if torch.is_grad_enabled() else tensor.contiguous())
+            is_kept = torch.is_grad_enabled() and not self.gradient_checkpointing
+            notes.append(tensor.detach() if is_kept else tensor.detach().contiguous())
 
     def _embed(self, images: Tensor, scale: int) -> Tensor:
         """(B, N, D) tokens of one pass: class tokens, register tokens, patches, with positions."""
@@ -167,7 +174,11 @@ class Backbone(nn.Module):
         self._queries, self._keys, self._takes_notes = [], [], with_attention
         tokens = self._embed(images, scale)
         for block in self.vit.blocks:  # calling them together would keep the first block's input till the end
-            tokens = block(tokens)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+        self._takes_notes = False  # a block that is computed again for its gradients is not noted again
         tokens = self.vit.norm(tokens)
         queries, keys = tuple(self._queries), tuple(self._keys)
         self._queries, self._keys = [], []

@@ -166,18 +166,25 @@ class RamsTrans(nn.Module):
             frame: (B, 4), where `images` lie, in pixels of the original input.
             with_region: Whether to propose a region.
         """
+        return self.look_with_token(images, scale, frame, with_region=with_region)[0]
+
+    def look_with_token(
+        self, images: Tensor, scale: int, frame: Tensor, *, with_region: bool
+    ) -> tuple[ScaleOutput, Tensor]:
+        """Look once; what `look` gives, and the class token (B, D) that the logits are of."""
         whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or not with_region
         parts = [images] if whole else torch.split(images, self.num_at_a_time(images))
         looks = [self._look_at_part(part, scale, with_region) for part in parts]
-        logits = torch.cat([logits for logits, _ in looks])
+        class_token = torch.cat([token for token, _ in looks])
+        logits = self.head(class_token)
         if not with_region:
-            return ScaleOutput(logits, None, None, None)
+            return ScaleOutput(logits, None, None, None), class_token
         saliency = torch.cat([saliency for _, saliency in looks if saliency is not None])
-        return ScaleOutput(logits, saliency, *self.region(saliency, scale, frame))
+        return ScaleOutput(logits, saliency, *self.region(saliency, scale, frame)), class_token
 
     def _look_at_part(self, images: Tensor, scale: int, with_region: bool) -> tuple[Tensor, Tensor | None]:
         features = self.backbone(images, scale, with_attention=with_region)
-        return self.head(features), self.saliency(features) if with_region else None
+        return features.class_token, self.saliency(features) if with_region else None
 
     def num_at_a_time(self, images: Tensor) -> int:
         """How many of a batch of images have their queries and keys held at a time without gradients.
@@ -198,10 +205,10 @@ class RamsTrans(nn.Module):
         boxes = scaled(boxes, source.shape[3] / width, source.shape[2] / height)
         return zoom(source, boxes, self.look_sizes[scale])
 
-    def head(self, features: Features) -> Tensor:
-        """(B, num_classes) logits of one look."""
+    def head(self, class_token: Tensor) -> Tensor:
+        """(B, num_classes) logits of a look's class token (B, D)."""
         vit = self.backbone.vit
-        logits: Tensor = vit.head(vit.head_drop(vit.fc_norm(features.class_token)))
+        logits: Tensor = vit.head(vit.head_drop(vit.fc_norm(class_token)))
         return logits
 
     def saliency(self, features: Features) -> Tensor:

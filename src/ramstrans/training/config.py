@@ -1,12 +1,46 @@
 """Options of a training run."""
 
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import ConfigError
 from ramstrans.model.config import ModelConfig
+
+BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(
+        (
+            *("epochs", "max_steps", "batch_size", "accumulation", "evaluate_every", "keep_checkpoints"),
+            *("lora_rank", "lora_alpha"),
+        ),
+        ("1 or more", lambda value: value >= 1),
+    ),
+    **dict.fromkeys(
+        (
+            *(
+                "weight_decay",
+                "warmup_steps",
+                "warmup_epochs",
+                "gradient_clip",
+                "momentum",
+                "mixup",
+                "cutmix",
+            ),
+            *("contrastive", "freeze_blocks", "checkpoint_every", "max_skipped_steps"),
+        ),
+        ("0 or more", lambda value: value >= 0),
+    ),
+    **dict.fromkeys(("label_smoothing", "ema_decay"), ("a number in [0, 1)", lambda value: 0 <= value < 1)),
+    **dict.fromkeys(
+        ("mixing_probability", "min_lr_factor"), ("a number in [0, 1]", lambda value: 0 <= value <= 1)
+    ),
+    "layer_decay": ("a number in (0, 1]", lambda value: 0 < value <= 1),
+    "lr": ("more than 0", lambda value: value > 0),
+}
+"""What numbers are allowed, in words and as a test."""
 
 
 @dataclass(frozen=True)
@@ -16,49 +50,116 @@ class TrainingConfig:
     Attributes:
         epochs: Passes over the training images.
         max_steps: Stop after this many optimiser steps; None: after `epochs`. The schedule ends there.
-        batch_size: Images a step.
+        batch_size: Images an optimiser step, of all processes together.
+        accumulation: Parts in which each process passes its images of a step, one after the other: less
+            memory, the same gradients.
         optimizer: `sgd` (the paper) or `adamw`.
         lr: Peak learning rate.
         momentum: Of SGD.
         weight_decay: Not applied to biases, norms, tokens and position embeddings.
-        warmup_steps: Steps of linear warm-up before the cosine to zero.
+        layer_decay: Factor on the learning rate from each layer to the one below, in (0, 1]; 1 is off.
+        warmup_steps: Steps of linear warm-up before the cosine.
+        warmup_epochs: The same in epochs, used instead where it is given.
+        min_lr_factor: Share of the peak learning rate at which the cosine ends.
         gradient_clip: Largest norm of all gradients together; 0 is off.
         label_smoothing: In [0, 1).
+        mixup: alpha of mixup; 0 is off.
+        cutmix: alpha of CutMix, with a target for each look from what it sees; 0 is off.
+        mixing_probability: Share of the batches that are mixed, where either is on.
+        contrastive: Weight of TransFG's contrastive loss on the class tokens; 0 is off.
+        ema_decay: Decay of an exponential moving average of the weights, which is judged and kept in their
+            place; 0 is off.
+        tune: What is trained: `all`, the `head` alone (linear probe), or `lora`: adapters and the head.
+        freeze_blocks: Of `all`: first blocks that are frozen, with the embedding before them.
+        train_tokens: Of `head`: train the class tokens too.
+        train_norms: Of `head`: train the LayerNorms too.
+        lora_rank: Of `lora`: rank of the adapters.
+        lora_alpha: Of `lora`: scale of the adapters, divided by their rank.
+        lora_mlp: Of `lora`: adapt the MLPs too, not the attention alone.
         loss_weights: Weight of each scale's cross-entropy, `num_scales` of them; None: 1 each (paper).
         precision: Autocast precision of forward and loss.
         attention: `fused` keeps the backbone's fused attention; `math` multiplies matrices, which
             trains faster on CPUs with bf16 units; `auto` takes `math` for bf16 on CPU, else `fused`.
+        gradient_checkpointing: Keep each block's input only and compute the block again for its
+            gradients: far less memory, a third more time.
+        compile: Let torch.compile (inductor) fuse each look; pays on GPUs, from a few hundred steps on.
+        fsdp: With several processes, shard weights, gradients and optimiser state between them (FSDP2)
+            instead of copying them (DDP).
         evaluate_every: Epochs between evaluations on the validation part.
+        checkpoint_every: Steps between checkpoints; None: one an epoch; 0: none, and no resuming.
+        keep_checkpoints: How many of the newest checkpoints are kept, beside the best epoch's.
+        max_skipped_steps: Steps in a row that may be skipped because the loss or a gradient is not finite,
+            before the run stops.
     """
 
     epochs: int = 50
     max_steps: int | None = None
     batch_size: int = 16
+    accumulation: int = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.03
     momentum: float = 0.9
     weight_decay: float = 0.0
+    layer_decay: float = 1.0
     warmup_steps: int = 500
+    warmup_epochs: float | None = None
+    min_lr_factor: float = 0.0
     gradient_clip: float = 1.0
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixing_probability: float = 1.0
+    contrastive: float = 0.0
+    ema_decay: float = 0.0
+    tune: Literal["all", "head", "lora"] = "all"
+    freeze_blocks: int = 0
+    train_tokens: bool = False
+    train_norms: bool = False
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    lora_mlp: bool = False
     loss_weights: tuple[float, ...] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     attention: Literal["auto", "fused", "math"] = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    fsdp: bool = False
     evaluate_every: int = 1
+    checkpoint_every: int | None = None
+    keep_checkpoints: int = 2
+    max_skipped_steps: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} is {getattr(self, name)}; give 1 or more")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ConfigError(f"training.max_steps is {self.max_steps}; give 1 or more")
-        for name in ("weight_decay", "warmup_steps", "gradient_clip", "momentum"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"training.{name} is {getattr(self, name)}; give 0 or more")
-        if self.lr <= 0:
-            raise ConfigError(f"training.lr is {self.lr}; give more than 0")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"training.label_smoothing is {self.label_smoothing}; give a number in [0, 1)")
+        for name, (allowed, is_allowed) in BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not is_allowed(value):
+                raise ConfigError(f"training.{name} is {value}; give {allowed}")
+        if self.contrastive and (self.mixup or self.cutmix):
+            raise ConfigError(
+                "training.contrastive needs images of one class each; take it or mixup and cutmix, not both"
+            )
+        if self.ema_decay and self.fsdp:
+            raise ConfigError("training.ema_decay does not work with training.fsdp; leave one of them out")
+        if self.freeze_blocks and self.tune != "all":
+            raise ConfigError(f"training.freeze_blocks goes with tune all, not {self.tune}; leave one out")
+        if self.tune == "lora" and self.fsdp:
+            raise ConfigError("training.tune lora does not work with training.fsdp; leave one of them out")
+        for name, needed in self._unused():
+            warnings.warn(f"training.{name} is ignored without {needed}", stacklevel=3)
+
+    def _unused(self) -> Iterator[tuple[str, str]]:
+        """Options that were set and have no effect, with what they need."""
+        changed = {entry.name for entry in fields(self) if getattr(self, entry.name) != entry.default}
+        needs = {
+            "mixing_probability": (bool(self.mixup or self.cutmix), "training.mixup or cutmix"),
+            **dict.fromkeys(("train_tokens", "train_norms"), (self.tune == "head", "training.tune head")),
+            **dict.fromkeys(
+                ("lora_rank", "lora_alpha", "lora_mlp"), (self.tune == "lora", "training.tune lora")
+            ),
+        }
+        yield from ((name, needed) for name, (used, needed) in needs.items() if name in changed and not used)
+        if self.warmup_epochs is not None and "warmup_steps" in changed:
+            yield "warmup_steps", "training.warmup_epochs null"
 
 
 @dataclass(frozen=True)

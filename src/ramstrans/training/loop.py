@@ -1,184 +1,306 @@
 """The one training loop."""
 
-import json
-import math
+import copy
+import signal
 import sys
 import time
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from ramstrans.data.build import Progress
-from ramstrans.data.loading import Batch
+from ramstrans.data.loading import PhotographLoader, worker_errors
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.errors import TrainingError
-from ramstrans.evaluation.evaluate import normalized, predict_split
+from ramstrans.errors import StoppedError, TrainingError
+from ramstrans.evaluation.evaluate import predict_split
 from ramstrans.evaluation.metrics import classification_metrics
 from ramstrans.model.rams import RamsTrans
+from ramstrans.training.averaging import build_average
+from ramstrans.training.checkpoints import Checkpoints
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.losses import Look, MultiScaleLoss, losses_by_look
+from ramstrans.training.interrupts import Interrupts
+from ramstrans.training.log import MetricsLog
+from ramstrans.training.losses import Look
 from ramstrans.training.optimizer import build_optimizer, build_schedule
+from ramstrans.training.state import RunState
+from ramstrans.training.step import Stepper, StepResult
+from ramstrans.training.tuning import choose_trained, plain_state, set_train_mode
 
 LOG_EVERY = 10
 """Steps between rows of metrics.jsonl."""
+MAX_NAMED = 8
+"""Images named in an error."""
 
 
 class FitResult(NamedTuple):
     """How a training run ended.
 
     Attributes:
-        state: Weights of the chosen epoch, on the CPU.
+        weights: Of the chosen epoch, on the CPU.
         epoch: The chosen epoch, from 1.
         chosen_on: `validation` or `last epoch`.
         steps: Optimiser steps taken.
+        num_skipped: How many of them left the weights alone, because something was not finite.
         seconds: Wall-clock time of the training, evaluations included.
     """
 
-    state: dict[str, Tensor]
+    weights: dict[str, Tensor]
     epoch: int
     chosen_on: str
     steps: int
+    num_skipped: int
     seconds: float
 
 
-class MetricsLog:
-    """Appends rows to metrics.jsonl and hands their numbers to the trackers."""
+class Parts(NamedTuple):
+    """What a run is made of.
 
-    def __init__(self, path: Path, accelerator: Accelerator) -> None:
-        self.path = path
-        self.accelerator = accelerator
+    Attributes:
+        model: On any device.
+        train_loader: The training images, shared between the processes.
+        val_loader: The validation images, dealt to the processes, or None.
+        preprocessing: Mean and standard deviation of the model's input.
+        config: The recipe.
+        accelerator: Devices, processes and precision.
+        log: Where rows go.
+        checkpoints: Where the run is saved, or None.
+    """
 
-    def write(self, row: dict[str, Any], step: int) -> None:
-        """Write one row; each is whole on disk when this returns."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        numbers = {f"{row['kind']}/{key}": value for key, value in row.items() if isinstance(value, float)}
-        self.accelerator.log(numbers, step=step)
+    model: RamsTrans
+    train_loader: PhotographLoader
+    val_loader: PhotographLoader | None
+    preprocessing: Preprocessing
+    config: TrainingConfig
+    accelerator: Accelerator
+    log: MetricsLog
+    checkpoints: Checkpoints | None = None
 
 
 def fit(
-    model: RamsTrans,
-    train_loader: DataLoader[Batch],
-    val_loader: DataLoader[Batch] | None,
-    preprocessing: Preprocessing,
-    config: TrainingConfig,
-    accelerator: Accelerator,
-    log: MetricsLog,
+    parts: Parts,
+    state: RunState | None = None,
     progress: Progress = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> FitResult:
     """Train; choose the best epoch on the validation part, or take the last where there is none.
 
     Args:
-        model: On any device.
-        train_loader: Its sampler is an `EpochSampler`.
-        val_loader: The validation part, or None.
-        preprocessing: Mean and standard deviation of the model's input.
-        config: The recipe.
-        accelerator: Devices and precision.
-        log: Where rows go.
+        parts: What the run is made of.
+        state: Where the run stands: at a checkpoint after some steps, or at its start. None: at its start.
         progress: Told after each step.
-    """
-    total_steps = min(config.epochs * len(train_loader), config.max_steps or sys.maxsize)
-    look = accelerator.prepare_model(Look(model))
-    optimizer = build_optimizer(model, config)
-    schedule = build_schedule(optimizer, config, total_steps)
-    stepper = Stepper(look, model, accelerator.prepare_optimizer(optimizer), schedule, config, accelerator)
-    start, step, epoch, best_score = time.perf_counter(), 0, 0, -1.0
-    chosen = FitResult({}, 0, "last epoch", 0, 0.0)
-    while step < total_steps:
-        train_loader.sampler.epoch = epoch  # type: ignore[attr-defined]
-        epoch += 1
-        model.train()
-        window, window_images = time.perf_counter(), 0
-        for batch in train_loader:
-            loss, lr = stepper.step(batch, preprocessing)
-            step, window_images = step + 1, window_images + len(batch.labels)
-            if step % LOG_EVERY == 0 or step == total_steps:
-                seconds = time.perf_counter() - window
-                log.write(
-                    train_row(loss, lr, step, epoch) | {"images_per_second": window_images / seconds}, step
-                )
-                window, window_images = time.perf_counter(), 0
-            progress(step, total_steps, f"epoch {epoch}")
-            if step == total_steps:
-                break
-        if val_loader is None:
-            chosen = FitResult({}, epoch, "last epoch", step, 0.0)
-        elif step == total_steps or epoch % config.evaluate_every == 0:
-            row = validate(model, val_loader, preprocessing, config.precision, epoch)
-            log.write(row, step)
-            if row["top1_fused"] > best_score:
-                best_score = row["top1_fused"]
-                chosen = FitResult(copy_state(model), epoch, "validation", step, 0.0)
-    state = chosen.state or copy_state(model)
-    return chosen._replace(state=state, steps=step, seconds=time.perf_counter() - start)
-
-
-class Stepper(NamedTuple):
-    """What one optimiser step needs."""
-
-    look: nn.Module
-    model: RamsTrans
-    optimizer: Optimizer
-    schedule: LambdaLR
-    config: TrainingConfig
-    accelerator: Accelerator
-
-    def step(self, batch: Batch, preprocessing: Preprocessing) -> tuple[MultiScaleLoss, float]:
-        """Forward and backward look by look, clip, step; the loss, and the learning rate that was used."""
-        device = self.accelerator.device
-        labels = batch.labels.to(device, non_blocking=True)
-        losses = losses_by_look(
-            self.look,
-            self.model,
-            *normalized(batch, preprocessing, device),
-            labels,
-            label_smoothing=self.config.label_smoothing,
-        )
-        weights = self.config.loss_weights or (1.0,) * self.model.num_scales
-        parts: list[Tensor] = []
-        for scale, weight in enumerate(weights, start=1):
-            # processes exchange their gradients once, with the last look's
-            with nullcontext() if scale == len(weights) else self.accelerator.no_sync(self.look):
-                part = next(losses)
-                self.accelerator.backward(weight * part)
-            parts.append(part.detach())
-        total = torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum()
-        if self.config.gradient_clip:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-        lr = float(self.schedule.get_last_lr()[0])
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad()
-        return MultiScaleLoss(total, tuple(parts)), lr
-
-
-def train_row(loss: MultiScaleLoss, lr: float, step: int, epoch: int) -> dict[str, Any]:
-    """One row of metrics.jsonl about a training step.
+        say: Told of skipped steps.
 
     Raises:
-        TrainingError: The loss is not finite.
+        StoppedError: A signal came; the run is saved.
+        TrainingError: Too many steps in a row were not finite.
+        OutputError: A checkpoint cannot be written.
     """
-    total = loss.total.item()
-    if not math.isfinite(total):
-        raise TrainingError(
-            f"the loss is {total} at step {step} (learning rate {lr:.3g}); lower training.lr, "
-            "lengthen training.warmup_steps, or take training.precision bf16 or fp32"
+    fitting = Fitting(parts, state)
+    with fitting.interrupts.listening(), worker_errors():
+        while fitting.state.step < fitting.total_steps:
+            fitting.train_epoch(progress, say)
+    return fitting.result()
+
+
+class Fitting:
+    """A run under way."""
+
+    def __init__(self, parts: Parts, state: RunState | None) -> None:
+        model, config, accelerator = parts.model, parts.config, parts.accelerator
+        self.parts = parts
+        self.interrupts = Interrupts()
+        self.steps_an_epoch = len(parts.train_loader)
+        self.total_steps = min(config.epochs * self.steps_an_epoch, config.max_steps or sys.maxsize)
+        choose_trained(model, config)
+        self.judged = copy.deepcopy(model) if accelerator.is_fsdp2 else model
+        optimizer = build_optimizer(model, config)
+        look, optimizer = accelerator.prepare(Look(model), optimizer)
+        schedule = build_schedule(optimizer, config, self.total_steps, self.steps_an_epoch)
+        accelerator.register_for_checkpointing(schedule)
+        self.average = build_average(model, config.ema_decay) if config.ema_decay else None
+        if self.average is not None:
+            accelerator.register_for_checkpointing(self.average)
+            self.judged = cast(RamsTrans, self.average.module)
+        self.stepper = Stepper(look, model, optimizer, schedule, config, accelerator)
+        self.state = state or RunState()
+        self.chosen: dict[str, Tensor] | None = None
+        if self.state.step:
+            assert parts.checkpoints is not None, "steps were taken before a checkpoint"
+            self.chosen = parts.checkpoints.load(accelerator, self.state)
+        parts.log.cut(self.state.log_bytes)
+        self.start = time.perf_counter() - self.state.seconds
+
+    def train_epoch(self, progress: Progress, say: Callable[[str], None]) -> None:
+        """Take the steps of an epoch that are left; validate and save when it is time."""
+        loader, state, parts = self.parts.train_loader, self.state, self.parts
+        batches = loader.batch_sampler
+        batches.epoch, batches.first_batch = divmod(state.step, self.steps_an_epoch)
+        epoch = batches.epoch + 1
+        set_train_mode(parts.model)
+        watch = Watch()
+        for number, batch in enumerate(loader, start=batches.first_batch):
+            counts = batches.counts(number)
+            seeds = (batches.seed, batches.epoch, number)
+            result = self.stepper.step(
+                batch, parts.preprocessing, counts, seeds=seeds, stop=bool(self.interrupts.received)
+            )
+            state.step += 1
+            if self.average is not None and not result.was_skipped:
+                self.average.update_parameters(parts.model)
+            watch.num_images += counts[1]
+            self.count_skipped(result, [int(index) for index in batch.indices], say)
+            if state.step % LOG_EVERY == 0 or state.step == self.total_steps:
+                row = train_row(result, state.step, epoch) | {"images_per_second": watch.per_second()}
+                parts.log.write(row, state.step)
+                watch = Watch()
+            is_last = state.step == self.total_steps
+            self.validate_and_save(epoch, epoch_ends=is_last or number == self.steps_an_epoch - 1)
+            progress(state.step, self.total_steps, f"epoch {epoch}")
+            if result.stop and not is_last:
+                self.stop()
+            if is_last:
+                break
+
+    def count_skipped(self, result: StepResult, indices: list[int], say: Callable[[str], None]) -> None:
+        """Keep count of steps that were not finite, and end the run after too many in a row."""
+        state = self.state
+        if not result.was_skipped:
+            state.skipped_in_a_row = 0
+            return
+        state.num_skipped += 1
+        state.skipped_in_a_row += 1
+        dataset = self.parts.train_loader.dataset
+        images = [str(dataset.records[index].path) for index in indices]  # type: ignore[attr-defined]
+        row = {"kind": "skipped", "step": state.step, "loss_is": str(result.loss), "lr": result.lr}
+        self.parts.log.write(row | {"images": images}, state.step)
+        say(f"step {state.step} was skipped: the loss is {result.loss}, or a gradient is not finite")
+        too_many = state.skipped_in_a_row > self.parts.config.max_skipped_steps
+        if too_many or state.step == self.total_steps:  # a run that ends like this is no success
+            more = f" and {len(images) - MAX_NAMED} more" if len(images) > MAX_NAMED else ""
+            raise TrainingError(
+                f"the loss or a gradient was not finite in {state.skipped_in_a_row} steps in a row, last "
+                f"(loss {result.loss}) at step {state.step} with learning rate {result.lr:.3g} and images "
+                f"{', '.join(images[:MAX_NAMED])}{more}; lower training.lr, lengthen training.warmup_steps, "
+                "or take training.precision bf16 or fp32"
+            )
+
+    def validate_and_save(self, epoch: int, *, epoch_ends: bool) -> None:
+        """Validate at the end of an epoch, if it is its turn; write a checkpoint if one is due."""
+        state, config = self.state, self.parts.config
+        is_last = state.step == self.total_steps
+        if (
+            self.parts.val_loader is not None
+            and epoch_ends
+            and (is_last or epoch % config.evaluate_every == 0)
+        ):
+            self.validate(epoch)
+        every = config.checkpoint_every
+        is_due = epoch_ends if every is None else every > 0 and (state.step % every == 0 or is_last)
+        if is_due or (every != 0 and state.best_step == state.step):
+            self.save()
+
+    def validate(self, epoch: int) -> None:
+        """Judge the weights on the validation part; keep them if they are the best so far."""
+        parts, state = self.parts, self.state
+        assert parts.val_loader is not None
+        weights = self.weights()
+        if parts.accelerator.is_fsdp2:
+            self.judged.load_state_dict(weights)
+            self.judged.to(parts.accelerator.device)
+        row = validate(self.judged, parts.val_loader, parts.preprocessing, parts.config.precision, epoch)
+        parts.log.write(row, state.step)
+        set_train_mode(parts.model)
+        if row["top1_fused"] > state.best_score:
+            state.best_score, state.best_epoch, state.best_step = row["top1_fused"], epoch, state.step
+            self.chosen = weights
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that would be chosen now, whole, copied to the CPU."""
+        accelerator = self.parts.accelerator
+        if not accelerator.is_fsdp2:
+            return plain_state(self.judged)
+        # Accelerate's own way gives them to the first process only.
+        options = StateDictOptions(full_state_dict=True)
+        whole = cast(dict[str, Tensor], get_model_state_dict(self.stepper.look, options=options))
+        return {name.removeprefix("model."): tensor.cpu() for name, tensor in whole.items()}
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        state, checkpoints = self.state, self.parts.checkpoints
+        if checkpoints is None:
+            return
+        state.seconds = time.perf_counter() - self.start
+        state.log_bytes = self.parts.log.num_bytes()
+        is_best = state.best_step == state.step
+        checkpoints.save(self.parts.accelerator, state, self.chosen if is_best else None)
+
+    def stop(self) -> None:
+        """Save, and raise StoppedError."""
+        number = self.interrupts.received or signal.SIGTERM
+        stopped = (
+            f"stopped by {signal.Signals(number).name} after step {self.state.step} of {self.total_steps}"
         )
-    parts = [part.item() for part in loss.scales]
-    return {"kind": "train", "step": step, "epoch": epoch, "loss": total, "loss_scales": parts, "lr": lr}
+        checkpoints = self.parts.checkpoints
+        if checkpoints is None:
+            raise StoppedError(f"{stopped}; nothing was saved (training.checkpoint_every 0)", number)
+        if self.state.step not in checkpoints.steps():
+            self.save()
+        run = checkpoints.folder.parent
+        raise StoppedError(f"{stopped}; saved: go on with `ramstrans train --resume {run}`", number)
+
+    def result(self) -> FitResult:
+        """How the run ended."""
+        state = self.state
+        on_validation = self.parts.val_loader is not None
+        return FitResult(
+            weights=self.chosen if self.chosen is not None else self.weights(),
+            epoch=state.best_epoch if on_validation else -(-state.step // self.steps_an_epoch),
+            chosen_on="validation" if on_validation else "last epoch",
+            steps=state.step,
+            num_skipped=state.num_skipped,
+            seconds=time.perf_counter() - self.start,
+        )
+
+
+class Watch:
+    """How many images a second, since it was made."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.num_images = 0
+
+    def per_second(self) -> float:
+        """Images a second."""
+        return self.num_images / (time.perf_counter() - self.start)
+
+
+def train_row(result: StepResult, step: int, epoch: int) -> dict[str, Any]:
+    """One row of metrics.jsonl about a training step; what is not finite is null."""
+    return {
+        "kind": "train",
+        "step": step,
+        "epoch": epoch,
+        "loss": finite(result.loss),
+        "loss_scales": [finite(part) for part in result.scales],
+        "lr": result.lr,
+    }
+
+
+def finite(number: float) -> float | None:
+    """The number, or None where JSON has none for it.
+
+    >>> finite(0.5), finite(float("nan"))
+    (0.5, None)
+    """
+    return number if abs(number) < float("inf") else None
 
 
 def validate(
     model: RamsTrans,
-    loader: DataLoader[Batch],
+    loader: PhotographLoader,
     preprocessing: Preprocessing,
     precision: str,
     epoch: int,
@@ -189,8 +311,3 @@ def validate(
     scales = [classification_metrics(p, predictions.labels).top1 for p in predictions.probabilities]
     fused = classification_metrics(predictions.fused, predictions.labels).top1
     return {"kind": "validation", "epoch": epoch, "top1_scales": scales, "top1_fused": fused}
-
-
-def copy_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights, copied to the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}

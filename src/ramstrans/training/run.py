@@ -1,44 +1,44 @@
 """One training run, whole: read the photographs, build, train, judge once on the test split, report."""
 
 import dataclasses
-import json
-import os
-import shutil
+import hashlib
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-import yaml
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 
-from ramstrans.data.build import (
-    Progress,
-    build_cache,
-    build_image_set,
-    build_preprocessing,
-    drop_unreadable,
-)
-from ramstrans.data.loading import PhotographDataset, PhotographLoader, build_loader
+from ramstrans.data.build import Progress, build_image_set, build_preprocessing, drop_unreadable
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.records import ImageSet, Split
-from ramstrans.data.transforms import Augmentation
-from ramstrans.devices import choose_device
-from ramstrans.errors import ConfigError, OutputError, UsageError
+from ramstrans.data.records import ImageSet
+from ramstrans.errors import ConfigError, DataError
 from ramstrans.evaluation.judge import judge
 from ramstrans.evaluation.report import Report
 from ramstrans.model.folder import ModelCard, load_into, save_model
 from ramstrans.model.rams import RamsTrans, build_model
+from ramstrans.training.checkpoints import Checkpoints
 from ramstrans.training.config import RunConfig
-from ramstrans.training.loop import MetricsLog, fit
+from ramstrans.training.log import MetricsLog
+from ramstrans.training.loop import FitResult, Parts, fit
+from ramstrans.training.run_folder import (
+    RUN_MARK,
+    check_output,
+    check_unfinished,
+    claim_output,
+    options_of,
+    write_options,
+)
+from ramstrans.training.setup import (
+    build_accelerator,
+    build_dataset,
+    build_loaders,
+    start_processes,
+    use_fused_attention,
+)
+from ramstrans.training.state import RunState
 
 Say = Callable[[str], None]
-
-RUN_MARK = "metrics.jsonl"
-"""File that tells a run folder from any other, so that `overwrite` cannot empty somebody's home."""
 
 
 class Prepared(NamedTuple):
@@ -50,6 +50,7 @@ class Prepared(NamedTuple):
         model: With its initial weights, on the CPU.
         preprocessing: How photographs become inputs.
         left_out: A line on each unreadable file.
+        resumes: Whether an unfinished run in `config.output` is to be taken up again.
     """
 
     config: RunConfig
@@ -57,21 +58,35 @@ class Prepared(NamedTuple):
     model: RamsTrans
     preprocessing: Preprocessing
     left_out: tuple[str, ...] = ()
+    resumes: bool = False
 
 
-def prepare(config: RunConfig, say: Say = lambda _: None, progress: Progress = lambda *_: None) -> Prepared:
+def prepare(
+    config: RunConfig,
+    say: Say = lambda _: None,
+    progress: Progress = lambda *_: None,
+    *,
+    resumes: bool = False,
+) -> Prepared:
     """Read and check the data, and build the model; nothing is written but a data set to be drawn.
 
     Args:
         config: Of the run.
         say: Told, a line at a time, what was found.
         progress: Told (done, total, what).
+        resumes: Whether an unfinished run in `config.output` is to be taken up again.
 
     Raises:
         RamsTransError: The data, the model or the options cannot be used; the message says why.
     """
-    check_output(config.output, overwrite=config.overwrite)
-    images = build_image_set(config.data, progress=progress)
+    if resumes:
+        assert config.output is not None, "the folder of the run that is resumed"
+        check_unfinished(config.output)
+    else:
+        check_output(config.output, overwrite=config.overwrite)
+    state = start_processes(config)
+    with state.main_process_first():  # a set that is drawn is drawn once
+        images = build_image_set(config.data, progress=progress)
     left_out: list[str] = []
     images = drop_unreadable(images, config.data, say=left_out.append, progress=progress)
     for line in left_out:
@@ -86,155 +101,150 @@ def prepare(config: RunConfig, say: Say = lambda _: None, progress: Progress = l
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=num_classes))
     set_seed(config.seed)
     model = build_model(config.model, say)
+    if state.num_processes > 1:
+        set_seed(config.seed + state.process_index)  # of dropout
     statistics = model.backbone.vit.pretrained_cfg
     preprocessing = build_preprocessing(
         config.data, config.model.input_size, config.model.zoom_source, statistics["mean"], statistics["std"]
     )
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     say(f"{config.model.backbone}: {millions:.1f} M parameters, {config.model.num_scales} scale(s)")
-    return Prepared(config, images, model, preprocessing, tuple(left_out))
+    return Prepared(config, images, model, preprocessing, tuple(left_out), resumes)
 
 
 def train(
-    prepared: Prepared, output: Path, *, command: str = "", progress: Progress = lambda *_: None
+    prepared: Prepared,
+    output: Path,
+    *,
+    command: str = "",
+    progress: Progress = lambda *_: None,
+    say: Say = lambda _: None,
 ) -> Report:
     """Train into a run folder, then judge the chosen epoch on the test split, once.
 
-    The folder holds run.yaml, model.safetensors, config.json, metrics.jsonl, TensorBoard events, and the
-    report.
+    The folder holds run.yaml, model.safetensors, config.json, metrics.jsonl, TensorBoard events,
+    checkpoints and the report.
 
     Args:
         prepared: From `prepare`.
-        output: The run folder; made here.
+        output: The run folder; made here, unless a run is resumed.
         command: The line that started the run, for the report.
         progress: Told (step, total steps, what) after each step.
+        say: Told of checkpoints and skipped steps.
 
     Returns:
-        The report on the test split.
+        The report on the test split, in every process; the first one writes.
+
+    Raises:
+        StoppedError: A signal came; the run is saved.
+        RamsTransError: The run cannot go on; the message says why.
     """
-    config, model = prepared.config, prepared.model
+    config = prepared.config
     accelerator = build_accelerator(config, output)
-    claim_output(output, overwrite=config.overwrite)
-    run = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    (output / "run.yaml").write_text(yaml.safe_dump(run, sort_keys=False), encoding="utf-8")
-    accelerator.init_trackers("tensorboard")
-    train_loader, val_loader = build_loaders(prepared, pin_memory=accelerator.device.type == "cuda")
-    model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
-    log = MetricsLog(output / RUN_MARK, accelerator)
-    result = fit(
-        model, train_loader, val_loader, prepared.preprocessing, config.training, accelerator, log, progress
-    )
-    accelerator.end_training()
+    if accelerator.is_main_process and not prepared.resumes:
+        claim_output(output, overwrite=config.overwrite)
+        write_options(output, config)
+    accelerator.wait_for_everyone()
+    result = fit_into(output, prepared, accelerator, progress, say)
     summary = {
         "epoch": result.epoch,
         "chosen_on": result.chosen_on,
         "steps": result.steps,
+        "num_skipped": result.num_skipped,
         "seconds": round(result.seconds, 1),
     }
+    options = options_of(config)
     card = ModelCard(
-        config.model, prepared.images.class_names, prepared.preprocessing, training={"run": run} | summary
+        config.model, prepared.images.class_names, prepared.preprocessing, training={"run": options} | summary
     )
-    save_model(output, result.state, card)
-    load_into(model, result.state)
-    model.backbone.use_fused_attention(True)
-    return judge(
-        model,
+    if accelerator.is_main_process:
+        save_model(output, result.weights, card)
+    report = judge(
+        model_of(prepared, result, accelerator),
         card,
-        build_dataset(prepared, "test"),
+        build_dataset(config, prepared.images, prepared.preprocessing, "test"),
         output,
         precision=config.training.precision,
         batch_size=config.training.batch_size,
         num_workers=config.data.num_workers,
-        extra={"config": run, "command": command, "warnings": prepared.left_out} | summary,
+        extra={"config": options, "command": command, "warnings": prepared.left_out} | summary,
         progress=progress,
     )
+    accelerator.end_training()
+    return report
 
 
-def build_loaders(
-    prepared: Prepared, *, pin_memory: bool = False
-) -> tuple[PhotographLoader, PhotographLoader | None]:
-    """Loaders of the training and, if there is one, the validation part."""
-    config, batch_size = prepared.config, prepared.config.training.batch_size
-    options: dict[str, Any] = {
-        "with_source": config.model.zoom_source == "full" and config.model.num_scales > 1,
-        "num_workers": config.data.num_workers,
-        "pin_memory": pin_memory,
-    }
-    train_set, val_set = build_dataset(prepared, "train"), build_dataset(prepared, "val")
-    train_loader = build_loader(train_set, batch_size, shuffle=True, seed=config.seed, **options)
-    val_loader = build_loader(val_set, batch_size, shuffle=False, **options) if len(val_set) else None
-    return train_loader, val_loader
-
-
-def build_dataset(prepared: Prepared, split: Split) -> PhotographDataset:
-    """The views of one split: at random in training, the centre otherwise."""
-    data = prepared.config.data
-    return PhotographDataset(
-        prepared.images.of_split(split),
+def fit_into(
+    output: Path, prepared: Prepared, accelerator: Accelerator, progress: Progress, say: Say
+) -> FitResult:
+    """Train, from the newest checkpoint if there is one."""
+    config, every = prepared.config, prepared.config.training.checkpoint_every
+    checkpoints = Checkpoints(output / "checkpoints", config.training.keep_checkpoints)
+    fresh = RunState(num_processes=accelerator.num_processes, data=fingerprint(prepared.images, config))
+    state = checkpoints.newest(say) if prepared.resumes else None
+    if prepared.resumes:
+        say(
+            "no checkpoint yet: from the start"
+            if state is None
+            else f"from the checkpoint of step {state.step}"
+        )
+    if state is not None:
+        check_same(state, fresh, say)
+    purge: dict[str, Any] = {} if state is None else {"tensorboard": {"purge_step": state.step + 1}}
+    accelerator.init_trackers("tensorboard", init_kwargs=purge)
+    train_loader, val_loader = build_loaders(
+        config, prepared.images, prepared.preprocessing, pin_memory=accelerator.device.type == "cuda"
+    )
+    backbone = prepared.model.backbone
+    backbone.use_fused_attention(use_fused_attention(config, accelerator))
+    backbone.gradient_checkpointing = config.training.gradient_checkpointing
+    parts = Parts(
+        prepared.model,
+        train_loader,
+        val_loader,
         prepared.preprocessing,
-        prepared.config.model.input_size,
-        augmentation=Augmentation(data.flip, data.color_jitter) if split == "train" else None,
-        seed=prepared.config.seed,
-        cache=build_cache(data, is_read_once=split == "test"),
-        max_pixels=data.max_pixels,
+        config.training,
+        accelerator,
+        MetricsLog(output / RUN_MARK, accelerator),
+        None if every == 0 else checkpoints,
     )
+    return fit(parts, state or fresh, progress, say)
 
 
-def build_accelerator(config: RunConfig, output: Path) -> Accelerator:
-    """Devices and precision by Accelerate."""
-    device = choose_device(config.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)
-    precision = {"fp32": "no"}.get(config.training.precision, config.training.precision)
-    if precision == "fp16" and device.type == "cpu":
-        raise UsageError("training.precision fp16 needs a GPU; on a CPU take bf16 or fp32")
-    # Accelerate keeps the first run's precision and device for the whole process, or refuses others.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(
-        mixed_precision=precision,
-        cpu=device.type == "cpu",
-        log_with="tensorboard",
-        project_dir=output,
-    )
+def fingerprint(images: ImageSet, config: RunConfig) -> str:
+    """A hash of which files are in which class and split, wherever the folder lies."""
+    digest = hashlib.sha256("\n".join(images.class_names).encode(errors="surrogateescape"))
+    root = config.data.root
+    for record in images.records:
+        is_below = root is not None and record.path.is_relative_to(root)
+        path = record.path.relative_to(root) if is_below and root is not None else record.path
+        digest.update(f"\n{record.split} {record.label} {path}".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
-def use_fused_attention(config: RunConfig, accelerator: Accelerator) -> bool:
-    """Whether blocks keep fused attention in training, see `TrainingConfig.attention`."""
-    if config.training.attention != "auto":
-        return config.training.attention == "fused"
-    return not (accelerator.device.type == "cpu" and config.training.precision == "bf16")
+def check_same(state: RunState, now: RunState, say: Say) -> None:
+    """Raise unless the data are those of the checkpoint; tell if the processes are not.
+
+    Raises:
+        DataError: They are others.
+    """
+    if state.data != now.data:
+        raise DataError(
+            "the data set is not the one that the run began with: files, classes or splits have changed; "
+            "put it back as it was, or start another run"
+        )
+    if state.num_processes != now.num_processes:
+        say(
+            f"{now.num_processes} processes, where {state.num_processes} began: the same batches, but "
+            "weights will differ in their last bits, and dropout in its draws"
+        )
 
 
-def default_output(config: RunConfig) -> Path:
-    """`runs/<data name>-<backbone>-<date and time>`."""
-    moment = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{config.data.name}-{config.model.backbone}-{moment}"
-
-
-def check_output(output: Path | None, *, overwrite: bool) -> None:
-    """Raise OutputError if a run folder may not be written there."""
-    if output is None:
-        return
-    nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise OutputError(f"--output {output}: {nearest} is no folder that you can write to; give another")
-    if not (output.is_dir() and any(output.iterdir())):
-        return
-    if not overwrite:
-        raise OutputError(f"--output {output} exists; give another, or --overwrite true to replace it")
-    if not (output / RUN_MARK).exists():
-        raise OutputError(f"--output {output} is not a run folder and will not be replaced; give another")
-
-
-def claim_output(output: Path, *, overwrite: bool) -> None:
-    """Make the run folder, empty; an earlier run there is replaced if the user said so."""
-    check_output(output, overwrite=overwrite)
-    try:
-        if output.is_dir() and overwrite:
-            shutil.rmtree(output)
-        output.mkdir(parents=True, exist_ok=True)
-        (output / RUN_MARK).touch()
-    except OSError as error:
-        raise OutputError(
-            f"--output {output} cannot be written: {error.strerror or error}; give another folder"
-        ) from error
+def model_of(prepared: Prepared, result: FitResult, accelerator: Accelerator) -> RamsTrans:
+    """The model with its chosen weights, ready to be judged."""
+    model = prepared.model
+    if accelerator.is_fsdp2 or prepared.config.training.tune == "lora":  # parts of tensors; adapters
+        model = build_model(dataclasses.replace(prepared.config.model, weights=None))
+    load_into(model, result.weights)
+    model.backbone.use_fused_attention(True)
+    return model.to(accelerator.device)

@@ -1,0 +1,35 @@
+"""Signals that ask a run to stop: taken note of, and obeyed between two steps."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""What clusters send before they take a machine away, and Ctrl-C."""
+
+
+class Interrupts:
+    """Which signal has come, if any.
+
+    Attributes:
+        received: Its number, 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take note of signals instead of dying by them; a second Ctrl-C stops at once all the same."""
+        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.received == number:
+            raise KeyboardInterrupt
+        self.received = number

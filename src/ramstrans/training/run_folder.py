@@ -1,0 +1,79 @@
+"""The run folder: who may write there, and how a run's options are kept in it."""
+
+import dataclasses
+import json
+import os
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ramstrans.devices import from_first_process
+from ramstrans.errors import OutputError
+from ramstrans.training.config import RunConfig
+
+RUN_MARK = "metrics.jsonl"
+"""File that tells a run folder from any other, so that `overwrite` cannot empty somebody's home."""
+OPTIONS_FILE = "run.yaml"
+
+
+def options_of(config: RunConfig) -> dict[str, Any]:
+    """Every option as plain values: texts for paths, lists for tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return plain
+
+
+def write_options(output: Path, config: RunConfig) -> None:
+    """Write run.yaml, from which the run can be repeated or taken up again."""
+    text = yaml.safe_dump(options_of(config), sort_keys=False)
+    (output / OPTIONS_FILE).write_text(text, encoding="utf-8")
+
+
+def default_output(config: RunConfig) -> Path:
+    """`runs/<data name>-<backbone>-<date and time>`."""
+    moment = from_first_process(lambda: datetime.now().astimezone().strftime("%Y%m%d-%H%M%S"))
+    return Path("runs") / f"{config.data.name}-{config.model.backbone}-{moment}"
+
+
+def check_output(output: Path | None, *, overwrite: bool) -> None:
+    """Raise OutputError if a run folder may not be written there."""
+    if output is None:
+        return
+    nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise OutputError(f"--output {output}: {nearest} is no folder that you can write to; give another")
+    if not (output.is_dir() and any(output.iterdir())):
+        return
+    if not overwrite:
+        raise OutputError(
+            f"--output {output} exists; give another, or --overwrite true to replace it, "
+            f"or go on with an unfinished run by --resume {output}"
+        )
+    if not (output / RUN_MARK).exists():
+        raise OutputError(f"--output {output} is not a run folder and will not be replaced; give another")
+
+
+def claim_output(output: Path, *, overwrite: bool) -> None:
+    """Make the run folder, empty; an earlier run there is replaced if the user said so."""
+    check_output(output, overwrite=overwrite)
+    try:
+        if output.is_dir() and overwrite:
+            shutil.rmtree(output)
+        output.mkdir(parents=True, exist_ok=True)
+        (output / RUN_MARK).touch()
+    except OSError as error:
+        raise OutputError(
+            f"--output {output} cannot be written: {error.strerror or error}; give another folder"
+        ) from error
+
+
+def check_unfinished(run: Path) -> None:
+    """Raise OutputError unless there is a run that can be taken up again."""
+    if not (run / OPTIONS_FILE).is_file():
+        raise OutputError(
+            f"--resume {run}: no {OPTIONS_FILE} there; give the run folder of a run that was stopped"
+        )
+    if (run / "report.json").is_file():
+        raise OutputError(f"--resume {run}: that run is finished, its report is {run / 'report.md'}")

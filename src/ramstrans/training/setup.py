@@ -1,0 +1,114 @@
+"""What a run is built of: processes and devices, loaders, data sets."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+from ramstrans.data.build import build_cache
+from ramstrans.data.loading import PhotographDataset, PhotographLoader, build_loader
+from ramstrans.data.order import order_of
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.records import ImageSet, Split
+from ramstrans.data.transforms import Augmentation
+from ramstrans.devices import choose_device
+from ramstrans.errors import UsageError
+from ramstrans.training.config import RunConfig
+
+
+def start_processes(config: RunConfig) -> PartialState:
+    """Meet the other processes, if `accelerate launch` or `torchrun` has started some."""
+    device = choose_device(config.device)
+    # Accelerate keeps the first run's precision and device for the whole process, or refuses others.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return PartialState(cpu=device.type == "cpu")
+
+
+def build_accelerator(config: RunConfig, output: Path) -> Accelerator:
+    """Devices, processes and precision by Accelerate.
+
+    Raises:
+        UsageError: The options do not go together with the device or the number of processes.
+    """
+    device, training = choose_device(config.device), config.training
+    state = start_processes(config)
+    if device.type == "cuda":
+        if state.num_processes == 1:
+            torch.cuda.set_device(device.index or 0)
+        elif config.device not in ("auto", "cuda"):
+            raise UsageError(f"device is {config.device}; several processes take one GPU each: leave it out")
+    if training.precision == "fp16" and device.type == "cpu":
+        raise UsageError("training.precision fp16 needs a GPU; on a CPU take bf16 or fp32")
+    return Accelerator(
+        mixed_precision={"fp32": "no"}.get(training.precision, training.precision),
+        cpu=device.type == "cpu" and not training.fsdp,
+        log_with="tensorboard",
+        project_dir=output,
+        dynamo_backend="inductor" if training.compile else None,
+        fsdp_plugin=_fsdp(state) if training.fsdp else None,
+    )
+
+
+def _fsdp(state: PartialState) -> FullyShardedDataParallelPlugin:
+    """FSDP2, a block at a time."""
+    if state.num_processes == 1:
+        raise UsageError(
+            "training.fsdp needs several processes: `accelerate launch` or `torchrun`, or leave it out"
+        )
+    if state.device.type == "cpu":
+        # FSDP2 works over gloo too, but Accelerate offers it to accelerators only.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    return FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=["Block"],
+        cpu_ram_efficient_loading=False,
+    )
+
+
+def use_fused_attention(config: RunConfig, accelerator: Accelerator) -> bool:
+    """Whether blocks keep fused attention in training, see `TrainingConfig.attention`."""
+    if config.training.attention != "auto":
+        return config.training.attention == "fused"
+    return not (accelerator.device.type == "cpu" and config.training.precision == "bf16")
+
+
+def build_loaders(
+    config: RunConfig, images: ImageSet, preprocessing: Preprocessing, *, pin_memory: bool = False
+) -> tuple[PhotographLoader, PhotographLoader | None]:
+    """Loaders of the training and, if there is one, the validation part."""
+    batch_size = config.training.batch_size
+    options: dict[str, Any] = {
+        "with_source": config.model.zoom_source == "full" and config.model.num_scales > 1,
+        "num_workers": config.data.num_workers,
+        "timeout": config.data.read_timeout,
+        "pin_memory": pin_memory,
+    }
+    train_set, val_set = (build_dataset(config, images, preprocessing, split) for split in ("train", "val"))
+    draw = order_of(train_set.records, balance=config.data.balance, window=config.data.shuffle_window)
+    train_loader = build_loader(train_set, batch_size, shuffle=True, seed=config.seed, draw=draw, **options)
+    val_loader = build_loader(val_set, batch_size, shuffle=False, **options) if len(val_set) else None
+    return train_loader, val_loader
+
+
+def build_dataset(
+    config: RunConfig, images: ImageSet, preprocessing: Preprocessing, split: Split
+) -> PhotographDataset:
+    """The views of one split: at random in training, the centre otherwise."""
+    data = config.data
+    return PhotographDataset(
+        images.of_split(split),
+        preprocessing,
+        config.model.input_size,
+        augmentation=Augmentation(
+            data.flip, data.color_jitter, data.rand_augment, data.rand_magnitude, data.random_erasing
+        )
+        if split == "train"
+        else None,
+        seed=config.seed,
+        cache=build_cache(data, is_read_once=split == "test"),
+        max_pixels=data.max_pixels,
+    )

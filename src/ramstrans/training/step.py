@@ -1,0 +1,183 @@
+"""One optimiser step, whatever the number of processes and parts it is taken in."""
+
+import math
+import warnings
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ramstrans.data.loading import Batch
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.errors import TrainingError
+from ramstrans.evaluation.evaluate import normalized
+from ramstrans.model.rams import RamsTrans
+from ramstrans.training.config import TrainingConfig
+from ramstrans.training.losses import losses_by_look
+from ramstrans.training.mixing import draw_mixing, mixing_generator
+from ramstrans.training.out_of_memory import advice, out_of_memory
+
+
+class StepResult(NamedTuple):
+    """What one step was.
+
+    Attributes:
+        loss: Weighted sum over scales, mean over the images of all processes.
+        scales: Each scale's part, before weighting.
+        lr: The learning rate that was used.
+        was_skipped: Whether the weights were left as they are, because the loss or a gradient was not
+            finite.
+        stop: Whether any process was asked to stop.
+    """
+
+    loss: float
+    scales: tuple[float, ...]
+    lr: float
+    was_skipped: bool
+    stop: bool
+
+
+class Stepper(NamedTuple):
+    """What an optimiser step needs.
+
+    Attributes:
+        look: One look of `model`, prepared by Accelerate.
+        model: The model itself.
+        optimizer: Prepared by Accelerate.
+        schedule: Of its learning rate; moves on in skipped steps too.
+        config: The recipe.
+        accelerator: Devices, processes and precision.
+    """
+
+    look: nn.Module
+    model: RamsTrans
+    optimizer: Optimizer
+    schedule: LambdaLR
+    config: TrainingConfig
+    accelerator: Accelerator
+
+    @property
+    def loss_weights(self) -> tuple[float, ...]:
+        """Weight of each scale's loss."""
+        return self.config.loss_weights or (1.0,) * self.model.num_scales
+
+    def step(
+        self,
+        batch: Batch,
+        preprocessing: Preprocessing,
+        counts: tuple[int, int] | None = None,
+        *,
+        seeds: tuple[int, int, int] = (0, 0, 0),
+        stop: bool = False,
+    ) -> StepResult:
+        """Forward and backward, part by part and look by look; clip; step, if all is finite.
+
+        Args:
+            batch: This process's images of the step.
+            preprocessing: Mean and standard deviation of the model's input.
+            counts: How many of them count, and of how many in all processes; None: all, of these.
+            seeds: Seed of the run, epoch and batch, which determine how images are mixed.
+            stop: Whether this process was asked to stop.
+
+        Raises:
+            TrainingError: Memory ran out; the message says what would fit.
+        """
+        try:
+            return self.take(batch, preprocessing, counts, seeds=seeds, stop=stop)
+        except RuntimeError as error:
+            reason = out_of_memory(error)
+            if reason is None:
+                raise
+        # The failed step's frames have gone with its error, and what they held: there is room to measure.
+        raise TrainingError(advice(self, batch, preprocessing, reason))
+
+    def take(
+        self,
+        batch: Batch,
+        preprocessing: Preprocessing,
+        counts: tuple[int, int] | None = None,
+        *,
+        seeds: tuple[int, int, int] = (0, 0, 0),
+        stop: bool = False,
+    ) -> StepResult:
+        """As `step`; that memory ran out is raised as torch does."""
+        own, whole = counts or (len(batch.labels), len(batch.labels))
+        generator = mixing_generator(*seeds, self.accelerator.process_index)
+        losses = self._descend(batch, preprocessing, own / whole, generator)
+        # The norm is wanted even where nothing is clipped: it tells whether every gradient is finite.
+        norm = self._gradient_norm(self.config.gradient_clip or math.inf)
+        told = self._reduced(torch.cat([losses, losses.new_tensor([float(stop)])]))
+        scales, stop = tuple(told[:-1]), told[-1] > 0
+        loss = sum(weight * part for weight, part in zip(self.loss_weights, scales, strict=True))
+        lr = float(self.schedule.get_last_lr()[0])
+        was_skipped = not (math.isfinite(loss) and math.isfinite(norm))
+        if self.accelerator.scaler is not None:  # skips by itself, and scales losses down then
+            self.optimizer.step()
+            was_skipped = self.accelerator.optimizer_step_was_skipped
+        elif not was_skipped:
+            self.optimizer.step()
+        with warnings.catch_warnings():
+            # If the very first step is skipped, the schedule takes that for a mistake in the order of calls.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            self.schedule.step()
+        self.optimizer.zero_grad()
+        return StepResult(loss, scales, lr, was_skipped, stop)
+
+    def _descend(
+        self, batch: Batch, preprocessing: Preprocessing, share: float, generator: np.random.Generator
+    ) -> Tensor:
+        """Add up the gradients of all parts and looks; (S,) float32, this process's share of each loss."""
+        device, weights, config = self.accelerator.device, self.loss_weights, self.config
+        images, source = normalized(batch, preprocessing, device)
+        labels = batch.labels.to(device, non_blocking=True)
+        pieces = min(config.accumulation, len(labels))
+        parts = [torch.tensor_split(tensor, pieces) for tensor in (images, labels)]
+        sources = [None] * pieces if source is None else torch.tensor_split(source, pieces)
+        totals = torch.zeros(len(weights), device=device)
+        for number, (some, own, of) in enumerate(zip(*parts, sources, strict=True), start=1):
+            mixing = draw_mixing(
+                len(own),
+                self.model.image_size,
+                generator,
+                mixup=config.mixup,
+                cutmix=config.cutmix,
+                probability=config.mixing_probability,
+            )
+            losses = losses_by_look(
+                self.look,
+                self.model,
+                some,
+                of,
+                own,
+                label_smoothing=config.label_smoothing,
+                mixing=mixing,
+                contrastive=config.contrastive,
+            )
+            part = share * len(own) / len(labels)
+            for scale, weight in enumerate(weights):
+                # Processes exchange their gradients once, with the last part's last look.
+                is_last = number == pieces and scale == len(weights) - 1
+                with nullcontext() if is_last else self.accelerator.no_sync(self.look):
+                    loss = part * next(losses)
+                    # Gradients are averaged over the processes; the sum of their shares is wanted.
+                    self.accelerator.backward(weight * self.accelerator.num_processes * loss)
+                totals[scale] += loss.detach()
+        return totals
+
+    def _gradient_norm(self, limit: float) -> float:
+        """Clip all gradients together to a norm; what it was before."""
+        norm = self.accelerator.clip_grad_norm_(self.look.parameters(), limit)
+        whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP has a part of it
+        return float(whole)
+
+    def _reduced(self, tensor: Tensor) -> list[float]:
+        """The sum of a tensor over all processes, as numbers."""
+        if self.accelerator.num_processes > 1:
+            tensor = self.accelerator.reduce(tensor, "sum")
+        numbers: list[float] = tensor.tolist()
+        return numbers

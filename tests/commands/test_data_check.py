@@ -1,0 +1,172 @@
+"""`ramstrans data check`, from its arguments to its exit code."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from ramstrans.commands import data_check
+from ramstrans.commands.options import Parser
+from ramstrans.errors import ConfigError, DataError, OutputError, UsageError
+
+
+@pytest.fixture
+def check(monkeypatch, capsys):
+    """Runs the command; its exit code and standard output, unwrapped."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def check(*arguments):
+        parser = Parser(prog="ramstrans data check")
+        data_check.add_options(parser)
+        given = list(map(str, arguments))
+        code = data_check.run(parser.parse_args(given), given)
+        return code, capsys.readouterr().out
+
+    return check
+
+
+@pytest.fixture
+def copied(birds, tmp_path):
+    root = tmp_path / "birds"
+    shutil.copytree(birds, root)
+    return root
+
+
+def cells(out):
+    return [[cell.strip() for cell in row.strip("│┃").split("│")] for row in out.splitlines()]
+
+
+SPLITS = ["train", "9", "3", "3", "3"]
+
+
+@pytest.mark.parametrize("named", [[], ["--data.name", "cub"]])
+def test_a_clean_set(check, birds, named):
+    code, out = check(birds, *named, "--data.val_fraction", "0.25", "--data.crop", "48")
+    assert code == 0
+    assert SPLITS in cells(out)
+    assert ["class with few training images", "note", "3"] in [row[:3] for row in cells(out)]
+
+
+def test_the_root_as_an_option(check, birds):
+    with_option = check("--data.root", birds)
+    assert with_option == check(birds)
+    with pytest.raises(UsageError, match=r"ROOT is .* and --data\.root .*; give one of them"):
+        check(birds, "--data.root", birds)
+
+
+def test_the_layout_is_guessed(check, colors, birds):
+    assert check(colors)[0] == 0
+    with pytest.raises(DataError, match="is no table"):
+        check(birds / "images.txt")
+    with pytest.raises(DataError, match="does not exist"):
+        check(colors / "nowhere")
+    with pytest.raises(ConfigError, match=r"no --data\.root"):
+        check("--data.name", "cub")
+
+
+def test_without_a_root_it_is_toybirds(check, monkeypatch):
+    parser = Parser()
+    data_check.add_options(parser)
+    assert data_check.data_config(parser.parse_args([])).name == "toybirds"
+
+
+def spoil(root):
+    """A test image that is a training image too, one that is broken, and a box that is elsewhere."""
+    paths = dict(line.split() for line in (root / "images.txt").read_text().splitlines())
+    splits = dict(line.split() for line in (root / "train_test_split.txt").read_text().splitlines())
+    train = next(image for image, split in splits.items() if split == "1")
+    test, broken = [image for image, split in splits.items() if split == "0"][:2]
+    shutil.copyfile(root / "images" / paths[train], root / "images" / paths[test])
+    (root / "images" / paths[broken]).write_bytes(b"")
+    boxes = dict(line.split(maxsplit=1) for line in (root / "bounding_boxes.txt").read_text().splitlines())
+    boxes[train] = "100 3 5 7"
+    (root / "bounding_boxes.txt").write_text("".join(f"{key} {box}\n" for key, box in boxes.items()))
+    return {"train": train, "test": test, "broken": broken}, root / "images" / paths[broken]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_what_spoils_a_result(check, copied, tmp_path, suffix):
+    ids, broken = spoil(copied)
+    target = tmp_path / "new" / f"found.{suffix}"
+    code, out = check(copied, "--output", target, "--data.val_fraction", "0")
+    assert code == DataError.exit_code
+    rows = {row[0]: row[1:] for row in cells(out) if len(row) == 4}
+    assert rows["unreadable"] == ["spoils", "1", ids["broken"]]
+    assert rows["duplicate across splits"] == ["spoils", "1", f"{ids['train']} = {ids['test']}"]
+    assert rows["box outside"] == ["spoils", "1", ids["train"]]
+    assert f"unreadable: {broken} (image {ids['broken']}): empty file" in out.splitlines()
+    text = target.read_text()
+    written = list(csv.DictReader(text.splitlines())) if suffix == "csv" else json.loads(text)["findings"]
+    assert (written[0]["kind"], written[0]["severity"]) == ("unreadable", "spoils")
+    assert len(written) > 3
+
+
+def test_any_number_of_findings_is_counted_and_a_few_are_shown(check, birds, monkeypatch, tmp_path):
+    monkeypatch.setattr(data_check, "MAX_LINES", 5)
+    code, out = check(birds, "--data.crop", "1000", "--output", tmp_path / "found.csv")
+    assert code == 0
+    assert ["tiny", "note", "18"] in [row[:3] for row in cells(out)]
+    assert sum(line.startswith("tiny: /") for line in out.splitlines()) == 5
+    assert "tiny: 13 more; --output FILE.csv has them all" in out.splitlines()
+    assert (tmp_path / "found.csv").read_text().count("\ntiny,") == 18
+
+
+def test_an_output_that_cannot_be(check, birds, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "ramstrans.data.build.build_image_set", lambda *_: pytest.fail("nothing is to be read")
+    )
+    with pytest.raises(UsageError, match="no known suffix"):
+        check(birds, "--output", tmp_path / "found.txt")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        check(birds, "--output", tmp_path / "folder.csv")
+    (tmp_path / "found.csv").write_text("kept")
+    with pytest.raises(OutputError, match="--overwrite true"):
+        check(birds, "--output", tmp_path / "found.csv")
+    assert (tmp_path / "found.csv").read_text() == "kept"
+
+
+def test_an_output_is_replaced_if_asked_for(check, birds, tmp_path):
+    (tmp_path / "found.json").write_text("old")
+    check(birds, "--output", tmp_path / "found.json", "--overwrite", "true")
+    assert json.loads((tmp_path / "found.json").read_text())["counts"]["unreadable"] == 0
+
+
+def test_a_model_doubts_labels_beside_broken_files(check, trained, copied, monkeypatch):
+    from ramstrans.evaluation import label_errors
+
+    _, broken = spoil(copied)
+    asked = {}
+
+    def doubted(folder, config, **options):
+        asked.update(options, folder=folder, config=config)
+        image = copied / "images" / (copied / "images.txt").read_text().split()[1]
+        return [label_errors.Suspicion(image, "crow", "wren", 0.9, 0.1, is_seen=True)]
+
+    monkeypatch.setattr(label_errors, "suspect_labels", doubted)
+    code, out = check(copied, "--model", trained.folder, "--device", "cpu", "--batch_size", "3")
+    assert code == DataError.exit_code
+    assert (asked["folder"], asked["config"].root, asked["unreadable"]) == (trained.folder, copied, {broken})
+    assert (asked["device"], asked["batch_size"], asked["precision"]) == ("cpu", 3, None)
+    assert ["suspected label", "note", "1"] in [row[:3] for row in cells(out)]
+    first = next(line for line in out.splitlines() if line.startswith("suspected label: "))
+    assert first.endswith(
+        "(image 1): given 'crow' (10%), suspected 'wren' (90%); the model was trained on it, "
+        "which makes this weaker"
+    )
+    assert not any(line.startswith("tiny") for line in out.splitlines())  # 48 pixels for an input of 24
+
+
+def test_a_model_of_its_own_data(check, trained, birds):
+    code, out = check(birds, "--model", trained.folder, "--device", "cpu", "--data.val_fraction", "0.25")
+    assert code == 0
+    assert SPLITS in cells(out)
+
+
+def test_a_model_of_other_classes_is_told_before_files_are_read(check, trained, colors, monkeypatch):
+    monkeypatch.setattr(
+        "ramstrans.data.inspection.inspect_images", lambda *_, **__: pytest.fail("nothing is to be read")
+    )
+    with pytest.raises(DataError, match="not among the model's 3"):
+        check(colors, "--model", trained.folder)

@@ -1,0 +1,30 @@
+import os
+import signal
+
+import pytest
+
+from ramstrans.training.interrupts import Interrupts
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noted_and_kills_nothing(number):
+    interrupts = Interrupts()
+    with interrupts.listening():
+        assert interrupts.received == 0
+        os.kill(os.getpid(), number)
+        assert interrupts.received == number
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    interrupts = Interrupts()
+    with interrupts.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with Interrupts().listening():
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
