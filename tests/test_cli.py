@@ -18,7 +18,8 @@ import yaml
 from ramstrans import __version__, cli
 from ramstrans.arguments import config_folder
 from ramstrans.cli import COMMANDS, main
-from ramstrans.data.build import build_preprocessing
+from ramstrans.commands import data
+from ramstrans.data.build import READERS, build_preprocessing
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import DataError, WeightsError
 from ramstrans.model.backbone import build_vit
@@ -51,7 +52,7 @@ def config_of(monkeypatch):
     def config_of(*arguments):
         made = []
 
-        def stop(config, *_):
+        def stop(config, *_, **__):
             made.append(config)
             raise DataError("stopped here")
 
@@ -334,7 +335,7 @@ def test_every_config_that_comes_along_works(path, config_of, monkeypatch):
     assert preprocessing.crop >= config.model.input_size
 
 
-@pytest.mark.parametrize("name", ["toybirds", "cub", "folder", "table"])
+@pytest.mark.parametrize("name", READERS)
 def test_every_layout_has_a_default_config(name, config_of, tmp_path):
     config = config_of(f"--data.name={name}", "--data.root", tmp_path)
     assert config.data.name == name
@@ -379,7 +380,7 @@ def test_every_option_is_in_the_help(capsys):
     assert {"--config", "--dry-run"} <= words
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "data make", "data check"])
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"data {name}" for name in data.COMMANDS)])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "--help"])

@@ -8,6 +8,9 @@ import pytest
 
 from ramstrans.commands import data_check
 from ramstrans.commands.options import Parser
+from ramstrans.data.cub import read_cub
+from ramstrans.data.shard_writer import write_shards
+from ramstrans.data.splits import hold_out
 from ramstrans.errors import ConfigError, DataError, OutputError, UsageError
 
 
@@ -170,3 +173,19 @@ def test_a_model_of_other_classes_is_told_before_files_are_read(check, trained, 
     )
     with pytest.raises(DataError, match="not among the model's 3"):
         check(colors, "--model", trained.folder)
+
+
+def test_a_damaged_shard_is_named(check, birds, tmp_path):
+    root = tmp_path / "shards"
+    write_shards(hold_out(read_cub(birds), 0.25, 0, "val"), root, root=birds)
+    options = ("--data.crop", "48")
+    code, out = check(root, *options)
+    assert code == 0
+    tar = next(root.glob("test-*.tar"))
+    content = bytearray(tar.read_bytes())
+    content[600] ^= 1  # inside the first photograph
+    tar.write_bytes(content)
+    code, out = check(root, *options)
+    assert code == DataError.exit_code
+    assert "damaged shard" in out
+    assert tar.name in out

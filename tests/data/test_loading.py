@@ -1,3 +1,7 @@
+import os
+import signal
+import subprocess
+import time
 from itertools import starmap
 
 import numpy as np
@@ -9,11 +13,12 @@ from PIL import Image
 
 from ramstrans.data import cache as caching
 from ramstrans.data.cache import DiskCache, MemoryCache
-from ramstrans.data.loading import EpochBatches, PhotographDataset, build_loader, collate
+from ramstrans.data.loading import EpochBatches, PhotographDataset, build_loader, collate, worker_errors
+from ramstrans.data.photographs import read_resized
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Record
 from ramstrans.data.transforms import Augmentation
-from ramstrans.errors import OutputError, UnreadableImageError
+from ramstrans.errors import DataError, OutputError, UnreadableImageError
 
 PREPROCESSING = Preprocessing(31, (29, 23))
 INPUT = (17, 19)
@@ -249,3 +254,76 @@ def test_an_unreadable_file_is_named_wherever_it_is_met(records, tmp_path, num_w
 def test_an_image_over_the_limit_of_pixels_is_refused(records):
     with pytest.raises(UnreadableImageError, match="max_pixels"):
         dataset_of(records, max_pixels=61 * 37 - 1)[0, 3]
+
+
+# What goes wrong on the way
+
+
+class Mishap:
+    """A cache, of no use, in whose reading something happens in the loader's processes."""
+
+    def __init__(self, happen):
+        self.happen = happen
+
+    def read(self, path, resize, *, max_pixels):
+        self.happen()
+        return read_resized(path, resize, max_pixels=max_pixels)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang():
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("happen", "message"),
+    [(die, r"a process of the loader died .*num_workers"), (hang, r"in time .*read_timeout")],
+)
+def test_a_worker_that_dies_or_hangs_is_told(records, happen, message):
+    dataset = PhotographDataset(records, PREPROCESSING, (32, 32), cache=Mishap(happen))
+    loader = build_loader(dataset, 2, shuffle=True, with_source=False, num_workers=1, timeout=3.0)
+    with pytest.raises(DataError, match=message):
+        list(loader)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_file_that_vanishes_between_epochs_is_named(records, tmp_path, num_workers):
+    copies = []
+    for number, record in enumerate(records):
+        copies.append(record._replace(path=tmp_path / f"{number}{record.path.suffix}"))
+        copies[-1].path.write_bytes(record.path.read_bytes())
+    loader = build_loader(
+        PhotographDataset(copies, PREPROCESSING, (32, 32)),
+        2,
+        shuffle=True,
+        with_source=False,
+        num_workers=num_workers,
+    )
+    assert len(list(loader)) == len(loader)
+    copies[1].path.unlink()
+    with pytest.raises(UnreadableImageError, match=copies[1].path.name):
+        list(loader)
+
+
+def test_an_error_of_another_kind_stays_what_it_is():
+    with pytest.raises(RuntimeError, match="shapes"), worker_errors():
+        raise RuntimeError("shapes do not fit")
+
+
+def test_workers_leave_signals_of_the_group_to_the_main_process(records):
+    """Ctrl-C and SIGTERM from elsewhere do not end a worker; the main process still can."""
+    dataset = PhotographDataset(records, PREPROCESSING, (32, 32))
+    loader = build_loader(dataset, 1, shuffle=True, with_source=False, num_workers=1)
+    batches = iter(loader)
+    next(batches)
+    [worker] = loader._iterator._workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        subprocess.run(["sh", "-c", f"kill -{number} {worker.pid}"], check=True)
+    assert len(list(batches)) == len(loader) - 1
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == 0

@@ -157,10 +157,10 @@ def test_phases_are_told_in_order(trial):
     told = []
     with watched(stepper, told.append):
         stepper.take(batch, preprocessing)
-    look = ["look", "region", "loss", "block", "block", "block"]
+    look = ["look", "rollout", "head", "loss", "block", "block", "block"]
     assert told == [*look, *look, "update"]
     stepper.take(batch, preprocessing)
-    assert len(told) == 13  # nobody listens any more
+    assert len(told) == 15  # nobody listens any more
 
 
 def test_phases_of_a_frozen_backbone_have_no_blocks(trial):
@@ -168,7 +168,7 @@ def test_phases_of_a_frozen_backbone_have_no_blocks(trial):
     told = []
     with watched(stepper, told.append):
         stepper.take(batch, preprocessing)
-    assert told == ["look", "region", "loss", "look", "region", "loss", "update"]
+    assert told == [*(["look", "rollout", "head", "loss"] * 2), "update"]
 
 
 def test_of_blocks_the_first_and_the_last_are_kept():
@@ -181,9 +181,9 @@ def test_gradients_are_there_from_the_first_looks_backward_on(trial):
     stepper.take(batch, preprocessing)
     count = Count.of(stepper, batch, preprocessing)
     whole = num_bytes(stepper.model.parameters())
-    assert count.gradients[:4].tolist() == [0, 0, 0, 0]
-    assert 0 < count.gradients[4] < count.gradients[5] < count.gradients[6] == whole
-    assert count.gradients[6:].tolist() == [whole] * 6
+    assert count.gradients[:5].tolist() == [0, 0, 0, 0, 0]
+    assert 0 < count.gradients[5] < count.gradients[6] < count.gradients[7] == whole
+    assert count.gradients[7:].tolist() == [whole] * 7
     assert (count.held >= 0).all()
 
 
@@ -192,9 +192,9 @@ def test_counting_leaves_no_gradient_behind_and_needs_a_step_in_one_part(trial):
     measure_step(stepper, batch, preprocessing, (1, 2))
     assert all(parameter.grad is None for parameter in stepper.model.parameters())
     assert num_bytes(state_tensors(stepper.optimizer)) > 0
+    parted = stepper._replace(config=dataclasses.replace(stepper.config, accumulation=2))
     with pytest.raises(AssertionError, match="images at a time"):
-        parts = dataclasses.replace(stepper.config, accumulation=2)
-        measure_step(stepper._replace(config=parts), batch, preprocessing, (1, 2))
+        measure_step(parted, batch, preprocessing, (1, 2))
 
 
 @pytest.mark.parametrize("tokens", [1, 17, 196, 784, 5000])

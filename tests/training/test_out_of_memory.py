@@ -61,9 +61,9 @@ def above(most):
 def test_where_nothing_can_be_measured_the_next_options_are_named_in_order(step):
     message = step(always)
     assert message.startswith(
-        "out of memory in a step of 12 images a process, 12 at a time, fp32 (CUDA out of memory); try in this "
-        "order: --training.accumulation 2, --training.gradient_checkpointing true, --training.precision bf16, "
-        "an --model.image_size below 24x24, --training.fsdp true on several GPUs; "
+        "out of memory in a step of 12 images a process, 12 at a time, fp32 (CUDA out of memory); try in "
+        "this order: --training.accumulation 2, --training.gradient_checkpointing true, "
+        "--training.precision bf16, an --model.image_size below 24x24, --training.fsdp true on several GPUs; "
     )
     assert "`ramstrans plan`" in message
     assert "\n" not in message

@@ -127,10 +127,24 @@ def find_all(
         max_pixels=config.max_pixels,
         progress=lambda done, total: progress(done, total, "checking files"),
     )
+    findings += find_damaged_shards(config, progress)
     if options.model is not None:
         doubted = find_doubted(config, options, findings, progress)
         findings += [with_ids(finding, ids) for finding in doubted]
     return findings
+
+
+def find_damaged_shards(config: DataConfig, progress: "Progress") -> "list[Finding]":
+    """Shards that are not as they were written; none where there are no shards, or no checksums of them."""
+    from ramstrans.data.findings import Finding
+    from ramstrans.data.shards import MANIFEST, verify_shards
+
+    if config.name != "shards" or config.root is None or not (config.root / MANIFEST).is_file():
+        return []
+    errors = verify_shards(
+        config.root, progress=lambda done, total: progress(done, total, "verifying checksums")
+    )
+    return [Finding("damaged shard", (), str(error)) for error in errors]
 
 
 def find_doubted(

@@ -14,6 +14,7 @@ Severity = Literal["spoils", "note"]
 
 KINDS: dict[str, Severity] = {
     "unreadable": "spoils",
+    "damaged shard": "spoils",
     "class without training images": "spoils",
     "duplicate with two labels": "spoils",
     "duplicate across splits": "spoils",

@@ -6,8 +6,9 @@ are told, and the highest counts.
 
     start     the batch is normalised
     look      of each look: embedding and blocks
-    region    of each look: head, rollout and region
-    loss      of each look: loss and head, until the gradient comes to the last block
+    rollout   of each look: with the queries and keys of all blocks
+    head      of each look: head and region
+    loss      of each look: loss, and backward until the gradient comes to the last block
     blocks    of each look: backward through the last block, and through the first one and the embedding;
               between them activations go as gradients come, at an even rate: the most is at an end
     update    the optimiser
@@ -238,7 +239,7 @@ def moment(device: torch.device) -> float:
 
 @contextmanager
 def watched(stepper: "Stepper", begin: Callable[[str], None]) -> Iterator[None]:
-    """Call `begin` where a phase begins: with `look`, `region`, `loss`, `block` or `update`."""
+    """Call `begin` where a phase begins: with `look`, `rollout`, `head`, `loss`, `block` or `update`."""
     backbone = stepper.model.backbone
 
     def watch_gradient(_block: nn.Module, _inputs: Any, output: Tensor) -> None:  # noqa: ANN401 - a hook's
@@ -247,7 +248,8 @@ def watched(stepper: "Stepper", begin: Callable[[str], None]) -> Iterator[None]:
 
     handles = [block.register_forward_hook(watch_gradient) for block in backbone.vit.blocks]
     handles.append(backbone.register_forward_pre_hook(lambda *_: begin("look")))
-    handles.append(backbone.register_forward_hook(lambda *_: begin("region")))
+    handles.append(backbone.register_forward_hook(lambda *_: begin("rollout")))
+    handles.append(backbone.vit.head.register_forward_pre_hook(lambda *_: begin("head")))
     handles.append(stepper.look.register_forward_hook(lambda *_: begin("loss")))
     optimizer = plain(stepper.optimizer)
     handles.append(optimizer.register_step_pre_hook(lambda *_: begin("update")))

@@ -86,8 +86,8 @@ class Plan(NamedTuple):
     def best(self) -> Way:
         """The way that fits and is the fastest on the device that measured.
 
-        Of one precision it is never that with gradient checkpointing, which computes more, if it fits without:
-        times are noisy.
+        Gradient checkpointing computes more: where a precision fits without, it is not faster with it,
+        whatever a noisy clock says.
 
         Raises:
             TrainingError: None fits; the message says how much is missing.
