@@ -106,7 +106,7 @@ def test_frozen_weights_have_neither_gradients_nor_state(trial):
     assert cost.gradients == cost.state == 4 * (24 * 5 + 5)
 
 
-@pytest.mark.parametrize("num_classes", [5, 20_000])
+@pytest.mark.parametrize("num_classes", [5, 2500])  # a head of about the size of one block's queries and keys
 @pytest.mark.parametrize(("precision", "checkpointing"), [("fp32", False), ("bf16", True)])
 def test_a_part_of_a_model_tells_of_the_whole(trial, precision, checkpointing, num_classes):
     model = {"num_classes": num_classes}

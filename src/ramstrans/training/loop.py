@@ -1,6 +1,7 @@
 """The one training loop."""
 
 import copy
+import math
 import signal
 import sys
 import time
@@ -171,6 +172,8 @@ class Fitting:
             state.skipped_in_a_row = 0
             return
         state.num_skipped += 1
+        if self.parts.accelerator.scaler is not None and math.isfinite(result.loss):
+            return  # fp16 finding its scale
         state.skipped_in_a_row += 1
         dataset = self.parts.train_loader.dataset
         images = [str(dataset.records[index].path) for index in indices]  # type: ignore[attr-defined]
