@@ -9,13 +9,15 @@ import torch
 from ramstrans.data.image_folder import read_image_folder
 from ramstrans.data.transforms import Augmentation
 from ramstrans.errors import TrainingError
+from ramstrans.memory import peak_bytes
 from ramstrans.training import loop
 from ramstrans.training import step as stepping
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.loop import Parts, fit, validate
+from ramstrans.training.losses import Look, losses_by_look
 from ramstrans.training.tuning import plain_state
 from tests.model.builders import randomise
-from tests.training.builders import PREPROCESSING, metrics_log, same_state, tiny_loader, tiny_model
+from tests.training.builders import PREPROCESSING, TINY, metrics_log, same_state, tiny_loader, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,9 @@ def run(images, tmp_path, monkeypatch):
     def run(model, *, validate_on=None, seed=0, progress=lambda *_: None, say=lambda _: None, **options):
         log, accelerator = metrics_log(tmp_path)
         log.path.unlink(missing_ok=True)
-        defaults = {"optimizer": "adamw", "lr": 0.003, "warmup_steps": 2, "batch_size": 4}
+        defaults = {"optimizer": "adamw", "lr": 0.003, "batch_size": 4}
+        if "warmup_epochs" not in options:
+            defaults["warmup_steps"] = 2
         config = TrainingConfig(**defaults | options)
         train = tiny_loader(images.of_split("train"), seed=seed, augmentation=Augmentation())
         val = None if validate_on is None else tiny_loader(images.of_split(validate_on), shuffle=False)
@@ -246,6 +250,93 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(run, options):
     for name, tensor in whole.weights.items():
         torch.testing.assert_close(parts.weights[name], tensor, rtol=1e-4, atol=1e-6)
     assert rows_of_parts[1]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-5)
+
+
+def test_the_average_is_judged_and_kept(run, monkeypatch):
+    states, judged = [], []
+
+    def told(model, *_):
+        judged.append(plain_state(model))
+        return {"kind": "validation", "epoch": 1, "top1_scales": [0.0, 0.0], "top1_fused": 50.0}
+
+    monkeypatch.setattr(loop, "validate", told)
+    model = tiny_model()
+    result, _, _ = run(
+        model,
+        max_steps=3,
+        ema_decay=0.5,
+        validate_on="train",
+        progress=lambda *_: states.append(plain_state(model)),
+    )
+    name = "backbone.vit.head.weight"
+    average = states[0][name]
+    for number, state in enumerate(states[1:], start=1):
+        decay = min(0.5, (1 + number) / (10 + number))
+        average = decay * average + (1 - decay) * state[name]
+    torch.testing.assert_close(result.weights[name], average)
+    assert same_state(result.weights, judged[0])
+    assert not same_state(result.weights, states[-1])
+
+
+def test_a_linear_probe_moves_the_head_alone(run):
+    model = tiny_model()
+    before = plain_state(model)
+    after = run(model, max_steps=3, tune="head")[0].weights
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"backbone.vit.head.weight", "backbone.vit.head.bias"}
+
+
+def test_lora_gives_plain_weights_that_moved(run):
+    pytest.importorskip("peft")
+    model = tiny_model()
+    before = plain_state(model)
+    after = run(model, max_steps=4, tune="lora", lora_rank=2, lr=0.01)[0].weights
+    assert after.keys() == before.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "backbone.vit.blocks.0.attn.qkv.weight" in moved
+    assert "backbone.vit.blocks.0.mlp.fc1.weight" not in moved
+    assert "backbone.vit.patch_embed.proj.weight" not in moved
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"mixup": 0.4}, {"cutmix": 1.0}, {"contrastive": 1.0}, {"label_smoothing": 0.1}),
+        *({"layer_decay": 0.5}, {"freeze_blocks": 1}, {"min_lr_factor": 0.5}, {"warmup_epochs": 0.0}),
+    ],
+)
+def test_every_option_of_the_recipe_is_used(run, options):
+    plain = run(tiny_model(), max_steps=7)[0].weights
+    assert not same_state(plain, run(tiny_model(), max_steps=7, **options)[0].weights)
+
+
+@pytest.mark.parametrize("options", [{}, {"dropout": 0.2, "drop_path": 0.2}, {"num_scales": 3}])
+def test_gradient_checkpointing_changes_nothing_but_memory(run, options):
+    def weights(checkpointing):
+        model = tiny_model(seed=5, **options)
+        model.backbone.gradient_checkpointing = checkpointing
+        return run(model, max_steps=4)[0].weights
+
+    plain, checkpointed = weights(False), weights(True)
+    for name, tensor in plain.items():
+        torch.testing.assert_close(checkpointed[name], tensor, rtol=1e-5, atol=1e-7)
+
+
+def test_gradient_checkpointing_keeps_less():
+    model = tiny_model(backbone_options=TINY | {"depth": 8}).train()
+    images = torch.randn(16, 3, 32, 32)
+
+    def step():
+        losses = losses_by_look(Look(model), model, images, None, torch.zeros(16, dtype=torch.int64))
+        for loss in losses:
+            loss.backward()
+
+    def peak(checkpointing):
+        model.backbone.gradient_checkpointing = checkpointing
+        step()
+        return peak_bytes(step, torch.device("cpu"))
+
+    assert peak(True) < peak(False) / 2
 
 
 def test_validation_leaves_the_weights_alone_and_counts_rightly(images):

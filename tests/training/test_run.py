@@ -14,7 +14,12 @@ from ramstrans.model.folder import load_card, load_state
 from ramstrans.training import run as running
 from ramstrans.training.run import Prepared, prepare, train
 from ramstrans.training.run_folder import check_output, claim_output, default_output
-from ramstrans.training.setup import build_accelerator, build_dataset, use_fused_attention
+from ramstrans.training.setup import (
+    build_accelerator,
+    build_dataset,
+    build_loaders,
+    use_fused_attention,
+)
 from tests.training.builders import TINY, same_state, tiny_run
 
 
@@ -267,3 +272,24 @@ def test_a_run_is_repeated_bit_by_bit(trained, birds, tmp_path, no_pictures):
     assert same_state(load_state(config.output), load_state(trained.folder))
     for key in ("scales", "fused", "regions", "classes", "epoch"):
         assert report[key] == trained.report[key]
+
+
+def test_a_run_with_adapters_leaves_a_plain_model(birds, tmp_path, no_pictures):
+    pytest.importorskip("peft")
+    prepared = prepare(tiny_run(birds, training={"tune": "lora", "lora_rank": 2}))
+    plain = set(prepared.model.state_dict())
+    report = train(prepared, tmp_path / "run")
+    assert set(load_state(tmp_path / "run")) == plain
+    again = evaluate_run(tmp_path / "run", "test", tmp_path / "again", batch_size=4, device="cpu")
+    assert again["fused"] == report["fused"]
+
+
+@pytest.mark.parametrize("data", [{"balance": 1.0}, {"rand_augment": 2}, {"random_erasing": 1.0}])
+def test_every_option_of_the_training_images_is_used(birds, data):
+    def loaded(**options):
+        prepared = prepare(tiny_run(birds, data=options))
+        loader, _ = build_loaders(prepared.config, prepared.images, prepared.preprocessing)
+        return [tensor for batch in loader for tensor in (*batch.images, batch.labels)]
+
+    plain, changed = loaded(), loaded(**data)
+    assert any(not torch.equal(one, other) for one, other in zip(plain, changed, strict=True))
