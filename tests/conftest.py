@@ -32,7 +32,7 @@ class TrainedRun(NamedTuple):
 @pytest.fixture(scope="session")
 def birds(tmp_path_factory):
     """A data set in CUB's layout: 3 classes of 4 training and 2 test images, with boxes and parts."""
-    from ramstrans.data.toybirds import make_toybirds
+    from ramstrans.data.layouts.toybirds import make_toybirds
 
     root = tmp_path_factory.mktemp("data") / "birds"
     make_toybirds(root, num_classes=3, train_per_class=4, test_per_class=2, image_size=48)

@@ -192,7 +192,7 @@ def test_explain(trained, colors, tmp_path, monkeypatch, capsys):
 
 
 def test_data_make_then_check(tmp_path, monkeypatch, capsys):
-    from ramstrans.data import toybirds
+    from ramstrans.data.layouts import toybirds
 
     few = functools.partial(
         toybirds.make_toybirds, num_classes=2, train_per_class=3, test_per_class=1, image_size=32

@@ -2,7 +2,7 @@
 
 An image walks through the package from the top down:
 
-    data         a photograph is found (cub, nabirds, ..., image_folder, table, shards), decoded, made a view
+    data         a photograph is found (layouts: cub, nabirds, ..., table, shards), decoded, made a view
     model        backbone -> rollout -> regions -> zoom -> and again: rams; its weights and folder
     training     losses, optimiser, one step, the one loop, checkpoints, a run; what it will take: plan
     evaluation   metrics, localization, report, pictures

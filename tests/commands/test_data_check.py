@@ -8,7 +8,7 @@ import pytest
 
 from ramstrans.commands import data_check
 from ramstrans.commands.options import Parser
-from ramstrans.data.cub import read_cub
+from ramstrans.data.layouts.cub import read_cub
 from ramstrans.data.shard_writer import write_shards
 from ramstrans.data.splits import hold_out
 from ramstrans.errors import ConfigError, DataError, OutputError, UsageError
@@ -169,7 +169,8 @@ def test_a_model_of_its_own_data(check, trained, birds):
 
 def test_a_model_of_other_classes_is_told_before_files_are_read(check, trained, colors, monkeypatch):
     monkeypatch.setattr(
-        "ramstrans.data.inspection.inspect_images", lambda *_, **__: pytest.fail("nothing is to be read")
+        "ramstrans.data.checks.inspection.inspect_images",
+        lambda *_, **__: pytest.fail("nothing is to be read"),
     )
     with pytest.raises(DataError, match="not among the model's 3"):
         check(colors, "--model", trained.folder)

@@ -2,8 +2,8 @@ import pytest
 
 from ramstrans.commands import data_download
 from ramstrans.commands.options import Parser
-from ramstrans.data import published
-from ramstrans.data.catalogue import CATALOGUE
+from ramstrans.data.downloads import published
+from ramstrans.data.downloads.catalogue import CATALOGUE
 from ramstrans.errors import DataError, OutputError, UsageError
 from tests.data.web import CONTENTS, UNPACKED, files_in, publication_of, serving
 

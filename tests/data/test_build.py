@@ -15,7 +15,7 @@ from ramstrans.data.build import (
 )
 from ramstrans.data.cache import DiskCache, MemoryCache
 from ramstrans.data.config import DataConfig
-from ramstrans.data.cub import read_cub
+from ramstrans.data.layouts.cub import read_cub
 from ramstrans.data.shard_writer import write_shards
 from ramstrans.data.splits import hold_out
 from ramstrans.errors import ConfigError, DataError

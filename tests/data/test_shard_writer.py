@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramstrans.data import shard_writer
+from ramstrans.data.layouts.shards import MANIFEST, read_shards
 from ramstrans.data.shard_writer import cut_into_runs, write_shards
-from ramstrans.data.shards import MANIFEST, read_shards
 from ramstrans.errors import DataError, OutputError, UnreadableImageError, UsageError
 from tests.data.builders import jpeg, noise_set, noise_shards
 

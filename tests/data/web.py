@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ramstrans.data.catalogue import Publication, PublishedFile
+from ramstrans.data.downloads.catalogue import Publication, PublishedFile
 
 
 class Fault(NamedTuple):

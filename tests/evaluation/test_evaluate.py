@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ramstrans.data.image_folder import read_image_folder
+from ramstrans.data.layouts.image_folder import read_image_folder
 from ramstrans.data.loading import Batch, PhotographDataset, build_loader, collate
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.transforms import Geometry

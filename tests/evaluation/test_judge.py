@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ramstrans.data.cub import read_cub
+from ramstrans.data.layouts.cub import read_cub
 from ramstrans.data.loading import PhotographDataset, collate
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.evaluation import judge as judging

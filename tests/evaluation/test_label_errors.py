@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.cub import read_cub
+from ramstrans.data.layouts.cub import read_cub
 from ramstrans.errors import DataError
 from ramstrans.evaluation import label_errors as module
 from ramstrans.evaluation.label_errors import (

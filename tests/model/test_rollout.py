@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramstrans.data.cub import read_cub
+from ramstrans.data.layouts.cub import read_cub
 from ramstrans.data.photographs import read_resized
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.transforms import make_view, normalize

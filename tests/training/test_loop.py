@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from ramstrans.data.image_folder import read_image_folder
+from ramstrans.data.layouts.image_folder import read_image_folder
 from ramstrans.data.transforms import Augmentation
 from ramstrans.errors import TrainingError
 from ramstrans.memory import peak_bytes

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ramstrans.data.build import Progress
-    from ramstrans.data.findings import Finding
+    from ramstrans.data.checks.findings import Finding
     from ramstrans.data.records import ImageSet
 
 DEFAULT_SIDE = 224
@@ -52,7 +52,7 @@ def add_options(parser: Parser) -> None:
 def run(options: Namespace, _given: list[str]) -> int:
     """Look for what would spoil a result: files, duplicates, boxes, classes, labels; exit code 3 if found."""
     from ramstrans.data.build import build_image_set
-    from ramstrans.data.findings import encode_findings, is_spoilt, sort_findings
+    from ramstrans.data.checks.findings import encode_findings, is_spoilt, sort_findings
     from ramstrans.evaluation.files import write_whole
 
     config = data_config(options)
@@ -91,7 +91,7 @@ def check_output(path: Path | None, *, overwrite: bool) -> None:
         UsageError: An unknown suffix.
         OutputError: The file exists, or is a folder.
     """
-    from ramstrans.data.findings import check_suffix
+    from ramstrans.data.checks.findings import check_suffix
 
     if path is None:
         return
@@ -107,7 +107,7 @@ def find_all(
 ) -> "list[Finding]":
     """What is wrong with the data, and what a model doubts, if one is given."""
     from ramstrans.data.build import DEFAULT_TOYBIRDS_ROOT
-    from ramstrans.data.inspection import inspect_images, record_ids, with_ids
+    from ramstrans.data.checks.inspection import inspect_images, record_ids, with_ids
 
     smallest_side = DEFAULT_SIDE
     if options.model is not None:
@@ -136,8 +136,8 @@ def find_all(
 
 def find_damaged_shards(config: DataConfig, progress: "Progress") -> "list[Finding]":
     """Shards that are not as they were written; none where there are no shards, or no checksums of them."""
-    from ramstrans.data.findings import Finding
-    from ramstrans.data.shards import MANIFEST, verify_shards
+    from ramstrans.data.checks.findings import Finding
+    from ramstrans.data.layouts.shards import MANIFEST, verify_shards
 
     if config.name != "shards" or config.root is None or not (config.root / MANIFEST).is_file():
         return []
@@ -206,7 +206,7 @@ def kind_table(findings: "list[Finding]") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from ramstrans.data.findings import KINDS, examples
+    from ramstrans.data.checks.findings import KINDS, examples
 
     table = Table("finding", "severity", "count", "examples")
     for kind, count in Counter(finding.kind for finding in findings).items():

@@ -6,7 +6,7 @@ from jsonargparse import Namespace
 
 from ramstrans.commands.options import Parser
 from ramstrans.console import progress_bar, say
-from ramstrans.data.catalogue import CATALOGUE
+from ramstrans.data.downloads.catalogue import CATALOGUE
 
 _MB = 10**6
 
@@ -22,7 +22,7 @@ def add_options(parser: Parser) -> None:
 
 def run(options: Namespace, _given: list[str]) -> int:
     """Download a published data set where its publisher serves it, or say how to get it."""
-    from ramstrans.data.published import download_data_set
+    from ramstrans.data.downloads.published import download_data_set
 
     with progress_bar() as progress:
         download_data_set(

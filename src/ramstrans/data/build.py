@@ -6,23 +6,23 @@ from pathlib import Path
 from ramstrans.data.cache import DiskCache, MemoryCache, default_cache_dir
 from ramstrans.data.check import apply_unreadable, find_unreadable
 from ramstrans.data.config import DataConfig, Layout
-from ramstrans.data.cub import read_cub
-from ramstrans.data.fgvc_aircraft import read_fgvc_aircraft
-from ramstrans.data.flowers102 import read_flowers102
-from ramstrans.data.food101 import read_food101
-from ramstrans.data.hugging_face import LANDMARKS, read_hugging_face
-from ramstrans.data.image_folder import read_image_folder
-from ramstrans.data.inaturalist import is_inaturalist, read_inaturalist
-from ramstrans.data.nabirds import read_nabirds
-from ramstrans.data.oxford_pets import read_oxford_pets
+from ramstrans.data.layouts.cub import read_cub
+from ramstrans.data.layouts.fgvc_aircraft import read_fgvc_aircraft
+from ramstrans.data.layouts.flowers102 import read_flowers102
+from ramstrans.data.layouts.food101 import read_food101
+from ramstrans.data.layouts.hugging_face import LANDMARKS, read_hugging_face
+from ramstrans.data.layouts.image_folder import read_image_folder
+from ramstrans.data.layouts.inaturalist import is_inaturalist, read_inaturalist
+from ramstrans.data.layouts.nabirds import read_nabirds
+from ramstrans.data.layouts.oxford_pets import read_oxford_pets
+from ramstrans.data.layouts.shards import MANIFEST, read_shards
+from ramstrans.data.layouts.stanford_cars import read_stanford_cars
+from ramstrans.data.layouts.stanford_dogs import read_stanford_dogs
+from ramstrans.data.layouts.table import read_table
+from ramstrans.data.layouts.toybirds import ensure_toybirds, is_toybirds
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet
-from ramstrans.data.shards import MANIFEST, read_shards
 from ramstrans.data.splits import check_classes, hold_out
-from ramstrans.data.stanford_cars import read_stanford_cars
-from ramstrans.data.stanford_dogs import read_stanford_dogs
-from ramstrans.data.table import read_table
-from ramstrans.data.toybirds import ensure_toybirds, is_toybirds
 from ramstrans.data.transforms import Size
 from ramstrans.devices import from_first_process
 from ramstrans.errors import ConfigError, DataError, UnreadableImageError

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ramstrans.data.decode import open_file
+from ramstrans.data.layouts.shards import MANIFEST, VERSION, Shard
 from ramstrans.data.records import SPLITS, ImageSet, Record
-from ramstrans.data.shards import MANIFEST, VERSION, Shard
 from ramstrans.data.splits import check_classes
 from ramstrans.data.tars import find_member, list_of
 from ramstrans.errors import OutputError, UnreadableImageError, UsageError

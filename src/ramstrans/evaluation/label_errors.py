@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ramstrans.data.build import Progress, build_image_set
+from ramstrans.data.checks.findings import Finding
 from ramstrans.data.config import DataConfig
-from ramstrans.data.findings import Finding
 from ramstrans.data.loading import build_loader
 from ramstrans.data.records import ImageSet, Split
 from ramstrans.devices import choose_device

@@ -1,0 +1,1 @@
+"""What would spoil a result, found in the photographs and their labels."""

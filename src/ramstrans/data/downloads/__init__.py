@@ -1,0 +1,1 @@
+"""Published data sets: where they are, fetched, unpacked."""
