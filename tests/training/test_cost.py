@@ -1,6 +1,7 @@
 """What steps are said to cost, against what larger steps were counted to take."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ramstrans.training.cost import (
     deeper,
     kept_phases,
     measure_step,
+    moment,
     num_bytes,
     repeated,
     state_tensors,
@@ -106,7 +108,7 @@ def test_frozen_weights_have_neither_gradients_nor_state(trial):
     assert cost.gradients == cost.state == 4 * (24 * 5 + 5)
 
 
-@pytest.mark.parametrize("num_classes", [5, 2500])  # a head of about the size of one block's queries and keys
+@pytest.mark.parametrize("num_classes", [5, 20_000])
 @pytest.mark.parametrize(("precision", "checkpointing"), [("fp32", False), ("bf16", True)])
 def test_a_part_of_a_model_tells_of_the_whole(trial, precision, checkpointing, num_classes):
     model = {"num_classes": num_classes}
@@ -150,6 +152,14 @@ def test_the_highest_phase_counts():
     assert cost.peak(1) == 49  # the second phase has more before the first image
     assert cost.peak(30) == 305  # the first has more an image
     assert cost.peak(30, parts=2) == 120 + 305 + 30 * 3  # all gradients are there, and both parts' images
+
+
+def test_waiting_is_not_timed_on_a_cpu():
+    start = moment(CPU)
+    time.sleep(0.3)
+    assert moment(CPU) - start < 0.1
+    while moment(CPU) - start < 0.1:
+        torch.ones(100_000).sum()
 
 
 def test_phases_are_told_in_order(trial):

@@ -162,7 +162,8 @@ def notes(planned: "Plan") -> list[str]:
         + f"; attention: {', '.join(attention.values())}.",
         f"Peak: tensors of weights, gradients, optimiser and activations; {MARGIN:.0%} of the memory is left "
         "free for libraries and gaps. Evaluations are not in it.",
-        f"Hours: {task.steps:,} steps, as fast as {device} takes them; no evaluations, no waiting for data.",
+        f"Hours: {task.steps:,} steps, as fast as {device} takes them with nothing else to do; no "
+        "evaluations, no waiting for data.",
     ]
     if ground.processes > 1:
         how = "FSDP" if ground.fsdp else "DDP"
