@@ -27,9 +27,9 @@ def config_folder() -> Path:
 def with_default_config(arguments: list[str]) -> list[str]:
     """Arguments of `train`, with the default config of their data put first where they name none.
 
-    A config that comes along may be named without its folder and ending.
+    A config that comes along may be named without its folder and ending, by `train` and `plan`.
     """
-    if arguments[:1] != ["train"] or "--help" in arguments or "-h" in arguments:
+    if arguments[:1] not in (["train"], ["plan"]) or "--help" in arguments or "-h" in arguments:
         return arguments
     joined = [part for argument in arguments for part in argument.split("=", 1)]
     if "--config" in joined[:-1]:
@@ -39,6 +39,8 @@ def with_default_config(arguments: list[str]) -> list[str]:
             place = next(i for i, argument in enumerate(arguments) if argument.startswith("--config"))
             width = 1 if "=" in arguments[place] else 2
             return [*arguments[:place], f"--config={shipped}", *arguments[place + width :]]
+        return arguments
+    if arguments[0] == "plan":
         return arguments
     name = joined[joined.index("--data.name") + 1] if "--data.name" in joined[:-1] else "toybirds"
     config = DEFAULT_CONFIGS.get(name)

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from ramstrans.arguments import completed, config_folder
 from ramstrans.cli import main
 from ramstrans.commands.options import Parser
 from ramstrans.commands.plan import add_options, task_of
@@ -28,7 +29,7 @@ def options(tmp_path):
 @pytest.fixture
 def ramstrans_plan(monkeypatch, capsys):
     """Runs the command: its exit code, standard output and standard error."""
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("COLUMNS", "80")
 
     def ramstrans_plan(*arguments):
         code = main(["plan", *map(str, arguments)])
@@ -59,8 +60,7 @@ def test_a_plan_without_data(ramstrans_plan, options, tmp_path):
     lines = out.splitlines()
     assert lines[0].strip() == "6 images a step, 6 a process; 12.0 GB each"
     assert lines[1].split() == [
-        *("precision", "checkpointing", "most", "images", "accumulation", "at", "a", "time", "peak"),
-        *("s/step", "hours"),
+        *("precision", "checkpointing", "most", "accumulation", "images", "peak", "s/step", "hours"),
     ]
     rows = [line.split() for line in lines[2:6]]
     assert [row[:2] for row in rows] == [["fp32", "no"], ["fp32", "yes"], ["bf16", "no"], ["bf16", "yes"]]
@@ -148,3 +148,9 @@ def test_an_amount_that_is_none_is_told(ramstrans_plan, options):
     code, _, err = ramstrans_plan(*options, "--memory", "12", "--num_images", 100, "--num_classes", 5)
     assert code == UsageError.exit_code
     assert "'12' is no amount of memory; give e.g. 12GB" in err
+
+
+def test_a_config_that_comes_along_is_found_by_name_alone():
+    named = completed(["plan", "--config", "toybirds", "--memory", "1GB"])
+    assert named == ["plan", f"--config={config_folder() / 'toybirds.yaml'}", "--memory", "1GB"]
+    assert completed(["plan", "--memory", "1GB"]) == ["plan", "--memory", "1GB"]

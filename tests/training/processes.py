@@ -24,7 +24,7 @@ def python(*arguments):
 
 
 def start(*arguments):
-    """Start Python in a session of its own."""
+    """Start Python in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         env=ENVIRONMENT,

@@ -129,10 +129,11 @@ def ways_table(planned: "Plan") -> "Table":
         f"{format_bytes(ground.memory)} each",
         title_justify="left",
         box=None,
+        pad_edge=False,
     )
     table.add_column("precision")
     table.add_column("checkpointing")
-    for heading in ("most images", "accumulation", "at a time", "peak", "s/step", "hours"):
+    for heading in ("most", "accumulation", "images", "peak", "s/step", "hours"):
         table.add_column(heading, justify="right")
     for way in planned.ways:
         table.add_row(
@@ -160,6 +161,7 @@ def notes(planned: "Plan") -> list[str]:
         f"Measured on {device} in one process: steps of a few random images, "
         + ("the whole model" if whole else f"{tried} of {planned.depth} blocks, the rest in proportion")
         + f"; attention: {', '.join(attention.values())}.",
+        "Most: images that fit at a time. Images: that pass at a time, in `accumulation` parts.",
         f"Peak: tensors of weights, gradients, optimiser and activations; {MARGIN:.0%} of the memory is left "
         "free for libraries and gaps. Evaluations are not in it.",
         f"Hours: {task.steps:,} steps, as fast as {device} takes them with nothing else to do; no "

@@ -33,6 +33,7 @@ from ramstrans.training.setup import (
     build_accelerator,
     build_dataset,
     build_loaders,
+    evaluation_batch_size,
     start_processes,
     use_fused_attention,
 )
@@ -165,7 +166,7 @@ def train(
         build_dataset(config, prepared.images, prepared.preprocessing, "test"),
         output,
         precision=config.training.precision,
-        batch_size=config.training.batch_size,
+        batch_size=evaluation_batch_size(config),
         num_workers=config.data.num_workers,
         extra={"config": options, "command": command, "warnings": prepared.left_out} | summary,
         progress=progress,

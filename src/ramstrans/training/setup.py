@@ -18,6 +18,9 @@ from ramstrans.devices import choose_device
 from ramstrans.errors import UsageError
 from ramstrans.training.config import RunConfig
 
+MOST_AT_A_TIME = 64
+"""Images of an evaluation; more are hardly faster."""
+
 
 def start_processes(config: RunConfig) -> PartialState:
     """Meet the other processes, if `accelerate launch` or `torchrun` has started some."""
@@ -90,8 +93,17 @@ def build_loaders(
     train_set, val_set = (build_dataset(config, images, preprocessing, split) for split in ("train", "val"))
     draw = order_of(train_set.records, balance=config.data.balance, window=config.data.shuffle_window)
     train_loader = build_loader(train_set, batch_size, shuffle=True, seed=config.seed, draw=draw, **options)
-    val_loader = build_loader(val_set, batch_size, shuffle=False, **options) if len(val_set) else None
-    return train_loader, val_loader
+    if not len(val_set):
+        return train_loader, None
+    return train_loader, build_loader(val_set, evaluation_batch_size(config), shuffle=False, **options)
+
+
+def evaluation_batch_size(config: RunConfig) -> int:
+    """Images that a process judges at a time: no more than it trains on at a time, nor than pay.
+
+    The same for any number of processes, so that the figures are the same to the last bit.
+    """
+    return min(max(config.training.batch_size // config.training.accumulation, 1), MOST_AT_A_TIME)
 
 
 def build_dataset(
