@@ -2,8 +2,6 @@
 
 import math
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -234,21 +232,10 @@ class _Collate:
         return collate(readable, with_source=self.with_source)
 
 
-def _obey_the_main_process_only(_worker: int) -> None:
-    """Leave signals that reach the whole group, Ctrl-C and a cluster's SIGTERM, to the main process.
-
-    It ends its workers itself, by SIGTERM too: who sent one tells them apart.
-    """
-
-    def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-            pass
-        os._exit(0)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on Windows and macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=wait, daemon=True).start()
+def _leave_the_group(_worker: int) -> None:
+    """Be out of reach of signals to the main process's group, such as Ctrl-C: it ends its workers itself."""
+    if hasattr(os, "setpgid"):  # not on Windows
+        os.setpgid(0, 0)
 
 
 class PhotographLoader(DataLoader[Batch]):
@@ -323,7 +310,7 @@ def build_loader(
         collate_fn=_Collate(with_source),
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_obey_the_main_process_only,
+        worker_init_fn=_leave_the_group,
         timeout=timeout if num_workers > 0 else 0,
         generator=torch.Generator(),  # of the workers' seeds: torch's own is part of a run's saved state
     )
