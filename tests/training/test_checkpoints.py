@@ -203,3 +203,11 @@ def test_a_manifest_is_readable_by_people(run):
     assert set(manifest["files"]) == {
         *("model.safetensors", "weights.safetensors", "optimizer.bin", "random_states_0.pkl"),
     }
+
+
+def test_a_checkpoint_of_another_version_is_told(run):
+    run.train(1)
+    path = run.checkpoints.path(1) / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+    with pytest.raises(TrainingError, match="format_version 99 is of another ramstrans"):
+        read_whole(path.parent)

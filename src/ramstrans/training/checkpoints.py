@@ -189,7 +189,14 @@ def read_whole(folder: Path) -> RunState:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        version = manifest["format_version"]
+        if version != FORMAT_VERSION:
+            raise TrainingError(
+                f"format_version {version} is of another ramstrans; take the one that wrote it"
+            )
         state, files = RunState(**manifest["state"]), dict(manifest["files"])
+    except TrainingError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{MANIFEST} cannot be read ({error})") from error
     for name, expected in files.items():
