@@ -1,12 +1,17 @@
 """What the tests of several folders share: two tiny data sets, and one tiny run on them."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
+
+from ramstrans.cli import main
+from ramstrans.errors import DataError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are too small for threads to pay
 
@@ -86,3 +91,64 @@ def no_pictures(monkeypatch):
 
     for name in ("plot_curves", "plot_gallery", "plot_confusion"):
         monkeypatch.setattr(judge, name, lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def tiny(birds, tmp_path_factory):
+    """A config file of a run of two steps on `birds`."""
+    from tests.training.builders import BACKBONE, TINY
+
+    config = {
+        "data": {"name": "cub", "root": str(birds), "val_fraction": 0.25},
+        "model": {"backbone": BACKBONE, "backbone_options": TINY, "image_size": 32},
+        "training": {"max_steps": 2, "batch_size": 4},
+        "device": "cpu",
+    }
+    path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
+def config_of(monkeypatch):
+    """The RunConfig that `ramstrans train` makes of its arguments; nothing is trained."""
+
+    def config_of(*arguments):
+        made = []
+
+        def stop(config, *_, **__):
+            made.append(config)
+            raise DataError("stopped here")
+
+        monkeypatch.setattr("ramstrans.training.run.prepare", stop)
+        assert main(["train", *map(str, arguments)]) == DataError.exit_code
+        return made[0]
+
+    return config_of
+
+
+@pytest.fixture
+def fails(capsys):
+    """Runs a command that must fail with this code: its one line on standard error."""
+
+    def fails(code, *arguments):
+        assert main(list(map(str, arguments))) == code
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert "Traceback" not in printed.err
+        line = printed.err.splitlines()[-1]
+        assert line.startswith("ramstrans: ")
+        assert sum(text.startswith("ramstrans: ") for text in printed.err.splitlines()) == 1
+        return line
+
+    return fails
+
+
+@pytest.fixture
+def with_broken_file(colors, tmp_path):
+    """A copy of `colors` with one test photograph cut short: its folder, and that file."""
+    root = tmp_path / "colors"
+    shutil.copytree(colors, root)
+    broken = root / "test" / "Coral_ibis" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:999])
+    return root, broken

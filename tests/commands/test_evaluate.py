@@ -1,0 +1,49 @@
+"""`ramstrans evaluate`, from its arguments to its files; early exit through `predict` too."""
+
+import json
+import shutil
+
+import pytest
+
+from ramstrans.cli import main
+
+
+def test_evaluate(trained, tmp_path, capsys, no_pictures):
+    output = tmp_path / "out"
+    assert main(["evaluate", str(trained.folder), "--output", str(output), "--device", "cpu"]) == 0
+    printed = capsys.readouterr()
+    assert "6 images of the test split" in printed.out
+    assert f"report: {output / 'report.md'}" in printed.err
+    report = json.loads((output / "report.json").read_text())
+    assert report["fused"]["top1"] == trained.report["fused"]["top1"]
+
+
+def test_evaluate_writes_into_the_run_unless_told_otherwise(trained, capsys, no_pictures):
+    before = (trained.folder / "report.json").read_bytes()
+    assert main(["evaluate", str(trained.folder), "--split", "val", "--device", "cpu"]) == 0
+    assert json.loads((trained.folder / "evaluation-val" / "report.json").read_text())["num_images"] == 3
+    assert (trained.folder / "report.json").read_bytes() == before
+    shutil.rmtree(trained.folder / "evaluation-val")
+
+
+def test_early_exit_is_chosen_then_used(trained, colors, tmp_path, capsys, no_pictures):
+    run = tmp_path / "run"
+    shutil.copytree(trained.folder, run)
+    photograph = str(colors / "test" / "Azure_tit" / "0.png")
+    line = ["predict", str(run), photograph, "--format", "jsonl", "--device", "cpu", "--early-exit"]
+    assert main([*line, "auto"]) == 2
+    assert "no confidence was chosen for this model" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--early-exit", "auto", "--device", "cpu"]) == 0
+    assert "Early exit at confidence" in capsys.readouterr().out
+    assert main([*line, "auto"]) == 0
+    assert json.loads(capsys.readouterr().out)["path"] == photograph
+    for confidence, num_looks in (("1e-6", 1), ("1.5", 2)):
+        assert main([*line, confidence]) == 0
+        assert len(json.loads(capsys.readouterr().out)["scales"]) == num_looks
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [("0", "is 0.0; give more"), ("-1", "is -1.0; give more"), ("now", "give auto, or")]
+)
+def test_early_exit_that_is_no_confidence(trained, fails, value, reason):
+    assert reason in fails(2, "evaluate", trained.folder, "--early-exit", value, "--device", "cpu")

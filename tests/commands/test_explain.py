@@ -1,0 +1,16 @@
+"""`ramstrans explain`, from its arguments to its files."""
+
+import json
+
+from ramstrans.cli import main
+
+
+def test_explain(trained, colors, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    image = colors / "test" / "Azure_tit" / "0.png"
+    assert main(["explain", str(trained.folder), str(image), "--device", "cpu"]) == 0
+    printed = capsys.readouterr()
+    explanation = json.loads(printed.out)
+    assert json.loads((tmp_path / "0-explained.json").read_text()) == explanation
+    assert (tmp_path / "0-explained.png").stat().st_size > 0
+    assert "picture: 0-explained.png" in printed.err
