@@ -39,6 +39,7 @@ def test_the_curve_by_hand():
     assert curve.mean_looks == pytest.approx([1, 1.25, 1.5, 1.75, 2])
     # at 0.6 both wrong ones leave; from 0.8 on the last one is corrected; above, the third too
     assert curve.top1 == pytest.approx([50, 75, 100, 100, 100])
+    assert curve.changed == pytest.approx([50, 25, 0, 0, 0])
 
 
 def test_the_choice_by_hand():
@@ -59,6 +60,15 @@ def test_a_lucky_confidence_below_a_costly_one_is_not_chosen():
     assert curve.confidences == pytest.approx([0.6, 0.7, 0.9, np.inf])
     assert curve.top1 == pytest.approx([200 / 3, 100 / 3, 200 / 3, 200 / 3])
     assert choose_exit(predictions).confidence == pytest.approx(0.9)
+
+
+def test_a_gain_makes_no_loss_good():
+    # leaving at once spares image 0 the look that spoils it, and image 1 the one that corrects it
+    predictions = two_looks([0.8, 0.2], [0.1, 0.95], [1, 1])
+    curve = exit_curve(predictions)
+    assert curve.top1 == pytest.approx([50, 50])
+    assert curve.changed == pytest.approx([100, 0])
+    assert choose_exit(predictions).confidence == NEVER
 
 
 def test_where_every_exit_costs_none_leaves():
@@ -102,13 +112,14 @@ def test_many_confidences_are_thinned(monkeypatch):
 def test_report_by_hand():
     report = exit_report(HAND, 0.85, ExitTimes(3.0, 2.0))
     assert report["top1"] == 100
-    assert report["top1_lost"] == 0
+    assert (report["top1_lost"], report["changed"]) == (0, 0)
     assert report["mean_looks"] == 1.5
     assert report["left_early"] == 50
     assert report["speedup"] == 1.5
     assert report["seconds"] == {"full": 3.0, "early": 2.0}
     assert report["curve"]["mean_looks"].tolist() == [1, 1.25, 1.5, 1.75, 2]
-    assert exit_report(HAND, 0.5, ExitTimes(3.0, 2.0))["top1_lost"] == 50
+    costly = exit_report(HAND, 0.5, ExitTimes(3.0, 2.0))
+    assert (costly["top1_lost"], costly["changed"]) == (50, 50)
 
 
 def test_picture(tmp_path):

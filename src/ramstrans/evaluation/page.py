@@ -137,8 +137,9 @@ def early_exit_line(report: Report) -> str | None:
         return None
     return (
         f"Early exit at confidence {early['confidence']:.3f}: top-1 {early['top1']:.1f} % "
-        f"({-early['top1_lost']:+.2f} points), {early['left_early']:.1f} % of the images leave early, "
-        f"{early['mean_looks']:.2f} looks on average, {early['speedup']:.2f} times as fast"
+        f"({-early['top1_lost']:+.2f} points, {early['changed']:.2f} % of the answers change), "
+        f"{early['left_early']:.1f} % of the images leave early, {early['mean_looks']:.2f} looks on average, "
+        f"{early['speedup']:.2f} times as fast"
     )
 
 
