@@ -145,7 +145,8 @@ def test_a_model_doubts_labels_beside_broken_files(check, trained, copied, monke
     def doubted(folder, config, **options):
         asked.update(options, folder=folder, config=config)
         image = copied / "images" / (copied / "images.txt").read_text().split()[1]
-        return [label_errors.Suspicion(image, "crow", "wren", 0.9, 0.1, is_seen=True)]
+        suspicion = label_errors.Suspicion(image, "crow", "wren", 0.9, 0.1, is_seen=True)
+        return label_errors.Doubts([suspicion], 0, 17)
 
     monkeypatch.setattr(label_errors, "suspect_labels", doubted)
     code, out = check(copied, "--model", trained.folder, "--device", "cpu", "--batch_size", "3")

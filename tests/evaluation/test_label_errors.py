@@ -11,6 +11,7 @@ from ramstrans.data.layouts.cub import read_cub
 from ramstrans.errors import DataError
 from ramstrans.evaluation import label_errors as module
 from ramstrans.evaluation.label_errors import (
+    Doubts,
     Suspicion,
     as_in_training,
     class_thresholds,
@@ -122,6 +123,10 @@ def test_a_finding_says_what_and_that_the_model_saw_it():
     )
 
 
+def test_of_a_model_that_saw_none_that_is_all():
+    assert str(Doubts([], 7, 0)) == "the model doubts 0 of 7 labels that it has not seen"
+
+
 def test_the_held_out_images_are_drawn_as_in_training():
     config = DataConfig("folder", "here", val_fraction=0.5, on_unreadable="skip", max_pixels=99)
     trained_on = {"name": "cub", "root": "there", "val_fraction": 0.25, "split_seed": 7, "max_pixels": 5}
@@ -151,7 +156,13 @@ def predicted(monkeypatch):
 
 def test_a_run_doubts_what_it_saw_and_what_it_did_not(trained, birds, predicted):
     config = DataConfig("cub", birds, val_fraction=0.5)
-    found = suspect_labels(trained.folder, config, batch_size=4, device="cpu")
+    doubts = suspect_labels(trained.folder, config, batch_size=4, device="cpu")
+    assert (doubts.num_unseen, doubts.num_seen) == (9, 9)
+    assert str(doubts) == (
+        "the model doubts 1 of 9 labels that it has not seen, "
+        "and 1 of 9 that it was trained on and knows by heart"
+    )
+    found = doubts.suspicions
     images = trained.prepared.images
     held_out = [record.path for split in ("val", "test") for record in images.of_split(split)]
     assert [len(records) for records in predicted] == [9, 9]
@@ -163,7 +174,7 @@ def test_a_run_doubts_what_it_saw_and_what_it_did_not(trained, birds, predicted)
 
 
 def test_what_the_tiny_run_itself_doubts(trained, birds):
-    found = suspect_labels(trained.folder, DataConfig("cub", birds), batch_size=4, device="cpu")
+    found = suspect_labels(trained.folder, DataConfig("cub", birds), batch_size=4, device="cpu").suspicions
     labels = {record.path: record.label for record in read_cub(birds).records}
     class_names = read_cub(birds).class_names
     assert all(class_names[labels[doubt.path]] == doubt.given != doubt.suspected for doubt in found)
@@ -180,8 +191,9 @@ def test_unreadable_files_are_left_out(trained, birds, tmp_path):
     config = DataConfig("cub", root)
     with pytest.raises(DataError, match="empty file"):
         suspect_labels(trained.folder, config, device="cpu")
-    found = suspect_labels(trained.folder, config, unreadable=broken, device="cpu")
-    assert not {doubt.path for doubt in found} & broken
+    doubts = suspect_labels(trained.folder, config, unreadable=broken, device="cpu")
+    assert not {doubt.path for doubt in doubts.suspicions} & broken
+    assert doubts.num_unseen + doubts.num_seen == len(read_cub(root).records) - len(broken)
 
 
 def test_a_model_folder_without_a_run(trained, birds, tmp_path, predicted):

@@ -154,7 +154,7 @@ def find_doubted(
     from ramstrans.evaluation.label_errors import suspect_labels, to_finding
 
     unreadable = {path for finding in findings if finding.kind == "unreadable" for path in finding.paths}
-    suspicions = suspect_labels(
+    doubts = suspect_labels(
         options.model,
         config,
         unreadable=unreadable,
@@ -163,10 +163,8 @@ def find_doubted(
         precision=options.precision,
         progress=progress,
     )
-    num_seen = sum(suspicion.is_seen for suspicion in suspicions)
-    if num_seen:
-        say(f"{num_seen} of {len(suspicions)} suspected labels are of images that the model was trained on")
-    return [to_finding(suspicion) for suspicion in suspicions]
+    say(str(doubts))
+    return [to_finding(suspicion) for suspicion in doubts.suspicions]
 
 
 def print_findings(images: "ImageSet", findings: "list[Finding]", console: "Console") -> None:

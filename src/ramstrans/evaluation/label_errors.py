@@ -64,6 +64,31 @@ class Suspicion(NamedTuple):
         return self.confidence - self.given_confidence
 
 
+class Doubts(NamedTuple):
+    """What a model makes of the labels of a data set.
+
+    Attributes:
+        suspicions: Those of images that the model has not seen first, by falling margin.
+        num_unseen: Readable images that the model was not trained on.
+        num_seen: Readable images that it was trained on.
+    """
+
+    suspicions: list[Suspicion]
+    num_unseen: int
+    num_seen: int
+
+    def __str__(self) -> str:
+        """One line: how many labels are suspected, of how many images.
+
+        >>> str(Doubts([Suspicion(Path("a.jpg"), "crow", "wren", 0.9, 0.1, False)], 7, 0))
+        'the model doubts 1 of 7 labels that it has not seen'
+        """
+        num_seen = sum(suspicion.is_seen for suspicion in self.suspicions)
+        unseen = f"{len(self.suspicions) - num_seen} of {self.num_unseen} labels that it has not seen"
+        seen = f", and {num_seen} of {self.num_seen} that it was trained on and knows by heart"
+        return f"the model doubts {unseen}" + (seen if self.num_seen else "")
+
+
 def suspect_labels(
     folder: Path,
     config: DataConfig,
@@ -73,7 +98,7 @@ def suspect_labels(
     device: str = "auto",
     precision: str | None = None,
     progress: Progress = lambda *_: None,
-) -> list[Suspicion]:
+) -> Doubts:
     """Predict every image of a data set, and name those whose label the model doubts.
 
     Args:
@@ -85,9 +110,6 @@ def suspect_labels(
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         precision: `fp32`, `bf16` or `fp16`; None: as in training.
         progress: Told (done, total, what).
-
-    Returns:
-        Those of images that the model has not seen first, by falling margin.
 
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
@@ -113,7 +135,7 @@ def suspect_labels(
             model, loader, card.preprocessing, device_of, precision=precision, progress=progress
         )
         found += suspicions(predictions, card.class_names, is_seen=split == "train")
-    return found
+    return Doubts(found, len(images.of_split("test")), len(images.of_split("train")))
 
 
 def suspicions(

@@ -1,4 +1,3 @@
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ramstrans.data.checks.inspection import (
 from ramstrans.data.layouts.cub import read_cub
 from ramstrans.data.records import ImageSet, Part, Record
 from ramstrans.errors import UnreadableImageError
+from tests.data.real import real_cub50
 
 SIZE = (113, 97)
 NAMES = ("crow", "wren")
@@ -279,10 +279,7 @@ def test_generated_birds_are_clean(birds):
 
 @pytest.mark.realdata
 def test_fifty_classes_of_the_real_one():
-    shared = Path(os.environ.get("RAMSTRANS_SHARED", Path(__file__).parents[3] / "../shared"))
-    root = shared / "data/cub50"
-    if not root.is_dir():
-        pytest.skip(f"no {root}; set RAMSTRANS_SHARED to the folder that holds data/cub50")
+    root = real_cub50().parent
     findings = inspect_images(read_cub(root), ids=record_ids(root))
     ids = {kind: [finding.ids for finding in findings if finding.kind == kind] for kind, *_ in findings}
     assert ids.pop("tiny")[:2] == [("10",), ("22",)]

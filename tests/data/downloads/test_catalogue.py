@@ -36,7 +36,8 @@ def test_a_file_is_as_its_publisher_would_say(url):
     assert parts.scheme == "https" or "sha256" in file.checksums, "without https, a strong checksum"
     assert parts.netloc
     assert re.fullmatch(r"[A-Za-z0-9_.-]+", file.name)
-    assert file.num_bytes > 0 or not file.is_size_exact
+    assert file.num_bytes > 0
+    assert file.is_size_exact or not file.checksums
     for algorithm, digest in file.checksums.items():
         assert re.fullmatch(rf"[0-9a-f]{{{LENGTHS[algorithm]}}}", digest)
     assert not file.into.startswith(("/", "."))
@@ -50,11 +51,30 @@ def test_no_checksum_stands_twice():
 def test_which_files_have_no_published_checksum():
     """Every other one must have."""
     assert {file.name for file in FILES.values() if not file.checksums} == {
-        "categories.json.tar.gz",
         "train_val2017.zip",
         "train_2017_bboxes.zip",
         "val_2017_bboxes.zip",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "unit"),
+    [
+        ("2017/train_val_images.tar.gz", 186, 2**30),
+        ("2018/train_val2018.tar.gz", 120, 2**30),
+        ("2021/train.tar.gz", 224, 2**30),
+        ("2021/train.json.tar.gz", 221, 2**20),
+        ("2021/train_mini.tar.gz", 42, 2**30),
+        ("2021/train_mini.json.tar.gz", 45, 2**20),
+        ("2021/val.tar.gz", 8.4, 2**30),
+        ("2021/val.json.tar.gz", 9.4, 2**20),
+    ],
+)
+def test_sizes_are_those_that_inaturalist_rounds_up(name, shown, unit):
+    """Except those of 2018's lists, where its README has another file's."""
+    (file,) = (file for url, file in FILES.items() if url.endswith(f".com/{name}"))
+    step = 0.1 if isinstance(shown, float) else 1
+    assert shown - step < file.num_bytes / unit <= shown
 
 
 def same_as(url, md5):

@@ -33,7 +33,7 @@ def test_a_set_comes_whole(web, root):
     assert files_in(root) == UNPACKED
     assert sorted(path.name for path in root.parent.iterdir()) == ["birds", "birds.sha256"]
     assert said[:2] == ["Birds: 0.0 GB to download, see https://example.org", "terms: none"]
-    assert said[2] == "images.tgz: downloaded; sha256 as its publisher has it"
+    assert said[2] == "images.tgz: downloaded; sha256 as the catalogue has it"
     assert said[3] == "lists.zip: downloaded; no checksum to compare with"
     assert said[5].startswith("no checksum is published of lists.zip: wrote theirs to ")
     kinds = {what for _, _, what in seen}
@@ -72,7 +72,7 @@ def test_retries_are_counted(web, root):
     web.faults = [Fault(503), Fault(send=5), Fault(send=7)]
     said = []
     download_data_set("birds", root, say=said.append)
-    assert "images.tgz: downloaded, 3 retries; sha256 as its publisher has it" in said
+    assert "images.tgz: downloaded, 3 retries; sha256 as the catalogue has it" in said
 
 
 def test_the_first_download_is_trusted_and_later_ones_compared(web, root, tmp_path):

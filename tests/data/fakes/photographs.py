@@ -21,6 +21,13 @@ def write_lines(path, lines, end="\n"):
     path.write_text("".join(f"{line}{end}" for line in lines))
 
 
+def edit(file, old, new):
+    """Replace what is there once or more."""
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
 def voc_xml(name, boxes, file_name="%s"):
     """An annotation of PASCAL VOC; Stanford Dogs' really have a `%s` for the file name."""
     objects = "".join(

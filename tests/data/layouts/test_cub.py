@@ -1,12 +1,11 @@
-import os
 import re
-from pathlib import Path
 
 import pytest
 
 from ramstrans.data.layouts.cub import read_cub
 from ramstrans.data.records import Part, Record
 from ramstrans.errors import DataError
+from tests.data.real import real_cub50
 
 FILES = {
     "images.txt": "3 crow/a b.jpg\n7 wren/b.jpg\n\n11 wren/c.jpg\n",
@@ -117,10 +116,7 @@ def test_a_class_without_training_images(tmp_path):
 
 @pytest.mark.realdata
 def test_fifty_classes_of_the_real_one():
-    shared = Path(os.environ.get("RAMSTRANS_SHARED", Path(__file__).parents[3] / "../shared"))
-    root = shared / "data/cub50"
-    if not root.is_dir():
-        pytest.skip(f"no {root}; set RAMSTRANS_SHARED to the folder that holds data/cub50")
+    root = real_cub50().parent
     images = read_cub(root)
     assert len(images.class_names) == 50
     assert images.counts("train") == dict.fromkeys(images.class_names, 30)

@@ -1,11 +1,9 @@
-import os
-from pathlib import Path
-
 import pytest
 
 from ramstrans.data.layouts.cub import read_cub
 from ramstrans.data.layouts.cub_lists import read_names, read_records
 from ramstrans.errors import DataError
+from tests.data.real import real_cub50
 
 
 def test_names_may_hold_spaces_and_be_shared_where_that_is_allowed(tmp_path):
@@ -30,10 +28,7 @@ def test_records_are_those_of_cub(birds):
 
 @pytest.mark.realdata
 def test_records_are_those_of_the_real_one():
-    shared = Path(os.environ.get("RAMSTRANS_SHARED", Path(__file__).parents[3] / "../shared"))
-    root = shared / "data/cub50/CUB_200_2011"
-    if not root.is_dir():
-        pytest.skip(f"no {root}; set RAMSTRANS_SHARED to the folder that holds data/cub50")
+    root = real_cub50()
     names = read_names(root / "classes.txt", "class", "CUB-200-2011")
     records = read_records(root, names, "CUB-200-2011")
     assert len(records) == 2889

@@ -1,10 +1,12 @@
 import pytest
 from torchvision.datasets import FGVCAircraft
 
+from ramstrans.data.checks.inspection import box_fault
 from ramstrans.data.layouts.fgvc_aircraft import LEVELS, read_fgvc_aircraft
 from ramstrans.data.records import Record
 from ramstrans.errors import DataError
 from tests.data.fakes import make_fgvc_aircraft
+from tests.data.fakes.photographs import edit
 
 FOLDER = "fgvc-aircraft-2013b/data"
 
@@ -89,13 +91,21 @@ def test_paths_and_labels_are_as_torchvision_has_them(tmp_path, level, split):
 )
 def test_what_is_wrong_is_said_with_file_and_line(tmp_path, file, old, new, message):
     make_fgvc_aircraft(tmp_path)
-    path = tmp_path / FOLDER / file
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+    edit(tmp_path / FOLDER / file, old, new)
     with pytest.raises(DataError, match=message) as caught:
         read_fgvc_aircraft(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_box_that_starts_at_0_and_a_list_without_an_end(tmp_path):
+    """As image 0329381 has it, and as the list of boxes is published."""
+    file = make_fgvc_aircraft(tmp_path) / FOLDER / "images_box.txt"
+    edit(file, "0034309 1 2 13 7", "0034309 0 65 1023 523")
+    file.write_text(file.read_text().removesuffix("\n"))
+    records = read_fgvc_aircraft(tmp_path).records
+    assert records[0].box == (-1, 64, 1023, 523)
+    assert box_fault(records[0].box, 1023, 700) is None
+    assert all(record.box == (0, 1, 13, 7) for record in records[1:])
 
 
 def test_an_image_in_two_splits(tmp_path):

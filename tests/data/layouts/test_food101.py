@@ -8,6 +8,7 @@ from ramstrans.data.layouts.food101 import read_food101
 from ramstrans.data.records import Record
 from ramstrans.errors import DataError
 from tests.data.fakes import make_food101
+from tests.data.fakes.photographs import edit
 
 
 def test_the_whole_layout(tmp_path):
@@ -28,6 +29,22 @@ def test_either_list_will_do_and_torchvision_agrees(tmp_path, lists):
         records = images.of_split(split)
         assert [record.path for record in records] == other._image_files
         assert [record.label for record in records] == other._labels
+
+
+def test_classes_that_are_listed_in_another_order_than_sorted(tmp_path):
+    """As two of the published ones are."""
+    make_food101(tmp_path)
+    for old, new in (("baby_back_ribs", "cheesecake"), ("waffles", "cheese_plate")):
+        for file in ("classes.txt", "train.txt", "test.txt"):
+            edit(tmp_path / "meta" / file, old, new)
+        (tmp_path / "images" / old).rename(tmp_path / "images" / new)
+    images = read_food101(tmp_path)
+    assert images.class_names == ("apple_pie", "cheesecake", "cheese_plate")
+    assert {(record.path.parent.name, record.label) for record in images.records} == {
+        ("apple_pie", 0),
+        ("cheesecake", 1),
+        ("cheese_plate", 2),
+    }
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from ramstrans.data.layouts.inaturalist import is_inaturalist, read_inaturalist
 from ramstrans.data.records import Record
 from ramstrans.errors import DataError
 from tests.data.fakes import make_inaturalist2017, make_inaturalist2018, make_inaturalist2021
+from tests.data.fakes.photographs import write_photograph
 
 NAMES = ("Corvus corax", "Agathis montana (11)", "Agathis montana (13)")
 GROUPS = (
@@ -46,6 +47,21 @@ def test_the_lists_of_2017_with_boxes(tmp_path):
     for name in ("train", "val"):
         (tmp_path / f"{name}_2017_bboxes.json").unlink()
     assert {record.box for record in read_inaturalist(tmp_path).records} == {None}
+
+
+def test_hybrids_of_2017_have_a_cross_in_name_and_folder(tmp_path):
+    name = "Anas superciliosa \N{MULTIPLICATION SIGN} platyrhynchos"
+    place = f"train_val_images/Aves/{name}/0a.jpg"
+
+    def cross(content):
+        content["categories"][0]["name"] = name
+        content["images"][0]["file_name"] = place
+
+    change(make_inaturalist2017(tmp_path) / "train_val2017/train2017.json", cross)
+    write_photograph(tmp_path / place)
+    images = read_inaturalist(tmp_path)
+    assert images.class_names[0] == name
+    assert images.records[0].path == tmp_path / place
 
 
 def test_boxes_without_area_are_left_out(tmp_path):

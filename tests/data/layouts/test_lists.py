@@ -12,8 +12,10 @@ from ramstrans.data.layouts.lists import (
     box_from_size,
     distinct_names,
     find_folder,
+    first_there,
     parse_flag,
     parse_number,
+    read_classes,
     read_json,
     read_rows,
 )
@@ -41,6 +43,32 @@ def test_rows_have_numbers_and_as_many_fields_as_columns(tmp_path):
     assert list(read_rows(file, "line", "Birds")) == [(1, ["1 a b"]), (3, ["2\tc"])]
     with pytest.raises(DataError, match=r"list.txt, line 3: 2 columns; the layout has 3: id x y"):
         list(read_rows(file, "id x y", "Birds"))
+
+
+def test_a_mark_that_an_editor_put_first_is_no_part_of_a_list(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_bytes(b"\xef\xbb\xbf1 wren\r\n2 crow\r\n")
+    assert [fields for _, fields in read_rows(file, "id name", "Birds")] == [["1", "wren"], ["2", "crow"]]
+    file.write_bytes(b"\xef\xbb\xbf[7]")
+    assert read_json(file, "Birds") == [7]
+
+
+def test_classes_are_labelled_by_their_places(tmp_path):
+    file = tmp_path / "classes.txt"
+    file.write_text("F/A-18\n\nBAE 146-200 \nwren")
+    assert list(read_classes(file, "Birds").items()) == [("F/A-18", 0), ("BAE 146-200", 1), ("wren", 2)]
+    file.write_text("wren\ncrow\nwren\n")
+    with pytest.raises(DataError, match=r"classes.txt, line 3: class 'wren' is listed twice"):
+        read_classes(file, "Birds")
+
+
+def test_the_first_file_that_is_there(tmp_path):
+    here, there = tmp_path / "a", tmp_path / "b"
+    assert first_there(here, there) == here
+    there.touch()
+    assert first_there(here, there) == there
+    here.mkdir()
+    assert first_there(here, there) == there
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):

@@ -6,13 +6,7 @@ from ramstrans.data.layouts.nabirds import read_nabirds
 from ramstrans.data.records import Part, Record
 from ramstrans.errors import DataError
 from tests.data.fakes import make_nabirds
-
-
-def edit(file, old, new):
-    """Replace what is there once or more."""
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new))
+from tests.data.fakes.photographs import edit
 
 
 def test_the_whole_layout(tmp_path):

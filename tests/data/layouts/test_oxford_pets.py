@@ -9,6 +9,7 @@ from ramstrans.data.layouts.oxford_pets import read_oxford_pets
 from ramstrans.data.records import Part, Record
 from ramstrans.errors import DataError
 from tests.data.fakes import make_oxford_pets
+from tests.data.fakes.photographs import edit, voc_xml
 
 
 def test_the_whole_layout(tmp_path):
@@ -19,7 +20,21 @@ def test_the_whole_layout(tmp_path):
     folder, box = tmp_path / "images", (5, 7, 12, 11)
     head = Part("head", 7, 8.5)  # of pixels 6 to 9 and 8 to 10, counted from 1
     assert images.records[5] == Record(folder / "american_bulldog_100.jpg", 1, "train", box, (head,))
+    assert images.records[14] == Record(folder / "saint_bernard_104.jpg", 2, "train", box, ())
     assert images.records[-1] == Record(folder / "saint_bernard_106.jpg", 2, "test", box, ())
+
+
+def test_the_numbers_of_a_real_photograph(tmp_path):
+    """Head and foreground of Abyssinian_1, whose photograph has 600 x 400 pixels."""
+    annotations = make_oxford_pets(tmp_path) / "annotations"
+    trimap = np.full((400, 600), 2, np.uint8)
+    trimap[66:343, 92:460] = 3
+    trimap[81:328, 107:444] = 1
+    Image.fromarray(trimap).save(annotations / "trimaps/Abyssinian_100.png")
+    (annotations / "xmls/Abyssinian_100.xml").write_text(voc_xml("cat", [(333, 72, 425, 158)]))
+    record = read_oxford_pets(tmp_path).records[0]
+    assert record.box == (107, 81, 444, 328)
+    assert record.parts == (Part("head", 378.5, 114.5),)
 
 
 def test_heads_and_outlines_may_be_missing_or_empty(tmp_path):
@@ -71,10 +86,7 @@ def test_paths_and_labels_are_as_torchvision_has_them(tmp_path, split):
     ],
 )
 def test_what_is_wrong_is_said_with_the_file(tmp_path, old, new, message):
-    file = make_oxford_pets(tmp_path) / "annotations/trainval.txt"
-    text = file.read_text()
-    assert old in text
-    file.write_text(text.replace(old, new))
+    edit(make_oxford_pets(tmp_path) / "annotations/trainval.txt", old, new)
     with pytest.raises(DataError, match=f"trainval.txt.*{message}"):
         read_oxford_pets(tmp_path)
 

@@ -1,14 +1,17 @@
 """Published data sets: where their files are, how they are checked, what they hold, and on what terms.
 
-Sizes and checksums are facts copied from where they were published; nothing here was computed by us:
+Sizes, checksums and terms are facts copied from others; nothing here was computed by us:
 
-    publishers    https://github.com/visipedia/inat_comp (README of each year: MD5, rounded sizes),
-                  https://data.caltech.edu/records/65de6-vp158 and the VGG's pages (MD5)
+    publishers    https://github.com/visipedia/inat_comp (README of each year: MD5, terms),
+                  https://data.caltech.edu/records/65de6-vp158 (MD5), the archives' own READMEs (terms)
     torchvision   `torchvision.datasets`: MD5 of Food-101, Flowers-102, Pets and iNaturalist
-    TFDS          https://github.com/tensorflow/datasets, `url_checksums/`: bytes and SHA-256 of CUB, Dogs,
-                  Flowers-102, Pets and Food-101
+    TFDS          https://github.com/tensorflow/datasets, `checksums.tsv` and `url_checksums/`: bytes and
+                  SHA-256 of CUB, Dogs, Flowers-102, Pets, Food-101 and iNaturalist
+    mlverse       https://github.com/mlverse/torchvision, `R/dataset-fgvc.R`: MD5 of FGVC-Aircraft; that of
+                  the publisher's page is said to be an earlier archive's
 
-A file without checksums had none in any of these. A new data set is one entry in `CATALOGUE`.
+Sizes that iNaturalist's READMEs round are in binary units there: "186GB" are 198,765,436,676 bytes. A file
+without checksums had none in any of these. A new data set is one entry in `CATALOGUE`.
 """
 
 from pathlib import PurePosixPath
@@ -19,10 +22,10 @@ _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 _DOGS = "http://vision.stanford.edu/aditya86/ImageNetDogs"
 _INATURALIST = "https://ml-inat-competition-datasets.s3.amazonaws.com"
 _INATURALIST_TERMS = (
-    "non-commercial research and education only, no redistribution, iNaturalist's Terms of Service "
-    "(https://www.inaturalist.org/pages/terms)"
+    "non-commercial research and education only, no redistribution of the images, iNaturalist's Terms of "
+    "Service (https://www.inaturalist.org/pages/terms)"
 )
-_GB, _MB = 10**9, 10**6
+_MIB = 2**20
 
 
 class PublishedFile(NamedTuple):
@@ -30,7 +33,7 @@ class PublishedFile(NamedTuple):
 
     Attributes:
         url: Where.
-        num_bytes: Its size; where `is_size_exact` is False rounded by the publisher, or 0: not published.
+        num_bytes: Its size; where `is_size_exact` is False rounded up by the publisher.
         checksums: Hexadecimal digests by `hashlib`'s names of them, as published; may be empty.
         is_size_exact: Whether `num_bytes` is exact.
         into: Folder of the data set that it is unpacked into; empty is the data set's own.
@@ -79,14 +82,43 @@ class Publication(NamedTuple):
         return sum(file.num_bytes for file in self.files)
 
 
-def _inaturalist(name: str, num_bytes: int, md5: str | None = None) -> PublishedFile:
-    """One file of iNaturalist's competitions: sizes are rounded in their README."""
-    return PublishedFile(f"{_INATURALIST}/{name}", num_bytes, {"md5": md5} if md5 else {}, False)
+def _inaturalist_file(name: str, num_bytes: int, sha256: str, md5: str = "") -> PublishedFile:
+    """One file of iNaturalist's competitions; TFDS has the first three, a year's README the MD5."""
+    checksums = {"md5": md5} if md5 else {}
+    return PublishedFile(f"{_INATURALIST}/{name}", num_bytes, checksums | {"sha256": sha256})
+
+
+def _inaturalist_rounded(name: str, num_bytes: int) -> PublishedFile:
+    """One of the few of which the README has the size, rounded up, and nobody a checksum."""
+    return PublishedFile(f"{_INATURALIST}/{name}", num_bytes, {}, is_size_exact=False)
+
+
+def _inaturalist(
+    year: str, files: tuple[PublishedFile, ...], holds: tuple[str, ...], part: str = ""
+) -> Publication:
+    return Publication(
+        title=f"iNaturalist {year}{part}",
+        layout="inaturalist",
+        page=f"https://github.com/visipedia/inat_comp/tree/master/{year}",
+        terms=_INATURALIST_TERMS,
+        files=files,
+        holds=holds,
+    )
 
 
 _INATURALIST_2021_VAL = (
-    _inaturalist("2021/val.tar.gz", 8_400 * _MB, "f6f6e0e242e3d4c9569ba56400938afc"),
-    _inaturalist("2021/val.json.tar.gz", 9_400_000, "4d761e0f6a86cc63e8f7afc91f6a8f0b"),
+    _inaturalist_file(
+        "2021/val.tar.gz",
+        8_931_661_582,
+        "f162b45fed0f676839f335968990fa0f236433d6123bb07b7591f6732c56455d",
+        "f6f6e0e242e3d4c9569ba56400938afc",
+    ),
+    _inaturalist_file(
+        "2021/val.json.tar.gz",
+        9_797_665,
+        "d63dfdb2e5fbc0262373833ed3fd02030787bd4b5cf2bd4ff3caea6d3f4e2970",
+        "4d761e0f6a86cc63e8f7afc91f6a8f0b",
+    ),
 )
 
 CATALOGUE: dict[str, Publication] = {
@@ -94,7 +126,7 @@ CATALOGUE: dict[str, Publication] = {
         title="CUB-200-2011",
         layout="cub",
         page="https://www.vision.caltech.edu/datasets/cub_200_2011/",
-        terms="no licence comes with it; the photographs, from Flickr, belong to their photographers",
+        terms="none in the archive's README; the photographs, from Flickr, belong to their photographers",
         files=(
             PublishedFile(
                 "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
@@ -121,7 +153,10 @@ CATALOGUE: dict[str, Publication] = {
         title="Stanford Dogs",
         layout="stanford_dogs",
         page=f"{_DOGS}/",
-        terms="photographs from ImageNet: non-commercial research and education only (https://image-net.org/download)",
+        terms=(
+            "none known of the set; its photographs are from ImageNet: non-commercial research and education "
+            "only (https://image-net.org/download)"
+        ),
         files=(
             PublishedFile(
                 f"{_DOGS}/images.tar",
@@ -146,11 +181,13 @@ CATALOGUE: dict[str, Publication] = {
         title="Stanford Cars",
         layout="stanford_cars",
         page="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
-        terms="not stated any more, as its page is gone",
+        terms="none known, as its page is gone",
         directions=(
-            "its publisher took it off the web (https://github.com/pytorch/vision/issues/7545, which names "
-            "copies); bring into one folder cars_train/, cars_test/, devkit/ and, beside them, "
-            "cars_test_annos_withlabels.mat"
+            "its publisher took it off the web in 2023; take one of the copies that "
+            "https://github.com/pytorch/vision/issues/7545#issuecomment-1631441616 names, bring cars_train/, "
+            "cars_test/, devkit/ and cars_test_annos_withlabels.mat into one folder, and compare what you "
+            "can with the SHA-256 of the original files in "
+            "https://github.com/tensorflow/datasets/blob/master/tensorflow_datasets/url_checksums/cars196.txt"
         ),
     ),
     "fgvc_aircraft": Publication(
@@ -167,61 +204,95 @@ CATALOGUE: dict[str, Publication] = {
         ),
         holds=("fgvc-aircraft-2013b/data/images_variant_train.txt",),
     ),
-    "inaturalist2017": Publication(
-        title="iNaturalist 2017",
-        layout="inaturalist",
-        page="https://github.com/visipedia/inat_comp/tree/master/2017",
-        terms=_INATURALIST_TERMS,
-        files=(
-            _inaturalist("2017/train_val_images.tar.gz", 186 * _GB, "7c784ea5e424efaec655bd392f87301f"),
-            _inaturalist("2017/train_val2017.zip", 26 * _MB),
-            _inaturalist("2017/train_2017_bboxes.zip", 22 * _MB),
-            _inaturalist("2017/val_2017_bboxes.zip", 3 * _MB),
+    "inaturalist2017": _inaturalist(
+        "2017",
+        (
+            # TFDS has it from an earlier server, where the README gave the same MD5.
+            _inaturalist_file(
+                "2017/train_val_images.tar.gz",
+                198_765_436_676,
+                "c7675e4a3190a13ccd0e1b9d3ae6c6c5de978ac8e794c5623503f1e7880ce4a1",
+                "7c784ea5e424efaec655bd392f87301f",
+            ),
+            _inaturalist_rounded("2017/train_val2017.zip", 26 * _MIB),
+            _inaturalist_rounded("2017/train_2017_bboxes.zip", 22 * _MIB),
+            _inaturalist_rounded("2017/val_2017_bboxes.zip", 3 * _MIB),
         ),
         holds=("train_val_images",),
     ),
-    "inaturalist2018": Publication(
-        title="iNaturalist 2018",
-        layout="inaturalist",
-        page="https://github.com/visipedia/inat_comp/tree/master/2018",
-        terms=_INATURALIST_TERMS,
-        files=(
-            _inaturalist("2018/train_val2018.tar.gz", 120 * _GB, "b1c6952ce38f31868cc50ea72d066cc3"),
-            _inaturalist("2018/train2018.json.tar.gz", 26 * _MB, "bfa29d89d629cbf04d826a720c0a68b0"),
-            _inaturalist("2018/val2018.json.tar.gz", 26 * _MB, "f2ed8bfe3e9901cdefceb4e53cd3775d"),
-            _inaturalist("2018/categories.json.tar.gz", 0),  # the classes' names, which the lists hide
+    "inaturalist2018": _inaturalist(
+        "2018",
+        (
+            _inaturalist_file(
+                "2018/train_val2018.tar.gz",
+                127_945_569_561,
+                "276522b02b65d98ee5168a17415b2b1ec971b035bd62959e37b80b1092130495",
+                "b1c6952ce38f31868cc50ea72d066cc3",
+            ),
+            _inaturalist_file(
+                "2018/train2018.json.tar.gz",
+                20_951_917,
+                "be550dd4e2692458e508dd03e3a8d79f087453e2ad570a438a4ff198a7abc68f",
+                "bfa29d89d629cbf04d826a720c0a68b0",
+            ),
+            _inaturalist_file(
+                "2018/val2018.json.tar.gz",
+                1_276_686,
+                "e23c47d61d3aa2a9095090dbc49de861445d9a8144884a78222873f11f7ef43e",
+                "f2ed8bfe3e9901cdefceb4e53cd3775d",
+            ),
+            _inaturalist_file(  # the classes' names, which the lists hide
+                "2018/categories.json.tar.gz",
+                139_473,
+                "2287211e8da582419dc2ca66736005fdb079e0a89eaf38936a441d8277a8162e",
+            ),
         ),
         holds=("train_val2018", "train2018.json", "val2018.json", "categories.json"),
     ),
-    "inaturalist2021": Publication(
-        title="iNaturalist 2021",
-        layout="inaturalist",
-        page="https://github.com/visipedia/inat_comp/tree/master/2021",
-        terms=_INATURALIST_TERMS,
-        files=(
-            _inaturalist("2021/train.tar.gz", 224 * _GB, "e0526d53c7f7b2e3167b2b43bb2690ed"),
-            _inaturalist("2021/train.json.tar.gz", 221 * _MB, "38a7bb733f7a09214d44293460ec0021"),
+    "inaturalist2021": _inaturalist(
+        "2021",
+        (
+            _inaturalist_file(
+                "2021/train.tar.gz",
+                239_909_164_970,
+                "5a9093b2174ac08538435d79f3c6fa4b5d40c72a49b7d9a7b24b5e48f9e4f5d9",
+                "e0526d53c7f7b2e3167b2b43bb2690ed",
+            ),
+            _inaturalist_file(
+                "2021/train.json.tar.gz",
+                230_885_383,
+                "96d5f2e5c558c851e1101d8534d5ffaa553cdabd6b2c4c721b323f1be8a61b94",
+                "38a7bb733f7a09214d44293460ec0021",
+            ),
             *_INATURALIST_2021_VAL,
         ),
         holds=("train", "train.json", "val", "val.json"),
     ),
-    "inaturalist2021_mini": Publication(
-        title="iNaturalist 2021, train_mini",
-        layout="inaturalist",
-        page="https://github.com/visipedia/inat_comp/tree/master/2021",
-        terms=_INATURALIST_TERMS,
-        files=(
-            _inaturalist("2021/train_mini.tar.gz", 42 * _GB, "db6ed8330e634445efc8fec83ae81442"),
-            _inaturalist("2021/train_mini.json.tar.gz", 45 * _MB, "395a35be3651d86dc3b0d365b8ea5f92"),
+    "inaturalist2021_mini": _inaturalist(
+        "2021",
+        (
+            _inaturalist_file(
+                "2021/train_mini.tar.gz",
+                44_636_137_542,
+                "faedb949568676e35cc0088b78090a761ab29e30f53edaa65dcad87940fdc7b5",
+                "db6ed8330e634445efc8fec83ae81442",
+            ),
+            _inaturalist_file(
+                "2021/train_mini.json.tar.gz",
+                46_769_466,
+                "7dffc85ec942b603f828229b20cf89c72072310a29954c74997d107d764c2789",
+                "395a35be3651d86dc3b0d365b8ea5f92",
+            ),
             *_INATURALIST_2021_VAL,
         ),
         holds=("train_mini", "train_mini.json", "val", "val.json"),
+        part=", train_mini",
     ),
     "flowers102": Publication(
         title="Oxford Flowers-102",
         layout="flowers102",
         page=f"{_VGG}/flowers/102/",
-        terms="not stated by its publisher",
+        terms="none known; ask its publisher",
         files=(
             PublishedFile(
                 f"{_VGG}/flowers/102/102flowers.tgz",
@@ -254,7 +325,10 @@ CATALOGUE: dict[str, Publication] = {
         title="Oxford-IIIT Pets",
         layout="oxford_pets",
         page=f"{_VGG}/pets/",
-        terms="CC BY-SA 4.0; the photographs' copyright remains with their owners",
+        terms=(
+            "CC BY-SA 4.0 by its page, research only by the README in its archive; the photographs' "
+            "copyright remains with their owners"
+        ),
         files=(
             PublishedFile(
                 f"{_VGG}/pets/data/images.tar.gz",

@@ -151,7 +151,7 @@ def fetch(
     checksums: Mapping[str, str] = MappingProxyType({}),
     num_bytes: int | None = None,
     *,
-    origin: str = "its publisher",
+    origin: str = "the catalogue",
     timeout: float = TIMEOUT,
     say: Say = lambda _: None,
     progress: Progress = lambda *_: None,

@@ -91,7 +91,7 @@ def _fetch_all(
     record = _record_of(root)
     known, fetched = _read_record(record), []
     for file in publication.files:
-        checksums, origin = file.checksums, "its publisher"
+        checksums, origin = file.checksums, "the catalogue"
         if not checksums and file.name in known:
             checksums, origin = {"sha256": known[file.name]}, f"{record}, from the first download,"
         result = fetch(

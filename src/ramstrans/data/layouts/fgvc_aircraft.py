@@ -6,6 +6,7 @@ The bottom 20 pixels of each photograph are a banner with the photographer's nam
 to cut off. It is not cut off here; the boxes end above it.
 """
 
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from ramstrans.data.config import DataConfig
@@ -15,6 +16,7 @@ from ramstrans.data.layouts.lists import (
     find_folder,
     line_error,
     parse_number,
+    read_classes,
     read_rows,
 )
 from ramstrans.data.records import SPLITS, Box, ImageSet, Record, Split
@@ -37,39 +39,29 @@ def read_fgvc_aircraft(root: Path, level: str = DataConfig.aircraft_level) -> Im
     Returns:
         Classes in the order of the level's list, some of which hold a `/`; records in the order of the
         lists of images, by split; the levels above as hierarchy. Boxes are published as first and last
-        pixel, from 1.
+        pixel, from 1; a few start at 0 all the same, and so end up one pixel outside.
 
     Raises:
         DataError: Naming the file and line that is missing or wrong.
     """
     folder = find_folder(root, "data/variants.txt", "fgvc-aircraft-2013b") / "data"
     above = list(LEVELS)[list(LEVELS).index(level) :]
-    names = {upper: _read_classes(folder / LEVELS[upper]) for upper in above}
-    classes = {upper: _read_images(folder, upper, names[upper]) for upper in above}
+    labels = {upper: read_classes(folder / LEVELS[upper], _LAYOUT) for upper in above}
+    classes = {upper: _read_images(folder, upper, labels[upper]) for upper in above}
     boxes = _read_boxes(folder / "images_box.txt")
-    label_of = {name: label for label, name in enumerate(names[level])}
     present = FolderListing()
     records = []
     for image, (name, split) in classes[level].items():
         path = folder / "images" / f"{image}.jpg"
         if path not in present:
             raise DataError(f"{folder / f'images_{level}_{split}.txt'}: {path} does not exist")
-        records.append(Record(path, label_of[name], split, boxes.get(image)))
-    images = ImageSet(tuple(label_of), tuple(records), _hierarchy(folder, classes, names[level]))
+        records.append(Record(path, labels[level][name], split, boxes.get(image)))
+    images = ImageSet(tuple(labels[level]), tuple(records), _hierarchy(folder, classes, labels[level]))
     check_classes(images)
     return images
 
 
-def _read_classes(file: Path) -> list[str]:
-    names: list[str] = []
-    for number, (name,) in read_rows(file, "class", _LAYOUT):
-        if name in names:
-            raise line_error(file, number, f"class '{name}' is listed twice")
-        names.append(name)
-    return names
-
-
-def _read_images(folder: Path, level: str, names: list[str]) -> dict[str, tuple[str, Split]]:
+def _read_images(folder: Path, level: str, names: Container[str]) -> dict[str, tuple[str, Split]]:
     """The class at one level and the split of each image, in order."""
     images: dict[str, tuple[str, Split]] = {}
     for split in SPLITS:
@@ -94,7 +86,7 @@ def _read_boxes(file: Path) -> dict[str, Box]:
 
 
 def _hierarchy(
-    folder: Path, classes: dict[str, dict[str, tuple[str, Split]]], names: list[str]
+    folder: Path, classes: dict[str, dict[str, tuple[str, Split]]], names: Iterable[str]
 ) -> tuple[tuple[str, ...], ...]:
     """For each class the ones above it, which all of its images must share."""
     level, *above = classes

@@ -5,7 +5,7 @@ https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/, Bossard et al., 201
 
 from pathlib import Path
 
-from ramstrans.data.layouts.lists import FolderListing, find_folder, line_error, read_json, read_rows
+from ramstrans.data.layouts.lists import FolderListing, find_folder, read_classes, read_json, read_rows
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
@@ -22,18 +22,14 @@ def read_food101(root: Path) -> ImageSet:
 
     Returns:
         Classes in the order of `classes.txt`, named as there, e.g. `apple_pie`; records in the order of
-        the lists, training images first.
+        the lists, training images first. As published, `cheesecake` stands before `cheese_plate`;
+        torchvision sorts them, so that its labels of these two are the other way round.
 
     Raises:
         DataError: Naming the file, and the line or image in it, that is missing or wrong.
     """
     folder = find_folder(root, "meta/classes.txt", "food-101")
-    file = folder / "meta" / "classes.txt"
-    label_of: dict[str, int] = {}
-    for number, (name,) in read_rows(file, "class", _LAYOUT):
-        if name in label_of:
-            raise line_error(file, number, f"class '{name}' is listed twice")
-        label_of[name] = len(label_of)
+    label_of = read_classes(folder / "meta" / "classes.txt", _LAYOUT)
     present = FolderListing()
     records = []
     for split in _SPLITS:

@@ -12,20 +12,13 @@ from typing import Any
 from ramstrans.data.cache import default_cache_dir
 from ramstrans.data.config import DataConfig
 from ramstrans.data.files import replace_file
+from ramstrans.data.layouts.lists import SPLIT_NAMES
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError, OutputError
 
 LANDMARKS = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves in a folder: of several splits, or of one."""
-
-_SPLITS: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
 
 
 def read_hugging_face(
@@ -97,11 +90,13 @@ def _by_split(loaded: Any, root: Path) -> dict[Split, Any]:  # noqa: ANN401 - Da
     named = loaded if isinstance(loaded, dict) else {"train": loaded}
     splits: dict[Split, Any] = {}
     for name, rows in named.items():
-        if name not in _SPLITS:
-            raise DataError(f"{root} has a split '{name}'; allowed are {', '.join(_SPLITS)}; save it without")
-        if _SPLITS[name] in splits:
-            raise DataError(f"{root} has more than one {_SPLITS[name]} split; save it with one")
-        splits[_SPLITS[name]] = rows
+        if name not in SPLIT_NAMES:
+            raise DataError(
+                f"{root} has a split '{name}'; allowed are {', '.join(SPLIT_NAMES)}; save it without"
+            )
+        if SPLIT_NAMES[name] in splits:
+            raise DataError(f"{root} has more than one {SPLIT_NAMES[name]} split; save it with one")
+        splits[SPLIT_NAMES[name]] = rows
     if "train" not in splits:
         raise DataError(f"{root} has no split 'train'; it has {', '.join(named) or 'none'}")
     return {split: splits[split] for split in ("train", "val", "test") if split in splits}

@@ -4,19 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ramstrans.data.layouts.lists import SPLIT_NAMES
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-
-_SPLIT_FOLDERS: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
 
 
 def read_image_folder(root: Path) -> ImageSet:
@@ -54,7 +47,7 @@ def _split_folders(root: Path) -> dict[Split, Path]:
     """The folder of each split; the root itself, as training images, where it has no split folders."""
     found: dict[Split, Path] = {}
     for folder in _subfolders(root):
-        split = _SPLIT_FOLDERS.get(folder.name)
+        split = SPLIT_NAMES.get(folder.name)
         if split is None:
             continue
         if split in found:

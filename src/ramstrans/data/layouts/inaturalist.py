@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ramstrans.data.layouts.lists import FolderListing, box_around, box_from_size, distinct_names, read_json
+from ramstrans.data.layouts.lists import (
+    FolderListing,
+    box_around,
+    box_from_size,
+    distinct_names,
+    first_there,
+    read_json,
+)
 from ramstrans.data.records import Box, ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
@@ -114,8 +121,7 @@ def _read_lists(root: Path, year: str) -> ImageSet:
 
 
 def _find(root: Path, year: str, name: str) -> Path:
-    nested = root / f"train_val{year}" / name
-    return nested if nested.is_file() else root / name
+    return first_there(root / f"train_val{year}" / name, root / name)
 
 
 def _read_list(file: Path) -> _List:

@@ -1,4 +1,4 @@
-"""What the readers of published data sets share: list files, image files that must exist, boxes."""
+"""What the readers share: names of splits, list files, image files that must exist, boxes."""
 
 import json
 import math
@@ -8,8 +8,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ramstrans.data.records import Box
+from ramstrans.data.records import Box, Split
 from ramstrans.errors import DataError
+
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+"""The splits by the names that folders, tables and other libraries give them."""
 
 
 def find_folder(root: Path, landmark: str, nested: str) -> Path:
@@ -29,6 +38,11 @@ def find_folder(root: Path, landmark: str, nested: str) -> Path:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the one that holds {nested} (--data.root)")
     raise DataError(f"{root} holds no {landmark}, neither itself nor in {nested}/; unpack the data set there")
+
+
+def first_there(*files: Path) -> Path:
+    """The first of the files that exists, or else the first."""
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def read_rows(file: Path, columns: str, layout: str) -> Iterator[tuple[int, list[str]]]:
@@ -54,10 +68,24 @@ def read_rows(file: Path, columns: str, layout: str) -> Iterator[tuple[int, list
         yield number, fields
 
 
+def read_classes(file: Path, layout: str) -> dict[str, int]:
+    """The label of each class, from a list of one a line: its place there.
+
+    Raises:
+        DataError: Naming the file, and the line that lists a class again.
+    """
+    labels: dict[str, int] = {}
+    for number, (name,) in read_rows(file, "class", layout):
+        if name in labels:
+            raise line_error(file, number, f"class '{name}' is listed twice")
+        labels[name] = len(labels)
+    return labels
+
+
 def read_text(file: Path, layout: str) -> str:
     """The text of a file that the layout needs; a missing or unreadable one is a `DataError`."""
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")  # none is published with a mark, but editors add it
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{file} is missing; the layout of {layout} needs it") from error
     except (OSError, UnicodeDecodeError) as error:

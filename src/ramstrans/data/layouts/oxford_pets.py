@@ -37,8 +37,8 @@ def read_oxford_pets(root: Path) -> ImageSet:
 
     A photograph's box is that of its trimap's foreground, so that it is the whole animal's and there is
     one for test images too; each trimap is decoded for it, which takes about 10 s in one thread. The
-    published boxes are of heads, and of most training images only: the centre of each is the part
-    `head`.
+    published boxes are of heads, and of most training images only (3,671 of 3,680): the centre of each
+    is the part `head`. Files of photographs that no list names are left alone, as 41 trimaps are.
 
     Args:
         root: The folder that holds `annotations/` and `images/`, or the one above, holding

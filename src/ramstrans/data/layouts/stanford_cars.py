@@ -7,7 +7,7 @@ neither boxes nor paths, so the annotations are read here.
 from pathlib import Path
 from typing import Any
 
-from ramstrans.data.layouts.lists import FolderListing, box_from_pixels, find_folder
+from ramstrans.data.layouts.lists import FolderListing, box_from_pixels, find_folder, first_there
 from ramstrans.data.layouts.mat import read_mat
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
@@ -51,8 +51,7 @@ def read_stanford_cars(root: Path) -> ImageSet:
 
 
 def _read_split(folder: Path, split: Split, num_classes: int) -> list[Record]:
-    places = [folder / "devkit" / _ANNOTATIONS[split], folder / _ANNOTATIONS[split]]
-    file = next((place for place in places if place.is_file()), places[0])
+    file = first_there(folder / "devkit" / _ANNOTATIONS[split], folder / _ANNOTATIONS[split])
     (annotations,) = read_mat(file, ("annotations",), _LAYOUT)
     missing = [name for name in ("fname", "class", *_BOX) if name not in (annotations.dtype.names or ())]
     if missing:

@@ -5,7 +5,7 @@ http://vision.stanford.edu/aditya86/ImageNetDogs/, Khosla et al., 2011.
 
 from pathlib import Path
 
-from ramstrans.data.layouts.lists import FolderListing, box_around, find_folder
+from ramstrans.data.layouts.lists import FolderListing, box_around, find_folder, first_there
 from ramstrans.data.layouts.mat import read_mat, whole_numbers
 from ramstrans.data.layouts.voc import read_voc_boxes
 from ramstrans.data.records import Box, ImageSet, Record, Split
@@ -50,8 +50,7 @@ def read_stanford_dogs(root: Path) -> ImageSet:
 
 def _read_list(folder: Path, split: Split, names: dict[int, str]) -> list[tuple[str, int, Split]]:
     """Image, label as published and split of each entry; class folders are noted by label."""
-    places = [folder / "lists" / _LISTS[split], folder / _LISTS[split]]
-    file = next((place for place in places if place.is_file()), places[0])
+    file = first_there(folder / "lists" / _LISTS[split], folder / _LISTS[split])
     paths, numbers = read_mat(file, ("file_list", "labels"), _LAYOUT)
     if len(paths) != len(numbers):
         raise DataError(f"{file}: {len(paths)} images have {len(numbers)} labels; there must be one each")

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ramstrans.data.config import DataConfig
+from ramstrans.data.layouts.lists import SPLIT_NAMES
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
@@ -16,13 +17,6 @@ BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _PARQUET = (".parquet", ".pq")
-_SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
 
 
 def read_table(
@@ -116,9 +110,9 @@ def _splits(table: pd.DataFrame, path: Path, column: str) -> list[Split]:
         return ["train"] * len(table)
     splits = []
     for row, text in enumerate(_texts(table, path, column), start=1):
-        if text.lower() not in _SPLIT_NAMES:
-            raise _error(path, row, f"'{column}' is '{text}'; allowed are {', '.join(_SPLIT_NAMES)}")
-        splits.append(_SPLIT_NAMES[text.lower()])
+        if text.lower() not in SPLIT_NAMES:
+            raise _error(path, row, f"'{column}' is '{text}'; allowed are {', '.join(SPLIT_NAMES)}")
+        splits.append(SPLIT_NAMES[text.lower()])
     return splits
 
 
