@@ -63,3 +63,21 @@ def test_bench_of_the_loader(trained, birds, tmp_path, capsys):
     written = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert written["options"]["data"]["num_workers"] == 1
     assert [use["use"] for use in written["loader"]] == ["evaluation", "training"]
+
+
+def test_bench_of_models(trained, tiny, tmp_path, capsys):
+    """A run folder, a config file and a config that comes along, on the same table."""
+    names = [str(trained.folder), str(tiny), "cub50_deit_tiny_three_looks"]
+    options = ["--batch_size", "1", "--repeats", "1", "--device", "cpu", "--output", str(tmp_path / "out")]
+    assert main(["bench", "--models", *names, *options]) == 0
+    assert "cub50_deit_tiny_three_looks" in capsys.readouterr().out
+    run, config, three = json.loads((tmp_path / "out" / "bench.json").read_text())["models"]
+    assert run["top1"] == trained.report["fused"]["top1"]
+    assert run["look_sizes"] == [[24, 24], [24, 24]]
+    assert config["look_sizes"] == [[32, 32], [32, 32]]
+    assert three["look_sizes"] == [[160, 160], [224, 224], [224, 224]]
+    assert (config["top1"], three["zoom_source"]) == (None, "full")
+
+
+def test_bench_of_no_model(fails):
+    assert "nowhere" in fails(2, "bench", "--models", "nowhere")

@@ -51,6 +51,7 @@ def macs_of(config: ModelConfig) -> Macs:
     """
     height, width = config.input_size
     images = torch.zeros(1, 3, height, width)
+    source = images if config.zoom_source == "full" and config.num_scales > 1 else None  # its size is free
     model = build_model(config).eval()
     model.backbone.use_fused_attention(False)
     vit = build_vit(config).eval()
@@ -58,5 +59,5 @@ def macs_of(config: ModelConfig) -> Macs:
         block.attn.fused_attn = False
     return Macs(
         count_macs(functools.partial(vit, images)),
-        count_macs(functools.partial(model, images, last_region=False)),
+        count_macs(functools.partial(model, images, source, last_region=False)),
     )
