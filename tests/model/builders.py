@@ -1,10 +1,16 @@
 """Tiny models with random weights large enough that attention is far from uniform."""
 
+import pytest
 import torch
 
 from ramstrans.model.backbone import build_vit
 from ramstrans.model.config import ModelConfig
 from ramstrans.model.rams import build_model
+
+SIZE = (48, 80)  # a grid of 3 x 5
+every_set_up = pytest.mark.parametrize(
+    ("class_tokens", "saliency_rows"), [("joint", "all"), ("joint", "class"), ("separate", "class")]
+)
 
 TINY = {"embed_dim": 24, "depth": 3, "num_heads": 2}
 

@@ -5,20 +5,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch._subclasses import FakeTensorMode
 
 from ramstrans.errors import ConfigError, UsageError
 from ramstrans.model import rams
 from ramstrans.model.rams import build_model
 from ramstrans.model.regions import propose_regions
 from ramstrans.model.zoom import zoom
-from tests.model.builders import noise, tiny_config, tiny_model
+from tests.model.builders import SIZE, every_set_up, noise, tiny_config, tiny_model
 from tests.model.oracles import rollout_twin
-
-SIZE = (48, 80)  # a grid of 3 x 5
-every_set_up = pytest.mark.parametrize(
-    ("class_tokens", "saliency_rows"), [("joint", "all"), ("joint", "class"), ("separate", "class")]
-)
 
 
 def whole(batch, height=SIZE[0], width=SIZE[1]):
@@ -110,6 +104,32 @@ def test_margin_by_hand(monkeypatch):
     # in that look: (0, 0, 32, 16) with margin (0, 0, 40, 20), cut at its edges, times 72/96 and 48/64
     assert second.boxes[0].tolist() == pytest.approx([20, 8, 50, 23])
     assert third.boxes[0].tolist() == pytest.approx([20, 8, 50, 23])
+
+
+@pytest.mark.parametrize("zoom_source", ["input", "full"])
+def test_regions_move_in_training_alone(zoom_source, monkeypatch):
+    model = tiny_model(image_size=(64, 96), num_scales=3, region_jitter=0.25, zoom_source=zoom_source)
+    maps = [hot(slice(1, 3), slice(2, 5)), hot(0, slice(0, 3)), torch.ones(1, 4, 6)]
+    images = noise(1, 3, 64, 96)
+    source = None if zoom_source == "input" else F.interpolate(images, scale_factor=2)
+    seen = []
+    monkeypatch.setattr(
+        rams, "zoom", lambda source, boxes, size: seen.append(boxes) or zoom(source, boxes, size)
+    )
+    for training in (False, True, True):
+        with_saliency(model, monkeypatch, *maps)
+        model.train(training)
+        torch.manual_seed(len(seen))
+        output = model(images, source)
+        # what is said is what is seen
+        for box, scale in zip(seen[-2:], output.scales[:2], strict=True):
+            assert torch.equal(box, scale.boxes * (1 if source is None else 2))
+    still, one, other = (boxes.div(1 if source is None else 2) for boxes in seen[::2])
+    assert still[0].tolist() == pytest.approx([32, 16, 80, 48])
+    assert not torch.equal(one, other)
+    for moved in (one, other):
+        assert not torch.equal(moved, still)
+        assert ((moved - still).abs() <= torch.tensor([12.0, 8, 12, 8]) + 1e-4).all()  # a quarter of 48 x 32
 
 
 def test_boxes_of_overlapping_patches_by_hand(monkeypatch):
@@ -308,62 +328,6 @@ def test_images_of_a_batch_do_not_meet():
         for scale, one in zip(together.scales, alone.scales, strict=True):
             for values, value in zip(scale, one, strict=True):
                 torch.testing.assert_close(values[[image]], value, rtol=1e-4, atol=1e-4)
-
-
-@every_set_up
-def test_no_value_is_looked_at_on_the_host(class_tokens, saliency_rows):
-    model = tiny_model(num_scales=3, class_tokens=class_tokens, saliency_rows=saliency_rows)
-    with FakeTensorMode(allow_non_fake_inputs=True):  # tensors without values: a look at one would raise
-        output = model(torch.empty(7, 3, *SIZE))
-    assert [scale.boxes.shape for scale in output.scales] == [(7, 4)] * 3
-
-
-@pytest.mark.parametrize("zoom_source", ["input", "full"])
-def test_compiles_into_one_graph(zoom_source):
-    model = tiny_model(num_scales=2, zoom_source=zoom_source)
-    images = noise(2, 3, *SIZE)
-    inputs = (images,) if zoom_source == "input" else (images, F.interpolate(images, scale_factor=2))
-    with torch.no_grad():
-        expected, compiled = model(*inputs), torch.compile(model, fullgraph=True, backend="eager")
-        for output in (compiled(*inputs), compiled(*inputs)):
-            for scale, want in zip(output.scales, expected.scales, strict=True):
-                for got, value in zip(scale, want, strict=True):
-                    torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(("zoom_source", "region_size"), [("input", None), ("full", (80, 64))])
-def test_exports_for_any_batch(zoom_source, region_size):
-    model = tiny_model(num_scales=2, zoom_source=zoom_source, region_size=region_size)
-    images = noise(7, 3, *SIZE)
-    source = F.interpolate(images, scale_factor=2) if zoom_source == "full" else None
-    batch = torch.export.Dim("batch", min=1, max=97)
-    exported = torch.export.export(
-        model,
-        (images[:3], None if source is None else source[:3]),
-        dynamic_shapes=({0: batch}, None if source is None else {0: batch}),
-    ).module()
-    for number in (1, 7):
-        inputs = (images[:number], None if source is None else source[:number])
-        for scale, want in zip(exported(*inputs).scales, model(*inputs).scales, strict=True):
-            for got, value in zip(scale, want, strict=True):
-                torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-@pytest.mark.parametrize("zoom_source", ["input", "full"])
-def test_no_synchronisation_on_a_gpu(zoom_source):
-    model = tiny_model(num_scales=3, zoom_source=zoom_source).cuda()
-    images = noise(7, 3, *SIZE).cuda()
-    source = F.interpolate(images, scale_factor=2) if zoom_source == "full" else None
-    with torch.inference_mode():
-        expected = model(images, source)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            output = model(images, source)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    assert torch.equal(output.fused, expected.fused)
 
 
 @pytest.mark.parametrize("clone", ["deepcopy", "save"])
