@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ramstrans.data import cache as caching
+from ramstrans.data import reads
 from ramstrans.data.cache import DiskCache, MemoryCache, default_cache_dir
 from ramstrans.data.photographs import read_resized
+from ramstrans.data.reads import patience
 from ramstrans.errors import OutputError, UnreadableImageError
 
 RESIZE = 23
@@ -276,3 +278,22 @@ def test_the_default_folder_is_the_users(monkeypatch, tmp_path):
         assert default_cache_dir() == Path.home() / ".cache" / "ramstrans" / "images"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_cache_dir() == Path.home() / ".cache" / "ramstrans" / "images"
+
+
+def test_a_kept_file_that_fails_for_a_moment_is_read_again_not_made_anew(path, cache, monkeypatch):
+    expected = cache.read(path, RESIZE)
+    monkeypatch.setattr(reads, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(caching, "read_resized", None)  # not to be called
+    opener, failed = Path.open, []
+
+    def fails_once(file, *mode, **options):
+        if not failed:
+            failed.append(file)
+            raise OSError(errno.EIO, "Input/output error", str(file))
+        return opener(file, *mode, **options)
+
+    monkeypatch.setattr(Path, "open", fails_once)
+    with patience(1) as given:
+        kept = cache.read(path, RESIZE)
+    assert torch.equal(kept.pixels, expected.pixels)
+    assert (given.num_retries, cache.num_damaged, len(failed)) == (1, 0, 1)

@@ -1,9 +1,11 @@
 import io
+import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from ramstrans.data import check
 from ramstrans.data.check import apply_unreadable, find_unreadable
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.errors import DataError, UnreadableImageError
@@ -89,3 +91,17 @@ def test_nothing_unreadable_changes_nothing():
     images = ImageSet(("crow",), (Record(Path("0.jpg"), 0, "train"),))
     assert apply_unreadable(images, [], "stop") is images
     assert apply_unreadable(images, [], "skip") is images
+
+
+def test_a_file_that_hangs_is_named(images, monkeypatch):
+    release, outcome = threading.Event(), check._outcome
+
+    def hang(path, max_pixels):
+        if path.name == "4.jpg":
+            release.wait(60)
+        return outcome(path, max_pixels)
+
+    monkeypatch.setattr(check, "_outcome", hang)
+    with pytest.raises(DataError, match=r"4\.jpg: timed out after 0\.3 seconds; .*--data\.read_timeout"):
+        find_unreadable(images.records, num_workers=2, timeout=0.3)
+    release.set()

@@ -256,7 +256,7 @@ def test_reasons(tmp_path):
 def test_a_file_without_permission(tmp_path, photo, monkeypatch):
     photo.save(tmp_path / "a.png")
 
-    def refuse(path, mode):
+    def refuse(path, *mode, **options):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "open", refuse)

@@ -1,77 +1,18 @@
-import os
-import signal
-import time
 from itertools import starmap
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from ramstrans.data import cache as caching
 from ramstrans.data.cache import DiskCache, MemoryCache
-from ramstrans.data.loading import EpochBatches, PhotographDataset, build_loader, collate, worker_errors
-from ramstrans.data.photographs import read_resized
-from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.loading import EpochBatches, collate
 from ramstrans.data.records import Record
-from ramstrans.data.transforms import Augmentation
-from ramstrans.errors import DataError, OutputError, UnreadableImageError
-
-PREPROCESSING = Preprocessing(31, (29, 23))
-INPUT = (17, 19)
+from ramstrans.errors import OutputError, UnreadableImageError
+from tests.data.loaders import dataset_of, epochs_of, loader_of, same_batch, same_example
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
-
-
-@pytest.fixture(scope="module")
-def records(tmp_path_factory):
-    """Five photographs of several sizes."""
-    folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
-    made = []
-    for index, (width, height) in enumerate([(40, 48), (48, 40), (41, 41), (61, 37), (37, 53)]):
-        path = folder / f"{index}.png"
-        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
-        made.append(Record(path, index % 3, "train"))
-    return tuple(made)
-
-
-def dataset_of(records, **options):
-    options = {"augmentation": Augmentation(color_jitter=0.3), "seed": 3} | options
-    return PhotographDataset(records, PREPROCESSING, INPUT, **options)
-
-
-def loader_of(records, *, num_workers=0, **options):
-    dataset = dataset_of(records, **options)
-    return build_loader(
-        dataset, 2, shuffle=True, with_source=True, seed=dataset.seed, num_workers=num_workers
-    )
-
-
-def epochs_of(loader, count=2):
-    """All batches of the first epochs."""
-    batches = []
-    for epoch in range(count):
-        loader.batch_sampler.epoch = epoch
-        batches.append(list(loader))
-    return batches
-
-
-def same_example(first, second):
-    return (
-        torch.equal(first.view.image, second.view.image)
-        and torch.equal(first.view.source, second.view.source)
-        and first.view.geometry == second.view.geometry
-        and first[1:] == second[1:]
-    )
-
-
-def same_batch(first, second):
-    tensors = ("images", "source", "labels", "indices", "original_sizes")
-    return first.geometries == second.geometries and all(
-        torch.equal(getattr(first, name), getattr(second, name)) for name in tensors
-    )
 
 
 def batches_of(length, batch_size, epoch=0, first_batch=0, **options):
@@ -253,68 +194,3 @@ def test_an_unreadable_file_is_named_wherever_it_is_met(records, tmp_path, num_w
 def test_an_image_over_the_limit_of_pixels_is_refused(records):
     with pytest.raises(UnreadableImageError, match="max_pixels"):
         dataset_of(records, max_pixels=61 * 37 - 1)[0, 3]
-
-
-# What goes wrong on the way
-
-
-class Mishap:
-    """A cache, of no use, in whose reading something happens in the loader's processes."""
-
-    def __init__(self, happen):
-        self.happen = happen
-
-    def read(self, path, resize, *, max_pixels):
-        self.happen()
-        return read_resized(path, resize, max_pixels=max_pixels)
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def hang():
-    time.sleep(60)
-
-
-@pytest.mark.parametrize(
-    ("happen", "message"),
-    [(die, r"a process of the loader died .*num_workers"), (hang, r"in time .*read_timeout")],
-)
-def test_a_worker_that_dies_or_hangs_is_told(records, happen, message):
-    dataset = PhotographDataset(records, PREPROCESSING, (32, 32), cache=Mishap(happen))
-    loader = build_loader(dataset, 2, shuffle=True, with_source=False, num_workers=1, timeout=3.0)
-    with pytest.raises(DataError, match=message):
-        list(loader)
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_file_that_vanishes_between_epochs_is_named(records, tmp_path, num_workers):
-    copies = []
-    for number, record in enumerate(records):
-        copies.append(record._replace(path=tmp_path / f"{number}{record.path.suffix}"))
-        copies[-1].path.write_bytes(record.path.read_bytes())
-    loader = build_loader(
-        PhotographDataset(copies, PREPROCESSING, (32, 32)),
-        2,
-        shuffle=True,
-        with_source=False,
-        num_workers=num_workers,
-    )
-    assert len(list(loader)) == len(loader)
-    copies[1].path.unlink()
-    with pytest.raises(UnreadableImageError, match=copies[1].path.name):
-        list(loader)
-
-
-def test_an_error_of_another_kind_stays_what_it_is():
-    with pytest.raises(RuntimeError, match="shapes"), worker_errors():
-        raise RuntimeError("shapes do not fit")
-
-
-def test_signals_to_the_group_do_not_reach_workers(records):
-    dataset = PhotographDataset(records, PREPROCESSING, (32, 32))
-    loader = build_loader(dataset, 1, shuffle=True, with_source=False, num_workers=1)
-    assert len(list(loader)) == len(loader)
-    [worker] = loader._iterator._workers
-    assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)

@@ -1,5 +1,6 @@
 """Where a member lies is what tar itself says; what cannot be read names the tar and the member."""
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -12,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramstrans.data import tars
+from ramstrans.data import reads, tars
 from ramstrans.data.cache import DiskCache
 from ramstrans.data.decode import decode_image, image_size, open_file
 from ramstrans.data.photographs import read_resized
+from ramstrans.data.reads import patience
 from ramstrans.data.tars import Entry, TarIndex, entries_of, file_status, find_member
 from ramstrans.errors import DataError, UnreadableImageError
 from tests.data.builders import flip_byte, jpeg, make_tar
@@ -242,3 +244,42 @@ def test_an_endless_file_of_nothing_is_an_empty_tar(tmp_path):
     (tmp_path / "set.tar").write_bytes(bytes(10240))
     with pytest.raises(UnreadableImageError, match="holds no such file"):
         decode_image(tmp_path / "set.tar" / "a.jpg")
+
+
+@pytest.mark.parametrize("call", ["stat", "open", "pread"])
+def test_a_tar_that_fails_for_a_moment_is_read_again(tmp_path, monkeypatch, call):
+    tar = make_tar(tmp_path / "set.tar", FILES)
+    monkeypatch.setattr(reads, "FIRST_PAUSE", 0.001)
+    place, failed = {"stat": Path, "open": os, "pread": os}[call], []
+    works = getattr(place, call)
+
+    def fails_once(*args, **options):
+        if not failed and (call == "pread" or Path(args[0]) == tar):
+            failed.append(call)
+            raise OSError(errno.ESTALE, "Stale file handle", str(tar))
+        return works(*args, **options)
+
+    monkeypatch.setattr(place, call, fails_once)
+    with patience(2) as given:
+        assert read(tar / "a.jpg") == b"crow"
+    assert (given.num_retries, failed) == (1, [call])
+
+
+def test_a_tar_whose_handle_is_stale_is_opened_again(tmp_path, monkeypatch):
+    tar = make_tar(tmp_path / "set.tar", FILES)
+    monkeypatch.setattr(reads, "FIRST_PAUSE", 0.001)
+    assert read(tar / "a.jpg") == b"crow"
+    opened, reopen = [], tars.reopen
+    monkeypatch.setattr(tars, "reopen", lambda path, number: opened.append(path) or reopen(path, number))
+    pread = os.pread
+
+    def stale(*args):
+        if not opened:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return pread(*args)
+
+    monkeypatch.setattr(os, "pread", stale)
+    before = num_open()
+    with patience(1) as given:
+        assert read(tar / "ünï.jpg") == b"umlauts"
+    assert (opened, given.num_retries, num_open()) == ([tar], 1, before)

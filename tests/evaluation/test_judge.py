@@ -1,3 +1,4 @@
+import errno
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from ramstrans.data.layouts.cub import read_cub
 from ramstrans.data.loading import PhotographDataset, collate
 from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.reads import patiently
 from ramstrans.evaluation import judge as judging
 from ramstrans.evaluation.judge import crop_picture, gallery_choice, gallery_item, judge
 from ramstrans.model.config import ModelConfig
@@ -53,6 +55,30 @@ def test_curves_are_drawn_where_there_are_metrics(trial, tmp_path, monkeypatch, 
     judged(trial, tmp_path)
     assert drawn == [([{"kind": "train", "step": 1}], "curves.png")]
     assert "curves.png" in (tmp_path / "report.md").read_text()
+
+
+def test_reads_that_were_tried_again_are_told(trial, tmp_path, monkeypatch, no_pictures):
+    """Two of the six files fail once."""
+    model, card, dataset = trial
+    again, resized = {1, 4}, PhotographDataset._resized
+
+    def fails_once(dataset, index):
+        def read():
+            if index in again:
+                again.remove(index)
+                raise OSError(errno.ESTALE, "Stale file handle")
+            return resized(dataset, index)
+
+        return patiently(read)
+
+    monkeypatch.setattr(PhotographDataset, "_resized", fails_once)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    fresh = PhotographDataset(dataset.records, card.preprocessing, dataset.image_size)
+    report = judged((model, card, fresh), tmp_path, warnings=["left out: one"])
+    assert report["warnings"][:2] == [
+        "left out: one",
+        "2 reads of photographs failed for a moment and were tried again",
+    ]
 
 
 def test_the_gallery_shows_right_and_wrong_ones_as_they_were_answered():

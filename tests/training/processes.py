@@ -1,5 +1,6 @@
 """Runs of `ramstrans train` by several processes, as `torchrun` starts them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"
 
 
 def python(*arguments):
-    """Run Python to its end; it must not take longer than ten minutes."""
+    """Run Python to its end; it must not take longer than twenty minutes."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         capture_output=True,
@@ -19,8 +20,22 @@ def python(*arguments):
         check=False,
         env=ENVIRONMENT,
         cwd=ROOT,
-        timeout=600,
+        timeout=1200,
     )
+
+
+def forked(*runs):
+    """Run commands one after the other, each by some processes, given first; what each of them said.
+
+    Every process must end well. See `forking`.
+    """
+    wanted = [(count, list(map(str, arguments))) for count, *arguments in runs]
+    done = python("-m", "tests.training.forking", json.dumps(wanted))
+    assert done.returncode == 0, done.stderr
+    outcomes = json.loads(done.stdout)
+    for (count, arguments), (codes, said) in zip(wanted, outcomes, strict=True):
+        assert codes == [0] * count, (arguments, said)
+    return [said for _, said in outcomes]
 
 
 def start(*arguments):

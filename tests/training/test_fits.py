@@ -1,5 +1,6 @@
 """How many images fit, with hand-worked numbers and against counting up."""
 
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from ramstrans.training.cost import StepCost
 from ramstrans.training.fits import Ground
+from tests.training.processes import python
 
 PHASES = np.array([[0.0, 0.0, 10.0], [40.0, 20.0, 2.0]])
 COST = StepCost(100, 200, 100, 10, 5, 20, 1, PHASES, 1.0, 1.0)
@@ -20,7 +22,8 @@ COST = StepCost(100, 200, 100, 10, 5, 20, 1, PHASES, 1.0, 1.0)
         (Ground(0), 300 + 200),  # weights and state; 20 images of the first phase
         (Ground(0, average=True), 400 + 200),
         (Ground(0, processes=4), 300 + 100 + 200),  # buckets
-        (Ground(0, processes=4, fsdp=True), 300 / 4 + 100 + 20 + 4 * 10 + 200),
+        (Ground(0, processes=4, fsdp=True), 300 / 4 + 20 + 4 * 10 + 200),
+        (Ground(0, processes=4, fsdp=True, average=True), 400 / 4 + 20 + 4 * 10 + 200),
         (Ground(0, processes=1, fsdp=True), 300 + 200),
     ],
 )
@@ -70,3 +73,17 @@ def test_what_is_found_fits_and_one_more_does_not(memory, own_images, phases, pr
         <= ground.usable
     ]
     assert ground.parts(cost, own_images) == (fitting[0] if fitting else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("precision", "images", "parts"), [("fp32", 137, 1), ("bf16", 137, 1), ("bf16", 40, 3)]
+)
+def test_two_processes_that_share_a_model_hold_what_was_told(precision, images, parts):
+    """Not more, and two blocks less at most: a CPU gathers none ahead. Gradients are exchanged once."""
+    done = python("-m", "tests.training.sharing", precision, images, parts)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    held = found["kept"] + found["step"]
+    assert held <= found["told"] <= 1.015 * held + 2 * found["block"]
+    assert found["collectives"]["_reduce_scatter_base_"] == 6 + 1  # blocks, and what is outside of them

@@ -3,6 +3,7 @@ import signal
 
 import pytest
 
+from ramstrans.errors import StoppedError
 from ramstrans.training.interrupts import Interrupts
 
 
@@ -28,3 +29,17 @@ def test_handlers_are_put_back():
     with Interrupts().listening():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_work_that_saves_nothing_stops_after_it_has_told(number):
+    interrupts, told = Interrupts(), []
+    progress = interrupts.heeding(lambda *news: told.append(news), "go on with this")
+    progress(1, 3, "evaluating")
+    interrupts.received = number
+    with pytest.raises(
+        StoppedError, match=f"stopped by {number.name} while evaluating; go on with this"
+    ) as caught:
+        progress(2, 3, "evaluating")
+    assert caught.value.exit_code == 128 + number
+    assert told == [(1, 3, "evaluating"), (2, 3, "evaluating")]

@@ -5,14 +5,18 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
+import psutil
 import pytest
 import yaml
 
 from ramstrans.cli import main
+from ramstrans.data.layouts.cub import read_cub
 from ramstrans.model.folder import load_state
 from tests.training.builders import BACKBONE, TINY, same_state
 from tests.training.processes import LAUNCH, python, start
@@ -107,6 +111,91 @@ def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, recipe, unbro
     assert newest == int(stopped[1])
     assert main(shlex.split(stopped[2])) == 0
     assert_same_run(run, unbroken)
+
+
+def processes_of(process):
+    """The numbers of a process and of its loaders'."""
+    return [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+
+
+def has_ended(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def wait_for_rows(run, count, process):
+    metrics = run / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= count, process)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_sigterm_to_every_single_process_saves_and_says_how_to_go_on(seed, recipe, unbroken, tmp_path):
+    run, generator = tmp_path / "run", random.Random(seed)
+    process = start("-m", "ramstrans", "train", "--config", recipe, "--output", run)
+    wait_for_rows(run, 1 + 5 * seed, process)
+    time.sleep(generator.random() * 0.1)
+    pids = processes_of(process)
+    assert len(pids) >= 3
+    for pid in generator.sample(pids, len(pids)):  # the main one first, last or between
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        time.sleep(generator.choice([0, 0.02]))
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert "Traceback" not in said
+    assert all(map(has_ended, pids))
+    stopped = re.search(r"stopped by SIGTERM after step \d+ of 24; saved: go on with `ramstrans (.*)`", said)
+    assert stopped, said
+    assert main(shlex.split(stopped[1])) == 0
+    assert_same_run(run, unbroken)
+
+
+def test_a_killed_run_leaves_no_process_behind(recipe, tmp_path):
+    process = start("-m", "ramstrans", "train", "--config", recipe, "--output", tmp_path / "run")
+    wait_for_rows(tmp_path / "run", 1, process)
+    pids = processes_of(process)
+    assert len(pids) >= 3
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 20
+    while not all(map(has_ended, pids)):
+        assert time.monotonic() < end, "an orphan"
+        time.sleep(0.05)
+
+
+HANGING = """
+import sys
+from ramstrans.data import decode
+from ramstrans.cli import main
+decode._check_file = lambda path: None  # which refuses pipes, that hang as no file does that can be had here
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("phase", ["check", "training"])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_read_that_hangs_ends_the_run_and_names_the_file(phase, num_workers, recipe, birds, tmp_path):
+    root = shutil.copytree(birds, tmp_path / "birds")
+    pipe = read_cub(root).of_split("train")[0].path
+    pipe.unlink()
+    os.mkfifo(pipe)
+    code = HANGING
+    if phase == "training":  # as if it had been whole when it was looked at
+        code = code.replace(
+            "sys.exit",
+            "from ramstrans.data import build; build.find_unreadable = lambda *a, **o: []\nsys.exit",
+        )
+    options = {"config": recipe, "output": tmp_path / "run", "data.root": root, "data.read_timeout": 2}
+    options["data.num_workers"] = num_workers
+    given = [word for name, value in options.items() for word in (f"--{name}", value)]
+    began = time.monotonic()
+    done = python("-c", code, "train", *given)
+    assert done.returncode == 3, done.stderr
+    assert time.monotonic() - began < 120
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ramstrans: ")
+    assert str(pipe) in last
+    assert "--data.read_timeout" in last
+    assert "Traceback" not in done.stderr
 
 
 def test_two_processes_are_killed_and_go_on_with_the_same_bits(recipe, tmp_path):

@@ -180,6 +180,18 @@ class TestLora:
             assert torch.equal(found.boxes, expected.boxes)
         assert same_state(plain_state(model), state)
 
+    def test_it_is_drawn_by_its_seed_alone(self):
+        """Processes have generators of their own, and must draw the same."""
+        states = []
+        for seed, drawn in ((3, 0), (3, 1), (4, 0)):
+            model = model_of()
+            torch.manual_seed(drawn)
+            add_lora(model, seed=seed)
+            assert torch.equal(torch.rand(5), torch.rand(5, generator=torch.Generator().manual_seed(drawn)))
+            states.append(model.state_dict())
+        assert same_state(states[0], states[1])
+        assert not same_state(states[0], states[2])
+
     @pytest.mark.parametrize("mlp", [False, True])
     def test_it_moves_adapters_and_head_alone(self, mlp):
         model = model_of()

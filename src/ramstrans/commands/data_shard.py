@@ -11,7 +11,7 @@ from ramstrans.data.config import DataConfig, Layout
 
 _HOW_THEY_ARE_READ = {
     *("resize", "crop", "flip", "color_jitter", "rand_augment", "rand_magnitude", "random_erasing"),
-    *("balance", "shuffle_window", "num_workers", "read_timeout", "cache", "cache_dir"),
+    *("balance", "shuffle_window", "num_workers", "cache", "cache_dir"),
 }
 """Fields of DataConfig that do not say which photographs there are."""
 

@@ -14,13 +14,18 @@ from ramstrans.training.config import RunConfig
 MAY_CHANGE = (
     "data.root",
     "data.num_workers",
+    "data.read_timeout",
+    "data.read_retries",
     "data.cache",
     "data.cache_dir",
     "device",
     "output",
     "overwrite",
 )
-"""Options that a resumed run may be given anew: where things are, not what is computed."""
+"""Options that a resumed run may be given anew: where things are and how they are read, not what is computed.
+
+The last two are not for its user: the run's own folder is the output.
+"""
 
 
 def add_options(parser: Parser) -> None:
@@ -87,7 +92,7 @@ def check_unchanged(config: RunConfig, before: RunConfig) -> None:
     if changed:
         raise UsageError(
             f"--{changed[0]} cannot be changed in a run that is resumed (nor can anything but "
-            f"{', '.join(MAY_CHANGE[:5])}); leave it out, or start another run"
+            f"{', '.join(MAY_CHANGE[:-2])}); leave it out, or start another run"
         )
 
 

@@ -1,5 +1,6 @@
 """From `DataConfig` to splits and loaders. A new layout is one file and one line in `READERS`."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ramstrans.data.layouts.stanford_dogs import read_stanford_dogs
 from ramstrans.data.layouts.table import read_table
 from ramstrans.data.layouts.toybirds import ensure_toybirds, is_toybirds
 from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.reads import patience
 from ramstrans.data.records import ImageSet
 from ramstrans.data.splits import check_classes, hold_out
 from ramstrans.data.transforms import Size
@@ -136,7 +138,12 @@ def build_image_set(config: DataConfig, progress: Progress = lambda *_: None) ->
     Raises:
         DataError: The data set cannot be used; the message says why.
     """
-    images = READERS[config.name](config, progress)
+    with patience(config.read_retries) as given:
+        images = READERS[config.name](config, progress)
+    if given.num_retries:
+        warnings.warn(
+            f"{config.root}: {given.num_retries} reads failed for a moment and were tried again", stacklevel=2
+        )
     check_classes(images)
     if not images.of_split("test"):
         images = hold_out(images, config.test_fraction, config.split_seed, "test")
@@ -160,7 +167,7 @@ def drop_unreadable(
     Args:
         images: The data set.
         config: Says what is to be done.
-        say: Told of each file that is left out.
+        say: Told of each file that is left out, and how many reads were tried again.
         progress: Told (done, total, what).
 
     Raises:
@@ -168,11 +175,16 @@ def drop_unreadable(
     """
 
     def find() -> list[UnreadableImageError]:
-        return find_unreadable(
-            images.records,
-            config.max_pixels,
-            progress=lambda done, total: progress(done, total, "checking files"),
-        )
+        with patience(config.read_retries) as given:
+            errors = find_unreadable(
+                images.records,
+                config.max_pixels,
+                progress=lambda done, total: progress(done, total, "checking files"),
+                timeout=config.read_timeout,
+            )
+        if given.num_retries:
+            say(f"{given.num_retries} reads failed for a moment and were tried again")
+        return errors
 
     errors = from_first_process(find)
     if config.on_unreadable == "skip":

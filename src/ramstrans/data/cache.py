@@ -15,6 +15,7 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.decode import check_shape
 from ramstrans.data.files import replace_file
 from ramstrans.data.photographs import DECODING_VERSION, ResizedPhotograph, read_resized
+from ramstrans.data.reads import read_array
 from ramstrans.data.tars import file_status
 from ramstrans.data.transforms import Size
 from ramstrans.errors import OutputError
@@ -95,7 +96,7 @@ class DiskCache:
     def _load(self, file: Path, key: str) -> ResizedPhotograph | None:
         """What is kept in a file, or None if it is missing, was made of something else, or is damaged."""
         try:
-            content = np.fromfile(file, np.uint8)
+            content = read_array(file)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError:

@@ -1,25 +1,21 @@
 """A look at every image file before the first epoch, so that a broken one is named and not met later."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from ramstrans.data.config import DataConfig
 from ramstrans.data.decode import decode_reduced
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.data.splits import check_classes
+from ramstrans.data.threads import in_threads
 from ramstrans.errors import DataError, UnreadableImageError
 
 NUM_THREADS = min(8, os.cpu_count() or 1)
 """That decode files side by side, unless another number is asked for."""
 
 _MAX_NAMED = 10
-_NUM_QUEUED = 1024  # files asked for at once: a million of waiting ones would take a gigabyte
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 def find_unreadable(
@@ -27,6 +23,7 @@ def find_unreadable(
     max_pixels: int = DataConfig.max_pixels,
     num_workers: int = NUM_THREADS,
     progress: Callable[[int, int], None] | None = None,
+    timeout: float = DataConfig.read_timeout,
 ) -> list[UnreadableImageError]:
     """Read every image file to its end, and return an error for each that cannot be decoded.
 
@@ -35,18 +32,27 @@ def find_unreadable(
         max_pixels: As in `decode_image`.
         num_workers: Threads, which pay because decoding holds no lock; 0 decodes in this one.
         progress: Called after each file with the number of files done and their total.
+        timeout: Seconds in which one of the threads must be done with a file; 0: any time.
 
     Returns:
         The errors, in the order of the records.
+
+    Raises:
+        DataError: None was; names the file that is waited for.
     """
     paths = list(dict.fromkeys(record.path for record in records))
-    errors = []
-    outcomes = in_threads(lambda path: _outcome(path, max_pixels), paths, num_workers)
-    for done, error in enumerate(outcomes, start=1):
-        if error is not None:
-            errors.append(error)
-        if progress is not None:
-            progress(done, len(paths))
+    errors, done = [], 0
+    try:
+        for error in in_threads(lambda path: _outcome(path, max_pixels), paths, num_workers, timeout):
+            done += 1
+            if error is not None:
+                errors.append(error)
+            if progress is not None:
+                progress(done, len(paths))
+    except TimeoutError as error:
+        raise DataError(
+            f"{paths[done]}: {error}; look for a file system that hangs, or give a longer --data.read_timeout"
+        ) from error
     return errors
 
 
@@ -85,25 +91,6 @@ def apply_unreadable(
     remaining = images._replace(records=kept)
     check_classes(remaining)
     return remaining
-
-
-def in_threads(function: Callable[[_T], _R], items: Sequence[_T], num_workers: int) -> Iterator[_R]:
-    """What a function makes of each item, in order.
-
-    Args:
-        function: Safe to call from several threads.
-        items: What it is given.
-        num_workers: Threads; 0 calls it in this one.
-
-    >>> list(in_threads(str.upper, ["wren", "crow"], num_workers=2))
-    ['WREN', 'CROW']
-    """
-    if num_workers == 0:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(num_workers) as executor:
-        for start in range(0, len(items), _NUM_QUEUED):
-            yield from executor.map(function, items[start : start + _NUM_QUEUED])
 
 
 def _outcome(path: Path, max_pixels: int) -> UnreadableImageError | None:

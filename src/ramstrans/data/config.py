@@ -33,7 +33,7 @@ BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "rand_magnitude": ("0 to 30", lambda value: 0 <= value <= 30),
     **dict.fromkeys(("random_erasing", "balance"), ("a number in [0, 1]", lambda value: 0 <= value <= 1)),
     **dict.fromkeys(
-        ("color_jitter", "rand_augment", "num_workers", "read_timeout"),
+        ("color_jitter", "rand_augment", "num_workers", "read_retries", "read_timeout"),
         ("0 or more", lambda value: value >= 0),
     ),
     **dict.fromkeys(("max_pixels", "shuffle_window"), ("1 or more", lambda value: value >= 1)),
@@ -75,8 +75,11 @@ class DataConfig:
             alike; 0.5: by the square root of their images. An epoch stays as long.
         shuffle_window: Of `shards`: how many are read, and mixed, at a time in training; None: all.
         num_workers: Loader processes; 0 loads in the main process.
-        read_timeout: Seconds that loader processes may take for a batch before the run ends with an error;
-            0 waits for ever.
+        read_retries: Times that a read is tried again when it fails for a moment, say because a network or
+            file server is away, after 0.1, 0.4, 1.6, ... seconds, never more than 30. They are counted.
+        read_timeout: Seconds that a batch may take, in loader processes or the main one, before the run ends
+            with an error; 0 waits for ever. Less than the 600 that NVIDIA's library gives the other
+            processes of a run, so that this error, which names the file, comes first.
         cache: `none` decodes each image each time; `memory` keeps resized ones for the next epoch, in
             the memory of each loader process by itself; `disk` keeps them in `cache_dir` for all
             processes, epochs and runs.
@@ -106,7 +109,8 @@ class DataConfig:
     balance: float = 0.0
     shuffle_window: int | None = None
     num_workers: int = 0
-    read_timeout: float = 600.0
+    read_retries: int = 4
+    read_timeout: float = 300.0
     cache: Literal["none", "memory", "disk"] = "none"
     cache_dir: Path | None = None
     max_pixels: int = 200_000_000

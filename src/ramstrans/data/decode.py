@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ramstrans.data.config import DataConfig
+from ramstrans.data.reads import open_steadily, patiently
 from ramstrans.data.tars import find_member
 from ramstrans.errors import UnreadableImageError
 
@@ -201,7 +202,7 @@ def open_file(path: Path) -> BinaryIO:
     member = find_member(path)
     if member is None:
         _check_file(path)
-        return path.open("rb")
+        return open_steadily(path)
     content = member.read()
     if not content:
         raise UnreadableImageError(path, "empty file")
@@ -210,7 +211,7 @@ def open_file(path: Path) -> BinaryIO:
 
 def _check_file(path: Path) -> None:
     """Refuse what must not even be opened, such as pipes, which would block."""
-    status = path.stat()
+    status = patiently(path.stat)
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableImageError(path, "a folder, not an image file")
     if not stat.S_ISREG(status.st_mode):

@@ -1,23 +1,24 @@
 """Datasets and loaders: records in, batches of views out, the same whatever the workers."""
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ramstrans.data.cache import DiskCache, MemoryCache
+from ramstrans.data.config import DataConfig
 from ramstrans.data.photographs import ResizedPhotograph, read_resized
 from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.reads import patience
 from ramstrans.data.records import Record
 from ramstrans.data.transforms import Augmentation, Geometry, Size, View, make_view
+from ramstrans.data.workers import heed_main_alone, signals_held_back, within, worker_errors
 from ramstrans.devices import num_processes, process_index
-from ramstrans.errors import DataError, RamsTransError
+from ramstrans.errors import RamsTransError
 
 Draw = Callable[[np.random.Generator], np.ndarray]
 """Draws the order of an epoch: indices of the dataset, as many as it has."""
@@ -36,6 +37,7 @@ class Batch(NamedTuple):
         indices: (B,) int64, places in the dataset's records.
         geometries: B geometries, from the pixels of `images` to the photographs'.
         original_sizes: (B, 2) int64, `(width, height)` of the photographs in pixels.
+        num_retries: Reads that failed for a moment and were tried again.
     """
 
     images: Tensor
@@ -44,19 +46,21 @@ class Batch(NamedTuple):
     indices: Tensor
     geometries: tuple[Geometry, ...]
     original_sizes: Tensor
+    num_retries: int = 0
 
 
 class Example(NamedTuple):
-    """One item of a `PhotographDataset`."""
+    """One item of a `PhotographDataset`; `num_retries` is how often its reads were tried again."""
 
     view: View
     label: int
     place: int
     original_size: Size
+    num_retries: int = 0
 
 
 class PhotographDataset(Dataset[Example]):
-    """Views of labelled photographs; item `(epoch, index)` is a pure function of it and the seed.
+    """Views of labelled photographs; the view of `(epoch, index)` is a pure function of it and the seed.
 
     Args:
         records: The photographs.
@@ -66,6 +70,10 @@ class PhotographDataset(Dataset[Example]):
         seed: Of the augmentation.
         cache: Where resized photographs are kept; None: each is decoded each time.
         max_pixels: Larger photographs are refused.
+        read_retries: Times that a read is tried again when it fails for a moment.
+
+    Attributes:
+        num_retries: Such repetitions, of all batches that loaders have given.
     """
 
     def __init__(
@@ -77,7 +85,8 @@ class PhotographDataset(Dataset[Example]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         cache: MemoryCache | DiskCache | None = None,
-        max_pixels: int = 200_000_000,
+        max_pixels: int = DataConfig.max_pixels,
+        read_retries: int = DataConfig.read_retries,
     ) -> None:
         self.records = tuple(records)
         self.preprocessing = preprocessing
@@ -85,14 +94,18 @@ class PhotographDataset(Dataset[Example]):
         self.augmentation = augmentation
         self.seed = seed
         self.max_pixels = max_pixels
+        self.read_retries = read_retries
         self.cache = cache
+        self.num_retries = 0
+        self._under_way: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: Key) -> Example:
         epoch, index = key
-        pixels, original_size = self._resized(index)
+        with patience(self.read_retries) as given:
+            pixels, original_size = self._resized(index)
         view = make_view(
             pixels,
             original_size,
@@ -101,7 +114,7 @@ class PhotographDataset(Dataset[Example]):
             augmentation=self.augmentation,
             generator=np.random.default_rng([self.seed, epoch, index]),
         )
-        return Example(view, self.records[index].label, index, original_size)
+        return Example(view, self.records[index].label, index, original_size, given.num_retries)
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Example | RamsTransError]:
         """The items of a batch, as a loader asks for them; a file that cannot be decoded gives its error.
@@ -111,10 +124,29 @@ class PhotographDataset(Dataset[Example]):
         return [self._item_or_error(key) for key in keys]
 
     def _item_or_error(self, key: Key) -> Example | RamsTransError:
+        self._note(key[1])
         try:
             return self[key]
         except RamsTransError as error:
             return error
+        finally:
+            self._note(-1)
+
+    def watch(self, num_workers: int) -> None:
+        """Begin to note, in memory that they share, what each of a new loader's processes reads."""
+        self._under_way = torch.full((max(num_workers, 1),), -1)
+        self._under_way.share_memory_()  # type: ignore[no-untyped-call]
+
+    def under_way(self) -> list[str]:
+        """The files that the newest loader's processes, or this one, are reading; or died reading."""
+        indices = () if self._under_way is None else self._under_way.tolist()
+        return [str(self.records[index].path) for index in indices if index >= 0]
+
+    def _note(self, index: int) -> None:
+        """Note what this process reads; -1 for nothing."""
+        if self._under_way is not None:
+            worker = get_worker_info()
+            self._under_way[0 if worker is None else worker.id] = index
 
     def _resized(self, index: int) -> ResizedPhotograph:
         read = read_resized if self.cache is None else self.cache.read
@@ -209,6 +241,7 @@ def collate(examples: Sequence[Example], *, with_source: bool) -> Batch:
         torch.tensor([example.place for example in examples]),
         tuple(example.view.geometry for example in examples),
         sizes,
+        sum(example.num_retries for example in examples),
     )
 
 
@@ -232,51 +265,31 @@ class _Collate:
         return collate(readable, with_source=self.with_source)
 
 
-def _leave_the_group(_worker: int) -> None:
-    """Be out of reach of signals to the main process's group, such as Ctrl-C: it ends its workers itself."""
-    if hasattr(os, "setpgid"):  # not on Windows
-        os.setpgid(0, 0)
-
-
 class PhotographLoader(DataLoader[Batch]):
-    """A loader that raises the errors of its workers as they are.
+    """A loader that raises the errors of its workers as they are, and never waits for ever.
+
+    Attributes:
+        read_timeout: Seconds that a batch may take, whatever the number of workers; 0: any time.
 
     Raises:
         RamsTransError: A photograph cannot be read, or a worker has died, or takes too long.
     """
 
+    dataset: PhotographDataset  # type: ignore[assignment] # torch takes items for batches
     batch_sampler: EpochBatches
+    read_timeout: float = 0.0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        with worker_errors():
-            for batch in super().__iter__():
+        with worker_errors(self.dataset.under_way):
+            with signals_held_back():
+                batches: Iterator[Batch] = super().__iter__()
+            if self.num_workers == 0 and self.read_timeout > 0:  # else torch itself looks at the clock
+                batches = within(batches, self.read_timeout)
+            for batch in batches:
                 if isinstance(batch, RamsTransError):
                     raise batch
+                self.dataset.num_retries += batch.num_retries
                 yield batch
-
-
-@contextmanager
-def worker_errors() -> Iterator[None]:
-    """Name what happened to a loader's worker; torch may raise it anywhere in the main process.
-
-    Raises:
-        DataError: A worker has died, or took too long.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        message = str(error)
-        if "timed out" in message:
-            raise DataError(
-                f"no batch came from the loader's processes in time ({message}); look for a file system that "
-                "hangs, or give a longer --data.read_timeout"
-            ) from error
-        if "DataLoader worker" in message:
-            raise DataError(
-                f"a process of the loader died ({message}); if memory ran out, give fewer "
-                "--data.num_workers or another --data.cache"
-            ) from error
-        raise
 
 
 def build_loader(
@@ -288,14 +301,15 @@ def build_loader(
     seed: int = 0,
     draw: Draw | None = None,
     num_workers: int = 0,
-    timeout: float = 0.0,
+    timeout: float = DataConfig.read_timeout,
     pin_memory: bool = False,
 ) -> PhotographLoader:
     """A loader whose `batch_sampler.epoch` is set before each pass; this process's share of the batches.
 
     See `EpochBatches`.
     """
-    return PhotographLoader(
+    dataset.watch(num_workers)
+    loader = PhotographLoader(
         dataset,  # type: ignore[arg-type]
         batch_sampler=EpochBatches(
             len(dataset),
@@ -310,7 +324,9 @@ def build_loader(
         collate_fn=_Collate(with_source),
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
-        worker_init_fn=_leave_the_group,
+        worker_init_fn=heed_main_alone,
         timeout=timeout if num_workers > 0 else 0,
         generator=torch.Generator(),  # of the workers' seeds: torch's own is part of a run's saved state
     )
+    loader.read_timeout = timeout
+    return loader

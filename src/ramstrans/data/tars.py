@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ramstrans.data.reads import open_steadily, patiently, reopen
 from ramstrans.errors import DataError, UnreadableImageError
 
 MAX_OPEN_TARS = 128
@@ -145,7 +146,7 @@ def find_member(path: Path) -> Member | None:
     for match in _TAR_IN_PATH.finditer(path.as_posix()):
         tar = Path(match.string[: match.end() - 1])
         try:
-            status = tar.stat()
+            status = patiently(tar.stat)
         except FileNotFoundError as error:
             raise UnreadableImageError(path, f"there is no tar {tar.name}; put it back") from error
         if not stat.S_ISDIR(status.st_mode):
@@ -156,7 +157,7 @@ def find_member(path: Path) -> Member | None:
 def file_status(path: Path) -> os.stat_result:
     """The state of a file, or of the tar that it lies in; raises as `find_member`."""
     member = find_member(path)
-    return path.stat() if member is None else member.status
+    return patiently(path.stat) if member is None else member.status
 
 
 def tar_name(path: Path) -> str:
@@ -181,7 +182,7 @@ def entries_of(tar: Path) -> Iterator[Entry]:
         DataError: It is no tar, is compressed, damaged or cut short, or cannot be read.
     """
     try:
-        with tar.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+        with open_steadily(tar) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             while (info := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined] # kept for nobody
                 if info.isreg() and info.sparse is None:
@@ -207,7 +208,7 @@ def listed_entries(tar: Path) -> Iterator[Entry]:
     """
     file = list_of(tar)
     try:
-        for line in file.read_bytes().splitlines():
+        for line in patiently(file.read_bytes).splitlines():
             fields = json.loads(line)
             yield Entry(fields["file"], fields["offset"], fields["size"])
     except (ValueError, LookupError, TypeError) as error:
@@ -220,7 +221,8 @@ class _Opened:
     """A tar held open, until the last thread that reads it has let it go."""
 
     def __init__(self, tar: Path) -> None:
-        self.descriptor = os.open(tar, os.O_RDONLY)
+        self.tar = tar
+        self.descriptor = patiently(lambda: os.open(tar, os.O_RDONLY))
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
@@ -229,10 +231,17 @@ class _Opened:
     def read(self, offset: int, size: int) -> bytes:
         """Bytes from a place on; fewer where the file ends."""
         parts = []
-        while size > 0 and (part := os.pread(self.descriptor, size, offset)):
+        while size > 0 and (part := self._read(offset, size)):
             parts.append(part)
             offset, size = offset + len(part), size - len(part)
         return b"".join(parts)
+
+    def _read(self, offset: int, size: int) -> bytes:
+        def again() -> bytes:
+            reopen(self.tar, self.descriptor)
+            return os.pread(self.descriptor, size, offset)
+
+        return patiently(lambda: os.pread(self.descriptor, size, offset), again)
 
 
 # No locks of our own: one held by a thread during a fork would stay locked in the child.
@@ -243,7 +252,7 @@ def _opened(tar: Path, *_version: int) -> _Opened:
 
 @functools.cache
 def _index(tar: Path, *_version: int) -> TarIndex:
-    return TarIndex.of(listed_entries(tar) if list_of(tar).is_file() else entries_of(tar))
+    return TarIndex.of(listed_entries(tar) if patiently(list_of(tar).is_file) else entries_of(tar))
 
 
 def _size_in_header(block: bytes) -> int:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ramstrans.data.config import DataConfig
 from ramstrans.data.decode import decode_image
 from ramstrans.data.loading import Batch, PhotographDataset, build_loader, collate
 from ramstrans.data.records import Record
@@ -37,6 +38,7 @@ def judge(
     precision: str,
     batch_size: int,
     num_workers: int = 0,
+    read_timeout: float = DataConfig.read_timeout,
     confidence: float | None = None,
     extra: Mapping[str, Any],
     progress: Callable[[int, int, str], None] = lambda *_: None,
@@ -53,6 +55,7 @@ def judge(
         precision: `fp32`, `bf16` or `fp16`.
         batch_size: Images at once.
         num_workers: Loader processes.
+        read_timeout: Seconds that a batch may take to load; 0: any time.
         confidence: Of early exit, which is judged and timed too where it is given.
         extra: Further keys of the report, see `build_report`.
         progress: Told after each batch.
@@ -63,11 +66,19 @@ def judge(
     device = next(model.parameters()).device
     with_source = model.zoom_source == "full" and model.num_scales > 1
     loader = build_loader(
-        dataset, batch_size, shuffle=False, with_source=with_source, num_workers=num_workers
+        dataset,
+        batch_size,
+        shuffle=False,
+        with_source=with_source,
+        num_workers=num_workers,
+        timeout=read_timeout,
     )
     predictions, sizes = predict_split(
         model, loader, card.preprocessing, device, precision=precision, progress=progress
     )
+    if dataset.num_retries:
+        retried = f"{dataset.num_retries} reads of photographs failed for a moment and were tried again"
+        extra = {**extra, "warnings": [*extra.get("warnings", ()), retried]}
     pictures = {}
     if confidence is not None:
         options: dict[str, Any] = {"confidence": confidence, "precision": precision, "progress": progress}

@@ -72,7 +72,16 @@ def evaluate_run(
         choice = choose_on(model, card, held_out, **options)
         save_card(folder, dataclasses.replace(card, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
-    return judge(model, card, dataset, output, confidence=confidence, extra=extra, **options)
+    return judge(
+        model,
+        card,
+        dataset,
+        output,
+        read_timeout=data.read_timeout,
+        confidence=confidence,
+        extra=extra,
+        **options,
+    )
 
 
 def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Literal["auto"] | None) -> None:
@@ -119,6 +128,7 @@ def dataset_of(
         card.model.input_size,
         cache=build_cache(data, is_read_once=True),
         max_pixels=data.max_pixels,
+        read_retries=data.read_retries,
     )
     return dataset, left_out
 

@@ -1,7 +1,17 @@
 """An exponential moving average of the weights, to be judged and kept instead of the last ones."""
 
+from pathlib import Path
+
+from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim.swa_utils import AveragedModel
+
+from ramstrans.training.shares import own_part
+
+FOLDER = "average"
+"""Of a checkpoint, with each process's part of an average that is shared."""
 
 
 def ema_weight(num_averaged: Tensor, decay: float) -> Tensor:
@@ -26,10 +36,12 @@ def build_average(model: nn.Module, decay: float) -> AveragedModel:
 
     The first call copies the weights, each later one moves the average by `ema_weight` towards them.
     Buffers are copied, not averaged. The average itself is `.module`, a model like the other, which needs
-    no gradients. `state_dict` holds all that goes on: average, buffers and number of steps.
+    no gradients. `state_dict` holds all that goes on: average, buffers and number of steps. Where processes
+    share the weights (FSDP2), each averages its own part, and holds no more.
 
     Args:
-        model: On its device, its parts frozen and its adapters added.
+        model: On its device, its parts frozen and its adapters added. Of a shared one, an `outline` that is
+            `filled` with its parts: FSDP2 lets nobody copy the model itself.
         decay: In [0, 1); 0.999 averages over the last thousand steps or so.
     """
     assert 0 <= decay < 1, f"decay is {decay}, not in [0, 1)"
@@ -38,8 +50,24 @@ def build_average(model: nn.Module, decay: float) -> AveragedModel:
         assert isinstance(num_averaged, Tensor), "AveragedModel hands its own count"
         weight = ema_weight(num_averaged, decay)  # stays on the device: a number would wait for it
         for average, present in zip(averages, weights, strict=True):
-            average.lerp_(present, weight.to(average.dtype))
+            own_part(average).lerp_(own_part(present), weight.to(average.dtype))
 
     average = AveragedModel(model, multi_avg_fn=move)  # type: ignore[arg-type]  # tuples of tensors or lists
     average.module.requires_grad_(False)
     return average
+
+
+def keep_average(average: AveragedModel, accelerator: Accelerator) -> None:
+    """Have an average saved and loaded with Accelerate's state; parts of tensors by every process."""
+    if not accelerator.is_fsdp2:
+        accelerator.register_for_checkpointing(average)
+        return
+
+    def save_parts(_models: list[nn.Module], _weights: list[dict[str, Tensor]], folder: str) -> None:
+        save(average.state_dict(), checkpoint_id=Path(folder, FOLDER))
+
+    def load_parts(_models: list[nn.Module], folder: str) -> None:
+        load(average.state_dict(), checkpoint_id=Path(folder, FOLDER))  # into the tensors themselves
+
+    accelerator.register_save_state_pre_hook(save_parts)
+    accelerator.register_load_state_pre_hook(load_parts)

@@ -23,6 +23,7 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 
 from ramstrans.devices import from_first_process
 from ramstrans.errors import OutputError, TrainingError
@@ -83,10 +84,10 @@ class Checkpoints:
             accelerator.save_state(str(draft))
             if chosen is not None and accelerator.is_main_process:
                 save_file(chosen, draft / WEIGHTS, metadata={"format": "pt"})
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own
+        except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:  # each has its own
             free = shutil.disk_usage(self.folder).free
             shutil.rmtree(draft, ignore_errors=True)
-            raise self._unwritable(draft, f"{error} ({free / 2**20:.0f} MiB are free)") from error
+            raise self._unwritable(draft, f"{reason_of(error)} ({free / 2**20:.0f} MiB are free)") from error
 
     def _finish(self, draft: Path, state: RunState) -> None:
         target = self.path(state.step)
@@ -179,6 +180,15 @@ def agree(accelerator: Accelerator, work: Callable[[], None]) -> None:
     failed = [message for message in messages if message is not None]
     if failed:
         raise error or OutputError(failed[0])
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says; of one about several processes, what the first of theirs says.
+
+    >>> reason_of(CheckpointException("write", {1: (OSError("full"), None)}))
+    'full'
+    """
+    return str(next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error)
 
 
 def read_whole(folder: Path) -> RunState:

@@ -138,12 +138,8 @@ class TrainingConfig:
             raise ConfigError(
                 "training.contrastive needs images of one class each; take it or mixup and cutmix, not both"
             )
-        if self.ema_decay and self.fsdp:
-            raise ConfigError("training.ema_decay does not work with training.fsdp; leave one of them out")
         if self.freeze_blocks and self.tune != "all":
             raise ConfigError(f"training.freeze_blocks goes with tune all, not {self.tune}; leave one out")
-        if self.tune == "lora" and self.fsdp:
-            raise ConfigError("training.tune lora does not work with training.fsdp; leave one of them out")
         for name, needed in self._unused():
             warnings.warn(f"training.{name} is ignored without {needed}", stacklevel=3)
 

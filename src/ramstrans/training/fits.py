@@ -34,8 +34,8 @@ class Ground(NamedTuple):
 
         DDP copies all gradients once more, into the buckets that it sends. FSDP gathers the weights outside
         of blocks for the whole step, and of blocks those that are computed, that come next and that are on
-        their way, with the gradients of one; other gradients stay whole until the last pass of a step. It
-        keeps both in half precision where that is trained in, which is not counted: there it takes less.
+        their way, with the gradients of one; other gradients stay whole until the last pass of a step. All of
+        it is in fp32 whatever the precision, and what autocast copies is among the activations.
 
         Args:
             cost: Of a step in one process.
@@ -47,8 +47,8 @@ class Ground(NamedTuple):
             buckets = cost.gradients if self.processes > 1 else 0
             return cost.weights * (1 + self.average) + cost.state + buckets + passing
         gathered = cost.root + 4 * cost.block
-        judged = cost.weights  # the whole copy that the first validation leaves on the device
-        return (cost.weights + cost.state) / self.processes + judged + gathered + passing
+        kept = cost.weights * (1 + self.average) + cost.state
+        return kept / self.processes + gathered + passing
 
     def parts(self, cost: StepCost, own_images: int) -> int | None:
         """The fewest parts in which a process's images of a step fit; None if not even one by one.

@@ -1,9 +1,11 @@
-"""Signals that ask a run to stop: taken note of, and obeyed between two steps."""
+"""Signals that ask a run to stop: taken note of, and obeyed between two steps or batches."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from ramstrans.errors import StoppedError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What clusters send before they take a machine away, and Ctrl-C."""
@@ -28,6 +30,19 @@ class Interrupts:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def heeding(
+        self, progress: Callable[[int, int, str], None], how_to_go_on: str
+    ) -> Callable[[int, int, str], None]:
+        """The same progress; it raises StoppedError once a signal has come. For work that saves nothing."""
+
+        def told(done: int, total: int, what: str) -> None:
+            progress(done, total, what)
+            if self.received:
+                name = signal.Signals(self.received).name
+                raise StoppedError(f"stopped by {name} while {what}; {how_to_go_on}", self.received)
+
+        return told
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.received == number:

@@ -1,6 +1,5 @@
 """The one training loop."""
 
-import copy
 import math
 import signal
 import sys
@@ -8,26 +7,26 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from ramstrans.data.build import Progress
-from ramstrans.data.loading import PhotographLoader, worker_errors
+from ramstrans.data.loading import PhotographLoader
 from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.workers import worker_errors
 from ramstrans.errors import StoppedError, TrainingError
 from ramstrans.evaluation.evaluate import predict_split
 from ramstrans.evaluation.metrics import classification_metrics
 from ramstrans.model.rams import RamsTrans
-from ramstrans.training.averaging import build_average
+from ramstrans.training.averaging import build_average, keep_average
 from ramstrans.training.checkpoints import Checkpoints
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.interrupts import Interrupts
 from ramstrans.training.log import MetricsLog
-from ramstrans.training.losses import Look
-from ramstrans.training.optimizer import build_optimizer, build_schedule
+from ramstrans.training.shares import filled, gathered, outline
 from ramstrans.training.state import RunState
-from ramstrans.training.step import Stepper, StepResult
+from ramstrans.training.step import StepResult, build_stepper
 from ramstrans.training.tuning import choose_trained, plain_state, set_train_mode
 
 LOG_EVERY = 10
@@ -45,6 +44,7 @@ class FitResult(NamedTuple):
         chosen_on: `validation` or `last epoch`.
         steps: Optimiser steps taken.
         num_skipped: How many of them left the weights alone, because something was not finite.
+        num_retries: Reads of photographs that failed for a moment and were tried again, in all processes.
         seconds: Wall-clock time of the training, evaluations included.
     """
 
@@ -53,6 +53,7 @@ class FitResult(NamedTuple):
     chosen_on: str
     steps: int
     num_skipped: int
+    num_retries: int
     seconds: float
 
 
@@ -85,6 +86,7 @@ def fit(
     state: RunState | None = None,
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
+    interrupts: Interrupts | None = None,
 ) -> FitResult:
     """Train; choose the best epoch on the validation part, or take the last where there is none.
 
@@ -93,14 +95,15 @@ def fit(
         state: Where the run stands: at a checkpoint after some steps, or at its start. None: at its start.
         progress: Told after each step.
         say: Told of skipped steps.
+        interrupts: Which signal has come already; None: none.
 
     Raises:
         StoppedError: A signal came; the run is saved.
         TrainingError: Too many steps in a row were not finite.
         OutputError: A checkpoint cannot be written.
     """
-    fitting = Fitting(parts, state)
-    with fitting.interrupts.listening(), worker_errors():
+    fitting = Fitting(parts, state, interrupts or Interrupts())
+    with fitting.interrupts.listening(), worker_errors(parts.train_loader.dataset.under_way):
         while fitting.state.step < fitting.total_steps:
             fitting.train_epoch(progress, say)
     return fitting.result()
@@ -109,28 +112,27 @@ def fit(
 class Fitting:
     """A run under way."""
 
-    def __init__(self, parts: Parts, state: RunState | None) -> None:
+    def __init__(self, parts: Parts, state: RunState | None, interrupts: Interrupts) -> None:
         model, config, accelerator = parts.model, parts.config, parts.accelerator
         self.parts = parts
-        self.interrupts = Interrupts()
+        self.interrupts = interrupts
         self.steps_an_epoch = len(parts.train_loader)
         self.total_steps = min(config.epochs * self.steps_an_epoch, config.max_steps or sys.maxsize)
-        choose_trained(model, config)
-        self.judged = copy.deepcopy(model) if accelerator.is_fsdp2 else model
-        optimizer = build_optimizer(model, config)
-        look, optimizer = accelerator.prepare(Look(model), optimizer)
-        schedule = build_schedule(optimizer, config, self.total_steps, self.steps_an_epoch)
-        accelerator.register_for_checkpointing(schedule)
-        self.average = build_average(model, config.ema_decay) if config.ema_decay else None
-        if self.average is not None:
-            accelerator.register_for_checkpointing(self.average)
-            self.judged = cast(RamsTrans, self.average.module)
-        self.stepper = Stepper(look, model, optimizer, schedule, config, accelerator)
+        choose_trained(model, config, parts.train_loader.batch_sampler.seed)
+        self.outline = outline(model) if accelerator.is_fsdp2 else None  # before it is shared
+        self.stepper = build_stepper(model, config, accelerator, self.total_steps, self.steps_an_epoch)
+        accelerator.register_for_checkpointing(self.stepper.schedule)
+        self.average = None
+        if config.ema_decay:
+            copied = model if self.outline is None else filled(self.outline, model.state_dict())
+            self.average = build_average(copied, config.ema_decay)
+            keep_average(self.average, accelerator)
         self.state = state or RunState()
         self.chosen: dict[str, Tensor] | None = None
         if self.state.step:
             assert parts.checkpoints is not None, "steps were taken before a checkpoint"
             self.chosen = parts.checkpoints.load(accelerator, self.state)
+        self.retries_before = self.state.num_retries
         parts.log.cut(self.state.log_bytes)
         self.start = time.perf_counter() - self.state.seconds
 
@@ -155,7 +157,7 @@ class Fitting:
             self.count_skipped(result, [int(index) for index in batch.indices], say)
             if state.step % LOG_EVERY == 0 or state.step == self.total_steps:
                 row = train_row(result, state.step, epoch) | {"images_per_second": watch.per_second()}
-                parts.log.write(row, state.step)
+                parts.log.write(row | {"num_retries": self.count_retries()}, state.step)
                 watch = Watch()
             is_last = state.step == self.total_steps
             self.validate_and_save(epoch, epoch_ends=is_last or number == self.steps_an_epoch - 1)
@@ -164,6 +166,13 @@ class Fitting:
                 self.stop()
             if is_last:
                 break
+
+    def count_retries(self) -> int:
+        """Keep count of reads that were tried again; every process calls this together."""
+        loaders = (self.parts.train_loader, self.parts.val_loader)
+        own = sum(loader.dataset.num_retries for loader in loaders if loader is not None)
+        self.state.num_retries = self.retries_before + summed(own, self.parts.accelerator)
+        return self.state.num_retries
 
     def count_skipped(self, result: StepResult, indices: list[int], say: Callable[[str], None]) -> None:
         """Keep count of steps that were not finite, and end the run after too many in a row."""
@@ -176,7 +185,7 @@ class Fitting:
             return  # fp16 finding its scale
         state.skipped_in_a_row += 1
         dataset = self.parts.train_loader.dataset
-        images = [str(dataset.records[index].path) for index in indices]  # type: ignore[attr-defined]
+        images = [str(dataset.records[index].path) for index in indices]
         row = {"kind": "skipped", "step": state.step, "loss_is": str(result.loss), "lr": result.lr}
         self.parts.log.write(row | {"images": images}, state.step)
         say(f"step {state.step} was skipped: the loss is {result.loss}, or a gradient is not finite")
@@ -209,32 +218,25 @@ class Fitting:
         """Judge the weights on the validation part; keep them if they are the best so far."""
         parts, state = self.parts, self.state
         assert parts.val_loader is not None
-        weights = self.weights()
-        if parts.accelerator.is_fsdp2:
-            self.judged.load_state_dict(weights)
-            self.judged.to(parts.accelerator.device)
-        row = validate(self.judged, parts.val_loader, parts.preprocessing, parts.config.precision, epoch)
+        judged = self.judged()
+        row = validate(judged, parts.val_loader, parts.preprocessing, parts.config.precision, epoch)
         parts.log.write(row, state.step)
         set_train_mode(parts.model)
         if row["top1_fused"] > state.best_score:
             state.best_score, state.best_epoch, state.best_step = row["top1_fused"], epoch, state.step
-            self.chosen = weights
+            self.chosen = plain_state(judged)
 
-    def weights(self) -> dict[str, Tensor]:
-        """The weights that would be chosen now, whole, copied to the CPU."""
-        accelerator = self.parts.accelerator
-        if not accelerator.is_fsdp2:
-            return plain_state(self.judged)
-        # Accelerate's own way gives them to the first process only.
-        options = StateDictOptions(full_state_dict=True)
-        whole = cast(dict[str, Tensor], get_model_state_dict(self.stepper.look, options=options))
-        return {name.removeprefix("model."): tensor.cpu() for name, tensor in whole.items()}
+    def judged(self) -> RamsTrans:
+        """The model that would be chosen now, whole, on its device; one that is shared is gathered anew."""
+        model = self.parts.model if self.average is None else cast(RamsTrans, self.average.module)
+        return model if self.outline is None else filled(self.outline, gathered(model.state_dict()))
 
     def save(self) -> None:
         """Write a checkpoint."""
         state, checkpoints = self.state, self.parts.checkpoints
         if checkpoints is None:
             return
+        self.count_retries()
         state.seconds = time.perf_counter() - self.start
         state.log_bytes = self.parts.log.num_bytes()
         is_best = state.best_step == state.step
@@ -259,11 +261,12 @@ class Fitting:
         state = self.state
         on_validation = self.parts.val_loader is not None
         return FitResult(
-            weights=self.chosen if self.chosen is not None else self.weights(),
+            weights=self.chosen if self.chosen is not None else plain_state(self.judged()),
             epoch=state.best_epoch if on_validation else -(-state.step // self.steps_an_epoch),
             chosen_on="validation" if on_validation else "last epoch",
             steps=state.step,
             num_skipped=state.num_skipped,
+            num_retries=self.count_retries(),
             seconds=time.perf_counter() - self.start,
         )
 
@@ -290,6 +293,13 @@ def train_row(result: StepResult, step: int, epoch: int) -> dict[str, Any]:
         "loss_scales": [finite(part) for part in result.scales],
         "lr": result.lr,
     }
+
+
+def summed(number: int, accelerator: Accelerator) -> int:
+    """The sum of a number over all processes, each of which calls this."""
+    if accelerator.num_processes == 1:
+        return number
+    return int(accelerator.reduce(torch.tensor(number, device=accelerator.device), "sum"))
 
 
 def finite(number: float) -> float | None:

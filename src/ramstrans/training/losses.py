@@ -1,11 +1,13 @@
 """The loss over all looks."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ramstrans.evaluation.evaluate import autocast
 from ramstrans.model.rams import RamsTrans, ScaleOutput, whole_image
 from ramstrans.training.contrastive import contrastive_loss
 from ramstrans.training.mixing import Mixing, mix, partner_shares
@@ -16,17 +18,20 @@ class Look(nn.Module):
 
     Args:
         model: Whose look it is.
+        precision: Of autocast; None: what it is called in.
     """
 
-    def __init__(self, model: RamsTrans) -> None:
+    def __init__(self, model: RamsTrans, precision: str | None = None) -> None:
         super().__init__()
         self.model = model
+        self.precision = precision
 
     def forward(
         self, images: Tensor, scale: int, frame: Tensor, *, with_region: bool
     ) -> tuple[ScaleOutput, Tensor]:
         """See `RamsTrans.look_with_token`."""
-        return self.model.look_with_token(images, scale, frame, with_region=with_region)
+        with nullcontext() if self.precision is None else autocast(images.device, self.precision):
+            return self.model.look_with_token(images, scale, frame, with_region=with_region)
 
 
 def losses_by_look(

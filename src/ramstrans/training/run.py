@@ -19,8 +19,9 @@ from ramstrans.model.folder import ModelCard, load_into, save_model
 from ramstrans.model.rams import RamsTrans, build_model
 from ramstrans.training.checkpoints import Checkpoints
 from ramstrans.training.config import RunConfig
+from ramstrans.training.interrupts import Interrupts
 from ramstrans.training.log import MetricsLog
-from ramstrans.training.loop import FitResult, Parts, fit
+from ramstrans.training.loop import FitResult, Parts, fit, summed
 from ramstrans.training.run_folder import (
     RUN_MARK,
     check_output,
@@ -146,12 +147,33 @@ def train(
         claim_output(output, overwrite=config.overwrite)
         write_options(output, config)
     accelerator.wait_for_everyone()
-    result = fit_into(output, prepared, accelerator, progress, say)
+    interrupts = Interrupts()
+    with interrupts.listening():
+        result = fit_into(output, prepared, accelerator, progress, say, interrupts)
+        heeding = interrupts.heeding(progress, f"go on with `ramstrans train --resume {output}`")
+        report, num_retries = judge_run(output, prepared, result, accelerator, command, heeding)
+    if num_retries:
+        say(f"{num_retries} reads of photographs failed for a moment and were tried again")
+    accelerator.end_training()
+    return report
+
+
+def judge_run(
+    output: Path,
+    prepared: Prepared,
+    result: FitResult,
+    accelerator: Accelerator,
+    command: str,
+    progress: Progress,
+) -> tuple[Report, int]:
+    """Write the chosen weights and judge them; the report, and how many reads the run tried again in all."""
+    config = prepared.config
     summary = {
         "epoch": result.epoch,
         "chosen_on": result.chosen_on,
         "steps": result.steps,
         "num_skipped": result.num_skipped,
+        "num_retries": result.num_retries,
         "seconds": round(result.seconds, 1),
     }
     options = options_of(config)
@@ -160,23 +182,29 @@ def train(
     )
     if accelerator.is_main_process:
         save_model(output, result.weights, card)
+    test_set = build_dataset(config, prepared.images, prepared.preprocessing, "test")
     report = judge(
         model_of(prepared, result, accelerator),
         card,
-        build_dataset(config, prepared.images, prepared.preprocessing, "test"),
+        test_set,
         output,
         precision=config.training.precision,
         batch_size=evaluation_batch_size(config),
         num_workers=config.data.num_workers,
+        read_timeout=config.data.read_timeout,
         extra={"config": options, "command": command, "warnings": prepared.left_out} | summary,
         progress=progress,
     )
-    accelerator.end_training()
-    return report
+    return report, result.num_retries + summed(test_set.num_retries, accelerator)
 
 
 def fit_into(
-    output: Path, prepared: Prepared, accelerator: Accelerator, progress: Progress, say: Say
+    output: Path,
+    prepared: Prepared,
+    accelerator: Accelerator,
+    progress: Progress,
+    say: Say,
+    interrupts: Interrupts,
 ) -> FitResult:
     """Train, from the newest checkpoint if there is one."""
     config, every = prepared.config, prepared.config.training.checkpoint_every
@@ -209,7 +237,7 @@ def fit_into(
         MetricsLog(output / RUN_MARK, accelerator),
         None if every == 0 else checkpoints,
     )
-    return fit(parts, state or fresh, progress, say)
+    return fit(parts, state or fresh, progress, say, interrupts)
 
 
 def fingerprint(images: ImageSet, config: RunConfig) -> str:

@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from ramstrans.data.build import build_cache
 from ramstrans.data.loading import PhotographDataset, PhotographLoader, build_loader
@@ -56,7 +57,11 @@ def build_accelerator(config: RunConfig, output: Path) -> Accelerator:
 
 
 def _fsdp(state: PartialState) -> FullyShardedDataParallelPlugin:
-    """FSDP2, a block at a time."""
+    """FSDP2, a block at a time, in the precision that copies of the model would have: see `Look`.
+
+    Accelerate would cast weights, gradients, inputs and outputs to half precision instead of taking autocast:
+    boxes would be whole pixels, or every second one above 256.
+    """
     if state.num_processes == 1:
         raise UsageError(
             "training.fsdp needs several processes: `accelerate launch` or `torchrun`, or leave it out"
@@ -69,6 +74,7 @@ def _fsdp(state: PartialState) -> FullyShardedDataParallelPlugin:
         auto_wrap_policy="transformer_based_wrap",
         transformer_cls_names_to_wrap=["Block"],
         cpu_ram_efficient_loading=False,
+        mixed_precision_policy=MixedPrecisionPolicy(cast_forward_inputs=False),
     )
 
 
@@ -123,4 +129,5 @@ def build_dataset(
         seed=config.seed,
         cache=build_cache(data, is_read_once=split == "test"),
         max_pixels=data.max_pixels,
+        read_retries=data.read_retries,
     )

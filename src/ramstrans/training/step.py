@@ -18,8 +18,9 @@ from ramstrans.errors import TrainingError
 from ramstrans.evaluation.evaluate import normalized
 from ramstrans.model.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.losses import losses_by_look
+from ramstrans.training.losses import Look, losses_by_look
 from ramstrans.training.mixing import draw_mixing, mixing_generator
+from ramstrans.training.optimizer import build_optimizer, build_schedule
 from ramstrans.training.out_of_memory import advice, out_of_memory
 
 
@@ -40,6 +41,22 @@ class StepResult(NamedTuple):
     lr: float
     was_skipped: bool
     stop: bool
+
+
+class Part(NamedTuple):
+    """Some of a process's images of a step, which pass together.
+
+    Attributes:
+        images: (B, 3, H, W), normalised.
+        source: As in `RamsTrans.forward`.
+        labels: (B,) int64.
+        share: Of the step's loss, in [0, 1].
+    """
+
+    images: Tensor
+    source: Tensor | None
+    labels: Tensor
+    share: float
 
 
 class Stepper(NamedTuple):
@@ -108,7 +125,7 @@ class Stepper(NamedTuple):
         """As `step`; that memory ran out is raised as torch does."""
         own, whole = counts or (len(batch.labels), len(batch.labels))
         generator = mixing_generator(*seeds, self.accelerator.process_index)
-        losses = self._descend(batch, preprocessing, own / whole, generator)
+        losses = self._descend(self._parts(batch, preprocessing, own, whole), generator)
         # The norm is wanted even where nothing is clipped: it tells whether every gradient is finite.
         norm = self._gradient_norm(self.config.gradient_clip or math.inf)
         told = self._reduced(torch.cat([losses, losses.new_tensor([float(stop)])]))
@@ -128,20 +145,30 @@ class Stepper(NamedTuple):
         self.optimizer.zero_grad()
         return StepResult(loss, scales, lr, was_skipped, stop)
 
-    def _descend(
-        self, batch: Batch, preprocessing: Preprocessing, share: float, generator: np.random.Generator
-    ) -> Tensor:
-        """Add up the gradients of all parts and looks; (S,) float32, this process's share of each loss."""
-        device, weights, config = self.accelerator.device, self.loss_weights, self.config
+    def _parts(self, batch: Batch, preprocessing: Preprocessing, own: int, whole: int) -> list[Part]:
+        """This process's images in parts, as many as every other process has: FSDP's wait for each other.
+
+        A process that has an image less than others, and so fewer than there are parts, fills in with its
+        first one, which does not count.
+        """
+        device, num_images = self.accelerator.device, len(batch.labels)
         images, source = normalized(batch, preprocessing, device)
         labels = batch.labels.to(device, non_blocking=True)
-        pieces = min(config.accumulation, len(labels))
-        parts = [torch.tensor_split(tensor, pieces) for tensor in (images, labels)]
-        sources = [None] * pieces if source is None else torch.tensor_split(source, pieces)
-        totals = torch.zeros(len(weights), device=device)
-        for number, (some, own, of) in enumerate(zip(*parts, sources, strict=True), start=1):
+        most = math.ceil(whole / self.accelerator.num_processes)
+        parts = []
+        for places in np.array_split(np.arange(num_images), min(self.config.accumulation, most)):
+            some = slice(places[0], places[-1] + 1) if len(places) else slice(1)
+            share = own / whole * len(places) / num_images
+            parts.append(Part(images[some], None if source is None else source[some], labels[some], share))
+        return parts
+
+    def _descend(self, parts: list[Part], generator: np.random.Generator) -> Tensor:
+        """Add up the gradients of all parts and looks; (S,) float32, this process's share of each loss."""
+        weights, config = self.loss_weights, self.config
+        totals = torch.zeros(len(weights), device=self.accelerator.device)
+        for number, part in enumerate(parts, start=1):
             mixing = draw_mixing(
-                len(own),
+                len(part.labels),
                 self.model.image_size,
                 generator,
                 mixup=config.mixup,
@@ -151,19 +178,18 @@ class Stepper(NamedTuple):
             losses = losses_by_look(
                 self.look,
                 self.model,
-                some,
-                of,
-                own,
+                part.images,
+                part.source,
+                part.labels,
                 label_smoothing=config.label_smoothing,
                 mixing=mixing,
                 contrastive=config.contrastive,
             )
-            part = share * len(own) / len(labels)
             for scale, weight in enumerate(weights):
                 # Processes exchange their gradients once, with the last part's last look.
-                is_last = number == pieces and scale == len(weights) - 1
+                is_last = number == len(parts) and scale == len(weights) - 1
                 with nullcontext() if is_last else self.accelerator.no_sync(self.look):
-                    loss = part * next(losses)
+                    loss = part.share * next(losses)
                     # Gradients are averaged over the processes; the sum of their shares is wanted.
                     self.accelerator.backward(weight * self.accelerator.num_processes * loss)
                 totals[scale] += loss.detach()
@@ -181,3 +207,25 @@ class Stepper(NamedTuple):
             tensor = self.accelerator.reduce(tensor, "sum")
         numbers: list[float] = tensor.tolist()
         return numbers
+
+
+def build_stepper(
+    model: RamsTrans,
+    config: TrainingConfig,
+    accelerator: Accelerator,
+    total_steps: int,
+    steps_an_epoch: int = 1,
+) -> Stepper:
+    """Put a model, and an optimiser of its trained weights, on devices and processes.
+
+    Args:
+        model: Its parts frozen and its adapters added; with FSDP2 its weights become parts of tensors.
+        config: The recipe.
+        accelerator: Devices, processes and precision.
+        total_steps: Of the run.
+        steps_an_epoch: For a warm-up that is given in epochs.
+    """
+    precision = config.precision if accelerator.is_fsdp2 else None  # else Accelerate sees to it
+    look, optimizer = accelerator.prepare(Look(model, precision), build_optimizer(model, config))
+    schedule = build_schedule(optimizer, config, total_steps, steps_an_epoch)
+    return Stepper(look, model, optimizer, schedule, config, accelerator)

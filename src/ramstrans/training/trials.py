@@ -17,11 +17,9 @@ from ramstrans.memory import device_bytes, format_bytes
 from ramstrans.model.rams import RamsTrans, build_model
 from ramstrans.training.config import RunConfig
 from ramstrans.training.cost import StepCost, counted_sizes, deeper, in_one_part, measure_step, num_bytes
-from ramstrans.training.losses import Look
-from ramstrans.training.optimizer import build_optimizer, build_schedule
 from ramstrans.training.out_of_memory import out_of_memory
 from ramstrans.training.setup import build_accelerator, use_fused_attention
-from ramstrans.training.step import Stepper
+from ramstrans.training.step import Stepper, build_stepper
 from ramstrans.training.tuning import choose_trained, set_train_mode
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -152,14 +150,13 @@ def build_trial(config: RunConfig, precision: Precision, depth: int) -> tuple[St
     model = build_model(config.model)
     model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
     choose_trained(model, training)
-    look, optimizer = accelerator.prepare(Look(model), build_optimizer(model, training))
+    stepper = build_stepper(model, training, accelerator, NUM_STEPS)
     set_train_mode(model)
-    schedule = build_schedule(optimizer, training, NUM_STEPS)
     statistics = model.backbone.vit.pretrained_cfg
     preprocessing = build_preprocessing(
         config.data, config.model.input_size, config.model.zoom_source, statistics["mean"], statistics["std"]
     )
-    return Stepper(look, model, optimizer, schedule, training, accelerator), preprocessing
+    return stepper, preprocessing
 
 
 def random_batch(config: RunConfig, preprocessing: Preprocessing, count: int) -> Batch:

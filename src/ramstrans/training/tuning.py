@@ -5,6 +5,7 @@ Frozen weights have `requires_grad` False, and `build_optimizer` leaves them out
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ramstrans.errors import ConfigError
@@ -14,8 +15,13 @@ from ramstrans.training.config import TrainingConfig
 ADAPTER = "default"
 
 
-def choose_trained(model: RamsTrans, config: TrainingConfig) -> None:
+def choose_trained(model: RamsTrans, config: TrainingConfig, seed: int = 0) -> None:
     """Freeze, and adapt, what the recipe says.
+
+    Args:
+        model: Changed in place.
+        config: The recipe.
+        seed: Of adapters, the same in all processes.
 
     Raises:
         ConfigError: It does not go with the model, or peft is missing.
@@ -23,7 +29,7 @@ def choose_trained(model: RamsTrans, config: TrainingConfig) -> None:
     if config.tune == "head":
         freeze_backbone(model, tokens=config.train_tokens, norms=config.train_norms)
     elif config.tune == "lora":
-        add_lora(model, config.lora_rank, config.lora_alpha, mlp=config.lora_mlp)
+        add_lora(model, config.lora_rank, config.lora_alpha, mlp=config.lora_mlp, seed=seed)
     else:
         freeze_blocks(model, config.freeze_blocks)
 
@@ -87,19 +93,19 @@ def set_train_mode(model: RamsTrans) -> None:
     vit.pos_drop.train(vit.patch_embed.training)
 
 
-def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = False) -> None:
+def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = False, seed: int = 0) -> None:
     """Freeze the backbone and train low-rank updates of its layers (https://arxiv.org/abs/2106.09685).
 
-    A layer's weight becomes `W + alpha / rank * B A`, A (rank, in) drawn from PyTorch's generator, B (out,
-    rank) 0 at first, so that the model starts as it was. Queries and keys come out of the adapted layer, so
-    the regions follow. The head is trained in full. Layers are
-    adapted by peft.
+    A layer's weight becomes `W + alpha / rank * B A`, A (rank, in) drawn at random, B (out, rank) 0 at first,
+    so that the model starts as it was. Queries and keys come out of the adapted layer, so the regions follow.
+    The head is trained in full. Layers are adapted by peft.
 
     Args:
         model: Changed in place.
         rank: 1 or more.
         alpha: Scale of the updates, 1 or more.
         mlp: Adapt the MLPs' layers too, not the attention's `qkv` and `proj` alone.
+        seed: Of A: PyTorch's own generator differs between processes, and stays as it is.
 
     Raises:
         ConfigError: peft is not installed.
@@ -117,7 +123,9 @@ def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = Fa
         if isinstance(part, nn.Linear) and (".attn." in name or (mlp and ".mlp." in name))
     ]
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)
-    inject_adapter_in_model(config, vit, adapter_name=ADAPTER)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, vit, adapter_name=ADAPTER)
     vit.head.requires_grad_(True)
 
 

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ramstrans.data.check import NUM_THREADS, in_threads
+from ramstrans.data.check import NUM_THREADS
 from ramstrans.data.checks.findings import Finding, sort_findings
 from ramstrans.data.checks.fingerprints import Fingerprints, fingerprint, near_groups
 from ramstrans.data.config import DataConfig
 from ramstrans.data.decode import FORMATS, decode_reduced, open_file
 from ramstrans.data.records import Box, ImageSet, Record
+from ramstrans.data.threads import in_threads
 from ramstrans.errors import UnreadableImageError
 
 EDGE_TOLERANCE = 1.0
@@ -116,7 +117,7 @@ def record_ids(root: Path) -> dict[Path, str]:
     """What a data set in CUB's layout calls its images: the numbers of `images.txt`; empty for others."""
     for folder in (root, root / "CUB_200_2011"):
         if (folder / "images.txt").is_file():
-            lines = (folder / "images.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+            lines = (folder / "images.txt").read_text(encoding="utf-8-sig", errors="replace").split("\n")
             rows = [line.strip().split(maxsplit=1) for line in lines]
             return {folder / "images" / row[1]: row[0] for row in rows if len(row) == 2}
     return {}

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ramstrans.data.layouts.tar_samples import read_tar_samples
+from ramstrans.data.reads import open_steadily, patiently
 from ramstrans.data.records import ImageSet, Part, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.data.tars import find_member, list_of
@@ -125,7 +126,7 @@ def read_manifest(root: Path) -> Manifest:
     """
     file = root / MANIFEST
     try:
-        fields = json.loads(file.read_bytes())
+        fields = json.loads(patiently(file.read_bytes))
         version = fields["version"]
         if version == VERSION:
             return Manifest(
@@ -157,7 +158,7 @@ def _check_foreign(root: Path) -> None:
 def _check_size(root: Path, shard: Shard) -> None:
     tar = root / shard.file
     try:
-        num_bytes = tar.stat().st_size
+        num_bytes = patiently(tar.stat).st_size
     except FileNotFoundError as error:
         raise DataError(f"{tar} is missing; copy it again") from error
     except OSError as error:
@@ -188,7 +189,7 @@ def _listed(tar: Path, shard: Shard) -> Iterator[dict[str, Any]]:
     """The lines of a shard's list, which is read whole at each start, and so verified."""
     file = list_of(tar)
     try:
-        content = file.read_bytes()
+        content = patiently(file.read_bytes)
     except FileNotFoundError as error:
         raise DataError(f"{file} is missing; copy it again") from error
     except OSError as error:
@@ -214,7 +215,7 @@ def _verify(root: Path, shard: Shard) -> None:
 
 def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
+    with open_steadily(file) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

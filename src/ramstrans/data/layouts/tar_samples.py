@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ramstrans.data.layouts.image_folder import IMAGE_SUFFIXES
+from ramstrans.data.reads import open_steadily, patiently
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.data.tars import Entry, entries_of
@@ -101,7 +102,7 @@ def _words(path: Path) -> list[str]:
 
 def _samples(tar: Path, split: Split) -> Iterator[_Sample]:
     """The labelled photographs of a tar."""
-    with tar.open("rb") as stream:
+    with open_steadily(tar) as stream:
         for key, files in _grouped(tar):
             photographs = [entry for suffix, entry in files.items() if f".{suffix}" in IMAGE_SUFFIXES]
             if len(photographs) > 1:
@@ -157,7 +158,7 @@ def _class_names(root: Path, samples: list[_Sample]) -> tuple[str, ...]:
     """The lines of `classes.txt`, or what the labels are."""
     file = root / CLASSES_FILE
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = patiently(lambda: file.read_text(encoding="utf-8")).splitlines()
     except FileNotFoundError:
         return _names_of({sample.label for sample in samples}, root)
     except (OSError, UnicodeDecodeError) as error:

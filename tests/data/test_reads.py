@@ -1,0 +1,203 @@
+"""Reads that fail for a moment, by a file system that is told when to; counted, and never silent."""
+
+import errno
+import io
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ramstrans.data import reads
+from ramstrans.data.reads import MOMENTARY, open_steadily, patience, patiently, read_array, reopen
+
+CONTENT = bytes(range(251)) * 1000  # of prime length, several buffers long
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """The pauses that would have been made."""
+    made = []
+    monkeypatch.setattr(reads.time, "sleep", made.append)
+    return made
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def failing(*numbers, value="read"):
+    """A read that fails with these errors, one a time, and then succeeds."""
+    left = list(numbers)
+
+    def read():
+        if left:
+            number = left.pop(0)
+            raise OSError(number, os.strerror(number), "photo.jpg")
+        return value
+
+    return read
+
+
+def test_a_read_is_tried_again_after_pauses_that_grow(pauses):
+    with patience(4) as given:
+        assert patiently(failing(errno.EIO, errno.ESTALE, errno.ETIMEDOUT)) == "read"
+    assert given.num_retries == 3
+    assert pauses == pytest.approx([0.1, 0.4, 1.6])
+
+
+def test_no_pause_is_longer_than_the_longest(pauses):
+    with patience(9):
+        patiently(failing(*[errno.EIO] * 9))
+    assert pauses[4:] == pytest.approx([25.6, 30.0, 30.0, 30.0, 30.0])
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_what_fails_each_time_is_raised_and_says_how_often(pauses, retries):
+    with patience(retries) as given, pytest.raises(OSError, match="nput/output error") as caught:
+        patiently(failing(*[errno.EIO] * (retries + 1)))
+    assert caught.value.errno == errno.EIO
+    assert caught.value.filename == "photo.jpg"
+    assert (f"{retries + 1} times in a row" in str(caught.value)) == (retries > 0)
+    assert given.num_retries == len(pauses) == retries
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.EISDIR, errno.EMFILE, errno.ENOSPC])
+def test_what_fails_for_good_is_not_tried_again(pauses, number):
+    assert number not in MOMENTARY
+    with patience(4) as given, pytest.raises(OSError) as caught:  # noqa: PT011 - its number is checked
+        patiently(failing(number))
+    assert caught.value.errno == number
+    assert (given.num_retries, pauses) == (0, [])
+
+
+def test_other_errors_are_not_tried_again(pauses):
+    def read():
+        raise ValueError("no file at all")
+
+    with patience(4), pytest.raises(ValueError, match="no file at all"):
+        patiently(read)
+    assert pauses == []
+
+
+def test_from_the_second_time_on_another_way_is_taken(pauses):
+    with patience(1):
+        assert patiently(failing(errno.ESTALE), again=lambda: "anew") == "anew"
+        assert patiently(failing(), again=lambda: "anew") == "read"
+
+
+def test_where_nobody_counts_it_is_warned_of(pauses):
+    with pytest.warns(UserWarning, match=r"tried again.*photo\.jpg"):
+        patiently(failing(errno.EIO))
+
+
+def test_patience_is_of_one_thread_and_ends(pauses):
+    seen = []
+    with patience(1) as outer:
+        with patience(2) as inner:
+            patiently(failing(errno.EIO, errno.EIO))
+        patiently(failing(errno.EIO))
+        thread = threading.Thread(target=lambda: seen.append(reads._patience.get()))
+        thread.start()
+        thread.join()
+    assert (outer.num_retries, inner.num_retries) == (1, 2)
+    assert seen == [None]
+    assert reads._patience.get() is None
+
+
+@given(st.lists(st.tuples(st.integers(0, len(CONTENT)), st.integers(0, 999)), max_size=9))
+def test_a_steady_file_reads_as_any_other(tmp_path_factory, places):
+    path = tmp_path_factory.getbasetemp() / "steady.bin"
+    path.write_bytes(CONTENT)
+    with open_steadily(path) as steady, io.BytesIO(CONTENT) as twin:
+        for place, size in places:
+            assert steady.seek(place) == twin.seek(place)
+            assert steady.read(size) == twin.read(size)
+            assert steady.tell() == twin.tell()
+        steady.seek(0)
+        assert steady.read() == CONTENT
+
+
+class Flaky(io.FileIO):
+    """A file whose reads fail, every second time, with a half-filled buffer and a moved place."""
+
+    calls = 0
+
+    def readinto(self, buffer):
+        Flaky.calls += 1
+        if Flaky.calls % 2:
+            super().readinto(memoryview(buffer)[:7])
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return super().readinto(buffer)
+
+
+def test_a_steady_file_goes_on_where_it_stood(file, pauses, monkeypatch):
+    opened = []
+
+    def open_flaky(path, mode, buffering):
+        opened.append(path)
+        return Flaky(path, mode)
+
+    monkeypatch.setattr(Path, "open", open_flaky)
+    with patience(1) as given, open_steadily(file) as stream:
+        assert stream.read(1000) == CONTENT[:1000]
+        stream.seek(100_003)
+        assert stream.read(70_001) == CONTENT[100_003:170_004]
+        stream.seek(0)
+        assert stream.read() == CONTENT
+    assert given.num_retries == len(pauses) > 3
+    assert opened == [file]
+
+
+def test_a_file_that_cannot_be_opened_at_once(file, pauses, monkeypatch):
+    opener, attempts = Path.open, []
+
+    def late(path, *mode, **options):
+        attempts.append(path)
+        if len(attempts) < 3:
+            raise OSError(errno.ETIMEDOUT, "Connection timed out", str(path))
+        return opener(path, *mode, **options)
+
+    monkeypatch.setattr(Path, "open", late)
+    with patience(2) as given, open_steadily(file) as stream:
+        assert stream.read(5) == CONTENT[:5]
+    assert given.num_retries == 2
+
+
+def test_a_missing_file_is_missing_at_once(tmp_path, pauses):
+    with pytest.raises(FileNotFoundError):
+        open_steadily(tmp_path / "gone.jpg")
+    assert pauses == []
+
+
+def test_a_file_is_closed_with_its_buffer(file):
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    stream = open_steadily(file)
+    stream.read(1)
+    stream.close()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def test_a_descriptor_is_opened_anew(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"crow")
+    second.write_bytes(b"wren")
+    with first.open("rb", buffering=0) as file:
+        reopen(second, file.fileno())
+        assert file.read() == b"wren"
+        assert not os.get_inheritable(file.fileno())
+
+
+@pytest.mark.parametrize("content", [b"", CONTENT])
+def test_an_array_of_a_file_may_be_written_to(tmp_path, content):
+    (tmp_path / "kept").write_bytes(content)
+    array = read_array(tmp_path / "kept")
+    assert array.dtype == np.uint8
+    assert array.tobytes() == content
+    array[:1] = 3
