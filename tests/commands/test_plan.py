@@ -128,7 +128,7 @@ def test_without_data_both_numbers_are_needed(task, options, given):
 
 def test_an_output_that_cannot_be_is_told_first(ramstrans_plan, options, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "ramstrans.training.plan.plan", lambda *_, **__: pytest.fail("nothing is to be measured")
+        "ramstrans.training.planning.plan.plan", lambda *_, **__: pytest.fail("nothing is to be measured")
     )
     numbers = ("--num_images", 100, "--num_classes", 5, "--output")
     (tmp_path / "folder.json").mkdir()

@@ -12,7 +12,7 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.model.config import ModelConfig
 from ramstrans.model.rams import build_model
 from ramstrans.training.config import RunConfig, TrainingConfig
-from ramstrans.training.log import MetricsLog
+from ramstrans.training.saving.log import MetricsLog
 
 BACKBONE = "vit_tiny_patch16_224"
 TINY = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}

@@ -18,13 +18,13 @@ from torch.distributed.tensor.debug import CommDebugMode
 
 from ramstrans.memory import peak_bytes
 from ramstrans.model.rams import build_model
-from ramstrans.training.cost import measure_step, num_bytes, repeated, state_tensors
-from ramstrans.training.fits import Ground
+from ramstrans.training.planning.cost import measure_step, num_bytes, repeated, state_tensors
+from ramstrans.training.planning.fits import Ground
+from ramstrans.training.planning.trials import build_trial, random_batch
+from ramstrans.training.recipe.tuning import choose_trained, set_train_mode
 from ramstrans.training.setup import build_accelerator, use_fused_attention
 from ramstrans.training.shares import own_part
 from ramstrans.training.step import build_stepper
-from ramstrans.training.trials import build_trial, random_batch
-from ramstrans.training.tuning import choose_trained, set_train_mode
 from tests.training.builders import PREPROCESSING, TINY, tiny_run
 from tests.training.forking import free_port
 

@@ -17,8 +17,8 @@ from ramstrans.training import loop
 from ramstrans.training import step as stepping
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.loop import Parts, fit, validate
-from ramstrans.training.losses import Look, losses_by_look
-from ramstrans.training.tuning import plain_state
+from ramstrans.training.recipe.losses import Look, losses_by_look
+from ramstrans.training.recipe.tuning import plain_state
 from tests.model.builders import randomise
 from tests.training.builders import PREPROCESSING, TINY, metrics_log, same_state, tiny_loader, tiny_model
 

@@ -7,9 +7,9 @@ import torch
 
 from ramstrans.errors import TrainingError
 from ramstrans.training import out_of_memory as module
-from ramstrans.training.cost import in_one_part
 from ramstrans.training.out_of_memory import out_of_memory
-from ramstrans.training.trials import build_trial, random_batch
+from ramstrans.training.planning.cost import in_one_part
+from ramstrans.training.planning.trials import build_trial, random_batch
 from tests.training.builders import tiny_run
 
 CUDA = torch.OutOfMemoryError(

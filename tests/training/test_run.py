@@ -13,7 +13,7 @@ from ramstrans.evaluation.run import evaluate_run
 from ramstrans.model.folder import load_card, load_state
 from ramstrans.training import run as running
 from ramstrans.training.run import Prepared, prepare, train
-from ramstrans.training.run_folder import check_output, claim_output, default_output
+from ramstrans.training.saving.run_folder import check_output, claim_output, default_output
 from ramstrans.training.setup import (
     build_accelerator,
     build_dataset,

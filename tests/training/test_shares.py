@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from ramstrans.training.recipe.tuning import freeze_blocks
 from ramstrans.training.shares import filled, gathered, outline, own_part
-from ramstrans.training.tuning import freeze_blocks
 from tests.training.builders import same_state, tiny_model
 
 

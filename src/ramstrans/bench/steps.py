@@ -16,8 +16,8 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.evaluation.evaluate import autocast
 from ramstrans.model.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.losses import Look
-from ramstrans.training.optimizer import build_optimizer, build_schedule
+from ramstrans.training.recipe.losses import Look
+from ramstrans.training.recipe.optimizer import build_optimizer, build_schedule
 from ramstrans.training.step import Stepper
 
 NUM_STEPS = 1_000_000

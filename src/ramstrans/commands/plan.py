@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ramstrans.data.build import Progress
-    from ramstrans.training.plan import Plan
+    from ramstrans.training.planning.plan import Plan
 
 
 def add_options(parser: Parser) -> None:
@@ -46,7 +46,7 @@ def run(options: Namespace, given: list[str]) -> int:
     check_output(options.output, overwrite=options.overwrite)
     from ramstrans.evaluation.files import write_whole
     from ramstrans.memory import parse_bytes
-    from ramstrans.training.plan import plan
+    from ramstrans.training.planning.plan import plan
 
     memory = None if options.memory is None else parse_bytes(options.memory)
     with progress_bar() as progress:
@@ -151,7 +151,7 @@ def ways_table(planned: "Plan") -> "Table":
 
 def notes(planned: "Plan") -> list[str]:
     """What of the table was measured, and what was not, a line each."""
-    from ramstrans.training.fits import MARGIN
+    from ramstrans.training.planning.fits import MARGIN
 
     task, ground, device = planned.task, planned.ground, planned.device
     tried = " and ".join(map(str, planned.depths))

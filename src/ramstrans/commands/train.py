@@ -59,7 +59,7 @@ def run(options: Namespace, given: list[str]) -> int:
     from ramstrans.evaluation.report import print_report
     from ramstrans.training.run import prepare
     from ramstrans.training.run import train as train_run
-    from ramstrans.training.run_folder import default_output
+    from ramstrans.training.saving.run_folder import default_output
 
     with progress_bar() as progress:
         prepared = prepare(config, say, progress, resumes=resumes)

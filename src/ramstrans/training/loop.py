@@ -19,15 +19,15 @@ from ramstrans.errors import StoppedError, TrainingError
 from ramstrans.evaluation.evaluate import predict_split
 from ramstrans.evaluation.metrics import classification_metrics
 from ramstrans.model.rams import RamsTrans
-from ramstrans.training.averaging import build_average, keep_average
-from ramstrans.training.checkpoints import Checkpoints
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.interrupts import Interrupts
-from ramstrans.training.log import MetricsLog
+from ramstrans.training.recipe.averaging import build_average, keep_average
+from ramstrans.training.recipe.tuning import choose_trained, plain_state, set_train_mode
+from ramstrans.training.saving.checkpoints import Checkpoints
+from ramstrans.training.saving.log import MetricsLog
+from ramstrans.training.saving.state import RunState
 from ramstrans.training.shares import filled, gathered, outline
-from ramstrans.training.state import RunState
 from ramstrans.training.step import StepResult, build_stepper
-from ramstrans.training.tuning import choose_trained, plain_state, set_train_mode
 
 LOG_EVERY = 10
 """Steps between rows of metrics.jsonl."""

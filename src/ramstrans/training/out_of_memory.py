@@ -11,8 +11,8 @@ import torch
 from ramstrans.data.loading import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.memory import device_bytes
-from ramstrans.training.cost import in_one_part, measure_step
-from ramstrans.training.fits import Ground
+from ramstrans.training.planning.cost import in_one_part, measure_step
+from ramstrans.training.planning.fits import Ground
 
 if TYPE_CHECKING:
     from ramstrans.training.step import Stepper

@@ -17,12 +17,12 @@ from ramstrans.evaluation.judge import judge
 from ramstrans.evaluation.report import Report
 from ramstrans.model.folder import ModelCard, load_into, save_model
 from ramstrans.model.rams import RamsTrans, build_model
-from ramstrans.training.checkpoints import Checkpoints
 from ramstrans.training.config import RunConfig
 from ramstrans.training.interrupts import Interrupts
-from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import FitResult, Parts, fit, summed
-from ramstrans.training.run_folder import (
+from ramstrans.training.saving.checkpoints import Checkpoints
+from ramstrans.training.saving.log import MetricsLog
+from ramstrans.training.saving.run_folder import (
     RUN_MARK,
     check_output,
     check_unfinished,
@@ -30,6 +30,7 @@ from ramstrans.training.run_folder import (
     options_of,
     write_options,
 )
+from ramstrans.training.saving.state import RunState
 from ramstrans.training.setup import (
     build_accelerator,
     build_dataset,
@@ -38,7 +39,6 @@ from ramstrans.training.setup import (
     start_processes,
     use_fused_attention,
 )
-from ramstrans.training.state import RunState
 
 Say = Callable[[str], None]
 

@@ -18,10 +18,10 @@ from ramstrans.errors import TrainingError
 from ramstrans.evaluation.evaluate import normalized
 from ramstrans.model.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.losses import Look, losses_by_look
-from ramstrans.training.mixing import draw_mixing, mixing_generator
-from ramstrans.training.optimizer import build_optimizer, build_schedule
 from ramstrans.training.out_of_memory import advice, out_of_memory
+from ramstrans.training.recipe.losses import Look, losses_by_look
+from ramstrans.training.recipe.mixing import draw_mixing, mixing_generator
+from ramstrans.training.recipe.optimizer import build_optimizer, build_schedule
 
 
 class StepResult(NamedTuple):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ramstrans.memory import peak_bytes
-from ramstrans.training.cost import (
+from ramstrans.training.planning.cost import (
     Count,
     StepCost,
     counted_sizes,
@@ -21,7 +21,7 @@ from ramstrans.training.cost import (
     state_tensors,
     watched,
 )
-from ramstrans.training.trials import build_trial, random_batch
+from ramstrans.training.planning.trials import build_trial, random_batch
 from tests.training.builders import tiny_run
 
 CPU = torch.device("cpu")

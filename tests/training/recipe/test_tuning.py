@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from ramstrans.errors import ConfigError
-from ramstrans.training.averaging import build_average
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.losses import Look, losses_by_look
-from ramstrans.training.optimizer import build_optimizer
-from ramstrans.training.tuning import (
+from ramstrans.training.recipe.averaging import build_average
+from ramstrans.training.recipe.losses import Look, losses_by_look
+from ramstrans.training.recipe.optimizer import build_optimizer
+from ramstrans.training.recipe.tuning import (
     add_lora,
     freeze_backbone,
     freeze_blocks,

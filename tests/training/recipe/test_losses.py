@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from ramstrans.model.rams import ScaleOutput
-from ramstrans.training.contrastive import contrastive_loss
-from ramstrans.training.losses import Look, cross_entropy, losses_by_look
-from ramstrans.training.mixing import Mixing, mix, partner_shares
+from ramstrans.training.recipe.contrastive import contrastive_loss
+from ramstrans.training.recipe.losses import Look, cross_entropy, losses_by_look
+from ramstrans.training.recipe.mixing import Mixing, mix, partner_shares
 from tests.model.builders import noise, tiny_model
 
 LABELS = torch.tensor([1])

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from ramstrans.training.cost import StepCost
+from ramstrans.training.planning.cost import StepCost
 
 MARGIN = 0.1
 """Share of the memory that is left free: for the libraries' own, and for gaps between tensors."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ramstrans.training.averaging import build_average, ema_weight
+from ramstrans.training.recipe.averaging import build_average, ema_weight
 from tests.model.builders import noise
 from tests.training.builders import same_state, tiny_model
 

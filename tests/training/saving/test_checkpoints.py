@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from ramstrans.errors import OutputError, TrainingError
-from ramstrans.training import checkpoints as saving
-from ramstrans.training.checkpoints import MANIFEST, Checkpoints, read_whole
-from ramstrans.training.state import RunState
+from ramstrans.training.saving import checkpoints as saving
+from ramstrans.training.saving.checkpoints import MANIFEST, Checkpoints, read_whole
+from ramstrans.training.saving.state import RunState
 from tests.training.builders import same_state
 
 

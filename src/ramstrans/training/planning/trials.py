@@ -16,11 +16,18 @@ from ramstrans.errors import TrainingError
 from ramstrans.memory import device_bytes, format_bytes
 from ramstrans.model.rams import RamsTrans, build_model
 from ramstrans.training.config import RunConfig
-from ramstrans.training.cost import StepCost, counted_sizes, deeper, in_one_part, measure_step, num_bytes
 from ramstrans.training.out_of_memory import out_of_memory
+from ramstrans.training.planning.cost import (
+    StepCost,
+    counted_sizes,
+    deeper,
+    in_one_part,
+    measure_step,
+    num_bytes,
+)
+from ramstrans.training.recipe.tuning import choose_trained, set_train_mode
 from ramstrans.training.setup import build_accelerator, use_fused_attention
 from ramstrans.training.step import Stepper, build_stepper
-from ramstrans.training.tuning import choose_trained, set_train_mode
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

@@ -11,8 +11,8 @@ from ramstrans.devices import choose_device
 from ramstrans.errors import TrainingError, UsageError
 from ramstrans.memory import device_bytes, format_bytes
 from ramstrans.training.config import RunConfig
-from ramstrans.training.fits import MARGIN, Ground
-from ramstrans.training.trials import PRECISIONS, Precision, Trial, depths_of, try_all
+from ramstrans.training.planning.fits import MARGIN, Ground
+from ramstrans.training.planning.trials import PRECISIONS, Precision, Trial, depths_of, try_all
 
 
 class Task(NamedTuple):

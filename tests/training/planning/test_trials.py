@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ramstrans.errors import ConfigError, TrainingError
-from ramstrans.training import trials
-from ramstrans.training.trials import build_trial, depths_of, random_batch, try_all, try_depth
+from ramstrans.training.planning import trials
+from ramstrans.training.planning.trials import build_trial, depths_of, random_batch, try_all, try_depth
 from tests.training.builders import TINY, tiny_run
 
 

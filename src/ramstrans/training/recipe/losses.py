@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ramstrans.evaluation.evaluate import autocast
 from ramstrans.model.rams import RamsTrans, ScaleOutput, whole_image
-from ramstrans.training.contrastive import contrastive_loss
-from ramstrans.training.mixing import Mixing, mix, partner_shares
+from ramstrans.training.recipe.contrastive import contrastive_loss
+from ramstrans.training.recipe.mixing import Mixing, mix, partner_shares
 
 
 class Look(nn.Module):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramstrans.training.contrastive import contrastive_loss
+from ramstrans.training.recipe.contrastive import contrastive_loss
 from tests.model.builders import noise
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ramstrans.model.rams import whole_image
-from ramstrans.training.mixing import Mixing, draw_mixing, mix, mixing_generator, partner_shares
+from ramstrans.training.recipe.mixing import Mixing, draw_mixing, mix, mixing_generator, partner_shares
 from tests.model.builders import noise
 
 SIZE = (48, 80)

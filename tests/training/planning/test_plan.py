@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from ramstrans.errors import TrainingError, UsageError
-from ramstrans.training import plan as module
-from ramstrans.training.cost import StepCost
-from ramstrans.training.fits import Ground
-from ramstrans.training.plan import Plan, Task, plan, way_of
-from ramstrans.training.trials import Trial
+from ramstrans.training.planning import plan as module
+from ramstrans.training.planning.cost import StepCost
+from ramstrans.training.planning.fits import Ground
+from ramstrans.training.planning.plan import Plan, Task, plan, way_of
+from ramstrans.training.planning.trials import Trial
 from tests.training.builders import TINY, tiny_run
 
 TASK = Task(batch_size=64, own_images=32, num_images=640, steps=7200)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramstrans.training.cost import StepCost
-from ramstrans.training.fits import Ground
+from ramstrans.training.planning.cost import StepCost
+from ramstrans.training.planning.fits import Ground
 from tests.training.processes import python
 
 PHASES = np.array([[0.0, 0.0, 10.0], [40.0, 20.0, 2.0]])

@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from ramstrans.devices import from_first_process
 from ramstrans.errors import OutputError, TrainingError
-from ramstrans.training.state import RunState
+from ramstrans.training.saving.state import RunState
 
 MANIFEST = "checkpoint.json"
 WEIGHTS = "weights.safetensors"
