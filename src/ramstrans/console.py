@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
+WIDTH_OF_FILES = 130
+"""Characters of a line in a file or pipe: every table is whole."""
+
 
 def is_first_process() -> bool:
     """Whether this process is the one that speaks, where `torchrun` or `accelerate launch` made several."""
@@ -30,10 +33,13 @@ def say(line: str) -> None:
 
 
 def results() -> "Console":
-    """A console on standard output."""
+    """A console on standard output; in a file or pipe tables are whole, unless COLUMNS says how wide."""
     from rich.console import Console
 
-    return Console()
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH_OF_FILES
+    return console
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from rich.table import Table
 from ramstrans.bench.config import BenchConfig
 from ramstrans.bench.machine import describe_machine
 from ramstrans.bench.report import write_json
-from ramstrans.bench.steps import build_stepper
+from ramstrans.bench.steps import NUM_STEPS
 from ramstrans.bench.timing import Contestant, Spread, interleave, spread, waiter
 from ramstrans.data.build import Progress, build_image_set, build_preprocessing
 from ramstrans.data.loading import Batch, PhotographLoader, build_loader
@@ -28,6 +28,7 @@ from ramstrans.model.rams import build_model
 from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.run import Prepared
 from ramstrans.training.setup import build_accelerator, build_dataset, use_fused_attention
+from ramstrans.training.step import build_stepper
 
 REACH = 0.95
 """Of the slower one's speed, what both together should reach."""
@@ -217,7 +218,7 @@ def training(
     config, model = prepared.config, prepared.model.train()
     accelerator = build_accelerator(config, Path())
     model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
-    stepper = build_stepper(model, config.training, accelerator)
+    stepper = build_stepper(model, config.training, accelerator, NUM_STEPS)
 
     def epoch() -> None:
         for loaded in loader:

@@ -5,7 +5,6 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ramstrans.bench.ground import Ground
@@ -14,11 +13,8 @@ from ramstrans.bench.twin import KeepingTwin
 from ramstrans.data.loading import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.evaluation.evaluate import autocast
-from ramstrans.model.rams import RamsTrans
-from ramstrans.training.config import TrainingConfig
-from ramstrans.training.recipe.losses import Look
-from ramstrans.training.recipe.optimizer import build_optimizer, build_schedule
-from ramstrans.training.step import Stepper
+from ramstrans.training.recipe.optimizer import build_optimizer
+from ramstrans.training.step import build_stepper
 
 NUM_STEPS = 1_000_000
 """Of the schedule: more than are ever taken."""
@@ -28,30 +24,13 @@ def our_step(ground: Ground) -> Contestant:
     """The training loop's own step, from uint8 images on."""
     case, model = ground.case, ground.model().train()
     model.backbone.use_fused_attention(ground.fused)
-    stepper = build_stepper(model, ground.run_config.training, ground.accelerator, compiled=ground.compiled)
+    stepper = build_stepper(model, ground.run_config.training, ground.accelerator, NUM_STEPS)
+    ground.ready(stepper.look)
     pixels = ground.images().mul(64).add(128).clamp(0, 255).byte()
     labels, side = ground.labels(), case.image_size
     sizes = torch.full((case.batch_size, 2), side)
     batch = Batch(pixels, None, labels, torch.arange(case.batch_size), (), sizes)
     return Contestant(partial(stepper.step, batch, Preprocessing(side, (side, side))), case.batch_size)
-
-
-def build_stepper(
-    model: RamsTrans, config: TrainingConfig, accelerator: Accelerator, *, compiled: bool = False
-) -> Stepper:
-    """The training loop's stepper, set up as the loop does."""
-    look: nn.Module = Look(model)
-    if compiled:
-        look.compile()
-    optimizer = build_optimizer(model, config)
-    return Stepper(
-        accelerator.prepare_model(look),
-        model,
-        accelerator.prepare_optimizer(optimizer),
-        build_schedule(optimizer, config, NUM_STEPS),
-        config,
-        accelerator,
-    )
 
 
 def floor_step(ground: Ground) -> Contestant:

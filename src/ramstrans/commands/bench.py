@@ -47,8 +47,6 @@ def run(options: Namespace, given: list[str]) -> int:
 
     entrants = {name: entrant_of(name) for name in config.models or ()}
     output, console = config.output or default_output(), results()
-    if not console.is_terminal:
-        console.width = max(console.width, 130)  # the table whole, in a file
     with progress_bar() as progress:
         table = run_bench(
             config,
