@@ -4,7 +4,6 @@ import io
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from ramstrans.errors import ConfigError, UsageError
 from ramstrans.model import rams
@@ -104,32 +103,6 @@ def test_margin_by_hand(monkeypatch):
     # in that look: (0, 0, 32, 16) with margin (0, 0, 40, 20), cut at its edges, times 72/96 and 48/64
     assert second.boxes[0].tolist() == pytest.approx([20, 8, 50, 23])
     assert third.boxes[0].tolist() == pytest.approx([20, 8, 50, 23])
-
-
-@pytest.mark.parametrize("zoom_source", ["input", "full"])
-def test_regions_move_in_training_alone(zoom_source, monkeypatch):
-    model = tiny_model(image_size=(64, 96), num_scales=3, region_jitter=0.25, zoom_source=zoom_source)
-    maps = [hot(slice(1, 3), slice(2, 5)), hot(0, slice(0, 3)), torch.ones(1, 4, 6)]
-    images = noise(1, 3, 64, 96)
-    source = None if zoom_source == "input" else F.interpolate(images, scale_factor=2)
-    seen = []
-    monkeypatch.setattr(
-        rams, "zoom", lambda source, boxes, size: seen.append(boxes) or zoom(source, boxes, size)
-    )
-    for training in (False, True, True):
-        with_saliency(model, monkeypatch, *maps)
-        model.train(training)
-        torch.manual_seed(len(seen))
-        output = model(images, source)
-        # what is said is what is seen
-        for box, scale in zip(seen[-2:], output.scales[:2], strict=True):
-            assert torch.equal(box, scale.boxes * (1 if source is None else 2))
-    still, one, other = (boxes.div(1 if source is None else 2) for boxes in seen[::2])
-    assert still[0].tolist() == pytest.approx([32, 16, 80, 48])
-    assert not torch.equal(one, other)
-    for moved in (one, other):
-        assert not torch.equal(moved, still)
-        assert ((moved - still).abs() <= torch.tensor([12.0, 8, 12, 8]) + 1e-4).all()  # a quarter of 48 x 32
 
 
 def test_boxes_of_overlapping_patches_by_hand(monkeypatch):

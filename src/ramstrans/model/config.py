@@ -30,8 +30,6 @@ class ModelConfig:
             each region, `num_scales` of them. None: 1.2 for the first and 1.3 for later ones.
         zoom_source: `input`: crop the tensor the model saw; `full`: crop a higher-resolution one.
         zoom_margin: Share of the box's sides added around it before the crop, e.g. 0.1; 0 in the paper.
-        region_jitter: In training, the share of a box's sides by which each of its edges moves at random, so
-            that later looks do not see the same crop in every epoch; 0, as in the paper, to below 0.5.
         patch_stride: Distance of neighbouring patches in pixels; None: the patch size (no overlap).
         backbone_options: Further arguments for `timm.create_model`, e.g. `{depth: 6}`.
         dropout: Rate on the embedded tokens and in each MLP and attention projection.
@@ -49,7 +47,6 @@ class ModelConfig:
     thresholds: tuple[float, ...] | None = None
     zoom_source: Literal["input", "full"] = "input"
     zoom_margin: float = 0.0
-    region_jitter: float = 0.0
     patch_stride: int | None = None
     backbone_options: dict[str, Any] = field(default_factory=dict)
     dropout: float = 0.0
@@ -71,8 +68,6 @@ class ModelConfig:
             raise ConfigError(f"model.region_size is {self.region_size}; give pixels, 1 or more")
         if self.zoom_margin < 0:
             raise ConfigError(f"model.zoom_margin is {self.zoom_margin}; give 0 or more")
-        if not 0 <= self.region_jitter < 0.5:
-            raise ConfigError(f"model.region_jitter is {self.region_jitter}; give a share in [0, 0.5)")
         for name in ("dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; give a rate in [0, 1)")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ramstrans.errors import ConfigError, UsageError
 from ramstrans.model.backbone import Backbone, Features, build_vit
 from ramstrans.model.config import ModelConfig
-from ramstrans.model.regions import Regions, jittered, propose_regions
+from ramstrans.model.regions import Regions, propose_regions
 from ramstrans.model.rollout import rollout
 from ramstrans.model.weights import load_pretrained
 from ramstrans.model.zoom import zoom
@@ -77,7 +77,6 @@ class RamsTrans(nn.Module):
         saliency_rows: `all` or `class`, see `rollout`.
         zoom_source: `input`: regions are cut from the input; `full`: from `source`, handed to `forward`.
         zoom_margin: Share of a box's sides added around it before the crop.
-        region_jitter: In training, share of a box's sides by which each edge moves at random.
     """
 
     def __init__(
@@ -89,7 +88,6 @@ class RamsTrans(nn.Module):
         saliency_rows: Literal["all", "class"] = "all",
         zoom_source: Literal["input", "full"] = "input",
         zoom_margin: float = 0.0,
-        region_jitter: float = 0.0,
     ) -> None:
         super().__init__()
         assert len(thresholds) == len(look_sizes) == backbone.num_scales, "one threshold and size a scale"
@@ -99,7 +97,6 @@ class RamsTrans(nn.Module):
         self.saliency_rows: Literal["all", "class"] = saliency_rows
         self.zoom_source = zoom_source
         self.zoom_margin = zoom_margin
-        self.region_jitter = region_jitter
 
     @property
     def num_scales(self) -> int:
@@ -227,10 +224,7 @@ class RamsTrans(nn.Module):
         )
 
     def region(self, saliency: Tensor, scale: int, frame: Tensor) -> Regions:
-        """The region of a look at `frame` (B, 4), both in pixels of the original input.
-
-        Jitter, in training, and margin are included.
-        """
+        """The region of a look at `frame` (B, 4), margin included; both in pixels of the original input."""
         height, width = size = self.look_sizes[scale]
         boxes, found = propose_regions(
             saliency,
@@ -240,8 +234,6 @@ class RamsTrans(nn.Module):
             patch_stride=self.backbone.patch_stride,
         )
         boxes = scaled(boxes, 1 / width, 1 / height)
-        if self.training and self.region_jitter:
-            boxes = jittered(boxes, self.region_jitter)
         margin = self.zoom_margin * (boxes[:, 2:] - boxes[:, :2]) / 2
         low, high = (boxes[:, :2] - margin).clamp(min=0), (boxes[:, 2:] + margin).clamp(max=1)
         corner, sides = frame[:, :2], frame[:, 2:] - frame[:, :2]
@@ -292,5 +284,4 @@ def build_model(config: ModelConfig, say: Callable[[str], None] = lambda _: None
         saliency_rows=config.saliency_rows,
         zoom_source=config.zoom_source,
         zoom_margin=config.zoom_margin,
-        region_jitter=config.region_jitter,
     )

@@ -151,14 +151,3 @@ def _smallest_other_neighbour(labels: Tensor, mask: Tensor, none: int) -> Tensor
             shifted = padded[:, y : y + rows, x : x + columns]
             smallest = torch.minimum(smallest, torch.where(shifted == labels, none, shifted))
     return torch.where(mask, smallest, none)
-
-
-def jittered(boxes: Tensor, share: float) -> Tensor:
-    """Boxes (B, 4) whose edges each move at random, by up to `share` of the box's width or height.
-
-    Args:
-        boxes: Half-open `(x0, y0, x1, y1)` in any frame.
-        share: In [0, 0.5), so that edges do not cross.
-    """
-    width_height = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    return boxes + share * (2 * torch.rand_like(boxes) - 1) * width_height
