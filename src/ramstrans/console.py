@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
-WIDTH_OF_FILES = 130
+WIDTH_OF_FILES = 140
 """Characters of a line in a file or pipe: every table is whole."""
 
 

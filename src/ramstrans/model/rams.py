@@ -184,7 +184,8 @@ class RamsTrans(nn.Module):
 
     def _look_at_part(self, images: Tensor, scale: int, with_region: bool) -> tuple[Tensor, Tensor | None]:
         features = self.backbone(images, scale, with_attention=with_region)
-        return features.class_token, self.saliency(features) if with_region else None
+        token = features.class_token.clone()  # a view would keep all tokens of the part
+        return token, self.saliency(features) if with_region else None
 
     def num_at_a_time(self, images: Tensor) -> int:
         """How many of a batch of images have their queries and keys held at a time without gradients.
