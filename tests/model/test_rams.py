@@ -293,6 +293,24 @@ def test_notes_without_gradients_keep_nothing_else_alive():
     assert backbone(noise(2, 3, *SIZE), 0, with_attention=False).queries == ()
 
 
+def test_parts_keep_their_class_tokens_alone(monkeypatch):
+    model, kept = tiny_model(), []
+    look_at_part = model._look_at_part
+
+    def noted(*arguments):
+        kept.append(look_at_part(*arguments))
+        return kept[-1]
+
+    monkeypatch.setattr(rams, "LEAST_TOKENS", 1)
+    monkeypatch.setattr(model, "_look_at_part", noted)
+    with torch.no_grad():
+        model.look(noise(7, 3, *SIZE), 0, whole(7))
+    assert len(kept) == 2
+    for token, saliency in kept:
+        for tensor in (token, saliency):
+            assert tensor.untyped_storage().nbytes() <= 5 * 24 * 4  # at most 4 images of 24 numbers
+
+
 def test_images_of_a_batch_do_not_meet():
     model, images = tiny_model(num_scales=3), noise(7, 3, *SIZE)
     together = model(images)
