@@ -121,16 +121,6 @@ def test_toybirds_are_not_drawn_over_photographs(colors):
     assert sorted(colors.rglob("*")) == before
 
 
-@pytest.fixture
-def with_broken_file(colors, tmp_path):
-    """`colors` with one training image cut short, and its path."""
-    root = tmp_path / "colors"
-    shutil.copytree(colors, root)
-    broken = root / "train" / "Coral_ibis" / "0.png"
-    broken.write_bytes(broken.read_bytes()[:999])
-    return root, broken
-
-
 def test_unreadable_files_stop_and_are_named(with_broken_file):
     root, broken = with_broken_file
     config = DataConfig("folder", root)
