@@ -64,7 +64,12 @@ def evaluate_run(
     check_early_exit(model, images, early_exit)
     dataset, left_out = dataset_of(card, images, split, data, progress)
     make_folder(output)
-    options: dict[str, Any] = {"precision": precision, "batch_size": batch_size, "progress": progress}
+    options: dict[str, Any] = {
+        "precision": precision,
+        "batch_size": batch_size,
+        "read_timeout": data.read_timeout,
+        "progress": progress,
+    }
     extra = {"config": run, "command": command, "precision": precision, "warnings": left_out}
     confidence = None if early_exit == "auto" else early_exit
     if early_exit == "auto":
@@ -72,16 +77,7 @@ def evaluate_run(
         choice = choose_on(model, card, held_out, **options)
         save_card(folder, dataclasses.replace(card, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
-    return judge(
-        model,
-        card,
-        dataset,
-        output,
-        read_timeout=data.read_timeout,
-        confidence=confidence,
-        extra=extra,
-        **options,
-    )
+    return judge(model, card, dataset, output, confidence=confidence, extra=extra, **options)
 
 
 def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Literal["auto"] | None) -> None:
@@ -105,11 +101,12 @@ def choose_on(
     *,
     precision: str,
     batch_size: int,
+    read_timeout: float,
     progress: Progress,
 ) -> EarlyExit:
     """Choose the confidence of early exit on a split."""
     with_source = model.zoom_source == "full"
-    loader = build_loader(dataset, batch_size, shuffle=False, with_source=with_source)
+    loader = build_loader(dataset, batch_size, shuffle=False, with_source=with_source, timeout=read_timeout)
     device = next(model.parameters()).device
     predictions, _ = predict_split(
         model, loader, card.preprocessing, device, precision=precision, progress=progress
