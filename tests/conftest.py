@@ -8,12 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import yaml
+from hypothesis import settings
 from PIL import Image
 
 from ramstrans.cli import main
 from ramstrans.errors import DataError
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are too small for threads to pay
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("untimed")
 
 COLORS = {"Azure_tit": (20, 90, 230), "Bistre_owl": (120, 70, 20), "Coral_ibis": (240, 110, 90)}
 

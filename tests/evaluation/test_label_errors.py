@@ -84,7 +84,7 @@ def test_a_hard_class_is_not_doubted_for_being_hard():
     assert not suspicions(of(probabilities, labels), ["crow", "wren"])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), num_images=st.integers(1, 31), num_classes=st.integers(1, 7))
 def test_confident_classes_are_those_of_the_slow_twin(seed, num_images, num_classes):
     rng = np.random.default_rng(seed)
@@ -95,7 +95,7 @@ def test_confident_classes_are_those_of_the_slow_twin(seed, num_images, num_clas
     assert (confident[probabilities.argmax(axis=1) == labels] >= -1).all()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_swapped_labels_of_a_good_model_are_found(seed):
     rng = np.random.default_rng(seed)

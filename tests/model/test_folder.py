@@ -72,7 +72,7 @@ def cards(draw):
     return ModelCard(model, tuple(names), preprocessing, draw(st.dictionaries(st.text(), plain, max_size=3)))
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(cards())
 def test_card_comes_back_as_it_was_but_for_the_first_weights(card):
     text = card_to_json(card).encode(errors="backslashreplace").decode()

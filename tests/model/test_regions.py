@@ -106,7 +106,7 @@ def check_components(masks):
         assert np.array_equal(chosen, largest_twin(mask))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(random_masks())
 def test_components_of_random_masks_are_scipys(masks):
     check_components(masks)
@@ -145,7 +145,7 @@ def walk_length(mask):
     return mask.size
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(random_masks(), st.sampled_from([0.5, 1.2, 1.3, 3.0]), st.integers(0, 2**32 - 1))
 def test_regions_are_the_slow_twins_and_inside_the_image(masks, threshold, seed):
     generator = np.random.default_rng(seed)
@@ -218,7 +218,7 @@ def test_overlapping_patches_that_leave_a_rest_at_the_edge():
     assert regions.boxes.tolist() == [[48, 48, 64, 64]]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(random_masks(), st.sampled_from([(16, 14), (7, 32)]), st.integers(1, 7), st.integers(1, 7))
 def test_overlapping_patches_are_the_slow_twins(masks, patch, down, across):
     rows, columns = masks.shape[1:]

@@ -45,7 +45,7 @@ def passes(draw):
 
 
 @every_method
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(drawn=passes())
 def test_equals_product_of_matrices(method, drawn):
     queries, keys, options = drawn
@@ -56,7 +56,7 @@ def test_equals_product_of_matrices(method, drawn):
 
 
 @every_method
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(drawn=passes())
 def test_bfloat16_is_close_and_answers_in_float32(method, drawn):
     queries, keys, options = drawn
@@ -71,7 +71,7 @@ def test_bfloat16_is_close_and_answers_in_float32(method, drawn):
 
 
 @every_method
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(drawn=passes())
 def test_sums_to_one_with_the_prefix_and_is_never_negative(method, drawn):
     queries, keys, options = drawn

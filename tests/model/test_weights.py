@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
@@ -183,7 +183,6 @@ def test_no_network_fails_at_once_and_says_how_to_give_a_file(monkeypatch, tmp_p
 shapes = st.lists(st.integers(0, 3), max_size=3).map(tuple)
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from("abcde"), shapes),
     st.dictionaries(st.sampled_from("abcde"), shapes),

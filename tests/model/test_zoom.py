@@ -27,7 +27,7 @@ def crops(draw):
     return images, boxes, (draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES)))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(crops())
 def test_whole_pixels_equal_cut_and_interpolate(drawn):
     images, boxes, size = drawn
@@ -39,7 +39,7 @@ def test_whole_pixels_equal_cut_and_interpolate(drawn):
         torch.testing.assert_close(result, expected, rtol=0, atol=3e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_fractional_boxes_equal_a_slow_sampler(data):
     height, width, size = 23, 31, (7, 13)

@@ -106,7 +106,7 @@ def test_flat_pictures_are_near_to_none():
         assert not near(flat, flat)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), num_flips=st.integers(0, 12), mirror=st.booleans())
 def test_groups_are_those_of_the_slow_twin(seed, num_flips, mirror):
     rng = np.random.default_rng(seed)
@@ -151,7 +151,6 @@ def test_few_pictures_have_no_groups(count):
     assert near_groups(np.ones((count, 64), np.float16)) == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=12))
 def test_groups_are_the_connected_parts(pairs):
     groups = _Groups(13)

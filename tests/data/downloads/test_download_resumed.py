@@ -233,7 +233,7 @@ def test_what_a_file_is_known_again_by(get, web, path, headers, validator):
         assert "from the start" in get.said[-1]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
 @given(cuts=st.lists(st.integers(0, 20_011), max_size=4), size=st.integers(0, 20_011))
 def test_whatever_the_cuts_the_file_is_the_same(get, web, path, cuts, size):
     web.files[WHOLE] = CONTENT[:size]

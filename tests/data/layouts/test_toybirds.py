@@ -81,7 +81,7 @@ def test_names_read_like_birds():
 # ---- drawing ----
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), species=st.integers(0, 26), image_size=st.sampled_from([47, 96, 179]))
 def test_box_lies_in_the_image_and_holds_every_part(seed, species, image_size):
     image, (x0, y0, x1, y1), parts = draw_bird(
@@ -96,7 +96,7 @@ def test_box_lies_in_the_image_and_holds_every_part(seed, species, image_size):
     assert all(x0 < x < x1 and y0 < y < y1 for x, y in parts.values())
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), species=st.integers(0, 26))
 def test_each_coded_part_has_its_colour_where_it_is_said_to_be(seed, species):
     code = species_codes(27)[species]
