@@ -2,8 +2,10 @@
 
 import dataclasses
 import shlex
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -187,3 +189,46 @@ def test_ctrl_c_is_no_traceback(monkeypatch, fails):
 
     monkeypatch.setitem(cli.COMMANDS, "doctor", COMMANDS["doctor"]._replace(run=stop))
     assert fails(130, "doctor") == "ramstrans: stopped"
+
+
+@pytest.fixture
+def doctor_does(monkeypatch):
+    """Let `ramstrans doctor` do something else."""
+
+    def replace(run):
+        run.__doc__ = "Help."
+        monkeypatch.setitem(COMMANDS, "doctor", COMMANDS["doctor"]._replace(run=run))
+
+    return replace
+
+
+def test_sigterm_stops_as_ctrl_c_does_and_cleans_up(doctor_does, fails):
+    cleaned = []
+
+    def run(*_):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            cleaned.append(True)
+
+    doctor_does(run)
+    assert fails(143, "doctor") == "ramstrans: stopped by SIGTERM"
+    assert cleaned == [True]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_program_keeps_its_own_sigterm(doctor_does):
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(True))
+    doctor_does(lambda *_: signal.raise_signal(signal.SIGTERM) or 0)
+    try:
+        assert main(["doctor"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [True]
+
+
+def test_other_threads_of_a_program_may_run_commands(doctor_does):
+    doctor_does(lambda *_: 7)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(main, ["doctor"]).result() == 7

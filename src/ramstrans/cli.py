@@ -1,12 +1,16 @@
 """The command line: parse, run one command, print what went wrong.
 
 Results go to standard output, everything else to standard error. Exit codes: 0, 2 for usage, 3 for
-data, 1 for the rest; a traceback only with `--debug`.
+data, 130 and 143 for Ctrl-C and SIGTERM, 1 for the rest; a traceback only with `--debug`.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import NamedTuple
 
 from jsonargparse import Namespace
@@ -24,11 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        options = build_parser().parse_args(completed(given))
-        command = options.subcommand
-        return COMMANDS[command].run(options[command], given)
+        with terminable():
+            options = build_parser().parse_args(completed(given))
+            command = options.subcommand
+            return COMMANDS[command].run(options[command], given)
+    except Terminated:
+        return fail("stopped by SIGTERM", 128 + signal.SIGTERM)
     except KeyboardInterrupt:
-        return fail("stopped", 130)
+        return fail("stopped", 128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of a pipe, say `head`, has gone: nothing to tell it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -38,6 +45,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, RamsTransError):
             return fail(str(error), error.exit_code)
         return fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: what is half written is to be cleared away, as after Ctrl-C."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises `Terminated` here, in the main thread; what a program had set for itself stays."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    ):
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def fail(message: str, code: int) -> int:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from itertools import product
 
 import psutil
 import pytest
@@ -171,13 +172,18 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("phase", ["check", "training"])
-@pytest.mark.parametrize("num_workers", [0, 1])
+def in_its_place(path):
+    """A pipe, whose reading hangs, in the place of a file."""
+    path.unlink()
+    os.mkfifo(path)
+    return path
+
+
+@pytest.mark.parametrize(("phase", "num_workers"), [("list", 0), *product(["check", "training"], [0, 1])])
 def test_a_read_that_hangs_ends_the_run_and_names_the_file(phase, num_workers, recipe, birds, tmp_path):
     root = shutil.copytree(birds, tmp_path / "birds")
-    pipe = read_cub(root).of_split("train")[0].path
-    pipe.unlink()
-    os.mkfifo(pipe)
+    photograph = read_cub(root).of_split("train")[0].path
+    pipe = in_its_place(root / "classes.txt" if phase == "list" else photograph)
     code = HANGING
     if phase == "training":  # as if it had been whole when it was looked at
         code = code.replace(
@@ -198,8 +204,32 @@ def test_a_read_that_hangs_ends_the_run_and_names_the_file(phase, num_workers, r
     assert "Traceback" not in done.stderr
 
 
-def test_two_processes_are_killed_and_go_on_with_the_same_bits(recipe, tmp_path):
-    changed = ("--config", recipe, "--data.num_workers", "1")
+def test_sigterm_before_training_begins_stops_at_once_and_leaves_nothing(recipe, birds, tmp_path):
+    root = shutil.copytree(birds, tmp_path / "birds")
+    pipe = in_its_place(root / "classes.txt")
+    process = start(
+        *("-m", "ramstrans", "train", "--config", recipe, "--data.root", root, "--output", tmp_path / "run")
+    )
+    writers = []
+
+    def is_read():
+        with suppress(OSError):  # ENXIO: nobody reads
+            writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(writers)
+
+    wait_for(is_read, process)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    os.close(writers[0])
+    assert process.returncode == 143, said
+    assert said.splitlines()[-1] == "ramstrans: stopped by SIGTERM"
+    assert "Traceback" not in said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--training.fsdp", "true")], ids=["ddp", "fsdp"])
+def test_two_processes_are_killed_and_go_on_with_the_same_bits(options, recipe, tmp_path):
+    changed = ("--config", recipe, "--data.num_workers", "1", *options)
     done = python(*LAUNCH, "train", *changed, "--output", tmp_path / "unbroken")
     assert done.returncode == 0, done.stderr
     run, generator = tmp_path / "run", random.Random(3)
