@@ -1,5 +1,9 @@
+import contextlib
 import csv
+import errno
 import shutil
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from ramstrans.data.build import (
 from ramstrans.data.cache import DiskCache, MemoryCache
 from ramstrans.data.config import DataConfig
 from ramstrans.data.layouts.cub import read_cub
+from ramstrans.data.layouts.shards import MANIFEST
 from ramstrans.data.shard_writer import write_shards
 from ramstrans.data.splits import hold_out
 from ramstrans.errors import ConfigError, DataError
@@ -271,3 +276,61 @@ def test_a_missing_photograph_is_named(tmp_path, name):
     gone.unlink()
     with pytest.raises(DataError, match=f"{gone.name} does not exist"):
         build_image_set(DataConfig(name, root))
+
+
+FAILING = []
+"""Of the one data set whose files fail: its folder, and what has failed already."""
+
+
+def fail_once(event, arguments):
+    """As an audit hook, which cannot be taken off: whatever is opened or listed fails the first time."""
+    if not FAILING or event not in ("open", "os.listdir", "os.scandir"):
+        return
+    root, failed = FAILING
+    path = str(arguments[0])
+    if path.startswith(root) and path not in failed:
+        failed.add(path)
+        raise OSError(errno.EIO, "Input/output error", path)
+
+
+@contextlib.contextmanager
+def all_fails_once(root):
+    sys.addaudithook(fail_once)
+    FAILING.extend((str(root), set()))
+    try:
+        yield FAILING[1]
+    finally:
+        FAILING.clear()
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name != "hugging_face"])  # it reads by itself
+def test_every_list_is_read_again_where_reading_fails_once(name, birds, colors, tmp_path, monkeypatch):
+    root = MAKERS[name](birds, colors, tmp_path)
+    config = DataConfig(name, root, read_retries=9)
+    expected = build_image_set(config)
+    monkeypatch.setattr("ramstrans.data.reads.FIRST_PAUSE", 0.0)
+    if name == "toybirds":
+        monkeypatch.setattr("ramstrans.data.build._draw_toybirds", lambda *_: None)
+    with (
+        all_fails_once(root) as failed,
+        pytest.warns(UserWarning, match=r"(\d+) reads failed for a moment") as told,
+    ):
+        assert build_image_set(config) == expected
+    assert len(failed) > 0
+    assert f" {len(failed)} reads failed" in str(told[0].message)
+
+
+@pytest.mark.parametrize("name", ["cub", "stanford_cars", "shards"])
+def test_a_list_that_hangs_is_named(name, birds, tmp_path, monkeypatch):
+    root = MAKERS[name](birds, None, tmp_path)
+    list_file = (
+        root / {"cub": "classes.txt", "stanford_cars": "devkit/cars_meta.mat", "shards": MANIFEST}[name]
+    )
+    opened = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *a, **o: time.sleep(60) if path == list_file else opened(path, *a, **o)
+    )
+    began = time.monotonic()
+    with pytest.raises(DataError, match=rf"{list_file.name}: timed out after 0\.3 s.*--data\.read_timeout"):
+        build_image_set(DataConfig(name, root, read_timeout=0.3))
+    assert time.monotonic() - began < 30

@@ -117,7 +117,7 @@ class Flaky(Mishap):
                 self.met.add(path)
                 raise OSError(errno.EIO, "Input/output error", str(path))
 
-        patiently(read)
+        patiently(read, path)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])

@@ -4,6 +4,8 @@ import errno
 import io
 import os
 import threading
+import time
+from contextvars import copy_context
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramstrans.data import reads
-from ramstrans.data.reads import MOMENTARY, open_steadily, patience, patiently, read_array, reopen
+from ramstrans.data.reads import MOMENTARY, in_time, open_steadily, patience, patiently, read_array, reopen
+from ramstrans.errors import DataError
 
 CONTENT = bytes(range(251)) * 1000  # of prime length, several buffers long
+PATH = Path("photo.jpg")
 
 
 @pytest.fixture
@@ -47,21 +51,21 @@ def failing(*numbers, value="read"):
 
 def test_a_read_is_tried_again_after_pauses_that_grow(pauses):
     with patience(4) as given:
-        assert patiently(failing(errno.EIO, errno.ESTALE, errno.ETIMEDOUT)) == "read"
+        assert patiently(failing(errno.EIO, errno.ESTALE, errno.ETIMEDOUT), PATH) == "read"
     assert given.num_retries == 3
     assert pauses == pytest.approx([0.1, 0.4, 1.6])
 
 
 def test_no_pause_is_longer_than_the_longest(pauses):
     with patience(9):
-        patiently(failing(*[errno.EIO] * 9))
+        patiently(failing(*[errno.EIO] * 9), PATH)
     assert pauses[4:] == pytest.approx([25.6, 30.0, 30.0, 30.0, 30.0])
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
 def test_what_fails_each_time_is_raised_and_says_how_often(pauses, retries):
     with patience(retries) as given, pytest.raises(OSError, match="nput/output error") as caught:
-        patiently(failing(*[errno.EIO] * (retries + 1)))
+        patiently(failing(*[errno.EIO] * (retries + 1)), PATH)
     assert caught.value.errno == errno.EIO
     assert caught.value.filename == "photo.jpg"
     assert (f"{retries + 1} times in a row" in str(caught.value)) == (retries > 0)
@@ -72,7 +76,7 @@ def test_what_fails_each_time_is_raised_and_says_how_often(pauses, retries):
 def test_what_fails_for_good_is_not_tried_again(pauses, number):
     assert number not in MOMENTARY
     with patience(4) as given, pytest.raises(OSError) as caught:  # noqa: PT011 - its number is checked
-        patiently(failing(number))
+        patiently(failing(number), PATH)
     assert caught.value.errno == number
     assert (given.num_retries, pauses) == (0, [])
 
@@ -82,27 +86,27 @@ def test_other_errors_are_not_tried_again(pauses):
         raise ValueError("no file at all")
 
     with patience(4), pytest.raises(ValueError, match="no file at all"):
-        patiently(read)
+        patiently(read, PATH)
     assert pauses == []
 
 
 def test_from_the_second_time_on_another_way_is_taken(pauses):
     with patience(1):
-        assert patiently(failing(errno.ESTALE), again=lambda: "anew") == "anew"
-        assert patiently(failing(), again=lambda: "anew") == "read"
+        assert patiently(failing(errno.ESTALE), PATH, again=lambda: "anew") == "anew"
+        assert patiently(failing(), PATH, again=lambda: "anew") == "read"
 
 
 def test_where_nobody_counts_it_is_warned_of(pauses):
     with pytest.warns(UserWarning, match=r"tried again.*photo\.jpg"):
-        patiently(failing(errno.EIO))
+        patiently(failing(errno.EIO), PATH)
 
 
 def test_patience_is_of_one_thread_and_ends(pauses):
     seen = []
     with patience(1) as outer:
         with patience(2) as inner:
-            patiently(failing(errno.EIO, errno.EIO))
-        patiently(failing(errno.EIO))
+            patiently(failing(errno.EIO, errno.EIO), PATH)
+        patiently(failing(errno.EIO), PATH)
         thread = threading.Thread(target=lambda: seen.append(reads._patience.get()))
         thread.start()
         thread.join()
@@ -201,3 +205,41 @@ def test_an_array_of_a_file_may_be_written_to(tmp_path, content):
     assert array.dtype == np.uint8
     assert array.tobytes() == content
     array[:1] = 3
+
+
+def test_what_is_read_in_time_is_given_and_its_errors_too(file):
+    with patience(1) as given:
+        assert in_time(lambda: patiently(failing(), PATH), given, 5.0) == "read"
+        with pytest.raises(KeyError, match="wren"):
+            in_time(lambda: {}["wren"], given, 5.0)
+        with pytest.raises(TimeoutError):  # one that the read itself raised
+            in_time(lambda: patiently(failing(errno.ETIMEDOUT, errno.ETIMEDOUT), PATH), given, 5.0)
+    assert given.num_retries == 1  # the thread had the patience of this one
+
+
+@pytest.mark.parametrize("seconds", [0, 2.0])
+def test_many_reads_may_take_longer_than_one(seconds):
+    def read():
+        for _ in range(6):
+            patiently(lambda: time.sleep(0.5), PATH)
+        return "all"
+
+    with patience(0) as given:
+        assert in_time(read, given, seconds) == "all"
+        assert given.longest() == (0, Path())
+
+
+def test_of_several_reads_the_one_that_hangs_is_named():
+    release = threading.Event()
+
+    def read():
+        hanging = threading.Thread(
+            target=copy_context().run, args=(patiently, release.wait, Path("hangs.txt"))
+        )
+        hanging.start()
+        while not release.is_set():
+            patiently(lambda: time.sleep(0.01), PATH)
+
+    with patience(0) as given, pytest.raises(DataError, match=r"hangs\.txt: timed out after 0\.5 seconds"):
+        in_time(read, given, 0.5)
+    release.set()

@@ -69,7 +69,7 @@ def test_reads_that_were_tried_again_are_told(trial, tmp_path, monkeypatch, no_p
                 raise OSError(errno.ESTALE, "Stale file handle")
             return resized(dataset, index)
 
-        return patiently(read)
+        return patiently(read, dataset.records[index].path)
 
     monkeypatch.setattr(PhotographDataset, "_resized", fails_once)
     monkeypatch.setattr("time.sleep", lambda _seconds: None)

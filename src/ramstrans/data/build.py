@@ -1,5 +1,6 @@
 """From `DataConfig` to splits and loaders. A new layout is one file and one line in `READERS`."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from ramstrans.data.layouts.stanford_dogs import read_stanford_dogs
 from ramstrans.data.layouts.table import read_table
 from ramstrans.data.layouts.toybirds import ensure_toybirds, is_toybirds
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.reads import patience
+from ramstrans.data.reads import in_time, patience
 from ramstrans.data.records import ImageSet
 from ramstrans.data.splits import check_classes, hold_out
 from ramstrans.data.transforms import Size
@@ -32,23 +33,21 @@ from ramstrans.errors import ConfigError, DataError, UnreadableImageError
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is going on)."""
 
-Reader = Callable[[DataConfig, Progress], ImageSet]
+Reader = Callable[[DataConfig], ImageSet]
 
 DEFAULT_TOYBIRDS_ROOT = Path("runs/toybirds-data")
 
 
-def _read_toybirds(config: DataConfig, progress: Progress) -> ImageSet:
-    root = config.root or DEFAULT_TOYBIRDS_ROOT
+def _draw_toybirds(root: Path, progress: Progress) -> None:
     if root.is_dir() and any(root.iterdir()) and not is_toybirds(root):
         raise DataError(
             f"{root} holds something else than a whole toybirds set; for photographs of your own give "
             "--data.name folder, table or cub, for toybirds another --data.root"
         )
     ensure_toybirds(root, progress=lambda done, total: progress(done, total, "drawing toybirds"))
-    return read_cub(root)
 
 
-def _read_table(config: DataConfig, _progress: Progress) -> ImageSet:
+def _read_table(config: DataConfig) -> ImageSet:
     assert config.root is not None, "checked by DataConfig"
     return read_table(
         config.root,
@@ -58,17 +57,17 @@ def _read_table(config: DataConfig, _progress: Progress) -> ImageSet:
     )
 
 
-def _read_fgvc_aircraft(config: DataConfig, _progress: Progress) -> ImageSet:
+def _read_fgvc_aircraft(config: DataConfig) -> ImageSet:
     assert config.root is not None, "checked by DataConfig"
     return read_fgvc_aircraft(config.root, config.aircraft_level)
 
 
-def _read_inaturalist(config: DataConfig, _progress: Progress) -> ImageSet:
+def _read_inaturalist(config: DataConfig) -> ImageSet:
     assert config.root is not None, "checked by DataConfig"
     return read_inaturalist(config.root, config.train_folder)
 
 
-def _read_hugging_face(config: DataConfig, _progress: Progress) -> ImageSet:
+def _read_hugging_face(config: DataConfig) -> ImageSet:
     assert config.root is not None, "checked by DataConfig"
     return read_hugging_face(config.root, config.path_column, config.label_column)
 
@@ -76,7 +75,7 @@ def _read_hugging_face(config: DataConfig, _progress: Progress) -> ImageSet:
 def _by_root(read: Callable[[Path], ImageSet]) -> Reader:
     """A reader that needs no option but the root."""
 
-    def reader(config: DataConfig, _progress: Progress) -> ImageSet:
+    def reader(config: DataConfig) -> ImageSet:
         assert config.root is not None, "checked by DataConfig"
         return read(config.root)
 
@@ -85,7 +84,7 @@ def _by_root(read: Callable[[Path], ImageSet]) -> Reader:
 
 READERS: dict[Layout, Reader] = {
     "cub": _by_root(read_cub),
-    "toybirds": _read_toybirds,
+    "toybirds": _by_root(read_cub),
     "folder": _by_root(read_image_folder),
     "table": _read_table,
     "nabirds": _by_root(read_nabirds),
@@ -138,8 +137,11 @@ def build_image_set(config: DataConfig, progress: Progress = lambda *_: None) ->
     Raises:
         DataError: The data set cannot be used; the message says why.
     """
+    if config.name == "toybirds":
+        config = dataclasses.replace(config, root=config.root or DEFAULT_TOYBIRDS_ROOT)
+        _draw_toybirds(config.root or DEFAULT_TOYBIRDS_ROOT, progress)
     with patience(config.read_retries) as given:
-        images = READERS[config.name](config, progress)
+        images = in_time(lambda: READERS[config.name](config), given, config.read_timeout)
     if given.num_retries:
         warnings.warn(
             f"{config.root}: {given.num_retries} reads failed for a moment and were tried again", stacklevel=2

@@ -77,9 +77,10 @@ class DataConfig:
         num_workers: Loader processes; 0 loads in the main process.
         read_retries: Times that a read is tried again when it fails for a moment, say because a network or
             file server is away, after 0.1, 0.4, 1.6, ... seconds, never more than 30. They are counted.
-        read_timeout: Seconds that a batch may take, in loader processes or the main one, before the run ends
-            with an error; 0 waits for ever. Less than the 600 that NVIDIA's library gives the other
-            processes of a run, so that this error, which names the file, comes first.
+        read_timeout: Seconds that a batch may take, in loader processes or the main one, or one read of a
+            list or folder, before the run ends with an error; 0 waits for ever. Less than the 600 that
+            NVIDIA's library gives the other processes of a run, so that this error, which names the file,
+            comes first.
         cache: `none` decodes each image each time; `memory` keeps resized ones for the next epoch, in
             the memory of each loader process by itself; `disk` keeps them in `cache_dir` for all
             processes, epochs and runs.

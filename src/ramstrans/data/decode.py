@@ -211,7 +211,7 @@ def open_file(path: Path) -> BinaryIO:
 
 def _check_file(path: Path) -> None:
     """Refuse what must not even be opened, such as pipes, which would block."""
-    status = patiently(path.stat)
+    status = patiently(path.stat, path)
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableImageError(path, "a folder, not an image file")
     if not stat.S_ISREG(status.st_mode):

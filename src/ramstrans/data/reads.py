@@ -1,13 +1,15 @@
-"""The one place where bytes of photographs are read: what fails for a moment is tried again, and counted."""
+"""The one place where files are read: what fails for a moment is tried again, what hangs is given up."""
 
 import errno
 import io
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ramstrans.data.config import DataConfig
+from ramstrans.errors import DataError
 
 MOMENTARY = frozenset(
     getattr(errno, name)
@@ -39,12 +42,14 @@ PAUSE_GROWTH = 4
 LONGEST_PAUSE = 30.0
 
 _BUFFER_BYTES = 1 << 16
+_LOOK_SECONDS = 0.5
+"""Between two looks at whether a read hangs."""
 
 _T = TypeVar("_T")
 
 
 class Patience:
-    """How often a read is tried again, and how often that was done.
+    """How often a read is tried again, how often that was done, and what is being read.
 
     Args:
         retries: Times that one read is tried again.
@@ -56,6 +61,23 @@ class Patience:
     def __init__(self, retries: int) -> None:
         self.retries = retries
         self.num_retries = 0
+        self._under_way: dict[object, tuple[float, Path]] = {}
+
+    @contextmanager
+    def noting(self, path: Path) -> Iterator[None]:
+        """Note that a file or folder is being read, and since when."""
+        mark = object()
+        self._under_way[mark] = time.monotonic(), path
+        try:
+            yield
+        finally:
+            del self._under_way[mark]
+
+    def longest(self) -> tuple[float, Path]:
+        """Seconds that the longest read under way has taken so far, and of what; 0 where there is none."""
+        now = time.monotonic()
+        began, path = min(list(self._under_way.values()), default=(now, Path()))  # a copy: threads change it
+        return now - began, path
 
 
 _patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
@@ -66,7 +88,7 @@ def patience(retries: int) -> Iterator[Patience]:
     """Reads of this thread are tried again so many times, and counted by what is yielded.
 
     >>> with patience(2) as given:
-    ...     _ = patiently(lambda: 3)
+    ...     _ = patiently(Path.cwd, Path("."))
     >>> given.num_retries
     0
     """
@@ -78,30 +100,32 @@ def patience(retries: int) -> Iterator[Patience]:
         _patience.reset(token)
 
 
-def patiently(read: Callable[[], _T], again: Callable[[], _T] | None = None) -> _T:
+def patiently(read: Callable[[], _T], path: Path, again: Callable[[], _T] | None = None) -> _T:
     """What a read gives; one that fails for a moment is tried again, after pauses that grow.
 
     Where nobody counts, outside `patience`, each repetition is warned of.
 
     Args:
         read: Raises OSError where it fails.
+        path: The file or folder that it reads.
         again: What is done from the second time on; None: the same.
 
     Raises:
         OSError: It failed for good, or each time; says how often.
 
-    >>> patiently(lambda: b"wren")
+    >>> patiently(lambda: b"wren", Path("wren.jpg"))
     b'wren'
     """
     given = _patience.get()
-    retries = DataConfig.read_retries if given is None else given.retries
+    counted = given or Patience(DataConfig.read_retries)
     for done in count():
         try:
-            return (again or read)() if done else read()
+            with counted.noting(path):
+                return (again or read)() if done else read()
         except OSError as error:
             if error.errno not in MOMENTARY:
                 raise
-            if done == retries:
+            if done == counted.retries:
                 times = f"{error.strerror}, {done + 1} times in a row" if done else error.strerror
                 raise OSError(error.errno, times, error.filename) from error
             _count(given, error)
@@ -114,6 +138,53 @@ def _count(given: Patience | None, error: OSError) -> None:
         warnings.warn(f"a read is tried again: {error}", stacklevel=4)
     else:
         given.num_retries += 1
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file."""
+    return patiently(path.is_file, path)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder."""
+    return patiently(path.is_dir, path)
+
+
+def in_time(read: Callable[[], _T], given: Patience, seconds: float) -> _T:
+    """What comes of many reads, none of which may take too long; a thread that hangs is left behind.
+
+    Args:
+        read: Reads by `patiently` or `open_steadily`, with this patience.
+        given: Notes what is being read.
+        seconds: Of one read; 0: any time.
+
+    Raises:
+        DataError: One took longer; names what it read.
+
+    >>> with patience(2) as given:
+    ...     in_time(lambda: patiently(lambda: "wren", Path("names.txt")), given, 1.0)
+    'wren'
+    """
+    if seconds == 0:
+        return read()
+    outcome: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(read())
+        except BaseException as error:  # noqa: BLE001 - raised where the outcome is waited for
+            outcome.set_exception(error)
+
+    # A daemon: nobody waits at the end of the program for one that hangs.
+    threading.Thread(target=copy_context().run, args=(run,), daemon=True).start()
+    while not wait([outcome], _LOOK_SECONDS).done:
+        taken, path = given.longest()
+        if taken > seconds:
+            raise DataError(
+                f"{path}: timed out after {seconds:g} seconds; look for a file system that hangs, or give a "
+                "longer --data.read_timeout"
+            )
+    return outcome.result()
 
 
 def open_steadily(path: Path) -> BinaryIO:
@@ -149,7 +220,7 @@ class _Steady(io.RawIOBase):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
-        self._file = patiently(lambda: path.open("rb", buffering=0))
+        self._file = patiently(lambda: path.open("rb", buffering=0), path)
 
     def readable(self) -> bool:
         return True
@@ -158,7 +229,7 @@ class _Steady(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return patiently(lambda: self._file.seek(offset, whence))
+        return patiently(lambda: self._file.seek(offset, whence), self._path)
 
     def tell(self) -> int:
         return self._file.tell()
@@ -171,7 +242,7 @@ class _Steady(io.RawIOBase):
             self._file.seek(place)
             return self._file.readinto(buffer)
 
-        return patiently(lambda: self._file.readinto(buffer), again)
+        return patiently(lambda: self._file.readinto(buffer), self._path, again)
 
     def close(self) -> None:
         if hasattr(self, "_file"):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ramstrans.data.reads import open_steadily, patiently, reopen
+from ramstrans.data.reads import is_file, open_steadily, patiently, reopen
 from ramstrans.errors import DataError, UnreadableImageError
 
 MAX_OPEN_TARS = 128
@@ -146,7 +146,7 @@ def find_member(path: Path) -> Member | None:
     for match in _TAR_IN_PATH.finditer(path.as_posix()):
         tar = Path(match.string[: match.end() - 1])
         try:
-            status = patiently(tar.stat)
+            status = patiently(tar.stat, tar)
         except FileNotFoundError as error:
             raise UnreadableImageError(path, f"there is no tar {tar.name}; put it back") from error
         if not stat.S_ISDIR(status.st_mode):
@@ -157,7 +157,7 @@ def find_member(path: Path) -> Member | None:
 def file_status(path: Path) -> os.stat_result:
     """The state of a file, or of the tar that it lies in; raises as `find_member`."""
     member = find_member(path)
-    return patiently(path.stat) if member is None else member.status
+    return patiently(path.stat, path) if member is None else member.status
 
 
 def tar_name(path: Path) -> str:
@@ -208,7 +208,7 @@ def listed_entries(tar: Path) -> Iterator[Entry]:
     """
     file = list_of(tar)
     try:
-        for line in patiently(file.read_bytes).splitlines():
+        for line in patiently(file.read_bytes, file).splitlines():
             fields = json.loads(line)
             yield Entry(fields["file"], fields["offset"], fields["size"])
     except (ValueError, LookupError, TypeError) as error:
@@ -222,7 +222,7 @@ class _Opened:
 
     def __init__(self, tar: Path) -> None:
         self.tar = tar
-        self.descriptor = patiently(lambda: os.open(tar, os.O_RDONLY))
+        self.descriptor = patiently(lambda: os.open(tar, os.O_RDONLY), tar)
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
@@ -241,7 +241,7 @@ class _Opened:
             reopen(self.tar, self.descriptor)
             return os.pread(self.descriptor, size, offset)
 
-        return patiently(lambda: os.pread(self.descriptor, size, offset), again)
+        return patiently(lambda: os.pread(self.descriptor, size, offset), self.tar, again)
 
 
 # No locks of our own: one held by a thread during a fork would stay locked in the child.
@@ -252,7 +252,7 @@ def _opened(tar: Path, *_version: int) -> _Opened:
 
 @functools.cache
 def _index(tar: Path, *_version: int) -> TarIndex:
-    return TarIndex.of(listed_entries(tar) if patiently(list_of(tar).is_file) else entries_of(tar))
+    return TarIndex.of(listed_entries(tar) if is_file(list_of(tar)) else entries_of(tar))
 
 
 def _size_in_header(block: bytes) -> int:

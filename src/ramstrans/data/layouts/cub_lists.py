@@ -13,6 +13,7 @@ from ramstrans.data.layouts.lists import (
     parse_number,
     read_rows,
 )
+from ramstrans.data.reads import is_file
 from ramstrans.data.records import Box, Part, Record, Split
 from ramstrans.errors import DataError
 
@@ -121,7 +122,7 @@ def _read_paths(folder: Path, layout: str) -> dict[str, Path]:
 
 def _read_boxes(lists: _Lists) -> dict[str, Box]:
     name = "bounding_boxes.txt"
-    if not (lists.folder / name).is_file():
+    if not is_file(lists.folder / name):
         return {}
     return lists.one_each(
         name, "image x y width height", lambda fields: box_from_size(*map(parse_number, fields))
@@ -131,7 +132,7 @@ def _read_boxes(lists: _Lists) -> dict[str, Box]:
 def _read_parts(lists: _Lists) -> dict[str, list[Part]]:
     """The visible parts of each image, from `parts/`."""
     parts: dict[str, list[Part]] = defaultdict(list)
-    if not (lists.folder / "parts" / "part_locs.txt").is_file():
+    if not is_file(lists.folder / "parts" / "part_locs.txt"):
         return parts
     names = read_names(lists.folder / "parts" / "parts.txt", "part", lists.layout)
 

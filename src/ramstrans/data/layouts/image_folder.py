@@ -1,10 +1,9 @@
 """Folders of photographs, one folder a class: with `train`, `val` and `test` above them, or without."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ramstrans.data.layouts.lists import SPLIT_NAMES
+from ramstrans.data.layouts.lists import SPLIT_NAMES, listed
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
@@ -82,7 +81,7 @@ def _check_trained(classes: dict[Split, dict[str, Path]]) -> None:
 def _subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, sorted by name, without hidden ones."""
     try:
-        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _is_hidden(entry.name))
+        return [Path(entry) for entry in listed(folder) if entry.is_dir()]
     except FileNotFoundError as error:
         raise DataError(f"{folder} does not exist; give the folder of the data set (--data.root)") from error
     except OSError as error:
@@ -99,15 +98,13 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    def stop(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
-
-    for parent, subfolders, names in os.walk(folder, onerror=stop):
-        subfolders[:] = [name for name in subfolders if not _is_hidden(name)]
-        for name in names:
-            if not _is_hidden(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(parent, name)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+    try:
+        entries = listed(folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+    for entry in entries:
+        if not entry.is_dir():
+            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(entry)
+        elif not entry.is_symlink():  # which may lead round in a circle
+            yield from _walk(Path(entry))

@@ -4,7 +4,6 @@ https://github.com/visipedia/inat_comp, Van Horn et al., 2018, https://arxiv.org
 Labels of the test images were never published, so that what papers report is on the validation images.
 """
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,8 +16,10 @@ from ramstrans.data.layouts.lists import (
     box_from_size,
     distinct_names,
     first_there,
+    listed,
     read_json,
 )
+from ramstrans.data.reads import is_file, is_folder, patiently
 from ramstrans.data.records import Box, ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
@@ -98,8 +99,9 @@ def is_inaturalist(root: Path) -> bool:
 
 
 def _years(root: Path) -> set[str]:
-    lists = [*root.glob("train20[0-9][0-9].json"), *root.glob("train_val20*/train20[0-9][0-9].json")]
-    return {file.stem.removeprefix("train") for file in lists}
+    beside = patiently(lambda: list(root.glob("train20[0-9][0-9].json")), root)
+    below = patiently(lambda: list(root.glob("train_val20*/train20[0-9][0-9].json")), root)
+    return {file.stem.removeprefix("train") for file in (*beside, *below)}
 
 
 def _read_lists(root: Path, year: str) -> ImageSet:
@@ -137,7 +139,7 @@ def _read_list(file: Path) -> _List:
 def _read_categories(train: Path, given: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """The categories by number, in order: those given in the list, or those of the file beside it."""
     file = train.with_name("categories.json")
-    if file.is_file():
+    if is_file(file):
         given = read_json(file, _LAYOUT)
     else:
         file = train
@@ -165,7 +167,7 @@ def _box(x: float, y: float, width: float, height: float) -> Box | None:
 
 def _read_boxes(file: Path) -> dict[str, Box]:
     """The box of each image, by its file name; none without the file."""
-    if not file.is_file():
+    if not is_file(file):
         return {}
     content = _read_list(file)
     names = {image.id: image.file_name for image in content.images}
@@ -229,7 +231,7 @@ def _read_folders(root: Path, train_folder: str | None) -> ImageSet:
 
 
 def _train_folder(root: Path, given: str | None) -> Path:
-    there = [name for name in TRAIN_FOLDERS if (root / name).is_dir()]
+    there = [name for name in TRAIN_FOLDERS if is_folder(root / name)]
     if given is not None:
         return root / given
     if len(there) == 1:
@@ -247,7 +249,7 @@ def _train_folder(root: Path, given: str | None) -> Path:
 def _class_folders(folder: Path) -> dict[str, tuple[str, ...]]:
     """Number, ranks and species of each class folder, by its name, in order."""
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+        names = [entry.name for entry in listed(folder) if entry.is_dir()]
     except OSError as error:
         raise DataError(
             f"{folder} cannot be read: {error.strerror}; unpack iNaturalist 2021 there"
@@ -266,5 +268,4 @@ def _class_folders(folder: Path) -> dict[str, tuple[str, ...]]:
 
 def _images(folder: Path) -> Iterator[Path]:
     """The photographs of a class, by name; other files are left alone."""
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(".jpg"))
-    return (folder / name for name in names)
+    return (Path(entry) for entry in listed(folder) if entry.name.endswith(".jpg"))

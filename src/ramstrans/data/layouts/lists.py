@@ -1,5 +1,6 @@
 """What the readers share: names of splits, list files, image files that must exist, boxes."""
 
+import io
 import json
 import math
 import os
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ramstrans.data.reads import is_file, is_folder, open_steadily, patiently
 from ramstrans.data.records import Box, Split
 from ramstrans.errors import DataError
 
@@ -33,16 +35,16 @@ def find_folder(root: Path, landmark: str, nested: str) -> Path:
         DataError: Neither holds it.
     """
     for folder in (root, root / nested):
-        if (folder / landmark).exists():
+        if is_file(folder / landmark) or is_folder(folder / landmark):
             return folder
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(f"{root} is not a folder; give the one that holds {nested} (--data.root)")
     raise DataError(f"{root} holds no {landmark}, neither itself nor in {nested}/; unpack the data set there")
 
 
 def first_there(*files: Path) -> Path:
     """The first of the files that exists, or else the first."""
-    return next((file for file in files if file.is_file()), files[0])
+    return next((file for file in files if is_file(file)), files[0])
 
 
 def read_rows(file: Path, columns: str, layout: str) -> Iterator[tuple[int, list[str]]]:
@@ -85,7 +87,9 @@ def read_classes(file: Path, layout: str) -> dict[str, int]:
 def read_text(file: Path, layout: str) -> str:
     """The text of a file that the layout needs; a missing or unreadable one is a `DataError`."""
     try:
-        return file.read_text(encoding="utf-8-sig")  # none is published with a mark, but editors add it
+        # None is published with a byte-order mark, but editors add it.
+        with io.TextIOWrapper(open_steadily(file), encoding="utf-8-sig") as text:
+            return text.read()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{file} is missing; the layout of {layout} needs it") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -131,11 +135,26 @@ class FolderListing:
 
 def _file_names(folder: str) -> frozenset[str]:
     try:
-        return frozenset(os.listdir(folder or "."))  # noqa: PTH208 - no `Path` for each of millions
+        # No `Path` for each of millions.
+        return frozenset(patiently(lambda: os.listdir(folder or "."), Path(folder)))  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
         return frozenset()
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def listed(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, by name, without hidden files and folders.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+
+    def scan() -> list[os.DirEntry[str]]:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+
+    return sorted(patiently(scan, folder), key=lambda entry: entry.name)
 
 
 def distinct_names(names: dict[str, str]) -> tuple[str, ...]:

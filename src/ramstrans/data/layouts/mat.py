@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ramstrans.data.reads import is_file, open_steadily
 from ramstrans.errors import DataError
 
 _UNREADABLE = (OSError, ValueError, TypeError, LookupError, NotImplementedError, zlib.error)
@@ -28,10 +29,11 @@ def read_mat(file: Path, variables: tuple[str, ...], layout: str) -> list[NDArra
         from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise DataError(f"{file.name} of {layout} needs SciPy to be read; pip install scipy") from error
-    if not file.is_file():
+    if not is_file(file):
         raise DataError(f"{file} is missing; the layout of {layout} needs it")
     try:
-        content = loadmat(file, squeeze_me=True)
+        with open_steadily(file) as stream:
+            content = loadmat(stream, squeeze_me=True)  # type: ignore[arg-type] # it documents streams too
     except (*_UNREADABLE, MatReadError) as error:
         raise DataError(f"{file} cannot be read as a MATLAB file: {error}") from error
     missing = [name for name in variables if name not in content]

@@ -4,7 +4,6 @@ https://www.robots.ox.ac.uk/~vgg/data/pets/, Parkhi et al., 2012.
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +11,10 @@ from PIL import Image
 
 from ramstrans.data.layouts.lists import FolderListing, box_from_pixels, find_folder, line_error, read_rows
 from ramstrans.data.layouts.voc import read_voc_boxes
+from ramstrans.data.reads import open_steadily
 from ramstrans.data.records import Box, ImageSet, Part, Record, Split
 from ramstrans.data.splits import check_classes
+from ramstrans.data.threads import in_threads
 from ramstrans.errors import DataError
 
 _LAYOUT = "Oxford-IIIT Pets"
@@ -110,15 +111,15 @@ def _read_boxes(folder: Path, entries: list[_Entry]) -> list[Box | None]:
     """The box of each trimap's foreground; none for what has no trimap, or an empty one."""
     present = FolderListing()
     files = [folder / "annotations" / "trimaps" / f"{entry.image}.png" for entry in entries]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as executor:  # decoding holds no lock
-        return list(executor.map(_foreground, [file if file in present else None for file in files]))
+    there = [file if file in present else None for file in files]
+    return list(in_threads(_foreground, there, min(8, os.cpu_count() or 1)))  # decoding holds no lock
 
 
 def _foreground(file: Path | None) -> Box | None:
     if file is None:
         return None
     try:
-        with Image.open(file) as trimap:
+        with open_steadily(file) as stream, Image.open(stream) as trimap:
             return trimap.point([value == _FOREGROUND for value in range(256)]).getbbox()
     except (OSError, ValueError, SyntaxError) as error:  # the last one is Pillow's for a broken PNG
         raise DataError(f"{file} cannot be read as a trimap: {error}") from error

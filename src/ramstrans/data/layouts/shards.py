@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ramstrans.data.layouts.tar_samples import read_tar_samples
-from ramstrans.data.reads import open_steadily, patiently
+from ramstrans.data.reads import is_file, open_steadily, patiently
 from ramstrans.data.records import ImageSet, Part, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.data.tars import find_member, list_of
@@ -79,7 +79,7 @@ def read_shards(root: Path) -> ImageSet:
     Raises:
         DataError: Naming the file that is missing, damaged or of another version.
     """
-    if not (root / MANIFEST).is_file():
+    if not is_file(root / MANIFEST):
         _check_foreign(root)
         return read_tar_samples(root)
     manifest = read_manifest(root)
@@ -126,7 +126,7 @@ def read_manifest(root: Path) -> Manifest:
     """
     file = root / MANIFEST
     try:
-        fields = json.loads(patiently(file.read_bytes))
+        fields = json.loads(patiently(file.read_bytes, file))
         version = fields["version"]
         if version == VERSION:
             return Manifest(
@@ -148,7 +148,8 @@ def read_manifest(root: Path) -> Manifest:
 def _check_foreign(root: Path) -> None:
     """Refuse a set of our own without its `shards.json`: as tars of others it would have another order."""
     try:
-        listed = sorted(path for path in root.glob("*.tar") if list_of(path).is_file())
+        tars = patiently(lambda: sorted(root.glob("*.tar")), root)
+        listed = [tar for tar in tars if is_file(list_of(tar))]
     except OSError as error:
         raise DataError(f"{root} cannot be read as a folder: {error.strerror or error}") from error
     if listed:
@@ -158,7 +159,7 @@ def _check_foreign(root: Path) -> None:
 def _check_size(root: Path, shard: Shard) -> None:
     tar = root / shard.file
     try:
-        num_bytes = patiently(tar.stat).st_size
+        num_bytes = patiently(tar.stat, tar).st_size
     except FileNotFoundError as error:
         raise DataError(f"{tar} is missing; copy it again") from error
     except OSError as error:
@@ -189,7 +190,7 @@ def _listed(tar: Path, shard: Shard) -> Iterator[dict[str, Any]]:
     """The lines of a shard's list, which is read whole at each start, and so verified."""
     file = list_of(tar)
     try:
-        content = patiently(file.read_bytes)
+        content = patiently(file.read_bytes, file)
     except FileNotFoundError as error:
         raise DataError(f"{file} is missing; copy it again") from error
     except OSError as error:

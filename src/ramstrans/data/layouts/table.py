@@ -9,6 +9,7 @@ import pandas as pd
 
 from ramstrans.data.config import DataConfig
 from ramstrans.data.layouts.lists import SPLIT_NAMES
+from ramstrans.data.reads import open_steadily
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
@@ -74,11 +75,12 @@ def _read(path: Path) -> pd.DataFrame:
             f"{path} is no table; give a {', '.join((*_SEPARATORS, *_PARQUET))} file (--data.root)"
         )
     try:
-        if suffix in _PARQUET:
-            return pd.read_parquet(path)
-        return pd.read_csv(
-            path, sep=_SEPARATORS[suffix], dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
+        with open_steadily(path) as stream:
+            if suffix in _PARQUET:
+                return pd.read_parquet(stream)
+            return pd.read_csv(
+                stream, sep=_SEPARATORS[suffix], dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            )
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; give the table's file (--data.root)") from error
     except (OSError, ValueError) as error:  # pandas' and Arrow's own errors are ValueErrors

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ramstrans.data.layouts.image_folder import IMAGE_SUFFIXES
-from ramstrans.data.reads import open_steadily, patiently
+from ramstrans.data.reads import is_file, is_folder, open_steadily, patiently
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.data.tars import Entry, entries_of
@@ -74,12 +74,12 @@ def read_tar_samples(root: Path) -> ImageSet:
 
 def _splits(root: Path) -> dict[Path, Split]:
     """The split of each tar, in order."""
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(f"{root} is not a folder; give the one that holds the tars (--data.root)")
     found = {
         tar: {_SPLIT_WORDS[word] for word in _words(tar.relative_to(root)) if word in _SPLIT_WORDS}
-        for tar in sorted(root.rglob("*.tar"))
-        if tar.is_file()
+        for tar in patiently(lambda: sorted(root.rglob("*.tar")), root)
+        if is_file(tar)
     }
     if not found:
         raise DataError(
@@ -158,7 +158,7 @@ def _class_names(root: Path, samples: list[_Sample]) -> tuple[str, ...]:
     """The lines of `classes.txt`, or what the labels are."""
     file = root / CLASSES_FILE
     try:
-        lines = patiently(lambda: file.read_text(encoding="utf-8")).splitlines()
+        lines = patiently(lambda: file.read_text(encoding="utf-8"), file).splitlines()
     except FileNotFoundError:
         return _names_of({sample.label for sample in samples}, root)
     except (OSError, UnicodeDecodeError) as error:
