@@ -3,14 +3,13 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from ramstrans.data.layouts.cub import read_cub
-from ramstrans.data.loading import PhotographDataset, collate
+from ramstrans.data.loading import PhotographDataset
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reads import patiently
 from ramstrans.evaluation import judge as judging
-from ramstrans.evaluation.judge import crop_picture, gallery_choice, gallery_item, judge
+from ramstrans.evaluation.judge import gallery_choice, gallery_item, judge
 from ramstrans.model.config import ModelConfig
 from ramstrans.model.folder import ModelCard
 from tests.evaluation.builders import make_predictions
@@ -114,15 +113,3 @@ def test_a_gallery_item_says_what_the_model_said(trial):
     assert (x1 - x0, y1 - y0) == pytest.approx((width, height))
     assert x0 <= item.box[0] < item.box[2] <= x1
     assert y0 <= item.box[1] < item.box[3] <= y1
-
-
-def test_the_crop_is_cut_from_the_sharpest_there_is(trial):
-    """A region of exactly the input's size, at whole pixels of the source, is the source's own pixels."""
-    _, card, dataset = trial
-    batch = collate([dataset[0, 0]], with_source=card.model.zoom_source == "full")
-    source = batch.images if batch.source is None else batch.source
-    share = torch.tensor([32 / source.shape[3], 24 / source.shape[2]] * 2)
-    boxes = torch.tensor([[0.0, 0.0, 32.0, 24.0]]) * share
-    picture = np.asarray(crop_picture(batch, boxes, (24, 32)))
-    expected = source[0, :, :24, :32].permute(1, 2, 0).numpy()
-    assert np.abs(picture.astype(int) - expected).max() <= 1

@@ -7,10 +7,13 @@ import io
 from functools import cache
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.patches import Rectangle
 from PIL import Image
 
+from ramstrans.data.records import Box
 from ramstrans.evaluation.files import write_whole
 
 SCALE_COLORS = ("#4477AA", "#EE7733", "#228833", "#AA3377", "#66CCEE", "#CCBB44")
@@ -40,6 +43,32 @@ def label_text(text: str, max_length: int = 30) -> str:
     line = " ".join(text.split())
     short = line if len(line) <= max_length else line[: max_length - 1] + "…"
     return "".join(letter if ord(letter) in _glyphs() else "?" for letter in short).replace("$", r"\$")
+
+
+def outline(axes: Axes, box: Box, color: str, *, dashed: bool = False) -> None:
+    """A box with a white rim, to be seen on any photograph.
+
+    Args:
+        axes: Whose unit is a pixel of the photograph.
+        box: Half-open `(x0, y0, x1, y1)` in pixels of the photograph.
+        color: Of the line within the rim.
+        dashed: Whether that line is.
+    """
+    x0, y0, x1, y1 = box
+    for edge, width in (("white", 3.6), (color, 2.0)):
+        style = "--" if dashed and edge == color else "-"
+        axes.add_patch(
+            Rectangle(
+                (x0, y0),
+                x1 - x0,
+                y1 - y0,
+                fill=False,
+                edgecolor=edge,
+                linewidth=width,
+                linestyle=style,
+                clip_on=False,
+            )
+        )
 
 
 def save_figure(figure: Figure, path: Path) -> None:

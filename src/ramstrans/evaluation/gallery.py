@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ramstrans.evaluation.figures import RIGHT_COLOR, WRONG_COLOR, label_text, save_figure
+from ramstrans.evaluation.figures import RIGHT_COLOR, WRONG_COLOR, label_text, outline, save_figure
 
 Box = tuple[float, float, float, float]
 
@@ -134,21 +134,10 @@ def _saliency(axes: Axes, item: GalleryItem) -> None:
 
 
 def _boxes(axes: Axes, item: GalleryItem) -> None:
-    for box, color, style in ((item.true_box, TRUE_COLOR, "--"), (item.box, REGION_COLOR, "-")):
-        if box is not None:
-            x0, y0, x1, y1 = box
-            for edge, width in (("black", 3.2), (color, 1.8)):  # a dark rim, to be seen on any photograph
-                axes.add_patch(
-                    Rectangle(
-                        (x0, y0),
-                        x1 - x0,
-                        y1 - y0,
-                        fill=False,
-                        edgecolor=edge,
-                        linewidth=width,
-                        linestyle=style,
-                    )
-                )
+    if item.true_box is not None:
+        outline(axes, item.true_box, TRUE_COLOR, dashed=True)
+    if item.box is not None:
+        outline(axes, item.box, REGION_COLOR)
     axes.set(xlim=(0, item.image.width), ylim=(item.image.height, 0))
 
 

@@ -7,23 +7,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from ramstrans.data.config import DataConfig
 from ramstrans.data.decode import decode_image
-from ramstrans.data.loading import Batch, PhotographDataset, build_loader, collate
+from ramstrans.data.loading import PhotographDataset, build_loader, collate
 from ramstrans.data.records import Record
 from ramstrans.devices import process_index
 from ramstrans.evaluation.early_exit import exit_report, plot_exit, time_exit
 from ramstrans.evaluation.evaluate import autocast, boxes_in_photographs, normalized, predict_split
 from ramstrans.evaluation.gallery import GalleryItem, plot_gallery
+from ramstrans.evaluation.looks import crop_picture
 from ramstrans.evaluation.pictures import plot_confusion, plot_curves
 from ramstrans.evaluation.predictions import Predictions
 from ramstrans.evaluation.report import Report, build_report, write_report
 from ramstrans.model.folder import ModelCard
-from ramstrans.model.rams import RamsTrans, scaled
-from ramstrans.model.zoom import zoom
+from ramstrans.model.rams import RamsTrans
 
 GALLERY_SIZE = 6
 """Right ones, and wrong ones, in the gallery; drawn by a fixed seed, not picked."""
@@ -158,15 +156,6 @@ def gallery_item(
             for scale in output.probabilities[:, 0]
         ],
     )
-
-
-def crop_picture(batch: Batch, boxes: Tensor, size: tuple[int, int]) -> Image.Image:
-    """What the next scale saw of a batch's first image, as a picture."""
-    source = batch.images if batch.source is None else batch.source
-    to_source = source.shape[3] / batch.images.shape[3], source.shape[2] / batch.images.shape[2]
-    crop = zoom(source[:1].float(), scaled(boxes[:1].cpu(), *to_source), size)
-    pixels = crop[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
-    return Image.fromarray(pixels.numpy())
 
 
 def _box(corners: np.ndarray) -> tuple[float, float, float, float]:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
+from ramstrans.data.records import Box
 from ramstrans.errors import UsageError
-from ramstrans.evaluation.figures import FUSED_COLOR, label_text, save_figure, scale_color
+from ramstrans.evaluation.figures import FUSED_COLOR, label_text, outline, save_figure, scale_color
 from ramstrans.evaluation.files import write_whole
 from ramstrans.inference.output import to_json
-from ramstrans.inference.predictor import Box, Explanation, Predictor
+from ramstrans.inference.predictor import Explanation, Predictor
 
 PICTURE_SIDE = 640  # pixels; more is never seen
 ROW_HEIGHT, WIDTH = 3.1, 10.5  # inches
@@ -112,7 +112,7 @@ def _answer(cells: Sequence[Axes], explanation: Explanation) -> None:
     picture, words, bars = cells
     _show(picture, photograph, (0, 0, *photograph.size))
     for index, frame in enumerate(explanation.frames):
-        _outline(picture, frame, scale_color(index))
+        outline(picture, frame, scale_color(index))
     name = prediction.path.name if prediction.path else "photograph"
     _title(picture, label_text(name, 44), f"{photograph.width} x {photograph.height} pixels")
     words.set_axis_off()
@@ -141,7 +141,7 @@ def _scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> None:
     assert said.box is not None, "an explanation has the last scale's region too"
     is_last = index == len(explanation.crops) - 1
     _saliency(over, explanation, index)
-    _outline(over, said.box, FUSED_COLOR if is_last else scale_color(index + 1), dashed=is_last)
+    outline(over, said.box, FUSED_COLOR if is_last else scale_color(index + 1), dashed=is_last)
     region = f"region of {_sides(said.box)} pixels" if said.found else "nothing stood out: no region"
     _title(over, f"scale {index + 1}: saliency", f"{region}, looked at no more" if is_last else region)
     saw.imshow(crop)
@@ -179,25 +179,6 @@ def _show(axes: Axes, image: Image.Image, frame: Box) -> None:
     axes.imshow(np.asarray(small), cmap="gray", vmin=0, vmax=255, extent=(x0, x1, y1, y0), aspect="equal")
     axes.set_axis_off()
     axes.set_anchor("W")
-
-
-def _outline(axes: Axes, box: Box, color: str, *, dashed: bool = False) -> None:
-    """A box with a white rim, to be seen on any photograph."""
-    x0, y0, x1, y1 = box
-    for edge, width in (("white", 3.6), (color, 2.0)):
-        style = "--" if dashed and edge == color else "-"
-        axes.add_patch(
-            Rectangle(
-                (x0, y0),
-                x1 - x0,
-                y1 - y0,
-                fill=False,
-                edgecolor=edge,
-                linewidth=width,
-                linestyle=style,
-                clip_on=False,
-            )
-        )
 
 
 def _bars(

@@ -18,17 +18,17 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.decode import check_shape, decode_image, to_rgb
 from ramstrans.data.loading import Batch, Example, collate
 from ramstrans.data.photographs import read_resized, resize_in_memory
+from ramstrans.data.records import Box
 from ramstrans.data.transforms import make_view
 from ramstrans.devices import choose_device
 from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.evaluation.evaluate import autocast, normalized
+from ramstrans.evaluation.looks import crop_picture, picture_of
 from ramstrans.inference.answers import Answers
 from ramstrans.model.early_exit import EarlyExitOutput, check_confidence, check_looks, exit_early
 from ramstrans.model.folder import ModelCard, load_card, load_into, load_state
-from ramstrans.model.rams import RamsOutput, RamsTrans, build_model, scaled
-from ramstrans.model.zoom import zoom
+from ramstrans.model.rams import RamsOutput, RamsTrans, build_model
 
-Box = tuple[float, float, float, float]
 Picture = Image.Image | Path | str
 Precision = Literal["fp32", "bf16"]
 
@@ -347,16 +347,11 @@ class Predictor:
 
     def _crops(self, batch: Batch, output: RamsOutput) -> tuple[Image.Image, ...]:
         """What each scale saw of the batch's first photograph, as 8-bit images."""
-        source = batch.images if batch.source is None else batch.source
-        ratio_x, ratio_y = (source.shape[axis] / batch.images.shape[axis] for axis in (3, 2))
-        crops = [batch.images[:1].float()]
+        crops = [picture_of(batch.images[0])]
         for scale, size in zip(output.scales, self.model.look_sizes[1:], strict=False):
             assert scale.boxes is not None, "a model in eval mode proposes a region at every scale"
-            boxes = scaled(scale.boxes[:1].float().cpu(), ratio_x, ratio_y)
-            crops.append(zoom(source[:1].float(), boxes, size))
-        return tuple(
-            Image.fromarray(crop[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()) for crop in crops
-        )
+            crops.append(crop_picture(batch, scale.boxes, size))
+        return tuple(crops)
 
 
 def _box(box: np.ndarray, width: float, height: float) -> Box:
