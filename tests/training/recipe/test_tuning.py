@@ -15,7 +15,6 @@ from ramstrans.training.recipe.tuning import (
     freeze_backbone,
     freeze_blocks,
     lora_layers,
-    merge_lora,
     plain_state,
     set_train_mode,
 )
@@ -137,7 +136,6 @@ def test_without_adapters_the_plain_state_is_the_state():
     assert same_state(state, model.state_dict())
     torch.nn.init.zeros_(model.backbone.vit.head.weight)
     assert state["backbone.vit.head.weight"].abs().max() > 0
-    merge_lora(model)
     assert lora_layers(model) == []
 
 
@@ -237,17 +235,6 @@ class TestLora:
             torch.testing.assert_close(found.saliency, wanted.saliency, rtol=1e-4, atol=1e-6)
         again = looked(model)  # telling its plain state changed nothing
         assert torch.equal(again.scales[1].logits, expected.scales[1].logits)
-
-    def test_merging_leaves_the_plain_model(self):
-        model = adapted()
-        state = plain_state(model)
-        merge_lora(model)
-        assert lora_layers(model) == []
-        assert not hasattr(model.backbone.vit, "peft_config")
-        assert type(model.backbone.vit.blocks[0].attn.qkv) is torch.nn.Linear
-        assert same_state(model.state_dict(), state)
-        add_lora(model)  # and it may be adapted anew
-        assert same_state(plain_state(model), state)
 
     def test_it_is_resumed_from_its_own_state(self):
         model = adapted()

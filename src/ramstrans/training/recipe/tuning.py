@@ -148,12 +148,3 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
         merged = layer.get_base_layer().weight + layer.get_delta_weight(ADAPTER)
         state[f"{name}.weight"] = merged.detach().to("cpu", copy=True)
     return state
-
-
-def merge_lora(model: RamsTrans) -> None:
-    """Add all adapters to the weights they adapt, and take them out: a plain model again, in place."""
-    for name, layer in lora_layers(model):
-        layer.merge()
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.get_base_layer())
-    vars(model.backbone.vit).pop("peft_config", None)  # peft's note that there are some
