@@ -45,17 +45,19 @@ def label_text(text: str, max_length: int = 30) -> str:
     return "".join(letter if ord(letter) in _glyphs() else "?" for letter in short).replace("$", r"\$")
 
 
-def outline(axes: Axes, box: Box, color: str, *, dashed: bool = False) -> None:
-    """A box with a white rim, to be seen on any photograph.
+def outline(axes: Axes, box: Box, color: str, *, rim: str = "white", dashed: bool = False) -> None:
+    """A box with a rim, to be seen on any photograph.
 
     Args:
         axes: Whose unit is a pixel of the photograph.
         box: Half-open `(x0, y0, x1, y1)` in pixels of the photograph.
         color: Of the line within the rim.
-        dashed: Whether that line is.
+        rim: Its color, another one.
+        dashed: Whether the line is.
     """
+    assert rim != color, "dashes could not be seen"
     x0, y0, x1, y1 = box
-    for edge, width in (("white", 3.6), (color, 2.0)):
+    for edge, width in ((rim, 3.6), (color, 2.0)):
         style = "--" if dashed and edge == color else "-"
         axes.add_patch(
             Rectangle(

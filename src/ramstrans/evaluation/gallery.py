@@ -135,9 +135,9 @@ def _saliency(axes: Axes, item: GalleryItem) -> None:
 
 def _boxes(axes: Axes, item: GalleryItem) -> None:
     if item.true_box is not None:
-        outline(axes, item.true_box, TRUE_COLOR, dashed=True)
+        outline(axes, item.true_box, TRUE_COLOR, rim="black", dashed=True)
     if item.box is not None:
-        outline(axes, item.box, REGION_COLOR)
+        outline(axes, item.box, REGION_COLOR, rim="black")
     axes.set(xlim=(0, item.image.width), ylim=(item.image.height, 0))
 
 
