@@ -6,9 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramstrans.data import cache as caching
+from ramstrans.data import loading
 from ramstrans.data.cache import DiskCache, MemoryCache
+from ramstrans.data.layouts.shards import read_shards
 from ramstrans.data.loading import EpochBatches, collate
-from ramstrans.data.records import Record
+from ramstrans.data.records import ImageSet, Record
+from ramstrans.data.shard_writer import write_shards
 from ramstrans.errors import OutputError, UnreadableImageError
 from tests.data.loaders import dataset_of, epochs_of, loader_of, same_batch, same_example
 
@@ -123,6 +126,16 @@ def test_the_last_batch_may_be_smaller(records):
     indices = torch.cat([batch.indices for batch in batches]).tolist()
     assert sorted(indices) == list(range(5))
     assert torch.cat([batch.labels for batch in batches]).tolist() == [index % 3 for index in indices]
+
+
+def test_processes_that_are_started_anew_give_the_same_batches(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "start_method", lambda: "spawn")
+    write_shards(ImageSet(tuple("abc"), records), tmp_path / "shards", max_images=3)
+    shards = read_shards(tmp_path / "shards").of_split("train")
+    alone = epochs_of(loader_of(shards))
+    shared = epochs_of(loader_of(shards, num_workers=1, cache=DiskCache(tmp_path / "cache")))
+    for mine, theirs in zip(alone, shared, strict=True):
+        assert all(starmap(same_batch, zip(mine, theirs, strict=True)))
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ramstrans.data import reads
+from ramstrans.data import loading, reads
 from ramstrans.data.loading import PhotographDataset, build_loader
 from ramstrans.data.photographs import read_resized
 from ramstrans.data.reads import patiently
@@ -48,17 +48,26 @@ def hang(_path):
 
 
 @pytest.mark.parametrize(
-    ("happen", "num_workers", "message"),
+    ("happen", "num_workers", "started", "message"),
     [
-        (die, 1, r"a process of the loader died .* while reading .*/[0-4]\.png.*num_workers"),
-        (hang, 1, r"in time .* while reading .*/[0-4]\.png.*read_timeout"),
-        (hang, 0, r"in time \(timed out after 0\.5 seconds\) while reading .*/[0-4]\.png.*read_timeout"),
+        (die, 1, None, r"a process of the loader died .* while reading .*/[0-4]\.png.*num_workers"),
+        (die, 1, "spawn", r"a process of the loader died .* while reading .*/[0-4]\.png.*num_workers"),
+        (hang, 1, None, r"in time .* while reading .*/[0-4]\.png.*read_timeout"),
+        (
+            hang,
+            0,
+            None,
+            r"in time \(timed out after 0\.5 seconds\) while reading .*/[0-4]\.png.*read_timeout",
+        ),
     ],
 )
-def test_a_loader_that_dies_or_hangs_is_told_and_what_it_read(records, happen, num_workers, message):
+def test_a_loader_that_dies_or_hangs_is_told_and_what_it_read(
+    records, happen, num_workers, started, message, monkeypatch
+):
+    monkeypatch.setattr(loading, "start_method", lambda: started)
     dataset = PhotographDataset(records, PREPROCESSING, (32, 32), cache=Mishap(happen))
     options = {"shuffle": True, "with_source": False, "num_workers": num_workers}
-    loader = build_loader(dataset, 1, timeout=3.0 if num_workers else 0.5, **options)
+    loader = build_loader(dataset, 1, timeout=30.0 if started else 3.0 if num_workers else 0.5, **options)
     with pytest.raises(DataError, match=message) as caught:
         list(loader)
     assert str(caught.value).count(".png") == 1

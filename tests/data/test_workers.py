@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramstrans.data.workers import SIGNALS, signals_held_back, within, worker_errors
+from ramstrans.data import workers
+from ramstrans.data.workers import SIGNALS, signals_held_back, start_method, within, worker_errors
 from ramstrans.errors import DataError
 from tests.training.processes import ENVIRONMENT, ROOT
 
@@ -113,6 +114,12 @@ def test_signals_are_heard_after_they_were_held_back():
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize(("count", "method"), [(1, None), (2, "spawn")])
+def test_processes_beside_others_are_started_anew(count, method, monkeypatch):
+    monkeypatch.setattr(workers, "num_processes", lambda: count)
+    assert start_method() == method
+
+
 PARENT = """
 import multiprocessing, os, signal, sys
 from ramstrans.data.workers import heed_main_alone, signals_held_back
@@ -125,7 +132,7 @@ def work():
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with signals_held_back():
-        worker = multiprocessing.get_context("fork").Process(target=work, daemon=True)
+        worker = multiprocessing.get_context(sys.argv[2]).Process(target=work, daemon=True)
         worker.start()
     os.write(1, f"{worker.pid}\\n".encode())
     sys.stdin.readline()
@@ -135,12 +142,13 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture
-def parent(tmp_path):
+@pytest.fixture(params=["fork", "spawn"])
+def parent(request, tmp_path):
     """A process with one of a loader's, which hangs in a read; and the latter's number."""
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "parent.py").write_text(PARENT)
     process = subprocess.Popen(
-        [sys.executable, "-c", PARENT, tmp_path / "pipe"],
+        [sys.executable, tmp_path / "parent.py", tmp_path / "pipe", request.param],
         env=ENVIRONMENT,
         cwd=ROOT,
         stdin=subprocess.PIPE,

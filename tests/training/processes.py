@@ -2,12 +2,20 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+ENVIRONMENT = os.environ | {
+    **{"OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+    "PYTHONFAULTHANDLER": "1",  # for `last_words`
+}
 LAUNCH = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "ramstrans")
 
 
@@ -49,3 +57,27 @@ def start(*arguments):
         text=True,
         start_new_session=True,
     )
+
+
+def processes_of(process):
+    """The numbers of a process and of all below it."""
+    return [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+
+
+def last_words(process):
+    """End a process and all below it; what they said, and where each of them stood."""
+    for pid in processes_of(process):  # from above: one whose child has died goes elsewhere
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGABRT)
+        time.sleep(0.1)  # one after the other, in one stream
+    process.kill()
+    return process.communicate()[1]
+
+
+def wait_for(condition, process, seconds=120):
+    """Wait until something is so, while a process goes on."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end, last_words(process)
+        time.sleep(0.01)

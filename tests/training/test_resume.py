@@ -20,7 +20,7 @@ from ramstrans.cli import main
 from ramstrans.data.layouts.cub import read_cub
 from ramstrans.model.folder import load_state
 from tests.training.builders import BACKBONE, TINY, same_state
-from tests.training.processes import LAUNCH, python, start
+from tests.training.processes import LAUNCH, processes_of, python, start, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +87,6 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(seed, recipe, unbroke
     assert_same_run(run, unbroken)
 
 
-def wait_for(condition, process, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, recipe, unbroken, tmp_path):
     run = tmp_path / "run"
@@ -112,11 +104,6 @@ def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, recipe, unbro
     assert newest == int(stopped[1])
     assert main(shlex.split(stopped[2])) == 0
     assert_same_run(run, unbroken)
-
-
-def processes_of(process):
-    """The numbers of a process and of its loaders'."""
-    return [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
 
 
 def has_ended(pid):
@@ -227,21 +214,24 @@ def test_sigterm_before_training_begins_stops_at_once_and_leaves_nothing(recipe,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("options", [(), ("--training.fsdp", "true")], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    "options",
+    [("--data.num_workers", "1"), ("--data.num_workers", "0", "--training.fsdp", "true")],
+    ids=["ddp", "fsdp"],
+)
 def test_two_processes_are_killed_and_go_on_with_the_same_bits(options, recipe, tmp_path):
-    changed = ("--config", recipe, "--data.num_workers", "1", *options)
+    changed = ("--config", recipe, *options)
     done = python(*LAUNCH, "train", *changed, "--output", tmp_path / "unbroken")
     assert done.returncode == 0, done.stderr
     run, generator = tmp_path / "run", random.Random(3)
     command = [*LAUNCH, "train", *changed, "--output", run]
     for rows in (3, 9):
         process = start(*command)
-        metrics = run / "metrics.jsonl"
-        wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= rows, process)  # noqa: B023
+        wait_for_rows(run, rows, process)
         time.sleep(generator.random() * 0.2)
         os.killpg(process.pid, signal.SIGKILL)
         subprocess.run(["pkill", "-KILL", "-f", str(run)], check=False)  # torchrun's children have their own
-        process.communicate()
+        process.communicate(timeout=60)  # until the loaders' processes, which are left, have ended too
         command = [*LAUNCH, "train", "--resume", run]
     done = python(*command)
     assert done.returncode == 0, done.stderr

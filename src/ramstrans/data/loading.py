@@ -16,7 +16,13 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reads import patience
 from ramstrans.data.records import Record
 from ramstrans.data.transforms import Augmentation, Geometry, Size, View, make_view
-from ramstrans.data.workers import heed_main_alone, signals_held_back, within, worker_errors
+from ramstrans.data.workers import (
+    heed_main_alone,
+    signals_held_back,
+    start_method,
+    within,
+    worker_errors,
+)
 from ramstrans.devices import num_processes, process_index
 from ramstrans.errors import RamsTransError
 
@@ -325,6 +331,7 @@ def build_loader(
         pin_memory=pin_memory,
         persistent_workers=num_workers > 0,
         worker_init_fn=heed_main_alone,
+        multiprocessing_context=start_method() if num_workers > 0 else None,
         timeout=timeout if num_workers > 0 else 0,
         generator=torch.Generator(),  # of the workers' seeds: torch's own is part of a run's saved state
     )

@@ -3,7 +3,7 @@
 Whatever opens photographs asks `find_member` first. A member is read where it lies, by its place in the
 tar, which is known from the list of the photographs beside a tar of our own, or from one pass over the
 headers of any other. Reading is by `os.pread`, which has no place in the file to share: it is safe in
-threads, and after a fork in workers that inherit the open tars.
+threads, and in forked workers that inherit the open tars; spawned ones open their own.
 """
 
 import functools

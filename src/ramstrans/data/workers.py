@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
+from ramstrans.devices import num_processes
 from ramstrans.errors import DataError
 
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -21,6 +22,16 @@ _CAN_WAIT = hasattr(signal, "sigtimedwait")  # neither on macOS nor on Windows
 _MAX_NAMED = 4
 
 _T = TypeVar("_T")
+
+
+def start_method() -> str | None:
+    """How `multiprocessing` starts a loader's processes: anew beside other processes, else as is its default.
+
+    A fork copies one thread of a process, and every lock, held or not. Where several processes train
+    together, threads of gloo or NCCL exchange their tensors: a lock that one of them holds just then stays
+    locked in the copy for ever. PyTorch's documentation of DistributedDataParallel warns of that.
+    """
+    return "spawn" if num_processes() > 1 else None
 
 
 @contextmanager
