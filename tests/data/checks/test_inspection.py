@@ -1,3 +1,4 @@
+import errno
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ramstrans.data.checks.inspection import (
     with_ids,
 )
 from ramstrans.data.layouts.cub import read_cub
+from ramstrans.data.reads import patience
 from ramstrans.data.records import ImageSet, Part, Record
 from ramstrans.errors import UnreadableImageError
 from tests.data.real import real_cub50
@@ -270,6 +272,22 @@ def test_ids_of_cubs_layout(tmp_path):
     both = Finding("duplicate", (folder / "wren/b.jpg", Path("c.jpg")), "")
     assert with_ids(both, ids).ids == ("7", "")
     assert with_ids(both, {}) == both
+
+
+def test_ids_are_read_again_where_reading_fails_once(birds, monkeypatch):
+    expected, opened, failed = record_ids(birds), Path.open, []
+
+    def fails_once(path, *args, **options):
+        if not failed:
+            failed.append(path)
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", fails_once)
+    with patience(1) as given:
+        assert record_ids(birds) == expected
+    assert (failed, given.num_retries) == ([birds / "images.txt"], 1)
+    assert len(expected) == 18
 
 
 def test_generated_birds_are_clean(birds):

@@ -18,6 +18,7 @@ from ramstrans.data.checks.findings import Finding, sort_findings
 from ramstrans.data.checks.fingerprints import Fingerprints, fingerprint, near_groups
 from ramstrans.data.config import DataConfig
 from ramstrans.data.decode import FORMATS, decode_reduced, open_file
+from ramstrans.data.reads import is_file, open_steadily
 from ramstrans.data.records import Box, ImageSet, Record
 from ramstrans.data.threads import in_threads
 from ramstrans.errors import UnreadableImageError
@@ -116,8 +117,9 @@ def read_facts(
 def record_ids(root: Path) -> dict[Path, str]:
     """What a data set in CUB's layout calls its images: the numbers of `images.txt`; empty for others."""
     for folder in (root, root / "CUB_200_2011"):
-        if (folder / "images.txt").is_file():
-            lines = (folder / "images.txt").read_text(encoding="utf-8-sig", errors="replace").split("\n")
+        if is_file(folder / "images.txt"):
+            with open_steadily(folder / "images.txt") as stream:
+                lines = stream.read().decode("utf-8-sig", errors="replace").split("\n")
             rows = [line.strip().split(maxsplit=1) for line in lines]
             return {folder / "images" / row[1]: row[0] for row in rows if len(row) == 2}
     return {}
