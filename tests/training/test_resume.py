@@ -191,23 +191,30 @@ def test_a_read_that_hangs_ends_the_run_and_names_the_file(phase, num_workers, r
     assert "Traceback" not in done.stderr
 
 
-def test_sigterm_before_training_begins_stops_at_once_and_leaves_nothing(recipe, birds, tmp_path):
-    root = shutil.copytree(birds, tmp_path / "birds")
-    pipe = in_its_place(root / "classes.txt")
+STALLED = """
+import sys, time
+from pathlib import Path
+from ramstrans.cli import main
+
+opened = Path.open
+def stall(path, *args, **options):
+    if path.name == "classes.txt":
+        Path(sys.argv[1]).touch()
+        time.sleep(600)
+    return opened(path, *args, **options)
+
+Path.open = stall
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_sigterm_before_training_begins_stops_at_once_and_leaves_nothing(recipe, tmp_path):
     process = start(
-        *("-m", "ramstrans", "train", "--config", recipe, "--data.root", root, "--output", tmp_path / "run")
+        *("-c", STALLED, tmp_path / "is read", "train", "--config", recipe, "--output", tmp_path / "run")
     )
-    writers = []
-
-    def is_read():
-        with suppress(OSError):  # ENXIO: nobody reads
-            writers.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-        return bool(writers)
-
-    wait_for(is_read, process)
+    wait_for((tmp_path / "is read").exists, process)
     process.terminate()
     _, said = process.communicate(timeout=60)
-    os.close(writers[0])
     assert process.returncode == 143, said
     assert said.splitlines()[-1] == "ramstrans: stopped by SIGTERM"
     assert "Traceback" not in said
