@@ -280,19 +280,13 @@ def test_the_default_folder_is_the_users(monkeypatch, tmp_path):
     assert default_cache_dir() == Path.home() / ".cache" / "ramstrans" / "images"
 
 
-def test_a_kept_file_that_fails_for_a_moment_is_read_again_not_made_anew(path, cache, monkeypatch):
+def test_a_kept_file_that_fails_for_a_moment_is_read_again_not_made_anew(
+    path, cache, monkeypatch, opening_fails_once
+):
     expected = cache.read(path, RESIZE)
     monkeypatch.setattr(reads, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(caching, "read_resized", None)  # not to be called
-    opener, failed = Path.open, []
-
-    def fails_once(file, *mode, **options):
-        if not failed:
-            failed.append(file)
-            raise OSError(errno.EIO, "Input/output error", str(file))
-        return opener(file, *mode, **options)
-
-    monkeypatch.setattr(Path, "open", fails_once)
+    failed = opening_fails_once()
     with patience(1) as given:
         kept = cache.read(path, RESIZE)
     assert torch.equal(kept.pixels, expected.pixels)

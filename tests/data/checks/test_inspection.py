@@ -1,4 +1,3 @@
-import errno
 from collections import Counter
 from pathlib import Path
 
@@ -274,16 +273,8 @@ def test_ids_of_cubs_layout(tmp_path):
     assert with_ids(both, {}) == both
 
 
-def test_ids_are_read_again_where_reading_fails_once(birds, monkeypatch):
-    expected, opened, failed = record_ids(birds), Path.open, []
-
-    def fails_once(path, *args, **options):
-        if not failed:
-            failed.append(path)
-            raise OSError(errno.EIO, "Input/output error", str(path))
-        return opened(path, *args, **options)
-
-    monkeypatch.setattr(Path, "open", fails_once)
+def test_ids_are_read_again_where_reading_fails_once(birds, opening_fails_once):
+    expected, failed = record_ids(birds), opening_fails_once()
     with patience(1) as given:
         assert record_ids(birds) == expected
     assert (failed, given.num_retries) == ([birds / "images.txt"], 1)
