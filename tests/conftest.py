@@ -18,6 +18,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are too small for t
 settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("untimed")
 
+
+@pytest.fixture(autouse=True)
+def whole_tables(monkeypatch):
+    """Tables as in a file or pipe, whatever the terminal that the tests run in."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 COLORS = {"Azure_tit": (20, 90, 230), "Bistre_owl": (120, 70, 20), "Coral_ibis": (240, 110, 90)}
 
 
@@ -28,19 +35,19 @@ class TrainedRun(NamedTuple):
         folder: The run folder.
         prepared: From `prepare`.
         report: From `train`.
-        looked_at: The split of every pass over images in eval mode, in order.
+        passes: The split of every pass over images in eval mode, in order.
     """
 
     folder: Path
     prepared: object
     report: dict
-    looked_at: list
+    passes: list
 
 
 @pytest.fixture(scope="session")
 def birds(tmp_path_factory):
     """A data set in CUB's layout: 3 classes of 4 training and 2 test images, with boxes and parts."""
-    from ramstrans.data.layouts.toybirds import make_toybirds
+    from ramstrans.data.toybirds.generator import make_toybirds
 
     root = tmp_path_factory.mktemp("data") / "birds"
     make_toybirds(root, num_classes=3, train_per_class=4, test_per_class=2, image_size=48)
@@ -66,15 +73,15 @@ def colors(tmp_path_factory):
 @pytest.fixture(scope="session")
 def trained(birds, tmp_path_factory):
     """A run of 5 steps on `birds`, one bird a class held out for validation."""
-    from ramstrans.evaluation import judge as judging
+    from ramstrans.evaluation import evaluate as judging
     from ramstrans.training import loop
     from ramstrans.training.run import prepare, train
     from tests.training.builders import tiny_run
 
-    looked_at, predict_split = [], judging.predict_split
+    passes, predict_split = [], judging.predict_split
 
     def noted(model, loader, *args, **options):
-        looked_at.append({record.split for record in loader.dataset.records})
+        passes.append({record.split for record in loader.dataset.records})
         return predict_split(model, loader, *args, **options)
 
     folder = tmp_path_factory.mktemp("runs") / "trained"
@@ -84,16 +91,16 @@ def trained(birds, tmp_path_factory):
         patch.setattr(judging, "predict_split", noted)
         patch.setattr(loop, "LOG_EVERY", 2)
         report = train(prepared, folder, command="ramstrans train --tiny")
-    return TrainedRun(folder, prepared, report, looked_at)
+    return TrainedRun(folder, prepared, report, passes)
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    """Leave out what takes longest in a judgement, and has tests of its own."""
-    from ramstrans.evaluation import judge
+    """Leave out the slowest part of an evaluation, which has tests of its own."""
+    from ramstrans.evaluation import evaluate as evaluation
 
     for name in ("plot_curves", "plot_gallery", "plot_confusion"):
-        monkeypatch.setattr(judge, name, lambda *_: None)
+        monkeypatch.setattr(evaluation, name, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ from ramstrans.commands import data
 from ramstrans.data.build import READERS, build_preprocessing
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import WeightsError
-from ramstrans.model.backbone import build_vit
-from ramstrans.model.config import ModelConfig
+from ramstrans.models.config import ModelConfig
+from ramstrans.models.encoder import build_vit
 from ramstrans.training.config import RunConfig, TrainingConfig
 
 CONFIGS = sorted(config_folder().glob("*.yaml"))
@@ -100,7 +100,7 @@ def test_every_option_is_in_the_help(capsys):
         f"--{group}{field.name}" for group, kind in groups.items() for field in dataclasses.fields(kind)
     }
     assert options - {"--data", "--model", "--training"} <= words
-    assert {"--config", "--dry-run"} <= words
+    assert {"--config", "--dry_run"} <= words
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *(f"data {name}" for name in data.COMMANDS)])

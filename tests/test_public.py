@@ -11,20 +11,22 @@ import ramstrans
 
 LEVELS = {
     "errors": 0,
+    "files": 1,
     "console": 1,
     "devices": 1,
     "memory": 1,
     "data": 2,
-    "model": 3,
-    "evaluation": 4,
-    "training": 5,
-    "inference": 5,
-    "doctor": 5,
-    "arguments": 5,
-    "bench": 6,
-    "commands": 7,
-    "cli": 8,
-    "__main__": 9,
+    "models": 3,
+    "saved": 4,
+    "evaluation": 5,
+    "training": 6,
+    "inference": 6,
+    "doctor": 6,
+    "arguments": 6,
+    "bench": 7,
+    "commands": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 """A module may import from its own part of the package and from lower levels."""
 
@@ -50,8 +52,8 @@ def test_signatures_are_as_promised():
     assert list(regions)[:3] == ["saliency", "image_size", "threshold"]
     assert regions["threshold"].default == 1.2
     assert list(inspect.signature(ramstrans.zoom).parameters) == ["images", "boxes", "size"]
-    assert ramstrans.Regions._fields == ("boxes", "found")
-    assert ramstrans.ScaleOutput._fields == ("logits", "saliency", "boxes", "found")
+    assert ramstrans.Regions._fields == ("boxes", "has_region")
+    assert ramstrans.ScaleOutput._fields == ("logits", "saliency", "boxes", "has_region")
     assert next(iter(inspect.signature(ramstrans.Predictor.load).parameters)) == "folder"
 
 
@@ -71,7 +73,7 @@ def test_a_model_in_three_lines():
         assert scale.logits.shape == (3, 5)
         assert scale.saliency.shape == (3, 4, 4)
         assert scale.boxes.shape == (3, 4)
-        assert scale.found.shape == (3,)
+        assert scale.has_region.shape == (3,)
     assert output.fused.sum(dim=1).tolist() == pytest.approx([1, 1, 1])
 
 

@@ -21,17 +21,17 @@ except metadata.PackageNotFoundError:  # a source tree that is not installed
     __version__ = "unknown"
 
 _PUBLIC = {
-    "ModelConfig": "ramstrans.model.config",
+    "ModelConfig": "ramstrans.models.config",
     "Predictor": "ramstrans.inference.predictor",
-    "RamsOutput": "ramstrans.model.rams",
-    "RamsTrans": "ramstrans.model.rams",
+    "RamsOutput": "ramstrans.models.methods.rams",
+    "RamsTrans": "ramstrans.models.methods.rams",
     "RamsTransError": "ramstrans.errors",
-    "Regions": "ramstrans.model.regions",
-    "ScaleOutput": "ramstrans.model.rams",
-    "build_model": "ramstrans.model.rams",
-    "propose_regions": "ramstrans.model.regions",
-    "rollout": "ramstrans.model.rollout",
-    "zoom": "ramstrans.model.zoom",
+    "Regions": "ramstrans.models.regions",
+    "ScaleOutput": "ramstrans.models.methods.rams",
+    "build_model": "ramstrans.models.methods.rams",
+    "propose_regions": "ramstrans.models.regions",
+    "rollout": "ramstrans.models.saliency.rollout",
+    "zoom": "ramstrans.models.zoom",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - the keys are strings

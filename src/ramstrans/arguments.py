@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import get_args
 
-from ramstrans.data.config import Layout
+from ramstrans.data.config import DatasetFormat
 from ramstrans.errors import UsageError
 
-DEFAULT_CONFIGS = dict.fromkeys(get_args(Layout), "folder.yaml") | {
+DEFAULT_CONFIGS = dict.fromkeys(get_args(DatasetFormat), "folder.yaml") | {
     "toybirds": "toybirds.yaml",
     "cub": "cub200_vitb16.yaml",
 }
@@ -58,10 +58,10 @@ def with_data_root(arguments: list[str]) -> list[str]:
     place = arguments.index("--data")
     root = arguments[place + 1]
     spelt = ["--data.root", root]
-    from ramstrans.data.build import guess_layout
+    from ramstrans.data.build import detect_format
 
     if not any(argument.split("=", 1)[0] == "--data.name" for argument in arguments):
-        spelt += ["--data.name", guess_layout(Path(root))]
+        spelt += ["--data.name", detect_format(Path(root))]
     return [*arguments[:place], *spelt, *arguments[place + 2 :]]
 
 

@@ -234,13 +234,15 @@ def _attention_runs(device: str, backend: "SDPBackend", dtype: "torch.dtype") ->
 
 
 def check_rollout() -> Iterator[Check]:
-    """How the attention rollout runs on each device, see `ramstrans.model.rollout`."""
+    """How the attention rollout runs on each device, see `ramstrans.models.saliency.rollout`."""
     import torch
 
-    from ramstrans.model.rollout import choose_method
+    from ramstrans.models.saliency.rollout import choose_implementation
 
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        eager, compiled = (choose_method(torch.device(device), compiled=flag) for flag in (False, True))
+        eager, compiled = (
+            choose_implementation(torch.device(device), compiled=flag) for flag in (False, True)
+        )
         yield Check(f"rollout on {device}", f"{eager}, in a compiled model {compiled}")
 
 

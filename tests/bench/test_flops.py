@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ramstrans.bench.flops import count_macs, macs_of
-from ramstrans.model.config import ModelConfig
+from ramstrans.models.config import ModelConfig
 from tests.bench.builders import TINY
 
 

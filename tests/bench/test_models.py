@@ -7,8 +7,8 @@ from ramstrans.bench import models
 from ramstrans.bench.flops import macs_of
 from ramstrans.bench.models import Entrant, contestant, measure_models, models_table, run_models
 from ramstrans.bench.timing import Spread
-from ramstrans.model.config import ModelConfig
-from ramstrans.model.rams import RamsTrans
+from ramstrans.models.config import ModelConfig
+from ramstrans.models.methods.rams import RamsTrans
 from tests.bench.builders import TINY
 
 CPU = torch.device("cpu")
@@ -45,9 +45,9 @@ def test_work_is_of_all_looks():
 def test_regions_are_cut_from_the_crop_where_the_model_does(name, crop, monkeypatch):
     seen, forward = [], RamsTrans.forward
 
-    def noted(model, images, source=None, **options):
-        seen.append((images.shape, source if source is None else tuple(source.shape[2:]), options))
-        return forward(model, images, source, **options)
+    def noted(model, images, high_res=None, **options):
+        seen.append((images.shape, high_res if high_res is None else tuple(high_res.shape[2:]), options))
+        return forward(model, images, high_res, **options)
 
     monkeypatch.setattr(RamsTrans, "forward", noted)
     taken = contestant(ENTRANTS[name], CPU, 3, "bf16")

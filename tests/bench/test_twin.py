@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ramstrans.bench.twin import KeepingTwin
-from tests.model.builders import noise, tiny_model
+from tests.models.builders import noise, tiny_model
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_the_twin_sees_and_answers_what_ours_does(fields):
     for one, other in zip(ours.scales[:-1], theirs.scales[:-1], strict=True):
         torch.testing.assert_close(other.saliency, one.saliency, rtol=1e-4, atol=1e-6)
         assert torch.equal(other.boxes, one.boxes)
-        assert torch.equal(other.found, one.found)
+        assert torch.equal(other.has_region, one.has_region)
     assert theirs.scales[-1].boxes is None
     areas = [(scale.boxes[:, 2:] - scale.boxes[:, :2]).prod(dim=1) for scale in ours.scales[:-1]]
     assert areas[0].min() < 48 * 80, "some region is a region"

@@ -41,7 +41,7 @@ def test_bench_measures_the_cases_that_are_named(tiny_cases, tmp_path, capsys):
 
 def test_bench_list_measures_nothing(tiny_cases, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["bench", "--list"]) == 0
+    assert main(["bench", "--list", "true"]) == 0
     names = [line.split(": ")[0] for line in capsys.readouterr().out.splitlines()]
     assert names == ["small", "gpu-small"]
     assert not list(tmp_path.iterdir())
@@ -67,15 +67,15 @@ def test_bench_of_the_loader(trained, birds, tmp_path, capsys):
 
 def test_bench_of_models(trained, tiny, tmp_path, capsys):
     """A run folder, a config file and a config that comes along, on the same table."""
-    names = [str(trained.folder), str(tiny), "cub50_deit_tiny_three_looks"]
+    names = [str(trained.folder), str(tiny), "cub50_deit_tiny_three_scales"]
     options = ["--batch_size", "1", "--repeats", "1", "--device", "cpu", "--output", str(tmp_path / "out")]
     assert main(["bench", "--models", *names, *options]) == 0
-    assert "cub50_deit_tiny_three_looks" in capsys.readouterr().out
+    assert "cub50_deit_tiny_three_scales" in capsys.readouterr().out
     run, config, three = json.loads((tmp_path / "out" / "bench.json").read_text())["models"]
     assert run["top1"] == trained.report["fused"]["top1"]
-    assert run["look_sizes"] == [[24, 24], [24, 24]]
-    assert config["look_sizes"] == [[32, 32], [32, 32]]
-    assert three["look_sizes"] == [[160, 160], [224, 224], [224, 224]]
+    assert run["scale_sizes"] == [[24, 24], [24, 24]]
+    assert config["scale_sizes"] == [[32, 32], [32, 32]]
+    assert three["scale_sizes"] == [[160, 160], [224, 224], [224, 224]]
     assert (config["top1"], three["zoom_source"]) == (None, "full")
 
 

@@ -6,7 +6,7 @@ from ramstrans.cli import main
 
 
 def test_data_make_then_check(tmp_path, monkeypatch, capsys):
-    from ramstrans.data.layouts import toybirds
+    from ramstrans.data.toybirds import generator as toybirds
 
     few = functools.partial(
         toybirds.make_toybirds, num_classes=2, train_per_class=3, test_per_class=1, image_size=32

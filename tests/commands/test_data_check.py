@@ -8,8 +8,8 @@ import pytest
 
 from ramstrans.commands import data_check
 from ramstrans.commands.options import Parser
-from ramstrans.data.layouts.cub import read_cub
-from ramstrans.data.shard_writer import write_shards
+from ramstrans.data.datasets.cub import read_cub
+from ramstrans.data.sharding.writer import write_shards
 from ramstrans.data.splits import hold_out
 from ramstrans.errors import ConfigError, DataError, OutputError, UsageError
 
@@ -145,10 +145,10 @@ def test_a_model_doubts_labels_beside_broken_files(check, trained, copied, monke
     def doubted(folder, config, **options):
         asked.update(options, folder=folder, config=config)
         image = copied / "images" / (copied / "images.txt").read_text().split()[1]
-        suspicion = label_errors.Suspicion(image, "crow", "wren", 0.9, 0.1, is_seen=True)
-        return label_errors.Doubts([suspicion], 0, 17)
+        suspicion = label_errors.LabelIssue(image, "crow", "wren", 0.9, 0.1, is_seen=True)
+        return label_errors.LabelIssues([suspicion], 0, 17)
 
-    monkeypatch.setattr(label_errors, "suspect_labels", doubted)
+    monkeypatch.setattr(label_errors, "find_label_issues", doubted)
     code, out = check(copied, "--model", trained.folder, "--device", "cpu", "--batch_size", "3")
     assert code == DataError.exit_code
     assert (asked["folder"], asked["config"].root, asked["unreadable"]) == (trained.folder, copied, {broken})
@@ -170,7 +170,7 @@ def test_a_model_of_its_own_data(check, trained, birds):
 
 def test_a_model_of_other_classes_is_told_before_files_are_read(check, trained, colors, monkeypatch):
     monkeypatch.setattr(
-        "ramstrans.data.checks.inspection.inspect_images",
+        "ramstrans.data.audit.inspection.audit_images",
         lambda *_, **__: pytest.fail("nothing is to be read"),
     )
     with pytest.raises(DataError, match="not among the model's 3"):

@@ -2,8 +2,8 @@ import pytest
 
 from ramstrans.commands import data_download
 from ramstrans.commands.options import Parser
-from ramstrans.data.downloads import published
-from ramstrans.data.downloads.catalogue import CATALOGUE
+from ramstrans.data.download import published
+from ramstrans.data.download.registry import REGISTRY
 from ramstrans.errors import DataError, OutputError, UsageError
 from tests.data.web import CONTENTS, UNPACKED, files_in, publication_of, serving
 
@@ -27,17 +27,17 @@ def asked(monkeypatch):
     return asked
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", REGISTRY)
 def test_every_name_is_taken(asked, tmp_path, capsys, name):
     assert run(name, tmp_path / "new") == 0
     assert asked == [(name, "new", False)]
     printed = capsys.readouterr()
     assert printed.out == f"{tmp_path / 'new'}\n"
-    assert f"read it by --data.name {CATALOGUE[name].layout} --data.root {tmp_path / 'new'}" in printed.err
+    assert f"read it by --data.name {REGISTRY[name].layout} --data.root {tmp_path / 'new'}" in printed.err
 
 
 def test_the_archives_are_kept_on_request(asked, tmp_path):
-    run("--keep_archives", "cub", tmp_path / "new")
+    run("--keep_archives", "true", "cub", tmp_path / "new")
     assert asked == [("cub", "new", True)]
 
 
@@ -61,7 +61,7 @@ def test_a_set_is_downloaded(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("no_proxy", "*")
     with serving() as web:
         web.files.update(CONTENTS)
-        monkeypatch.setitem(CATALOGUE, "cub", publication_of(web))
+        monkeypatch.setitem(REGISTRY, "cub", publication_of(web))
         assert run("cub", tmp_path / "birds") == 0
     assert files_in(tmp_path / "birds") == UNPACKED
     printed = capsys.readouterr()

@@ -4,7 +4,7 @@ from ramstrans.commands import data_shard
 from ramstrans.commands.options import Parser
 from ramstrans.data.build import build_image_set
 from ramstrans.data.config import DataConfig
-from ramstrans.data.layouts.shards import read_manifest, read_shards
+from ramstrans.data.sharding.manifest import read_manifest, read_shards
 from ramstrans.errors import DataError, UsageError
 from tests.data.builders import noise_set
 

@@ -30,20 +30,20 @@ def test_early_exit_is_chosen_then_used(trained, colors, tmp_path, capsys, no_pi
     run = tmp_path / "run"
     shutil.copytree(trained.folder, run)
     photograph = str(colors / "test" / "Azure_tit" / "0.png")
-    line = ["predict", str(run), photograph, "--format", "jsonl", "--device", "cpu", "--early-exit"]
+    line = ["predict", str(run), photograph, "--format", "jsonl", "--device", "cpu", "--early_exit"]
     assert main([*line, "auto"]) == 2
     assert "no confidence was chosen for this model" in capsys.readouterr().err
-    assert main(["evaluate", str(run), "--early-exit", "auto", "--device", "cpu"]) == 0
+    assert main(["evaluate", str(run), "--early_exit", "auto", "--device", "cpu"]) == 0
     assert "Early exit at confidence" in capsys.readouterr().out
     assert main([*line, "auto"]) == 0
     assert json.loads(capsys.readouterr().out)["path"] == photograph
-    for confidence, num_looks in (("1e-6", 1), ("1.5", 2)):
+    for confidence, num_scales_used in (("1e-6", 1), ("1.5", 2)):
         assert main([*line, confidence]) == 0
-        assert len(json.loads(capsys.readouterr().out)["scales"]) == num_looks
+        assert len(json.loads(capsys.readouterr().out)["scales"]) == num_scales_used
 
 
 @pytest.mark.parametrize(
     ("value", "reason"), [("0", "is 0.0; give more"), ("-1", "is -1.0; give more"), ("now", "give auto, or")]
 )
 def test_early_exit_that_is_no_confidence(trained, fails, value, reason):
-    assert reason in fails(2, "evaluate", trained.folder, "--early-exit", value, "--device", "cpu")
+    assert reason in fails(2, "evaluate", trained.folder, "--early_exit", value, "--device", "cpu")

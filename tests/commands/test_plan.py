@@ -18,7 +18,7 @@ def options(tmp_path):
     """Arguments that name a config of a tiny run, without data."""
     config = {
         "model": {"backbone": BACKBONE, "backbone_options": TINY, "image_size": 32},
-        "training": {"batch_size": 6, "epochs": 2, "accumulation": 3},
+        "training": {"batch_size": 6, "epochs": 2, "gradient_accumulation_steps": 3},
         "device": "cpu",
     }
     path = tmp_path / "tiny.yaml"
@@ -60,7 +60,16 @@ def test_a_plan_without_data(ramstrans_plan, options, tmp_path):
     lines = out.splitlines()
     assert lines[0].strip() == "6 images a step, 6 a process; 12.0 GB each"
     assert lines[1].split() == [
-        *("precision", "checkpointing", "most", "accumulation", "images", "peak", "s/step", "hours"),
+        *(
+            "precision",
+            "checkpointing",
+            "most",
+            "accumulation",
+            "images",
+            "peak",
+            "s/step",
+            "hours",
+        ),
     ]
     rows = [line.split() for line in lines[2:6]]
     assert [row[:2] for row in rows] == [["fp32", "no"], ["fp32", "yes"], ["bf16", "no"], ["bf16", "yes"]]
@@ -68,7 +77,9 @@ def test_a_plan_without_data(ramstrans_plan, options, tmp_path):
     assert "Measured on cpu in one process: steps of a few random images, the whole model" in out
     assert "34 steps" in out
     assert lines[-1].startswith("--training.precision ")
-    assert lines[-1].endswith(" --training.accumulation 1 --training.gradient_checkpointing false")
+    assert lines[-1].endswith(
+        " --training.gradient_accumulation_steps 1 --training.gradient_checkpointing false"
+    )
     assert "profiler" not in err
     written = json.loads(output.read_text())
     assert written["command"].startswith("ramstrans plan --config ")

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from ramstrans.cli import main
-from ramstrans.model.folder import load_state
+from ramstrans.saved.model import load_state
 from tests.commands.builders import process
 from tests.training.builders import TINY
 
@@ -60,7 +60,7 @@ def test_the_options_of_a_run_make_it_again(trained, tmp_path, no_pictures):
 
 def test_dry_run_writes_nothing(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "--config", str(tiny), "--output", "run", "--dry-run"]) == 0
+    assert main(["train", "--config", str(tiny), "--output", "run", "--dry_run", "true"]) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "nothing was trained; a run would be written to run" in printed.err
@@ -133,7 +133,7 @@ def test_a_broken_photograph_stops_and_is_named(with_broken_file, tiny, tmp_path
 def test_a_broken_photograph_is_left_out_if_asked_for(with_broken_file, tiny, capsys):
     root, broken = with_broken_file
     data = ["--data.name", "folder", "--data.root", str(root), "--data.on_unreadable", "skip"]
-    assert main(["train", "--config", str(tiny), *data, "--dry-run"]) == 0
+    assert main(["train", "--config", str(tiny), *data, "--dry_run", "true"]) == 0
     printed = capsys.readouterr()
     assert f"left out: {broken}" in printed.err
     assert "5 test images" in printed.err

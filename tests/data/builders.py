@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ramstrans.data.records import ImageSet, Part, Record
-from ramstrans.data.shard_writer import write_shards
+from ramstrans.data.sharding.writer import write_shards
 
 
 def jpeg(seed=0, size=(61, 47), kind="JPEG"):

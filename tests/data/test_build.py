@@ -14,14 +14,14 @@ from ramstrans.data.build import (
     build_cache,
     build_image_set,
     build_preprocessing,
+    detect_format,
     drop_unreadable,
-    guess_layout,
 )
-from ramstrans.data.cache import DiskCache, MemoryCache
 from ramstrans.data.config import DataConfig
-from ramstrans.data.layouts.cub import read_cub
-from ramstrans.data.layouts.shards import MANIFEST
-from ramstrans.data.shard_writer import write_shards
+from ramstrans.data.datasets.cub import read_cub
+from ramstrans.data.reading.cache import DiskCache, MemoryCache
+from ramstrans.data.sharding.manifest import MANIFEST
+from ramstrans.data.sharding.writer import write_shards
 from ramstrans.data.splits import hold_out
 from ramstrans.errors import ConfigError, DataError
 from tests.data.fakes import FAKES, make_fgvc_aircraft, make_inaturalist2017, make_inaturalist2021
@@ -198,28 +198,28 @@ def test_caches_are_as_the_config_says(tmp_path, monkeypatch, is_read_once):
 
 
 def test_the_layout_is_guessed_by_what_lies_there(birds, colors, tmp_path):
-    assert guess_layout(birds) == "cub"
+    assert detect_format(birds) == "cub"
     (tmp_path / "CUB_200_2011").symlink_to(birds)
-    assert guess_layout(tmp_path) == "cub"
-    assert guess_layout(colors) == "folder"
-    assert guess_layout(tmp_path / "list.parquet") == "table"
-    assert guess_layout(tmp_path / "nowhere") == "folder"
+    assert detect_format(tmp_path) == "cub"
+    assert detect_format(colors) == "folder"
+    assert detect_format(tmp_path / "list.parquet") == "table"
+    assert detect_format(tmp_path / "nowhere") == "folder"
 
 
 @pytest.mark.parametrize("name", FAKES)
 def test_published_layouts_are_guessed(tmp_path, name):
-    assert guess_layout(FAKES[name](tmp_path)) == name
+    assert detect_format(FAKES[name](tmp_path)) == name
 
 
 @pytest.mark.parametrize("make", [make_inaturalist2017, make_inaturalist2021])
 def test_all_years_of_inaturalist_are_guessed(tmp_path, make):
-    assert guess_layout(make(tmp_path)) == "inaturalist"
+    assert detect_format(make(tmp_path)) == "inaturalist"
 
 
 @pytest.mark.parametrize("landmark", ["dataset_dict.json", "state.json"])
 def test_what_datasets_saved_is_guessed(tmp_path, landmark):
     (tmp_path / landmark).touch()
-    assert guess_layout(tmp_path) == "hugging_face"
+    assert detect_format(tmp_path) == "hugging_face"
 
 
 def test_readers_are_told_the_options_that_are_theirs(tmp_path):
@@ -308,7 +308,7 @@ def test_every_list_is_read_again_where_reading_fails_once(name, birds, colors, 
     root = MAKERS[name](birds, colors, tmp_path)
     config = DataConfig(name, root, read_retries=9)
     expected = build_image_set(config)
-    monkeypatch.setattr("ramstrans.data.reads.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("ramstrans.data.reading.retry.FIRST_PAUSE", 0.0)
     if name == "toybirds":
         monkeypatch.setattr("ramstrans.data.build._draw_toybirds", lambda *_: None)
     with (

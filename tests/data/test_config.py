@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from ramstrans.data.build import READERS
-from ramstrans.data.config import DataConfig, Layout
+from ramstrans.data.config import DataConfig, DatasetFormat
 from ramstrans.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ def test_a_cache_folder_that_is_used_is_not_told():
 
 
 def test_each_layout_has_a_reader():
-    assert set(get_args(Layout)) == set(READERS)
+    assert set(get_args(DatasetFormat)) == set(READERS)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ramstrans.data.downloads.catalogue import Publication, PublishedFile
+from ramstrans.data.download.registry import DatasetSource, PublishedFile
 
 
 class Fault(NamedTuple):
@@ -176,4 +176,4 @@ def publication_of(web):
     )
     lists = lists._replace(num_bytes=26_000, checksums={}, is_size_exact=False, into="lists")
     files = (images, lists, ids)
-    return Publication("Birds", "cub", "https://example.org", "none", files, ("images/wren",))
+    return DatasetSource("Birds", "cub", "https://example.org", "none", files, ("images/wren",))

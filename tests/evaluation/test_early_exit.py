@@ -12,8 +12,8 @@ from ramstrans.evaluation.early_exit import (
     choose_exit,
     exit_curve,
     exit_report,
-    left_early,
-    num_looks,
+    exited_early,
+    num_scales_used,
     plot_exit,
     running_means,
     time_exit,
@@ -36,7 +36,7 @@ HAND = two_looks([0.95, 0.1, 0.2, 0.4], [0.9, 0.2, 0.95, 0.9], [1, 0, 1, 1])
 def test_the_curve_by_hand():
     curve = exit_curve(HAND)
     assert curve.confidences == pytest.approx([0.6, 0.8, 0.9, 0.95, np.inf])
-    assert curve.mean_looks == pytest.approx([1, 1.25, 1.5, 1.75, 2])
+    assert curve.mean_scales_used == pytest.approx([1, 1.25, 1.5, 1.75, 2])
     # at 0.6 both wrong ones leave; from 0.8 on the last one is corrected; above, the third too
     assert curve.top1 == pytest.approx([50, 75, 100, 100, 100])
     assert curve.changed == pytest.approx([50, 25, 0, 0, 0])
@@ -47,10 +47,10 @@ def test_the_choice_by_hand():
     assert choice.confidence == pytest.approx(0.9)
     assert (choice.chosen_on, choice.num_images) == ("test", 4)
     assert choice.top1_lost == 0
-    assert choice.mean_looks == 1.5
-    assert choose_exit(HAND, max_lost=25).confidence == pytest.approx(0.8)
-    assert choose_exit(HAND, max_lost=24).confidence == pytest.approx(0.9)
-    assert choose_exit(HAND, max_lost=100).mean_looks == 1
+    assert choice.mean_scales_used == 1.5
+    assert choose_exit(HAND, max_accuracy_drop=25).confidence == pytest.approx(0.8)
+    assert choose_exit(HAND, max_accuracy_drop=24).confidence == pytest.approx(0.9)
+    assert choose_exit(HAND, max_accuracy_drop=100).mean_scales_used == 1
 
 
 def test_a_lucky_confidence_below_a_costly_one_is_not_chosen():
@@ -74,7 +74,7 @@ def test_a_gain_makes_no_loss_good():
 def test_where_every_exit_costs_none_leaves():
     choice = choose_exit(two_looks([0.4, 0.45], [0.9, 0.8], [1, 1]))
     assert choice.confidence == NEVER
-    assert (choice.mean_looks, choice.top1_lost) == (2, 0)
+    assert (choice.mean_scales_used, choice.top1_lost) == (2, 0)
 
 
 def test_one_look_cannot_be_spared():
@@ -85,20 +85,20 @@ def test_one_look_cannot_be_spared():
 @given(seed=st.integers(0, 1000), num_scales=st.integers(2, 4), confidence=st.floats(0.01, 1.1))
 def test_looks_are_the_first_that_is_sure(seed, num_scales, confidence):
     means = running_means(make_predictions(num_scales, num_images=7, num_classes=3, seed=seed).probabilities)
-    for image, looks in enumerate(num_looks(means, confidence)):
+    for image, looks in enumerate(num_scales_used(means, confidence)):
         sure = [means[scale, image].max() >= confidence for scale in range(num_scales)]
         assert not any(sure[: looks - 1])
         assert sure[looks - 1] or looks == num_scales
-        assert left_early(means, confidence)[image].tolist() == means[looks - 1, image].tolist()
+        assert exited_early(means, confidence)[image].tolist() == means[looks - 1, image].tolist()
 
 
 @given(seed=st.integers(0, 1000), num_scales=st.integers(2, 4))
 def test_more_confidence_takes_more_looks_and_the_end_is_all_looks(seed, num_scales):
     predictions = make_predictions(num_scales, num_images=13, num_classes=3, seed=seed)
     curve = exit_curve(predictions)
-    assert (np.diff(curve.mean_looks) >= 0).all()
-    assert curve.mean_looks[0] == 1 or num_scales > 2
-    assert curve.mean_looks[-1] == num_scales
+    assert (np.diff(curve.mean_scales_used) >= 0).all()
+    assert curve.mean_scales_used[0] == 1 or num_scales > 2
+    assert curve.mean_scales_used[-1] == num_scales
     assert curve.top1[-1] == pytest.approx(classification_metrics(predictions.fused, predictions.labels).top1)
 
 
@@ -106,18 +106,18 @@ def test_many_confidences_are_thinned(monkeypatch):
     monkeypatch.setattr(module, "MAX_POINTS", 5)
     curve = exit_curve(make_predictions(num_images=97))
     assert len(curve.confidences) == 6
-    assert curve.mean_looks[0] == 1
+    assert curve.mean_scales_used[0] == 1
 
 
 def test_report_by_hand():
     report = exit_report(HAND, 0.85, ExitTimes(3.0, 2.0))
     assert report["top1"] == 100
     assert (report["top1_lost"], report["changed"]) == (0, 0)
-    assert report["mean_looks"] == 1.5
-    assert report["left_early"] == 50
+    assert report["mean_scales_used"] == 1.5
+    assert report["exited_early"] == 50
     assert report["speedup"] == 1.5
     assert report["seconds"] == {"full": 3.0, "early": 2.0}
-    assert report["curve"]["mean_looks"].tolist() == [1, 1.25, 1.5, 1.75, 2]
+    assert report["curve"]["mean_scales_used"].tolist() == [1, 1.25, 1.5, 1.75, 2]
     costly = exit_report(HAND, 0.5, ExitTimes(3.0, 2.0))
     assert (costly["top1_lost"], costly["changed"]) == (50, 50)
 

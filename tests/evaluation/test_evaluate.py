@@ -1,117 +1,115 @@
+import errno
+import json
+
 import numpy as np
 import pytest
-import torch
 
-from ramstrans.data.layouts.image_folder import read_image_folder
-from ramstrans.data.loading import Batch, PhotographDataset, build_loader, collate
+from ramstrans.data.datasets.cub import read_cub
+from ramstrans.data.loading.loader import ImageDataset
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.transforms import Geometry
-from ramstrans.evaluation.evaluate import autocast, boxes_in_photographs, normalized, predict_split
-from ramstrans.model.rams import RamsOutput, ScaleOutput
-from tests.model.builders import randomise
-from tests.training.builders import tiny_model
-
-CPU = torch.device("cpu")
-PREPROCESSING = Preprocessing((60, 50), (48, 44), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-
-
-@pytest.fixture(scope="module")
-def model():
-    return randomise(tiny_model(image_size=(24, 32), zoom_source="full"))
+from ramstrans.data.reading.retry import retry
+from ramstrans.evaluation import evaluate as judging
+from ramstrans.evaluation.evaluate import evaluate, gallery_choice, gallery_item
+from ramstrans.models.config import ModelConfig
+from ramstrans.saved.model import ModelMetadata
+from tests.evaluation.builders import make_predictions
+from tests.models.builders import randomise
+from tests.training.builders import BACKBONE, TINY, tiny_model
 
 
-@pytest.fixture(scope="module")
-def dataset(colors):
-    records = read_image_folder(colors).of_split("test")[:5]
-    return PhotographDataset(records, PREPROCESSING, (24, 32))
+@pytest.fixture(scope="module", params=["input", "full"])
+def trial(request, birds):
+    """A random model, its card, and the six test birds."""
+    model = randomise(tiny_model(image_size=(24, 32), zoom_source=request.param))
+    images = read_cub(birds)
+    config = ModelConfig(BACKBONE, 3, (24, 32), zoom_source=request.param, backbone_options=TINY)
+    crop = (24, 32) if request.param == "input" else (36, 48)
+    metadata = ModelMetadata(config, images.class_names, Preprocessing(48, crop))
+    dataset = ImageDataset(images.of_split("test"), metadata.preprocessing, (24, 32))
+    return model.eval(), metadata, dataset
 
 
-def loader_of(dataset, batch_size=2, with_source=True):
-    return build_loader(dataset, batch_size, shuffle=False, with_source=with_source)
+def judged(trial, folder, **extra):
+    return evaluate(*trial, folder, precision="fp32", batch_size=4, extra=extra)
 
 
-def predict(model, dataset, **options):
-    return predict_split(model, loader_of(dataset), PREPROCESSING, CPU, **options)
+def test_a_judgement_is_a_report_and_its_pictures(trial, tmp_path):
+    report = judged(trial, tmp_path, command="ramstrans evaluate", warnings=("left out: one",))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("report.json", "report.md", "gallery.png", "confusion.png"),
+    }
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert report["num_images"] == 6
+    assert report["command"] == "ramstrans evaluate"
+    assert report["warnings"][0] == "left out: one"
+    page = (tmp_path / "report.md").read_text()
+    assert "gallery.png" in page
+    assert "curves.png" not in page
 
 
-def test_predictions_are_the_models_in_the_order_of_the_records(model, dataset):
-    predictions, sizes = predict(model, dataset)
-    batch = collate([dataset[0, index] for index in range(5)], with_source=True)
-    with torch.no_grad():
-        output = model(*normalized(batch, PREPROCESSING, CPU))
-    assert predictions.probabilities.shape == (2, 5, 3)
-    np.testing.assert_allclose(predictions.probabilities, output.probabilities.numpy(), atol=1e-5)
-    assert predictions.labels.tolist() == [record.label for record in dataset.records]
-    assert predictions.records == dataset.records
-    assert predictions.found.shape == (1, 5)  # of scale 1, at whose region scale 2 looks
-    assert predictions.found.dtype == bool
-    assert sizes.tolist() == [[40, 48]] * 5
+def test_curves_are_drawn_where_there_are_metrics(trial, tmp_path, monkeypatch, no_pictures):
+    drawn = []
+    monkeypatch.setattr(judging, "plot_curves", lambda rows, path: drawn.append((rows, path.name)))
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
+    judged(trial, tmp_path)
+    assert drawn == [([{"kind": "train", "step": 1}], "curves.png")]
+    assert "curves.png" in (tmp_path / "report.md").read_text()
 
 
-def test_boxes_are_in_pixels_of_the_photographs(model, dataset):
-    """The crop of 48 x 44 out of 60 x 50 shows 35.2 x 38.4 of a photograph's 40 x 48 pixels."""
-    predictions, _ = predict(model, dataset)
-    batch = collate([dataset[0, index] for index in range(5)], with_source=True)
-    with torch.no_grad():
-        output = model(*normalized(batch, PREPROCESSING, CPU))
-    for scale, boxes in zip(output.scales[:1], predictions.boxes, strict=True):
-        share = scale.boxes.numpy() / np.array([32, 24, 32, 24])
-        expected = share * np.array([35.2, 38.4] * 2) + np.array([2.4, 4.8] * 2)
-        np.testing.assert_allclose(boxes, expected, atol=1e-3)
+def test_reads_that_were_tried_again_are_told(trial, tmp_path, monkeypatch, no_pictures):
+    """Two of the six files fail once."""
+    model, metadata, dataset = trial
+    again, resized = {1, 4}, ImageDataset._resized
+
+    def fails_once(dataset, index):
+        def read():
+            if index in again:
+                again.remove(index)
+                raise OSError(errno.ESTALE, "Stale file handle")
+            return resized(dataset, index)
+
+        return retry(read, dataset.records[index].path)
+
+    monkeypatch.setattr(ImageDataset, "_resized", fails_once)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    fresh = ImageDataset(dataset.records, metadata.preprocessing, dataset.image_size)
+    report = judged((model, metadata, fresh), tmp_path, warnings=["left out: one"])
+    assert report["warnings"][:2] == [
+        "left out: one",
+        "2 reads of photographs failed for a moment and were tried again",
+    ]
 
 
-def test_a_plain_vit_has_a_region_all_the_same(dataset):
-    model = randomise(tiny_model(image_size=(24, 32), num_scales=1))
-    predictions, _ = predict_split(model, loader_of(dataset, with_source=False), PREPROCESSING, CPU)
-    assert predictions.boxes.shape == (1, 5, 4)
+def test_the_gallery_shows_right_and_wrong_ones_as_they_were_answered():
+    predictions = make_predictions(num_images=97, num_classes=3)
+    is_right = predictions.fused.argmax(axis=1) == predictions.labels
+    chosen = gallery_choice(predictions, 7)
+    assert len(set(chosen)) == 14
+    assert is_right[chosen].tolist() == [True] * 7 + [False] * 7
+    assert chosen == gallery_choice(predictions, 7)
+    assert chosen[:7] != np.flatnonzero(is_right)[:7].tolist()  # drawn, not the first ones
 
 
-def test_mirrored_boxes_are_turned_back():
-    boxes = torch.tensor([[0.0, 0.0, 10.0, 20.0], [0.0, 0.0, 10.0, 20.0]])
-    scale = ScaleOutput(torch.zeros(2, 3), None, boxes, torch.ones(2, dtype=torch.bool))
-    geometries = (
-        Geometry((0.5, 2.0), (7.0, 4.0), 32.0),
-        Geometry((0.5, 2.0), (7.0, 4.0), 32.0, flip=True),
-    )
-    batch = Batch(torch.zeros(2, 3, 24, 32), None, torch.zeros(2), torch.zeros(2), geometries, torch.zeros(2))
-    found = boxes_in_photographs(RamsOutput((scale, scale)), batch)
-    assert found.shape == (2, 2, 4)
-    assert found.dtype == np.float32
-    assert found[1].tolist() == [[14, 2, 34, 12], [58, 2, 78, 12]]
+def test_a_gallery_without_mistakes_is_shorter():
+    predictions = make_predictions(num_images=5, num_classes=3)
+    predictions = predictions._replace(labels=predictions.fused.argmax(axis=1))
+    assert sorted(gallery_choice(predictions, 7)) == list(range(5))
 
 
-def test_prediction_needs_no_gradient_and_leaves_eval_mode(model, dataset):
-    model.train()
-    told = []
-    predict(model, dataset, progress=lambda *news: told.append(news))
-    assert not model.training
-    assert told == [(1, 3, "evaluating"), (2, 3, "evaluating"), (3, 3, "evaluating")]
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_half_precision_says_much_the_same(model, dataset):
-    exact, _ = predict(model, dataset)
-    rounded, _ = predict(model, dataset, precision="bf16")
-    assert rounded.probabilities.dtype == np.float32
-    difference = np.abs(exact.probabilities[0] - rounded.probabilities[0]).max()
-    assert 0 < difference < 0.1
-
-
-@pytest.mark.parametrize(
-    ("precision", "dtype"),
-    [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
-)
-def test_autocast_computes_in_the_precision_asked_for(precision, dtype):
-    with autocast(CPU, precision):
-        assert (torch.ones(3, 3) @ torch.ones(3, 3)).dtype == dtype
-
-
-@pytest.mark.parametrize("with_source", [True, False])
-def test_image_and_source_are_normalised_alike(dataset, with_source):
-    batch = collate([dataset[0, 0]], with_source=with_source)
-    images, source = normalized(batch, PREPROCESSING, CPU)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (PREPROCESSING.mean, PREPROCESSING.std))
-    torch.testing.assert_close(images, (batch.images / 255 - mean) / std, atol=1e-5, rtol=0)
-    assert (source is not None) == with_source
-    if source is not None:
-        torch.testing.assert_close(source, (batch.source / 255 - mean) / std, atol=1e-5, rtol=0)
+def test_a_gallery_item_says_what_the_model_said(trial):
+    _, metadata, dataset = trial
+    item = gallery_item(*trial, 3, "fp32")
+    record = dataset.records[3]
+    assert item.image.size == (48, 48)
+    assert item.true_name == metadata.class_names[record.label]
+    assert item.true_box == record.box
+    assert item.predicted_name in metadata.class_names
+    assert 1 / 3 <= item.probability <= 1
+    assert len(item.scale_predictions) == 2
+    assert item.saliency.shape == (3, 4)
+    assert item.crop.size == (32, 24)
+    x0, y0, x1, y1 = item.saliency_frame
+    height, width = metadata.preprocessing.crop  # the resized photograph is the photograph
+    assert (x1 - x0, y1 - y0) == pytest.approx((width, height))
+    assert x0 <= item.box[0] < item.box[2] <= x1
+    assert y0 <= item.box[1] < item.box[3] <= y1

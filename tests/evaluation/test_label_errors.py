@@ -7,20 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.layouts.cub import read_cub
+from ramstrans.data.datasets.cub import read_cub
 from ramstrans.errors import DataError
 from ramstrans.evaluation import label_errors as module
 from ramstrans.evaluation.label_errors import (
-    Doubts,
-    Suspicion,
+    LabelIssue,
+    LabelIssues,
     as_in_training,
     class_thresholds,
     confident_classes,
-    suspect_labels,
-    suspicions,
+    find_label_issues,
+    issues,
     to_finding,
 )
-from ramstrans.model.folder import load_card, load_state, save_model
+from ramstrans.saved.model import load_metadata, load_state, save_model
 from tests.evaluation.builders import make_predictions, names
 
 # Three classes, two images given as each of the first two, one as the third.
@@ -59,7 +59,7 @@ def of(probabilities, labels):
 def test_by_hand():
     assert class_thresholds(HAND, LABELS) == pytest.approx([0.5, 0.5, 0.4])
     assert confident_classes(HAND, LABELS).tolist() == [0, 1, 1, -1, 0]
-    found = suspicions(of(HAND, LABELS), ["crow", "wren", "tit"])
+    found = issues(of(HAND, LABELS), ["crow", "wren", "tit"])
     assert [(doubt.path.name, doubt.given, doubt.suspected) for doubt in found] == [
         ("1.jpg", "crow", "wren"),
         ("4.jpg", "tit", "crow"),
@@ -81,7 +81,7 @@ def test_a_hard_class_is_not_doubted_for_being_hard():
     labels = np.repeat([0, 1], 5)
     probabilities = np.concatenate([sure, hard])
     assert (probabilities.argmax(axis=1) == 0).all()
-    assert not suspicions(of(probabilities, labels), ["crow", "wren"])
+    assert not issues(of(probabilities, labels), ["crow", "wren"])
 
 
 @settings(max_examples=50)
@@ -106,7 +106,7 @@ def test_swapped_labels_of_a_good_model_are_found(seed):
     swapped = rng.choice(97, 7, replace=False)
     labels[swapped] = (labels[swapped] + rng.integers(1, 5, 7)) % 5
     predictions = of(probabilities, labels)
-    found = suspicions(predictions, names(predictions))
+    found = issues(predictions, names(predictions))
     assert {int(doubt.path.stem) for doubt in found} == set(swapped.tolist())
     assert all(doubt.suspected == f"bird {true[int(doubt.path.stem)]}" for doubt in found)
     margins = [doubt.margin for doubt in found]
@@ -114,7 +114,7 @@ def test_swapped_labels_of_a_good_model_are_found(seed):
 
 
 def test_a_finding_says_what_and_that_the_model_saw_it():
-    doubt = Suspicion("a.jpg", "crow", "wren", 0.934, 0.021, is_seen=False)
+    doubt = LabelIssue("a.jpg", "crow", "wren", 0.934, 0.021, is_seen=False)
     finding = to_finding(doubt)
     assert (finding.kind, finding.paths, finding.severity) == ("suspected label", ("a.jpg",), "note")
     assert finding.detail == "given 'crow' (2%), suspected 'wren' (93%)"
@@ -124,7 +124,7 @@ def test_a_finding_says_what_and_that_the_model_saw_it():
 
 
 def test_of_a_model_that_saw_none_that_is_all():
-    assert str(Doubts([], 7, 0)) == "the model doubts 0 of 7 labels that it has not seen"
+    assert str(LabelIssues([], 7, 0)) == "the model doubts 0 of 7 labels that it has not seen"
 
 
 def test_the_held_out_images_are_drawn_as_in_training():
@@ -156,13 +156,13 @@ def predicted(monkeypatch):
 
 def test_a_run_doubts_what_it_saw_and_what_it_did_not(trained, birds, predicted):
     config = DataConfig("cub", birds, val_fraction=0.5)
-    doubts = suspect_labels(trained.folder, config, batch_size=4, device="cpu")
+    doubts = find_label_issues(trained.folder, config, batch_size=4, device="cpu")
     assert (doubts.num_unseen, doubts.num_seen) == (9, 9)
     assert str(doubts) == (
         "the model doubts 1 of 9 labels that it has not seen, "
         "and 1 of 9 that it was trained on and knows by heart"
     )
-    found = doubts.suspicions
+    found = doubts.issues
     images = trained.prepared.images
     held_out = [record.path for split in ("val", "test") for record in images.of_split(split)]
     assert [len(records) for records in predicted] == [9, 9]
@@ -174,7 +174,7 @@ def test_a_run_doubts_what_it_saw_and_what_it_did_not(trained, birds, predicted)
 
 
 def test_what_the_tiny_run_itself_doubts(trained, birds):
-    found = suspect_labels(trained.folder, DataConfig("cub", birds), batch_size=4, device="cpu").suspicions
+    found = find_label_issues(trained.folder, DataConfig("cub", birds), batch_size=4, device="cpu").issues
     labels = {record.path: record.label for record in read_cub(birds).records}
     class_names = read_cub(birds).class_names
     assert all(class_names[labels[doubt.path]] == doubt.given != doubt.suspected for doubt in found)
@@ -190,19 +190,19 @@ def test_unreadable_files_are_left_out(trained, birds, tmp_path):
         path.write_bytes(b"")
     config = DataConfig("cub", root)
     with pytest.raises(DataError, match="empty file"):
-        suspect_labels(trained.folder, config, device="cpu")
-    doubts = suspect_labels(trained.folder, config, unreadable=broken, device="cpu")
-    assert not {doubt.path for doubt in doubts.suspicions} & broken
+        find_label_issues(trained.folder, config, device="cpu")
+    doubts = find_label_issues(trained.folder, config, unreadable=broken, device="cpu")
+    assert not {doubt.path for doubt in doubts.issues} & broken
     assert doubts.num_unseen + doubts.num_seen == len(read_cub(root).records) - len(broken)
 
 
 def test_a_model_folder_without_a_run(trained, birds, tmp_path, predicted):
-    card = dataclasses.replace(load_card(trained.folder), training={})
-    save_model(tmp_path / "model", load_state(trained.folder), card)
-    suspect_labels(tmp_path / "model", DataConfig("cub", birds, val_fraction=0.0), device="cpu")
+    metadata = dataclasses.replace(load_metadata(trained.folder), training={})
+    save_model(tmp_path / "model", load_state(trained.folder), metadata)
+    find_label_issues(tmp_path / "model", DataConfig("cub", birds, val_fraction=0.0), device="cpu")
     assert [len(records) for records in predicted] == [6, 12]
 
 
 def test_other_classes_are_told(trained, colors):
     with pytest.raises(DataError, match="3 classes are not among the model's 3"):
-        suspect_labels(trained.folder, DataConfig("folder", colors), device="cpu")
+        find_label_issues(trained.folder, DataConfig("folder", colors), device="cpu")

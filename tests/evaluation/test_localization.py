@@ -20,10 +20,10 @@ def record(box=None, parts=()):
     return Record(Path("wren.jpg"), 0, "test", box, tuple(Part("beak", *place) for place in parts))
 
 
-def measure(regions, records, sizes, found=None):
-    found = [True] * len(regions) if found is None else found
+def measure(regions, records, sizes, has_region=None):
+    has_region = [True] * len(regions) if has_region is None else has_region
     sizes = None if sizes is None else np.array(sizes)
-    return region_metrics(np.array(regions, dtype=np.float32), np.array(found), records, sizes)
+    return region_metrics(np.array(regions, dtype=np.float32), np.array(has_region), records, sizes)
 
 
 def count_pixels(first, second):
@@ -57,7 +57,7 @@ def test_by_hand():
         [(0, 0, 10, 5), (0, 0, 10, 10), (0, 0, 20, 10)],
         records,
         [(20, 10), (20, 10), (40, 20)],
-        found=[True, True, False],
+        has_region=[True, True, False],
     )
     assert (found.fallbacks, found.num_boxes, found.num_parts) == (1, 2, 3)
     assert found.fallback_share == pytest.approx(100 / 3)
@@ -97,7 +97,9 @@ def test_without_sizes_boxes_are_compared_as_they_are():
 
 
 def test_all_fall_back():
-    found = measure([(0, 0, 20, 10)] * 3, [record((5, 0, 10, 10))] * 3, [(20, 10)] * 3, found=[False] * 3)
+    found = measure(
+        [(0, 0, 20, 10)] * 3, [record((5, 0, 10, 10))] * 3, [(20, 10)] * 3, has_region=[False] * 3
+    )
     assert (found.fallbacks, found.fallback_share, found.mean_area, found.mean_iou) == (3, 100, 100, 25)
 
 

@@ -10,7 +10,7 @@ import pytest
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import ConfigError, DataError, OutputError, UnreadableImageError, UsageError
 from ramstrans.evaluation.run import data_config, evaluate_run, with_labels_of
-from ramstrans.model.folder import load_card, load_state, save_model
+from ramstrans.saved.model import load_metadata, load_state, save_model
 from ramstrans.training.run import prepare, train
 from tests.training.builders import tiny_run
 
@@ -102,7 +102,7 @@ def test_an_empty_split_is_told(trained):
     images = trained.prepared.images
     only_train = images._replace(records=images.of_split("train"))
     with pytest.raises(DataError, match="no val images; take another --split"):
-        with_labels_of(load_card(trained.folder), only_train, "val")
+        with_labels_of(load_metadata(trained.folder), only_train, "val")
 
 
 @pytest.fixture
@@ -120,10 +120,10 @@ def test_an_unreadable_file_stops_and_is_named(evaluate, copied, broken):
 
 def skipping(trained, folder):
     """The trained model in another folder, as if trained with unreadable files left out."""
-    card = load_card(trained.folder)
-    run = card.training["run"]
+    metadata = load_metadata(trained.folder)
+    run = metadata.training["run"]
     run["data"] = run["data"] | {"on_unreadable": "skip"}
-    save_model(folder, load_state(trained.folder), replace(card, training={"run": run}))
+    save_model(folder, load_state(trained.folder), replace(metadata, training={"run": run}))
     return folder
 
 
@@ -142,7 +142,7 @@ def test_nothing_readable_is_an_error(trained, evaluate, copied, tmp_path):
 
 def test_a_model_folder_without_a_run_needs_its_data_named(trained, evaluate, birds, tmp_path):
     folder = tmp_path / "model"
-    save_model(folder, load_state(trained.folder), replace(load_card(trained.folder), training={}))
+    save_model(folder, load_state(trained.folder), replace(load_metadata(trained.folder), training={}))
     with pytest.raises(UsageError, match=r"--data\.name"):
         evaluate(folder)
     report = evaluate(folder, data_name="cub", data_root=birds)
@@ -158,18 +158,18 @@ def test_an_output_that_cannot_be_written(trained, tmp_path):
 @pytest.fixture
 def model_folder(trained, tmp_path):
     folder = tmp_path / "model"
-    save_model(folder, load_state(trained.folder), load_card(trained.folder))
+    save_model(folder, load_state(trained.folder), load_metadata(trained.folder))
     return folder
 
 
 def test_early_exit_is_chosen_on_validation_and_kept(model_folder, evaluate, tmp_path):
     report = evaluate(model_folder, early_exit="auto")
-    choice = load_card(model_folder).early_exit
+    choice = load_metadata(model_folder).early_exit
     assert (choice.chosen_on, choice.num_images) == ("val", 3)
     assert report["early_exit_choice"] == asdict(choice)
     early = report["early_exit"]
     assert early["confidence"] == choice.confidence
-    assert 1 <= early["mean_looks"] <= 2
+    assert 1 <= early["mean_scales_used"] <= 2
     assert early["top1"] == pytest.approx(report["fused"]["top1"] - early["top1_lost"])
     assert early["speedup"] > 0
     page = (tmp_path / "out" / "report.md").read_text()
@@ -180,10 +180,10 @@ def test_early_exit_is_chosen_on_validation_and_kept(model_folder, evaluate, tmp
 
 def test_early_exit_at_a_given_confidence_is_judged_and_not_kept(model_folder, evaluate, tmp_path):
     report = evaluate(model_folder, early_exit=1e-6)
-    assert load_card(model_folder).early_exit is None
+    assert load_metadata(model_folder).early_exit is None
     assert "early_exit_choice" not in report
-    assert report["early_exit"]["mean_looks"] == 1
-    assert report["early_exit"]["left_early"] == 100
+    assert report["early_exit"]["mean_scales_used"] == 1
+    assert report["early_exit"]["exited_early"] == 100
     assert report["early_exit"]["top1"] == report["scales"][0]["top1"]
     assert "The confidence was given." in (tmp_path / "out" / "report.md").read_text()
 

@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.model.config import ModelConfig
-from ramstrans.model.folder import ModelCard, save_model
-from ramstrans.model.rams import build_model
+from ramstrans.models.config import ModelConfig
+from ramstrans.models.methods.rams import build_model
+from ramstrans.saved.model import ModelMetadata, save_model
 
 NAMES = ("Crow", "Müller's Wren", "Owl, barn", "Jay", "Kite", "Rook", "Swift")
 TINY = {"depth": 2, "embed_dim": 24, "num_heads": 3}
@@ -20,8 +20,8 @@ def make_folder(folder, *, names=NAMES, preprocessing=None, seed=0, image_size=(
     model = build_model(config)
     for parameter in model.parameters():  # timm starts a head at zero: all classes alike
         torch.nn.init.normal_(parameter, std=0.3)
-    card = ModelCard(config, tuple(names), preprocessing or Preprocessing(61, (53, 37)))
-    save_model(folder, model.state_dict(), card)
+    metadata = ModelMetadata(config, tuple(names), preprocessing or Preprocessing(61, (53, 37)))
+    save_model(folder, model.state_dict(), metadata)
     return folder
 
 

@@ -31,7 +31,7 @@ def test_values_and_picture(tmp_path, num_scales):
         assert np.array(scale["saliency"]).shape == (3, 2)
         assert np.array(scale["saliency"]).min() >= 0
     for before, after in zip(values["scales"], values["scales"][1:], strict=False):
-        assert after["frame"] == before["box"]
+        assert after["crop_box"] == before["box"]
     with Image.open(tmp_path / "new" / "why.png") as picture:
         assert picture.height / picture.width == pytest.approx(3.1 * (num_scales + 1) / 10.5, abs=0.01)
         bytes_of_color = np.asarray(picture.convert("RGB")).astype(int)
@@ -41,7 +41,7 @@ def test_values_and_picture(tmp_path, num_scales):
 def test_nothing_found_and_saliency_that_is_no_number(predictor, tmp_path):
     explanation = predictor.explain(draw(tmp_path / "x.png", 59, 211))
     hopeless = tuple(np.full_like(saliency, np.nan) for saliency in explanation.saliencies)
-    scales = tuple(scale._replace(found=False) for scale in explanation.prediction.scales)
+    scales = tuple(scale._replace(has_region=False) for scale in explanation.prediction.scales)
     prediction = explanation.prediction._replace(scales=scales, path=None)
     plot_explanation(explanation._replace(saliencies=hopeless, prediction=prediction), tmp_path / "why.png")
     assert (tmp_path / "why.png").is_file()

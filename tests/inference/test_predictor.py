@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from ramstrans.data import photographs
-from ramstrans.data.loading import PhotographDataset, build_loader
+from ramstrans.data.loading.loader import ImageDataset, build_loader
 from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.reading import photographs
 from ramstrans.data.records import Record
 from ramstrans.errors import ConfigError, UnreadableImageError, UsageError, WeightsError
-from ramstrans.evaluation.evaluate import predict_split
+from ramstrans.evaluation.predict import predict_split
 from ramstrans.inference.predictor import Predictor
-from ramstrans.model.early_exit import EarlyExit
-from ramstrans.model.folder import load_card, save_card
+from ramstrans.models.methods.early_exit import EarlyExit
+from ramstrans.saved.model import load_metadata, save_metadata
 from tests.inference.builders import NAMES, draw, make_folder
 
 SIZES = [(97, 71), (71, 97), (300, 61), (64, 64), (59, 173), (41, 43), (211, 101)]
@@ -37,14 +37,14 @@ def assert_same(one, other, *, tolerance=1e-5):
     assert one.labels == other.labels
     np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=tolerance)
     for a, b in zip(one.scales, other.scales, strict=True):
-        assert (a.labels, a.found) == (b.labels, b.found)
+        assert (a.labels, a.has_region) == (b.labels, b.has_region)
         assert (a.box is None) == (b.box is None)
         if a.box is not None:
             np.testing.assert_allclose(a.box, b.box, atol=1e-3)
 
 
 def without_last_region(prediction):
-    last = prediction.scales[-1]._replace(box=None, found=None)
+    last = prediction.scales[-1]._replace(box=None, has_region=None)
     return prediction._replace(scales=(*prediction.scales[:-1], last))
 
 
@@ -56,7 +56,7 @@ def test_load_needs_the_folder_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     predictor = Predictor.load(str(folder), "cpu")
     assert predictor.class_names == NAMES
-    assert predictor.card.model.num_scales == 2
+    assert predictor.metadata.model.num_scales == 2
     assert not predictor.model.training
 
 
@@ -65,15 +65,15 @@ def test_load_needs_the_folder_alone(tmp_path, monkeypatch):
 def test_says_what_the_evaluation_says(tmp_path, paths, zoom_source, num_scales):
     folder = make_folder(tmp_path, zoom_source=zoom_source, num_scales=num_scales)
     predictor = Predictor.load(folder, "cpu")
-    preprocessing, size = predictor.card.preprocessing, predictor.model.image_size
-    dataset = PhotographDataset([Record(path, 0, "test") for path in paths], preprocessing, size)
+    preprocessing, size = predictor.metadata.preprocessing, predictor.model.image_size
+    dataset = ImageDataset([Record(path, 0, "test") for path in paths], preprocessing, size)
     for index, path in enumerate(paths):
         ours, theirs = predictor._example(path).view, dataset[0, index].view
         assert torch.equal(ours.image, theirs.image)
-        assert torch.equal(ours.source, theirs.source)
+        assert torch.equal(ours.high_res, theirs.high_res)
         assert ours.geometry == theirs.geometry
-    with_source = zoom_source == "full" and num_scales > 1
-    loader = build_loader(dataset, 3, shuffle=False, with_source=with_source)
+    with_high_res = zoom_source == "full" and num_scales > 1
+    loader = build_loader(dataset, 3, shuffle=False, with_high_res=with_high_res)
     expected, sizes = predict_split(predictor.model, loader, preprocessing, torch.device("cpu"))
     for i, prediction in enumerate(predictor(paths, top_k=len(NAMES), batch_size=3)):
         scores = [*expected.probabilities[:, i], expected.fused[i]]
@@ -82,11 +82,11 @@ def test_says_what_the_evaluation_says(tmp_path, paths, zoom_source, num_scales)
             assert [by_name[name] for name in NAMES] == pytest.approx(wanted, abs=1e-7)
             assert list(said.probabilities) == sorted(said.probabilities, reverse=True)
         *before, last = prediction.scales
-        looked_at = before or [last]
-        boxes = [scale.box for scale in looked_at]
+        passes = before or [last]
+        boxes = [scale.box for scale in passes]
         np.testing.assert_allclose(boxes, expected.boxes[:, i], atol=1e-3)
-        assert [scale.found for scale in looked_at] == expected.found[:, i].tolist()
-        assert (last.box is None) == (last.found is None) == (num_scales > 1)
+        assert [scale.has_region for scale in passes] == expected.has_region[:, i].tolist()
+        assert (last.box is None) == (last.has_region is None) == (num_scales > 1)
         for x0, y0, x1, y1 in boxes:
             assert 0 <= x0 < x1 <= sizes[i, 0]
             assert 0 <= y0 < y1 <= sizes[i, 1]
@@ -103,12 +103,12 @@ def test_large_jpegs_are_reduced_as_in_the_evaluation(predictor, tmp_path, monke
 
     monkeypatch.setattr(photographs, "decode_reduced", noted)
     path = draw(tmp_path / "large.jpg", 1201, 977, exif=exif)
-    preprocessing, size = predictor.card.preprocessing, predictor.model.image_size
-    theirs = PhotographDataset([Record(path, 0, "test")], preprocessing, size)[0, 0]
+    preprocessing, size = predictor.metadata.preprocessing, predictor.model.image_size
+    theirs = ImageDataset([Record(path, 0, "test")], preprocessing, size)[0, 0]
     ours, explanation = predictor._example(path), predictor.explain(path)
     assert [sorted(photograph.image.size) for photograph in decoded] == [[123, 151]] * 3
     assert torch.equal(ours.view.image, theirs.view.image)
-    assert torch.equal(ours.view.source, theirs.view.source)
+    assert torch.equal(ours.view.high_res, theirs.view.high_res)
     assert ours.view.geometry == theirs.view.geometry
     upright = (1201, 977) if orientation == 1 else (977, 1201)
     assert ours.original_size == theirs.original_size == upright[::-1]
@@ -125,7 +125,7 @@ def test_region_of_everything_is_the_centre_crop(tmp_path):
     predictor = Predictor.load(make_folder(tmp_path / "run", preprocessing=preprocessing, **options), "cpu")
     scale = predictor(draw(tmp_path / "wide.png", 200, 100)).scales[0]
     assert scale.box == pytest.approx((50, 0, 150, 100))
-    assert not scale.found
+    assert not scale.has_region
 
 
 @pytest.mark.parametrize("zoom_source", ["input", "full"])
@@ -143,8 +143,8 @@ def test_regions_within_regions_in_original_pixels(tmp_path, zoom_source):
     assert first.box == pytest.approx((100, 0, 150, 50))
     assert second.box == pytest.approx((100, 0, 125, 25))
     assert third.box == pytest.approx((100, 0, 125, 25))
-    assert (first.found, second.found, third.found) == (True, True, False)
-    assert explanation.frames == (pytest.approx((50, 0, 150, 100)), first.box, second.box)
+    assert (first.has_region, second.has_region, third.has_region) == (True, True, False)
+    assert explanation.crop_boxes == (pytest.approx((50, 0, 150, 100)), first.box, second.box)
     assert [saliency.tolist() for saliency in explanation.saliencies][1] == [[9, 0], [0, 0]]
 
 
@@ -154,8 +154,8 @@ def test_crops_are_what_the_model_saw(tmp_path, paths):
     seen = []
     predictor.model.backbone.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0][0]))
     explanation = predictor.explain(paths[0])
-    mean = torch.tensor(predictor.card.preprocessing.mean)[:, None, None]
-    std = torch.tensor(predictor.card.preprocessing.std)[:, None, None]
+    mean = torch.tensor(predictor.metadata.preprocessing.mean)[:, None, None]
+    std = torch.tensor(predictor.metadata.preprocessing.std)[:, None, None]
     assert len(seen) == len(explanation.crops) == 3
     for tensor, crop in zip(seen, explanation.crops, strict=True):
         pixels = ((tensor * std + mean) * 255).permute(1, 2, 0).numpy()
@@ -308,9 +308,9 @@ def mean_of(scales):
 
 def test_early_exit_by_the_card(tmp_path, paths):
     folder = make_folder(tmp_path / "run")
-    with pytest.raises(UsageError, match=r"no confidence was chosen .*evaluate RUN --early-exit auto"):
+    with pytest.raises(UsageError, match=r"no confidence was chosen .*evaluate RUN --early_exit auto"):
         Predictor.load(folder, "cpu", early_exit="auto")
-    save_card(folder, replace(load_card(folder), early_exit=EarlyExit(1e-6, "val", 7, 0.0, 1.0)))
+    save_metadata(folder, replace(load_metadata(folder), early_exit=EarlyExit(1e-6, "val", 7, 0.0, 1.0)))
     assert len(Predictor.load(folder, "cpu", early_exit="auto")(paths[0]).scales) == 1
     assert len(Predictor.load(folder, "cpu")(paths[0]).scales) == 2
     with pytest.raises(UsageError, match="confidence of early exit is 0; give more than 0"):
@@ -331,12 +331,12 @@ def test_bad_folders(tmp_path):
     with pytest.raises(WeightsError, match="truncated"):
         Predictor.load(folder, "cpu")
     weights.write_bytes(whole)
-    card = json.loads((folder / "config.json").read_text())
-    card["model"]["num_scales"] = 3
-    (folder / "config.json").write_text(json.dumps(card))
+    metadata = json.loads((folder / "config.json").read_text())
+    metadata["model"]["num_scales"] = 3
+    (folder / "config.json").write_text(json.dumps(metadata))
     with pytest.raises(WeightsError, match="does not fit"):
         Predictor.load(folder, "cpu")
-    card["format_version"] = 99
-    (folder / "config.json").write_text(json.dumps(card))
+    metadata["format_version"] = 99
+    (folder / "config.json").write_text(json.dumps(metadata))
     with pytest.raises(ConfigError, match="newer"):
         Predictor.load(folder, "cpu")

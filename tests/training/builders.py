@@ -5,14 +5,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from ramstrans.data.cache import MemoryCache
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading import PhotographDataset, build_loader
+from ramstrans.data.loading.loader import ImageDataset, build_loader
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.model.config import ModelConfig
-from ramstrans.model.rams import build_model
+from ramstrans.data.reading.cache import MemoryCache
+from ramstrans.models.config import ModelConfig
+from ramstrans.models.methods.rams import build_model
 from ramstrans.training.config import RunConfig, TrainingConfig
-from ramstrans.training.saving.log import MetricsLog
+from ramstrans.training.log import MetricsLog
 
 BACKBONE = "vit_tiny_patch16_224"
 TINY = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -44,8 +44,8 @@ def tiny_model(num_classes=3, seed=0, **options):
 
 def tiny_loader(records, *, shuffle=True, batch_size=4, seed=0, **options):
     """Views of 32 px, decoded once."""
-    dataset = PhotographDataset(records, PREPROCESSING, (32, 32), seed=seed, cache=MemoryCache(), **options)
-    return build_loader(dataset, batch_size, shuffle=shuffle, with_source=False, seed=seed)
+    dataset = ImageDataset(records, PREPROCESSING, (32, 32), seed=seed, cache=MemoryCache(), **options)
+    return build_loader(dataset, batch_size, shuffle=shuffle, with_high_res=False, seed=seed)
 
 
 def metrics_log(folder):

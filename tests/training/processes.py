@@ -38,7 +38,7 @@ def forked(*runs):
     Every process must end well. See `forking`.
     """
     wanted = [(count, list(map(str, arguments))) for count, *arguments in runs]
-    done = python("-m", "tests.training.forking", json.dumps(wanted))
+    done = python("-m", "tests.training.fork_server", json.dumps(wanted))
     assert done.returncode == 0, done.stderr
     outcomes = json.loads(done.stdout)
     for (count, arguments), (codes, said) in zip(wanted, outcomes, strict=True):

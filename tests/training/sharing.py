@@ -17,16 +17,16 @@ from accelerate.utils import set_seed
 from torch.distributed.tensor.debug import CommDebugMode
 
 from ramstrans.memory import peak_bytes
-from ramstrans.model.rams import build_model
+from ramstrans.models.methods.rams import build_model
 from ramstrans.training.planning.cost import measure_step, num_bytes, repeated, state_tensors
 from ramstrans.training.planning.fits import Ground
 from ramstrans.training.planning.trials import build_trial, random_batch
-from ramstrans.training.recipe.tuning import choose_trained, set_train_mode
 from ramstrans.training.setup import build_accelerator, use_fused_attention
-from ramstrans.training.shares import own_part
-from ramstrans.training.step import build_stepper
+from ramstrans.training.shares import local_shard
+from ramstrans.training.step import build_train_step
+from ramstrans.training.trainable import set_train_mode, set_trainable
 from tests.training.builders import PREPROCESSING, TINY, tiny_run
-from tests.training.forking import free_port
+from tests.training.fork_server import free_port
 
 DEPTH = 6
 SIZES = (50, 75)
@@ -36,7 +36,7 @@ def config_of(precision, parts):
     """Blocks large enough for their weights to count."""
     model = {"num_classes": 5, "image_size": 32, "zoom_source": "input"}
     model["backbone_options"] = TINY | {"embed_dim": 96, "depth": DEPTH}
-    training = {"precision": precision, "accumulation": parts, "fsdp": True, "batch_size": 64}
+    training = {"precision": precision, "gradient_accumulation_steps": parts, "fsdp": True, "batch_size": 64}
     return tiny_run(None, "toybirds", model=model, training=training, data={"val_fraction": 0.1})
 
 
@@ -46,8 +46,8 @@ def steps(config, images, parts):
     set_seed(config.seed)
     model = build_model(config.model)
     model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
-    choose_trained(model, config.training)
-    stepper = build_stepper(model, config.training, accelerator, 1000)
+    set_trainable(model, config.training)
+    stepper = build_train_step(model, config.training, accelerator, 1000)
     set_train_mode(model)
     batch = repeated(random_batch(config, PREPROCESSING, 7), images * parts)
 
@@ -60,7 +60,7 @@ def steps(config, images, parts):
     peak = peak_bytes(step, torch.device("cpu"))
     tensors = [*model.parameters(), *state_tensors(stepper.optimizer)]
     counts = Counter({str(kind).rpartition(".")[2]: count for kind, count in talk.get_comm_counts().items()})
-    return {"kept": num_bytes(map(own_part, tensors)), "step": peak, "collectives": counts}
+    return {"kept": num_bytes(map(local_shard, tensors)), "step": peak, "collectives": counts}
 
 
 def told(config, images, parts):

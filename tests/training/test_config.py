@@ -5,7 +5,7 @@ import pytest
 
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import ConfigError
-from ramstrans.model.config import ModelConfig
+from ramstrans.models.config import ModelConfig
 from ramstrans.training.config import RunConfig, TrainingConfig
 
 WRONG = [

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramstrans.data import reads
-from ramstrans.data.layouts.image_folder import read_image_folder
-from ramstrans.data.transforms import Augmentation
+from ramstrans.data.datasets.image_folder import read_image_folder
+from ramstrans.data.loading.transforms import Augmentation
+from ramstrans.data.reading import retry as reads
 from ramstrans.errors import TrainingError
 from ramstrans.memory import peak_bytes
 from ramstrans.training import loop
 from ramstrans.training import step as stepping
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.loop import Parts, fit, validate
-from ramstrans.training.recipe.losses import Look, losses_by_look
-from ramstrans.training.recipe.tuning import plain_state
-from tests.model.builders import randomise
+from ramstrans.training.loop import Components, run_training, validate
+from ramstrans.training.losses import Look, losses_by_scale
+from ramstrans.training.trainable import merged_state_dict
+from tests.models.builders import randomise
 from tests.training.builders import PREPROCESSING, TINY, metrics_log, same_state, tiny_loader, tiny_model
 
 
@@ -42,8 +42,8 @@ def run(images, tmp_path, monkeypatch):
         config = TrainingConfig(**defaults | options)
         train = tiny_loader(images.of_split("train"), seed=seed, augmentation=Augmentation())
         val = None if validate_on is None else tiny_loader(images.of_split(validate_on), shuffle=False)
-        parts = Parts(model, train, val, PREPROCESSING, config, accelerator, log)
-        result = fit(parts, progress=progress, say=say)
+        parts = Components(model, train, val, PREPROCESSING, config, accelerator, log)
+        result = run_training(parts, progress=progress, say=say)
         return result, model, [json.loads(line) for line in log.path.read_text().splitlines()]
 
     return run
@@ -52,7 +52,7 @@ def run(images, tmp_path, monkeypatch):
 def one_step(run, loss_weights, **options):
     """Weights before and after one step of plain SGD from the same random start."""
     model = randomise(tiny_model(**options))
-    before = plain_state(model)
+    before = merged_state_dict(model)
     recipe = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0, "warmup_steps": 0, "max_steps": 1}
     result, _, _ = run(model, loss_weights=loss_weights, **recipe)
     return before, result.weights
@@ -95,7 +95,7 @@ def test_joint_class_tokens_learn_from_every_scale(run):
 
 def test_the_gradient_is_clipped(run):
     model = randomise(tiny_model())
-    before = plain_state(model)
+    before = merged_state_dict(model)
     recipe = {"optimizer": "sgd", "lr": 1.0, "momentum": 0.0, "warmup_steps": 0, "max_steps": 1}
     result, _, _ = run(model, gradient_clip=0.01, **recipe)
     step = torch.cat([(result.weights[name] - before[name]).flatten() for name in before])
@@ -116,21 +116,21 @@ def test_the_best_epoch_on_validation_is_chosen(run, monkeypatch):
     scores, states = iter([10.0, 30.0, 30.0, 20.0]), []
 
     def told(model, _loader, _preprocessing, _precision, epoch):
-        states.append(plain_state(model))
+        states.append(merged_state_dict(model))
         return {"kind": "validation", "epoch": epoch, "top1_scales": [0.0, 0.0], "top1_fused": next(scores)}
 
     monkeypatch.setattr(loop, "validate", told)
     result, model, rows = run(tiny_model(), validate_on="train", epochs=4)
     assert (result.epoch, result.chosen_on, result.steps) == (2, "validation", 12)
     assert same_state(result.weights, states[1])
-    assert not same_state(result.weights, plain_state(model))
+    assert not same_state(result.weights, merged_state_dict(model))
     assert [row["epoch"] for row in rows if row["kind"] == "validation"] == [1, 2, 3, 4]
 
 
 def test_without_validation_the_last_epoch_is_taken(run):
     result, model, rows = run(tiny_model(), epochs=2)
     assert (result.epoch, result.chosen_on) == (2, "last epoch")
-    assert same_state(result.weights, plain_state(model))
+    assert same_state(result.weights, merged_state_dict(model))
     assert {row["kind"] for row in rows} == {"train"}
     assert result.seconds > 0
 
@@ -171,15 +171,15 @@ def spoilt(monkeypatch):
     """Makes the loss of some steps something else, once the forward pass is done; steps from 1."""
 
     def spoil(steps, value=math.nan):
-        losses_by_look, counted = stepping.losses_by_look, []
+        losses_by_scale, counted = stepping.losses_by_scale, []
 
         def losses(*args, **options):
             counted.append(None)
             factor = value if len(counted) in steps else 1.0
-            for loss in losses_by_look(*args, **options):
+            for loss in losses_by_scale(*args, **options):
                 yield factor * loss
 
-        monkeypatch.setattr(stepping, "losses_by_look", losses)
+        monkeypatch.setattr(stepping, "losses_by_scale", losses)
 
     return spoil
 
@@ -190,7 +190,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(run, spoilt, value):
     states, said = [], []
     model = tiny_model()
     result, _, rows = run(
-        model, max_steps=4, progress=lambda *_: states.append(plain_state(model)), say=said.append
+        model, max_steps=4, progress=lambda *_: states.append(merged_state_dict(model)), say=said.append
     )
     assert same_state(states[0], states[1])  # the second step left the weights alone
     assert not same_state(states[1], states[2])
@@ -244,12 +244,19 @@ def test_a_run_that_ends_in_skipped_steps_is_no_success(run, spoilt):
         run(tiny_model(), max_steps=3)
 
 
-@pytest.mark.parametrize("options", [{"accumulation": 2}, {"accumulation": 3}, {"accumulation": 99}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"gradient_accumulation_steps": 2},
+        {"gradient_accumulation_steps": 3},
+        {"gradient_accumulation_steps": 99},
+    ],
+)
 def test_parts_of_a_batch_give_the_gradients_of_the_whole(run, options):
     recipe = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0, "warmup_steps": 0, "max_steps": 2}
     whole, _, rows = run(randomise(tiny_model()), **recipe)
     parts, _, rows_of_parts = run(randomise(tiny_model()), **recipe, **options)
-    assert not same_state(whole.weights, plain_state(randomise(tiny_model())))
+    assert not same_state(whole.weights, merged_state_dict(randomise(tiny_model())))
     for name, tensor in whole.weights.items():
         torch.testing.assert_close(parts.weights[name], tensor, rtol=1e-4, atol=1e-6)
     assert rows_of_parts[1]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-5)
@@ -259,7 +266,7 @@ def test_the_average_is_judged_and_kept(run, monkeypatch):
     states, judged = [], []
 
     def told(model, *_):
-        judged.append(plain_state(model))
+        judged.append(merged_state_dict(model))
         return {"kind": "validation", "epoch": 1, "top1_scales": [0.0, 0.0], "top1_fused": 50.0}
 
     monkeypatch.setattr(loop, "validate", told)
@@ -269,22 +276,22 @@ def test_the_average_is_judged_and_kept(run, monkeypatch):
         max_steps=3,
         ema_decay=0.5,
         validate_on="train",
-        progress=lambda *_: states.append(plain_state(model)),
+        progress=lambda *_: states.append(merged_state_dict(model)),
     )
     name = "backbone.vit.head.weight"
-    average = states[0][name]
+    ema = states[0][name]
     for number, state in enumerate(states[1:], start=1):
         decay = min(0.5, (1 + number) / (10 + number))
-        average = decay * average + (1 - decay) * state[name]
-    torch.testing.assert_close(result.weights[name], average)
+        ema = decay * ema + (1 - decay) * state[name]
+    torch.testing.assert_close(result.weights[name], ema)
     assert same_state(result.weights, judged[0])
     assert not same_state(result.weights, states[-1])
 
 
 def test_a_linear_probe_moves_the_head_alone(run):
     model = tiny_model()
-    before = plain_state(model)
-    after = run(model, max_steps=3, tune="head")[0].weights
+    before = merged_state_dict(model)
+    after = run(model, max_steps=3, finetune="head")[0].weights
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"backbone.vit.head.weight", "backbone.vit.head.bias"}
 
@@ -292,8 +299,8 @@ def test_a_linear_probe_moves_the_head_alone(run):
 def test_lora_gives_plain_weights_that_moved(run):
     pytest.importorskip("peft")
     model = tiny_model()
-    before = plain_state(model)
-    after = run(model, max_steps=4, tune="lora", lora_rank=2, lr=0.01)[0].weights
+    before = merged_state_dict(model)
+    after = run(model, max_steps=4, finetune="lora", lora_rank=2, lr=0.01)[0].weights
     assert after.keys() == before.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert "backbone.vit.blocks.0.attn.qkv.weight" in moved
@@ -330,7 +337,7 @@ def test_gradient_checkpointing_keeps_less():
     images = torch.randn(16, 3, 32, 32)
 
     def step():
-        losses = losses_by_look(Look(model), model, images, None, torch.zeros(16, dtype=torch.int64))
+        losses = losses_by_scale(Look(model), model, images, None, torch.zeros(16, dtype=torch.int64))
         for loss in losses:
             loss.backward()
 
@@ -346,7 +353,7 @@ def test_validation_leaves_the_weights_alone_and_counts_rightly(images):
     model = tiny_model()
     with torch.no_grad():
         model.backbone.vit.head.bias[1] = 5.0  # everything is a Bistre owl
-    before = plain_state(model)
+    before = merged_state_dict(model)
     row = validate(model, tiny_loader(images.of_split("test"), shuffle=False), PREPROCESSING, "fp32", 3)
     assert row == {
         "kind": "validation",
@@ -354,12 +361,12 @@ def test_validation_leaves_the_weights_alone_and_counts_rightly(images):
         "top1_scales": pytest.approx([100 / 3, 100 / 3]),
         "top1_fused": pytest.approx(100 / 3),
     }
-    assert same_state(before, plain_state(model))
+    assert same_state(before, merged_state_dict(model))
 
 
 def test_a_copied_state_does_not_follow_the_model():
     model = tiny_model()
-    state = plain_state(model)
+    state = merged_state_dict(model)
     before = state["backbone.vit.cls_token"].clone()
     with torch.no_grad():
         model.backbone.vit.cls_token.add_(1)

@@ -29,9 +29,9 @@ def step():
         backbone = stepper.model.backbone
         backbone.gradient_checkpointing = checkpointing
         options = {"gradient_checkpointing": checkpointing} | options
-        parts = options.pop("accumulation", 1)
+        parts = options.pop("gradient_accumulation_steps", 1)
         recipe = in_one_part(stepper.config, **options)
-        object.__setattr__(recipe, "accumulation", parts)
+        object.__setattr__(recipe, "gradient_accumulation_steps", parts)
         stepper = stepper._replace(config=recipe)
         backbone.vit.blocks[1].register_forward_pre_hook(lambda _, args: fail(args[0], backbone))
         batch = random_batch(config, preprocessing, 12)
@@ -62,7 +62,7 @@ def test_where_nothing_can_be_measured_the_next_options_are_named_in_order(step)
     message = step(always)
     assert message.startswith(
         "out of memory in a step of 12 images a process, 12 at a time, fp32 (CUDA out of memory); try in "
-        "this order: --training.accumulation 2, --training.gradient_checkpointing true, "
+        "this order: --training.gradient_accumulation_steps 2, --training.gradient_checkpointing true, "
         "--training.precision bf16, an --model.image_size below 24x24, --training.fsdp true on several GPUs; "
     )
     assert "`ramstrans plan`" in message
@@ -70,21 +70,27 @@ def test_where_nothing_can_be_measured_the_next_options_are_named_in_order(step)
 
 
 def test_what_is_done_already_is_not_named(step):
-    message = step(always, "bf16", checkpointing=True, accumulation=5)
+    message = step(always, "bf16", checkpointing=True, gradient_accumulation_steps=5)
     assert "12 images a process, 3 at a time, bf16" in message
-    assert "order: --training.accumulation 10, an --model.image_size" in message
-    assert "--training.accumulation 12, an" in step(always, "bf16", checkpointing=True, accumulation=7)
-    assert "order: an --model.image_size" in step(always, "bf16", checkpointing=True, accumulation=99)
+    assert "order: --training.gradient_accumulation_steps 10, an --model.image_size" in message
+    assert "--training.gradient_accumulation_steps 12, an" in step(
+        always, "bf16", checkpointing=True, gradient_accumulation_steps=7
+    )
+    assert "order: an --model.image_size" in step(
+        always, "bf16", checkpointing=True, gradient_accumulation_steps=99
+    )
 
 
 def test_what_fits_is_measured(step):
     message = step(above(4))
     assert (
-        "measured since, this fits: --training.accumulation 2, or --training.gradient_checkpointing true "
-        "--training.accumulation 1; else try in this order: --training.precision bf16, an" in message
+        "measured since, this fits: --training.gradient_accumulation_steps 2, or "
+        "--training.gradient_checkpointing true "
+        "--training.gradient_accumulation_steps 1; else try in this order: --training.precision bf16, an"
+        in message
     )
-    assert "--training.accumulation 3," in step(above(4), accumulation=2)
-    assert step(above(4), checkpointing=True).count("--training.accumulation") == 1
+    assert "--training.gradient_accumulation_steps 3," in step(above(4), gradient_accumulation_steps=2)
+    assert step(above(4), checkpointing=True).count("--training.gradient_accumulation_steps") == 1
 
 
 def test_what_was_measured_counts(step, monkeypatch):
@@ -100,7 +106,10 @@ def test_only_checkpointing_may_help(step):
             raise CUDA
 
     message = step(fail)
-    assert "this fits: --training.gradient_checkpointing true --training.accumulation 1; else" in message
+    assert (
+        "this fits: --training.gradient_checkpointing true --training.gradient_accumulation_steps 1; else"
+        in message
+    )
 
 
 def test_an_allocation_that_fails_for_good(step):
@@ -108,7 +117,7 @@ def test_an_allocation_that_fails_for_good(step):
     assert re.search(
         r"fp32 \(DefaultCPUAllocator: .* you tried to allocate 4503599627370496 bytes\)", message
     )
-    assert "order: --training.accumulation 2, " in message
+    assert "order: --training.gradient_accumulation_steps 2, " in message
 
 
 def test_in_the_backward_pass_and_in_the_optimiser_too(step, monkeypatch):
@@ -127,7 +136,7 @@ def test_in_the_backward_pass_and_in_the_optimiser_too(step, monkeypatch):
 def test_several_processes_do_not_measure(step, monkeypatch):
     """The others would wait for this one's gradients."""
     monkeypatch.setattr(module, "measure_step", lambda *_: pytest.fail("it measured"))
-    assert "order: --training.accumulation 2" in step(above(4), compile=True)
+    assert "order: --training.gradient_accumulation_steps 2" in step(above(4), compile=True)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("something else")])

@@ -10,8 +10,8 @@ import torch
 import yaml
 
 from ramstrans.cli import main
-from ramstrans.model.folder import load_card, load_into, load_state
-from ramstrans.model.rams import build_model
+from ramstrans.models.methods.rams import build_model
+from ramstrans.saved.model import load_into, load_metadata, load_state
 from tests.training.builders import BACKBONE, TINY
 from tests.training.processes import LAUNCH, forked, python
 
@@ -24,7 +24,7 @@ def recipe(birds, tmp_path_factory):
         "model": {"backbone": BACKBONE, "backbone_options": TINY, "image_size": 24, "zoom_source": "full"},
         "training": {
             **{"epochs": 3, "batch_size": 5, "lr": 0.01, "optimizer": "sgd", "warmup_steps": 2},
-            **{"accumulation": 2, "checkpoint_every": 2},
+            **{"gradient_accumulation_steps": 2, "checkpoint_every": 2},
         },
         "device": "cpu",
     }
@@ -70,8 +70,8 @@ def test_two_processes_are_as_good_as_one(options, recipe, alone, tmp_path):
 
 RECIPES = {
     "average": ("ema_decay", 0.9),
-    "lora": ("tune", "lora", "ema_decay", 0.9, "lora_mlp", "true", "optimizer", "adamw", "lr", 0.003),
-    "head": ("tune", "head", "train_norms", "true", "gradient_clip", 0.01),
+    "lora": ("finetune", "lora", "ema_decay", 0.9, "lora_mlp", "true", "optimizer", "adamw", "lr", 0.003),
+    "head": ("finetune", "head", "train_norms", "true", "gradient_clip", 0.01),
     "blocks": ("freeze_blocks", 1, "gradient_checkpointing", "true"),
     "bf16": ("precision", "bf16"),
 }
@@ -130,7 +130,7 @@ def test_half_precision_is_the_same_with_shares_and_copies(runs):
 def test_what_is_written_needs_no_peft(runs, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     folder = runs / "lora-shared"
-    model = build_model(dataclasses.replace(load_card(folder).model, weights=None))
+    model = build_model(dataclasses.replace(load_metadata(folder).model, weights=None))
     load_into(model, load_state(folder))  # every weight, and no other
     assert model.backbone.vit.head.weight.isfinite().all()
 

@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from ramstrans.cli import main
-from ramstrans.data.layouts.cub import read_cub
-from ramstrans.model.folder import load_state
+from ramstrans.data.datasets.cub import read_cub
+from ramstrans.saved.model import load_state
 from tests.training.builders import BACKBONE, TINY, same_state
 from tests.training.processes import LAUNCH, processes_of, python, start, wait_for
 
@@ -37,7 +37,13 @@ def recipe(birds, tmp_path_factory):
         },
         "training": {
             **{"epochs": 12, "batch_size": 5, "lr": 0.003, "optimizer": "adamw", "warmup_steps": 2},
-            **{"accumulation": 2, "ema_decay": 0.9, "cutmix": 1.0, "mixup": 0.2, "checkpoint_every": 3},
+            **{
+                "gradient_accumulation_steps": 2,
+                "ema_decay": 0.9,
+                "cutmix": 1.0,
+                "mixup": 0.2,
+                "checkpoint_every": 3,
+            },
         },
         "device": "cpu",
     }
@@ -78,7 +84,7 @@ def assert_same_run(run, unbroken):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_again_and_again_it_ends_with_the_same_bits(seed, recipe, unbroken, tmp_path):
     run = tmp_path / "run"
-    done = python("-m", "tests.training.killing", seed, 7, run, "--config", recipe)
+    done = python("-m", "tests.training.kill_loop", seed, 7, run, "--config", recipe)
     assert done.returncode == 0, done.stderr
     reached, code = json.loads(done.stdout.splitlines()[-1])
     assert code == 0, done.stderr
@@ -152,7 +158,7 @@ def test_a_killed_run_leaves_no_process_behind(recipe, tmp_path):
 
 HANGING = """
 import sys
-from ramstrans.data import decode
+from ramstrans.data.reading import decode
 from ramstrans.cli import main
 decode._check_file = lambda path: None  # which refuses pipes, that hang as no file does that can be had here
 sys.exit(main(sys.argv[1:]))

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramstrans.data import cache as caching
-from ramstrans.data.cache import DiskCache, MemoryCache
+from ramstrans.data.reading import cache as caching
+from ramstrans.data.reading.cache import DiskCache, MemoryCache
 from ramstrans.errors import ConfigError, DataError, OutputError, TrainingError, UsageError
 from ramstrans.evaluation.run import evaluate_run
-from ramstrans.model.folder import load_card, load_state
+from ramstrans.saved.model import load_metadata, load_state
 from ramstrans.training import run as running
 from ramstrans.training.run import Prepared, prepare, train
-from ramstrans.training.saving.run_folder import check_output, claim_output, default_output
+from ramstrans.training.run_folder import check_output, claim_output, default_output
 from ramstrans.training.setup import (
     build_accelerator,
     build_dataset,
@@ -38,15 +38,15 @@ def test_the_run_folder_holds_all_that_was_promised(trained):
 
 
 def test_the_card_tells_what_the_weights_are_of(trained):
-    card = load_card(trained.folder)
-    assert card.class_names == trained.prepared.images.class_names
-    assert card.model == trained.prepared.config.model
-    assert card.model.num_classes == 3
-    assert card.preprocessing == trained.prepared.preprocessing
-    assert card.preprocessing.crop == (48, 48)  # twice the 24 px of the input
-    assert card.training["steps"] == 5
-    assert card.training["chosen_on"] == "validation"
-    assert card.training["run"]["data"]["root"] == str(trained.prepared.config.data.root)
+    metadata = load_metadata(trained.folder)
+    assert metadata.class_names == trained.prepared.images.class_names
+    assert metadata.model == trained.prepared.config.model
+    assert metadata.model.num_classes == 3
+    assert metadata.preprocessing == trained.prepared.preprocessing
+    assert metadata.preprocessing.crop == (48, 48)  # twice the 24 px of the input
+    assert metadata.training["steps"] == 5
+    assert metadata.training["chosen_on"] == "validation"
+    assert metadata.training["run"]["data"]["root"] == str(trained.prepared.config.data.root)
 
 
 def test_the_report_is_what_is_on_disk(trained):
@@ -68,7 +68,7 @@ def test_metrics_are_whole_rows(trained):
 
 
 def test_the_test_split_is_looked_at_once_at_the_end(trained):
-    assert trained.looked_at == [{"val"}, {"val"}, {"test"}]
+    assert trained.passes == [{"val"}, {"val"}, {"test"}]
 
 
 def test_the_trained_weights_are_saved(trained, birds):
@@ -253,13 +253,13 @@ def test_fused_attention_as_the_config_says(birds, tmp_path, precision, attentio
 
 
 def test_training_attention_is_used_and_undone(birds, tmp_path, monkeypatch, no_pictures):
-    used, fit = [], running.fit
+    used, run_training = [], running.run_training
 
     def noted(parts, *args):
         used.append([block.attn.fused_attn for block in parts.model.backbone.vit.blocks])
-        return fit(parts, *args)
+        return run_training(parts, *args)
 
-    monkeypatch.setattr(running, "fit", noted)
+    monkeypatch.setattr(running, "run_training", noted)
     prepared = prepare(tiny_run(birds, training={"attention": "math", "max_steps": 1}))
     train(prepared, tmp_path / "run")
     assert used == [[False] * TINY["depth"]]
@@ -276,7 +276,7 @@ def test_a_run_is_repeated_bit_by_bit(trained, birds, tmp_path, no_pictures):
 
 def test_a_run_with_adapters_leaves_a_plain_model(birds, tmp_path, no_pictures):
     pytest.importorskip("peft")
-    prepared = prepare(tiny_run(birds, training={"tune": "lora", "lora_rank": 2}))
+    prepared = prepare(tiny_run(birds, training={"finetune": "lora", "lora_rank": 2}))
     plain = set(prepared.model.state_dict())
     report = train(prepared, tmp_path / "run")
     assert set(load_state(tmp_path / "run")) == plain

@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from ramstrans.training.recipe.tuning import freeze_blocks
-from ramstrans.training.shares import filled, gathered, outline, own_part
+from ramstrans.training.shares import full_state_dict, local_shard, materialize, to_meta
+from ramstrans.training.trainable import freeze_blocks
 from tests.training.builders import same_state, tiny_model
 
 
 def test_an_outline_holds_nothing_and_is_filled_with_the_weights_themselves():
     model = tiny_model()
     freeze_blocks(model, 1)
-    empty = outline(model)
+    empty = to_meta(model)
     assert all(parameter.is_meta for parameter in empty.parameters())
-    twin = filled(empty, model.state_dict())
+    twin = materialize(empty, model.state_dict())
     assert same_state(twin.state_dict(), model.state_dict())
     assert all(parameter.is_meta for parameter in empty.parameters())  # for the next one
     for own, other in zip(twin.parameters(), model.parameters(), strict=True):
@@ -24,7 +24,7 @@ def test_an_outline_holds_nothing_and_is_filled_with_the_weights_themselves():
 
 def test_a_filled_model_looks_like_the_first():
     model = tiny_model().eval()
-    twin = filled(outline(model), model.state_dict()).eval()
+    twin = materialize(to_meta(model), model.state_dict()).eval()
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(twin(images).scales[1].logits, model(images).scales[1].logits)
@@ -32,11 +32,11 @@ def test_a_filled_model_looks_like_the_first():
 
 def test_whole_tensors_are_left_as_they_are():
     tensor = torch.ones(3)
-    assert gathered({"weight": tensor})["weight"] is own_part(tensor) is tensor
+    assert full_state_dict({"weight": tensor})["weight"] is local_shard(tensor) is tensor
 
 
 def test_a_buffer_that_cannot_be_filled_is_our_own_mistake():
     model = nn.Linear(2, 2)
     model.register_buffer("table", torch.ones(2), persistent=False)
     with pytest.raises(AssertionError, match="not in the state dict"):
-        filled(outline(model), model.state_dict())
+        materialize(to_meta(model), model.state_dict())

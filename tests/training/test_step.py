@@ -5,24 +5,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ramstrans.data.loading import Batch, EpochBatches
+from ramstrans.data.loading.loader import Batch, EpochBatches
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.step import Stepper
+from ramstrans.training.step import TrainStep
 
 PREPROCESSING = Preprocessing(8, (8, 8))
 
 
-def parts_of(own, whole, num_processes, accumulation, *, source=False):
+def parts_of(own, whole, num_processes, gradient_accumulation_steps, *, high_res=False):
     """The parts of a batch of images 0, 1, ..., which their labels tell."""
     count = max(own, 1)  # a process without one gets the batch's first
     views = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
     batch = Batch(
-        views, views if source else None, torch.arange(count), torch.arange(count), (), torch.ones(count, 2)
+        views, views if high_res else None, torch.arange(count), torch.arange(count), (), torch.ones(count, 2)
     )
     accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=num_processes)
-    config = TrainingConfig(accumulation=accumulation)
-    return Stepper(None, None, None, None, config, accelerator)._parts(batch, PREPROCESSING, own, whole)
+    config = TrainingConfig(gradient_accumulation_steps=gradient_accumulation_steps)
+    return TrainStep(None, None, None, None, config, accelerator)._parts(batch, PREPROCESSING, own, whole)
 
 
 def test_a_process_with_fewer_images_than_parts_fills_in_with_its_first():
@@ -35,21 +35,26 @@ def test_a_process_with_fewer_images_than_parts_fills_in_with_its_first():
 
 
 def test_a_source_is_cut_like_its_images():
-    parts = parts_of(5, 5, 1, 2, source=True)
-    assert [(len(part.images), len(part.source), part.share) for part in parts] == [(3, 3, 0.6), (2, 2, 0.4)]
-    assert parts_of(1, 1, 1, 1)[0].source is None
+    parts = parts_of(5, 5, 1, 2, high_res=True)
+    assert [(len(part.images), len(part.high_res), part.share) for part in parts] == [
+        (3, 3, 0.6),
+        (2, 2, 0.4),
+    ]
+    assert parts_of(1, 1, 1, 1)[0].high_res is None
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("accumulation", [1, 2, 3, 5])
+@pytest.mark.parametrize("gradient_accumulation_steps", [1, 2, 3, 5])
 @pytest.mark.parametrize("length", [1, 4, 11, 23])
-def test_all_processes_have_as_many_parts_and_every_image_counts_once(num_processes, accumulation, length):
+def test_all_processes_have_as_many_parts_and_every_image_counts_once(
+    num_processes, gradient_accumulation_steps, length
+):
     batches = [
         EpochBatches(length, 9, shuffle=True, process=process, num_processes=num_processes)
         for process in range(num_processes)
     ]
     for number in range(batches[0].num_batches):
-        cut = [parts_of(*each.counts(number), num_processes, accumulation) for each in batches]
+        cut = [parts_of(*each.counts(number), num_processes, gradient_accumulation_steps) for each in batches]
         assert len({len(parts) for parts in cut}) == 1
         assert sum(part.share for parts in cut for part in parts) == pytest.approx(1)
         assert all(len(part.labels) for parts in cut for part in parts)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ramstrans.errors import UsageError
-from ramstrans.model.config import ModelConfig
+from ramstrans.models.config import ModelConfig
 
 NUM_CLASSES = 200
 """Of every model that is measured: as many as CUB-200-2011 has."""

@@ -19,9 +19,9 @@ from ramstrans.bench.ground import Ground
 from ramstrans.bench.steps import floor_step, our_step, twin_step
 from ramstrans.bench.timing import Contestant
 from ramstrans.bench.twin import KeepingTwin
-from ramstrans.evaluation.evaluate import autocast
-from ramstrans.model.regions import propose_regions
-from ramstrans.model.zoom import zoom
+from ramstrans.evaluation.predict import autocast
+from ramstrans.models.regions import propose_regions
+from ramstrans.models.zoom import zoom
 
 NUM_MAPS = 64
 """Images whose regions are proposed at a time; the forward passes beside them may be of fewer."""

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ramstrans.model.backbone import build_vit
-from ramstrans.model.config import ModelConfig
-from ramstrans.model.rams import build_model
+from ramstrans.models.config import ModelConfig
+from ramstrans.models.encoder import build_vit
+from ramstrans.models.methods.rams import build_model
 
 
 class Macs(NamedTuple):
@@ -51,7 +51,7 @@ def macs_of(config: ModelConfig) -> Macs:
     """
     height, width = config.input_size
     images = torch.zeros(1, 3, height, width)
-    source = images if config.zoom_source == "full" and config.num_scales > 1 else None  # its size is free
+    high_res = images if config.zoom_source == "full" and config.num_scales > 1 else None  # its size is free
     model = build_model(config).eval()
     model.backbone.use_fused_attention(False)
     vit = build_vit(config).eval()
@@ -59,5 +59,5 @@ def macs_of(config: ModelConfig) -> Macs:
         block.attn.fused_attn = False
     return Macs(
         count_macs(functools.partial(vit, images)),
-        count_macs(functools.partial(model, images, source, last_region=False)),
+        count_macs(functools.partial(model, images, high_res, last_region=False)),
     )

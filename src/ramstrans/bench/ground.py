@@ -11,8 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ramstrans.bench.cases import NUM_CLASSES, Case
-from ramstrans.model.backbone import build_vit
-from ramstrans.model.rams import RamsTrans, build_model
+from ramstrans.models.encoder import build_vit
+from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.setup import build_accelerator, use_fused_attention
 

@@ -18,17 +18,17 @@ from ramstrans.bench.report import write_json
 from ramstrans.bench.steps import NUM_STEPS
 from ramstrans.bench.timing import Contestant, Spread, interleave, spread, waiter
 from ramstrans.data.build import Progress, build_image_set, build_preprocessing
-from ramstrans.data.loading import Batch, PhotographLoader, build_loader
+from ramstrans.data.loading.loader import Batch, ImageLoader, build_loader
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.evaluation.evaluate import autocast, normalized, predict_split
+from ramstrans.evaluation.predict import autocast, normalized, predict_split
 from ramstrans.evaluation.run import with_labels_of
-from ramstrans.model.config import ModelConfig
-from ramstrans.model.folder import load_card, load_into, load_state
-from ramstrans.model.rams import build_model
+from ramstrans.models.config import ModelConfig
+from ramstrans.models.methods.rams import build_model
+from ramstrans.saved.model import load_into, load_metadata, load_state
 from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.run import Prepared
 from ramstrans.training.setup import build_accelerator, build_dataset, use_fused_attention
-from ramstrans.training.step import build_stepper
+from ramstrans.training.step import build_train_step
 
 REACH = 0.95
 """Of the slower one's speed, what both together should reach."""
@@ -127,10 +127,10 @@ def prepare_loading(
             options.data, model_config.input_size, model_config.zoom_source, cfg["mean"], cfg["std"]
         )
     else:
-        card = load_card(options.run)
-        model_config, preprocessing = card.model, card.preprocessing
-        records = [with_labels_of(card, images, split) for split in SPLITS.values()]
-        images = ImageSet(card.class_names, tuple(itertools.chain(*records)))
+        metadata = load_metadata(options.run)
+        model_config, preprocessing = metadata.model, metadata.preprocessing
+        records = [with_labels_of(metadata, images, split) for split in SPLITS.values()]
+        images = ImageSet(metadata.class_names, tuple(itertools.chain(*records)))
         model = build_model(model_config)
         load_into(model, load_state(options.run))
     recipe = TrainingConfig(
@@ -172,20 +172,20 @@ def measure_use(
     return LoaderResult(use, num_images, num_images / first_pass, alone, model, together, spread(shares))
 
 
-def loader_of(use: Use, prepared: Prepared, device: torch.device) -> PhotographLoader:
+def loader_of(use: Use, prepared: Prepared, device: torch.device) -> ImageLoader:
     """A loader as `ramstrans evaluate` or `ramstrans train` builds it."""
     config = prepared.config
     return build_loader(
         build_dataset(config, prepared.images, prepared.preprocessing, SPLITS[use]),
         config.training.batch_size,
         shuffle=use == "training",
-        with_source=config.model.zoom_source == "full" and config.model.num_scales > 1,
+        with_high_res=config.model.zoom_source == "full" and config.model.num_scales > 1,
         num_workers=config.data.num_workers,
         pin_memory=device.type == "cuda",
     )
 
 
-def exhausted(loader: PhotographLoader) -> Batch:
+def exhausted(loader: ImageLoader) -> Batch:
     """Load everything; the first batch."""
     batches = iter(loader)
     first = next(batches)
@@ -195,7 +195,7 @@ def exhausted(loader: PhotographLoader) -> Batch:
 
 
 def evaluating(
-    prepared: Prepared, loader: PhotographLoader, batch: Batch, device: torch.device
+    prepared: Prepared, loader: ImageLoader, batch: Batch, device: torch.device
 ) -> dict[str, Contestant]:
     """Loader, model, and both as in `predict_split`."""
     model, preprocessing = prepared.model.eval(), prepared.preprocessing
@@ -203,22 +203,22 @@ def evaluating(
 
     @torch.no_grad()
     def answer() -> None:
-        images, source = normalized(batch, preprocessing, device)
+        images, high_res = normalized(batch, preprocessing, device)
         with autocast(device, precision):
-            model(images, source, last_region=False).probabilities.cpu()
+            model(images, high_res, last_region=False).probabilities.cpu()
 
     together = partial(predict_split, model, loader, preprocessing, device, precision=precision)
     return _three(loader, Contestant(answer, len(batch.labels)), together)
 
 
 def training(
-    prepared: Prepared, loader: PhotographLoader, batch: Batch, _device: torch.device
+    prepared: Prepared, loader: ImageLoader, batch: Batch, _device: torch.device
 ) -> dict[str, Contestant]:
     """Loader, training step, and both as in the training loop."""
     config, model = prepared.config, prepared.model.train()
     accelerator = build_accelerator(config, Path())
     model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
-    stepper = build_stepper(model, config.training, accelerator, NUM_STEPS)
+    stepper = build_train_step(model, config.training, accelerator, NUM_STEPS)
 
     def epoch() -> None:
         for loaded in loader:
@@ -228,15 +228,13 @@ def training(
     return _three(loader, Contestant(step, len(batch.labels)), epoch)
 
 
-def _three(
-    loader: PhotographLoader, model: Contestant, together: Callable[[], object]
-) -> dict[str, Contestant]:
+def _three(loader: ImageLoader, model: Contestant, together: Callable[[], object]) -> dict[str, Contestant]:
     count = loader.batch_sampler.length
     alone = Contestant(partial(exhausted, loader), count)
     return {"loader": alone, "model": model, "together": Contestant(together, count)}
 
 
-CONTESTANTS: dict[Use, Callable[[Prepared, PhotographLoader, Batch, torch.device], dict[str, Contestant]]] = {
+CONTESTANTS: dict[Use, Callable[[Prepared, ImageLoader, Batch, torch.device], dict[str, Contestant]]] = {
     "evaluation": evaluating,
     "training": training,
 }

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ramstrans.doctor import check_attention
-from ramstrans.model.folder import installed_version
+from ramstrans.saved.model import installed_version
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 

@@ -12,10 +12,10 @@ from ramstrans.bench.machine import describe_machine
 from ramstrans.bench.report import short, write_json
 from ramstrans.bench.timing import Contestant, Spread, interleave, spread, waiter
 from ramstrans.data.build import Progress
-from ramstrans.data.transforms import Size
-from ramstrans.evaluation.evaluate import autocast
-from ramstrans.model.config import ModelConfig
-from ramstrans.model.rams import build_model
+from ramstrans.data.loading.transforms import Size
+from ramstrans.evaluation.predict import autocast
+from ramstrans.models.config import ModelConfig
+from ramstrans.models.methods.rams import build_model
 
 NUM_ROUNDS = 5
 
@@ -57,7 +57,7 @@ class ModelResult(NamedTuple):
         return {
             "name": self.name,
             "backbone": config.backbone,
-            "look_sizes": config.look_sizes,
+            "scale_sizes": config.scale_sizes,
             "zoom_source": config.zoom_source,
             "top1": top1,
             "gmacs": self.macs / 1e9,
@@ -138,12 +138,12 @@ def contestant(entrant: Entrant, device: torch.device, batch_size: int, precisio
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch_size, 3, *entrant.config.input_size, generator=generator).to(device)
     needs_source = model.zoom_source == "full" and model.num_scales > 1
-    source = torch.randn(batch_size, 3, *entrant.crop, generator=generator) if needs_source else None
-    source = source if source is None else source.to(device)
+    high_res = torch.randn(batch_size, 3, *entrant.crop, generator=generator) if needs_source else None
+    high_res = high_res if high_res is None else high_res.to(device)
 
     def run() -> object:
         with torch.inference_mode(), autocast(device, precision):
-            return model(images, source, last_region=False)
+            return model(images, high_res, last_region=False)
 
     return Contestant(run, batch_size)
 
@@ -159,7 +159,8 @@ def models_table(results: Sequence[ModelResult]) -> Table:
         table.add_row(
             result.name,
             " ".join(
-                str(height) if height == width else f"{height}x{width}" for height, width in config.look_sizes
+                str(height) if height == width else f"{height}x{width}"
+                for height, width in config.scale_sizes
             ),
             "" if top1 is None else f"{top1:.1f}",
             f"{result.macs / 1e9:.2f}",

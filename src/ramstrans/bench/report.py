@@ -13,8 +13,8 @@ from rich.table import Table
 from ramstrans.bench.cases import Case
 from ramstrans.bench.results import Result
 from ramstrans.errors import OutputError
-from ramstrans.evaluation.figures import FUSED_COLOR, RIGHT_COLOR, WRONG_COLOR, save_figure
 from ramstrans.evaluation.files import write_whole
+from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, WRONG_COLOR, save_figure
 
 FORMAT_VERSION = 1
 JSON_FILE, PICTURE_FILE = "bench.json", "bench.png"

@@ -16,7 +16,7 @@ from ramstrans.bench.results import Mode, Outcome, Result
 from ramstrans.bench.timing import interleave, waiter
 from ramstrans.data.build import Progress
 from ramstrans.memory import peak_bytes
-from ramstrans.model.rollout import choose_method
+from ramstrans.models.saliency.rollout import choose_implementation
 
 
 def run_cases(
@@ -112,7 +112,7 @@ def measure_case(
     if key not in work:
         work[key] = macs_of(case.model_config())
     fused = case.task == "inference" or Ground(case, device).fused
-    rollouts = {mode: choose_method(device, compiled=mode == "compiled") for mode in outcomes}
+    rollouts = {mode: choose_implementation(device, compiled=mode == "compiled") for mode in outcomes}
     return Result(name, case, device.type, outcomes, work[key], "fused" if fused else "math", rollouts)
 
 

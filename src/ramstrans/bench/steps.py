@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from ramstrans.bench.ground import Ground
 from ramstrans.bench.timing import Contestant
 from ramstrans.bench.twin import KeepingTwin
-from ramstrans.data.loading import Batch
+from ramstrans.data.loading.loader import Batch
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.evaluation.evaluate import autocast
-from ramstrans.training.recipe.optimizer import build_optimizer
-from ramstrans.training.step import build_stepper
+from ramstrans.evaluation.predict import autocast
+from ramstrans.training.optim import build_optimizer
+from ramstrans.training.step import build_train_step
 
 NUM_STEPS = 1_000_000
 """Of the schedule: more than are ever taken."""
@@ -24,7 +24,7 @@ def our_step(ground: Ground) -> Contestant:
     """The training loop's own step, from uint8 images on."""
     case, model = ground.case, ground.model().train()
     model.backbone.use_fused_attention(ground.fused)
-    stepper = build_stepper(model, ground.run_config.training, ground.accelerator, NUM_STEPS)
+    stepper = build_train_step(model, ground.run_config.training, ground.accelerator, NUM_STEPS)
     ground.ready(stepper.look)
     pixels = ground.images().mul(64).add(128).clamp(0, 255).byte()
     labels, side = ground.labels(), case.image_size

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ramstrans.model.backbone import Features
-from ramstrans.model.rams import RamsOutput, RamsTrans, ScaleOutput, whole_image
+from ramstrans.models.encoder import Features
+from ramstrans.models.methods.rams import RamsOutput, RamsTrans, ScaleOutput, whole_image
 
 
 class KeepingTwin(nn.Module):
@@ -30,7 +30,7 @@ class KeepingTwin(nn.Module):
 
     def forward(self, images: Tensor) -> RamsOutput:
         """All looks at images (B, 3, H, W); the last one proposes no region."""
-        model, frame, source = self.model, whole_image(images), images
+        model, crop_box, high_res = self.model, whole_image(images), images
         scales: list[ScaleOutput] = []
         for scale in range(model.num_scales):
             self._kept = []
@@ -40,9 +40,9 @@ class KeepingTwin(nn.Module):
                 scales.append(ScaleOutput(logits, None, None, None))
                 break
             saliency = self.saliency(features)
-            frame, found = model.region(saliency, scale, frame)
-            scales.append(ScaleOutput(logits, saliency, frame, found))
-            images = model.closer(source, frame, scale + 1)
+            crop_box, has_region = model.region(saliency, scale, crop_box)
+            scales.append(ScaleOutput(logits, saliency, crop_box, has_region))
+            images = model.crop_regions(high_res, crop_box, scale + 1)
         self._kept = []
         return RamsOutput(tuple(scales))
 

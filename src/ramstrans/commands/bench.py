@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add_options(parser: Parser) -> None:
     """Options of `bench`: the fields of BenchConfig."""
     parser.add_argument("--cases", type=str, nargs="+", help="Names of cases; default: all.")
-    parser.add_argument("--list", action="store_true", help="Say what the cases are, measure nothing.")
+    parser.add_argument("--list", type=bool, default=False, help="List the cases and exit.")
     parser.add_argument(
         "--models",
         type=str,
@@ -67,12 +67,12 @@ def entrant_of(name: str) -> "Entrant":
         RamsTransError: There is none of that name, or it cannot be read.
     """
     from ramstrans.bench.models import Entrant
-    from ramstrans.model.folder import load_card
+    from ramstrans.saved.model import load_metadata
 
     if Path(name).is_dir():
-        card, report = load_card(Path(name)), Path(name) / "report.json"
+        metadata, report = load_metadata(Path(name)), Path(name) / "report.json"
         top1 = json.loads(report.read_text())["fused"]["top1"] if report.is_file() else None
-        return Entrant(dataclasses.replace(card.model, weights=None), card.preprocessing.crop, top1)
+        return Entrant(dataclasses.replace(metadata.model, weights=None), metadata.preprocessing.crop, top1)
     from ramstrans.bench.cases import NUM_CLASSES
     from ramstrans.data.build import build_preprocessing
 

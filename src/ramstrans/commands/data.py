@@ -33,7 +33,7 @@ def add_make_options(parser: Parser) -> None:
 
 def make(options: Namespace, _given: list[str]) -> int:
     """Draw a generated data set into a folder, in the layout of CUB-200-2011."""
-    from ramstrans.data.layouts.toybirds import make_toybirds
+    from ramstrans.data.toybirds.generator import make_toybirds
 
     with progress_bar() as progress:
         make_toybirds(options.root, progress=lambda done, total: progress(done, total, "drawing"))

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from ramstrans.data.audit.findings import Finding
     from ramstrans.data.build import Progress
-    from ramstrans.data.checks.findings import Finding
     from ramstrans.data.records import ImageSet
 
 DEFAULT_SIDE = 224
@@ -51,8 +51,8 @@ def add_options(parser: Parser) -> None:
 
 def run(options: Namespace, _given: list[str]) -> int:
     """Look for what would spoil a result: files, duplicates, boxes, classes, labels; exit code 3 if found."""
+    from ramstrans.data.audit.findings import encode_findings, has_errors, sort_findings
     from ramstrans.data.build import build_image_set
-    from ramstrans.data.checks.findings import encode_findings, is_spoilt, sort_findings
     from ramstrans.evaluation.files import write_whole
 
     config = data_config(options)
@@ -64,7 +64,7 @@ def run(options: Namespace, _given: list[str]) -> int:
     if options.output is not None:
         write_whole(options.output, encode_findings(findings, options.output.suffix))
         say(f"findings: {options.output}")
-    return DataError.exit_code if is_spoilt(findings) else 0
+    return DataError.exit_code if has_errors(findings) else 0
 
 
 def data_config(options: Namespace) -> DataConfig:
@@ -73,14 +73,14 @@ def data_config(options: Namespace) -> DataConfig:
     Raises:
         UsageError: Both roots were given.
     """
-    from ramstrans.data.build import guess_layout
+    from ramstrans.data.build import detect_format
 
     values = dict(vars(options.data))
     if options.root is not None and values["root"] is not None:
         raise UsageError(f"ROOT is {options.root} and --data.root {values['root']}; give one of them")
     values["root"] = root = options.root or values["root"]
     if values["name"] is None:
-        values["name"] = "toybirds" if root is None else guess_layout(root)
+        values["name"] = "toybirds" if root is None else detect_format(root)
     return DataConfig(**values)
 
 
@@ -91,7 +91,7 @@ def check_output(path: Path | None, *, overwrite: bool) -> None:
         UsageError: An unknown suffix.
         OutputError: The file exists, or is a folder.
     """
-    from ramstrans.data.checks.findings import check_suffix
+    from ramstrans.data.audit.findings import check_suffix
 
     if path is None:
         return
@@ -106,21 +106,21 @@ def find_all(
     images: "ImageSet", config: DataConfig, options: Namespace, progress: "Progress"
 ) -> "list[Finding]":
     """What is wrong with the data, and what a model doubts, if one is given."""
+    from ramstrans.data.audit.inspection import audit_images, record_ids, with_ids
     from ramstrans.data.build import DEFAULT_TOYBIRDS_ROOT
-    from ramstrans.data.checks.inspection import inspect_images, record_ids, with_ids
 
     smallest_side = DEFAULT_SIDE
     if options.model is not None:
         from ramstrans.evaluation.run import with_labels_of
-        from ramstrans.model.folder import load_card
+        from ramstrans.saved.model import load_metadata
 
-        card = load_card(options.model)
-        with_labels_of(card, images, "train")  # raises now, not after all files were read
-        smallest_side = max(card.model.input_size)
+        metadata = load_metadata(options.model)
+        with_labels_of(metadata, images, "train")  # raises now, not after all files were read
+        smallest_side = max(metadata.model.input_size)
     if config.crop is not None:
         smallest_side = config.crop if isinstance(config.crop, int) else max(config.crop)
     ids = record_ids(config.root or DEFAULT_TOYBIRDS_ROOT)
-    findings = inspect_images(
+    findings = audit_images(
         images,
         smallest_side=smallest_side,
         ids=ids,
@@ -136,8 +136,8 @@ def find_all(
 
 def find_damaged_shards(config: DataConfig, progress: "Progress") -> "list[Finding]":
     """Shards that are not as they were written; none where there are no shards, or no checksums of them."""
-    from ramstrans.data.checks.findings import Finding
-    from ramstrans.data.layouts.shards import MANIFEST, verify_shards
+    from ramstrans.data.audit.findings import Finding
+    from ramstrans.data.sharding.manifest import MANIFEST, verify_shards
 
     if config.name != "shards" or config.root is None or not (config.root / MANIFEST).is_file():
         return []
@@ -151,10 +151,10 @@ def find_doubted(
     config: DataConfig, options: Namespace, findings: "list[Finding]", progress: "Progress"
 ) -> "list[Finding]":
     """The labels that the model of the options doubts, of files that are readable."""
-    from ramstrans.evaluation.label_errors import suspect_labels, to_finding
+    from ramstrans.evaluation.label_errors import find_label_issues, to_finding
 
     unreadable = {path for finding in findings if finding.kind == "unreadable" for path in finding.paths}
-    doubts = suspect_labels(
+    doubts = find_label_issues(
         options.model,
         config,
         unreadable=unreadable,
@@ -164,7 +164,7 @@ def find_doubted(
         progress=progress,
     )
     say(str(doubts))
-    return [to_finding(suspicion) for suspicion in doubts.suspicions]
+    return [to_finding(suspicion) for suspicion in doubts.issues]
 
 
 def print_findings(images: "ImageSet", findings: "list[Finding]", console: "Console") -> None:
@@ -204,7 +204,7 @@ def kind_table(findings: "list[Finding]") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from ramstrans.data.checks.findings import KINDS, examples
+    from ramstrans.data.audit.findings import KINDS, examples
 
     table = Table("finding", "severity", "count", "examples")
     for kind, count in Counter(finding.kind for finding in findings).items():

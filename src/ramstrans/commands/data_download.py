@@ -6,23 +6,23 @@ from jsonargparse import Namespace
 
 from ramstrans.commands.options import Parser
 from ramstrans.console import progress_bar, say
-from ramstrans.data.downloads.catalogue import CATALOGUE
+from ramstrans.data.download.registry import REGISTRY
 
 _MB = 10**6
 
 
 def add_options(parser: Parser) -> None:
     """Options of `data download`."""
-    parser.add_argument("name", choices=tuple(CATALOGUE), help="Which one.")
+    parser.add_argument("name", choices=tuple(REGISTRY), help="Which one.")
     parser.add_argument("root", type=Path, help="Folder to make.")
     parser.add_argument(
-        "--keep_archives", action="store_true", help="Keep what was downloaded, in ROOT.archives."
+        "--keep_archives", type=bool, default=False, help="Keep the downloaded files in ROOT.archives."
     )
 
 
 def run(options: Namespace, _given: list[str]) -> int:
     """Download a published data set where its publisher serves it, or say how to get it."""
-    from ramstrans.data.downloads.published import download_data_set
+    from ramstrans.data.download.published import download_data_set
 
     with progress_bar() as progress:
         download_data_set(
@@ -33,5 +33,5 @@ def run(options: Namespace, _given: list[str]) -> int:
             progress=lambda done, total, what: progress(done // _MB, total // _MB, f"{what}, MB"),
         )
     print(options.root)  # noqa: T201
-    say(f"read it by --data.name {CATALOGUE[options.name].layout} --data.root {options.root}")
+    say(f"read it by --data.name {REGISTRY[options.name].layout} --data.root {options.root}")
     return 0

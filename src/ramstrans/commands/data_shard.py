@@ -7,7 +7,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from ramstrans.commands.options import Parser
 from ramstrans.console import progress_bar, say
-from ramstrans.data.config import DataConfig, Layout
+from ramstrans.data.config import DataConfig, DatasetFormat
 
 _HOW_THEY_ARE_READ = {
     *("resize", "crop", "flip", "color_jitter", "rand_augment", "rand_magnitude", "random_erasing"),
@@ -20,7 +20,7 @@ def add_options(parser: Parser) -> None:
     """Options of `data shard`."""
     parser.add_argument("root", type=Path, help="Folder or table of the data set.")
     parser.add_argument("output", type=Path, help="Folder to make.")
-    parser.add_argument("--data.name", type=Layout | None, help="Layout; default: by what lies there.")
+    parser.add_argument("--data.name", type=DatasetFormat | None, help="Layout; default: by what lies there.")
     parser.add_class_arguments(DataConfig, "data", skip={"name", "root", *_HOW_THEY_ARE_READ})
     parser.add_argument(
         "--max_bytes", type=PositiveInt, default=1_000_000_000, help="Of the photographs in a shard."
@@ -33,11 +33,11 @@ def add_options(parser: Parser) -> None:
 
 def run(options: Namespace, _given: list[str]) -> int:
     """Write a data set into tar shards for WebDataset and `--data.name shards`, its splits drawn."""
-    from ramstrans.data.build import build_image_set, drop_unreadable, guess_layout
-    from ramstrans.data.shard_writer import write_shards
+    from ramstrans.data.build import build_image_set, detect_format, drop_unreadable
+    from ramstrans.data.sharding.writer import write_shards
 
     fields = vars(options.data) | {"root": options.root}
-    config = DataConfig(**fields | {"name": fields["name"] or guess_layout(options.root)})
+    config = DataConfig(**fields | {"name": fields["name"] or detect_format(options.root)})
     with progress_bar() as progress:
         images = build_image_set(config, progress)
         images = drop_unreadable(images, config, say=say, progress=progress)

@@ -23,7 +23,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--output", type=Path | None, help="Where to write; default: RUN/evaluation-SPLIT.")
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images at once.")
     parser.add_argument(
-        "--early-exit",
+        "--early_exit",
         type=str | None,
         help="Judge early exit too: the confidence at which an image takes no further look, or auto: chosen "
         "on the validation images for at most 0.2 points lost, and kept in RUN.",
@@ -33,7 +33,7 @@ def add_options(parser: Parser) -> None:
 
 def run(options: Namespace, given: list[str]) -> int:
     """Judge a trained model on one split: table, report and pictures."""
-    from ramstrans.evaluation.report import print_report
+    from ramstrans.evaluation.report.build import print_report
     from ramstrans.evaluation.run import evaluate_run
 
     output = options.output or options.run / f"evaluation-{options.split}"

@@ -26,7 +26,7 @@ def add_device_options(parser: Parser) -> None:
 
 
 def exit_confidence(text: str | None) -> float | Literal["auto"] | None:
-    """What `--early-exit` says."""
+    """What `--early_exit` says."""
     if text is None:
         return None
     if text == "auto":
@@ -34,4 +34,4 @@ def exit_confidence(text: str | None) -> float | Literal["auto"] | None:
     try:
         return float(text)
     except ValueError as error:
-        raise UsageError(f"--early-exit is '{text}'; give auto, or a confidence such as 0.9") from error
+        raise UsageError(f"--early_exit is '{text}'; give auto, or a confidence such as 0.9") from error

@@ -125,7 +125,7 @@ def ways_table(planned: "Plan") -> "Table":
 
     task, ground = planned.task, planned.ground
     table = Table(
-        title=f"{task.batch_size} images a step, {task.own_images} a process; "
+        title=f"{task.batch_size} images a step, {task.images_per_process} a process; "
         f"{format_bytes(ground.memory)} each",
         title_justify="left",
         box=None,
@@ -140,7 +140,9 @@ def ways_table(planned: "Plan") -> "Table":
             way.precision,
             "yes" if way.gradient_checkpointing else "no",
             str(way.most_images),
-            "does not fit" if way.accumulation is None else str(way.accumulation),
+            "does not fit"
+            if way.gradient_accumulation_steps is None
+            else str(way.gradient_accumulation_steps),
             str(way.images),
             format_bytes(way.peak),
             f"{way.seconds:.3g}",

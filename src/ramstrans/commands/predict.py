@@ -24,10 +24,10 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace that file.")
     parser.add_argument("--top_k", type=PositiveInt, default=5, help="Classes named for each image.")
     parser.add_argument(
-        "--early-exit",
+        "--early_exit",
         type=str | None,
         help="Take no further look at a photograph once its answer has this confidence; auto: the one that "
-        "`evaluate --early-exit auto` chose.",
+        "`evaluate --early_exit auto` chose.",
     )
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images at once.")
     add_device_options(parser)
@@ -36,8 +36,8 @@ def add_options(parser: Parser) -> None:
 def run(options: Namespace, _given: list[str]) -> int:
     """Name what is on photographs: CSV, JSON lines or Parquet."""
     from ramstrans.inference.inputs import expand_inputs
-    from ramstrans.inference.output import choose_format, open_writer
     from ramstrans.inference.predictor import Predictor
+    from ramstrans.inference.writers import choose_format, open_writer
 
     choose_format(options.output, options.format)
     early_exit = exit_confidence(options.early_exit)

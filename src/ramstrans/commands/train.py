@@ -41,7 +41,7 @@ def add_options(parser: Parser) -> None:
         "options that say where things are: --data.root, --data.cache, --data.num_workers, --device.",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="Check everything, train nothing, make no run folder."
+        "--dry_run", type=bool, default=False, help="Check data, model and options, and exit."
     )
 
 
@@ -56,10 +56,10 @@ def run(options: Namespace, given: list[str]) -> int:
             config, config_of(parser.instantiate(parser.parse_args([f"--config={options.config[0]}"])))
         )
         config = dataclasses.replace(config, output=options.resume, overwrite=False)
-    from ramstrans.evaluation.report import print_report
+    from ramstrans.evaluation.report.build import print_report
     from ramstrans.training.run import prepare
     from ramstrans.training.run import train as train_run
-    from ramstrans.training.saving.run_folder import default_output
+    from ramstrans.training.run_folder import default_output
 
     with progress_bar() as progress:
         prepared = prepare(config, say, progress, resumes=resumes)

@@ -5,28 +5,28 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from ramstrans.data.cache import DiskCache, MemoryCache, default_cache_dir
-from ramstrans.data.check import apply_unreadable, find_unreadable
-from ramstrans.data.config import DataConfig, Layout
-from ramstrans.data.layouts.cub import read_cub
-from ramstrans.data.layouts.fgvc_aircraft import read_fgvc_aircraft
-from ramstrans.data.layouts.flowers102 import read_flowers102
-from ramstrans.data.layouts.food101 import read_food101
-from ramstrans.data.layouts.hugging_face import LANDMARKS, read_hugging_face
-from ramstrans.data.layouts.image_folder import read_image_folder
-from ramstrans.data.layouts.inaturalist import is_inaturalist, read_inaturalist
-from ramstrans.data.layouts.nabirds import read_nabirds
-from ramstrans.data.layouts.oxford_pets import read_oxford_pets
-from ramstrans.data.layouts.shards import MANIFEST, read_shards
-from ramstrans.data.layouts.stanford_cars import read_stanford_cars
-from ramstrans.data.layouts.stanford_dogs import read_stanford_dogs
-from ramstrans.data.layouts.table import read_table
-from ramstrans.data.layouts.toybirds import ensure_toybirds, is_toybirds
+from ramstrans.data.audit.files import apply_unreadable, find_unreadable
+from ramstrans.data.config import DataConfig, DatasetFormat
+from ramstrans.data.datasets.cub import read_cub
+from ramstrans.data.datasets.fgvc_aircraft import read_fgvc_aircraft
+from ramstrans.data.datasets.flowers102 import read_flowers102
+from ramstrans.data.datasets.food101 import read_food101
+from ramstrans.data.datasets.hugging_face import MARKER_FILES, read_hugging_face
+from ramstrans.data.datasets.image_folder import read_image_folder
+from ramstrans.data.datasets.inaturalist import is_inaturalist, read_inaturalist
+from ramstrans.data.datasets.nabirds import read_nabirds
+from ramstrans.data.datasets.oxford_pets import read_oxford_pets
+from ramstrans.data.datasets.stanford_cars import read_stanford_cars
+from ramstrans.data.datasets.stanford_dogs import read_stanford_dogs
+from ramstrans.data.datasets.table import read_table
+from ramstrans.data.loading.transforms import Size
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.reads import in_time, patience
+from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
+from ramstrans.data.reading.retry import retrying, with_timeout
 from ramstrans.data.records import ImageSet
+from ramstrans.data.sharding.manifest import MANIFEST, read_shards
 from ramstrans.data.splits import check_classes, hold_out
-from ramstrans.data.transforms import Size
+from ramstrans.data.toybirds.generator import ensure_toybirds, is_toybirds
 from ramstrans.devices import from_first_process
 from ramstrans.errors import ConfigError, DataError, UnreadableImageError
 
@@ -82,7 +82,7 @@ def _by_root(read: Callable[[Path], ImageSet]) -> Reader:
     return reader
 
 
-READERS: dict[Layout, Reader] = {
+READERS: dict[DatasetFormat, Reader] = {
     "cub": _by_root(read_cub),
     "toybirds": _by_root(read_cub),
     "folder": _by_root(read_image_folder),
@@ -99,7 +99,7 @@ READERS: dict[Layout, Reader] = {
     "shards": _by_root(read_shards),
 }
 
-_LANDMARKS: dict[Layout, tuple[str, ...]] = {
+_MARKER_FILES: dict[DatasetFormat, tuple[str, ...]] = {
     "shards": (MANIFEST,),
     "nabirds": ("hierarchy.txt", "nabirds/hierarchy.txt"),
     "cub": ("images.txt", "CUB_200_2011/images.txt"),
@@ -109,14 +109,14 @@ _LANDMARKS: dict[Layout, tuple[str, ...]] = {
     "flowers102": ("setid.mat", "flowers-102/setid.mat"),
     "oxford_pets": ("annotations/trainval.txt", "oxford-iiit-pet/annotations/trainval.txt"),
     "food101": ("meta/classes.txt", "food-101/meta/classes.txt"),
-    "hugging_face": LANDMARKS,
+    "hugging_face": MARKER_FILES,
 }
 """A file by which each layout is known; of two that have it, the first one is meant."""
 
 
-def guess_layout(root: Path) -> Layout:
+def detect_format(root: Path) -> DatasetFormat:
     """The layout of a data set by what lies there: a published set's lists, a file, or folders of classes."""
-    for layout, files in _LANDMARKS.items():
+    for layout, files in _MARKER_FILES.items():
         if any((root / file).is_file() for file in files):
             return layout
     if is_inaturalist(root):
@@ -140,8 +140,8 @@ def build_image_set(config: DataConfig, progress: Progress = lambda *_: None) ->
     if config.name == "toybirds":
         config = dataclasses.replace(config, root=config.root or DEFAULT_TOYBIRDS_ROOT)
         _draw_toybirds(config.root or DEFAULT_TOYBIRDS_ROOT, progress)
-    with patience(config.read_retries) as given:
-        images = in_time(lambda: READERS[config.name](config), given, config.read_timeout)
+    with retrying(config.read_retries) as given:
+        images = with_timeout(lambda: READERS[config.name](config), given, config.read_timeout)
     if given.num_retries:
         warnings.warn(
             f"{config.root}: {given.num_retries} reads failed for a moment and were tried again", stacklevel=2
@@ -177,7 +177,7 @@ def drop_unreadable(
     """
 
     def find() -> list[UnreadableImageError]:
-        with patience(config.read_retries) as given:
+        with retrying(config.read_retries) as given:
             errors = find_unreadable(
                 images.records,
                 config.max_pixels,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ramstrans.errors import ConfigError
 
-Layout = Literal[
+DatasetFormat = Literal[
     "cub",
     "toybirds",
     "folder",
@@ -89,7 +89,7 @@ class DataConfig:
         max_pixels: Images with more pixels than this are refused as decompression bombs.
     """
 
-    name: Layout = "toybirds"
+    name: DatasetFormat = "toybirds"
     root: Path | None = None
     path_column: str = "path"
     label_column: str = "label"

@@ -10,16 +10,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ramstrans.data.loading import Batch, PhotographLoader
+from ramstrans.data.loading.loader import Batch, ImageLoader
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.evaluation.evaluate import autocast, normalized
-from ramstrans.evaluation.figures import FUSED_COLOR, RIGHT_COLOR, save_figure
 from ramstrans.evaluation.metrics import classification_metrics
+from ramstrans.evaluation.predict import autocast, normalized
 from ramstrans.evaluation.predictions import Predictions
-from ramstrans.model.early_exit import EarlyExit, check_looks, exit_early
-from ramstrans.model.rams import RamsTrans
+from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, save_figure
+from ramstrans.models.methods.early_exit import EarlyExit, check_num_scales, exit_early
+from ramstrans.models.methods.rams import RamsTrans
 
-MAX_LOST = 0.2
+MAX_ACCURACY_DROP = 0.2
 """Percentage points of top-1 that early exit may cost, see `choose_exit`."""
 
 NEVER = 2.0
@@ -36,13 +36,13 @@ class ExitCurve(NamedTuple):
         confidences: (T,) at which an image leaves.
         top1: (T,) percent.
         changed: (T,) percent of images whose answer is another than that of all looks.
-        mean_looks: (T,) mean number of looks an image takes, 1 to S.
+        mean_scales_used: (T,) mean number of looks an image takes, 1 to S.
     """
 
     confidences: np.ndarray
     top1: np.ndarray
     changed: np.ndarray
-    mean_looks: np.ndarray
+    mean_scales_used: np.ndarray
 
 
 def running_means(probabilities: np.ndarray) -> np.ndarray:
@@ -52,14 +52,14 @@ def running_means(probabilities: np.ndarray) -> np.ndarray:
     return means
 
 
-def num_looks(means: np.ndarray, confidence: float) -> np.ndarray:
+def num_scales_used(means: np.ndarray, confidence: float) -> np.ndarray:
     """(N,) looks that each image takes, 1 to S.
 
     Args:
         means: (S, N, C), from `running_means`.
         confidence: At which an image leaves.
 
-    >>> num_looks(np.array([[[0.9, 0.1], [0.6, 0.4]], [[0.8, 0.2], [0.3, 0.7]]]), 0.75)
+    >>> num_scales_used(np.array([[[0.9, 0.1], [0.6, 0.4]], [[0.8, 0.2], [0.3, 0.7]]]), 0.75)
     array([1, 2])
     """
     is_sure = means.max(axis=2) >= confidence
@@ -68,9 +68,9 @@ def num_looks(means: np.ndarray, confidence: float) -> np.ndarray:
     return looks
 
 
-def left_early(means: np.ndarray, confidence: float) -> np.ndarray:
+def exited_early(means: np.ndarray, confidence: float) -> np.ndarray:
     """(N, C) answers of images that leave at a confidence; `means` (S, N, C) from `running_means`."""
-    answers: np.ndarray = means[num_looks(means, confidence) - 1, np.arange(means.shape[1])]
+    answers: np.ndarray = means[num_scales_used(means, confidence) - 1, np.arange(means.shape[1])]
     return answers
 
 
@@ -82,18 +82,18 @@ def exit_curve(predictions: Predictions) -> ExitCurve:
         occurring = np.unique(np.quantile(occurring, np.linspace(0, 1, MAX_POINTS), method="nearest"))
     confidences = np.append(occurring, np.inf)
     answers = means.argmax(axis=2)
-    looks = np.stack([num_looks(means, confidence) for confidence in confidences])
+    looks = np.stack([num_scales_used(means, confidence) for confidence in confidences])
     early = answers[looks - 1, np.arange(len(labels))]
     return ExitCurve(
         confidences,
         top1=100 * (early == labels).mean(axis=1),
         changed=100 * (early != answers[-1]).mean(axis=1),
-        mean_looks=looks.mean(axis=1),
+        mean_scales_used=looks.mean(axis=1),
     )
 
 
-def choose_exit(predictions: Predictions, max_lost: float = MAX_LOST) -> EarlyExit:
-    """The confidence that saves most, of those from which on up none costs more than `max_lost` points.
+def choose_exit(predictions: Predictions, max_accuracy_drop: float = MAX_ACCURACY_DROP) -> EarlyExit:
+    """Choose the lowest confidence from which on up none costs more than `max_accuracy_drop` points.
 
     What it costs is counted in answers that are not those of all looks. No more points can be lost. Fewer
     are where some of these answers make good what others spoil, but on some hundred images that balance is
@@ -101,21 +101,21 @@ def choose_exit(predictions: Predictions, max_lost: float = MAX_LOST) -> EarlyEx
 
     Args:
         predictions: Of images that the accuracy is not told of, as a rule the validation part.
-        max_lost: Percentage points of top-1.
+        max_accuracy_drop: Percentage points of top-1.
 
     Raises:
         UsageError: The model looks once.
     """
-    check_looks(len(predictions.probabilities))
+    check_num_scales(len(predictions.probabilities))
     curve = exit_curve(predictions)
-    too_much = np.flatnonzero(curve.changed > max_lost + 1e-9)
+    too_much = np.flatnonzero(curve.changed > max_accuracy_drop + 1e-9)
     index = int(too_much[-1]) + 1 if len(too_much) else 0
     return EarlyExit(
         confidence=float(min(curve.confidences[index], NEVER)),
         chosen_on=", ".join(sorted({record.split for record in predictions.records})),
         num_images=len(predictions.labels),
         top1_lost=float(curve.top1[-1] - curve.top1[index]),
-        mean_looks=float(curve.mean_looks[index]),
+        mean_scales_used=float(curve.mean_scales_used[index]),
     )
 
 
@@ -129,7 +129,7 @@ class ExitTimes(NamedTuple):
 @torch.inference_mode()
 def time_exit(
     model: RamsTrans,
-    loader: PhotographLoader,
+    loader: ImageLoader,
     preprocessing: Preprocessing,
     device: torch.device,
     *,
@@ -140,11 +140,11 @@ def time_exit(
     """Let images take all looks, and leave early, in turn for each batch; which is first alternates."""
     model.eval()
 
-    def full(images: Tensor, source: Tensor | None) -> None:
-        model(images, source, last_region=False)
+    def full(images: Tensor, high_res: Tensor | None) -> None:
+        model(images, high_res, last_region=False)
 
-    def early(images: Tensor, source: Tensor | None) -> None:
-        exit_early(model, images, source, confidence=confidence)
+    def early(images: Tensor, high_res: Tensor | None) -> None:
+        exit_early(model, images, high_res, confidence=confidence)
 
     ways = {"full": full, "early": early}
     seconds = dict.fromkeys(ways, 0.0)
@@ -163,11 +163,11 @@ def _seconds(
     precision: str,
 ) -> float:
     """Seconds that one way takes for one batch that is on the device already."""
-    images, source = normalized(batch, preprocessing, device)
+    images, high_res = normalized(batch, preprocessing, device)
     _wait(device)
     start = time.perf_counter()
     with autocast(device, precision):
-        way(images, source)
+        way(images, high_res)
     _wait(device)
     return time.perf_counter() - start
 
@@ -182,13 +182,13 @@ def exit_report(predictions: Predictions, confidence: float, times: ExitTimes) -
 
     Returns:
         `confidence`, the metrics of the early answers, `top1_lost` against all looks (percentage points),
-        `changed` (percent of answers that are not those of all looks), `mean_looks`, `left_early` (percent of
-        images that left before the last look), `speedup` (times as fast as all looks), `seconds` of both, and
-        the `curve`.
+        `changed` (percent of answers that are not those of all looks), `mean_scales_used`, `exited_early`
+        (percent of images that exited before the last scale), `speedup` (times as fast as all
+        scales), `seconds` of both, and the `curve`.
     """
     means = running_means(predictions.probabilities)
-    looks = num_looks(means, confidence)
-    answers = left_early(means, confidence)
+    looks = num_scales_used(means, confidence)
+    answers = exited_early(means, confidence)
     metrics = classification_metrics(answers, predictions.labels)
     full = classification_metrics(predictions.fused, predictions.labels)
     curve = exit_curve(predictions)
@@ -198,8 +198,8 @@ def exit_report(predictions: Predictions, confidence: float, times: ExitTimes) -
         **metrics._asdict(),
         "top1_lost": full.top1 - metrics.top1,
         "changed": 100 * (answers.argmax(axis=1) != predictions.fused.argmax(axis=1)).mean(),
-        "mean_looks": looks.mean(),
-        "left_early": 100 * (looks < len(means)).mean(),
+        "mean_scales_used": looks.mean(),
+        "exited_early": 100 * (looks < len(means)).mean(),
         "speedup": times.full / times.early,
         "seconds": times._asdict(),
         "curve": {name: values[points] for name, values in curve._asdict().items()},
@@ -210,11 +210,11 @@ def plot_exit(predictions: Predictions, confidence: float, path: Path) -> None:
     """Draw accuracy against mean looks, the chosen confidence marked."""
     curve = exit_curve(predictions)
     means = running_means(predictions.probabilities)
-    looks = num_looks(means, confidence).mean()
-    top1 = classification_metrics(left_early(means, confidence), predictions.labels).top1
+    looks = num_scales_used(means, confidence).mean()
+    top1 = classification_metrics(exited_early(means, confidence), predictions.labels).top1
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    axes.plot(curve.mean_looks, curve.top1, color=FUSED_COLOR, linewidth=1.4, label="every confidence")
+    axes.plot(curve.mean_scales_used, curve.top1, color=FUSED_COLOR, linewidth=1.4, label="every confidence")
     axes.plot([looks], [top1], "o", color=RIGHT_COLOR, label=f"confidence {confidence:.2f}")
     axes.axhline(curve.top1[-1], color="#888888", linewidth=1, linestyle="--", label="all looks")
     axes.set(title="Early exit: accuracy against cost", xlabel="mean looks an image", ylabel="top-1, %")

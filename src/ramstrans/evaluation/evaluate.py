@@ -1,135 +1,163 @@
-"""Run a model over a split and gather what it says."""
+"""Judge a model on one split: predictions, report, pictures."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
-from torch import Tensor
-from torch.utils.data import DataLoader
 
-from ramstrans.data.loading import Batch, PhotographDataset
-from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.transforms import normalize
-from ramstrans.devices import num_processes
+from ramstrans.data.config import DataConfig
+from ramstrans.data.loading.loader import ImageDataset, build_loader, collate
+from ramstrans.data.reading.decode import decode_image
+from ramstrans.data.records import Record
+from ramstrans.devices import process_index
+from ramstrans.evaluation.early_exit import exit_report, plot_exit, time_exit
+from ramstrans.evaluation.predict import autocast, boxes_in_originals, normalized, predict_split
 from ramstrans.evaluation.predictions import Predictions
-from ramstrans.model.rams import RamsOutput, RamsTrans
+from ramstrans.evaluation.report.build import Report, build_report, write_report
+from ramstrans.evaluation.report.crops import crop_picture
+from ramstrans.evaluation.report.curves import plot_confusion, plot_curves
+from ramstrans.evaluation.report.gallery import GalleryItem, plot_gallery
+from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.saved.model import ModelMetadata
+
+GALLERY_SIZE = 6
+"""Right ones, and wrong ones, in the gallery; drawn by a fixed seed, not picked."""
 
 
-@torch.no_grad()
-def predict_split(
+def evaluate(
     model: RamsTrans,
-    loader: DataLoader[Batch],
-    preprocessing: Preprocessing,
-    device: torch.device,
+    metadata: ModelMetadata,
+    dataset: ImageDataset,
+    folder: Path,
     *,
-    precision: str = "fp32",
+    precision: str,
+    batch_size: int,
+    num_workers: int = 0,
+    read_timeout: float = DataConfig.read_timeout,
+    confidence: float | None = None,
+    extra: Mapping[str, Any],
     progress: Callable[[int, int, str], None] = lambda *_: None,
-) -> tuple[Predictions, np.ndarray]:
-    """Predict every image of a loader over a `PhotographDataset`; the model is in eval mode after.
+) -> Report:
+    """Predict every image of a split, and write report.json, report.md and pictures into a folder.
 
-    Where several processes were dealt the batches, each gets the predictions of all: every image's once,
-    and the same to the last bit as one process would give, since the batches are the same.
+    Several processes share the predictions; the first one writes.
 
     Args:
-        model: On `device`.
-        loader: In order, not shuffled.
-        preprocessing: Mean and standard deviation of the input.
-        device: Where the model is.
-        precision: Autocast precision, `fp32`, `bf16` or `fp16`.
+        model: On its device.
+        metadata: Class names and preprocessing.
+        dataset: The split, without augmentation.
+        folder: Where to write; its metrics.jsonl, if any, gives the curves.
+        precision: `fp32`, `bf16` or `fp16`.
+        batch_size: Images at once.
+        num_workers: Loader processes.
+        read_timeout: Seconds that a batch may take to load; 0: any time.
+        confidence: Of early exit, which is judged and timed too where it is given.
+        extra: Further keys of the report, see `build_report`.
         progress: Told after each batch.
 
     Returns:
-        The predictions, and (N, 2) int64, `(width, height)` of the photographs in pixels.
+        The report.
     """
-    model.eval()
-    dataset = loader.dataset
-    assert isinstance(dataset, PhotographDataset), "predictions name the dataset's records"
-    gathered: list[Answers] = []
-    for done, batch in enumerate(loader, start=1):
-        images, source = normalized(batch, preprocessing, device)
-        with autocast(device, precision):
-            output: RamsOutput = model(images, source, last_region=model.num_scales == 1)
-        found = np.stack([_numpy(scale.found) for scale in output.scales if scale.found is not None])
-        gathered.append(
-            Answers(
-                _numpy(output.probabilities),
-                batch.labels.numpy(),
-                boxes_in_photographs(output, batch),
-                found,
-                batch.original_sizes.numpy(),
-                batch.indices.numpy(),
-            )
-        )
-        progress(done, len(loader), "evaluating")
-    if num_processes() > 1:
-        gathered = gather_object(gathered)
-    answers = in_order(gathered)
-    return Predictions(*answers[:4], dataset.records), answers.sizes
+    device = next(model.parameters()).device
+    with_high_res = model.zoom_source == "full" and model.num_scales > 1
+    loader = build_loader(
+        dataset,
+        batch_size,
+        shuffle=False,
+        with_high_res=with_high_res,
+        num_workers=num_workers,
+        timeout=read_timeout,
+    )
+    predictions, sizes = predict_split(
+        model, loader, metadata.preprocessing, device, precision=precision, progress=progress
+    )
+    if dataset.num_retries:
+        retried = f"{dataset.num_retries} reads of photographs failed for a moment and were tried again"
+        extra = {**extra, "warnings": [*extra.get("warnings", ()), retried]}
+    pictures = {}
+    if confidence is not None:
+        options: dict[str, Any] = {"confidence": confidence, "precision": precision, "progress": progress}
+        times = time_exit(model, loader, metadata.preprocessing, device, **options)
+        extra = {"early_exit": exit_report(predictions, confidence, times), **extra}
+        plot_exit(predictions, confidence, folder / "early_exit.png")
+        pictures["What early exit costs and saves"] = "early_exit.png"
+    report = build_report(predictions, metadata.class_names, sizes, extra=extra)
+    if process_index() == 0:
+        pictures |= draw_pictures(model, metadata, dataset, predictions, folder, precision)
+        write_report(folder, report, pictures)
+    return report
 
 
-class Answers(NamedTuple):
-    """What a model said about the images of some batches, see `Predictions`.
-
-    Attributes:
-        probabilities: (S, N, C).
-        labels: (N,).
-        boxes: (R, N, 4).
-        found: (R, N).
-        sizes: (N, 2) int64, `(width, height)` of the photographs in pixels.
-        places: (N,) int64, in the dataset.
-    """
-
-    probabilities: np.ndarray
-    labels: np.ndarray
-    boxes: np.ndarray
-    found: np.ndarray
-    sizes: np.ndarray
-    places: np.ndarray
-
-
-def in_order(batches: Sequence[Answers]) -> Answers:
-    """The answers of all batches together, in the order of the dataset."""
-    axes = (1, 0, 1, 1, 0, 0)
-    whole = [
-        np.concatenate(parts, axis) for parts, axis in zip(zip(*batches, strict=True), axes, strict=True)
+def draw_pictures(
+    model: RamsTrans,
+    metadata: ModelMetadata,
+    dataset: ImageDataset,
+    predictions: Predictions,
+    folder: Path,
+    precision: str,
+) -> dict[str, str]:
+    """Draw curves, if the folder has metrics.jsonl, gallery and confusion; caption -> name of the file."""
+    pictures = {}
+    if (folder / "metrics.jsonl").exists():
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        plot_curves(rows, folder / "curves.png")
+        pictures["How the training went"] = "curves.png"
+    items = [
+        gallery_item(model, metadata, dataset, index, precision)
+        for index in gallery_choice(predictions, GALLERY_SIZE)
     ]
-    order = np.argsort(whole[-1])
-    return Answers(*(values.take(order, axis) for values, axis in zip(whole, axes, strict=True)))
+    plot_gallery(items, folder / "gallery.png")
+    pictures["Right and wrong answers, drawn at random"] = "gallery.png"
+    plot_confusion(predictions.fused, predictions.labels, metadata.class_names, folder / "confusion.png")
+    pictures["The most confused classes"] = "confusion.png"
+    return pictures
 
 
-def normalized(
-    batch: Batch, preprocessing: Preprocessing, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """A batch's images and source on the device, as the model expects them."""
-    mean, std = preprocessing.mean, preprocessing.std
-    images = normalize(batch.images.to(device, non_blocking=True), mean, std)
-    if batch.source is None:
-        return images, None
-    return images, normalize(batch.source.to(device, non_blocking=True), mean, std)
+def gallery_choice(predictions: Predictions, count: int) -> list[int]:
+    """Indices of up to `count` images that were answered rightly, and as many wrongly, by a fixed draw."""
+    is_right = predictions.fused.argmax(axis=1) == predictions.labels
+    order = np.random.default_rng(0).permutation(len(is_right))
+    right, wrong = order[is_right[order]][:count], order[~is_right[order]][:count]
+    return [int(index) for index in (*right, *wrong)]
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context of a forward pass in `fp32` (no autocast), `bf16` or `fp16`."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+@torch.no_grad()
+def gallery_item(
+    model: RamsTrans, metadata: ModelMetadata, dataset: ImageDataset, index: int, precision: str
+) -> GalleryItem:
+    """Look at one image again, for its picture."""
+    record: Record = dataset.records[index]
+    batch = collate([dataset[0, index]], with_high_res=model.zoom_source == "full")
+    device = next(model.parameters()).device
+    images, high_res = normalized(batch, metadata.preprocessing, device)
+    with autocast(device, precision):
+        output = model(images, high_res)
+    first = output.scales[0]
+    assert first.saliency is not None, "in eval mode every scale has a saliency"
+    assert first.boxes is not None, "in eval mode every scale has a region"
+    names, answers = metadata.class_names, output.fused[0]
+    height, width = metadata.model.input_size
+    crop_box = batch.geometries[0].to_original(np.array([0, 0, width, height]))
+    return GalleryItem(
+        image=decode_image(record.path, max_pixels=dataset.max_pixels),
+        saliency=first.saliency[0].cpu().numpy(),
+        saliency_frame=_box(crop_box),
+        box=_box(boxes_in_originals(output, batch)[0, 0]),
+        true_box=record.box,
+        crop=crop_picture(batch, first.boxes, metadata.model.scale_sizes[-1]),
+        true_name=names[record.label],
+        predicted_name=names[int(answers.argmax())],
+        probability=float(answers.max()),
+        scale_predictions=[
+            f"{names[int(scale.argmax())]} {100 * float(scale.max()):.0f} %"
+            for scale in output.probabilities[:, 0]
+        ],
+    )
 
 
-def boxes_in_photographs(output: RamsOutput, batch: Batch) -> np.ndarray:
-    """(R, B, 4) float32, the boxes of the scales that have some, in pixels of the original photographs."""
-    boxes = np.stack([_numpy(scale.boxes) for scale in output.scales if scale.boxes is not None])
-    return in_photographs(boxes, batch)
-
-
-def in_photographs(boxes: np.ndarray, batch: Batch) -> np.ndarray:
-    """Boxes (R, B, 4) in pixels of a batch's images -> the same in pixels of the original photographs."""
-    mapped = np.empty_like(boxes)
-    for index, geometry in enumerate(batch.geometries):
-        mapped[:, index] = geometry.to_original(boxes[:, index])
-    return mapped
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.cpu().numpy()
-    return array
+def _box(corners: np.ndarray) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (float(corner) for corner in corners)
+    return x0, y0, x1, y1

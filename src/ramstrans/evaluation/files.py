@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ramstrans.data.files import replace_file
 from ramstrans.errors import OutputError
+from ramstrans.files import replace_file
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -23,23 +23,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ramstrans.data.audit.findings import Finding
 from ramstrans.data.build import Progress, build_image_set
-from ramstrans.data.checks.findings import Finding
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading import build_loader
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.records import ImageSet, Split
 from ramstrans.devices import choose_device
-from ramstrans.evaluation.evaluate import predict_split
+from ramstrans.evaluation.predict import predict_split
 from ramstrans.evaluation.predictions import Predictions
 from ramstrans.evaluation.run import dataset_of
-from ramstrans.model.folder import load_card, load_into, load_state
-from ramstrans.model.rams import build_model
+from ramstrans.models.methods.rams import build_model
+from ramstrans.saved.model import load_into, load_metadata, load_state
 
 _DRAWS = ("val_fraction", "test_fraction", "split_seed")
 """Fields of `DataConfig` that say which images are held out."""
 
 
-class Suspicion(NamedTuple):
+class LabelIssue(NamedTuple):
     """One label that is probably wrong.
 
     Attributes:
@@ -64,32 +64,32 @@ class Suspicion(NamedTuple):
         return self.confidence - self.given_confidence
 
 
-class Doubts(NamedTuple):
+class LabelIssues(NamedTuple):
     """What a model makes of the labels of a data set.
 
     Attributes:
-        suspicions: Those of images that the model has not seen first, by falling margin.
+        issues: Those of images that the model has not seen first, by falling margin.
         num_unseen: Readable images that the model was not trained on.
         num_seen: Readable images that it was trained on.
     """
 
-    suspicions: list[Suspicion]
+    issues: list[LabelIssue]
     num_unseen: int
     num_seen: int
 
     def __str__(self) -> str:
         """One line: how many labels are suspected, of how many images.
 
-        >>> str(Doubts([Suspicion(Path("a.jpg"), "crow", "wren", 0.9, 0.1, False)], 7, 0))
+        >>> str(LabelIssues([LabelIssue(Path("a.jpg"), "crow", "wren", 0.9, 0.1, False)], 7, 0))
         'the model doubts 1 of 7 labels that it has not seen'
         """
-        num_seen = sum(suspicion.is_seen for suspicion in self.suspicions)
-        unseen = f"{len(self.suspicions) - num_seen} of {self.num_unseen} labels that it has not seen"
+        num_seen = sum(suspicion.is_seen for suspicion in self.issues)
+        unseen = f"{len(self.issues) - num_seen} of {self.num_unseen} labels that it has not seen"
         seen = f", and {num_seen} of {self.num_seen} that it was trained on and knows by heart"
         return f"the model doubts {unseen}" + (seen if self.num_seen else "")
 
 
-def suspect_labels(
+def find_label_issues(
     folder: Path,
     config: DataConfig,
     *,
@@ -98,7 +98,7 @@ def suspect_labels(
     device: str = "auto",
     precision: str | None = None,
     progress: Progress = lambda *_: None,
-) -> Doubts:
+) -> LabelIssues:
     """Predict every image of a data set, and name those whose label the model doubts.
 
     Args:
@@ -114,33 +114,33 @@ def suspect_labels(
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
-    card = load_card(folder)
-    run = card.training.get("run", {})
+    metadata = load_metadata(folder)
+    run = metadata.training.get("run", {})
     data = as_in_training(config, run.get("data", {}))
     images = _seen_or_not(build_image_set(data, progress), unreadable)
-    model = build_model(card.model)
+    model = build_model(metadata.model)
     load_into(model, load_state(folder))
     model.to(choose_device(device)).eval()
     precision = precision or run.get("training", {}).get("precision", "fp32")
-    found: list[Suspicion] = []
+    has_region: list[LabelIssue] = []
     splits: tuple[Split, ...] = ("test", "train")
     for split in splits:
         if not images.of_split(split):
             continue
-        dataset, _ = dataset_of(card, images, split, data, progress)
-        with_source = model.zoom_source == "full" and model.num_scales > 1
-        loader = build_loader(dataset, batch_size, shuffle=False, with_source=with_source)
+        dataset, _ = dataset_of(metadata, images, split, data, progress)
+        with_high_res = model.zoom_source == "full" and model.num_scales > 1
+        loader = build_loader(dataset, batch_size, shuffle=False, with_high_res=with_high_res)
         device_of = next(model.parameters()).device
         predictions, _ = predict_split(
-            model, loader, card.preprocessing, device_of, precision=precision, progress=progress
+            model, loader, metadata.preprocessing, device_of, precision=precision, progress=progress
         )
-        found += suspicions(predictions, card.class_names, is_seen=split == "train")
-    return Doubts(found, len(images.of_split("test")), len(images.of_split("train")))
+        has_region += issues(predictions, metadata.class_names, is_seen=split == "train")
+    return LabelIssues(has_region, len(images.of_split("test")), len(images.of_split("train")))
 
 
-def suspicions(
+def issues(
     predictions: Predictions, class_names: Sequence[str], *, is_seen: bool = False
-) -> list[Suspicion]:
+) -> list[LabelIssue]:
     """The images whose label the predictions cast doubt on, by falling margin.
 
     Args:
@@ -150,8 +150,8 @@ def suspicions(
     """
     probabilities, labels = predictions.fused, predictions.labels
     confident = confident_classes(probabilities, labels)
-    found = [
-        Suspicion(
+    has_region = [
+        LabelIssue(
             predictions.records[place].path,
             class_names[labels[place]],
             class_names[confident[place]],
@@ -161,7 +161,7 @@ def suspicions(
         )
         for place in np.flatnonzero((confident >= 0) & (confident != labels)).tolist()
     ]
-    return sorted(found, key=lambda suspicion: -suspicion.margin)
+    return sorted(has_region, key=lambda suspicion: -suspicion.margin)
 
 
 def confident_classes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -196,7 +196,7 @@ def class_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
     return thresholds
 
 
-def to_finding(suspicion: Suspicion) -> Finding:
+def to_finding(suspicion: LabelIssue) -> Finding:
     """A suspicion as one finding of a check."""
     detail = (
         f"given '{suspicion.given}' ({suspicion.given_confidence:.0%}), "

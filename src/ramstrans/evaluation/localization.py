@@ -36,7 +36,7 @@ class RegionMetrics(NamedTuple):
 
 
 def region_metrics(
-    boxes: np.ndarray, found: np.ndarray, records: Sequence[Record], image_sizes: np.ndarray | None
+    boxes: np.ndarray, has_region: np.ndarray, records: Sequence[Record], image_sizes: np.ndarray | None
 ) -> RegionMetrics:
     """How well the regions hold the object.
 
@@ -44,7 +44,7 @@ def region_metrics(
 
     Args:
         boxes: (N, 4) the regions, pixels of the original image.
-        found: (N,) bool, False for a fallback.
+        has_region: (N,) bool, False for a fallback.
         records: The N records.
         image_sizes: (N, 2) `(width, height)` of the original images in pixels; None where unknown:
             nothing is clipped, and there is no mean area.
@@ -55,16 +55,16 @@ def region_metrics(
     >>> found.mean_area, found.mean_iou, found.corloc, found.parts_inside
     (25.0, 50.0, 100.0, None)
     """
-    assert len(boxes) == len(found) == len(records) > 0
+    assert len(boxes) == len(has_region) == len(records) > 0
     regions = _clip(boxes.astype(np.float64), image_sizes)
     has_box = np.array([record.box is not None for record in records])
     true_boxes = np.array([record.box or (0, 0, 0, 0) for record in records], dtype=np.float64)
     ious = paired_iou(regions, _clip(true_boxes, image_sizes))[has_box]
     inside = _parts_inside(regions, records)
-    num_fallbacks = len(found) - int(np.count_nonzero(found))
+    num_fallbacks = len(has_region) - int(np.count_nonzero(has_region))
     return RegionMetrics(
         fallbacks=num_fallbacks,
-        fallback_share=100 * num_fallbacks / len(found),
+        fallback_share=100 * num_fallbacks / len(has_region),
         mean_area=None if image_sizes is None else _percent(_areas(regions) / image_sizes.prod(axis=1)),
         mean_iou=_percent(ious),
         corloc=_percent(ious >= 0.5),

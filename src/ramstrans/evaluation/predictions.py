@@ -16,14 +16,14 @@ class Predictions(NamedTuple):
         boxes: (R, N, 4) float32, the region that each scale proposes for the next, half-open
             `(x0, y0, x1, y1)` in pixels of the original image; R = S - 1, but a plain ViT's, which none
             looks at, is there.
-        found: (R, N) bool, False where nothing stood out and the region is the whole input.
+        has_region: (R, N) bool, False where nothing stood out and the region is the whole input.
         records: The N records, in the same order.
     """
 
     probabilities: np.ndarray
     labels: np.ndarray
     boxes: np.ndarray
-    found: np.ndarray
+    has_region: np.ndarray
     records: tuple[Record, ...]
 
     @property

@@ -4,20 +4,20 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
+from ramstrans.data.audit.files import find_unreadable
 from ramstrans.data.build import Progress, build_cache, build_image_set
-from ramstrans.data.check import find_unreadable
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading import PhotographDataset, build_loader
+from ramstrans.data.loading.loader import ImageDataset, build_loader
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.devices import choose_device
 from ramstrans.errors import DataError, OutputError, UsageError
 from ramstrans.evaluation.early_exit import choose_exit
-from ramstrans.evaluation.evaluate import predict_split
-from ramstrans.evaluation.judge import judge
-from ramstrans.evaluation.report import Report
-from ramstrans.model.early_exit import EarlyExit, check_confidence, check_looks
-from ramstrans.model.folder import ModelCard, load_card, load_into, load_state, save_card
-from ramstrans.model.rams import RamsTrans, build_model
+from ramstrans.evaluation.evaluate import evaluate
+from ramstrans.evaluation.predict import predict_split
+from ramstrans.evaluation.report.build import Report
+from ramstrans.models.methods.early_exit import EarlyExit, check_confidence, check_num_scales
+from ramstrans.models.methods.rams import RamsTrans, build_model
+from ramstrans.saved.model import ModelMetadata, load_into, load_metadata, load_state, save_metadata
 
 
 def evaluate_run(
@@ -53,16 +53,16 @@ def evaluate_run(
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
-    card = load_card(folder)
-    run = card.training.get("run", {})
+    metadata = load_metadata(folder)
+    run = metadata.training.get("run", {})
     data = data_config(run.get("data", {}), data_name, data_root)
     images = build_image_set(data, progress)
     precision = precision or run.get("training", {}).get("precision", "fp32")
-    model = build_model(card.model)
+    model = build_model(metadata.model)
     load_into(model, load_state(folder))
     model.to(choose_device(device)).eval()
     check_early_exit(model, images, early_exit)
-    dataset, left_out = dataset_of(card, images, split, data, progress)
+    dataset, left_out = dataset_of(metadata, images, split, data, progress)
     make_folder(output)
     options: dict[str, Any] = {
         "precision": precision,
@@ -73,31 +73,31 @@ def evaluate_run(
     extra = {"config": run, "command": command, "precision": precision, "warnings": left_out}
     confidence = None if early_exit == "auto" else early_exit
     if early_exit == "auto":
-        held_out, _ = dataset_of(card, images, "val", data, progress)
-        choice = choose_on(model, card, held_out, **options)
-        save_card(folder, dataclasses.replace(card, early_exit=choice))
+        held_out, _ = dataset_of(metadata, images, "val", data, progress)
+        choice = choose_on(model, metadata, held_out, **options)
+        save_metadata(folder, dataclasses.replace(metadata, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
-    return judge(model, card, dataset, output, confidence=confidence, extra=extra, **options)
+    return evaluate(model, metadata, dataset, output, confidence=confidence, extra=extra, **options)
 
 
 def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Literal["auto"] | None) -> None:
     """Raise if early exit cannot be judged, before anything is computed."""
     if early_exit is None:
         return
-    check_looks(model.num_scales)
+    check_num_scales(model.num_scales)
     if early_exit != "auto":
         check_confidence(early_exit, UsageError)
     elif not images.of_split("val"):
         raise UsageError(
-            "--early-exit auto chooses on validation images, and none were held out; train with "
-            "--data.val_fraction above 0, or give a confidence, e.g. --early-exit 0.9"
+            "--early_exit auto chooses on validation images, and none were held out; train with "
+            "--data.val_fraction above 0, or give a confidence, e.g. --early_exit 0.9"
         )
 
 
 def choose_on(
     model: RamsTrans,
-    card: ModelCard,
-    dataset: PhotographDataset,
+    metadata: ModelMetadata,
+    dataset: ImageDataset,
     *,
     precision: str,
     batch_size: int,
@@ -105,24 +105,26 @@ def choose_on(
     progress: Progress,
 ) -> EarlyExit:
     """Choose the confidence of early exit on a split."""
-    with_source = model.zoom_source == "full"
-    loader = build_loader(dataset, batch_size, shuffle=False, with_source=with_source, timeout=read_timeout)
+    with_high_res = model.zoom_source == "full"
+    loader = build_loader(
+        dataset, batch_size, shuffle=False, with_high_res=with_high_res, timeout=read_timeout
+    )
     device = next(model.parameters()).device
     predictions, _ = predict_split(
-        model, loader, card.preprocessing, device, precision=precision, progress=progress
+        model, loader, metadata.preprocessing, device, precision=precision, progress=progress
     )
     return choose_exit(predictions)
 
 
 def dataset_of(
-    card: ModelCard, images: ImageSet, split: Split, data: DataConfig, progress: Progress
-) -> tuple[PhotographDataset, list[str]]:
+    metadata: ModelMetadata, images: ImageSet, split: Split, data: DataConfig, progress: Progress
+) -> tuple[ImageDataset, list[str]]:
     """The centre views of a split, labelled as the model's classes, and a line on each file left out."""
-    records, left_out = readable(with_labels_of(card, images, split), data, progress)
-    dataset = PhotographDataset(
+    records, left_out = readable(with_labels_of(metadata, images, split), data, progress)
+    dataset = ImageDataset(
         records,
-        card.preprocessing,
-        card.model.input_size,
+        metadata.preprocessing,
+        metadata.model.input_size,
         cache=build_cache(data, is_read_once=True),
         max_pixels=data.max_pixels,
         read_retries=data.read_retries,
@@ -160,7 +162,7 @@ def data_config(trained_on: dict[str, object], name: str | None, root: Path | No
     return DataConfig(**values)  # type: ignore[arg-type]
 
 
-def with_labels_of(card: ModelCard, images: ImageSet, split: Split) -> tuple[Record, ...]:
+def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> tuple[Record, ...]:
     """The records of a split, labelled by the model's class list.
 
     Raises:
@@ -169,7 +171,7 @@ def with_labels_of(card: ModelCard, images: ImageSet, split: Split) -> tuple[Rec
     records = images.of_split(split)
     if not records:
         raise DataError(f"the data set has no {split} images; take another --split")
-    places = {name: index for index, name in enumerate(card.class_names)}
+    places = {name: index for index, name in enumerate(metadata.class_names)}
     unknown = sorted({images.class_names[record.label] for record in records} - set(places))
     if unknown:
         raise DataError(

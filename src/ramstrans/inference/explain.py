@@ -12,10 +12,10 @@ from PIL import Image
 
 from ramstrans.data.records import Box
 from ramstrans.errors import UsageError
-from ramstrans.evaluation.figures import FUSED_COLOR, label_text, outline, save_figure, scale_color
 from ramstrans.evaluation.files import write_whole
-from ramstrans.inference.output import to_json
+from ramstrans.evaluation.report.style import FUSED_COLOR, draw_box, label_text, save_figure, scale_color
 from ramstrans.inference.predictor import Explanation, Predictor
+from ramstrans.inference.writers import to_json
 
 PICTURE_SIDE = 640  # pixels; more is never seen
 ROW_HEIGHT, WIDTH = 3.1, 10.5  # inches
@@ -61,15 +61,15 @@ def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
     """An explanation as plain values.
 
     What `output.to_json` gives, and the photograph's `width` and `height`, and for each scale its
-    `frame`, the part of the photograph that it saw as `[x0, y0, x1, y1]` in pixels, and its
+    `crop_box`, the part of the photograph that it saw as `[x0, y0, x1, y1]` in pixels, and its
     `saliency`, rows of patches stretched over that frame; null where a value is not finite.
     """
     values = to_json(explanation.prediction)
     values |= {"width": explanation.photograph.width, "height": explanation.photograph.height}
-    for scale, frame, saliency in zip(
-        values["scales"], explanation.frames, explanation.saliencies, strict=True
+    for scale, crop_box, saliency in zip(
+        values["scales"], explanation.crop_boxes, explanation.saliencies, strict=True
     ):
-        scale["frame"] = [round(side, 2) for side in frame]
+        scale["crop_box"] = [round(side, 2) for side in crop_box]
         scale["saliency"] = [
             [float(f"{value:.6g}") if np.isfinite(value) else None for value in row]
             for row in saliency.tolist()
@@ -111,21 +111,21 @@ def _answer(cells: Sequence[Axes], explanation: Explanation) -> None:
     photograph, prediction = explanation.photograph, explanation.prediction
     picture, words, bars = cells
     _show(picture, photograph, (0, 0, *photograph.size))
-    for index, frame in enumerate(explanation.frames):
-        outline(picture, frame, scale_color(index))
+    for index, crop_box in enumerate(explanation.crop_boxes):
+        draw_box(picture, crop_box, scale_color(index))
     name = prediction.path.name if prediction.path else "photograph"
     _title(picture, label_text(name, 44), f"{photograph.width} x {photograph.height} pixels")
     words.set_axis_off()
-    source = "mean of all scales" if len(prediction.scales) > 1 else "the only scale"
+    high_res = "mean of all scales" if len(prediction.scales) > 1 else "the only scale"
     _words(
-        words, 0.93, prediction.labels[0], f"{_percent(prediction.probabilities[0])}, {source}", FUSED_COLOR
+        words, 0.93, prediction.labels[0], f"{_percent(prediction.probabilities[0])}, {high_res}", FUSED_COLOR
     )
     step = min(0.19, 0.7 / len(prediction.scales))
-    for index, (frame, said) in enumerate(zip(explanation.frames, prediction.scales, strict=True)):
-        note = f"{_percent(said.probabilities[0])}, looking at {_place(frame)}"
+    for index, (crop_box, said) in enumerate(zip(explanation.crop_boxes, prediction.scales, strict=True)):
+        note = f"{_percent(said.probabilities[0])}, looking at {_place(crop_box)}"
         text = f"scale {index + 1}: {said.labels[0]}"
         _words(words, 0.7 - step * index, text, note, scale_color(index), size=9)
-    _bars(bars, source, prediction.labels, prediction.probabilities, FUSED_COLOR)
+    _bars(bars, high_res, prediction.labels, prediction.probabilities, FUSED_COLOR)
 
 
 def _words(axes: Axes, y: float, text: str, note: str, color: str, *, size: int = 11) -> None:
@@ -141,8 +141,8 @@ def _scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> None:
     assert said.box is not None, "an explanation has the last scale's region too"
     is_last = index == len(explanation.crops) - 1
     _saliency(over, explanation, index)
-    outline(over, said.box, FUSED_COLOR if is_last else scale_color(index + 1), dashed=is_last)
-    region = f"region of {_sides(said.box)} pixels" if said.found else "nothing stood out: no region"
+    draw_box(over, said.box, FUSED_COLOR if is_last else scale_color(index + 1), dashed=is_last)
+    region = f"region of {_sides(said.box)} pixels" if said.has_region else "nothing stood out: no region"
     _title(over, f"scale {index + 1}: saliency", f"{region}, looked at no more" if is_last else region)
     saw.imshow(crop)
     saw.set_axis_off()
@@ -154,10 +154,10 @@ def _scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> None:
 def _saliency(axes: Axes, explanation: Explanation, index: int) -> None:
     """Saliency over the part of the photograph that it belongs to; around the first, the rest, dark."""
     photograph, saliency = explanation.photograph, explanation.saliencies[index]
-    x0, y0, x1, y1 = frame = explanation.frames[index]
+    x0, y0, x1, y1 = crop_box = explanation.crop_boxes[index]
     if index == 0:
         _show(axes, photograph.convert("L").point(lambda value: value // 3), (0, 0, *photograph.size))
-    _show(axes, explanation.crops[index].convert("L"), frame)
+    _show(axes, explanation.crops[index].convert("L"), crop_box)
     if np.isfinite(saliency).all():
         axes.imshow(
             saliency,
@@ -171,9 +171,9 @@ def _saliency(axes: Axes, explanation: Explanation, index: int) -> None:
         axes.set(xlim=(0, photograph.width), ylim=(photograph.height, 0))
 
 
-def _show(axes: Axes, image: Image.Image, frame: Box) -> None:
+def _show(axes: Axes, image: Image.Image, crop_box: Box) -> None:
     """An image laid over a frame, in axes whose unit is a pixel of the photograph."""
-    x0, y0, x1, y1 = frame
+    x0, y0, x1, y1 = crop_box
     small = image.copy()
     small.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     axes.imshow(np.asarray(small), cmap="gray", vmin=0, vmax=255, extent=(x0, x1, y1, y0), aspect="equal")

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from ramstrans.data.layouts.image_folder import IMAGE_SUFFIXES
+from ramstrans.data.datasets.image_folder import IMAGE_SUFFIXES
 from ramstrans.errors import DataError, UsageError
 
 STDIN = "-"

@@ -15,19 +15,24 @@ import torch
 from PIL import Image, ImageOps
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.decode import check_shape, decode_image, to_rgb
-from ramstrans.data.loading import Batch, Example, collate
-from ramstrans.data.photographs import read_resized, resize_in_memory
+from ramstrans.data.loading.loader import Batch, Example, collate
+from ramstrans.data.loading.transforms import make_view
+from ramstrans.data.reading.decode import check_shape, decode_image, to_rgb
+from ramstrans.data.reading.photographs import read_resized, resize_in_memory
 from ramstrans.data.records import Box
-from ramstrans.data.transforms import make_view
 from ramstrans.devices import choose_device
 from ramstrans.errors import UnreadableImageError, UsageError
-from ramstrans.evaluation.evaluate import autocast, normalized
-from ramstrans.evaluation.looks import crop_picture, picture_of
+from ramstrans.evaluation.predict import autocast, normalized
+from ramstrans.evaluation.report.crops import crop_picture, picture_of
 from ramstrans.inference.answers import Answers
-from ramstrans.model.early_exit import EarlyExitOutput, check_confidence, check_looks, exit_early
-from ramstrans.model.folder import ModelCard, load_card, load_into, load_state
-from ramstrans.model.rams import RamsOutput, RamsTrans, build_model
+from ramstrans.models.methods.early_exit import (
+    EarlyExitOutput,
+    check_confidence,
+    check_num_scales,
+    exit_early,
+)
+from ramstrans.models.methods.rams import RamsOutput, RamsTrans, build_model
+from ramstrans.saved.model import ModelMetadata, load_into, load_metadata, load_state
 
 Picture = Image.Image | Path | str
 Precision = Literal["fp32", "bf16"]
@@ -45,13 +50,14 @@ class ScalePrediction(NamedTuple):
         box: The region it proposed for the next scale, half-open `(x0, y0, x1, y1)` in pixels of the
             photograph after EXIF rotation. None for the last of several scales, at whose region no scale
             looks; explanations have it.
-        found: False where nothing stood out and the box is all that this scale saw; None where the box is.
+        has_region: False where nothing stood out and the box is all that this scale saw; None where
+            the box is None.
     """
 
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
     box: Box | None
-    found: bool | None
+    has_region: bool | None
 
 
 class Prediction(NamedTuple):
@@ -89,7 +95,7 @@ class Explanation(NamedTuple):
     photograph: Image.Image
     prediction: Prediction
     saliencies: tuple[np.ndarray, ...]
-    frames: tuple[Box, ...]
+    crop_boxes: tuple[Box, ...]
     crops: tuple[Image.Image, ...]
 
 
@@ -103,7 +109,7 @@ class Predictor:
 
     Args:
         model: With its trained weights.
-        card: Of the model.
+        metadata: Of the model.
         device: Where to compute; the model is moved there and put into eval mode.
         precision: `fp32`, or `bf16` for faster, slightly coarser matrix products.
         early_exit: Confidence in (0, 1] at which a photograph needs no further look, or `auto` for the one
@@ -113,7 +119,7 @@ class Predictor:
     def __init__(
         self,
         model: RamsTrans,
-        card: ModelCard,
+        metadata: ModelMetadata,
         device: torch.device,
         precision: Precision = "fp32",
         early_exit: float | Literal["auto"] | None = None,
@@ -121,18 +127,18 @@ class Predictor:
         if precision not in ("fp32", "bf16"):
             raise UsageError(f"precision is '{precision}'; give fp32 or bf16")
         if early_exit == "auto":
-            if card.early_exit is None:
+            if metadata.early_exit is None:
                 raise UsageError(
                     "early exit is 'auto', but no confidence was chosen for this model; choose one with "
-                    "`ramstrans evaluate RUN --early-exit auto`, or give a number, e.g. 0.9"
+                    "`ramstrans evaluate RUN --early_exit auto`, or give a number, e.g. 0.9"
                 )
-            early_exit = card.early_exit.confidence
+            early_exit = metadata.early_exit.confidence
         if early_exit is not None:
             check_confidence(early_exit, UsageError)
-            check_looks(model.num_scales)
+            check_num_scales(model.num_scales)
         self.confidence: float | None = early_exit
         self.model = model.to(device).eval()
-        self.card = card
+        self.metadata = metadata
         self.device = device
         self.precision = precision
 
@@ -152,16 +158,16 @@ class Predictor:
             UsageError: The device is not there, or early exit is `auto` and nobody has chosen.
         """
         place = choose_device(device)
-        card = load_card(Path(folder))
+        metadata = load_metadata(Path(folder))
         state = load_state(Path(folder))
-        model = build_model(replace(card.model, weights=None, num_classes=len(card.class_names)))
+        model = build_model(replace(metadata.model, weights=None, num_classes=len(metadata.class_names)))
         load_into(model, state)
-        return cls(model, card, place, precision, early_exit)
+        return cls(model, metadata, place, precision, early_exit)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in label order."""
-        return self.card.class_names
+        return self.metadata.class_names
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence too, of one-letter ones
@@ -273,8 +279,8 @@ class Predictor:
         return photograph
 
     def _example(self, image: Picture) -> Example:
-        """The very view of a file that `PhotographDataset` gives without augmentation."""
-        preprocessing = self.card.preprocessing
+        """The very view of a file that `ImageDataset` gives without augmentation."""
+        preprocessing = self.metadata.preprocessing
         if isinstance(image, Image.Image):
             photograph = resize_in_memory(self._photograph(image), preprocessing.resize)
         else:
@@ -289,25 +295,25 @@ class Predictor:
         if self.confidence is None:
             answers = Answers.of(self._look(batch, last_region=self.model.num_scales == 1), batch)
         else:
-            answers = Answers.of_early_exit(self._look_until_sure(batch, self.confidence), batch)
+            answers = Answers.of_early_exit(self._predict_early_exit(batch, self.confidence), batch)
         return self._predictions(batch, answers, paths, top_k)
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
-        with_source = self.model.zoom_source == "full" and self.model.num_scales > 1
-        return collate(examples, with_source=with_source)
+        with_high_res = self.model.zoom_source == "full" and self.model.num_scales > 1
+        return collate(examples, with_high_res=with_high_res)
 
     @torch.inference_mode()
     def _look(self, batch: Batch, *, last_region: bool) -> RamsOutput:
         with self._computing(batch):
-            images, source = normalized(batch, self.card.preprocessing, self.device)
-            output: RamsOutput = self.model(images, source, last_region=last_region)
+            images, high_res = normalized(batch, self.metadata.preprocessing, self.device)
+            output: RamsOutput = self.model(images, high_res, last_region=last_region)
             return output
 
     @torch.inference_mode()
-    def _look_until_sure(self, batch: Batch, confidence: float) -> EarlyExitOutput:
+    def _predict_early_exit(self, batch: Batch, confidence: float) -> EarlyExitOutput:
         with self._computing(batch):
-            images, source = normalized(batch, self.card.preprocessing, self.device)
-            return exit_early(self.model, images, source, confidence=confidence)
+            images, high_res = normalized(batch, self.metadata.preprocessing, self.device)
+            return exit_early(self.model, images, high_res, confidence=confidence)
 
     @contextmanager
     def _computing(self, batch: Batch) -> Iterator[None]:
@@ -329,13 +335,13 @@ class Predictor:
             zip(paths, batch.original_sizes.tolist(), strict=True)
         ):
             scales = []
-            for scale in range(answers.num_looks[index]):
-                box, found = None, None
+            for scale in range(answers.num_scales_used[index]):
+                box, has_region = None, None
                 if scale < len(answers.boxes):
                     box = _box(answers.boxes[scale, index], width, height)
-                    found = bool(answers.found[scale, index])
+                    has_region = bool(answers.has_region[scale, index])
                 best = self._best(answers.probabilities[scale, index], top_k)
-                scales.append(ScalePrediction(*best, box, found))
+                scales.append(ScalePrediction(*best, box, has_region))
             fused = self._best(answers.fused[index], top_k)
             predictions.append(Prediction(path, *fused, tuple(scales)))
         return predictions
@@ -348,7 +354,7 @@ class Predictor:
     def _crops(self, batch: Batch, output: RamsOutput) -> tuple[Image.Image, ...]:
         """What each scale saw of the batch's first photograph, as 8-bit images."""
         crops = [picture_of(batch.images[0])]
-        for scale, size in zip(output.scales, self.model.look_sizes[1:], strict=False):
+        for scale, size in zip(output.scales, self.model.scale_sizes[1:], strict=False):
             assert scale.boxes is not None, "a model in eval mode proposes a region at every scale"
             crops.append(crop_picture(batch, scale.boxes, size))
         return tuple(crops)

@@ -8,12 +8,19 @@ from typing import Literal
 
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import ConfigError
-from ramstrans.model.config import ModelConfig
+from ramstrans.models.config import ModelConfig
 
 BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
     **dict.fromkeys(
         (
-            *("epochs", "max_steps", "batch_size", "accumulation", "evaluate_every", "keep_checkpoints"),
+            *(
+                "epochs",
+                "max_steps",
+                "batch_size",
+                "gradient_accumulation_steps",
+                "evaluate_every",
+                "keep_checkpoints",
+            ),
             *("lora_rank", "lora_alpha"),
         ),
         ("1 or more", lambda value: value >= 1),
@@ -50,9 +57,9 @@ class TrainingConfig:
     Attributes:
         epochs: Passes over the training images.
         max_steps: Stop after this many optimiser steps; None: after `epochs`. The schedule ends there.
-        batch_size: Images an optimiser step, of all processes together.
-        accumulation: Parts in which each process passes its images of a step, one after the other: less
-            memory, the same gradients.
+        batch_size: Images per optimiser step, all processes together.
+        gradient_accumulation_steps: Micro-batches per optimiser step and process: less memory, the same
+            gradients.
         optimizer: `sgd` (the paper) or `adamw`.
         lr: Peak learning rate.
         momentum: Of SGD.
@@ -69,7 +76,7 @@ class TrainingConfig:
         contrastive: Weight of TransFG's contrastive loss on the class tokens; 0 is off.
         ema_decay: Decay of an exponential moving average of the weights, which is judged and kept in their
             place; 0 is off.
-        tune: What is trained: `all`, the `head` alone (linear probe), or `lora`: adapters and the head.
+        finetune: What is trained: `all`, the `head` alone (linear probe), or `lora`: adapters and the head.
         freeze_blocks: Of `all`: first blocks that are frozen, with the embedding before them.
         train_tokens: Of `head`: train the class tokens too.
         train_norms: Of `head`: train the LayerNorms too.
@@ -95,7 +102,7 @@ class TrainingConfig:
     epochs: int = 50
     max_steps: int | None = None
     batch_size: int = 16
-    accumulation: int = 1
+    gradient_accumulation_steps: int = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.03
     momentum: float = 0.9
@@ -111,7 +118,7 @@ class TrainingConfig:
     mixing_probability: float = 1.0
     contrastive: float = 0.0
     ema_decay: float = 0.0
-    tune: Literal["all", "head", "lora"] = "all"
+    finetune: Literal["all", "head", "lora"] = "all"
     freeze_blocks: int = 0
     train_tokens: bool = False
     train_norms: bool = False
@@ -138,8 +145,10 @@ class TrainingConfig:
             raise ConfigError(
                 "training.contrastive needs images of one class each; take it or mixup and cutmix, not both"
             )
-        if self.freeze_blocks and self.tune != "all":
-            raise ConfigError(f"training.freeze_blocks goes with tune all, not {self.tune}; leave one out")
+        if self.freeze_blocks and self.finetune != "all":
+            raise ConfigError(
+                f"training.freeze_blocks goes with tune all, not {self.finetune}; leave one out"
+            )
         for name, needed in self._unused():
             warnings.warn(f"training.{name} is ignored without {needed}", stacklevel=3)
 
@@ -148,9 +157,11 @@ class TrainingConfig:
         changed = {entry.name for entry in fields(self) if getattr(self, entry.name) != entry.default}
         needs = {
             "mixing_probability": (bool(self.mixup or self.cutmix), "training.mixup or cutmix"),
-            **dict.fromkeys(("train_tokens", "train_norms"), (self.tune == "head", "training.tune head")),
             **dict.fromkeys(
-                ("lora_rank", "lora_alpha", "lora_mlp"), (self.tune == "lora", "training.tune lora")
+                ("train_tokens", "train_norms"), (self.finetune == "head", "training.finetune head")
+            ),
+            **dict.fromkeys(
+                ("lora_rank", "lora_alpha", "lora_mlp"), (self.finetune == "lora", "training.finetune lora")
             ),
         }
         yield from ((name, needed) for name, (used, needed) in needs.items() if name in changed and not used)

@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What clusters send before they take a machine away, and Ctrl-C."""
 
 
-class Interrupts:
+class SignalHandler:
     """Which signal has come, if any.
 
     Attributes:
@@ -22,7 +22,7 @@ class Interrupts:
         self.received = 0
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def installed(self) -> Iterator[None]:
         """Take note of signals instead of dying by them; a second Ctrl-C stops at once all the same."""
         before = {number: signal.signal(number, self._note) for number in SIGNALS}
         try:
@@ -31,7 +31,7 @@ class Interrupts:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def heeding(
+    def checking(
         self, progress: Callable[[int, int, str], None], how_to_go_on: str
     ) -> Callable[[int, int, str], None]:
         """The same progress; it raises StoppedError once a signal has come. For work that saves nothing."""

@@ -12,22 +12,22 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ramstrans.data.build import Progress
-from ramstrans.data.loading import PhotographLoader
+from ramstrans.data.loading.loader import ImageLoader
+from ramstrans.data.loading.workers import worker_errors
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.workers import worker_errors
 from ramstrans.errors import StoppedError, TrainingError
-from ramstrans.evaluation.evaluate import predict_split
 from ramstrans.evaluation.metrics import classification_metrics
-from ramstrans.model.rams import RamsTrans
+from ramstrans.evaluation.predict import predict_split
+from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.training.checkpoint import Checkpoints
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.interrupts import Interrupts
-from ramstrans.training.recipe.averaging import build_average, keep_average
-from ramstrans.training.recipe.tuning import choose_trained, plain_state, set_train_mode
-from ramstrans.training.saving.checkpoints import Checkpoints
-from ramstrans.training.saving.log import MetricsLog
-from ramstrans.training.saving.state import RunState
-from ramstrans.training.shares import filled, gathered, outline
-from ramstrans.training.step import StepResult, build_stepper
+from ramstrans.training.ema import build_ema, register_ema
+from ramstrans.training.interrupts import SignalHandler
+from ramstrans.training.log import MetricsLog
+from ramstrans.training.shares import full_state_dict, materialize, to_meta
+from ramstrans.training.state import RunState
+from ramstrans.training.step import StepResult, build_train_step
+from ramstrans.training.trainable import merged_state_dict, set_train_mode, set_trainable
 
 LOG_EVERY = 10
 """Steps between rows of metrics.jsonl."""
@@ -35,7 +35,7 @@ MAX_NAMED = 8
 """Images named in an error."""
 
 
-class FitResult(NamedTuple):
+class TrainResult(NamedTuple):
     """How a training run ended.
 
     Attributes:
@@ -57,7 +57,7 @@ class FitResult(NamedTuple):
     seconds: float
 
 
-class Parts(NamedTuple):
+class Components(NamedTuple):
     """What a run is made of.
 
     Attributes:
@@ -72,8 +72,8 @@ class Parts(NamedTuple):
     """
 
     model: RamsTrans
-    train_loader: PhotographLoader
-    val_loader: PhotographLoader | None
+    train_loader: ImageLoader
+    val_loader: ImageLoader | None
     preprocessing: Preprocessing
     config: TrainingConfig
     accelerator: Accelerator
@@ -81,13 +81,13 @@ class Parts(NamedTuple):
     checkpoints: Checkpoints | None = None
 
 
-def fit(
-    parts: Parts,
+def run_training(
+    parts: Components,
     state: RunState | None = None,
     progress: Progress = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
-    interrupts: Interrupts | None = None,
-) -> FitResult:
+    interrupts: SignalHandler | None = None,
+) -> TrainResult:
     """Train; choose the best epoch on the validation part, or take the last where there is none.
 
     Args:
@@ -102,31 +102,31 @@ def fit(
         TrainingError: Too many steps in a row were not finite.
         OutputError: A checkpoint cannot be written.
     """
-    fitting = Fitting(parts, state, interrupts or Interrupts())
-    with fitting.interrupts.listening(), worker_errors(parts.train_loader.dataset.under_way):
+    fitting = TrainLoop(parts, state, interrupts or SignalHandler())
+    with fitting.interrupts.installed(), worker_errors(parts.train_loader.dataset.under_way):
         while fitting.state.step < fitting.total_steps:
             fitting.train_epoch(progress, say)
     return fitting.result()
 
 
-class Fitting:
+class TrainLoop:
     """A run under way."""
 
-    def __init__(self, parts: Parts, state: RunState | None, interrupts: Interrupts) -> None:
+    def __init__(self, parts: Components, state: RunState | None, interrupts: SignalHandler) -> None:
         model, config, accelerator = parts.model, parts.config, parts.accelerator
         self.parts = parts
         self.interrupts = interrupts
-        self.steps_an_epoch = len(parts.train_loader)
-        self.total_steps = min(config.epochs * self.steps_an_epoch, config.max_steps or sys.maxsize)
-        choose_trained(model, config, parts.train_loader.batch_sampler.seed)
-        self.outline = outline(model) if accelerator.is_fsdp2 else None  # before it is shared
-        self.stepper = build_stepper(model, config, accelerator, self.total_steps, self.steps_an_epoch)
+        self.steps_per_epoch = len(parts.train_loader)
+        self.total_steps = min(config.epochs * self.steps_per_epoch, config.max_steps or sys.maxsize)
+        set_trainable(model, config, parts.train_loader.batch_sampler.seed)
+        self.to_meta = to_meta(model) if accelerator.is_fsdp2 else None  # before it is shared
+        self.stepper = build_train_step(model, config, accelerator, self.total_steps, self.steps_per_epoch)
         accelerator.register_for_checkpointing(self.stepper.schedule)
-        self.average = None
+        self.ema = None
         if config.ema_decay:
-            copied = model if self.outline is None else filled(self.outline, model.state_dict())
-            self.average = build_average(copied, config.ema_decay)
-            keep_average(self.average, accelerator)
+            copied = model if self.to_meta is None else materialize(self.to_meta, model.state_dict())
+            self.ema = build_ema(copied, config.ema_decay)
+            register_ema(self.ema, accelerator)
         self.state = state or RunState()
         self.chosen: dict[str, Tensor] | None = None
         if self.state.step:
@@ -140,10 +140,10 @@ class Fitting:
         """Take the steps of an epoch that are left; validate and save when it is time."""
         loader, state, parts = self.parts.train_loader, self.state, self.parts
         batches = loader.batch_sampler
-        batches.epoch, batches.first_batch = divmod(state.step, self.steps_an_epoch)
+        batches.epoch, batches.first_batch = divmod(state.step, self.steps_per_epoch)
         epoch = batches.epoch + 1
         set_train_mode(parts.model)
-        watch = Watch()
+        watch = Throughput()
         for number, batch in enumerate(loader, start=batches.first_batch):
             counts = batches.counts(number)
             seeds = (batches.seed, batches.epoch, number)
@@ -151,16 +151,16 @@ class Fitting:
                 batch, parts.preprocessing, counts, seeds=seeds, stop=bool(self.interrupts.received)
             )
             state.step += 1
-            if self.average is not None and not result.was_skipped:
-                self.average.update_parameters(parts.model)
+            if self.ema is not None and not result.was_skipped:
+                self.ema.update_parameters(parts.model)
             watch.num_images += counts[1]
             self.count_skipped(result, [int(index) for index in batch.indices], say)
             if state.step % LOG_EVERY == 0 or state.step == self.total_steps:
                 row = train_row(result, state.step, epoch) | {"images_per_second": watch.per_second()}
                 parts.log.write(row | {"num_retries": self.count_retries()}, state.step)
-                watch = Watch()
+                watch = Throughput()
             is_last = state.step == self.total_steps
-            self.validate_and_save(epoch, epoch_ends=is_last or number == self.steps_an_epoch - 1)
+            self.validate_and_save(epoch, epoch_ends=is_last or number == self.steps_per_epoch - 1)
             progress(state.step, self.total_steps, f"epoch {epoch}")
             if result.stop and not is_last:
                 self.stop()
@@ -224,12 +224,14 @@ class Fitting:
         set_train_mode(parts.model)
         if row["top1_fused"] > state.best_score:
             state.best_score, state.best_epoch, state.best_step = row["top1_fused"], epoch, state.step
-            self.chosen = plain_state(judged)
+            self.chosen = merged_state_dict(judged)
 
     def judged(self) -> RamsTrans:
         """The model that would be chosen now, whole, on its device; one that is shared is gathered anew."""
-        model = self.parts.model if self.average is None else cast(RamsTrans, self.average.module)
-        return model if self.outline is None else filled(self.outline, gathered(model.state_dict()))
+        model = self.parts.model if self.ema is None else cast(RamsTrans, self.ema.module)
+        return (
+            model if self.to_meta is None else materialize(self.to_meta, full_state_dict(model.state_dict()))
+        )
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -256,13 +258,13 @@ class Fitting:
         run = checkpoints.folder.parent
         raise StoppedError(f"{stopped}; saved: go on with `ramstrans train --resume {run}`", number)
 
-    def result(self) -> FitResult:
+    def result(self) -> TrainResult:
         """How the run ended."""
         state = self.state
         on_validation = self.parts.val_loader is not None
-        return FitResult(
-            weights=self.chosen if self.chosen is not None else plain_state(self.judged()),
-            epoch=state.best_epoch if on_validation else -(-state.step // self.steps_an_epoch),
+        return TrainResult(
+            weights=self.chosen if self.chosen is not None else merged_state_dict(self.judged()),
+            epoch=state.best_epoch if on_validation else -(-state.step // self.steps_per_epoch),
             chosen_on="validation" if on_validation else "last epoch",
             steps=state.step,
             num_skipped=state.num_skipped,
@@ -271,7 +273,7 @@ class Fitting:
         )
 
 
-class Watch:
+class Throughput:
     """How many images a second, since it was made."""
 
     def __init__(self) -> None:
@@ -313,7 +315,7 @@ def finite(number: float) -> float | None:
 
 def validate(
     model: RamsTrans,
-    loader: PhotographLoader,
+    loader: ImageLoader,
     preprocessing: Preprocessing,
     precision: str,
     epoch: int,

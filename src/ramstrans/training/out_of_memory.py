@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ramstrans.data.loading import Batch
+from ramstrans.data.loading.loader import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.memory import device_bytes
 from ramstrans.training.planning.cost import in_one_part, measure_step
 from ramstrans.training.planning.fits import Ground
 
 if TYPE_CHECKING:
-    from ramstrans.training.step import Stepper
+    from ramstrans.training.step import TrainStep
 
 SIGNS = (
     "defaultcpuallocator",
@@ -42,7 +42,7 @@ def out_of_memory(error: RuntimeError) -> str | None:
     return re.split(r"\. |\n", text[start:].strip(), maxsplit=1)[0].rstrip(".") or "out of memory"
 
 
-def advice(stepper: "Stepper", batch: Batch, preprocessing: Preprocessing, reason: str) -> str:
+def advice(stepper: "TrainStep", batch: Batch, preprocessing: Preprocessing, reason: str) -> str:
     """A message on a step for which there was no memory: how large it was, and which options would fit.
 
     Measures on this device, if it still can; the weights change by that, so the run has to end.
@@ -53,20 +53,20 @@ def advice(stepper: "Stepper", batch: Batch, preprocessing: Preprocessing, reaso
         preprocessing: Mean and standard deviation of the model's input.
         reason: What the allocator said.
     """
-    config, own_images = stepper.config, len(batch.labels)
-    parts = min(config.accumulation, own_images)
+    config, images_per_process = stepper.config, len(batch.labels)
+    parts = min(config.gradient_accumulation_steps, images_per_process)
     found = list(what_fits(stepper, batch, preprocessing, parts))
     help_ = f"measured since, this fits: {', or '.join(found)}; else " if found else ""
-    steps = [*([] if found else by_hand(stepper, own_images, parts)), *beyond(stepper)]
-    at_a_time = math.ceil(own_images / parts)
+    steps = [*([] if found else by_hand(stepper, images_per_process, parts)), *beyond(stepper)]
+    at_a_time = math.ceil(images_per_process / parts)
     return (
-        f"out of memory in a step of {own_images} images a process, {at_a_time} at a time, "
+        f"out of memory in a step of {images_per_process} images a process, {at_a_time} at a time, "
         f"{config.precision} ({reason}); {help_}try in this order: {', '.join(steps)}; "
         "`ramstrans plan` measures all of it before a run"
     )
 
 
-def what_fits(stepper: "Stepper", batch: Batch, preprocessing: Preprocessing, parts: int) -> Iterator[str]:
+def what_fits(stepper: "TrainStep", batch: Batch, preprocessing: Preprocessing, parts: int) -> Iterator[str]:
     """Options with which a step would have fitted, measured with and without gradient checkpointing.
 
     Args:
@@ -96,11 +96,15 @@ def what_fits(stepper: "Stepper", batch: Batch, preprocessing: Preprocessing, pa
         if fitting is not None and not is_new:  # so many parts were too few, whatever was measured
             fitting = max(fitting, parts + 1) if parts < len(batch.labels) else None
         if fitting is not None:
-            accumulation = f"--training.accumulation {fitting}"
-            yield f"--training.gradient_checkpointing true {accumulation}" if is_new else accumulation
+            gradient_accumulation_steps = f"--training.gradient_accumulation_steps {fitting}"
+            yield (
+                f"--training.gradient_checkpointing true {gradient_accumulation_steps}"
+                if is_new
+                else gradient_accumulation_steps
+            )
 
 
-def tidy(stepper: "Stepper") -> None:
+def tidy(stepper: "TrainStep") -> None:
     """Give back what a failed step has left behind: gradients, notes of queries and keys, cached memory."""
     backbone = stepper.model.backbone
     stepper.optimizer.zero_grad()
@@ -110,15 +114,15 @@ def tidy(stepper: "Stepper") -> None:
         torch.cuda.empty_cache()
 
 
-def by_hand(stepper: "Stepper", own_images: int, parts: int) -> Iterator[str]:
+def by_hand(stepper: "TrainStep", images_per_process: int, parts: int) -> Iterator[str]:
     """Options that leave the gradients as they are, the cheapest first."""
-    if parts < own_images:
-        yield f"--training.accumulation {min(2 * parts, own_images)}"
+    if parts < images_per_process:
+        yield f"--training.gradient_accumulation_steps {min(2 * parts, images_per_process)}"
     if not stepper.config.gradient_checkpointing:
         yield "--training.gradient_checkpointing true"
 
 
-def beyond(stepper: "Stepper") -> Iterator[str]:
+def beyond(stepper: "TrainStep") -> Iterator[str]:
     """Options that change what is computed, or need more machines."""
     config, (height, width) = stepper.config, stepper.model.image_size
     if config.precision == "fp32":

@@ -13,16 +13,16 @@ from ramstrans.data.build import Progress, build_image_set, build_preprocessing,
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet
 from ramstrans.errors import ConfigError, DataError
-from ramstrans.evaluation.judge import judge
-from ramstrans.evaluation.report import Report
-from ramstrans.model.folder import ModelCard, load_into, save_model
-from ramstrans.model.rams import RamsTrans, build_model
+from ramstrans.evaluation.evaluate import evaluate
+from ramstrans.evaluation.report.build import Report
+from ramstrans.models.methods.rams import RamsTrans, build_model
+from ramstrans.saved.model import ModelMetadata, load_into, save_model
+from ramstrans.training.checkpoint import Checkpoints
 from ramstrans.training.config import RunConfig
-from ramstrans.training.interrupts import Interrupts
-from ramstrans.training.loop import FitResult, Parts, fit, summed
-from ramstrans.training.saving.checkpoints import Checkpoints
-from ramstrans.training.saving.log import MetricsLog
-from ramstrans.training.saving.run_folder import (
+from ramstrans.training.interrupts import SignalHandler
+from ramstrans.training.log import MetricsLog
+from ramstrans.training.loop import Components, TrainResult, run_training, summed
+from ramstrans.training.run_folder import (
     RUN_MARK,
     check_output,
     check_unfinished,
@@ -30,7 +30,6 @@ from ramstrans.training.saving.run_folder import (
     options_of,
     write_options,
 )
-from ramstrans.training.saving.state import RunState
 from ramstrans.training.setup import (
     build_accelerator,
     build_dataset,
@@ -39,6 +38,7 @@ from ramstrans.training.setup import (
     start_processes,
     use_fused_attention,
 )
+from ramstrans.training.state import RunState
 
 Say = Callable[[str], None]
 
@@ -147,21 +147,21 @@ def train(
         claim_output(output, overwrite=config.overwrite)
         write_options(output, config)
     accelerator.wait_for_everyone()
-    interrupts = Interrupts()
-    with interrupts.listening():
-        result = fit_into(output, prepared, accelerator, progress, say, interrupts)
-        heeding = interrupts.heeding(progress, f"go on with `ramstrans train --resume {output}`")
-        report, num_retries = judge_run(output, prepared, result, accelerator, command, heeding)
+    interrupts = SignalHandler()
+    with interrupts.installed():
+        result = train_into(output, prepared, accelerator, progress, say, interrupts)
+        checking = interrupts.checking(progress, f"go on with `ramstrans train --resume {output}`")
+        report, num_retries = save_and_evaluate(output, prepared, result, accelerator, command, checking)
     if num_retries:
         say(f"{num_retries} reads of photographs failed for a moment and were tried again")
     accelerator.end_training()
     return report
 
 
-def judge_run(
+def save_and_evaluate(
     output: Path,
     prepared: Prepared,
-    result: FitResult,
+    result: TrainResult,
     accelerator: Accelerator,
     command: str,
     progress: Progress,
@@ -177,15 +177,15 @@ def judge_run(
         "seconds": round(result.seconds, 1),
     }
     options = options_of(config)
-    card = ModelCard(
+    metadata = ModelMetadata(
         config.model, prepared.images.class_names, prepared.preprocessing, training={"run": options} | summary
     )
     if accelerator.is_main_process:
-        save_model(output, result.weights, card)
+        save_model(output, result.weights, metadata)
     test_set = build_dataset(config, prepared.images, prepared.preprocessing, "test")
-    report = judge(
+    report = evaluate(
         model_of(prepared, result, accelerator),
-        card,
+        metadata,
         test_set,
         output,
         precision=config.training.precision,
@@ -198,14 +198,14 @@ def judge_run(
     return report, result.num_retries + summed(test_set.num_retries, accelerator)
 
 
-def fit_into(
+def train_into(
     output: Path,
     prepared: Prepared,
     accelerator: Accelerator,
     progress: Progress,
     say: Say,
-    interrupts: Interrupts,
-) -> FitResult:
+    interrupts: SignalHandler,
+) -> TrainResult:
     """Train, from the newest checkpoint if there is one."""
     config, every = prepared.config, prepared.config.training.checkpoint_every
     checkpoints = Checkpoints(output / "checkpoints", config.training.keep_checkpoints)
@@ -227,7 +227,7 @@ def fit_into(
     backbone = prepared.model.backbone
     backbone.use_fused_attention(use_fused_attention(config, accelerator))
     backbone.gradient_checkpointing = config.training.gradient_checkpointing
-    parts = Parts(
+    parts = Components(
         prepared.model,
         train_loader,
         val_loader,
@@ -237,7 +237,7 @@ def fit_into(
         MetricsLog(output / RUN_MARK, accelerator),
         None if every == 0 else checkpoints,
     )
-    return fit(parts, state or fresh, progress, say, interrupts)
+    return run_training(parts, state or fresh, progress, say, interrupts)
 
 
 def fingerprint(images: ImageSet, config: RunConfig) -> str:
@@ -269,10 +269,10 @@ def check_same(state: RunState, now: RunState, say: Say) -> None:
         )
 
 
-def model_of(prepared: Prepared, result: FitResult, accelerator: Accelerator) -> RamsTrans:
+def model_of(prepared: Prepared, result: TrainResult, accelerator: Accelerator) -> RamsTrans:
     """The model with its chosen weights, ready to be judged."""
     model = prepared.model
-    if accelerator.is_fsdp2 or prepared.config.training.tune == "lora":  # parts of tensors; adapters
+    if accelerator.is_fsdp2 or prepared.config.training.finetune == "lora":  # parts of tensors; adapters
         model = build_model(dataclasses.replace(prepared.config.model, weights=None))
     load_into(model, result.weights)
     model.backbone.use_fused_attention(True)

@@ -10,11 +10,11 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from ramstrans.data.build import build_cache
-from ramstrans.data.loading import PhotographDataset, PhotographLoader, build_loader
-from ramstrans.data.order import order_of
+from ramstrans.data.loading.loader import ImageDataset, ImageLoader, build_loader
+from ramstrans.data.loading.order import order_of
+from ramstrans.data.loading.transforms import Augmentation
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet, Split
-from ramstrans.data.transforms import Augmentation
 from ramstrans.devices import choose_device
 from ramstrans.errors import UsageError
 from ramstrans.training.config import RunConfig
@@ -87,11 +87,11 @@ def use_fused_attention(config: RunConfig, accelerator: Accelerator) -> bool:
 
 def build_loaders(
     config: RunConfig, images: ImageSet, preprocessing: Preprocessing, *, pin_memory: bool = False
-) -> tuple[PhotographLoader, PhotographLoader | None]:
+) -> tuple[ImageLoader, ImageLoader | None]:
     """Loaders of the training and, if there is one, the validation part."""
     batch_size = config.training.batch_size
     options: dict[str, Any] = {
-        "with_source": config.model.zoom_source == "full" and config.model.num_scales > 1,
+        "with_high_res": config.model.zoom_source == "full" and config.model.num_scales > 1,
         "num_workers": config.data.num_workers,
         "timeout": config.data.read_timeout,
         "pin_memory": pin_memory,
@@ -109,15 +109,17 @@ def evaluation_batch_size(config: RunConfig) -> int:
 
     The same for any number of processes, so that the figures are the same to the last bit.
     """
-    return min(max(config.training.batch_size // config.training.accumulation, 1), MOST_AT_A_TIME)
+    return min(
+        max(config.training.batch_size // config.training.gradient_accumulation_steps, 1), MOST_AT_A_TIME
+    )
 
 
 def build_dataset(
     config: RunConfig, images: ImageSet, preprocessing: Preprocessing, split: Split
-) -> PhotographDataset:
+) -> ImageDataset:
     """The views of one split: at random in training, the centre otherwise."""
     data = config.data
-    return PhotographDataset(
+    return ImageDataset(
         images.of_split(split),
         preprocessing,
         config.model.input_size,

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def outline(model: Model) -> Model:
+def to_meta(model: Model) -> Model:
     """A copy of a model without its weights, which takes no memory; to be `filled`.
 
     Args:
@@ -20,7 +20,7 @@ def outline(model: Model) -> Model:
     return copy.deepcopy(model).to("meta")
 
 
-def filled(empty: Model, state: Mapping[str, Tensor]) -> Model:
+def materialize(empty: Model, state: Mapping[str, Tensor]) -> Model:
     """A model of its own with these weights themselves, no copies of them; what is frozen stays so.
 
     Args:
@@ -34,7 +34,7 @@ def filled(empty: Model, state: Mapping[str, Tensor]) -> Model:
     return model
 
 
-def gathered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def full_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Whole tensors in place of parts, on their device; every process calls this together."""
     return {
         name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -42,6 +42,6 @@ def gathered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Tensor) -> Tensor:
     """What this process has of a tensor, with the same memory; of one that is whole, all."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

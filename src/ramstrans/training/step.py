@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ramstrans.data.loading import Batch
+from ramstrans.data.loading.loader import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import TrainingError
-from ramstrans.evaluation.evaluate import normalized
-from ramstrans.model.rams import RamsTrans
+from ramstrans.evaluation.predict import normalized
+from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
+from ramstrans.training.losses import Look, losses_by_scale
+from ramstrans.training.mixing import draw_mixing, mixing_generator
+from ramstrans.training.optim import build_optimizer, build_schedule
 from ramstrans.training.out_of_memory import advice, out_of_memory
-from ramstrans.training.recipe.losses import Look, losses_by_look
-from ramstrans.training.recipe.mixing import draw_mixing, mixing_generator
-from ramstrans.training.recipe.optimizer import build_optimizer, build_schedule
 
 
 class StepResult(NamedTuple):
@@ -48,18 +48,18 @@ class Part(NamedTuple):
 
     Attributes:
         images: (B, 3, H, W), normalised.
-        source: As in `RamsTrans.forward`.
+        high_res: As in `RamsTrans.forward`.
         labels: (B,) int64.
         share: Of the step's loss, in [0, 1].
     """
 
     images: Tensor
-    source: Tensor | None
+    high_res: Tensor | None
     labels: Tensor
     share: float
 
 
-class Stepper(NamedTuple):
+class TrainStep(NamedTuple):
     """What an optimiser step needs.
 
     Attributes:
@@ -152,14 +152,18 @@ class Stepper(NamedTuple):
         first one, which does not count.
         """
         device, num_images = self.accelerator.device, len(batch.labels)
-        images, source = normalized(batch, preprocessing, device)
+        images, high_res = normalized(batch, preprocessing, device)
         labels = batch.labels.to(device, non_blocking=True)
         most = math.ceil(whole / self.accelerator.num_processes)
         parts = []
-        for places in np.array_split(np.arange(num_images), min(self.config.accumulation, most)):
+        for places in np.array_split(
+            np.arange(num_images), min(self.config.gradient_accumulation_steps, most)
+        ):
             some = slice(places[0], places[-1] + 1) if len(places) else slice(1)
             share = own / whole * len(places) / num_images
-            parts.append(Part(images[some], None if source is None else source[some], labels[some], share))
+            parts.append(
+                Part(images[some], None if high_res is None else high_res[some], labels[some], share)
+            )
         return parts
 
     def _descend(self, parts: list[Part], generator: np.random.Generator) -> Tensor:
@@ -175,11 +179,11 @@ class Stepper(NamedTuple):
                 cutmix=config.cutmix,
                 probability=config.mixing_probability,
             )
-            losses = losses_by_look(
+            losses = losses_by_scale(
                 self.look,
                 self.model,
                 part.images,
-                part.source,
+                part.high_res,
                 part.labels,
                 label_smoothing=config.label_smoothing,
                 mixing=mixing,
@@ -209,13 +213,13 @@ class Stepper(NamedTuple):
         return numbers
 
 
-def build_stepper(
+def build_train_step(
     model: RamsTrans,
     config: TrainingConfig,
     accelerator: Accelerator,
     total_steps: int,
-    steps_an_epoch: int = 1,
-) -> Stepper:
+    steps_per_epoch: int = 1,
+) -> TrainStep:
     """Put a model, and an optimiser of its trained weights, on devices and processes.
 
     Args:
@@ -223,9 +227,9 @@ def build_stepper(
         config: The recipe.
         accelerator: Devices, processes and precision.
         total_steps: Of the run.
-        steps_an_epoch: For a warm-up that is given in epochs.
+        steps_per_epoch: For a warm-up that is given in epochs.
     """
     precision = config.precision if accelerator.is_fsdp2 else None  # else Accelerate sees to it
     look, optimizer = accelerator.prepare(Look(model, precision), build_optimizer(model, config))
-    schedule = build_schedule(optimizer, config, total_steps, steps_an_epoch)
-    return Stepper(look, model, optimizer, schedule, config, accelerator)
+    schedule = build_schedule(optimizer, config, total_steps, steps_per_epoch)
+    return TrainStep(look, model, optimizer, schedule, config, accelerator)

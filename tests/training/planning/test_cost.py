@@ -48,7 +48,7 @@ def trial():
 
 def counted(stepper, batch, preprocessing, images, parts):
     """The peak of one larger step."""
-    stepper = stepper._replace(config=dataclasses.replace(stepper.config, accumulation=parts))
+    stepper = stepper._replace(config=dataclasses.replace(stepper.config, gradient_accumulation_steps=parts))
     whole = repeated(batch, images * parts)
     return peak_bytes(lambda: stepper.take(whole, preprocessing), CPU)
 
@@ -64,7 +64,7 @@ def counted(stepper, batch, preprocessing, images, parts):
         ({"model": {"num_scales": 1}, "optimizer": "sgd", "weight_decay": 0.1}, 2),
         ({"model": {"num_scales": 3, "region_size": 48, "zoom_source": "full"}}, 2),
         ({"mixup": 0.5, "cutmix": 0.5}, 1),
-        ({"contrastive": 1.0, "tune": "head"}, 1),
+        ({"contrastive": 1.0, "finetune": "head"}, 1),
         ({"freeze_blocks": 1, "model": {"dropout": 0.1, "drop_path": 0.2}}, 1),
     ],
     ids=str,
@@ -103,7 +103,7 @@ def test_weights_gradients_and_state_are_counted_to_the_byte(trial):
 
 
 def test_frozen_weights_have_neither_gradients_nor_state(trial):
-    stepper, batch, preprocessing = trial(tune="head", optimizer="sgd")
+    stepper, batch, preprocessing = trial(finetune="head", optimizer="sgd")
     cost = measure_step(stepper, batch, preprocessing, (1, 2))
     assert cost.gradients == cost.state == 4 * (24 * 5 + 5)
 
@@ -174,7 +174,7 @@ def test_phases_are_told_in_order(trial):
 
 
 def test_phases_of_a_frozen_backbone_have_no_blocks(trial):
-    stepper, batch, preprocessing = trial(tune="head")
+    stepper, batch, preprocessing = trial(finetune="head")
     told = []
     with watched(stepper, told.append):
         stepper.take(batch, preprocessing)
@@ -202,7 +202,7 @@ def test_counting_leaves_no_gradient_behind_and_needs_a_step_in_one_part(trial):
     measure_step(stepper, batch, preprocessing, (1, 2))
     assert all(parameter.grad is None for parameter in stepper.model.parameters())
     assert num_bytes(state_tensors(stepper.optimizer)) > 0
-    parted = stepper._replace(config=dataclasses.replace(stepper.config, accumulation=2))
+    parted = stepper._replace(config=dataclasses.replace(stepper.config, gradient_accumulation_steps=2))
     with pytest.raises(AssertionError, match="images at a time"):
         measure_step(parted, batch, preprocessing, (1, 2))
 
@@ -217,4 +217,4 @@ def test_counted_steps_are_large_enough(tokens):
 def test_images_are_repeated(trial):
     _, batch, _ = trial(model={"zoom_source": "full"})
     assert repeated(batch, 9).indices.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1]
-    assert torch.equal(repeated(batch, 9).source[7], batch.source[0])
+    assert torch.equal(repeated(batch, 9).high_res[7], batch.high_res[0])

@@ -20,10 +20,10 @@ COST = StepCost(100, 200, 100, 10, 5, 20, 1, PHASES, 1.0, 1.0)
     ("ground", "expected"),
     [
         (Ground(0), 300 + 200),  # weights and state; 20 images of the first phase
-        (Ground(0, average=True), 400 + 200),
+        (Ground(0, ema=True), 400 + 200),
         (Ground(0, processes=4), 300 + 100 + 200),  # buckets
         (Ground(0, processes=4, fsdp=True), 300 / 4 + 20 + 4 * 10 + 200),
-        (Ground(0, processes=4, fsdp=True, average=True), 400 / 4 + 20 + 4 * 10 + 200),
+        (Ground(0, processes=4, fsdp=True, ema=True), 400 / 4 + 20 + 4 * 10 + 200),
         (Ground(0, processes=1, fsdp=True), 300 + 200),
     ],
 )
@@ -57,7 +57,7 @@ def test_the_most_images_are_found_by_hand():
     st.integers(1, 9),
     st.booleans(),
 )
-def test_what_is_found_fits_and_one_more_does_not(memory, own_images, phases, processes, fsdp):
+def test_what_is_found_fits_and_one_more_does_not(memory, images_per_process, phases, processes, fsdp):
     phases = np.array([(0, 0, 1), *phases], float)
     cost = COST._replace(phases=phases, gradients=100)
     ground = Ground(memory, processes, fsdp)
@@ -66,13 +66,15 @@ def test_what_is_found_fits_and_one_more_does_not(memory, own_images, phases, pr
     assert ground.peak(cost, most + 1) > ground.usable
     fitting = [
         parts
-        for parts in range(1, own_images + 1)
+        for parts in range(1, images_per_process + 1)
         if ground.peak(
-            cost, math.ceil(own_images / parts), math.ceil(own_images / math.ceil(own_images / parts))
+            cost,
+            math.ceil(images_per_process / parts),
+            math.ceil(images_per_process / math.ceil(images_per_process / parts)),
         )
         <= ground.usable
     ]
-    assert ground.parts(cost, own_images) == (fitting[0] if fitting else None)
+    assert ground.parts(cost, images_per_process) == (fitting[0] if fitting else None)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from ramstrans.training.planning.plan import Plan, Task, plan, way_of
 from ramstrans.training.planning.trials import Trial
 from tests.training.builders import TINY, tiny_run
 
-TASK = Task(batch_size=64, own_images=32, num_images=640, steps=7200)
+TASK = Task(batch_size=64, images_per_process=32, num_images=640, steps=7200)
 
 
 def trial(precision="fp32", *, checkpointing=False, an_image=10.0, seconds=0.5):
@@ -32,18 +32,19 @@ def planned(memory, *trials):
 def test_a_way_by_hand():
     """900 bytes: 600 beside weights and state, 500 beside all gradients."""
     way = way_of(trial(an_image=50.0), Ground(1000), TASK)
-    assert (way.most_images, way.accumulation, way.images) == (12, 4, 8)
+    assert (way.most_images, way.gradient_accumulation_steps, way.images) == (12, 4, 8)
     assert way.peak == 100 + 200 + 100 + 8 * 50
     assert way.seconds == 32 * 0.5 + 1
     assert way.hours == pytest.approx(7200 * 17 / 3600)
     assert way.options() == (
-        "--training.precision fp32 --training.accumulation 4 --training.gradient_checkpointing false"
+        "--training.precision fp32 --training.gradient_accumulation_steps 4 "
+        "--training.gradient_checkpointing false"
     )
 
 
 def test_a_way_that_does_not_fit():
     way = way_of(trial(an_image=700.0), Ground(1000), TASK)
-    assert (way.most_images, way.accumulation, way.images) == (0, None, 1)
+    assert (way.most_images, way.gradient_accumulation_steps, way.images) == (0, None, 1)
     assert way.peak == 100 + 200 + 100 + 700
 
 
@@ -54,7 +55,7 @@ def test_the_fastest_that_fits_is_best():
         trial("fp16", an_image=9e9, seconds=0.1),
     )
     best = planned(1000, slow, large, fast).best()
-    assert (best.precision, best.accumulation) == ("bf16", 1)
+    assert (best.precision, best.gradient_accumulation_steps) == ("bf16", 1)
 
 
 def test_computing_twice_is_not_faster_whatever_was_timed():
@@ -76,7 +77,7 @@ def test_the_least_that_would_fit_is_told():
 
 def test_a_plan_as_plain_values():
     values = json.loads(json.dumps(planned(400, trial(), trial(checkpointing=True, an_image=1.0)).to_json()))
-    assert values["task"] == {"batch_size": 64, "own_images": 32, "num_images": 640, "steps": 7200}
+    assert values["task"] == {"batch_size": 64, "images_per_process": 32, "num_images": 640, "steps": 7200}
     assert values["ground"]["memory"] == 400
     assert values["measured"] == {"device": "cpu", "blocks_tried": [12], "blocks": 12}
     assert [way["options"] is None for way in values["ways"]] == [True, False]
@@ -101,7 +102,7 @@ def test_a_tiny_model_is_planned(config):
     ]
     assert found.task == Task(6, 6, 100, 3 * 17)
     assert found.depths == (2,)
-    assert {way.accumulation for way in found.ways} == {1}
+    assert {way.gradient_accumulation_steps for way in found.ways} == {1}
     assert all(1e5 < way.peak < 1e7 and way.most_images > 1000 and way.seconds > 0 for way in found.ways)
     assert told[0] == (0, 2, "measuring fp32")
     assert told[-1][:2] == (2, 2)
@@ -113,7 +114,7 @@ def test_checkpointing_takes_less_and_processes_share_the_images(config):
     one = plan(config(model=model, batch_size=9), 100, memory=1e9)
     assert one.ways[1].peak < 0.6 * one.ways[0].peak
     two = plan(config(model=model, batch_size=9), 100, memory=1e9, processes=2)
-    assert (two.task.own_images, two.ways[0].images) == (5, 5)
+    assert (two.task.images_per_process, two.ways[0].images) == (5, 5)
     assert two.ways[0].seconds < one.ways[0].seconds
 
 

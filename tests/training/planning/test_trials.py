@@ -45,9 +45,19 @@ def test_a_part_tells_of_the_whole(monkeypatch):
 
 
 def test_a_trial_takes_the_runs_recipe_in_one_process_and_part():
-    recipe = {"accumulation": 3, "optimizer": "sgd", "fsdp": True, "compile": True, "attention": "math"}
+    recipe = {
+        "gradient_accumulation_steps": 3,
+        "optimizer": "sgd",
+        "fsdp": True,
+        "compile": True,
+        "attention": "math",
+    }
     stepper, preprocessing = build_trial(config(**recipe, label_smoothing=0.1), "bf16", 2)
-    assert (stepper.config.accumulation, stepper.config.compile, stepper.config.fsdp) == (1, False, False)
+    assert (stepper.config.gradient_accumulation_steps, stepper.config.compile, stepper.config.fsdp) == (
+        1,
+        False,
+        False,
+    )
     assert (stepper.config.label_smoothing, stepper.config.optimizer) == (0.1, "sgd")
     assert stepper.accelerator.mixed_precision == "bf16"
     assert not stepper.model.backbone.vit.blocks[0].attn.fused_attn
@@ -58,12 +68,12 @@ def test_a_trial_takes_the_runs_recipe_in_one_process_and_part():
     ("model", "source"),
     [({}, (64, 64)), ({"zoom_source": "input"}, None), ({"num_scales": 1}, None)],
 )
-def test_images_are_as_large_as_the_loaders(model, source):
-    made = config(model={"image_size": (32, 40), **model} if source is None else model)
+def test_images_are_as_large_as_the_loaders(model, high_res):
+    made = config(model={"image_size": (32, 40), **model} if high_res is None else model)
     _, preprocessing = build_trial(made, "fp32", 1)
     batch = random_batch(made, preprocessing, 4)
     assert batch.images.shape[2:] == made.model.input_size
-    assert (None if batch.source is None else tuple(batch.source.shape[2:])) == source
+    assert (None if batch.high_res is None else tuple(batch.high_res.shape[2:])) == high_res
     assert batch.labels.max() < 5
     assert batch.images.dtype == torch.uint8
 

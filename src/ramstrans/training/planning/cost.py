@@ -28,13 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ramstrans.data.loading import Batch
+from ramstrans.data.loading.loader import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.memory import phase_peaks
 from ramstrans.training.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from ramstrans.training.step import Stepper
+    from ramstrans.training.step import TrainStep
 
 LEAST_TOKENS = 1200
 """Of a step whose memory is counted: with fewer, kernels and the rollout's tiles are still growing."""
@@ -97,7 +97,7 @@ def in_one_part(config: TrainingConfig, **changes: Any) -> TrainingConfig:  # no
     """A recipe that takes a step in one part, perhaps with other changes; warns of nothing again."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return dataclasses.replace(config, accumulation=1, **changes)
+        return dataclasses.replace(config, gradient_accumulation_steps=1, **changes)
 
 
 def counted_sizes(least_tokens: int) -> tuple[int, int]:
@@ -114,7 +114,7 @@ def counted_sizes(least_tokens: int) -> tuple[int, int]:
 
 
 def measure_step(
-    stepper: "Stepper",
+    stepper: "TrainStep",
     batch: Batch,
     preprocessing: Preprocessing,
     sizes: tuple[int, int],
@@ -129,7 +129,7 @@ def measure_step(
         sizes: Images of the two steps whose memory is counted, increasing.
         least_timed: Images of the step that is timed, at least; on a GPU enough to fill it.
     """
-    assert stepper.config.accumulation == 1, "images at a time are what is counted"
+    assert stepper.config.gradient_accumulation_steps == 1, "images at a time are what is counted"
     model, device = stepper.model, stepper.accelerator.device
     make_state(stepper.optimizer)
     few, many = (Count.of(stepper, repeated(batch, size), preprocessing) for size in sizes)
@@ -148,7 +148,7 @@ def measure_step(
         block=max(blocks),
         embedding=num_bytes(vit.patch_embed.parameters()),
         root=num_bytes(model.parameters()) - sum(blocks),
-        image=sum(4 * view[0].numel() for view in (batch.images, batch.source) if view is not None),
+        image=sum(4 * view[0].numel() for view in (batch.images, batch.high_res) if view is not None),
         phases=np.stack([many.gradients, few.held - sizes[0] * an_image, an_image], axis=1),
         seconds_an_image=(timed.whole - timed.update) / num_timed,
         seconds_an_update=timed.update,
@@ -176,7 +176,7 @@ class Count(NamedTuple):
     timing: Timing
 
     @classmethod
-    def of(cls, stepper: "Stepper", batch: Batch, preprocessing: Preprocessing) -> "Count":
+    def of(cls, stepper: "TrainStep", batch: Batch, preprocessing: Preprocessing) -> "Count":
         """Count one step."""
         kinds, gradients, timings = ["start"], [0], []
 
@@ -208,7 +208,7 @@ def kept_phases(kinds: Iterable[str]) -> list[int]:
 
 
 def take(
-    stepper: "Stepper",
+    stepper: "TrainStep",
     batch: Batch,
     preprocessing: Preprocessing,
     note: Callable[[str], None] = lambda _: None,
@@ -242,7 +242,7 @@ def moment(device: torch.device) -> float:
 
 
 @contextmanager
-def watched(stepper: "Stepper", begin: Callable[[str], None]) -> Iterator[None]:
+def watched(stepper: "TrainStep", begin: Callable[[str], None]) -> Iterator[None]:
     """Call `begin` where a phase begins: with `look`, `rollout`, `head`, `loss`, `block` or `update`."""
     backbone = stepper.model.backbone
 
@@ -299,7 +299,7 @@ def repeated(batch: Batch, count: int) -> Batch:
     places = torch.arange(count) % len(batch.labels)
     return Batch(
         batch.images[places],
-        None if batch.source is None else batch.source[places],
+        None if batch.high_res is None else batch.high_res[places],
         batch.labels[places],
         batch.indices[places],
         tuple(batch.geometries[place] for place in places.tolist()) if batch.geometries else (),

@@ -22,7 +22,7 @@ class Ground(NamedTuple):
     memory: float
     processes: int = 1
     fsdp: bool = False
-    average: bool = False
+    ema: bool = False
 
     @property
     def usable(self) -> float:
@@ -45,21 +45,24 @@ class Ground(NamedTuple):
         passing = cost.peak(images, parts)
         if not self.fsdp or self.processes == 1:
             buckets = cost.gradients if self.processes > 1 else 0
-            return cost.weights * (1 + self.average) + cost.state + buckets + passing
-        gathered = cost.root + 4 * cost.block
-        kept = cost.weights * (1 + self.average) + cost.state
-        return kept / self.processes + gathered + passing
+            return cost.weights * (1 + self.ema) + cost.state + buckets + passing
+        full_state_dict = cost.root + 4 * cost.block
+        kept = cost.weights * (1 + self.ema) + cost.state
+        return kept / self.processes + full_state_dict + passing
 
-    def parts(self, cost: StepCost, own_images: int) -> int | None:
+    def parts(self, cost: StepCost, images_per_process: int) -> int | None:
         """The fewest parts in which a process's images of a step fit; None if not even one by one.
 
         Args:
             cost: Of a step in one process.
-            own_images: Of the process, in a step.
+            images_per_process: Of the process, in a step.
         """
-        for parts in range(1, own_images + 1):
-            images = math.ceil(own_images / parts)
-            if math.ceil(own_images / images) == parts and self.peak(cost, images, parts) <= self.usable:
+        for parts in range(1, images_per_process + 1):
+            images = math.ceil(images_per_process / parts)
+            if (
+                math.ceil(images_per_process / images) == parts
+                and self.peak(cost, images, parts) <= self.usable
+            ):
                 return parts
         return None
 

@@ -20,13 +20,13 @@ class Task(NamedTuple):
 
     Attributes:
         batch_size: Images of a step, of all processes together.
-        own_images: Those of one process, at most.
+        images_per_process: Those of one process, at most.
         num_images: Training images, of an epoch.
         steps: Of the run.
     """
 
     batch_size: int
-    own_images: int
+    images_per_process: int
     num_images: int
     steps: int
 
@@ -38,7 +38,7 @@ class Way(NamedTuple):
         precision: Of autocast.
         gradient_checkpointing: Whether blocks are computed again for their gradients.
         most_images: That fit into a process's memory at a time; 0: not even one.
-        accumulation: The fewest parts in which a process's images of a step fit; None: they do not.
+        gradient_accumulation_steps: The fewest micro-batches that fit; None: they do not.
         images: That pass at a time then; one by one where they do not fit.
         peak: Bytes that tensors take then, at the most.
         seconds: Of a step, on the device that measured.
@@ -48,7 +48,7 @@ class Way(NamedTuple):
     precision: Precision
     gradient_checkpointing: bool
     most_images: int
-    accumulation: int | None
+    gradient_accumulation_steps: int | None
     images: int
     peak: float
     seconds: float
@@ -57,7 +57,8 @@ class Way(NamedTuple):
     def options(self) -> str:
         """What to write on the command line."""
         return (
-            f"--training.precision {self.precision} --training.accumulation {self.accumulation} "
+            f"--training.precision {self.precision} "
+            f"--training.gradient_accumulation_steps {self.gradient_accumulation_steps} "
             f"--training.gradient_checkpointing {str(self.gradient_checkpointing).lower()}"
         )
 
@@ -92,7 +93,7 @@ class Plan(NamedTuple):
         Raises:
             TrainingError: None fits; the message says how much is missing.
         """
-        fitting = [way for way in self.ways if way.accumulation is not None]
+        fitting = [way for way in self.ways if way.gradient_accumulation_steps is not None]
         if fitting:
             plain = {way.precision for way in fitting if not way.gradient_checkpointing}
             fitting = [way for way in fitting if not (way.gradient_checkpointing and way.precision in plain)]
@@ -103,14 +104,17 @@ class Plan(NamedTuple):
             f"nothing fits into {format_bytes(self.ground.memory)} a process: the least is one image at a "
             f"time in {least.precision} {checkpointing} gradient checkpointing, which needs "
             f"{format_bytes(least.peak / (1 - MARGIN))}; give a smaller --model.image_size or backbone, "
-            "--training.tune lora, or --training.fsdp true with several --processes"
+            "--training.finetune lora, or --training.fsdp true with several --processes"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         ways = [
             way._asdict()
-            | {"attention": trial.attention, "options": way.options() if way.accumulation else None}
+            | {
+                "attention": trial.attention,
+                "options": way.options() if way.gradient_accumulation_steps else None,
+            }
             for way, trial in zip(self.ways, self.trials, strict=True)
         ]
         measured = {"device": str(self.device), "blocks_tried": self.depths, "blocks": self.depth}
@@ -155,18 +159,18 @@ def plan(
         raise UsageError(f"memory cannot be counted on '{device.type}'; give --device cpu")
     if training.fsdp and processes == 1:
         raise UsageError("training.fsdp needs several --processes; give 2 or more, or leave it out")
-    steps_an_epoch = math.ceil(num_images / training.batch_size)
+    steps_per_epoch = math.ceil(num_images / training.batch_size)
     task = Task(
         training.batch_size,
         math.ceil(training.batch_size / processes),
         num_images,
-        min(training.epochs * steps_an_epoch, training.max_steps or sys.maxsize),
+        min(training.epochs * steps_per_epoch, training.max_steps or sys.maxsize),
     )
     ground = Ground(
         memory=device_bytes(device) if memory is None else memory,
         processes=processes,
         fsdp=training.fsdp,
-        average=training.ema_decay > 0,
+        ema=training.ema_decay > 0,
     )
     depths, depth = depths_of(config)
     trials = try_all(config, depths, depth, progress)
@@ -176,15 +180,15 @@ def plan(
 
 def way_of(trial: Trial, ground: Ground, task: Task) -> Way:
     """How a task is done at what a trial has shown."""
-    accumulation = ground.parts(trial.cost, task.own_images)
-    parts = accumulation or task.own_images
-    images = math.ceil(task.own_images / parts)
-    seconds = trial.cost.seconds(task.own_images)
+    gradient_accumulation_steps = ground.parts(trial.cost, task.images_per_process)
+    parts = gradient_accumulation_steps or task.images_per_process
+    images = math.ceil(task.images_per_process / parts)
+    seconds = trial.cost.seconds(task.images_per_process)
     return Way(
         trial.precision,
         trial.gradient_checkpointing,
         ground.most_images(trial.cost),
-        accumulation,
+        gradient_accumulation_steps,
         images,
         ground.peak(trial.cost, images, parts),
         seconds,

@@ -9,12 +9,12 @@ import torch
 from accelerate.utils import set_seed
 
 from ramstrans.data.build import Progress, build_preprocessing
-from ramstrans.data.loading import Batch
+from ramstrans.data.loading.loader import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.devices import choose_device
 from ramstrans.errors import TrainingError
 from ramstrans.memory import device_bytes, format_bytes
-from ramstrans.model.rams import RamsTrans, build_model
+from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.training.config import RunConfig
 from ramstrans.training.out_of_memory import out_of_memory
 from ramstrans.training.planning.cost import (
@@ -25,9 +25,9 @@ from ramstrans.training.planning.cost import (
     measure_step,
     num_bytes,
 )
-from ramstrans.training.recipe.tuning import choose_trained, set_train_mode
 from ramstrans.training.setup import build_accelerator, use_fused_attention
-from ramstrans.training.step import Stepper, build_stepper
+from ramstrans.training.step import TrainStep, build_train_step
+from ramstrans.training.trainable import set_train_mode, set_trainable
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -112,7 +112,7 @@ def depths_of(config: RunConfig) -> tuple[tuple[int, ...], int]:
 
 def num_tokens(model: RamsTrans) -> list[int]:
     """Patches of an image in each look."""
-    return [rows * columns for rows, columns in map(model.backbone.grid_of, model.look_sizes)]
+    return [rows * columns for rows, columns in map(model.backbone.grid_of, model.scale_sizes)]
 
 
 def try_depth(config: RunConfig, precision: Precision, depth: int) -> list[Trial]:
@@ -146,7 +146,7 @@ def try_depth(config: RunConfig, precision: Precision, depth: int) -> list[Trial
     return trials
 
 
-def build_trial(config: RunConfig, precision: Precision, depth: int) -> tuple[Stepper, Preprocessing]:
+def build_trial(config: RunConfig, precision: Precision, depth: int) -> tuple[TrainStep, Preprocessing]:
     """A stepper as the loop would build it, of a model of some blocks and random weights, in one process."""
     training = in_one_part(config.training, precision=precision, compile=False, fsdp=False)
     options = config.model.backbone_options | {"depth": depth}
@@ -156,8 +156,8 @@ def build_trial(config: RunConfig, precision: Precision, depth: int) -> tuple[St
     set_seed(config.seed)
     model = build_model(config.model)
     model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
-    choose_trained(model, training)
-    stepper = build_stepper(model, training, accelerator, NUM_STEPS)
+    set_trainable(model, training)
+    stepper = build_train_step(model, training, accelerator, NUM_STEPS)
     set_train_mode(model)
     statistics = model.backbone.vit.pretrained_cfg
     preprocessing = build_preprocessing(

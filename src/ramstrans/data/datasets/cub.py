@@ -1,0 +1,32 @@
+"""CUB-200-2011 and every data set in its layout: lists of images, labels, splits, boxes and parts.
+
+http://www.vision.caltech.edu/datasets/cub_200_2011/
+"""
+
+from pathlib import Path
+
+from ramstrans.data.datasets.cub_lists import read_names, read_records
+from ramstrans.data.datasets.lists import find_folder
+from ramstrans.data.records import ImageSet
+from ramstrans.data.splits import check_classes
+
+_FORMAT = "CUB-200-2011"
+
+
+def read_cub(root: Path) -> ImageSet:
+    """Read a data set in CUB-200-2011's layout; boxes and parts are read where they are there.
+
+    Args:
+        root: The folder that holds `images.txt`, or the one above, holding `CUB_200_2011/`.
+
+    Returns:
+        Classes and records in the order of `classes.txt` and `images.txt`, with visible parts only.
+
+    Raises:
+        DataError: Naming the file and line that is missing or wrong.
+    """
+    folder = find_folder(root, "images.txt", "CUB_200_2011")
+    names = read_names(folder / "classes.txt", "class", _FORMAT)
+    images = ImageSet(tuple(names.values()), read_records(folder, names, _FORMAT))
+    check_classes(images)
+    return images

@@ -1,0 +1,153 @@
+"""The list files that CUB-200-2011 and NABirds have in common: images, labels, splits, boxes, parts."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from ramstrans.data.datasets.lists import (
+    FolderListing,
+    box_from_size,
+    line_error,
+    parse_flag,
+    parse_number,
+    read_rows,
+)
+from ramstrans.data.reading.retry import is_file
+from ramstrans.data.records import Box, Part, Record, Split
+from ramstrans.errors import DataError
+
+_T = TypeVar("_T")
+
+
+def read_names(file: Path, what: str, layout: str, *, are_distinct: bool = True) -> dict[str, str]:
+    """Names by id, from lines of `id name`; a name may hold spaces.
+
+    Args:
+        file: The list.
+        what: What it lists, in a word, for messages.
+        layout: Name of the data set, for messages.
+        are_distinct: Whether two ids of one name are an error.
+
+    Raises:
+        DataError: Naming the file and line that is missing or wrong.
+    """
+    names: dict[str, str] = {}
+    seen: set[str] = set()
+    for number, (key, name) in read_rows(file, f"{what} name", layout):
+        if key in names or (are_distinct and name in seen):
+            raise line_error(file, number, f"{what} {key} '{name}' is listed twice")
+        names[key] = name
+        seen.add(name)
+    return names
+
+
+def read_records(folder: Path, names: dict[str, str], layout: str) -> tuple[Record, ...]:
+    """The records of a data set in these lists; boxes and parts are read where they are there.
+
+    Args:
+        folder: Holds `images.txt` and the other lists.
+        names: Class names by id; a label is the place of its class there.
+        layout: Name of the data set, for messages.
+
+    Returns:
+        Records in the order of `images.txt`, with visible parts only.
+
+    Raises:
+        DataError: Naming the file and line that is missing or wrong.
+    """
+    label_of = {class_id: label for label, class_id in enumerate(names)}
+    lists = _Lists(folder, layout)
+
+    def label(fields: list[str]) -> int:
+        if fields[0] not in label_of:
+            raise ValueError(f"class '{fields[0]}' is not in classes.txt, which lists {len(label_of)}")
+        return label_of[fields[0]]
+
+    labels = lists.one_each("image_class_labels.txt", "image class", label)
+    splits = lists.one_each("train_test_split.txt", "image is_train", _split)
+    for required, file in ((labels, "image_class_labels.txt"), (splits, "train_test_split.txt")):
+        if len(required) < len(lists.paths):
+            missing = next(image for image in lists.paths if image not in required)
+            raise DataError(f"{folder / file}: no line for image {missing} of images.txt; add it")
+    boxes, parts = _read_boxes(lists), _read_parts(lists)
+    return tuple(
+        Record(path, labels[image], splits[image], boxes.get(image), tuple(parts.get(image, ())))
+        for image, path in lists.paths.items()
+    )
+
+
+class _Lists:
+    """The lists of one folder, each line of which is about an image of `images.txt`."""
+
+    def __init__(self, folder: Path, layout: str) -> None:
+        self.folder = folder
+        self.layout = layout
+        self.paths = _read_paths(folder, layout)
+
+    def one_each(self, name: str, columns: str, parse: Callable[[list[str]], _T]) -> dict[str, _T]:
+        """One parsed value an image."""
+        values: dict[str, _T] = {}
+        for image, value in self.each(name, columns, parse):
+            if image in values:
+                raise DataError(f"{self.folder / name}: image {image} has more than one line; keep one")
+            values[image] = value
+        return values
+
+    def each(self, name: str, columns: str, parse: Callable[[list[str]], _T]) -> Iterator[tuple[str, _T]]:
+        """The image id and the parsed rest of each line; a `ValueError` in parsing names the line."""
+        file = self.folder / name
+        for number, (image, *fields) in read_rows(file, columns, self.layout):
+            if image not in self.paths:
+                raise line_error(file, number, f"image {image} is not in images.txt")
+            try:
+                yield image, parse(fields)
+            except ValueError as error:
+                raise line_error(file, number, str(error)) from error
+
+
+def _read_paths(folder: Path, layout: str) -> dict[str, Path]:
+    """Existing image files by id."""
+    file, present = folder / "images.txt", FolderListing()
+    paths: dict[str, Path] = {}
+    for number, (image, name) in read_rows(file, "image path", layout):
+        path = folder / "images" / name
+        if path not in present:
+            raise line_error(file, number, f"{path} does not exist")
+        if image in paths:
+            raise line_error(file, number, f"image {image} is listed twice")
+        paths[image] = path
+    return paths
+
+
+def _read_boxes(lists: _Lists) -> dict[str, Box]:
+    name = "bounding_boxes.txt"
+    if not is_file(lists.folder / name):
+        return {}
+    return lists.one_each(
+        name, "image x y width height", lambda fields: box_from_size(*map(parse_number, fields))
+    )
+
+
+def _read_parts(lists: _Lists) -> dict[str, list[Part]]:
+    """The visible parts of each image, from `parts/`."""
+    parts: dict[str, list[Part]] = defaultdict(list)
+    if not is_file(lists.folder / "parts" / "part_locs.txt"):
+        return parts
+    names = read_names(lists.folder / "parts" / "parts.txt", "part", lists.layout)
+
+    def part(fields: list[str]) -> Part | None:
+        key, x, y, visible = fields
+        if key not in names:
+            raise ValueError(f"part '{key}' is not in parts.txt, which lists {len(names)}")
+        place = (parse_number(x), parse_number(y))
+        return Part(names[key], *place) if parse_flag(visible) else None
+
+    for image, seen in lists.each("parts/part_locs.txt", "image part x y visible", part):
+        if seen is not None:
+            parts[image].append(seen)
+    return parts
+
+
+def _split(fields: list[str]) -> Split:
+    return "train" if parse_flag(fields[0]) else "test"

@@ -1,0 +1,110 @@
+"""Folders of photographs, one folder a class: with `train`, `val` and `test` above them, or without."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ramstrans.data.datasets.lists import SPLIT_NAMES, listed
+from ramstrans.data.records import SPLITS, ImageSet, Record, Split
+from ramstrans.data.splits import check_classes
+from ramstrans.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+
+
+def read_image_folder(root: Path) -> ImageSet:
+    """Read `root/train/<class>/*.jpg`, with `val` and `test` beside it or not, or `root/<class>/*.jpg`.
+
+    The validation folder may be called `val`, `valid` or `validation`. Without a `train` folder every
+    image is a training image; `splits.hold_out` divides them. Folders inside a class are read as part
+    of it. Hidden files, files of other suffixes, and files that lie in no class folder are ignored.
+
+    Args:
+        root: The data set's folder.
+
+    Returns:
+        Classes sorted by name, records by split and path.
+
+    Raises:
+        DataError: If a folder is missing or empty, or a class has no training images.
+    """
+    classes = {split: _class_folders(folder) for split, folder in _split_folders(root).items()}
+    class_names = tuple(sorted({name for folders in classes.values() for name in folders}))
+    label_of = {name: label for label, name in enumerate(class_names)}
+    _check_trained(classes)
+    records = tuple(
+        Record(path, label_of[name], split)
+        for split in SPLITS
+        for name, folder in classes.get(split, {}).items()
+        for path in _images(folder)
+    )
+    images = ImageSet(class_names, records)
+    check_classes(images)
+    return images
+
+
+def _split_folders(root: Path) -> dict[Split, Path]:
+    """The folder of each split; the root itself, as training images, where it has no split folders."""
+    found: dict[Split, Path] = {}
+    for folder in _subfolders(root):
+        split = SPLIT_NAMES.get(folder.name)
+        if split is None:
+            continue
+        if split in found:
+            raise DataError(
+                f"{root} holds both {found[split].name}/ and {folder.name}/ for the {split} split; keep one"
+            )
+        found[split] = folder
+    if found and "train" not in found:
+        names = ", ".join(f"{folder.name}/" for folder in found.values())
+        raise DataError(f"{root} holds {names} but no train/; add train/<class>/ with the training images")
+    return found or {"train": root}
+
+
+def _class_folders(folder: Path) -> dict[str, Path]:
+    """The class folders below a split's folder, by name, in order."""
+    folders = {subfolder.name: subfolder for subfolder in _subfolders(folder)}
+    if not folders:
+        raise DataError(f"{folder} holds no class folders; put the images into {folder}/<class>/")
+    return folders
+
+
+def _check_trained(classes: dict[Split, dict[str, Path]]) -> None:
+    for split, folders in classes.items():
+        untrained = sorted(folders.keys() - classes["train"].keys())
+        if untrained:
+            raise DataError(
+                f"{folders[untrained[0]]} has no counterpart among the training images; "
+                f"add that class there or remove it ({len(untrained)} such in the {split} split)"
+            )
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted by name, without hidden ones."""
+    try:
+        return [Path(entry) for entry in listed(folder) if entry.is_dir()]
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} does not exist; give the folder of the data set (--data.root)") from error
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read as a folder: {error.strerror}") from error
+
+
+def _images(folder: Path) -> list[Path]:
+    """All images of a class, sorted by path."""
+    paths = sorted(_walk(folder))
+    if not paths:
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"{folder} holds no images ({suffixes}); add some, or remove the folder")
+    return paths
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    try:
+        entries = listed(folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+    for entry in entries:
+        if not entry.is_dir():
+            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(entry)
+        elif not entry.is_symlink():  # which may lead round in a circle
+            yield from _walk(Path(entry))

@@ -1,0 +1,271 @@
+"""iNaturalist's competition sets: 2017 to 2019 by their lists in COCO's format, 2021 by its folders.
+
+https://github.com/visipedia/inat_comp, Van Horn et al., 2018, https://arxiv.org/abs/1707.06642.
+Labels of the test images were never published, so that what papers report is on the validation images.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ramstrans.data.datasets.lists import (
+    FolderListing,
+    box_around,
+    box_from_size,
+    distinct_names,
+    first_there,
+    listed,
+    read_json,
+)
+from ramstrans.data.reading.retry import is_file, is_folder, retry
+from ramstrans.data.records import Box, ImageSet, Record, Split
+from ramstrans.data.splits import check_classes
+from ramstrans.errors import DataError
+
+TRAIN_FOLDERS = ("train", "train_mini")
+
+_FORMAT = "iNaturalist"
+_SPLITS: dict[Split, str] = {"train": "train", "test": "val"}
+_RANKS = ("genus", "family", "order", "class", "phylum", "kingdom")
+_CLASS_FOLDER = re.compile(r"(\d{5})_([^_]+)_([^_]+)_([^_]+)_([^_]+)_([^_]+)_([^_]+)_([^_]+)")
+"""Number, kingdom, phylum, class, order, family, genus, species."""
+
+
+class _Image(NamedTuple):
+    """An entry of `images`, without its licence, owner, size, date and place."""
+
+    id: int
+    file_name: str
+
+
+class _Annotation(NamedTuple):
+    """An entry of `annotations`."""
+
+    image_id: int
+    category_id: int
+    box: Box | None
+
+
+class _List(NamedTuple):
+    """What a list holds."""
+
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[dict[str, Any]]
+
+
+def read_inaturalist(root: Path, train_folder: str | None = None) -> ImageSet:
+    """Read iNaturalist 2017, 2018 or 2019 by `train<year>.json`, or 2021 by its folders.
+
+    The validation images are the test split, as in all papers; `splits.hold_out` takes another one for
+    validation from the training images.
+
+    Of 2017 to 2019, the lists lie in the root, or in `train_val<year>/` there, and name images relative
+    to the root. A `categories.json` beside them takes the place of the categories in them, which are
+    without names in 2018. The boxes of 2017 are read from `train_2017_bboxes.json` and
+    `val_2017_bboxes.json` where these are there; several boxes of an image become one around them all,
+    and those without area are left out.
+
+    Of 2021, `train/` or `train_mini/`, and `val/`, hold one folder a species, whose name says all; the
+    list of 2.7 million images, 1 GB of JSON, is not needed.
+
+    Args:
+        root: The folder of the lists, or of `train/` and `val/`.
+        train_folder: Of 2021, `train` or `train_mini`; None: the one that is there.
+
+    Returns:
+        Classes by number, under their scientific names, those of one name told apart by number; records
+        in the order of the lists, or by class and file name, training images first. The hierarchy has
+        genus, family, order, class, phylum and kingdom, or, in 2017, the supercategory alone.
+
+    Raises:
+        DataError: Naming the file, and the image or category in it, that is missing or wrong.
+    """
+    years = sorted(_years(root))
+    if len(years) > 1:
+        raise DataError(f"{root} holds the lists of {', '.join(years)}; keep one year a folder")
+    images = _read_lists(root, years[0]) if years else _read_folders(root, train_folder)
+    check_classes(images)
+    return images
+
+
+def is_inaturalist(root: Path) -> bool:
+    """Whether there are a year's lists, or folders of classes as of 2021."""
+    return bool(_years(root)) or any(
+        next((root / folder).glob("[0-9][0-9][0-9][0-9][0-9]_*_*"), None) for folder in TRAIN_FOLDERS
+    )
+
+
+def _years(root: Path) -> set[str]:
+    beside = retry(lambda: list(root.glob("train20[0-9][0-9].json")), root)
+    below = retry(lambda: list(root.glob("train_val20*/train20[0-9][0-9].json")), root)
+    return {file.stem.removeprefix("train") for file in (*beside, *below)}
+
+
+def _read_lists(root: Path, year: str) -> ImageSet:
+    files: dict[Split, Path] = {
+        split: _find(root, year, f"{name}{year}.json") for split, name in _SPLITS.items()
+    }
+    contents = {split: _read_list(file) for split, file in files.items()}
+    categories = _read_categories(files["train"], contents["train"].categories)
+    labels = {number: label for label, number in enumerate(categories)}
+    records: list[Record] = []
+    for split, name in _SPLITS.items():
+        boxes = _read_boxes(_find(root, year, f"{name}_{year}_bboxes.json"))
+        records += _records(root, files[split], contents.pop(split), split, labels, boxes)
+    return ImageSet(
+        distinct_names({str(number): str(category["name"]) for number, category in categories.items()}),
+        tuple(records),
+        tuple(_groups(category) for category in categories.values()),
+    )
+
+
+def _find(root: Path, year: str, name: str) -> Path:
+    return first_there(root / f"train_val{year}" / name, root / name)
+
+
+def _read_list(file: Path) -> _List:
+    """A list in COCO's format, of which each entry has shrunk to what we need while it was parsed."""
+    content = read_json(file, _FORMAT, object_hook=_shrink)
+    for key, kind in (("images", _Image), ("annotations", _Annotation), ("categories", dict)):
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, kind) for entry in entries):
+            raise DataError(f"{file} holds no list of '{key}'; the layout of {_FORMAT} needs it")
+    return _List(content["images"], content["annotations"], content["categories"])
+
+
+def _read_categories(train: Path, given: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """The categories by number, in order: those given in the list, or those of the file beside it."""
+    file = train.with_name("categories.json")
+    if is_file(file):
+        given = read_json(file, _FORMAT)
+    else:
+        file = train
+    try:
+        categories = {int(category["id"]): category for category in given if category["name"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{file}: a category has no whole number as id, or no name") from error
+    if len(categories) < len(given):
+        raise DataError(f"{file}: a category is listed twice, or has no name")
+    return dict(sorted(categories.items()))
+
+
+def _shrink(entry: dict[str, Any]) -> Any:  # noqa: ANN401 - categories stay as they are
+    if "file_name" in entry:
+        return _Image(int(entry["id"]), str(entry["file_name"]))
+    if "image_id" in entry:
+        box = entry.get("bbox")
+        return _Annotation(int(entry["image_id"]), int(entry["category_id"]), box and _box(*map(float, box)))
+    return entry
+
+
+def _box(x: float, y: float, width: float, height: float) -> Box | None:
+    return box_from_size(x, y, width, height) if width * height else None
+
+
+def _read_boxes(file: Path) -> dict[str, Box]:
+    """The box of each image, by its file name; none without the file."""
+    if not is_file(file):
+        return {}
+    content = _read_list(file)
+    names = {image.id: image.file_name for image in content.images}
+    boxes: dict[str, list[Box]] = defaultdict(list)
+    for image_id, _, box in content.annotations:
+        if image_id not in names:
+            raise DataError(f"{file}: image {image_id} of the annotations is not among its images")
+        if box is not None:
+            boxes[names[image_id]].append(box)
+    around = {name: box_around(found) for name, found in boxes.items()}
+    return {name: box for name, box in around.items() if box is not None}
+
+
+def _records(
+    root: Path,
+    file: Path,
+    content: _List,
+    split: Split,
+    labels: dict[int, int],
+    boxes: dict[str, Box],
+) -> Iterator[Record]:
+    category_of = {image: category for image, category, _ in content.annotations}
+    present = FolderListing()
+    for image, name in content.images:
+        if image not in category_of:
+            raise DataError(f"{file}: image {image} has no annotation; add it")
+        if category_of[image] not in labels:
+            raise DataError(
+                f"{file}: category {category_of[image]} of image {image} is not among "
+                f"the {len(labels)} categories"
+            )
+        if f"{root}/{name}" not in present:
+            raise DataError(f"{file}: {root / name} does not exist")
+        yield Record(root / name, labels[category_of[image]], split, boxes.get(name))
+
+
+def _groups(category: dict[str, Any]) -> tuple[str, ...]:
+    ranks = [rank for rank in _RANKS if rank in category] or ["supercategory"]
+    return tuple(str(category[rank]) for rank in ranks if rank in category)
+
+
+def _read_folders(root: Path, train_folder: str | None) -> ImageSet:
+    folders: dict[Split, Path] = {"train": _train_folder(root, train_folder), "test": root / "val"}
+    classes = {split: _class_folders(folder) for split, folder in folders.items()}
+    label_of = {name: label for label, name in enumerate(classes["train"])}
+    unknown = [name for name in classes["test"] if name not in label_of]
+    if unknown:
+        raise DataError(
+            f"{folders['test'] / unknown[0]} has no counterpart in {folders['train']}; "
+            f"unpack it there ({len(unknown)} such)"
+        )
+    records = tuple(
+        Record(path, label_of[name], split)
+        for split, names in classes.items()
+        for name in names
+        for path in _images(folders[split] / name)
+    )
+    taxa = list(classes["train"].values())
+    names = distinct_names({number: f"{genus} {species}" for number, *_, genus, species in taxa})
+    return ImageSet(names, records, tuple(tuple(reversed(groups[1:-1])) for groups in taxa))
+
+
+def _train_folder(root: Path, given: str | None) -> Path:
+    there = [name for name in TRAIN_FOLDERS if is_folder(root / name)]
+    if given is not None:
+        return root / given
+    if len(there) == 1:
+        return root / there[0]
+    if there:
+        raise DataError(
+            f"{root} holds both {' and '.join(f'{name}/' for name in there)}; "
+            f"choose by --data.train_folder {' or '.join(there)}"
+        )
+    raise DataError(
+        f"{root} holds neither train<year>.json nor {'/ or '.join(TRAIN_FOLDERS)}/; unpack iNaturalist there"
+    )
+
+
+def _class_folders(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Number, ranks and species of each class folder, by its name, in order."""
+    try:
+        names = [entry.name for entry in listed(folder) if entry.is_dir()]
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be read: {error.strerror}; unpack iNaturalist 2021 there"
+        ) from error
+    taxa = {}
+    for name in names:
+        match = _CLASS_FOLDER.fullmatch(name)
+        if match is None:
+            raise DataError(
+                f"{folder / name} is not named <number>_<kingdom>_..._<genus>_<species>; "
+                f"the layout of {_FORMAT} 2021 needs it"
+            )
+        taxa[name] = match.groups()
+    return taxa
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    """The photographs of a class, by name; other files are left alone."""
+    return (Path(entry) for entry in listed(folder) if entry.name.endswith(".jpg"))

@@ -1,0 +1,70 @@
+"""NABirds: 48,562 photographs of 555 kinds of North American birds, below a hierarchy of groups.
+
+https://dl.allaboutbirds.org/nabirds, Van Horn et al., 2015. The lists are CUB-200-2011's, with
+`hierarchy.txt` beside them.
+"""
+
+from pathlib import Path
+
+from ramstrans.data.datasets.cub_lists import read_names, read_records
+from ramstrans.data.datasets.lists import distinct_names, find_folder, line_error, read_rows
+from ramstrans.data.records import ImageSet
+from ramstrans.data.splits import check_classes
+from ramstrans.errors import DataError
+
+_FORMAT = "NABirds"
+
+
+def read_nabirds(root: Path) -> ImageSet:
+    """Read NABirds: classes are those of `classes.txt` that have images, the others are groups.
+
+    Args:
+        root: The folder that holds `hierarchy.txt`, or the one above, holding `nabirds/`.
+
+    Returns:
+        Classes and records in the order of `classes.txt` and `images.txt`, with visible parts only, and
+        the hierarchy up to its root. Classes of one name are told apart by their ids.
+
+    Raises:
+        DataError: Naming the file and line that is missing or wrong.
+    """
+    folder = find_folder(root, "hierarchy.txt", "nabirds")
+    names = read_names(folder / "classes.txt", "class", _FORMAT, are_distinct=False)
+    parents = _read_parents(folder / "hierarchy.txt", names)
+    records = read_records(folder, names, _FORMAT)
+    ids = list(names)
+    seen = sorted({record.label for record in records})
+    label_of = {old: new for new, old in enumerate(seen)}
+    images = ImageSet(
+        distinct_names({ids[old]: names[ids[old]] for old in seen}),
+        tuple(record._replace(label=label_of[record.label]) for record in records),
+        tuple(tuple(names[group] for group in _above(ids[old], parents, folder)) for old in seen),
+    )
+    check_classes(images)
+    return images
+
+
+def _read_parents(file: Path, names: dict[str, str]) -> dict[str, str]:
+    """The parent's id by the child's."""
+    parents: dict[str, str] = {}
+    for number, (child, parent) in read_rows(file, "child parent", _FORMAT):
+        for key in (child, parent):
+            if key not in names:
+                raise line_error(
+                    file, number, f"class '{key}' is not in classes.txt, which lists {len(names)}"
+                )
+        if child in parents:
+            raise line_error(file, number, f"class {child} has more than one parent; keep one")
+        parents[child] = parent
+    return parents
+
+
+def _above(class_id: str, parents: dict[str, str], folder: Path) -> list[str]:
+    """Ids of all groups above a class, nearest first."""
+    above: list[str] = []
+    while class_id in parents:
+        class_id = parents[class_id]
+        if class_id in above:
+            raise DataError(f"{folder / 'hierarchy.txt'}: class {class_id} is above itself; break the circle")
+        above.append(class_id)
+    return above

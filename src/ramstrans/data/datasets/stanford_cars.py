@@ -1,0 +1,78 @@
+"""Stanford Cars: 16,185 photographs of 196 makes, models and years, with boxes.
+
+https://ai.stanford.edu/~jkrause/cars/car_dataset.html, Krause et al., 2013. torchvision's reader gives
+neither boxes nor paths, so the annotations are read here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ramstrans.data.datasets.lists import FolderListing, box_from_pixels, find_folder, first_there
+from ramstrans.data.datasets.mat import read_mat
+from ramstrans.data.records import ImageSet, Record, Split
+from ramstrans.data.splits import check_classes
+from ramstrans.errors import DataError
+
+_FORMAT = "Stanford Cars"
+_ANNOTATIONS: dict[Split, str] = {
+    "train": "cars_train_annos.mat",
+    "test": "cars_test_annos_withlabels.mat",
+}
+_BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+
+
+def read_stanford_cars(root: Path) -> ImageSet:
+    """Read Stanford Cars: `devkit/*.mat`, `cars_train/` and `cars_test/`.
+
+    The labelled test annotations may lie beside `devkit/`, as published, or in it.
+
+    Args:
+        root: The folder that holds `devkit/`, or the one above, holding `stanford_cars/`.
+
+    Returns:
+        Classes in the order of `cars_meta.mat`, under their names there, some of which hold a `/`;
+        records in the order of the annotations, training images first. Boxes are published as first and
+        last pixel, from 1.
+
+    Raises:
+        DataError: Naming the file, and the image in it, that is missing or wrong.
+    """
+    folder = find_folder(root, "devkit/cars_meta.mat", "stanford_cars")
+    (names,) = read_mat(folder / "devkit" / "cars_meta.mat", ("class_names",), _FORMAT)
+    class_names = tuple(str(name).strip() for name in names)
+    if len(set(class_names)) < len(class_names):
+        raise DataError(f"{folder / 'devkit' / 'cars_meta.mat'}: a class is listed twice; keep one")
+    records = tuple(
+        record for split in _ANNOTATIONS for record in _read_split(folder, split, len(class_names))
+    )
+    images = ImageSet(class_names, records)
+    check_classes(images)
+    return images
+
+
+def _read_split(folder: Path, split: Split, num_classes: int) -> list[Record]:
+    file = first_there(folder / "devkit" / _ANNOTATIONS[split], folder / _ANNOTATIONS[split])
+    (annotations,) = read_mat(file, ("annotations",), _FORMAT)
+    missing = [name for name in ("fname", "class", *_BOX) if name not in (annotations.dtype.names or ())]
+    if missing:
+        raise DataError(f"{file}: the annotations have no '{missing[0]}'; the layout of {_FORMAT} needs it")
+    present = FolderListing()
+    records = []
+    for annotation in annotations:
+        path = folder / f"cars_{split}" / str(annotation["fname"])
+        if path not in present:
+            raise DataError(f"{file}: {path} does not exist")
+        try:
+            records.append(_record(path, annotation, split, num_classes))
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{file}, image {path.name}: {error}") from error
+    return records
+
+
+def _record(path: Path, annotation: Any, split: Split, num_classes: int) -> Record:  # noqa: ANN401 - a NumPy void
+    number = int(annotation["class"])
+    if not 1 <= number <= num_classes:
+        raise ValueError(f"class {number} is not in cars_meta.mat, which lists {num_classes}")
+    # As floats, because small unsigned integers would overflow.
+    x0, y0, x1, y1 = (float(annotation[name]) for name in _BOX)
+    return Record(path, number - 1, split, box_from_pixels(x0, y0, x1, y1))

@@ -1,0 +1,161 @@
+"""A table of photographs: a CSV, TSV or Parquet file with paths, labels, and perhaps splits and boxes."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ramstrans.data.config import DataConfig
+from ramstrans.data.datasets.lists import SPLIT_NAMES
+from ramstrans.data.reading.retry import open_retrying
+from ramstrans.data.records import ImageSet, Record, Split
+from ramstrans.data.splits import check_classes
+from ramstrans.errors import DataError
+
+BOX_COLUMNS = ("x0", "y0", "x1", "y1")
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_PARQUET = (".parquet", ".pq")
+
+
+def read_table(
+    path: Path,
+    path_column: str = DataConfig.path_column,
+    label_column: str = DataConfig.label_column,
+    split_column: str = DataConfig.split_column,
+) -> ImageSet:
+    """Read a data set from a table with one row an image.
+
+    Labels are taken as text, so that `007` and `NA` are the names of classes. Without the split column
+    every image is a training image; `splits.hold_out` divides them. The columns `x0`, `y0`, `x1` and
+    `y1`, all four or none, hold the object's box in pixels; empty cells mean no box. Whether each file
+    can be read is for `check.find_unreadable` to say.
+
+    Args:
+        path: A `.csv`, `.tsv`, `.parquet` or `.pq` file.
+        path_column: Column of image paths, absolute or relative to the table's folder.
+        label_column: Column of class names.
+        split_column: Column of `train`, `val` (also `valid`, `validation`) or `test`.
+
+    Returns:
+        Classes sorted by name, records in the order of the rows.
+
+    Raises:
+        DataError: Naming the column or row that is missing or wrong; rows are counted from 1, without
+            the line of column names.
+    """
+    table = _read(path)
+    _check_columns(table, path, (path_column, label_column))
+    labels = list(_texts(table, path, label_column))
+    class_names = tuple(sorted(set(labels)))
+    label_of = {name: label for label, name in enumerate(class_names)}
+    files = [path.parent / text for text in _texts(table, path, path_column)]
+    splits = _splits(table, path, split_column)
+    boxes = _boxes(table, path)
+    if files and not any(_exists(file) for file in files):
+        raise DataError(
+            f"{path}: none of its {len(files)} images exist, such as {files[0]}; "
+            f"paths in '{path_column}' are absolute or relative to the table's folder"
+        )
+    records = (
+        Record(file, label_of[label], split, box)
+        for file, label, split, box in zip(files, labels, splits, boxes, strict=True)
+    )
+    images = ImageSet(class_names, tuple(records))
+    check_classes(images)
+    return images
+
+
+def _read(path: Path) -> pd.DataFrame:
+    suffix = path.suffix.lower()
+    if suffix not in (*_SEPARATORS, *_PARQUET):
+        raise DataError(
+            f"{path} is no table; give a {', '.join((*_SEPARATORS, *_PARQUET))} file (--data.root)"
+        )
+    try:
+        with open_retrying(path) as stream:
+            if suffix in _PARQUET:
+                return pd.read_parquet(stream)
+            return pd.read_csv(
+                stream, sep=_SEPARATORS[suffix], dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            )
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; give the table's file (--data.root)") from error
+    except (OSError, ValueError) as error:  # pandas' and Arrow's own errors are ValueErrors
+        raise DataError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
+
+
+def _check_columns(table: pd.DataFrame, path: Path, needed: tuple[str, ...]) -> None:
+    missing = [column for column in needed if column not in table.columns]
+    if missing:
+        there = ", ".join(f"'{column}'" for column in table.columns)
+        raise DataError(
+            f"{path} has no column '{missing[0]}'; it has {there or 'none'} "
+            "(choose by --data.path_column and --data.label_column)"
+        )
+
+
+def _texts(table: pd.DataFrame, path: Path, column: str) -> Iterator[str]:
+    """The cells of a column as text without surrounding blanks; none may be empty."""
+    cells = zip(table[column], table[column].isna(), strict=True)
+    for row, (cell, is_missing) in enumerate(cells, start=1):
+        text = "" if is_missing else str(cell).strip()
+        if not text:
+            raise _error(path, row, f"'{column}' is empty; fill it in or remove the row")
+        yield text
+
+
+def _splits(table: pd.DataFrame, path: Path, column: str) -> list[Split]:
+    if column not in table.columns:
+        return ["train"] * len(table)
+    splits = []
+    for row, text in enumerate(_texts(table, path, column), start=1):
+        if text.lower() not in SPLIT_NAMES:
+            raise _error(path, row, f"'{column}' is '{text}'; allowed are {', '.join(SPLIT_NAMES)}")
+        splits.append(SPLIT_NAMES[text.lower()])
+    return splits
+
+
+def _boxes(table: pd.DataFrame, path: Path) -> list[tuple[float, float, float, float] | None]:
+    there = [column for column in BOX_COLUMNS if column in table.columns]
+    if not there:
+        return [None] * len(table)
+    _check_box_columns(there, path)
+    cells = zip(*(table[column] for column in BOX_COLUMNS), strict=True)
+    return [_box(row_cells, path, row) for row, row_cells in enumerate(cells, start=1)]
+
+
+def _check_box_columns(there: list[str], path: Path) -> None:
+    if len(there) < len(BOX_COLUMNS):
+        missing = [column for column in BOX_COLUMNS if column not in there]
+        raise DataError(
+            f"{path} has the box columns {', '.join(there)} but not {', '.join(missing)}; "
+            "give all four or none"
+        )
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # a name too long, a folder that may not be entered
+        return False
+
+
+def _box(cells: tuple[Any, ...], path: Path, row: int) -> tuple[float, float, float, float] | None:
+    try:
+        x0, y0, x1, y1 = (math.nan if pd.isna(cell) or cell == "" else float(cell) for cell in cells)
+    except (TypeError, ValueError) as error:
+        raise _error(path, row, f"the box is {', '.join(map(str, cells))}; give four numbers") from error
+    if all(math.isnan(number) for number in (x0, y0, x1, y1)):
+        return None
+    if not (-math.inf < x0 < x1 < math.inf and -math.inf < y0 < y1 < math.inf):
+        raise _error(
+            path, row, f"the box is {x0:g}, {y0:g}, {x1:g}, {y1:g}; give x0 < x1 and y0 < y1, or no number"
+        )
+    return x0, y0, x1, y1
+
+
+def _error(path: Path, row: int, what: str) -> DataError:
+    return DataError(f"{path}, row {row}: {what}")

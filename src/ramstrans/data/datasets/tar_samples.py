@@ -1,0 +1,200 @@
+"""Tars that others wrote, by WebDataset's conventions: the files of a sample differ in their suffixes only.
+
+https://github.com/webdataset/webdataset
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from ramstrans.data.datasets.image_folder import IMAGE_SUFFIXES
+from ramstrans.data.reading.retry import is_file, is_folder, open_retrying, retry
+from ramstrans.data.reading.tars import Entry, entries_of
+from ramstrans.data.records import ImageSet, Record, Split
+from ramstrans.data.splits import check_classes
+from ramstrans.errors import DataError
+
+CLASSES_FILE = "classes.txt"
+
+_SPLIT_WORDS: dict[str, Split] = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+_SAMPLE_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
+_META_NAME = re.compile(r"__[^/]*__($|/)")
+
+
+class _Sample(NamedTuple):
+    """One labelled photograph; the label is a number, or a class name."""
+
+    path: Path
+    split: Split
+    label: int | str
+
+
+def read_tar_samples(root: Path) -> ImageSet:
+    """Read all tars in a folder and below whose samples are a photograph and its label.
+
+    The label is `label` of a `.json`, a number or a name, else its `class_name`, else what a `.cls` holds.
+    Numbers count the lines of `root/classes.txt` from 0, or are names themselves where there is no such
+    file. The split is the word `train`, `val` (also `valid`, `validation`) or `test` in the tar's name or
+    folder; without any such word all are training images. Files of a sample follow each other. Samples
+    without a photograph, and other suffixes, are ignored; so are boxes, whose convention nobody tells.
+
+    Every tar is read at each start, which takes long on network file systems. `ramstrans data shard`
+    makes shards of them that are not.
+
+    Args:
+        root: The folder of the tars.
+
+    Returns:
+        Records by tar, as they follow each other there.
+
+    Raises:
+        DataError: Naming the tar and member that is missing or wrong.
+    """
+    splits = _splits(root)
+    samples = [sample for tar, split in splits.items() for sample in _samples(tar, split)]
+    class_names = _class_names(root, samples)
+    label_of = {name: label for label, name in enumerate(class_names)}
+    images = ImageSet(
+        class_names,
+        tuple(Record(path, _label(label, path, label_of), split) for path, split, label in samples),
+    )
+    check_classes(images)
+    return images
+
+
+def _splits(root: Path) -> dict[Path, Split]:
+    """The split of each tar, in order."""
+    if not is_folder(root):
+        raise DataError(f"{root} is not a folder; give the one that holds the tars (--data.root)")
+    found = {
+        tar: {_SPLIT_WORDS[word] for word in _words(tar.relative_to(root)) if word in _SPLIT_WORDS}
+        for tar in retry(lambda: sorted(root.rglob("*.tar")), root)
+        if is_file(tar)
+    }
+    if not found:
+        raise DataError(
+            f"{root} holds neither shards.json nor tars; write some by `ramstrans data shard ROOT OUT`"
+        )
+    if not any(found.values()):
+        return dict.fromkeys(found, "train")
+    for tar, splits in found.items():
+        if len(splits) != 1:
+            raise DataError(
+                f"{tar} names {len(splits)} splits; name exactly one of train, val and test in each tar's "
+                "name, or none in any"
+            )
+    return {tar: splits.pop() for tar, splits in found.items()}
+
+
+def _words(path: Path) -> list[str]:
+    return re.split(r"[^a-z0-9]+", path.as_posix().lower())
+
+
+def _samples(tar: Path, split: Split) -> Iterator[_Sample]:
+    """The labelled photographs of a tar."""
+    with open_retrying(tar) as stream:
+        for key, files in _grouped(tar):
+            photographs = [entry for suffix, entry in files.items() if f".{suffix}" in IMAGE_SUFFIXES]
+            if len(photographs) > 1:
+                names = " and ".join(entry.name for entry in photographs)
+                raise _error(tar, key, f"it has {names}; keep one photograph a sample")
+            labels = {}
+            for suffix in files.keys() & {"json", "cls"}:
+                stream.seek(files[suffix].offset)
+                labels[suffix] = stream.read(files[suffix].size)
+            if photographs:
+                yield _Sample(tar / photographs[0].name, split, _label_in(labels, tar, key))
+
+
+def _grouped(tar: Path) -> Iterator[tuple[str, dict[str, Entry]]]:
+    """The key of each sample, and its files by suffix: all that comes behind the first dot."""
+    parts = ((_SAMPLE_NAME.fullmatch(entry.name), entry) for entry in entries_of(tar))
+    named = ((match[1], match[2].lower(), entry) for match, entry in parts if match)
+    seen: set[str] = set()
+    for key, group in groupby(named, key=itemgetter(0)):
+        if _META_NAME.match(key):
+            continue
+        if key in seen:
+            raise _error(tar, key, "its files do not follow each other; write them one after another")
+        seen.add(key)
+        files: dict[str, Entry] = {}
+        for _, suffix, entry in group:
+            if suffix in files:
+                raise _error(tar, key, f"it has two files .{suffix}; keep one")
+            files[suffix] = entry
+        yield key, files
+
+
+def _label_in(labels: dict[str, bytes], tar: Path, key: str) -> int | str:
+    """The label that a sample's `.json`, else its `.cls` gives."""
+    try:
+        fields = json.loads(labels.get("json", b"{}"))
+        for name in ("label", "class_name"):
+            if isinstance(fields, dict) and name in fields:
+                if type(fields[name]) not in (int, str):
+                    raise _error(tar, key, f"'{name}' is {fields[name]!r}; give a number or a name")
+                return fields[name]  # type: ignore[no-any-return]
+        text = labels.get("cls", b"").decode().strip()
+    except UnicodeDecodeError as error:
+        raise _error(tar, key, "its label is no UTF-8; write it anew") from error
+    except json.JSONDecodeError as error:
+        raise _error(tar, key, f"its .json is none ({error}); write it anew") from error
+    if not text:
+        raise _error(tar, key, "it has no label; add `label` or `class_name` to a .json, or a .cls")
+    return int(text) if text.isdecimal() else text
+
+
+def _class_names(root: Path, samples: list[_Sample]) -> tuple[str, ...]:
+    """The lines of `classes.txt`, or what the labels are."""
+    file = root / CLASSES_FILE
+    try:
+        lines = retry(lambda: file.read_text(encoding="utf-8"), file).splitlines()
+    except FileNotFoundError:
+        return _names_of({sample.label for sample in samples}, root)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if len(set(names)) != len(names):
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise DataError(f"{file} names '{twice}' twice; give each class a name of its own")
+    return names
+
+
+def _names_of(labels: set[int | str], root: Path) -> tuple[str, ...]:
+    """Names sorted, or for numbers as many as the largest asks for.
+
+    >>> _names_of({"wren", "crow"}, Path()), _names_of({2, 0}, Path())
+    (('crow', 'wren'), ('0', '1', '2'))
+    """
+    numbers = [label for label in labels if isinstance(label, int)]
+    if 0 < len(numbers) < len(labels):
+        raise DataError(
+            f"{root}: labels are both numbers and names; give one kind, or {CLASSES_FILE} with all names"
+        )
+    if not numbers:
+        return tuple(sorted(map(str, labels)))
+    return tuple(map(str, range(max(numbers) + 1)))
+
+
+def _label(label: int | str, path: Path, label_of: dict[str, int]) -> int:
+    """A label as a number, checked."""
+    number = label_of.get(label, -1) if isinstance(label, str) else label
+    if not 0 <= number < len(label_of):
+        raise DataError(
+            f"{path}: its label is {label!r}; {CLASSES_FILE} names {len(label_of)} classes, from 0"
+        )
+    return number
+
+
+def _error(tar: Path, key: str, what: str) -> DataError:
+    return DataError(f"{tar}, sample {key}: {what}")

@@ -1,0 +1,1 @@
+"""From a file, or a member of a tar, to pixels."""

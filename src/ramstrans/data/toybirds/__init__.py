@@ -1,0 +1,1 @@
+"""The generated fine-grained data set."""

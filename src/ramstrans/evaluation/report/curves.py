@@ -1,0 +1,162 @@
+"""Pictures of the figures: curves of a training run, and the matrix of the most confused classes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ramstrans.errors import TrainingError
+from ramstrans.evaluation.metrics import confused_pairs
+from ramstrans.evaluation.report.style import FUSED_COLOR, label_text, save_figure, scale_color
+
+Row = Mapping[str, Any]
+"""One line of metrics.jsonl."""
+
+
+def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
+    """Draw how a training run went: loss, validation accuracy, learning rate, speed.
+
+    Args:
+        metrics_rows: Rows of `kind` "train" (`step`, `loss`, `loss_scales`, `lr`, `images_per_second`) and
+            "validation" (`epoch`, `top1_scales`, `top1_fused`, percent); other kinds are not drawn. Absent
+            and null numbers leave a gap.
+        path: The PNG file.
+    """
+    train = [row for row in metrics_rows if row["kind"] == "train"]
+    validation = [row for row in metrics_rows if row["kind"] == "validation"]
+    if not train:
+        raise TrainingError(
+            f"there is no training step to draw in {path.name}; train for a step or more first"
+        )
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    (loss, accuracy), (rate, speed) = figure.subplots(2, 2)
+    steps = [row["step"] for row in train]
+    for index, values in enumerate(_by_scale(train, "loss_scales")):
+        _curve(loss, steps, values, scale_color(index), f"scale {index + 1}")
+    _curve(loss, steps, _column(train, "loss"), FUSED_COLOR, "whole loss")
+    _finish(loss, "Training loss", "step", "cross-entropy")
+    _validation_panel(accuracy, validation)
+    _curve(rate, steps, _column(train, "lr"), FUSED_COLOR, None)
+    _finish(rate, "Learning rate", "step", "")
+    _curve(speed, steps, _column(train, "images_per_second"), FUSED_COLOR, None)
+    _finish(speed, "Speed", "step", "images per second")
+    speed.set_ylim(bottom=0)
+    save_figure(figure, path)
+
+
+def plot_confusion(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    path: Path,
+    num_classes: int = 12,
+) -> None:
+    """Draw the confusion matrix of the classes that are confused most; each row adds up to 100 %.
+
+    Args:
+        probabilities: (N, C), finite.
+        labels: (N,) the true classes.
+        class_names: The C names, in label order.
+        path: The PNG file.
+        num_classes: Largest number of classes drawn; a last column gathers the answers of all others.
+    """
+    shown = most_confused_classes(probabilities, labels, num_classes)
+    counts = confusion_counts(probabilities, labels, shown)
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.6 + 0.45 * len(shown)
+    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            color = "white" if shares[row, column] > 55 else "#222222"
+            axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=8)
+    axes.axvline(len(shown) - 0.5, color="#888888", linewidth=1)
+    names = [label_text(class_names[label]) for label in shown]
+    axes.set_xticks(range(len(names) + 1), [*names, "all others"], rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set(title="The most confused classes (images)", xlabel="taken for", ylabel="true class")
+    figure.colorbar(drawn, ax=axes, label="% of the class's images", shrink=0.7)
+    save_figure(figure, path)
+
+
+def most_confused_classes(probabilities: np.ndarray, labels: np.ndarray, num_classes: int) -> list[int]:
+    """At most `num_classes` labels, ascending: both of each pair from the most confused pair on.
+
+    Where fewer are confused, the classes with images come next, in label order.
+
+    >>> answers = np.eye(4)[[0, 1, 2, 3, 3]]
+    >>> most_confused_classes(answers, np.array([0, 1, 2, 3, 2]), 3)
+    [0, 2, 3]
+    """
+    pairs = confused_pairs(probabilities, labels, len(labels))
+    candidates = [label for pair in pairs for label in (pair.true, pair.predicted)]
+    order = dict.fromkeys([*candidates, *np.unique(labels).tolist()])
+    return sorted(list(order)[:num_classes])
+
+
+def confusion_counts(probabilities: np.ndarray, labels: np.ndarray, shown: Sequence[int]) -> np.ndarray:
+    """(n, n + 1) images of each shown class that were taken for each of them, and for any other.
+
+    Args:
+        probabilities: (N, C), finite.
+        labels: (N,) the true classes.
+        shown: The n labels, in the order of rows and columns.
+
+    >>> confusion_counts(np.eye(3)[[0, 1, 2, 0]], np.array([0, 0, 0, 1]), [0, 1])
+    array([[1, 1, 1],
+           [1, 0, 0]])
+    """
+    place = np.full(probabilities.shape[1], len(shown))
+    place[list(shown)] = np.arange(len(shown))
+    counts = np.zeros((len(shown) + 1, len(shown) + 1), dtype=np.int64)
+    np.add.at(counts, (place[labels], place[probabilities.argmax(axis=1)]), 1)
+    return counts[:-1]
+
+
+def _validation_panel(axes: Axes, rows: Sequence[Row]) -> None:
+    epochs = [row["epoch"] for row in rows]
+    for index, values in enumerate(_by_scale(rows, "top1_scales")):
+        _curve(axes, epochs, values, scale_color(index), f"scale {index + 1}")
+    if rows:
+        _curve(axes, epochs, _column(rows, "top1_fused"), FUSED_COLOR, "fused")
+    else:
+        axes.text(0.5, 0.5, "no validation was run", ha="center", va="center", transform=axes.transAxes)
+        axes.set_axis_off()
+    _finish(axes, "Validation accuracy", "epoch", "top-1, %")
+
+
+def _curve(
+    axes: Axes, places: Sequence[float], values: Sequence[float], color: str, label: str | None
+) -> None:
+    """One line; with dots where it has few points, so that even one is seen."""
+    marker = "o" if len(places) <= 30 else None
+    axes.plot(places, values, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.4)
+
+
+def _finish(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.grid(visible=True, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def _column(rows: Sequence[Row], key: str) -> list[float]:
+    return [_number(row.get(key)) for row in rows]
+
+
+def _by_scale(rows: Sequence[Row], key: str) -> list[list[float]]:
+    """One list of values for each scale, in order; none where there are no rows."""
+    num_scales = max((len(row.get(key) or ()) for row in rows), default=0)
+    padded = [[*(row.get(key) or ()), *[None] * num_scales][:num_scales] for row in rows]
+    return [[_number(row[index]) for row in padded] for index in range(num_scales)]
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

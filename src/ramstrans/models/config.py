@@ -1,0 +1,96 @@
+"""Options of the model; saved beside its weights."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ramstrans.errors import ConfigError
+
+THRESHOLDS = (1.2, 1.3)
+"""eta of the paper's released set-up: for the first region, and for every later one."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that determines a model but its weights' values.
+
+    Attributes:
+        backbone: Name of a plain timm ViT, e.g. `vit_base_patch16_224`.
+        num_classes: Number of classes, at least 2; None: as many as the data set has.
+        image_size: Side of the input in pixels, or `[height, width]`.
+        region_size: Side to which later scales see their region enlarged, or `[height, width]`; position
+            embeddings are resampled. None: `image_size`, as in the paper.
+        num_scales: Number of looks; 1 is a plain ViT.
+        weights: `timm` for the backbone's pretrained weights from timm's hub, the path of a
+            `.safetensors`, `.pth` or Google `.npz` file, or None for random ones.
+        class_tokens: `joint`: every scale's token is present in every pass (the paper's equation);
+            `separate`: only token s enters pass s (the paper's figure).
+        saliency_rows: `all`: mean over all query rows of the rollout; `class`: the class token's row.
+        thresholds: eta, the multiple of the mean saliency above which a patch stands out; one for
+            each region, `num_scales` of them. None: 1.2 for the first and 1.3 for later ones.
+        zoom_source: `input`: crop the tensor the model saw; `full`: crop a higher-resolution one.
+        zoom_margin: Share of the box's sides added around it before the crop, e.g. 0.1; 0 in the paper.
+        patch_stride: Distance of neighbouring patches in pixels; None: the patch size (no overlap).
+        backbone_options: Further arguments for `timm.create_model`, e.g. `{depth: 6}`.
+        dropout: Rate on the embedded tokens and in each MLP and attention projection.
+        drop_path: Rate of stochastic depth of the last block, growing linearly from 0.
+    """
+
+    backbone: str = "vit_base_patch16_224"
+    num_classes: int | None = None
+    image_size: int | tuple[int, int] = 224
+    region_size: int | tuple[int, int] | None = None
+    num_scales: int = 2
+    weights: str | Path | None = None
+    class_tokens: Literal["joint", "separate"] = "joint"
+    saliency_rows: Literal["all", "class"] = "all"
+    thresholds: tuple[float, ...] | None = None
+    zoom_source: Literal["input", "full"] = "input"
+    zoom_margin: float = 0.0
+    patch_stride: int | None = None
+    backbone_options: dict[str, Any] = field(default_factory=dict)
+    dropout: float = 0.0
+    drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num_classes is not None and self.num_classes < 2:
+            raise ConfigError(f"model.num_classes is {self.num_classes}; a classifier needs at least 2")
+        if self.num_scales < 1:
+            raise ConfigError(f"model.num_scales is {self.num_scales}; give 1 (plain ViT) or more")
+        if self.thresholds is not None and len(self.thresholds) != self.num_scales:
+            raise ConfigError(
+                f"model.thresholds has {len(self.thresholds)} values; "
+                f"give one for each of the {self.num_scales} scales"
+            )
+        if min(self.input_size) < 1:
+            raise ConfigError(f"model.image_size is {self.image_size}; give pixels, 1 or more")
+        if min(self.scale_sizes[-1]) < 1:
+            raise ConfigError(f"model.region_size is {self.region_size}; give pixels, 1 or more")
+        if self.zoom_margin < 0:
+            raise ConfigError(f"model.zoom_margin is {self.zoom_margin}; give 0 or more")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}; give a rate in [0, 1)")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """`(height, width)` of the input in pixels."""
+        return _both_sides(self.image_size)
+
+    @property
+    def scale_sizes(self) -> tuple[tuple[int, int], ...]:
+        """`(height, width)` in pixels of what each scale sees."""
+        later = self.input_size if self.region_size is None else _both_sides(self.region_size)
+        return (self.input_size, *(later,) * (self.num_scales - 1))
+
+    @property
+    def region_thresholds(self) -> tuple[float, ...]:
+        """Each scale's eta."""
+        first, later = THRESHOLDS
+        return self.thresholds or (first,) + (later,) * (self.num_scales - 1)
+
+
+def _both_sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """`(height, width)` of a size that may be one side of a square."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width

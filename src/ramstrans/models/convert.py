@@ -1,0 +1,184 @@
+"""Files of weights, whatever their format and their authors' names, as tensors by timm's names."""
+
+import pickle
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ramstrans.errors import WeightsError
+
+Tensors = dict[str, Tensor]
+
+WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model")
+PREFIXES = ("module.", "backbone.")
+
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    EOFError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    SafetensorError,
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What the three readers raise on truncated or foreign files (found by feeding them such)."""
+
+
+def read_weights(path: Path) -> tuple[str, Tensors]:
+    """The tensors of a file, by timm's names.
+
+    Returns:
+        The path, with the name of the wrapper that the tensors were taken from, and the tensors.
+
+    Raises:
+        WeightsError: The file is missing, of an unknown kind, or damaged.
+    """
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".safetensors": load_file,
+        ".pth": _read_torch,
+        ".pt": _read_torch,
+        ".bin": _read_torch,
+        ".npz": _read_npz,
+    }
+    if not path.is_file():
+        reason = "is a folder" if path.is_dir() else "does not exist"
+        raise WeightsError(f"model.weights: {path} {reason}; give 'timm' or a {', '.join(readers)} file")
+    if path.suffix.lower() not in readers:
+        raise WeightsError(f"model.weights: {path} is of no known kind; give a {', '.join(readers)} file")
+    try:
+        content = readers[path.suffix.lower()](path)
+    except UNREADABLE as error:
+        raise WeightsError(
+            f"{path} cannot be read ({type(error).__name__}): it is truncated, no {path.suffix} file, or "
+            "holds more than tensors; copy or download it again, or save its state dict alone"
+        ) from error
+    high_res = str(path)
+    while isinstance(content, Mapping) and (
+        wrapper := next((key for key in WRAPPERS if key in content), None)
+    ):
+        content, high_res = content[wrapper], f"{high_res} [{wrapper}]"
+    items = content.items() if isinstance(content, Mapping) else ()
+    tensors = {str(key): value.detach() for key, value in items if isinstance(value, Tensor)}
+    if not tensors:
+        raise WeightsError(f"{high_res} holds no named tensors; give a state dict")
+    return high_res, _timm_names(_without_prefixes(tensors))
+
+
+def _timm_names(tensors: Tensors) -> Tensors:
+    """The tensors, with DeiT III's `gamma_1` and DINOv2's `register_tokens` by timm's names."""
+    return {
+        re.sub(r"\.gamma_(\d)$", r".ls\1.gamma", key).replace("register_tokens", "reg_token"): tensor
+        for key, tensor in tensors.items()
+    }
+
+
+def _read_torch(path: Path) -> object:
+    """Content of a PyTorch file, which may hold tensors and plain values only."""
+    with warnings.catch_warnings():  # a damaged file brings warnings about its "protocol" before the error
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_npz(path: Path) -> Tensors:
+    """Arrays of a NumPy archive in Google's layout, by timm's names."""
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return from_google({key: torch.from_numpy(archive[key]) for key in archive.files})
+
+
+def _without_prefixes(tensors: Tensors) -> Tensors:
+    """The tensors without `module.` and `backbone.`, unless that name is taken (a head beside a backbone)."""
+    short: Tensors = {}
+    for key, tensor in sorted(tensors.items(), key=lambda item: item[0].startswith(PREFIXES)):
+        name = key
+        while name.startswith(PREFIXES):
+            name = name.split(".", 1)[1]
+        short[key if name in short else name] = tensor
+    return short
+
+
+GOOGLE_MODEL = {
+    "cls": "cls_token",
+    "embedding/": "patch_embed.proj.",
+    "Transformer/posembed_input/pos_embedding": "pos_embed",
+    "Transformer/encoder_norm/": "norm.",
+    "head/": "head.",
+}
+GOOGLE_BLOCK = {
+    "LayerNorm_0/": "norm1.",
+    "MultiHeadDotProductAttention_1/query/": "attn.query.",
+    "MultiHeadDotProductAttention_1/key/": "attn.key.",
+    "MultiHeadDotProductAttention_1/value/": "attn.value.",
+    "MultiHeadDotProductAttention_1/out/": "attn.proj.",
+    "LayerNorm_2/": "norm2.",
+    "MlpBlock_3/Dense_0/": "mlp.fc1.",
+    "MlpBlock_3/Dense_1/": "mlp.fc2.",
+}
+GOOGLE_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+
+
+def from_google(arrays: Mapping[str, Tensor]) -> Tensors:
+    """Tensors of Google's ViT releases by timm's names and in PyTorch's layout.
+
+    Kernels are stored input first: (h, w, 3, D) of the patches, (D, H, d) of query, key and value,
+    (H, d, D) of the attention's output, (inputs, outputs) of the rest. What timm's ViT has no
+    counterpart of keeps its name: `pre_logits`, and a head that was trained to follow it.
+
+    >>> from_google({"head/kernel": torch.zeros(7, 5)})["head.weight"].shape
+    torch.Size([5, 7])
+    """
+    tensors: Tensors = {}
+    has_pre_logits = any("pre_logits/" in key for key in arrays)
+    for key, array in arrays.items():
+        name = _google_name(key.removeprefix("opt/target/"))
+        if name is None or (has_pre_logits and name.startswith("head.")):
+            tensors[key] = array
+        else:
+            tensors[name] = _google_layout(name, array)
+    for query in [name for name in tensors if ".attn.query." in name]:
+        parts = [query.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
+        if all(part in tensors for part in parts):
+            tensors[query.replace(".query.", ".qkv.")] = torch.cat([tensors.pop(part) for part in parts])
+    return tensors
+
+
+def _google_name(key: str) -> str | None:
+    """The name in timm of one of Google's tensors, query, key and value apart; None for unknown ones."""
+    block = re.match(r"Transformer/encoderblock_(\d+)/", key)
+    start, table = (f"blocks.{block[1]}.", GOOGLE_BLOCK) if block else ("", GOOGLE_MODEL)
+    rest = key[block.end() :] if block else key
+    if rest in table:
+        return start + table[rest]
+    stem, _, leaf = rest.rpartition("/")
+    known = f"{stem}/" in table and leaf in GOOGLE_LEAVES
+    return start + table[f"{stem}/"] + GOOGLE_LEAVES[leaf] if known else None
+
+
+def _google_layout(name: str, array: Tensor) -> Tensor:
+    """One of Google's tensors, laid out as PyTorch has it under timm's name."""
+    is_projection = any(f".attn.{part}." in name for part in ("query", "key", "value"))
+    if name == "patch_embed.proj.weight":
+        return array.permute(3, 2, 0, 1)
+    if is_projection:
+        return array.flatten(1).T if name.endswith("weight") else array.flatten()
+    if name.endswith("attn.proj.weight"):
+        return array.flatten(0, 1).T
+    return array.T if array.ndim == 2 and name.endswith("weight") else array

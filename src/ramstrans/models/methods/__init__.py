@@ -1,0 +1,1 @@
+"""Recognition methods over an encoder, one file each."""

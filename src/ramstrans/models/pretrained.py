@@ -1,0 +1,233 @@
+"""Pretrained weights: from timm's hub or a file into a plain timm ViT, with an account of what went where."""
+
+import math
+import socket
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import huggingface_hub.constants as hub
+import timm
+import torch
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from timm.layers.patch_embed import resample_patch_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from ramstrans.errors import WeightsError
+from ramstrans.models.convert import Tensors, read_weights
+
+HEADS = ("head.", "head_dist.")
+"""Tensors that may stay random: classes differ from data set to data set."""
+
+
+class WeightsReport(NamedTuple):
+    """What became of every tensor of a source of weights, and of the ViT.
+
+    Attributes:
+        source: The file, or the name and tag of timm's weights.
+        loaded: The ViT's tensors that were filled as they came.
+        resized: Those that were resampled to this image or patch size first.
+        unexpected: The source's tensors that were not used.
+        missing: The ViT's tensors that kept their random values (the head's, if any).
+    """
+
+    source: str
+    loaded: tuple[str, ...]
+    resized: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def summary(self) -> str:
+        """The account in two lines.
+
+        >>> print(WeightsReport("a.pth", ("norm.bias",), ("pos_embed",), (), ("head.bias",)).summary())
+        weights from a.pth: 1 loaded as is; resized: 1 (pos_embed)
+        left out: none; left random: 1 (head.bias)
+        """
+        return (
+            f"weights from {self.source}: {len(self.loaded)} loaded as is; resized: {_listed(self.resized)}\n"
+            f"left out: {_listed(self.unexpected)}; left random: {_listed(self.missing)}"
+        )
+
+
+def load_pretrained(vit: VisionTransformer, name: str, weights: str | Path) -> WeightsReport:
+    """Fill a plain timm ViT, in place, with pretrained weights.
+
+    Position embeddings of another grid and patch kernels of another size are resampled; a head of
+    another number of classes is left out. On an error the ViT is as it was.
+
+    Args:
+        vit: Built by timm; its class token not widened yet.
+        name: The ViT's name in timm, with or without a tag, e.g. `vit_base_patch16_224.augreg_in21k`.
+        weights: `timm` for the pretrained weights of that name, or the path of a `.safetensors`,
+            `.pth`, `.pt` or `.bin` file, or of one of Google's `.npz` files
+            (https://github.com/google-research/vision_transformer).
+
+    Returns:
+        WeightsReport, to be shown to the user.
+
+    Raises:
+        WeightsError: The weights cannot be had, or do not fit; names the first few tensors.
+    """
+    source, tensors = fetch_timm(name) if str(weights) == "timm" else read_weights(Path(weights))
+    own = vit.state_dict()
+    ready = _with_rows_of(vit, tensors)
+    resized = _resample(ready, vit)
+    used = {
+        key: tensor for key, tensor in ready.items() if key in own and not _is_other_head(key, tensor, own)
+    }
+    if not used:
+        theirs, ours = (", ".join(islice(names, 3)) for names in (tensors, own))
+        raise WeightsError(
+            f"{source}: none of its {len(tensors)} tensors ({theirs} ...) is one of {name}'s ({ours} ...); "
+            "give the weights of a plain ViT"
+        )
+    needed = {key: tensor for key, tensor in own.items() if key in used or not key.startswith(HEADS)}
+    problems = mismatches(needed, used)
+    problems += [f"{key} has NaN or infinite values" for key in used if not used[key].isfinite().all()]
+    if problems:
+        raise WeightsError(f"{source} does not fit {name}: {first_few(problems)}")
+    vit.load_state_dict(used, strict=False)
+    return WeightsReport(
+        source,
+        tuple(key for key in used if key not in resized),
+        resized,
+        tuple(key for key in ready if key not in used),
+        tuple(key for key in own if key not in used),
+    )
+
+
+def mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """What keeps the given tensors from filling the expected ones, a phrase a tensor.
+
+    >>> mismatches({"a": torch.zeros(2, 3), "b": torch.zeros(5)}, {"a": torch.zeros(3, 2)})
+    ['a is (3, 2), not the (2, 3) of the model', 'b (5,) is missing']
+    """
+    problems = []
+    for key, tensor in expected.items():
+        shape = tuple(tensor.shape)
+        if key not in given:
+            problems.append(f"{key} {shape} is missing")
+        elif given[key].shape != tensor.shape:
+            problems.append(f"{key} is {tuple(given[key].shape)}, not the {shape} of the model")
+    return problems
+
+
+def first_few(problems: Sequence[str], limit: int = 3) -> str:
+    """The first few of many phrases, and how many more there are.
+
+    >>> first_few(["a", "b", "c"], limit=2)
+    'a; b; and 1 more'
+    """
+    more = [f"and {len(problems) - limit} more"] if len(problems) > limit else []
+    return "; ".join([*problems[:limit], *more])
+
+
+def _listed(names: Sequence[str], limit: int = 4) -> str:
+    """`3 (a, b, c)`, cut short after a few."""
+    shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+    return f"{len(names)} ({shown})" if names else "none"
+
+
+def fetch_timm(name: str) -> tuple[str, Tensors]:
+    """The pretrained weights that timm has of a model, from its cache or the hub.
+
+    Returns:
+        The name with its tag, and the tensors by timm's names.
+
+    Raises:
+        WeightsError: No such weights, or no network.
+    """
+    try:
+        with _offline_if_unreachable():
+            donor: Any = timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError, ValueError, EntryNotFoundError, HfHubHTTPError) as error:
+        raise WeightsError(
+            f"no pretrained weights of '{name}' from timm's hub: {_first_line(error)} Check the network and "
+            "the name (timm.list_pretrained()), or give a local file: --model.weights FILE.safetensors "
+            "(or .pth, or Google's .npz)"
+        ) from error
+    architecture, tag = name.split(".", 1)[0], donor.pretrained_cfg.get("tag")
+    return f"timm's {architecture}" + (f".{tag}" if tag else ""), donor.state_dict()
+
+
+@contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Look in the hub's cache only, at once, where its host name does not even resolve.
+
+    The hub's client would try for most of a minute, with a warning each time, before it looks there.
+    """
+    before = hub.HF_HUB_OFFLINE
+    try:
+        socket.getaddrinfo(urlsplit(hub.ENDPOINT).hostname, 443)
+    except OSError:
+        hub.HF_HUB_OFFLINE = before or not urllib.request.getproxies()  # a proxy resolves names itself
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def _first_line(error: BaseException) -> str:
+    """First line of an error's message, with a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
+
+
+def _is_other_head(key: str, tensor: Tensor, own: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor is of a head with another number of classes."""
+    return key.startswith(HEADS) and tensor.shape != own[key].shape
+
+
+def _with_rows_of(vit: VisionTransformer, tensors: Tensors) -> Tensors:
+    """The tensors, with those position rows before the patches that the ViT has.
+
+    A distillation token's row is dropped with the token; a class token's row is added to the token
+    where the ViT adds positions to patches only, which is the same function.
+    """
+    position = tensors.get("pos_embed")
+    if position is None or position.ndim != 3:
+        return dict(tensors)
+    if "dist_token" in tensors and not hasattr(vit, "dist_token"):
+        position = torch.cat([position[:, :1], position[:, 2:]], dim=1)
+    fitted = {}
+    if vit.no_embed_class and "cls_token" in tensors and _is_square(position.shape[1] - 1):
+        fitted["cls_token"] = tensors["cls_token"] + position[:, :1]
+        position = position[:, 1:]
+    return tensors | fitted | {"pos_embed": position}
+
+
+def _is_square(number: int) -> bool:
+    """Whether a number of patches fills a square grid."""
+    return math.isqrt(number) ** 2 == number
+
+
+def _resample(tensors: Tensors, vit: VisionTransformer) -> tuple[str, ...]:
+    """Fit position embeddings and patch kernel to the ViT's grid and patch size; names of those changed.
+
+    The grid of the source is taken to be square, as that of every published ViT is.
+    """
+    resized = []
+    kernel, own = tensors.get("patch_embed.proj.weight"), vit.patch_embed.proj.weight
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[2:] != own.shape[2:]:
+        tensors["patch_embed.proj.weight"] = resample_patch_embed(kernel, list(own.shape[2:]))
+        resized.append("patch_embed.proj.weight")
+    position, grid = tensors.get("pos_embed"), vit.patch_embed.grid_size
+    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    if (
+        position is not None
+        and position.ndim == 3
+        and _is_square(num_patches := position.shape[1] - num_prefix)
+    ):
+        side = math.isqrt(num_patches)
+        if (side, side) != tuple(grid):
+            tensors["pos_embed"] = resample_abs_pos_embed(
+                position, list(grid), old_size=[side, side], num_prefix_tokens=num_prefix
+            )
+            resized.append("pos_embed")
+    return tuple(resized)

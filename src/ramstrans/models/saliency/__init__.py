@@ -1,0 +1,1 @@
+"""Saliency maps by name, one file each."""

@@ -1,0 +1,101 @@
+import re
+import urllib.parse
+
+import pytest
+from torchvision import datasets
+from torchvision.datasets import inaturalist
+
+from ramstrans.data.build import READERS
+from ramstrans.data.download.registry import REGISTRY, PublishedFile
+
+FILES = {file.url: file for publication in REGISTRY.values() for file in publication.files}
+LENGTHS = {"md5": 32, "sha256": 64}
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_an_entry_is_whole(name):
+    publication = REGISTRY[name]
+    assert re.fullmatch(r"[a-z0-9_]+", name)
+    assert urllib.parse.urlsplit(publication.page).scheme == "https" or name == "stanford_dogs"
+    assert publication.layout in READERS
+    assert publication.title
+    assert publication.terms
+    for line in (publication.title, publication.terms, publication.directions):
+        assert "\n" not in line
+        assert not line.endswith(".")
+    assert bool(publication.files) == bool(publication.holds) == (not publication.directions)
+    names = [file.name for file in publication.files]
+    assert len(set(names)) == len(names)
+    assert publication.num_bytes == sum(file.num_bytes for file in publication.files)
+
+
+@pytest.mark.parametrize("url", FILES)
+def test_a_file_is_as_its_publisher_would_say(url):
+    file = FILES[url]
+    parts = urllib.parse.urlsplit(url)
+    assert parts.scheme == "https" or "sha256" in file.checksums, "without https, a strong checksum"
+    assert parts.netloc
+    assert re.fullmatch(r"[A-Za-z0-9_.-]+", file.name)
+    assert file.num_bytes > 0
+    assert file.is_size_exact or not file.checksums
+    for algorithm, digest in file.checksums.items():
+        assert re.fullmatch(rf"[0-9a-f]{{{LENGTHS[algorithm]}}}", digest)
+    assert not file.into.startswith(("/", "."))
+
+
+def test_no_checksum_stands_twice():
+    digests = [digest for file in FILES.values() for digest in file.checksums.values()]
+    assert len(set(digests)) == len(digests)
+
+
+def test_which_files_have_no_published_checksum():
+    """Every other one must have."""
+    assert {file.name for file in FILES.values() if not file.checksums} == {
+        "train_val2017.zip",
+        "train_2017_bboxes.zip",
+        "val_2017_bboxes.zip",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "unit"),
+    [
+        ("2017/train_val_images.tar.gz", 186, 2**30),
+        ("2018/train_val2018.tar.gz", 120, 2**30),
+        ("2021/train.tar.gz", 224, 2**30),
+        ("2021/train.json.tar.gz", 221, 2**20),
+        ("2021/train_mini.tar.gz", 42, 2**30),
+        ("2021/train_mini.json.tar.gz", 45, 2**20),
+        ("2021/val.tar.gz", 8.4, 2**30),
+        ("2021/val.json.tar.gz", 9.4, 2**20),
+    ],
+)
+def test_sizes_are_those_that_inaturalist_rounds_up(name, shown, unit):
+    """Except those of 2018's lists, where its README has another file's."""
+    (file,) = (file for url, file in FILES.items() if url.endswith(f".com/{name}"))
+    step = 0.1 if isinstance(shown, float) else 1
+    assert shown - step < file.num_bytes / unit <= shown
+
+
+def same_as(url, md5):
+    path = url.split("://")[1]
+    (file,) = (file for file in FILES.values() if file.url.split("://")[1] == path)
+    assert file.checksums["md5"] == md5
+
+
+def test_torchvision_has_the_same_checksums():
+    same_as(datasets.Food101._URL, datasets.Food101._MD5)
+    for url, md5 in datasets.OxfordIIITPet._RESOURCES:
+        same_as(url, md5)
+    for name, md5 in datasets.Flowers102._file_dict.values():
+        same_as(datasets.Flowers102._download_url_prefix + name, md5)
+    for version in ("2017", "2018", "2021_train", "2021_train_mini", "2021_valid"):
+        same_as(inaturalist.DATASET_URLS[version], inaturalist.DATASET_MD5[version])
+
+
+def test_torchvision_has_the_same_address_of_aircraft():
+    assert datasets.FGVCAircraft._URL in FILES
+
+
+def test_the_name_is_that_of_the_address():
+    assert PublishedFile("https://example.org/a/b.tgz?download=1#x", 1, {}).name == "b.tgz"

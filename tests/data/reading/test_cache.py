@@ -1,0 +1,293 @@
+"""What is kept is what decoding gives, to the bit, or it is not used."""
+
+import errno
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ramstrans.data.reading import cache as caching
+from ramstrans.data.reading import retry as reads
+from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
+from ramstrans.data.reading.photographs import read_resized
+from ramstrans.data.reading.retry import retrying
+from ramstrans.errors import OutputError, UnreadableImageError
+
+RESIZE = 23
+
+
+def draw(path, seed=0, size=(61, 47)):
+    """Save noise, uncompressed, so that files of one size have one length."""
+    noise = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+@pytest.fixture
+def path(tmp_path):
+    return draw(tmp_path / "a.bmp")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return DiskCache(tmp_path / "cache")
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Every (path, resize) that is decoded rather than found."""
+    calls, read = [], caching.read_resized
+
+    def noted(path, resize, **options):
+        calls.append((path, resize))
+        return read(path, resize, **options)
+
+    monkeypatch.setattr(caching, "read_resized", noted)
+    return calls
+
+
+def files_of(cache):
+    return sorted(file for file in cache.folder.rglob("*") if file.is_file())
+
+
+def assert_same(one, other):
+    assert one.original_size == other.original_size
+    assert isinstance(one.original_size, tuple)
+    assert one.pixels.dtype == other.pixels.dtype == torch.uint8
+    assert one.pixels.stride() == other.pixels.stride()
+    assert torch.equal(one.pixels, other.pixels)
+
+
+@pytest.mark.parametrize("name", ["a.bmp", "a.jpg", "a.png"])
+@pytest.mark.parametrize("resize", [5, 23, 101, (17, 29), (29, 17)])
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_hit_is_a_miss_to_the_bit(tmp_path, cache, decoded, name, resize, kind):
+    path = draw(tmp_path / name, size=(211, 101))
+    cache = cache if kind == "disk" else MemoryCache()
+    miss, hit = cache.read(path, resize), cache.read(path, resize)
+    assert decoded == [(path, resize)]
+    assert_same(miss, hit)
+    assert_same(hit, read_resized(path, resize))
+
+
+def test_other_caches_in_the_folder_find_it(path, cache, decoded):
+    first = cache.read(path, RESIZE)
+    assert_same(DiskCache(cache.folder).read(path, RESIZE), first)
+    assert len(decoded) == 1
+    assert len(files_of(cache)) == 1
+
+
+def test_a_relative_path_is_the_same_file(path, cache, decoded, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    cache.read(path, RESIZE)
+    cache.read(Path(path.name), RESIZE)
+    assert len(decoded) == 1
+
+
+def test_what_was_made_of_another_photograph_is_not_used(tmp_path, path, cache, decoded):
+    cache.read(path, RESIZE)
+    (first,) = files_of(cache)
+    other = draw(tmp_path / "b.bmp", seed=1)
+    os.utime(other, ns=(0, path.stat().st_mtime_ns))
+    cache.read(other, RESIZE)
+    (second,) = set(files_of(cache)) - {first}
+    shutil.copyfile(first, second)
+    assert_same(cache.read(other, RESIZE), read_resized(other, RESIZE))
+    assert len(decoded) == 3
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_resizes_do_not_push_each_other_out(path, cache, decoded, kind):
+    cache = cache if kind == "disk" else MemoryCache()
+    resizes = [23, 29, (23, 29), (29, 23)]
+    for resize in resizes * 2:
+        assert cache.read(path, resize).pixels.shape == read_resized(path, resize).pixels.shape
+    assert decoded == [(path, resize) for resize in resizes]
+
+
+def test_photographs_alike_in_all_but_their_place_are_two(tmp_path, path, cache):
+    other = draw(tmp_path / "b.bmp", seed=1)
+    os.utime(other, ns=(0, path.stat().st_mtime_ns))
+    cache.read(path, RESIZE)
+    assert_same(cache.read(other, RESIZE), read_resized(other, RESIZE))
+
+
+def test_a_changed_date_is_enough(path, cache, decoded):
+    cache.read(path, RESIZE)
+    before = path.stat()
+    draw(path, seed=1)
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    if path.stat().st_mtime_ns == before.st_mtime_ns:
+        pytest.skip("dates are not kept to the nanosecond here")
+    assert_same(cache.read(path, RESIZE), read_resized(path, RESIZE))
+    assert len(decoded) == 2
+    assert len(files_of(cache)) == 1  # in the place of the old one
+
+
+def test_a_changed_size_is_enough(path, cache, decoded):
+    cache.read(path, RESIZE)
+    before = path.stat()
+    draw(path, seed=1, size=(61, 53))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert_same(cache.read(path, RESIZE), read_resized(path, RESIZE))
+    assert len(decoded) == 2
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "version"),
+    [(caching, "DECODING_VERSION", -1), (caching.PIL, "__version__", "0"), (torch, "__version__", "0")],
+)
+def test_another_decoder_makes_it_anew(path, cache, decoded, monkeypatch, owner, name, version):
+    cache.read(path, RESIZE)
+    monkeypatch.setattr(owner, name, version)
+    for _ in range(2):
+        cache.read(path, RESIZE)
+    assert len(decoded) == 2
+    assert len(files_of(cache)) == 1
+    assert cache.num_damaged == 0
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A photograph, its cache, its one file there, and what that file holds."""
+    folder = tmp_path_factory.mktemp("kept")
+    path, cache = draw(folder / "a.bmp"), DiskCache(folder / "cache")
+    cache.read(path, 3)
+    (file,) = files_of(cache)
+    return path, cache, file, file.read_bytes()
+
+
+def assert_made_anew(kept, content):
+    path, cache, file, whole = kept
+    file.write_bytes(content)
+    before = cache.num_damaged
+    with pytest.warns(UserWarning, match="damaged"):
+        found = cache.read(path, 3)
+    assert cache.num_damaged == before + 1
+    assert_same(found, read_resized(path, 3))
+    assert file.read_bytes() == whole
+    assert_same(cache.read(path, 3), found)
+
+
+@given(data=st.data())
+def test_a_truncated_file_is_made_anew(kept, data):
+    whole = kept[-1]
+    assert_made_anew(kept, whole[: data.draw(st.integers(0, len(whole) - 1))])
+
+
+@given(data=st.data(), change=st.integers(1, 255))
+def test_any_changed_byte_is_seen(kept, data, change):
+    content = bytearray(kept[-1])
+    content[data.draw(st.integers(0, len(content) - 1))] ^= change
+    assert_made_anew(kept, bytes(content))
+
+
+@pytest.mark.parametrize(
+    "content", [b"\0" * 4, b"\0" * 8, b"\0" * 10_007, b"something else", b"longer" * 999]
+)
+def test_what_is_no_cache_file_is_made_anew(kept, content):
+    assert_made_anew(kept, content)
+
+
+def test_a_longer_file_is_made_anew(kept):
+    assert_made_anew(kept, kept[-1] + b"\0")
+
+
+def test_a_folder_in_the_place_of_a_file_is_an_error(path, cache):
+    cache.read(path, RESIZE)
+    (file,) = files_of(cache)
+    file.unlink()
+    file.mkdir()
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(OutputError, match="cache_dir"):
+        cache.read(path, RESIZE)
+
+
+def test_the_folder_may_be_deleted(path, cache, decoded):
+    cache.read(path, RESIZE)
+    shutil.rmtree(cache.folder)
+    assert_same(cache.read(path, RESIZE), read_resized(path, RESIZE))
+    assert len(decoded) == 2
+    assert len(files_of(cache)) == 1
+
+
+def test_many_at_once_leave_one_whole_file(path, cache):
+    expected = read_resized(path, RESIZE)
+    with ThreadPoolExecutor(7) as executor:
+        for found in executor.map(lambda _: DiskCache(cache.folder).read(path, RESIZE), range(31)):
+            assert_same(found, expected)
+    assert len(files_of(cache)) == 1
+
+
+def test_a_full_disk_is_told(path, cache, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match=r"No space left on device.*--data\.cache_dir") as caught:
+        cache.read(path, RESIZE)
+    assert str(cache.folder) in str(caught.value)
+    assert files_of(cache) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told_at_once(path):
+    with pytest.raises(OutputError, match=r"--data\.cache_dir"):
+        DiskCache(path / "below a file")
+
+
+def test_the_limit_of_pixels_holds_for_what_is_kept(path, cache):
+    cache.read(path, RESIZE)
+    with pytest.raises(UnreadableImageError, match="61 x 47 pixels, over the limit"):
+        cache.read(path, RESIZE, max_pixels=61 * 47 - 1)
+    cache.read(path, RESIZE, max_pixels=61 * 47)
+
+
+def test_what_cannot_be_decoded_is_not_kept(tmp_path, path, cache):
+    path.write_bytes(path.read_bytes()[:999])
+    for broken, reason in (
+        (path, "truncated"),
+        (tmp_path / "none.jpg", "no such file"),
+        (tmp_path, "folder"),
+    ):
+        for _ in range(2):
+            with pytest.raises(UnreadableImageError, match=reason) as caught:
+                cache.read(broken, RESIZE)
+            assert caught.value.path == broken
+    assert files_of(cache) == []
+
+
+def test_a_photograph_that_is_gone_is_not_answered_from_the_cache(path, cache):
+    cache.read(path, RESIZE)
+    path.unlink()
+    with pytest.raises(UnreadableImageError, match="no such file"):
+        cache.read(path, RESIZE)
+
+
+def test_the_default_folder_is_the_users(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert default_cache_dir() == tmp_path / "caches" / "ramstrans" / "images"
+    for ignored in ("", "relative/folder"):
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert default_cache_dir() == Path.home() / ".cache" / "ramstrans" / "images"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache_dir() == Path.home() / ".cache" / "ramstrans" / "images"
+
+
+def test_a_kept_file_that_fails_for_a_moment_is_read_again_not_made_anew(
+    path, cache, monkeypatch, opening_fails_once
+):
+    expected = cache.read(path, RESIZE)
+    monkeypatch.setattr(reads, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(caching, "read_resized", None)  # not to be called
+    failed = opening_fails_once()
+    with retrying(1) as given:
+        kept = cache.read(path, RESIZE)
+    assert torch.equal(kept.pixels, expected.pixels)
+    assert (given.num_retries, cache.num_damaged, len(failed)) == (1, 0, 1)

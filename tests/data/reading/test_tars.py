@@ -1,0 +1,286 @@
+"""Where a member lies is what tar itself says; what cannot be read names the tar and the member."""
+
+import errno
+import multiprocessing
+import os
+import shutil
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ramstrans.data.reading import retry as retrying_module
+from ramstrans.data.reading import tars
+from ramstrans.data.reading.cache import DiskCache
+from ramstrans.data.reading.decode import decode_image, image_size, open_file
+from ramstrans.data.reading.photographs import read_resized
+from ramstrans.data.reading.retry import retrying
+from ramstrans.data.reading.tars import Entry, TarIndex, entries_of, file_status, find_member
+from ramstrans.errors import DataError, UnreadableImageError
+from tests.data.builders import flip_byte, jpeg, make_tar
+
+FILES = (
+    ("a.jpg", b"crow"),
+    ("b/c d.jpg", b"w" * 512),
+    ("b/empty.jpg", b""),
+    ("./dotted.jpg", b"owl" * 999),
+    ("/rooted.jpg", b"tit"),
+    ("ünï.jpg", b"umlauts"),
+    ("long/" * 30 + "name.jpg", b"long"),
+)
+PLAIN = {name.removeprefix("./").lstrip("/"): content for name, content in FILES}
+
+
+@pytest.fixture(params=[tarfile.GNU_FORMAT, tarfile.PAX_FORMAT], ids=["gnu", "pax"])
+def tar(tmp_path, request):
+    return make_tar(tmp_path / "set.tar", FILES, request.param)
+
+
+def read(path):
+    return find_member(path).read()
+
+
+def num_open():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_members_are_what_was_put_in(tar):
+    assert {name: read(tar / name) for name in PLAIN} == PLAIN
+    assert {name: find_member(tar / name).size() for name in PLAIN} == {
+        name: len(content) for name, content in PLAIN.items()
+    }
+    assert [entry.name for entry in entries_of(tar)] == list(PLAIN)
+
+
+def test_only_files_are_members(tmp_path):
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        for name, kind in (
+            ("folder", tarfile.DIRTYPE),
+            ("link.jpg", tarfile.SYMTYPE),
+            ("pipe", tarfile.FIFOTYPE),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            archive.addfile(info)
+    assert list(entries_of(tmp_path / "set.tar")) == []
+    with pytest.raises(UnreadableImageError, match=r"link\.jpg: set\.tar holds no such file"):
+        read(tmp_path / "set.tar" / "link.jpg")
+
+
+def test_of_two_with_one_name_the_last_counts_as_for_tar(tmp_path):
+    tar = make_tar(tmp_path / "set.tar", [("a.jpg", b"old"), ("b.jpg", b"other"), ("a.jpg", b"newer")])
+    assert read(tar / "a.jpg") == b"newer"
+
+
+@given(
+    names=st.sets(
+        st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/"), min_size=1)
+    ),
+    asked=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1),
+)
+def test_an_index_is_a_dict(names, asked):
+    entries = {name: Entry(name, 512 * place, place + 1) for place, name in enumerate(names)}
+    index = TarIndex.of(reversed(entries.values()))
+    for name in {*names, asked}:
+        assert index.find(name) == entries.get(name)
+
+
+def test_plain_files_and_folders_called_tar(tmp_path):
+    folder = tmp_path / "folder.tar"
+    inner = make_tar(folder / "set.tar", FILES)
+    (folder / "photo.jpg").write_bytes(jpeg())
+    assert find_member(folder / "photo.jpg") is None
+    assert find_member(tmp_path / "photo.jpg") is None
+    assert find_member(inner) is None
+    assert file_status(folder / "photo.jpg").st_size == len(jpeg())
+    member = find_member(inner / "b" / "c d.jpg")
+    assert (member.tar, member.name) == (inner, "b/c d.jpg")
+    assert file_status(member.path) == inner.stat()
+
+
+def test_decoding_does_not_know(tmp_path):
+    files = {"a.jpg": jpeg(3), "b.png": jpeg(5, kind="PNG")}
+    tar = make_tar(tmp_path / "set.tar", files.items())
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        inside, outside = tar / name, tmp_path / name
+        assert open_file(inside).read() == content
+        assert np.array_equal(np.asarray(decode_image(inside)), np.asarray(decode_image(outside)))
+        assert image_size(inside) == image_size(outside) == (47, 61)
+        assert read_resized(inside, 23).pixels.equal(read_resized(outside, 23).pixels)
+
+
+def test_a_cache_keeps_members_until_their_tar_changes(tmp_path, monkeypatch):
+    from ramstrans.data.reading import cache as caching
+
+    decoded, read_one = [], caching.read_resized
+    monkeypatch.setattr(
+        caching,
+        "read_resized",
+        lambda path, *args, **options: decoded.append(path) or read_one(path, *args, **options),
+    )
+    tar, cache = (
+        make_tar(tmp_path / "set.tar", [("a.jpg", jpeg(0)), ("b.jpg", jpeg(1))]),
+        DiskCache(tmp_path / "c"),
+    )
+    for _ in range(2):
+        for name in ("a.jpg", "b.jpg"):
+            assert cache.read(tar / name, 23).pixels.equal(read_resized(tar / name, 23).pixels)
+    assert decoded == [tar / "a.jpg", tar / "b.jpg"]
+    before = tar.stat()
+    make_tar(tar, [("b.jpg", jpeg(1)), ("a.jpg", jpeg(2))])
+    os.utime(tar, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert cache.read(tar / "a.jpg", 23).pixels.equal(read_resized(tar / "a.jpg", 23).pixels)
+    assert len(decoded) == 3
+    shutil.rmtree(tmp_path / "c")
+    with pytest.raises(UnreadableImageError, match="holds no such file"):
+        cache.read(tar / "c.jpg", 23)
+
+
+def test_a_replaced_tar_is_read_anew(tmp_path):
+    tar = make_tar(tmp_path / "set.tar", [("a.jpg", b"old"), ("b.jpg", b"other")])
+    assert read(tar / "a.jpg") == b"old"
+    make_tar(tmp_path / "new.tar", [("b.jpg", b"more"), ("a.jpg", b"new")]).replace(tar)
+    assert (read(tar / "a.jpg"), read(tar / "b.jpg")) == (b"new", b"more")
+
+
+def test_no_more_tars_are_open_than_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tars, "_opened", tars.functools.lru_cache(3)(tars._opened.__wrapped__))
+    made = [make_tar(tmp_path / f"{number}.tar", [("a.jpg", b"%d" % number)]) for number in range(11)]
+    before = num_open()
+    for _ in range(2):
+        assert [read(tar / "a.jpg") for tar in made] == [b"%d" % number for number in range(11)]
+    assert num_open() - before == 3
+    tars._opened.cache_clear()
+    assert num_open() == before
+
+
+def test_threads_share_what_is_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        tars, "_opened", tars.functools.lru_cache(2)(tars._opened.__wrapped__)
+    )  # let go all the time
+    contents = {(t, m): bytes([t, m]) * (997 * m + 1) for t in range(5) for m in range(7)}
+    for t in range(5):
+        make_tar(tmp_path / f"{t}.tar", [(f"{m}.jpg", contents[t, m]) for m in range(7)])
+    asked = list(contents) * 20
+    np.random.default_rng(0).shuffle(asked)
+    with ThreadPoolExecutor(7) as executor:
+        found = list(executor.map(lambda key: read(tmp_path / f"{key[0]}.tar" / f"{key[1]}.jpg"), asked))
+    assert found == [contents[tuple(key)] for key in asked]
+    tars._opened.cache_clear()
+
+
+def _read_all(paths):
+    return [read(path) for path in paths]
+
+
+def test_forked_processes_read_side_by_side(tmp_path):
+    tar = make_tar(tmp_path / "set.tar", [(f"{m}.jpg", bytes([m]) * (9973 * m)) for m in range(1, 7)])
+    paths = [tar / f"{m}.jpg" for m in range(1, 7)]
+    expected = _read_all(paths)  # opened and indexed before a fork
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        assert pool.map(_read_all, [paths, paths[::-1]] * 5) == [expected, expected[::-1]] * 5
+
+
+def test_what_is_missing_is_said(tar):
+    for path, reason in (
+        (tar.with_name("other.tar") / "a.jpg", r"other\.tar/a\.jpg: there is no tar other\.tar"),
+        (tar / "z.jpg", r"set\.tar/z\.jpg: set\.tar holds no such file"),
+        (tar / "b" / "empty.jpg", r"set\.tar/b/empty\.jpg: empty file"),
+        (tar / "b", r"set\.tar/b: set\.tar holds no such file"),
+    ):
+        with pytest.raises(UnreadableImageError, match=reason) as caught:
+            decode_image(path)
+        assert caught.value.path == path
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(UnreadableImageError, match="not a regular file"):
+        decode_image(tmp_path / "pipe.tar" / "a.jpg")
+
+
+def test_every_cut_is_seen(tmp_path):
+    whole = make_tar(tmp_path / "set.tar", [("a.jpg", b"crow" * 200), ("b.jpg", b"wren" * 300)]).read_bytes()
+    end = 512 + 1024 + 512 + 1536  # of two headers and two contents; the mark of the end follows
+    assert whole[end:] == bytes(len(whole) - end)
+    for cut in [*range(0, end + 512, 128), 1, 511, 513, end - 1, end + 511]:
+        (tmp_path / "cut.tar").write_bytes(whole[:cut])
+        with pytest.raises(DataError, match=r"cut\.tar is no whole tar"):
+            list(entries_of(tmp_path / "cut.tar"))
+    (tmp_path / "cut.tar").write_bytes(whole[: end + 512])
+    assert len(list(entries_of(tmp_path / "cut.tar"))) == 2
+
+
+@pytest.mark.parametrize("place", [0, 100, 148, 1536, 1700])
+def test_a_damaged_header_is_seen(tmp_path, place):
+    tar = make_tar(tmp_path / "set.tar", [("a.jpg", b"crow" * 200), ("b.jpg", b"wren" * 300)])
+    flip_byte(tar, place)
+    with pytest.raises(UnreadableImageError, match=r"b\.jpg: its tar cannot be used .*no whole tar"):
+        read(tar / "b.jpg")
+
+
+@pytest.mark.parametrize("content", [b"", b"something else" * 99, b"\x1f\x8b" + bytes(2000)])
+def test_what_is_no_tar_is_refused(tmp_path, content):
+    (tmp_path / "set.tar").write_bytes(content)
+    with pytest.raises(
+        UnreadableImageError, match=r"a\.jpg: its tar cannot be used .*set\.tar is no whole tar"
+    ):
+        decode_image(tmp_path / "set.tar" / "a.jpg")
+
+
+def test_a_compressed_tar_is_refused(tmp_path):
+    make_tar(tmp_path / "set.tar", FILES)
+    with tarfile.open(tmp_path / "packed.tar", "w:gz") as archive:
+        archive.add(tmp_path / "set.tar", "a.jpg")
+    with pytest.raises(DataError, match="or a compressed one"):
+        list(entries_of(tmp_path / "packed.tar"))
+
+
+def test_an_endless_file_of_nothing_is_an_empty_tar(tmp_path):
+    (tmp_path / "set.tar").write_bytes(bytes(10240))
+    with pytest.raises(UnreadableImageError, match="holds no such file"):
+        decode_image(tmp_path / "set.tar" / "a.jpg")
+
+
+@pytest.mark.parametrize("call", ["stat", "open", "pread"])
+def test_a_tar_that_fails_for_a_moment_is_read_again(tmp_path, monkeypatch, call):
+    tar = make_tar(tmp_path / "set.tar", FILES)
+    monkeypatch.setattr(retrying_module, "FIRST_PAUSE", 0.001)
+    place, failed = {"stat": Path, "open": os, "pread": os}[call], []
+    works = getattr(place, call)
+
+    def fails_once(*args, **options):
+        if not failed and (call == "pread" or Path(args[0]) == tar):
+            failed.append(call)
+            raise OSError(errno.ESTALE, "Stale file handle", str(tar))
+        return works(*args, **options)
+
+    monkeypatch.setattr(place, call, fails_once)
+    with retrying(2) as given:
+        assert read(tar / "a.jpg") == b"crow"
+    assert (given.num_retries, failed) == (1, [call])
+
+
+def test_a_tar_whose_handle_is_stale_is_opened_again(tmp_path, monkeypatch):
+    tar = make_tar(tmp_path / "set.tar", FILES)
+    monkeypatch.setattr(retrying_module, "FIRST_PAUSE", 0.001)
+    assert read(tar / "a.jpg") == b"crow"
+    opened, reopen = [], tars.reopen
+    monkeypatch.setattr(tars, "reopen", lambda path, number: opened.append(path) or reopen(path, number))
+    pread = os.pread
+
+    def stale(*args):
+        if not opened:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return pread(*args)
+
+    monkeypatch.setattr(os, "pread", stale)
+    before = num_open()
+    with retrying(1) as given:
+        assert read(tar / "ünï.jpg") == b"umlauts"
+    assert (opened, given.num_retries, num_open()) == ([tar], 1, before)

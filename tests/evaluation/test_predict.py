@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+
+from ramstrans.data.datasets.image_folder import read_image_folder
+from ramstrans.data.loading.loader import Batch, ImageDataset, build_loader, collate
+from ramstrans.data.loading.transforms import Geometry
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.evaluation.predict import autocast, boxes_in_originals, normalized, predict_split
+from ramstrans.models.methods.rams import RamsOutput, ScaleOutput
+from tests.models.builders import randomise
+from tests.training.builders import tiny_model
+
+CPU = torch.device("cpu")
+PREPROCESSING = Preprocessing((60, 50), (48, 44), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return randomise(tiny_model(image_size=(24, 32), zoom_source="full"))
+
+
+@pytest.fixture(scope="module")
+def dataset(colors):
+    records = read_image_folder(colors).of_split("test")[:5]
+    return ImageDataset(records, PREPROCESSING, (24, 32))
+
+
+def loader_of(dataset, batch_size=2, with_high_res=True):
+    return build_loader(dataset, batch_size, shuffle=False, with_high_res=with_high_res)
+
+
+def predict(model, dataset, **options):
+    return predict_split(model, loader_of(dataset), PREPROCESSING, CPU, **options)
+
+
+def test_predictions_are_the_models_in_the_order_of_the_records(model, dataset):
+    predictions, sizes = predict(model, dataset)
+    batch = collate([dataset[0, index] for index in range(5)], with_high_res=True)
+    with torch.no_grad():
+        output = model(*normalized(batch, PREPROCESSING, CPU))
+    assert predictions.probabilities.shape == (2, 5, 3)
+    np.testing.assert_allclose(predictions.probabilities, output.probabilities.numpy(), atol=1e-5)
+    assert predictions.labels.tolist() == [record.label for record in dataset.records]
+    assert predictions.records == dataset.records
+    assert predictions.has_region.shape == (1, 5)  # of scale 1, at whose region scale 2 looks
+    assert predictions.has_region.dtype == bool
+    assert sizes.tolist() == [[40, 48]] * 5
+
+
+def test_boxes_are_in_pixels_of_the_photographs(model, dataset):
+    """The crop of 48 x 44 out of 60 x 50 shows 35.2 x 38.4 of a photograph's 40 x 48 pixels."""
+    predictions, _ = predict(model, dataset)
+    batch = collate([dataset[0, index] for index in range(5)], with_high_res=True)
+    with torch.no_grad():
+        output = model(*normalized(batch, PREPROCESSING, CPU))
+    for scale, boxes in zip(output.scales[:1], predictions.boxes, strict=True):
+        share = scale.boxes.numpy() / np.array([32, 24, 32, 24])
+        expected = share * np.array([35.2, 38.4] * 2) + np.array([2.4, 4.8] * 2)
+        np.testing.assert_allclose(boxes, expected, atol=1e-3)
+
+
+def test_a_plain_vit_has_a_region_all_the_same(dataset):
+    model = randomise(tiny_model(image_size=(24, 32), num_scales=1))
+    predictions, _ = predict_split(model, loader_of(dataset, with_high_res=False), PREPROCESSING, CPU)
+    assert predictions.boxes.shape == (1, 5, 4)
+
+
+def test_mirrored_boxes_are_turned_back():
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 20.0], [0.0, 0.0, 10.0, 20.0]])
+    scale = ScaleOutput(torch.zeros(2, 3), None, boxes, torch.ones(2, dtype=torch.bool))
+    geometries = (
+        Geometry((0.5, 2.0), (7.0, 4.0), 32.0),
+        Geometry((0.5, 2.0), (7.0, 4.0), 32.0, flip=True),
+    )
+    batch = Batch(torch.zeros(2, 3, 24, 32), None, torch.zeros(2), torch.zeros(2), geometries, torch.zeros(2))
+    found = boxes_in_originals(RamsOutput((scale, scale)), batch)
+    assert found.shape == (2, 2, 4)
+    assert found.dtype == np.float32
+    assert found[1].tolist() == [[14, 2, 34, 12], [58, 2, 78, 12]]
+
+
+def test_prediction_needs_no_gradient_and_leaves_eval_mode(model, dataset):
+    model.train()
+    told = []
+    predict(model, dataset, progress=lambda *news: told.append(news))
+    assert not model.training
+    assert told == [(1, 3, "evaluating"), (2, 3, "evaluating"), (3, 3, "evaluating")]
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_half_precision_says_much_the_same(model, dataset):
+    exact, _ = predict(model, dataset)
+    rounded, _ = predict(model, dataset, precision="bf16")
+    assert rounded.probabilities.dtype == np.float32
+    difference = np.abs(exact.probabilities[0] - rounded.probabilities[0]).max()
+    assert 0 < difference < 0.1
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_autocast_computes_in_the_precision_asked_for(precision, dtype):
+    with autocast(CPU, precision):
+        assert (torch.ones(3, 3) @ torch.ones(3, 3)).dtype == dtype
+
+
+@pytest.mark.parametrize("with_high_res", [True, False])
+def test_image_and_source_are_normalised_alike(dataset, with_high_res):
+    batch = collate([dataset[0, 0]], with_high_res=with_high_res)
+    images, high_res = normalized(batch, PREPROCESSING, CPU)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (PREPROCESSING.mean, PREPROCESSING.std))
+    torch.testing.assert_close(images, (batch.images / 255 - mean) / std, atol=1e-5, rtol=0)
+    assert (high_res is not None) == with_high_res
+    if high_res is not None:
+        torch.testing.assert_close(high_res, (batch.high_res / 255 - mean) / std, atol=1e-5, rtol=0)

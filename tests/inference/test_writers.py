@@ -1,0 +1,191 @@
+import csv
+import json
+import math
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from ramstrans.errors import OutputError, UsageError
+from ramstrans.inference import writers as output
+from ramstrans.inference.predictor import Prediction, ScalePrediction
+from ramstrans.inference.writers import FORMATS, choose_format, column_names, open_writer
+
+LABELS = ("Owl, barn", 'The "Rook"', "Müller's\nWren")
+GOOD = Prediction(
+    Path("some folder/ä, b.jpg"),
+    LABELS,
+    (0.7, 0.2, 0.0999999999),
+    (
+        ScalePrediction(LABELS, (0.6, 0.3, 0.1), (1.25, 2.0, 30.123456, 40.0), True),
+        ScalePrediction(LABELS[::-1], (0.8, 0.1, 0.1), (2.5, 3.0, 17.0, 19.0), False),
+    ),
+)
+BAD = Prediction(Path("b\udce9d.jpg"), (), (), (), "no such file")
+PREDICTIONS = [GOOD, BAD, GOOD._replace(path=None), BAD, GOOD]
+
+
+def write(target, format_name=None, predictions=PREDICTIONS, num_labels=5, **options):
+    with open_writer(target, format_name, num_labels, **options) as writer:
+        for prediction in predictions:
+            writer.write(prediction)
+    return target
+
+
+def test_csv(tmp_path):
+    with write(tmp_path / "new" / "x.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "path",
+        "error",
+        *(f"label_{place}" for place in (1, 2, 3, 4, 5)),
+        *(f"probability_{place}" for place in (1, 2, 3, 4, 5)),
+        "region_x0",
+        "region_y0",
+        "region_x1",
+        "region_y1",
+        "has_region",
+    ]
+    assert len(rows) == 5
+    good, bad, nameless = rows[:3]
+    assert good["path"] == "some folder/ä, b.jpg"
+    assert good["error"] == good["label_4"] == good["probability_5"] == nameless["path"] == ""
+    assert tuple(good[f"label_{place}"] for place in (1, 2, 3)) == LABELS
+    assert [float(good[f"probability_{place}"]) for place in (1, 2, 3)] == [0.7, 0.2, 0.1]
+    region = [*(good[f"region_{side}"] for side in ("x0", "y0", "x1", "y1")), good["has_region"]]
+    assert region == ["1.25", "2.0", "30.12", "40.0", "True"]
+    assert bad.pop("path") == r"b\udce9d.jpg"
+    assert bad.pop("error") == "no such file"
+    assert set(bad.values()) == {""}
+
+
+def test_json_lines_hold_every_scale(tmp_path):
+    lines = write(tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()
+    good, bad, nameless, *_ = map(json.loads, lines)
+    assert len(lines) == 5
+    assert nameless["path"] is None
+    assert good == {
+        "path": "some folder/ä, b.jpg",
+        "error": None,
+        "labels": list(LABELS),
+        "probabilities": [0.7, 0.2, 0.1],
+        "scales": [
+            {
+                "labels": list(LABELS),
+                "probabilities": [0.6, 0.3, 0.1],
+                "box": [1.25, 2, 30.12, 40],
+                "has_region": True,
+            },
+            {
+                "labels": list(LABELS[::-1]),
+                "probabilities": [0.8, 0.1, 0.1],
+                "box": [2.5, 3, 17, 19],
+                "has_region": False,
+            },
+        ],
+    }
+    assert bad["error"] == "no such file"
+    assert bad["labels"] == bad["probabilities"] == bad["scales"] == []
+
+
+def test_parquet_in_row_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "ROWS_IN_GROUP", 2)
+    path = write(tmp_path / "x.parquet")
+    assert pq.ParquetFile(path).num_row_groups == 3
+    table = pd.read_parquet(path)
+    assert list(table.columns) == column_names(5)
+    assert table["path"].isna().tolist() == [False, False, True, False, False]
+    assert table["error"].tolist()[1] == "no such file"
+    assert table["label_3"].tolist()[0] == LABELS[2]
+    assert table["label_4"].isna().all()
+    assert table["probability_1"].tolist()[0] == 0.7
+    assert table["region_x1"].tolist()[4] == 30.12
+    assert table["has_region"].tolist()[0] is True
+
+
+def test_formats_agree(tmp_path):
+    tables = [pd.read_csv(write(tmp_path / "x.csv")), pd.read_parquet(write(tmp_path / "x.parquet"))]
+    for column in column_names(5):
+        left, right = (table[column].tolist() for table in tables)
+        for a, b in zip(left, right, strict=True):
+            assert a == b or (pd.isna(a) and pd.isna(b)), column
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_nothing_to_write_is_still_a_whole_file(tmp_path, name):
+    path = write(tmp_path / "x", name, [], 2)
+    if name == "parquet":
+        assert pq.read_table(path).num_rows == 0
+    else:
+        assert path.read_text() == (",".join(column_names(2)) + "\n" if name == "csv" else "")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_is_whole_or_not_there(tmp_path, name):
+    target = tmp_path / "x"
+    target.write_text("old")
+
+    def interrupted():
+        yield GOOD
+        assert target.read_text() == "old"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(target, name, interrupted(), overwrite=True)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+    write(target, name, overwrite=True)
+    assert target.read_bytes() != b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl"])
+def test_standard_output_stays_open(capsys, tmp_path, name):
+    write(None, name)
+    sys.stdout.write("still here\n")
+    printed = capsys.readouterr().out
+    assert printed == write(tmp_path / "x", name).read_text(encoding="utf-8") + "still here\n"
+
+
+def test_infinite_numbers_are_null(tmp_path):
+    odd = GOOD._replace(probabilities=(math.nan, math.inf, 0.1))
+    assert json.loads(write(tmp_path / "x.jsonl", predictions=[odd]).read_text())["probabilities"] == [
+        None,
+        None,
+        0.1,
+    ]
+    assert pd.read_csv(write(tmp_path / "x.csv", predictions=[odd]))["probability_1"].isna().all()
+
+
+def test_format_is_chosen_by_name_then_suffix():
+    assert choose_format(Path("a.PQ"), None) == "parquet"
+    assert choose_format(Path("a.csv"), "jsonl") == "jsonl"
+    assert choose_format(Path("a"), "csv") == "csv"
+    for arguments in ((Path("a.xlsx"), None), (Path("a"), None), (None, "parquet"), (Path("a.csv"), "xml")):
+        with pytest.raises(UsageError, match=r"--(format|output)"):
+            choose_format(*arguments)
+
+
+def test_outputs_that_cannot_be_written(tmp_path):
+    (tmp_path / "old.csv").touch()
+    (tmp_path / "folder.csv").mkdir()
+    for name, word in (
+        ("old.csv", "exists"),
+        ("folder.csv", "is a folder"),
+        ("old.csv/x.csv", "cannot be written"),
+    ):
+        with pytest.raises(OutputError, match=word):
+            write(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.csv", "old.csv"]
+
+
+def test_a_full_disk_is_an_output_error(tmp_path):
+    def full():
+        yield GOOD
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match="No space left"):
+        write(tmp_path / "x.csv", predictions=full())
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,64 @@
+"""The model as one graph: no value is looked at on the host, and it compiles and exports."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch._subclasses import FakeTensorMode
+
+from tests.models.builders import SIZE, every_set_up, noise, tiny_model
+
+
+@every_set_up
+def test_no_value_is_looked_at_on_the_host(class_tokens, saliency_rows):
+    model = tiny_model(num_scales=3, class_tokens=class_tokens, saliency_rows=saliency_rows)
+    with FakeTensorMode(allow_non_fake_inputs=True):  # tensors without values: a look at one would raise
+        output = model(torch.empty(7, 3, *SIZE))
+    assert [scale.boxes.shape for scale in output.scales] == [(7, 4)] * 3
+
+
+@pytest.mark.parametrize("zoom_source", ["input", "full"])
+def test_compiles_into_one_graph(zoom_source):
+    model = tiny_model(num_scales=2, zoom_source=zoom_source)
+    images = noise(2, 3, *SIZE)
+    inputs = (images,) if zoom_source == "input" else (images, F.interpolate(images, scale_factor=2))
+    with torch.no_grad():
+        expected, compiled = model(*inputs), torch.compile(model, fullgraph=True, backend="eager")
+        for output in (compiled(*inputs), compiled(*inputs)):
+            for scale, want in zip(output.scales, expected.scales, strict=True):
+                for got, value in zip(scale, want, strict=True):
+                    torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("zoom_source", "region_size"), [("input", None), ("full", (80, 64))])
+def test_exports_for_any_batch(zoom_source, region_size):
+    model = tiny_model(num_scales=2, zoom_source=zoom_source, region_size=region_size)
+    images = noise(7, 3, *SIZE)
+    high_res = F.interpolate(images, scale_factor=2) if zoom_source == "full" else None
+    batch = torch.export.Dim("batch", min=1, max=97)
+    exported = torch.export.export(
+        model,
+        (images[:3], None if high_res is None else high_res[:3]),
+        dynamic_shapes=({0: batch}, None if high_res is None else {0: batch}),
+    ).module()
+    for number in (1, 7):
+        inputs = (images[:number], None if high_res is None else high_res[:number])
+        for scale, want in zip(exported(*inputs).scales, model(*inputs).scales, strict=True):
+            for got, value in zip(scale, want, strict=True):
+                torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("zoom_source", ["input", "full"])
+def test_no_synchronisation_on_a_gpu(zoom_source):
+    model = tiny_model(num_scales=3, zoom_source=zoom_source).cuda()
+    images = noise(7, 3, *SIZE).cuda()
+    high_res = F.interpolate(images, scale_factor=2) if zoom_source == "full" else None
+    with torch.inference_mode():
+        expected = model(images, high_res)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            output = model(images, high_res)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(output.fused, expected.fused)

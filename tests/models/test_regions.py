@@ -1,0 +1,240 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ramstrans.models.regions import label_components, largest_component, propose_regions
+from tests.models.oracles import components_twin, largest_twin, region_twin
+
+SIDES = [1, 2, 3, 5, 7, 11, 13, 29]
+
+
+@st.composite
+def random_masks(draw):
+    """(B, h, w) masks, each of its own density."""
+    batch, shape = draw(st.integers(1, 3)), (draw(st.sampled_from(SIDES)), draw(st.sampled_from(SIDES)))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    densities = draw(st.lists(st.floats(0, 1), min_size=batch, max_size=batch))
+    return np.stack([generator.random(shape) < density for density in densities])
+
+
+def spiral(height, width, arms=1):
+    """Paths that wind inwards with one free patch between windings; two arms do not touch."""
+    mask, pitch = np.zeros((height, width), bool), 2 * arms
+    for arm in range(arms):
+        x = lead = 2 * arm
+        top, left, bottom, right = lead, lead, height - 1 - lead, width - 1 - lead
+        while top <= bottom and left <= right:
+            mask[top, x : right + 1] = True
+            mask[top : bottom + 1, right] = True
+            mask[bottom, left : right + 1] = True
+            top, x = top + pitch, left
+            mask[min(top, bottom) : bottom + 1, left] = True
+            left, bottom, right = left + pitch, bottom - pitch, right - pitch
+    return mask
+
+
+def serpentine(height, width):
+    mask = np.zeros((height, width), bool)
+    mask[::2] = True
+    mask[1::4, -1] = mask[3::4, 0] = True
+    return mask
+
+
+def comb(height, width):
+    mask = np.zeros((height, width), bool)
+    mask[:, ::2] = mask[-1] = True
+    return mask
+
+
+def random_tree(height, width, seed):
+    """A maze without loops: long winding corridors, the worst case of label propagation."""
+    generator = np.random.default_rng(seed)
+    mask, stack = np.zeros((height, width), bool), [(0, 0)]
+    mask[0, 0] = True
+    while stack:
+        y, x = stack[-1]
+        steps = [(0, 2), (2, 0), (0, -2), (-2, 0)]
+        inside = [(a, b) for a, b in steps if 0 <= y + a < height and 0 <= x + b < width]
+        free = [(a, b) for a, b in inside if not mask[y + a, x + b]]
+        if not free:
+            stack.pop()
+            continue
+        a, b = free[generator.integers(len(free))]
+        mask[y + a // 2, x + b // 2] = mask[y + a, x + b] = True
+        stack.append((y + a, x + b))
+    return mask
+
+
+def adversarial(height, width):
+    y, x = np.mgrid[:height, :width]
+    return {
+        "all": np.ones((height, width), bool),
+        "none": np.zeros((height, width), bool),
+        "checkerboard": (y + x) % 2 == 0,
+        "isolated": (y % 2 == 0) & (x % 2 == 0),
+        "rows": y % 2 == 0,
+        "diagonal": y == x,
+        "antidiagonals": (y + x) % 5 == 0,
+        "staircase": (y + x) % 7 < 2,
+        "spiral": spiral(height, width),
+        "double spiral": spiral(height, width, arms=2),
+        "serpentine": serpentine(height, width),
+        "comb": comb(height, width),
+        "maze": random_tree(height, width, seed=2),
+        "another maze": random_tree(height, width, seed=6),
+        "first patch": (y == 0) & (x == 0),
+        "last patch": (y == height - 1) & (x == width - 1),
+        "ring and dot": (np.maximum(abs(y - height // 2), abs(x - width // 2)) % 4 == 0),
+    }
+
+
+def every_turn(mask):
+    """The mask, mirrored and upside down: components must not depend on where labels start."""
+    return np.ascontiguousarray(np.stack([mask, mask[::-1], mask[:, ::-1], mask[::-1, ::-1]]))
+
+
+def check_components(masks):
+    labels = label_components(torch.from_numpy(masks)).numpy()
+    largest = largest_component(torch.from_numpy(masks)).numpy()
+    outside = np.arange(masks[0].size).reshape(masks[0].shape)
+    for mask, label, chosen in zip(masks, labels, largest, strict=True):
+        assert np.array_equal(label, np.where(mask, components_twin(mask), outside))
+        assert np.array_equal(chosen, largest_twin(mask))
+
+
+@settings(max_examples=80)
+@given(random_masks())
+def test_components_of_random_masks_are_scipys(masks):
+    check_components(masks)
+
+
+@pytest.mark.parametrize("name", adversarial(1, 1))
+@pytest.mark.parametrize("shape", [(1, 1), (1, 31), (29, 1), (2, 3), (13, 17), (28, 28), (29, 31)])
+def test_components_of_adversarial_masks_are_scipys(name, shape):
+    check_components(every_turn(adversarial(*shape)[name]))
+
+
+def test_a_large_maze_takes_many_rounds():
+    check_components(random_tree(101, 103, seed=0)[None])  # five of them; the 29 x 31 mazes take four
+
+
+def test_the_spirals_are_long_paths():
+    single, double = spiral(29, 31), spiral(29, 31, arms=2)
+    assert len(set(components_twin(single)[single])) == 1
+    assert len(set(components_twin(double)[double])) == 2
+    assert max(walk_length(mask) for mask in (single, serpentine(29, 31))) > 400
+
+
+def walk_length(mask):
+    """Steps from the first patch of a mask to the farthest one it reaches."""
+    reached = np.zeros_like(mask)
+    reached.flat[np.flatnonzero(mask)[0]] = True
+    for step in range(mask.size):
+        padded = np.pad(reached, 1)
+        height, width = mask.shape
+        wider = mask & np.any(
+            [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0
+        )
+        if np.array_equal(wider, reached):
+            return step
+        reached = wider
+    return mask.size
+
+
+@settings(max_examples=80)
+@given(random_masks(), st.sampled_from([0.5, 1.2, 1.3, 3.0]), st.integers(0, 2**32 - 1))
+def test_regions_are_the_slow_twins_and_inside_the_image(masks, threshold, seed):
+    generator = np.random.default_rng(seed)
+    saliency = np.float32(0.1 + masks + generator.integers(0, 3, masks.shape))
+    size = (16 * saliency.shape[1], 14 * saliency.shape[2])
+    boxes, found = propose_regions(torch.from_numpy(saliency), size, threshold)
+    assert boxes.dtype == torch.float32
+    for one, box, hit in zip(saliency, boxes.tolist(), found.tolist(), strict=True):
+        assert (tuple(box), hit) == region_twin(one, size, threshold)
+        x0, y0, x1, y1 = box
+        assert 0 <= x0 < x1 <= size[1]
+        assert 0 <= y0 < y1 <= size[0]
+
+
+@pytest.mark.parametrize(
+    "saliency",
+    [
+        torch.full((3, 5), 0.7),
+        torch.zeros(3, 5),
+        torch.full((3, 5), math.nan),
+        torch.full((3, 5), math.inf),
+        torch.full((3, 5), 3e38),  # the sum overflows
+        torch.arange(15.0).view(3, 5).index_fill(1, torch.tensor([2]), math.nan),
+        torch.arange(15.0).view(3, 5).index_fill(1, torch.tensor([2]), math.inf),
+        torch.arange(15.0).view(3, 5).index_fill(1, torch.tensor([2]), -math.inf),
+    ],
+)
+def test_whole_image_where_nothing_stands_out_and_others_are_not_touched(saliency):
+    good = torch.zeros(3, 5).index_put((torch.tensor([1]), torch.tensor([3])), torch.tensor(1.0))
+    boxes, found = propose_regions(torch.stack([good, saliency, good]), (48, 80))
+    assert boxes.tolist() == [[48, 16, 64, 32], [0, 0, 80, 48], [48, 16, 64, 32]]
+    assert found.tolist() == [True, False, True]
+
+
+def test_threshold_is_a_multiple_of_the_mean_and_strict():
+    saliency = torch.tensor([[[4.0, 1.0, 1.0, 2.0]]])  # mean 2
+    assert propose_regions(saliency, (16, 64), 0.75).boxes.tolist() == [[0, 0, 16, 16]]
+    assert propose_regions(saliency, (16, 64), 1.0).boxes.tolist() == [[0, 0, 16, 16]]
+    assert propose_regions(saliency, (16, 64), 0.5).boxes.tolist() == [[0, 0, 16, 16]]  # 1 is not above 1
+    assert propose_regions(saliency, (16, 64), 0.25).boxes.tolist() == [[0, 0, 64, 16]]
+    assert propose_regions(saliency, (16, 64), 2.0).has_region.tolist() == [False]
+
+
+def test_of_equally_large_components_the_first_in_raster_order():
+    # both have two patches; the right one starts in the upper row, so it is met first
+    saliency = torch.tensor([[[0.0, 0.0, 0.0, 9.0], [9.0, 0.0, 0.0, 9.0], [9.0, 0.0, 0.0, 0.0]]])
+    assert propose_regions(saliency, (48, 64)).boxes.tolist() == [[48, 0, 64, 32]]
+
+
+def test_counts_patches_not_saliency():
+    saliency = torch.tensor([[[90.0, 0.0, 20.0, 20.0, 0.0, 0.0, 0.0, 0.0, 0.0]]])
+    assert propose_regions(saliency, (16, 144)).boxes.tolist() == [[32, 0, 64, 16]]
+
+
+def test_overlapping_patches_by_hand():
+    # 64 x 52 pixels in patches of 16 every 12: 5 rows at 0, 12, .. 48 and 4 columns at 0, 12, 24, 36
+    saliency = torch.zeros(2, 5, 4)
+    saliency[0, 1:3, 2] = 1  # rows at 12 and 24, the last ends at 40; column at 24, ends at 40
+    saliency[1, 4, 3] = 1  # at (48, 36), ends at (64, 52)
+    boxes, found = propose_regions(saliency, (64, 52), patch_size=(16, 16), patch_stride=(12, 12))
+    assert boxes.tolist() == [[24, 12, 40, 40], [36, 48, 52, 64]]
+    assert found.tolist() == [True, True]
+
+
+def test_overlapping_patches_that_leave_a_rest_at_the_edge():
+    # 71 = 16 + 4 * 12 + 7: the last patch ends at 64, not at the edge
+    saliency = torch.zeros(1, 5, 5)
+    saliency[0, 4, 4] = 1
+    regions = propose_regions(saliency, (71, 71), patch_size=(16, 16), patch_stride=(12, 12))
+    assert regions.boxes.tolist() == [[48, 48, 64, 64]]
+
+
+@settings(max_examples=50)
+@given(random_masks(), st.sampled_from([(16, 14), (7, 32)]), st.integers(1, 7), st.integers(1, 7))
+def test_overlapping_patches_are_the_slow_twins(masks, patch, down, across):
+    rows, columns = masks.shape[1:]
+    size = (patch[0] + (rows - 1) * down, patch[1] + (columns - 1) * across)
+    saliency = np.float32(masks)
+    boxes, found = propose_regions(
+        torch.from_numpy(saliency), size, patch_size=patch, patch_stride=(down, across)
+    )
+    for one, box, hit in zip(saliency, boxes.tolist(), found.tolist(), strict=True):
+        assert (tuple(box), hit) == region_twin(one, size, 1.2, patch, (down, across))
+
+
+def test_takes_no_gradient():
+    assert not propose_regions(torch.rand(1, 3, 5).requires_grad_(), (48, 80)).boxes.requires_grad
+
+
+def test_a_square_image_may_be_given_by_its_side():
+    saliency = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(propose_regions(saliency, 70).boxes, propose_regions(saliency, (70, 70)).boxes)

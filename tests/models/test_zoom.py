@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ramstrans.models.zoom import zoom
+from tests.models.builders import noise
+from tests.models.oracles import zoom_twin
+
+SIZES = [1, 2, 3, 7, 13, 23, 41]
+
+
+@st.composite
+def whole_boxes(draw, height, width):
+    x0, y0 = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+    return x0, y0, draw(st.integers(x0 + 1, width)), draw(st.integers(y0 + 1, height))
+
+
+@st.composite
+def crops(draw):
+    """Images, one box on whole pixels for each, and the size of the result."""
+    height, width = draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES))
+    boxes = draw(st.lists(whole_boxes(height, width), min_size=1, max_size=3))
+    images = noise(len(boxes), 3, height, width, seed=draw(st.integers(0, 999)))
+    return images, boxes, (draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES)))
+
+
+@settings(max_examples=80)
+@given(crops())
+def test_whole_pixels_equal_cut_and_interpolate(drawn):
+    images, boxes, size = drawn
+    zoomed = zoom(images, torch.tensor(boxes, dtype=torch.float32), size)
+    assert zoomed.shape == (len(boxes), 3, *size)
+    for image, (x0, y0, x1, y1), result in zip(images, boxes, zoomed, strict=True):
+        crop = image[None, :, y0:y1, x0:x1]
+        expected = F.interpolate(crop, size, mode="bilinear", align_corners=False)[0]
+        torch.testing.assert_close(result, expected, rtol=0, atol=3e-5)
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_fractional_boxes_equal_a_slow_sampler(data):
+    height, width, size = 23, 31, (7, 13)
+    sides = {"allow_nan": False, "width": 32}
+    x0, y0 = data.draw(st.floats(0, width - 1, **sides)), data.draw(st.floats(0, height - 1, **sides))
+    x1, y1 = data.draw(st.floats(x0 + 1, width)), data.draw(st.floats(y0 + 1, height))
+    images = noise(1, 2, height, width)
+    expected = zoom_twin(images[0].numpy(), np.float32([x0, y0, x1, y1]), size)
+    result = zoom(images, torch.tensor([[x0, y0, x1, y1]]), size)[0]
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(41, 41), (448, 448), (23, 61)])
+def test_whole_image_is_the_image(size):
+    images = noise(2, 3, *size)
+    whole = torch.tensor([[0.0, 0.0, size[1], size[0]]]).expand(2, -1)
+    torch.testing.assert_close(zoom(images, whole, size), images, rtol=0, atol=1e-3)
+
+
+def test_a_row_by_hand():
+    image = torch.tensor([9.0, 1.0, 3.0, 9.0]).view(1, 1, 1, 4)
+    result = zoom(image, torch.tensor([[1.0, 0.0, 3.0, 1.0]]), (1, 4))
+    assert result.flatten().tolist() == pytest.approx([1, 1.5, 2.5, 3])  # never the 9 beside the box
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtype_is_kept_and_places_are_not_rounded_to_it(dtype):
+    ramp = torch.arange(256.0).expand(1, 1, 256, 256).to(dtype)  # whole numbers every dtype can hold
+    result = zoom(ramp, torch.tensor([[128.0, 0.0, 256.0, 128.0]]), (128, 128))
+    assert result.dtype == dtype
+    assert torch.equal(result[0, 0, 0], torch.arange(128, 256).to(dtype))
+
+
+def test_autocast_changes_nothing():
+    images, boxes = noise(1, 3, 23, 31), torch.tensor([[3.3, 2.0, 17.0, 20.5]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = zoom(images, boxes, (13, 11))
+    assert torch.equal(cast, zoom(images, boxes, (13, 11)))
+
+
+def test_boxes_of_any_dtype_and_stride():
+    images, boxes = noise(2, 3, 23, 31), torch.tensor([[3, 2, 17, 20], [0, 0, 31, 23]])
+    assert torch.equal(
+        zoom(images, boxes, (13, 11)), zoom(images, boxes.mT.contiguous().mT.double(), (13, 11))
+    )
+
+
+def test_no_gradient_flows():
+    images, boxes = noise(1, 3, 7, 7).requires_grad_(), torch.tensor([[1.0, 1.0, 5.0, 5.0]]).requires_grad_()
+    assert not zoom(images, boxes, (3, 3)).requires_grad

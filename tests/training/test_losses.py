@@ -1,0 +1,189 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ramstrans.models.methods.rams import ScaleOutput
+from ramstrans.training.contrastive import contrastive_loss
+from ramstrans.training.losses import Look, cross_entropy, losses_by_scale
+from ramstrans.training.mixing import Mixing, mix, partner_shares
+from tests.models.builders import noise, tiny_model
+
+LABELS = torch.tensor([1])
+SIZE = (48, 80)
+
+
+class Said:
+    """A model of one scale whose logits are given."""
+
+    num_scales = 1
+
+    def zoom_image(self, images, _source):
+        return images
+
+
+def loss_of(logits, **options):
+    def look(*_, **__):
+        return ScaleOutput(logits, None, None, None), logits
+
+    (loss,) = losses_by_scale(look, Said(), torch.zeros(1, 3, 2, 2), None, LABELS, **options)
+    return loss
+
+
+def test_cross_entropy_by_hand():
+    assert float(loss_of(torch.tensor([[0.0, math.log(3)]]))) == pytest.approx(math.log(4 / 3))
+
+
+def test_smoothing_mixes_in_the_mean_over_classes():
+    """With smoothing e: (1 - e) * -log p_true + e * mean(-log p)."""
+    loss = loss_of(torch.tensor([[0.0, math.log(3)]]), label_smoothing=0.1)
+    mean = (math.log(4) + math.log(4 / 3)) / 2
+    assert float(loss) == pytest.approx(0.9 * math.log(4 / 3) + 0.1 * mean)
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    loss = loss_of(torch.tensor([[0.0, 9.0]], dtype=torch.bfloat16))
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(math.log1p(math.exp(-9)), rel=1e-3)
+
+
+def gradients(model):
+    found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("num_scales", [1, 2, 3])
+@pytest.mark.parametrize("zoom_source", ["input", "full"])
+def test_look_by_look_is_the_loss_of_the_whole_model(num_scales, zoom_source):
+    model = tiny_model(num_scales=num_scales, zoom_source=zoom_source).train()
+    images, labels = noise(7, 3, *SIZE), torch.arange(7) % 5
+    high_res = noise(7, 3, 96, 160, seed=1) if zoom_source == "full" and num_scales > 1 else None
+    output = model(images, high_res)
+    whole = [F.cross_entropy(scale.logits, labels, label_smoothing=0.2) for scale in output.scales]
+    sum(whole).backward()
+    expected = gradients(model)
+    losses = []
+    for loss in losses_by_scale(Look(model), model, images, high_res, labels, label_smoothing=0.2):
+        loss.backward()
+        losses.append(loss.detach())
+    torch.testing.assert_close(losses, [loss.detach() for loss in whole])
+    found = gradients(model)
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+class SaidTwice(Said):
+    """Two scales; the second is shown the left half of what the first saw."""
+
+    num_scales = 2
+
+    def crop_regions(self, high_res, boxes, scale):
+        assert (scale, boxes.shape) == (1, (2, 4))
+        return high_res
+
+
+def test_a_look_that_sees_one_class_is_asked_for_that_class():
+    """CutMix pastes the right 6 of 8 columns; the second look sees the left 2, or 4, of them."""
+    logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]])
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 4.0], [0.0, 0.0, 4.0, 4.0]])
+    mixing = Mixing(torch.tensor([1, 0]), 0.75, (2, 0, 8, 4))
+    seen = []
+
+    def look(images, scale, crop_box, *, with_region):
+        seen.append(images)
+        return ScaleOutput(logits, None, boxes if with_region else None, None), logits
+
+    images = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(-1, 3, 4, 8)
+    losses = losses_by_scale(look, SaidTwice(), images, None, torch.tensor([0, 1]), mixing=mixing)
+    first, second = (float(loss) for loss in losses)
+    zero, one = math.log(4), math.log(4 / 3)  # what each class costs
+    assert first == pytest.approx(((0.25 * zero + 0.75 * one) + (0.25 * one + 0.75 * zero)) / 2)
+    assert second == pytest.approx((zero + (0.5 * one + 0.5 * zero)) / 2)
+    for mixed in seen:
+        assert mixed[0, 0, 0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+        assert mixed[1, 0, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
+
+
+MIXINGS = {
+    "mixup": Mixing(torch.tensor([3, 0, 2, 1, 4]), 0.3),
+    "cutmix": Mixing(torch.tensor([3, 0, 2, 1, 4]), 21 * 36 / (48 * 80), (10, 4, 31, 40)),
+}
+
+
+@pytest.mark.parametrize("mixing", MIXINGS.values(), ids=MIXINGS)
+@pytest.mark.parametrize("zoom_source", ["input", "full"])
+def test_mixed_losses_are_those_of_soft_targets(mixing, zoom_source):
+    """The slow way: images mixed before, a distribution over classes written down for each look."""
+    model = tiny_model(num_scales=2, zoom_source=zoom_source).train()
+    images, labels = noise(5, 3, *SIZE), torch.tensor([0, 1, 2, 1, 4])
+    high_res = noise(5, 3, 96, 160, seed=1) if zoom_source == "full" else None
+    with torch.no_grad():
+        scales = model(*mix(images, high_res, mixing)).scales
+    crop_boxes = torch.tensor([0.0, 0.0, 80.0, 48.0]).expand(5, 4), scales[0].boxes
+    expected = []
+    for scale, crop_box in zip(scales, crop_boxes, strict=True):
+        shares = partner_shares(mixing, crop_box)
+        targets = torch.zeros(5, 5)
+        for index, partner in enumerate(mixing.partners):
+            targets[index, labels[index]] += 1 - shares[index]
+            targets[index, labels[partner]] += shares[index]
+        assert targets.sum(dim=1).tolist() == pytest.approx([1] * 5)
+        smoothed = 0.8 * targets + 0.2 / 5
+        expected.append(-(smoothed * scale.logits.log_softmax(dim=1)).sum(dim=1).mean())
+    found = losses_by_scale(Look(model), model, images, high_res, labels, label_smoothing=0.2, mixing=mixing)
+    torch.testing.assert_close([loss.detach() for loss in found], expected)
+
+
+def test_shares_differ_between_the_images_of_a_look():
+    """Else the test above would say little."""
+    model = tiny_model(num_scales=2).train()
+    output = model(*mix(noise(5, 3, *SIZE), None, MIXINGS["cutmix"]))
+    shares = partner_shares(MIXINGS["cutmix"], output.scales[0].boxes)
+    assert len(set(shares.tolist())) > 1
+    assert (shares - MIXINGS["cutmix"].share).abs().max() > 0.05
+
+
+def test_a_mixing_of_own_partners_changes_nothing():
+    logits, labels = noise(5, 7), torch.tensor([0, 1, 2, 1, 4])
+    crop_box = torch.tensor([[3.0, 5.0, 44.0, 36.0]]).expand(5, 4)
+    plain = cross_entropy(logits, labels, crop_box, None, 0.1)
+    for mixing in MIXINGS.values():
+        own = mixing._replace(partners=torch.arange(5))
+        torch.testing.assert_close(cross_entropy(logits, labels, crop_box, own, 0.1), plain)
+
+
+def test_each_look_adds_its_contrastive_loss():
+    model = tiny_model(num_scales=2).train()
+    images, labels = noise(5, 3, *SIZE), torch.tensor([0, 1, 0, 1, 4])
+    plain = list(losses_by_scale(Look(model), model, images, None, labels))
+    both = list(losses_by_scale(Look(model), model, images, None, labels, contrastive=0.7))
+    tokens, crop_box = [], torch.tensor([0.0, 0.0, 80.0, 48.0]).expand(5, 4)
+    for scale in range(2):
+        output, token = Look(model)(images, scale, crop_box, with_region=scale == 0)
+        tokens.append(token)
+        assert torch.equal(model.head(token), output.logits)
+        if output.boxes is not None:
+            crop_box, images = output.boxes, model.crop_regions(images, output.boxes, 1)
+    for loss, cross, token in zip(both, plain, tokens, strict=True):
+        torch.testing.assert_close(loss, cross + 0.7 * contrastive_loss(token, labels))
+        assert contrastive_loss(token, labels) > 0.01
+
+
+def test_the_contrastive_loss_reaches_the_backbone():
+    model = tiny_model(num_scales=2).train()
+    model.backbone.vit.head.requires_grad_(False).weight.zero_()  # so that cross-entropy does not
+    labels = torch.tensor([0, 1, 0])
+    for loss in losses_by_scale(Look(model), model, noise(3, 3, *SIZE), None, labels, contrastive=1.0):
+        loss.backward()
+    assert model.backbone.vit.patch_embed.proj.weight.grad.abs().max() > 0
+
+
+def test_mixed_images_are_not_contrasted():
+    model = tiny_model(num_scales=2)
+    images, labels, mixing = noise(5, 3, *SIZE), torch.arange(5), MIXINGS["mixup"]
+    losses = losses_by_scale(Look(model), model, images, None, labels, mixing=mixing, contrastive=1.0)
+    with pytest.raises(AssertionError, match="no one class"):
+        next(losses)
