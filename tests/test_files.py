@@ -1,28 +1,81 @@
 import errno
-import os
+from pathlib import Path
 
 import pytest
 
-from ramstrans.files import replace_file
+from ramstrans.errors import OutputError
+from ramstrans.files import check_new_folder, check_output, new_file, new_folder, write_file
 
 
-def test_a_file_is_replaced_and_folders_are_made(tmp_path):
+def test_a_file_is_replaced_and_its_folders_are_created(tmp_path):
     path = tmp_path / "a" / "b" / "note.txt"
     for content in (b"wren", b"", b"crow" * 10_007):
-        replace_file(path, content)
+        write_file(path, content)
         assert path.read_bytes() == content
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_what_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "note.txt"
     path.write_bytes(b"old")
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        replace_file(path, b"new")
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OutputError, match=r"note.txt cannot be written \(No space left on device\); give"):
+        write_file(path, b"new")
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("name", ["file/report.json", "file/deeper/report.json"])
+def test_a_file_where_the_folder_should_be(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_file(tmp_path / name, b"wren")
+
+
+def test_an_error_while_a_file_is_written_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), new_file(tmp_path / "a.csv", binary=False) as stream:
+        stream.write(str(1 // 0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path):
+    root = tmp_path / "new" / "set"
+    with new_folder(root) as draft:
+        (draft / "a.txt").write_text("wren")
+        assert not root.exists()
+    assert [path.name for path in root.iterdir()] == ["a.txt"]
+    assert list(root.parent.iterdir()) == [root]
+
+
+def test_an_error_leaves_no_folder(tmp_path):
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "set"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_are_not_replaced(tmp_path):
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(OutputError, match="is not empty; give a new folder"):
+        check_new_folder(tmp_path)
+    with pytest.raises(OutputError, match="cannot be written"):
+        check_new_folder(tmp_path / "mine")
+    with pytest.raises(OutputError, match="mount point"):
+        check_new_folder(Path("/"))
+
+
+def test_outputs_are_checked_before_work(tmp_path):
+    path = tmp_path / "out.json"
+    check_output(None)
+    check_output(path, suffixes=(".json",))
+    with pytest.raises(OutputError, match=r"must end in \.csv or \.tsv; rename it"):
+        check_output(path, suffixes=(".csv", ".tsv"))
+    with pytest.raises(OutputError, match="is a folder; give a file"):
+        check_output(tmp_path)
+    path.write_text("")
+    with pytest.raises(OutputError, match="exists; give another, or --overwrite true"):
+        check_output(path)
+    check_output(path, overwrite=True)

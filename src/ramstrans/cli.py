@@ -19,6 +19,7 @@ from ramstrans import __version__
 from ramstrans.arguments import completed
 from ramstrans.commands import bench, data, doctor, evaluate, explain, plan, predict, train
 from ramstrans.commands.options import Parser
+from ramstrans.console import logging_to_terminal
 from ramstrans.errors import RamsTransError
 
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        with terminable():
+        with terminable(), logging_to_terminal():
             options = build_parser().parse_args(completed(given))
             command = options.subcommand
             return COMMANDS[command].run(options[command], given)

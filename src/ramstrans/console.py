@@ -1,7 +1,8 @@
-"""What commands say: results on standard output, everything else on standard error."""
+"""The terminal: results on standard output, log lines and progress bars on standard error."""
 
 import contextlib
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -11,7 +12,14 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 WIDTH_OF_FILES = 140
-"""Characters of a line in a file or pipe: every table is whole."""
+"""Characters per line in a file or pipe: every table is whole."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, what is being done)."""
+
+
+def no_progress(_done: int, _total: int, _what: str) -> None:
+    """Report nothing."""
 
 
 def is_first_process() -> bool:
@@ -27,9 +35,32 @@ def standard_error() -> "Console":
     return Console(stderr=True, highlight=False, quiet=not is_first_process())
 
 
+class LogHandler(logging.Handler):
+    """Prints log records as plain lines on standard error, without breaking progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record; its level is shown from WARNING up."""
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        standard_error().print(prefix + record.getMessage(), markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def logging_to_terminal() -> Iterator[None]:
+    """Show what the package logs, level INFO and up, in the first process."""
+    logger, handler = logging.getLogger("ramstrans"), LogHandler()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
 def say(line: str) -> None:
-    """Say one line on standard error."""
-    standard_error().print(line, markup=False, soft_wrap=True)
+    """Log one line: to be replaced by each module's own logger."""
+    logging.getLogger("ramstrans").info(line)
 
 
 def results() -> "Console":
@@ -43,16 +74,16 @@ def results() -> "Console":
 
 
 @contextlib.contextmanager
-def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on standard error with rate and time left, from the first (done, total, what) that it is told."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def progress_bar() -> Iterator[Progress]:
+    """A bar on standard error with rate and time left, drawn from the first call on."""
+    from rich import progress as rich
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+    bar = rich.Progress(
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TextColumn("{task.fields[rate]}"),
+        rich.TimeRemainingColumn(),
         console=standard_error(),
     )
     tasks: dict[str, TaskID] = {}

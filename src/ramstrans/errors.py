@@ -13,6 +13,7 @@
 A message says what came, what is allowed, and what to do next, in one line.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -80,3 +81,13 @@ class StoppedError(TrainingError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number  # as shells have it
+
+
+def first_few(items: Sequence[str], limit: int = 3) -> str:
+    """Join the first few of many phrases, and count the others.
+
+    >>> first_few(["a", "b", "c"], limit=2)
+    'a; b; and 1 more'
+    """
+    more = [f"and {len(items) - limit} more"] if len(items) > limit else []
+    return "; ".join([*items[:limit], *more])

@@ -1,29 +1,133 @@
-"""Files that are either whole or not there."""
+"""Files and folders that appear whole or not at all."""
 
 import os
+import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
+
+from ramstrans.errors import OutputError
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name beside it, then rename: nobody ever sees half of it.
+def write_file(path: Path, content: bytes, *, sync: bool = True, hint: str = "give another folder") -> None:
+    """Write a file under a temporary name beside it, then rename: no reader ever sees half of it.
 
-    Missing folders are made; an existing file is replaced.
+    Missing folders are created; an existing file is replaced.
+
+    Args:
+        path: The file.
+        content: All of it.
+        sync: Whether to wait until the disk has it.
+        hint: What to do if it cannot be written.
 
     Raises:
-        OSError: It cannot be written; nothing of it is left.
+        OutputError: It cannot be written; nothing of it is left.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     replace_file(Path(folder, "new", "note.txt"), b"wren")
+    ...     write_file(Path(folder, "new", "note.txt"), b"wren")
     ...     Path(folder, "new", "note.txt").read_text()
     'wren'
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    with new_file(path, sync=sync, hint=hint) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def new_file(
+    path: Path, *, binary: bool = True, sync: bool = True, hint: str = "give another file"
+) -> Iterator[IO[Any]]:
+    """Open a stream to a temporary file that becomes `path` at the end, and is removed on any error.
+
+    Args:
+        path: The file; its folder is created if necessary.
+        binary: Whether bytes are written; otherwise UTF-8 text, newlines as they are.
+        sync: Whether to wait until the disk has it.
+        hint: What to do if it cannot be written.
+
+    Raises:
+        OutputError: It cannot be written; nothing of it is left.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)  # noqa: PTH105 - the one call that is atomic on every system
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") if binary else draft.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+            stream.flush()
+            if sync:
+                os.fsync(stream.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise not_writable(path, error, hint) from error
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+
+
+@contextmanager
+def new_folder(root: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `root` that takes its place at the end; an error leaves nothing behind.
+
+    Args:
+        root: Folder to create; may exist if it is empty.
+
+    Raises:
+        OutputError: It is not empty, or cannot be written.
+    """
+    check_new_folder(root)
+    draft = root.parent / f".{root.name}-{uuid.uuid4().hex[:8]}.partial"
+    try:
+        try:
+            draft.mkdir(parents=True)
+        except OSError as error:
+            raise not_writable(root, error) from error
+        yield draft
+        try:
+            draft.replace(root)
+        except OSError as error:
+            raise not_writable(root, error) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def check_new_folder(root: Path) -> None:
+    """Raise unless a folder can be created, or is empty.
+
+    Raises:
+        OutputError: It is not empty, is a file, or is a mount point, which cannot be replaced by a rename.
+    """
+    try:
+        if root.is_mount():
+            raise OutputError(f"{root} is a mount point; give a new folder in it")
+        if root.exists() and any(root.iterdir()):
+            raise OutputError(f"{root} is not empty; give a new folder, or remove this one first")
+    except OSError as error:
+        raise not_writable(root, error) from error
+
+
+def check_output(path: Path | None, *, overwrite: bool = False, suffixes: tuple[str, ...] = ()) -> None:
+    """Raise, before any work is done, unless an output file may be written there.
+
+    Args:
+        path: The file of `--output`; None passes.
+        overwrite: Whether an existing file may be replaced.
+        suffixes: Allowed suffixes; any if empty.
+
+    Raises:
+        OutputError: It exists, is a folder, or has another suffix.
+    """
+    if path is None:
+        return
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise OutputError(f"--output {path} must end in {' or '.join(suffixes)}; rename it")
+    if path.is_dir():
+        raise OutputError(f"--output {path} is a folder; give a file")
+    if path.exists() and not overwrite:
+        raise OutputError(f"--output {path} exists; give another, or --overwrite true to replace it")
+
+
+def not_writable(path: Path, error: OSError, hint: str = "give another folder") -> OutputError:
+    """The error for a path that cannot be written."""
+    return OutputError(f"{path} cannot be written ({error.strerror or type(error).__name__}); {hint}")

@@ -11,7 +11,7 @@ from timm.layers import resample_abs_pos_embed
 
 from ramstrans.errors import WeightsError
 from ramstrans.models import pretrained as module
-from ramstrans.models.pretrained import first_few, load_pretrained, mismatches
+from ramstrans.models.pretrained import load_pretrained, mismatches
 from tests.shared import DEIT_TINY
 
 real_deit = pytest.mark.skipif(not DEIT_TINY.is_file(), reason=f"{DEIT_TINY} does not exist")
@@ -192,11 +192,6 @@ def test_mismatches_are_the_expected_tensors_without_an_equal_shape(expected, gi
     assert [problem[0] for problem in problems] == [
         key for key in expected if given_.get(key) != expected[key]
     ]
-
-
-def test_first_few_counts_the_rest():
-    assert first_few(["a"]) == "a"
-    assert first_few(list("abcde")) == "a; b; c; and 2 more"
 
 
 @pytest.mark.realdata

@@ -12,7 +12,7 @@ from ramstrans.bench.loader import loader_table, run_loader
 from ramstrans.bench.models import Entrant, models_table, run_models
 from ramstrans.bench.report import check_output, results_table
 from ramstrans.bench.run import run_cases
-from ramstrans.data.build import Progress
+from ramstrans.console import Progress, no_progress
 from ramstrans.devices import choose_device
 
 
@@ -27,7 +27,7 @@ def run_bench(
     *,
     entrants: Mapping[str, Entrant] | None = None,
     command: str = "",
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Table:
     """Measure cases, models or the loader, into a folder.
 

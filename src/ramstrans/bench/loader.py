@@ -17,7 +17,8 @@ from ramstrans.bench.machine import describe_machine
 from ramstrans.bench.report import write_json
 from ramstrans.bench.steps import NUM_STEPS
 from ramstrans.bench.timing import Contestant, Spread, interleave, spread, waiter
-from ramstrans.data.build import Progress, build_image_set, build_preprocessing
+from ramstrans.console import Progress, no_progress
+from ramstrans.data.build import build_image_set, build_preprocessing
 from ramstrans.data.loading.loader import Batch, ImageLoader, build_loader
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.evaluation.predict import autocast, normalized, predict_split
@@ -84,7 +85,7 @@ def run_loader(
     device: torch.device,
     *,
     command: str = "",
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> list[LoaderResult]:
     """Measure the loader of a data set for evaluation and for training; writes bench.json.
 
@@ -114,9 +115,7 @@ def run_loader(
     return results
 
 
-def prepare_loading(
-    options: BenchConfig, device: torch.device, progress: Progress = lambda *_: None
-) -> Prepared:
+def prepare_loading(options: BenchConfig, device: torch.device, progress: Progress = no_progress) -> Prepared:
     """Data, model and preprocessing as for a training run, of few photographs."""
     images = build_image_set(options.data, progress)
     if options.run is None:

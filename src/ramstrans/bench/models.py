@@ -11,7 +11,7 @@ from ramstrans.bench.flops import macs_of
 from ramstrans.bench.machine import describe_machine
 from ramstrans.bench.report import short, write_json
 from ramstrans.bench.timing import Contestant, Spread, interleave, spread, waiter
-from ramstrans.data.build import Progress
+from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.transforms import Size
 from ramstrans.evaluation.predict import autocast
 from ramstrans.models.config import ModelConfig
@@ -76,7 +76,7 @@ def run_models(
     precision: str = "fp32",
     num_rounds: int | None = None,
     command: str = "",
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> list[ModelResult]:
     """Measure models in turn; writes bench.json.
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from ramstrans.bench.cases import Case
 from ramstrans.bench.results import Result
 from ramstrans.errors import OutputError
-from ramstrans.evaluation.files import write_whole
 from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, WRONG_COLOR, save_figure
+from ramstrans.files import write_file
 
 FORMAT_VERSION = 1
 JSON_FILE, PICTURE_FILE = "bench.json", "bench.png"
@@ -33,7 +33,7 @@ def check_output(output: Path) -> None:
 def write_json(output: Path, machine: Mapping[str, Any], **measured: object) -> None:
     """Write bench.json: the machine, and what was measured on it."""
     values = {"format_version": FORMAT_VERSION, "machine": machine} | measured
-    write_whole(output / JSON_FILE, (json.dumps(values, indent=2) + "\n").encode())
+    write_file(output / JSON_FILE, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def results_table(results: Sequence[Result]) -> Table:

@@ -14,7 +14,7 @@ from ramstrans.bench.machine import describe_machine
 from ramstrans.bench.report import PICTURE_FILE, plot_results, write_json
 from ramstrans.bench.results import Mode, Outcome, Result
 from ramstrans.bench.timing import interleave, waiter
-from ramstrans.data.build import Progress
+from ramstrans.console import Progress, no_progress
 from ramstrans.memory import peak_bytes
 from ramstrans.models.saliency.rollout import choose_implementation
 
@@ -26,7 +26,7 @@ def run_cases(
     *,
     num_rounds: int | None = None,
     command: str = "",
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> list[Result]:
     """Measure cases into a folder: bench.json, whole after each case, and bench.png in the end.
 
@@ -52,7 +52,7 @@ def measure_cases(
     device: torch.device,
     *,
     num_rounds: int | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Iterator[Result]:
     """Measure each case, in order; one that cannot be measured here gives a result that says why.
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from ramstrans.console import Progress
     from ramstrans.data.audit.findings import Finding
-    from ramstrans.data.build import Progress
     from ramstrans.data.records import ImageSet
 
 DEFAULT_SIDE = 224
@@ -53,7 +53,7 @@ def run(options: Namespace, _given: list[str]) -> int:
     """Look for what would spoil a result: files, duplicates, boxes, classes, labels; exit code 3 if found."""
     from ramstrans.data.audit.findings import encode_findings, has_errors, sort_findings
     from ramstrans.data.build import build_image_set
-    from ramstrans.evaluation.files import write_whole
+    from ramstrans.files import write_file
 
     config = data_config(options)
     check_output(options.output, overwrite=options.overwrite)
@@ -62,7 +62,7 @@ def run(options: Namespace, _given: list[str]) -> int:
         findings = sort_findings(find_all(images, config, options, progress))
     print_findings(images, findings, results())
     if options.output is not None:
-        write_whole(options.output, encode_findings(findings, options.output.suffix))
+        write_file(options.output, encode_findings(findings, options.output.suffix))
         say(f"findings: {options.output}")
     return DataError.exit_code if has_errors(findings) else 0
 

@@ -17,7 +17,7 @@ from ramstrans.training.config import RunConfig
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ramstrans.data.build import Progress
+    from ramstrans.console import Progress
     from ramstrans.training.planning.plan import Plan
 
 
@@ -44,7 +44,7 @@ def add_options(parser: Parser) -> None:
 def run(options: Namespace, given: list[str]) -> int:
     """Say which batch, accumulation, checkpointing and precision fit, from a few measured steps."""
     check_output(options.output, overwrite=options.overwrite)
-    from ramstrans.evaluation.files import write_whole
+    from ramstrans.files import write_file
     from ramstrans.memory import parse_bytes
     from ramstrans.training.planning.plan import plan
 
@@ -58,7 +58,7 @@ def run(options: Namespace, given: list[str]) -> int:
         console.print(line, markup=False, highlight=False)
     if options.output is not None:
         content = {"command": shlex.join(["ramstrans", *given])} | planned.to_json()
-        write_whole(options.output, (json.dumps(content, indent=2) + "\n").encode())
+        write_file(options.output, (json.dumps(content, indent=2) + "\n").encode())
         say(f"plan: {options.output}")
     console.print(planned.best().options(), markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import apply_unreadable, find_unreadable
 from ramstrans.data.config import DataConfig, DatasetFormat
 from ramstrans.data.datasets.cub import read_cub
@@ -29,9 +30,6 @@ from ramstrans.data.splits import check_classes, hold_out
 from ramstrans.data.toybirds.generator import ensure_toybirds, is_toybirds
 from ramstrans.devices import from_first_process
 from ramstrans.errors import ConfigError, DataError, UnreadableImageError
-
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what is going on)."""
 
 Reader = Callable[[DataConfig], ImageSet]
 
@@ -124,7 +122,7 @@ def detect_format(root: Path) -> DatasetFormat:
     return "table" if root.suffix and not root.is_dir() else "folder"
 
 
-def build_image_set(config: DataConfig, progress: Progress = lambda *_: None) -> ImageSet:
+def build_image_set(config: DataConfig, progress: Progress = no_progress) -> ImageSet:
     """Read a data set and give it the splits that training needs.
 
     A test split is drawn from the training images where the data set brings none, then a validation
@@ -160,7 +158,7 @@ def drop_unreadable(
     config: DataConfig,
     *,
     say: Callable[[str], None] = lambda _: None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> ImageSet:
     """Decode every file once; stop at those that cannot be, or leave them out, as the config says.
 

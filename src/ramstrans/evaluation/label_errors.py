@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.findings import Finding
-from ramstrans.data.build import Progress, build_image_set
+from ramstrans.data.build import build_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.records import ImageSet, Split
@@ -97,7 +98,7 @@ def find_label_issues(
     batch_size: int = 32,
     device: str = "auto",
     precision: str | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> LabelIssues:
     """Predict every image of a data set, and name those whose label the model doubts.
 

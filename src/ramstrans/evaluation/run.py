@@ -4,8 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
+from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import find_unreadable
-from ramstrans.data.build import Progress, build_cache, build_image_set
+from ramstrans.data.build import build_cache, build_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import ImageDataset, build_loader
 from ramstrans.data.records import ImageSet, Record, Split
@@ -32,7 +33,7 @@ def evaluate_run(
     precision: str | None = None,
     early_exit: float | Literal["auto"] | None = None,
     command: str = "",
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Report:
     """Judge the model of a folder; writes report.json, report.md and pictures.
 

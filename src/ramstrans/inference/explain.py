@@ -12,8 +12,8 @@ from PIL import Image
 
 from ramstrans.data.records import Box
 from ramstrans.errors import UsageError
-from ramstrans.evaluation.files import write_whole
 from ramstrans.evaluation.report.style import FUSED_COLOR, draw_box, label_text, save_figure, scale_color
+from ramstrans.files import write_file
 from ramstrans.inference.predictor import Explanation, Predictor
 from ramstrans.inference.writers import to_json
 
@@ -53,7 +53,7 @@ def explain(
     values = explanation_to_json(explanation)
     plot_explanation(explanation, picture_path)
     if json_path is not None:
-        write_whole(json_path, json.dumps(values, ensure_ascii=False).encode())
+        write_file(json_path, json.dumps(values, ensure_ascii=False).encode())
     return values
 
 

@@ -19,7 +19,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from ramstrans.errors import WeightsError
+from ramstrans.errors import WeightsError, first_few
 from ramstrans.models.convert import Tensors, read_weights
 
 HEADS = ("head.", "head_dist.")
@@ -117,16 +117,6 @@ def mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> l
         elif given[key].shape != tensor.shape:
             problems.append(f"{key} is {tuple(given[key].shape)}, not the {shape} of the model")
     return problems
-
-
-def first_few(problems: Sequence[str], limit: int = 3) -> str:
-    """The first few of many phrases, and how many more there are.
-
-    >>> first_few(["a", "b", "c"], limit=2)
-    'a; b; and 1 more'
-    """
-    more = [f"and {len(problems) - limit} more"] if len(problems) > limit else []
-    return "; ".join([*problems[:limit], *more])
 
 
 def _listed(names: Sequence[str], limit: int = 4) -> str:

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor, clone, contiguous_format, nn
 
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.errors import ConfigError, OutputError, WeightsError
+from ramstrans.errors import ConfigError, OutputError, WeightsError, first_few
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.early_exit import EarlyExit
-from ramstrans.models.pretrained import first_few, mismatches
+from ramstrans.models.pretrained import mismatches
 
 FORMAT_VERSION = 3
 """1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`."""

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ramstrans.data.build import Progress
+from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.data.loading.workers import worker_errors
 from ramstrans.data.preprocessing import Preprocessing
@@ -84,7 +84,7 @@ class Components(NamedTuple):
 def run_training(
     parts: Components,
     state: RunState | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
     say: Callable[[str], None] = lambda _: None,
     interrupts: SignalHandler | None = None,
 ) -> TrainResult:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from ramstrans.data.build import Progress, build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.console import Progress, no_progress
+from ramstrans.data.build import build_image_set, build_preprocessing, drop_unreadable
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet
 from ramstrans.errors import ConfigError, DataError
@@ -66,7 +67,7 @@ class Prepared(NamedTuple):
 def prepare(
     config: RunConfig,
     say: Say = lambda _: None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
     *,
     resumes: bool = False,
 ) -> Prepared:
@@ -119,7 +120,7 @@ def train(
     output: Path,
     *,
     command: str = "",
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
     say: Say = lambda _: None,
 ) -> Report:
     """Train into a run folder, then judge the chosen epoch on the test split, once.

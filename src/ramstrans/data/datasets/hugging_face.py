@@ -15,7 +15,7 @@ from ramstrans.data.reading.cache import default_cache_dir
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError, OutputError
-from ramstrans.files import replace_file
+from ramstrans.files import write_file
 
 MARKER_FILES = ("dataset_dict.json", "state.json")
 """What `save_to_disk` leaves in a folder: of several splits, or of one."""
@@ -164,7 +164,7 @@ def _write(folder: Path, content: bytes) -> Path:
     path = folder / name[:2] / name
     if not path.is_file():
         try:
-            replace_file(path, content)
+            write_file(path, content)
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
     return path

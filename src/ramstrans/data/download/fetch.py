@@ -23,14 +23,12 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from ramstrans import __version__
+from ramstrans.console import Progress, no_progress
 from ramstrans.errors import DataError, OutputError
-from ramstrans.files import replace_file
+from ramstrans.files import write_file
 
 Say = Callable[[str], None]
 """Told a line."""
-
-Progress = Callable[[int, int, str], None]
-"""Called with (bytes done, bytes in all or 0 where nobody knows, what is going on)."""
 
 MAX_RETRIES = 5
 """In a row, with less than `_STEP_BYTES` coming between them."""
@@ -121,7 +119,7 @@ class _Part:
         self.validator, self.total = validator, total
         self.file.write_bytes(b"")
         note = {"url": self.url, "validator": validator, "total": total}
-        replace_file(self._note, json.dumps(note).encode())
+        write_file(self._note, json.dumps(note).encode())
 
     def add(self, chunk: bytes) -> None:
         """Count and hash bytes that were written."""
@@ -154,7 +152,7 @@ def fetch(
     origin: str = "the catalogue",
     timeout: float = TIMEOUT,
     say: Say = lambda _: None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Fetched:
     """Download one file, unless it lies there already with these checksums.
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ramstrans.data.download.fetch import Fetched, Progress, Say, check_space, fetch
+from ramstrans.console import Progress
+from ramstrans.data.download.fetch import Fetched, Say, check_space, fetch
 from ramstrans.data.download.registry import REGISTRY, DatasetSource, PublishedFile
 from ramstrans.data.download.unpack import check_new, is_archive, new_folder, unpack
 from ramstrans.errors import DataError, OutputError
-from ramstrans.files import replace_file
+from ramstrans.files import write_file
 
 _RECORDED = re.compile(r"([0-9a-f]{64})  (.+)")
 
@@ -142,7 +143,7 @@ def _record_unpublished(publication: DatasetSource, root: Path, fetched: list[Fe
     }
     if new:
         lines = (f"{sha256}  {name}\n" for name, sha256 in (known | new).items())
-        replace_file(record, "".join(lines).encode())
+        write_file(record, "".join(lines).encode())
         say(f"no checksum is published of {', '.join(new)}: wrote theirs to {record}, for the next download")
 
 

@@ -17,10 +17,10 @@ from ramstrans.data.reading.decode import check_shape
 from ramstrans.data.reading.photographs import DECODING_VERSION, ResizedImage, read_resized
 from ramstrans.data.reading.retry import read_array
 from ramstrans.data.reading.tars import file_status
-from ramstrans.errors import OutputError
-from ramstrans.files import replace_file
+from ramstrans.files import not_writable, write_file
 
 _NUMBER_BYTES = 4
+_HINT = "give another --data.cache_dir, or --data.cache none"
 
 
 class MemoryCache:
@@ -65,7 +65,7 @@ class DiskCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _not_writable(folder, error) from error
+            raise not_writable(folder, error, _HINT) from error
 
     def read(
         self, path: Path, resize: int | Size, *, max_pixels: int = DataConfig.max_pixels
@@ -119,10 +119,7 @@ class DiskCache:
         header = {"key": key, "size": tuple(pixels.shape[:2]), "original_size": photograph.original_size}
         line = json.dumps(header).encode()
         body = len(line).to_bytes(_NUMBER_BYTES, "little") + line + pixels.numpy().tobytes()
-        try:
-            replace_file(file, _checksum(body) + body)
-        except OSError as error:
-            raise _not_writable(self.folder, error) from error
+        write_file(file, _checksum(body) + body, sync=False, hint=_HINT)
 
 
 def default_cache_dir() -> Path:
@@ -140,10 +137,3 @@ def _key(path: Path, resize: int | Size) -> str:
 
 def _checksum(body: bytes | memoryview) -> bytes:
     return zlib.crc32(body).to_bytes(_NUMBER_BYTES, "little")
-
-
-def _not_writable(folder: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"the cache of images {folder} cannot be written ({error.strerror or error}); "
-        "give another --data.cache_dir, or --data.cache none"
-    )

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ramstrans.evaluation.files import write_whole
 from ramstrans.evaluation.localization import region_metrics
 from ramstrans.evaluation.metrics import (
     classification_metrics,
@@ -30,6 +29,7 @@ from ramstrans.evaluation.report.markdown import (
     passes,
     quantity,
 )
+from ramstrans.files import write_file
 
 Report = dict[str, Any]
 """A report as JSON has it: dicts, lists, strings, finite numbers, None."""
@@ -90,8 +90,8 @@ def write_report(folder: Path, report: Report, pictures: Mapping[str, str]) -> N
         pictures: Caption of each picture -> its path relative to `folder`, in order.
     """
     content = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(folder / "report.json", content.encode())
-    write_whole(folder / "report.md", markdown_page(report, pictures).encode())
+    write_file(folder / "report.json", content.encode())
+    write_file(folder / "report.md", markdown_page(report, pictures).encode())
 
 
 def print_report(report: Report, console: Console) -> None:

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ramstrans.data.records import Box
-from ramstrans.evaluation.files import write_whole
+from ramstrans.files import write_file
 
 SCALE_COLORS = ("#4477AA", "#EE7733", "#228833", "#AA3377", "#66CCEE", "#CCBB44")
 """Of scale 1, 2, ...; told apart by colour-blind readers too (https://personal.sron.nl/~pault)."""
@@ -85,7 +85,7 @@ def save_figure(figure: Figure, path: Path) -> None:
             drawn = _reduced(drawn)
         if drawn.tell() <= MAX_BYTES:
             break
-    write_whole(path, drawn.getvalue())
+    write_file(path, drawn.getvalue())
 
 
 def _reduced(drawn: io.BytesIO) -> io.BytesIO:

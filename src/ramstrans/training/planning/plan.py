@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ramstrans.data.build import Progress
+from ramstrans.console import Progress, no_progress
 from ramstrans.devices import choose_device
 from ramstrans.errors import TrainingError, UsageError
 from ramstrans.memory import device_bytes, format_bytes
@@ -132,7 +132,7 @@ def plan(
     *,
     memory: float | None = None,
     processes: int = 1,
-    progress: Progress = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Plan:
     """Try each way to take a run's steps on few images, and tell which would fit.
 

@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 import torch
 from accelerate.utils import set_seed
 
-from ramstrans.data.build import Progress, build_preprocessing
+from ramstrans.console import Progress, no_progress
+from ramstrans.data.build import build_preprocessing
 from ramstrans.data.loading.loader import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.devices import choose_device
@@ -58,7 +59,7 @@ class Trial(NamedTuple):
 
 
 def try_all(
-    config: RunConfig, depths: tuple[int, ...], depth: int, progress: Progress = lambda *_: None
+    config: RunConfig, depths: tuple[int, ...], depth: int, progress: Progress = no_progress
 ) -> list[Trial]:
     """Try every precision of this device with and without gradient checkpointing.
 
