@@ -23,11 +23,11 @@ except metadata.PackageNotFoundError:  # a source tree that is not installed
 _PUBLIC = {
     "ModelConfig": "ramstrans.models.config",
     "Predictor": "ramstrans.inference.predictor",
-    "RamsOutput": "ramstrans.models.methods.rams",
+    "Output": "ramstrans.models.methods.base",
     "RamsTrans": "ramstrans.models.methods.rams",
     "RamsTransError": "ramstrans.errors",
     "Regions": "ramstrans.models.regions",
-    "ScaleOutput": "ramstrans.models.methods.rams",
+    "Stage": "ramstrans.models.methods.base",
     "build_model": "ramstrans.models.methods.rams",
     "propose_regions": "ramstrans.models.regions",
     "rollout": "ramstrans.models.saliency.rollout",

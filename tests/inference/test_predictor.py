@@ -152,7 +152,7 @@ def test_crops_are_what_the_model_saw(tmp_path, paths):
     folder = make_folder(tmp_path, zoom_source="full", num_scales=3)
     predictor = Predictor.load(folder, "cpu")
     seen = []
-    predictor.model.backbone.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0][0]))
+    predictor.model.encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0][0]))
     explanation = predictor.explain(paths[0])
     mean = torch.tensor(predictor.metadata.preprocessing.mean)[:, None, None]
     std = torch.tensor(predictor.metadata.preprocessing.std)[:, None, None]

@@ -16,13 +16,13 @@ import torch
 from accelerate.utils import set_seed
 from torch.distributed.tensor.debug import CommDebugMode
 
+from ramstrans.distributed import local_shard
 from ramstrans.memory import peak_bytes
 from ramstrans.models.methods.rams import build_model
 from ramstrans.training.planning.cost import measure_step, num_bytes, repeated, state_tensors
 from ramstrans.training.planning.fits import Ground
 from ramstrans.training.planning.trials import build_trial, random_batch
 from ramstrans.training.setup import build_accelerator, use_fused_attention
-from ramstrans.training.shares import local_shard
 from ramstrans.training.step import build_train_step
 from ramstrans.training.trainable import set_train_mode, set_trainable
 from tests.training.builders import PREPROCESSING, TINY, tiny_run
@@ -45,14 +45,14 @@ def steps(config, images, parts):
     accelerator = build_accelerator(config, Path())
     set_seed(config.seed)
     model = build_model(config.model)
-    model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
+    model.encoder.use_fused_attention(use_fused_attention(config, accelerator))
     set_trainable(model, config.training)
     stepper = build_train_step(model, config.training, accelerator, 1000)
     set_train_mode(model)
     batch = repeated(random_batch(config, PREPROCESSING, 7), images * parts)
 
     def step():
-        stepper.take(batch, PREPROCESSING, (images * parts, 2 * images * parts))
+        stepper.run(batch, PREPROCESSING, (images * parts, 2 * images * parts))
 
     step()
     with CommDebugMode() as talk:

@@ -28,7 +28,7 @@ from ramstrans.data.records import ImageSet
 from ramstrans.data.sharding.manifest import MANIFEST, read_shards
 from ramstrans.data.splits import check_classes, hold_out
 from ramstrans.data.toybirds.generator import ensure_toybirds, is_toybirds
-from ramstrans.devices import from_first_process
+from ramstrans.distributed import from_first_process
 from ramstrans.errors import ConfigError, DataError, UnreadableImageError
 
 Reader = Callable[[DataConfig], ImageSet]

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ramstrans.data.loading.loader import Batch, ImageLoader
 from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.distributed import autocast
 from ramstrans.evaluation.metrics import classification_metrics
-from ramstrans.evaluation.predict import autocast, normalized
+from ramstrans.evaluation.predict import normalized
 from ramstrans.evaluation.predictions import Predictions
 from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, save_figure
 from ramstrans.models.methods.early_exit import EarlyExit, check_num_scales, exit_early

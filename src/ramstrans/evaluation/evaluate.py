@@ -12,9 +12,9 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import ImageDataset, build_loader, collate
 from ramstrans.data.reading.decode import decode_image
 from ramstrans.data.records import Record
-from ramstrans.devices import process_index
+from ramstrans.distributed import autocast, process_index
 from ramstrans.evaluation.early_exit import exit_report, plot_exit, time_exit
-from ramstrans.evaluation.predict import autocast, boxes_in_originals, normalized, predict_split
+from ramstrans.evaluation.predict import boxes_in_originals, normalized, predict_split
 from ramstrans.evaluation.predictions import Predictions
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.crops import crop_picture

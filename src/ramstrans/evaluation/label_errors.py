@@ -29,7 +29,7 @@ from ramstrans.data.build import build_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.records import ImageSet, Split
-from ramstrans.devices import choose_device
+from ramstrans.distributed import choose_device
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.evaluation.predictions import Predictions
 from ramstrans.evaluation.run import dataset_of

@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader
 from ramstrans.data.loading.loader import Batch, ImageDataset
 from ramstrans.data.loading.transforms import normalize
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.devices import num_processes
+from ramstrans.distributed import autocast, num_processes
 from ramstrans.evaluation.predictions import Predictions
-from ramstrans.models.methods.rams import RamsOutput, RamsTrans
+from ramstrans.models.methods.base import Output
+from ramstrans.models.methods.rams import RamsTrans
 
 
 @torch.no_grad()
@@ -50,7 +51,7 @@ def predict_split(
     for done, batch in enumerate(loader, start=1):
         images, high_res = normalized(batch, preprocessing, device)
         with autocast(device, precision):
-            output: RamsOutput = model(images, high_res, last_region=model.num_scales == 1)
+            output: Output = model(images, high_res, last_region=model.num_scales == 1)
         has_region = np.stack(
             [_numpy(scale.has_region) for scale in output.scales if scale.has_region is not None]
         )
@@ -112,13 +113,7 @@ def normalized(
     return images, normalize(batch.high_res.to(device, non_blocking=True), mean, std)
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context of a forward pass in `fp32` (no autocast), `bf16` or `fp16`."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
-
-
-def boxes_in_originals(output: RamsOutput, batch: Batch) -> np.ndarray:
+def boxes_in_originals(output: Output, batch: Batch) -> np.ndarray:
     """(R, B, 4) float32, the boxes of the scales that have some, in pixels of the original photographs."""
     boxes = np.stack([_numpy(scale.boxes) for scale in output.scales if scale.boxes is not None])
     return in_originals(boxes, batch)

@@ -10,7 +10,7 @@ from ramstrans.data.build import build_cache, build_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import ImageDataset, build_loader
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.devices import choose_device
+from ramstrans.distributed import choose_device
 from ramstrans.errors import DataError, OutputError, UsageError
 from ramstrans.evaluation.early_exit import choose_exit
 from ramstrans.evaluation.evaluate import evaluate

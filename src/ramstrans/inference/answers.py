@@ -6,8 +6,8 @@ import numpy as np
 
 from ramstrans.data.loading.loader import Batch
 from ramstrans.evaluation.predict import boxes_in_originals, in_originals
+from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.early_exit import EarlyExitOutput
-from ramstrans.models.methods.rams import RamsOutput
 
 
 class Answers(NamedTuple):
@@ -29,7 +29,7 @@ class Answers(NamedTuple):
     has_region: np.ndarray
 
     @classmethod
-    def of(cls, output: RamsOutput, batch: Batch) -> Self:
+    def of(cls, output: Output, batch: Batch) -> Self:
         """Of images that all took all looks."""
         probabilities = output.probabilities.cpu().numpy()
         num_scales, num_images, _ = probabilities.shape
@@ -52,7 +52,7 @@ class Answers(NamedTuple):
         probabilities = np.full((len(output.scales), num_images, num_classes), np.nan, dtype=np.float32)
         boxes = np.full((num_regions, num_images, 4), np.nan, dtype=np.float32)
         has_region = np.zeros((num_regions, num_images), dtype=bool)
-        for index, (scale, on_device) in enumerate(zip(output.scales, output.places, strict=True)):
+        for index, (scale, on_device) in enumerate(zip(output.scales, output.indices, strict=True)):
             places = on_device.cpu().numpy()
             probabilities[index, places] = scale.logits.float().softmax(dim=-1).cpu().numpy()
             if scale.boxes is not None and scale.has_region is not None:

@@ -20,18 +20,19 @@ from ramstrans.data.loading.transforms import make_view
 from ramstrans.data.reading.decode import check_shape, decode_image, to_rgb
 from ramstrans.data.reading.photographs import read_resized, resize_in_memory
 from ramstrans.data.records import Box
-from ramstrans.devices import choose_device
+from ramstrans.distributed import autocast, choose_device
 from ramstrans.errors import UnreadableImageError, UsageError
-from ramstrans.evaluation.predict import autocast, normalized
+from ramstrans.evaluation.predict import normalized
 from ramstrans.evaluation.report.crops import crop_picture, picture_of
 from ramstrans.inference.answers import Answers
+from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.early_exit import (
     EarlyExitOutput,
     check_confidence,
     check_num_scales,
     exit_early,
 )
-from ramstrans.models.methods.rams import RamsOutput, RamsTrans, build_model
+from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.saved.model import ModelMetadata, load_into, load_metadata, load_state
 
 Picture = Image.Image | Path | str
@@ -303,10 +304,10 @@ class Predictor:
         return collate(examples, with_high_res=with_high_res)
 
     @torch.inference_mode()
-    def _look(self, batch: Batch, *, last_region: bool) -> RamsOutput:
+    def _look(self, batch: Batch, *, last_region: bool) -> Output:
         with self._computing(batch):
             images, high_res = normalized(batch, self.metadata.preprocessing, self.device)
-            output: RamsOutput = self.model(images, high_res, last_region=last_region)
+            output: Output = self.model(images, high_res, last_region=last_region)
             return output
 
     @torch.inference_mode()
@@ -351,7 +352,7 @@ class Predictor:
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         return tuple(self.class_names[label] for label in best), tuple(map(float, probabilities[best]))
 
-    def _crops(self, batch: Batch, output: RamsOutput) -> tuple[Image.Image, ...]:
+    def _crops(self, batch: Batch, output: Output) -> tuple[Image.Image, ...]:
         """What each scale saw of the batch's first photograph, as 8-bit images."""
         crops = [picture_of(batch.images[0])]
         for scale, size in zip(output.scales, self.model.scale_sizes[1:], strict=False):

@@ -60,7 +60,7 @@ class TrainingConfig:
         batch_size: Images per optimiser step, all processes together.
         gradient_accumulation_steps: Micro-batches per optimiser step and process: less memory, the same
             gradients.
-        optimizer: `sgd` (the paper) or `adamw`.
+        optimizer: `sgd` (the paper), `adamw`, or any name of `timm.optim.list_optimizers()`.
         lr: Peak learning rate.
         momentum: Of SGD.
         weight_decay: Not applied to biases, norms, tokens and position embeddings.
@@ -103,7 +103,7 @@ class TrainingConfig:
     max_steps: int | None = None
     batch_size: int = 16
     gradient_accumulation_steps: int = 1
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: str = "sgd"
     lr: float = 0.03
     momentum: float = 0.9
     weight_decay: float = 0.0

@@ -23,7 +23,7 @@ from ramstrans.data.reading.cache import DiskCache, MemoryCache
 from ramstrans.data.reading.photographs import ResizedImage, read_resized
 from ramstrans.data.reading.retry import retrying
 from ramstrans.data.records import Record
-from ramstrans.devices import num_processes, process_index
+from ramstrans.distributed import num_processes, process_index
 from ramstrans.errors import RamsTransError
 
 Draw = Callable[[np.random.Generator], np.ndarray]

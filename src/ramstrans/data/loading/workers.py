@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from ramstrans.devices import num_processes
+from ramstrans.distributed import num_processes
 from ramstrans.errors import DataError
 
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})

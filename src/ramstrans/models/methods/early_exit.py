@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ramstrans.errors import ConfigError, UsageError
-from ramstrans.models.methods.rams import RamsTrans, ScaleOutput, whole_image
+from ramstrans.models.methods.base import Stage
+from ramstrans.models.methods.rams import RamsTrans
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ class EarlyExitOutput(NamedTuple):
         num_scales_used: (B,) int64, 1 to S.
         scales: One a look that any image took: its output for the images that took it, boxes in the frame
             of the input; the last of S looks proposes no region.
-        places: One (B_s,) int64 a scale: places of those images in the batch, ascending.
+        indices: One (B_s,) int64 per scale: indices of those images in the batch, ascending.
     """
 
     fused: Tensor
     num_scales_used: Tensor
-    scales: tuple[ScaleOutput, ...]
-    places: tuple[Tensor, ...]
+    scales: tuple[Stage, ...]
+    indices: tuple[Tensor, ...]
 
 
 @torch.no_grad()
@@ -67,34 +68,26 @@ def exit_early(
         UsageError: The confidence is not above 0, or `high_res` does not go with the model.
     """
     check_confidence(confidence, UsageError)
-    high_res = model.zoom_image(images, high_res)
-    crop_box, places = whole_image(images), torch.arange(len(images), device=images.device)
-    num_scales_used = torch.zeros_like(places)
-    total = images.new_zeros((len(images), 1), dtype=torch.float32)  # sum over looks, of images still here
+    stages = model.stages(images, high_res, last_region=False)
+    indices = torch.arange(len(images), device=images.device)
+    num_scales_used = torch.zeros_like(indices)
+    total = images.new_zeros((len(images), 1), dtype=torch.float32)  # over scales, of images still here
     fused = total
-    scales: list[ScaleOutput] = []
-    all_places: list[Tensor] = []
-    for scale in range(model.num_scales):
-        is_last = scale == model.num_scales - 1
-        output = model.look(images, scale, crop_box, with_region=not is_last)
-        scales.append(output)
-        all_places.append(places)
-        total = total + output.logits.float().softmax(dim=-1)
-        fused = total if scale == 0 else fused.index_copy(0, places, total / (scale + 1))
-        num_scales_used[places] += 1
-        if output.boxes is None:
+    scales: list[Stage] = []
+    all_indices: list[Tensor] = []
+    stage = next(stages)
+    while True:
+        scales.append(stage)
+        all_indices.append(indices)
+        total = total + stage.logits.float().softmax(dim=-1)
+        fused = total if len(scales) == 1 else fused.index_copy(0, indices, total / len(scales))
+        num_scales_used[indices] += 1
+        unsure = (total.amax(dim=1) < confidence * len(scales)).nonzero().squeeze(1)
+        if stage.boxes is None or len(unsure) == 0:
             break
-        unsure = (total.amax(dim=1) < confidence * (scale + 1)).nonzero().squeeze(1)
-        if len(unsure) == 0:
-            break
-        places, total, high_res, crop_box = (
-            places[unsure],
-            total[unsure],
-            high_res[unsure],
-            output.boxes[unsure],
-        )
-        images = model.crop_regions(high_res, crop_box, scale + 1)
-    return EarlyExitOutput(fused, num_scales_used, tuple(scales), tuple(all_places))
+        indices, total = indices[unsure], total[unsure]
+        stage = stages.send(unsure)
+    return EarlyExitOutput(fused, num_scales_used, tuple(scales), tuple(all_indices))
 
 
 def check_confidence(confidence: float, error: type[UsageError]) -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ramstrans.devices import choose_device
+from ramstrans.distributed import choose_device
 from ramstrans.errors import UsageError
 
 

@@ -3,8 +3,8 @@ import signal
 
 import pytest
 
+from ramstrans.distributed import SignalHandler
 from ramstrans.errors import StoppedError
-from ramstrans.training.interrupts import SignalHandler
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ramstrans.training.shares import full_state_dict, local_shard, materialize, to_meta
+from ramstrans.distributed import full_state_dict, local_shard, materialize, to_meta
 from ramstrans.training.trainable import freeze_blocks
 from tests.training.builders import same_state, tiny_model
 
