@@ -66,3 +66,10 @@ def test_the_defaults_are_the_papers_recipe():
         0,
     )
     assert (training.gradient_clip, training.warmup_steps, training.batch_size) == (1.0, 500, 16)
+
+
+def test_a_compiled_model_is_not_checkpointed():
+    with pytest.raises(
+        ConfigError, match="training.compile does not go with training.gradient_checkpointing"
+    ):
+        TrainingConfig(compile=True, gradient_checkpointing=True)

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -93,6 +94,9 @@ class ExplicitAttention(TorchFunctionMode):
     ) -> Any:  # noqa: ANN401
         """Call the function, or its replacement if it is attention."""
         kwargs = kwargs or {}
+        if func is Tensor.backward:  # intercepted itself, which would suspend the mode until it is done
+            with self:
+                return torch.autograd.backward(*args, kwargs.pop("gradient", None), **kwargs)
         return (explicit_attention if func is F.scaled_dot_product_attention else func)(*args, **kwargs)
 
 

@@ -147,7 +147,12 @@ class TrainingConfig:
             )
         if self.freeze_blocks and self.finetune != "all":
             raise ConfigError(
-                f"training.freeze_blocks goes with tune all, not {self.finetune}; leave one out"
+                f"training.freeze_blocks goes with finetune all, not {self.finetune}; leave one out"
+            )
+        if self.compile and self.gradient_checkpointing:
+            raise ConfigError(
+                "training.compile does not go with training.gradient_checkpointing: a compiled graph decides "
+                "itself what to compute again; leave one out"
             )
         for name, needed in self._unused():
             warnings.warn(f"training.{name} is ignored without {needed}", stacklevel=3)

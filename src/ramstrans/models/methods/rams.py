@@ -116,7 +116,8 @@ class RamsTrans(nn.Module):
             forward_scale: A wrapper around the method of that name, e.g. DistributedDataParallel's.
         """
         zoom_image = self.zoom_image(images, high_res)
-        forward_scale = forward_scale or self.forward_scale
+        if forward_scale is None:
+            forward_scale = self.forward_scale
         crop_box = whole_image(images)
         for scale in range(self.num_scales):
             is_last = scale == self.num_scales - 1
