@@ -69,7 +69,7 @@ def test_the_defaults_are_the_papers_recipe():
 
 
 def test_a_compiled_model_is_not_checkpointed():
-    with pytest.raises(
-        ConfigError, match="training.compile does not go with training.gradient_checkpointing"
-    ):
+    with pytest.raises(ConfigError, match=r"training\.compile does not go with"):
         TrainingConfig(compile=True, gradient_checkpointing=True)
+    with pytest.raises(ConfigError, match=r"training\.attention math does not go with"):
+        TrainingConfig(attention="math", gradient_checkpointing=True)

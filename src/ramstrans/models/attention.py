@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -81,8 +80,8 @@ def _call(
 class ExplicitAttention(TorchFunctionMode):
     """Compute every `F.scaled_dot_product_attention` called inside by matrix products; the same function.
 
-    In bfloat16 on CPUs forward and backward take about half the time of the fused kernel. Enclose the
-    backward pass too where blocks are checkpointed, since it computes them again.
+    In bfloat16 on CPUs forward and backward take about half the time of the fused kernel. Not for
+    checkpointed blocks: the backward pass, which computes them again, is outside of any mode.
     """
 
     def __torch_function__(
@@ -94,9 +93,6 @@ class ExplicitAttention(TorchFunctionMode):
     ) -> Any:  # noqa: ANN401
         """Call the function, or its replacement if it is attention."""
         kwargs = kwargs or {}
-        if func is Tensor.backward:  # intercepted itself, which would suspend the mode until it is done
-            with self:
-                return torch.autograd.backward(*args, kwargs.pop("gradient", None), **kwargs)
         return (explicit_attention if func is F.scaled_dot_product_attention else func)(*args, **kwargs)
 
 

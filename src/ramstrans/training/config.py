@@ -154,6 +154,10 @@ class TrainingConfig:
                 "training.compile does not go with training.gradient_checkpointing: a compiled graph decides "
                 "itself what to compute again; leave one out"
             )
+        if self.attention == "math" and self.gradient_checkpointing:
+            raise ConfigError(
+                "training.attention math does not go with training.gradient_checkpointing; leave one out"
+            )
         for name, needed in self._unused():
             warnings.warn(f"training.{name} is ignored without {needed}", stacklevel=3)
 

@@ -15,7 +15,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from ramstrans.data.loading.loader import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.evaluation.predict import normalized
-from ramstrans.models.attention import ExplicitAttention
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.losses import ScaleForward, losses_by_scale
@@ -147,7 +146,6 @@ class TrainStep(NamedTuple):
         """Sum the gradients of all micro-batches and scales; return (S,) float32, this process's losses."""
         weights, config = self.loss_weights, self.config
         totals = torch.zeros(len(weights), device=self.accelerator.device)
-        explicit = uses_explicit_attention(config, self.accelerator.device)  # checkpointed blocks run again
         for number, micro_batch in enumerate(micro_batches, start=1):
             mixing = draw_mixing(
                 len(micro_batch.labels),
@@ -173,8 +171,7 @@ class TrainStep(NamedTuple):
                 with nullcontext() if is_last else self.accelerator.no_sync(self.forward_scale):
                     loss = micro_batch.share * next(losses)
                     # Gradients are averaged over the processes; the sum of their shares is wanted.
-                    with ExplicitAttention() if explicit else nullcontext():
-                        self.accelerator.backward(weight * self.accelerator.num_processes * loss)
+                    self.accelerator.backward(weight * self.accelerator.num_processes * loss)
                 totals[scale] += loss.detach()
         return totals
 
@@ -196,7 +193,7 @@ def uses_explicit_attention(config: TrainingConfig, device: torch.device) -> boo
     """Whether attention is computed by matrix products in training, see `TrainingConfig.attention`."""
     if config.attention != "auto":
         return config.attention == "math"
-    return device.type == "cpu" and config.precision == "bf16"
+    return device.type == "cpu" and config.precision == "bf16" and not config.gradient_checkpointing
 
 
 def build_train_step(
