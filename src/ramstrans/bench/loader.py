@@ -221,9 +221,9 @@ def training(
 
     def epoch() -> None:
         for loaded in loader:
-            stepper.step(loaded, prepared.preprocessing)
+            stepper.take(loaded, prepared.preprocessing)
 
-    step = partial(stepper.step, batch, prepared.preprocessing)
+    step = partial(stepper.take, batch, prepared.preprocessing)
     return _three(loader, Contestant(step, len(batch.labels)), epoch)
 
 

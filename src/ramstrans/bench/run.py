@@ -15,8 +15,8 @@ from ramstrans.bench.report import PICTURE_FILE, plot_results, write_json
 from ramstrans.bench.results import Mode, Outcome, Result
 from ramstrans.bench.timing import interleave, waiter
 from ramstrans.console import Progress, no_progress
-from ramstrans.memory import peak_bytes
 from ramstrans.models.saliency.rollout import choose_implementation
+from ramstrans.training.memory import peak_bytes
 
 
 def run_cases(

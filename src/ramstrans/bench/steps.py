@@ -30,7 +30,7 @@ def our_step(ground: Ground) -> Contestant:
     labels, side = ground.labels(), case.image_size
     sizes = torch.full((case.batch_size, 2), side)
     batch = Batch(pixels, None, labels, torch.arange(case.batch_size), (), sizes)
-    return Contestant(partial(stepper.step, batch, Preprocessing(side, (side, side))), case.batch_size)
+    return Contestant(partial(stepper.take, batch, Preprocessing(side, (side, side))), case.batch_size)
 
 
 def floor_step(ground: Ground) -> Contestant:

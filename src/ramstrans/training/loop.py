@@ -24,6 +24,7 @@ from ramstrans.training.config import TrainingConfig
 from ramstrans.training.ema import build_ema, register_ema
 from ramstrans.training.interrupts import SignalHandler
 from ramstrans.training.log import MetricsLog
+from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
 from ramstrans.training.shares import full_state_dict, materialize, to_meta
 from ramstrans.training.state import RunState
 from ramstrans.training.step import StepResult, build_train_step
@@ -147,9 +148,13 @@ class TrainLoop:
         for number, batch in enumerate(loader, start=batches.first_batch):
             counts = batches.counts(number)
             seeds = (batches.seed, batches.epoch, number)
-            result = self.stepper.step(
-                batch, parts.preprocessing, counts, seeds=seeds, stop=bool(self.interrupts.received)
-            )
+            stop = bool(self.interrupts.received)
+            try:
+                result = self.stepper.take(batch, parts.preprocessing, counts, seeds=seeds, stop=stop)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise TrainingError(OUT_OF_MEMORY) from error
+                raise
             state.step += 1
             if self.ema is not None and not result.was_skipped:
                 self.ema.update_parameters(parts.model)

@@ -14,14 +14,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ramstrans.data.loading.loader import Batch
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.errors import TrainingError
 from ramstrans.evaluation.predict import normalized
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.losses import Look, losses_by_scale
 from ramstrans.training.mixing import draw_mixing, mixing_generator
 from ramstrans.training.optim import build_optimizer, build_schedule
-from ramstrans.training.out_of_memory import advice, out_of_memory
 
 
 class StepResult(NamedTuple):
@@ -83,7 +81,7 @@ class TrainStep(NamedTuple):
         """Weight of each scale's loss."""
         return self.config.loss_weights or (1.0,) * self.model.num_scales
 
-    def step(
+    def take(
         self,
         batch: Batch,
         preprocessing: Preprocessing,
@@ -100,29 +98,7 @@ class TrainStep(NamedTuple):
             counts: How many of them count, and of how many in all processes; None: all, of these.
             seeds: Seed of the run, epoch and batch, which determine how images are mixed.
             stop: Whether this process was asked to stop.
-
-        Raises:
-            TrainingError: Memory ran out; the message says what would fit.
         """
-        try:
-            return self.take(batch, preprocessing, counts, seeds=seeds, stop=stop)
-        except RuntimeError as error:
-            reason = out_of_memory(error)
-            if reason is None:
-                raise
-        # The failed step's frames have gone with its error, and what they held: there is room to measure.
-        raise TrainingError(advice(self, batch, preprocessing, reason))
-
-    def take(
-        self,
-        batch: Batch,
-        preprocessing: Preprocessing,
-        counts: tuple[int, int] | None = None,
-        *,
-        seeds: tuple[int, int, int] = (0, 0, 0),
-        stop: bool = False,
-    ) -> StepResult:
-        """As `step`; that memory ran out is raised as torch does."""
         own, whole = counts or (len(batch.labels), len(batch.labels))
         generator = mixing_generator(*seeds, self.accelerator.process_index)
         losses = self._descend(self._parts(batch, preprocessing, own, whole), generator)
