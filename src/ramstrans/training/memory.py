@@ -77,7 +77,8 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
     60
     """
     if device.type == "cpu":
-        with TensorMemory() as counter:
+        counter = TensorMemory()
+        with counter:
             run()
         return counter.peak
     torch.cuda.synchronize(device)
