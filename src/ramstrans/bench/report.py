@@ -38,7 +38,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "attention_kernels": {check.name.split()[-1]: check.value for check in check_attention()},
+        "kernels": {check.name: check.value for check in check_attention()},
         "versions": {"python": platform.python_version(), "ramstrans": __version__}
         | {package: metadata.version(package) for package in PACKAGES},
     }
