@@ -59,7 +59,7 @@ def test_a_plan_without_data(ramstrans_plan, options, tmp_path):
     assert code == 0, err
     lines = out.splitlines()
     title = "6 images per step, 6 per process; 34 steps; 12.0 GB per process; measured on cpu"
-    assert title in " ".join(out.split())
+    assert " ".join(out.split()).startswith(title)  # in 80 columns
     [start] = [number for number, line in enumerate(lines) if line.startswith("precision")]
     assert lines[start].split() == [
         *("precision", "checkpointing", "max", "images", "accumulation", "peak", "s/step", "hours")
@@ -77,7 +77,10 @@ def test_a_plan_without_data(ramstrans_plan, options, tmp_path):
     assert [one["precision"] for one in written["candidates"]] == ["fp32", "fp32", "bf16", "bf16"]
 
 
-def test_if_nothing_fits_the_exit_code_is_1_and_the_table_is_printed(ramstrans_plan, options, tmp_path):
+def test_if_nothing_fits_the_exit_code_is_1_and_the_table_is_printed(
+    ramstrans_plan, options, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("ramstrans.training.plan.measure", lambda *_, **__: iter(()))
     output = tmp_path / "plan.json"
     code, out, err = ramstrans_plan(
         *options, *("--memory", "0.1MB", "--num_images", 100, "--num_classes", 5, "--output", output)

@@ -54,7 +54,7 @@ def add_options(parser: Parser) -> None:
 def run(options: Namespace, given: list[str]) -> int:
     """Measure which batch, accumulation, checkpointing and precision fit into memory."""
     check_output(options.output, overwrite=options.overwrite, suffixes=(".json",))
-    from ramstrans.training.memory import parse_bytes
+    from ramstrans.training.memory import format_bytes, parse_bytes
     from ramstrans.training.plan import plan
 
     memory = None if options.memory is None else parse_bytes(options.memory)
@@ -62,6 +62,11 @@ def run(options: Namespace, given: list[str]) -> int:
         config, num_images = workload(options, progress)
         planned = plan(config, num_images, memory=memory, processes=options.processes, progress=progress)
     console = results()
+    console.print(
+        f"{planned.batch_size} images per step, {planned.images_per_process} per process; "
+        f"{planned.steps:,} steps; {format_bytes(planned.memory)} per process; measured on {planned.device}",
+        highlight=False,
+    )
     console.print(candidates_table(planned))
     console.print(NOTES, markup=False, highlight=False)
     if options.output is not None:
@@ -116,11 +121,7 @@ def candidates_table(planned: "Plan") -> "Table":
 
     from ramstrans.training.memory import format_bytes
 
-    title = (
-        f"{planned.batch_size} images per step, {planned.images_per_process} per process; {planned.steps:,} "
-        f"steps; {format_bytes(planned.memory)} per process; measured on {planned.device}"
-    )
-    table = Table("precision", "checkpointing", title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table("precision", "checkpointing", box=None, pad_edge=False)
     for heading in ("max images", "accumulation", "peak", "s/step", "hours"):
         table.add_column(heading, justify="right")
     for one in planned.candidates:

@@ -233,16 +233,15 @@ def measure(
 
 
 def measure_step(run: Callable[[], object], images: int, device: torch.device) -> Measurement:
-    """Take the same step three times: once to count memory, and twice for the shorter time."""
-    seconds = timed(run)  # the first one creates the optimiser's state
-    return Measurement(images, peak_bytes(run, device), min(seconds, timed(run)))
+    """Take the same step twice, and count memory in the second one; the shorter time counts.
 
-
-def timed(run: Callable[[], object]) -> float:
-    """Seconds of a step; it returns numbers, so it has waited for its device."""
+    The first one creates the optimiser's state. A step returns numbers, so it has waited for its device.
+    """
     start = time.perf_counter()
     run()
-    return time.perf_counter() - start
+    middle = time.perf_counter()
+    peak = peak_bytes(run, device)
+    return Measurement(images, peak, min(middle - start, time.perf_counter() - middle))
 
 
 def extrapolate(low: Measurement, high: Measurement, images: int) -> Measurement:
