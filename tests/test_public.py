@@ -14,7 +14,6 @@ LEVELS = {
     "files": 1,
     "console": 1,
     "devices": 1,
-    "memory": 1,
     "data": 2,
     "models": 3,
     "saved": 4,

@@ -9,7 +9,7 @@ import torch
 from ramstrans.data.datasets.image_folder import read_image_folder
 from ramstrans.data.loading.transforms import Augmentation
 from ramstrans.errors import TrainingError
-from ramstrans.memory import peak_bytes
+from ramstrans.training.memory import peak_bytes
 from ramstrans.training import loop
 from ramstrans.training import step as stepping
 from ramstrans.training.config import TrainingConfig

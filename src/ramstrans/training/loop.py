@@ -23,6 +23,7 @@ from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.ema import build_ema, register_ema
 from ramstrans.training.log import MetricsLog
+from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
 from ramstrans.training.step import StepResult, build_train_step
 from ramstrans.training.trainable import merged_state_dict, set_train_mode, set_trainable
 
@@ -144,9 +145,15 @@ class TrainLoop:
         for number, batch in enumerate(loader, start=batches.first_batch):
             counts = batches.counts(number)
             seeds = (batches.seed, batches.epoch, number)
-            result = self.train_step.run(
-                batch, self.components.preprocessing, counts, seeds=seeds, stop=bool(self.signals.received)
-            )
+            stop = bool(self.signals.received)
+            try:
+                result = self.train_step.run(
+                    batch, self.components.preprocessing, counts, seeds=seeds, stop=stop
+                )
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise TrainingError(OUT_OF_MEMORY) from error
+                raise
             state.step += 1
             if self.ema is not None and not result.was_skipped:
                 self.ema.update_parameters(model)

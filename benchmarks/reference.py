@@ -1,4 +1,4 @@
-"""The slow twin: the same two looks the way they are usually written, every attention matrix kept."""
+"""The conventional implementation of the same two scales: every attention matrix is kept and multiplied."""
 
 import torch
 from torch import Tensor, nn
@@ -7,11 +7,11 @@ from ramstrans.models.encoder import Features
 from ramstrans.models.methods.rams import RamsOutput, RamsTrans, ScaleOutput, whole_image
 
 
-class KeepingTwin(nn.Module):
-    """The same function as a `RamsTrans` in training, from matrices instead of queries and keys.
+class ReferenceModel(nn.Module):
+    """The same function as a `RamsTrans` in training, from attention matrices instead of queries and keys.
 
-    Attention is not fused; the weights of all layers (B, H, N, N) are kept until the look is over, and
-    the rollout multiplies N x N matrices (Eq. 7-9 of https://arxiv.org/abs/2107.08192).
+    Attention is not fused; the weights of all layers (B, H, N, N) are kept until the scale is done, and the
+    rollout multiplies N x N matrices (Eq. 7-9 of https://arxiv.org/abs/2107.08192).
 
     Args:
         model: Becomes part of this module, and its attention loses its fused kernel.
@@ -29,7 +29,7 @@ class KeepingTwin(nn.Module):
         self._kept.append(weights)
 
     def forward(self, images: Tensor) -> RamsOutput:
-        """All looks at images (B, 3, H, W); the last one proposes no region."""
+        """All scales of images (B, 3, H, W); the last one proposes no region."""
         model, crop_box, high_res = self.model, whole_image(images), images
         scales: list[ScaleOutput] = []
         for scale in range(model.num_scales):
@@ -48,12 +48,12 @@ class KeepingTwin(nn.Module):
 
     @torch.no_grad()
     def saliency(self, features: Features) -> Tensor:
-        """(B, h, w) saliency of the look that was just taken."""
+        """(B, h, w) saliency of the scale that was just computed."""
         num_tokens = self._kept[0].shape[-1]
         identity = torch.eye(num_tokens, device=self._kept[0].device)
         product = identity
         for weights in self._kept:
             product = (weights.mean(dim=1) + identity) / 2 @ product
         all_rows = self.model.saliency_rows == "all"
-        shares = product.mean(dim=1) if all_rows else product[:, features.class_index]
-        return shares[:, features.num_prefix :].float().reshape(-1, *features.grid)
+        relevance = product.mean(dim=1) if all_rows else product[:, features.class_index]
+        return relevance[:, features.num_prefix :].float().reshape(-1, *features.grid)

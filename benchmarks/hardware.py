@@ -1,4 +1,4 @@
-"""What the contestants of one case have in common."""
+"""What the candidates of one case have in common: device, compilation, weights, images."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from accelerate import Accelerator
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from ramstrans.bench.cases import NUM_CLASSES, Case
+from benchmarks.cases import NUM_CLASSES, Case
 from ramstrans.models.encoder import build_vit
 from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.training.config import RunConfig, TrainingConfig
@@ -20,12 +19,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Ground:
-    """Builds, for each contestant of a case, a model and images of its own, all alike.
+class Hardware:
+    """Builds, for each candidate of a case, a model and images of its own, all alike.
 
     Attributes:
         case: What is measured.
-        device: Where.
+        device: Where to compute.
         compiled: Whether models are compiled by `torch.compile`.
     """
 
@@ -34,7 +33,7 @@ class Ground:
     compiled: bool = False
 
     def images(self, count: int | None = None) -> Tensor:
-        """(count, 3, H, W) random images; the case's batch where None."""
+        """(count, 3, H, W) random images; the case's batch if None."""
         count, side = count or self.case.batch_size, self.case.image_size
         generator = torch.Generator().manual_seed(0)
         return torch.randn(count, 3, side, side, generator=generator).to(self.device)
@@ -45,17 +44,17 @@ class Ground:
         return torch.randint(NUM_CLASSES, (self.case.batch_size,), generator=generator).to(self.device)
 
     def model(self) -> RamsTrans:
-        """Ours."""
+        """The model with two scales."""
         torch.manual_seed(0)
         return build_model(self.case.model_config()).to(self.device)
 
     def vit(self) -> VisionTransformer:
-        """Timm's plain ViT of the same backbone, size and classes."""
+        """The plain timm ViT of the same backbone, size and classes."""
         torch.manual_seed(0)
         return build_vit(self.case.model_config()).to(self.device)
 
-    def ready(self, module: Module) -> Module:
-        """The same module, compiled on its first call where the ground is."""
+    def prepared(self, module: Module) -> Module:
+        """The same module, to be compiled on its first call if the case is measured so."""
         if self.compiled:
             module.compile()
         return module
@@ -69,11 +68,6 @@ class Ground:
         return RunConfig(model=self.case.model_config(), training=training, device=str(self.device))
 
     @cached_property
-    def accelerator(self) -> Accelerator:
-        """Devices and precision, as in a training run."""
-        return build_accelerator(self.run_config, Path())
-
-    @cached_property
     def fused(self) -> bool:
-        """Whether blocks keep fused attention in training: what is faster here, for all contestants."""
-        return use_fused_attention(self.run_config, self.accelerator)
+        """Whether blocks keep fused attention in training: the faster choice here, for all candidates."""
+        return use_fused_attention(self.run_config, build_accelerator(self.run_config, Path()))
