@@ -10,7 +10,7 @@ import pytest
 
 from ramstrans.errors import OutputError, UsageError
 from ramstrans.inference import writers as output
-from ramstrans.inference.predictor import Prediction, ScalePrediction
+from ramstrans.inference.postprocess import Prediction, ScalePrediction
 from ramstrans.inference.writers import FORMATS, choose_format, column_names, open_writer
 
 LABELS = ("Owl, barn", 'The "Rook"', "Müller's\nWren")
@@ -23,7 +23,7 @@ GOOD = Prediction(
         ScalePrediction(LABELS[::-1], (0.8, 0.1, 0.1), (2.5, 3.0, 17.0, 19.0), False),
     ),
 )
-BAD = Prediction(Path("b\udce9d.jpg"), (), (), (), "no such file")
+BAD = Prediction(Path("b\udce9d.jpg"), error="no such file")
 PREDICTIONS = [GOOD, BAD, GOOD._replace(path=None), BAD, GOOD]
 
 
@@ -40,8 +40,8 @@ def test_csv(tmp_path):
     assert list(rows[0]) == [
         "path",
         "error",
-        *(f"label_{place}" for place in (1, 2, 3, 4, 5)),
-        *(f"probability_{place}" for place in (1, 2, 3, 4, 5)),
+        *(f"label_{rank}" for rank in (1, 2, 3, 4, 5)),
+        *(f"probability_{rank}" for rank in (1, 2, 3, 4, 5)),
         "region_x0",
         "region_y0",
         "region_x1",
@@ -52,8 +52,8 @@ def test_csv(tmp_path):
     good, bad, nameless = rows[:3]
     assert good["path"] == "some folder/ä, b.jpg"
     assert good["error"] == good["label_4"] == good["probability_5"] == nameless["path"] == ""
-    assert tuple(good[f"label_{place}"] for place in (1, 2, 3)) == LABELS
-    assert [float(good[f"probability_{place}"]) for place in (1, 2, 3)] == [0.7, 0.2, 0.1]
+    assert tuple(good[f"label_{rank}"] for rank in (1, 2, 3)) == LABELS
+    assert [float(good[f"probability_{rank}"]) for rank in (1, 2, 3)] == [0.7, 0.2, 0.1]
     region = [*(good[f"region_{side}"] for side in ("x0", "y0", "x1", "y1")), good["has_region"]]
     assert region == ["1.25", "2.0", "30.12", "40.0", "True"]
     assert bad.pop("path") == r"b\udce9d.jpg"

@@ -51,7 +51,7 @@ def macs_of(config: ModelConfig) -> Macs:
     """
     height, width = config.input_size
     images = torch.zeros(1, 3, height, width)
-    high_res = images if config.zoom_source == "full" and config.num_scales > 1 else None  # its size is free
+    high_res = images if config.needs_high_res else None  # its size is free
     model = build_model(config).eval()
     model.backbone.use_fused_attention(False)
     vit = build_vit(config).eval()

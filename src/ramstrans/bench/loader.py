@@ -21,11 +21,11 @@ from ramstrans.console import Progress, no_progress
 from ramstrans.data.build import build_image_set, build_preprocessing
 from ramstrans.data.loading.loader import Batch, ImageLoader, build_loader
 from ramstrans.data.records import ImageSet, Record, Split
+from ramstrans.evaluation.evaluate import with_labels_of
 from ramstrans.evaluation.predict import autocast, normalized, predict_split
-from ramstrans.evaluation.run import with_labels_of
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model
-from ramstrans.saved.model import load_into, load_metadata, load_state
+from ramstrans.saved.model import load_model
 from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.run import Prepared
 from ramstrans.training.setup import build_accelerator, build_dataset, use_fused_attention
@@ -126,12 +126,10 @@ def prepare_loading(options: BenchConfig, device: torch.device, progress: Progre
             options.data, model_config.input_size, model_config.zoom_source, cfg["mean"], cfg["std"]
         )
     else:
-        metadata = load_metadata(options.run)
+        model, metadata = load_model(options.run, device)
         model_config, preprocessing = metadata.model, metadata.preprocessing
         records = [with_labels_of(metadata, images, split) for split in SPLITS.values()]
         images = ImageSet(metadata.class_names, tuple(itertools.chain(*records)))
-        model = build_model(model_config)
-        load_into(model, load_state(options.run))
     recipe = TrainingConfig(
         batch_size=options.batch_size, precision=options.precision, optimizer="adamw", lr=1e-5
     )
@@ -178,7 +176,7 @@ def loader_of(use: Use, prepared: Prepared, device: torch.device) -> ImageLoader
         build_dataset(config, prepared.images, prepared.preprocessing, SPLITS[use]),
         config.training.batch_size,
         shuffle=use == "training",
-        with_high_res=config.model.zoom_source == "full" and config.model.num_scales > 1,
+        with_high_res=config.model.needs_high_res,
         num_workers=config.data.num_workers,
         pin_memory=device.type == "cuda",
     )

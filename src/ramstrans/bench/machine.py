@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from ramstrans import __version__
 from ramstrans.doctor import check_attention
-from ramstrans.saved.model import installed_version
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 
@@ -26,7 +26,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "attention_kernels": {check.name.split()[-1]: check.value for check in check_attention()},
-        "versions": {"python": platform.python_version(), "ramstrans": installed_version()}
+        "versions": {"python": platform.python_version(), "ramstrans": __version__}
         | {package: metadata.version(package) for package in PACKAGES},
     }
 

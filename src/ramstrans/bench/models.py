@@ -137,9 +137,9 @@ def contestant(entrant: Entrant, device: torch.device, batch_size: int, precisio
     model = build_model(entrant.config).to(device).eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch_size, 3, *entrant.config.input_size, generator=generator).to(device)
-    needs_source = model.zoom_source == "full" and model.num_scales > 1
-    high_res = torch.randn(batch_size, 3, *entrant.crop, generator=generator) if needs_source else None
-    high_res = high_res if high_res is None else high_res.to(device)
+    high_res = None
+    if entrant.config.needs_high_res:
+        high_res = torch.randn(batch_size, 3, *entrant.crop, generator=generator).to(device)
 
     def run() -> object:
         with torch.inference_mode(), autocast(device, precision):

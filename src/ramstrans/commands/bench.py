@@ -72,7 +72,7 @@ def entrant_of(name: str) -> "Entrant":
     if Path(name).is_dir():
         metadata, report = load_metadata(Path(name)), Path(name) / "report.json"
         top1 = json.loads(report.read_text())["fused"]["top1"] if report.is_file() else None
-        return Entrant(dataclasses.replace(metadata.model, weights=None), metadata.preprocessing.crop, top1)
+        return Entrant(metadata.model, metadata.preprocessing.crop, top1)
     from ramstrans.bench.cases import NUM_CLASSES
     from ramstrans.data.build import build_preprocessing
 

@@ -84,6 +84,11 @@ class ModelConfig:
         return (self.input_size, *(later,) * (self.num_scales - 1))
 
     @property
+    def needs_high_res(self) -> bool:
+        """Whether regions are cut from a higher-resolution image, which loaders must then provide."""
+        return self.zoom_source == "full" and self.num_scales > 1
+
+    @property
     def region_thresholds(self) -> tuple[float, ...]:
         """Each scale's eta."""
         first, later = THRESHOLDS

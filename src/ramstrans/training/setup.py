@@ -91,7 +91,7 @@ def build_loaders(
     """Loaders of the training and, if there is one, the validation part."""
     batch_size = config.training.batch_size
     options: dict[str, Any] = {
-        "with_high_res": config.model.zoom_source == "full" and config.model.num_scales > 1,
+        "with_high_res": config.model.needs_high_res,
         "num_workers": config.data.num_workers,
         "timeout": config.data.read_timeout,
         "pin_memory": pin_memory,

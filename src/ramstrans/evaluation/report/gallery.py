@@ -1,46 +1,66 @@
-"""The gallery of the report: photograph, saliency, region and crop, of right answers and of wrong ones."""
+"""The gallery of the report: image, saliency, region and crop, for correct and wrong predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
+import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ramstrans.evaluation.report.style import RIGHT_COLOR, WRONG_COLOR, draw_box, label_text, save_figure
+from ramstrans.data.loading.loader import Example, ImageDataset, collate
+from ramstrans.data.loading.transforms import make_view
+from ramstrans.data.reading.photographs import read_resized
+from ramstrans.data.records import Box
+from ramstrans.evaluation.predict import Predictions, autocast, normalized
+from ramstrans.evaluation.report.crops import crop_images, to_image
+from ramstrans.evaluation.report.style import (
+    RIGHT_COLOR,
+    WRONG_COLOR,
+    darkened,
+    draw_box,
+    draw_image,
+    draw_saliency,
+    label_text,
+    save_figure,
+)
+from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.saved.metadata import ModelMetadata
 
-Box = tuple[float, float, float, float]
+GALLERY_SIZE = 6
+"""Maximum number of correct, and of wrong, predictions in the gallery."""
 
 CELL_WIDTH, CELL_HEIGHT, GAP = 2.4, 1.8, 0.08  # inches
 TITLE_HEIGHT, HEADER_HEIGHT = 0.36, 0.62
-THUMBNAIL_SIDE = 480  # pixels; more is never seen
 REGION_COLOR, TRUE_COLOR = "#FFD400", "#FFFFFF"
-HEADERS = ("photograph", "saliency", "region (yellow), true box (dashed)", "what the next scale saw")
+HEADERS = ("image", "saliency", "region (yellow), true box (dashed)", "what the next scale saw")
 
 
 class GalleryItem(NamedTuple):
     """One image of the gallery; boxes are half-open `(x0, y0, x1, y1)` in pixels of the original image.
 
     Attributes:
-        image: The original photograph.
-        saliency: (h, w) saliency of the patches, or None.
-        saliency_frame: Box of the original over which the saliency is stretched: what scale 1 saw.
-        box: The region, or None.
+        image: The image, resized as for the model.
+        size: `(width, height)` of the original image.
+        saliency: (h, w) saliency of scale 1's patches.
+        seen: What scale 1 saw.
+        seen_box: Where that lies in the original image.
+        box: The region of scale 1.
         true_box: The data set's box, or None.
         crop: What the next scale saw.
         true_name: The true class.
-        predicted_name: The fused answer.
-        probability: Of that answer, in [0, 1].
-        scale_predictions: What each scale said, e.g. `"Crow 87 %"`.
+        predicted_name: The fused prediction.
+        probability: Its probability, in [0, 1].
+        scale_predictions: Prediction of each scale, e.g. `"Crow 87 %"`.
     """
 
     image: Image.Image
-    saliency: np.ndarray | None
-    saliency_frame: Box | None
-    box: Box | None
+    size: tuple[int, int]
+    saliency: np.ndarray
+    seen: Image.Image
+    seen_box: Box
+    box: Box
     true_box: Box | None
     crop: Image.Image
     true_name: str
@@ -50,15 +70,87 @@ class GalleryItem(NamedTuple):
 
     @property
     def is_right(self) -> bool:
-        """Whether the fused answer is the true class."""
+        """Whether the fused prediction is the true class."""
         return self.true_name == self.predicted_name
 
 
-def plot_gallery(items: Sequence[GalleryItem], path: Path) -> None:
-    """Draw a row of four pictures for each item: first a block of the right ones, then of the wrong ones.
+def choose_indices(predictions: Predictions, count: int = GALLERY_SIZE) -> list[int]:
+    """Draw up to `count` correctly, and as many wrongly, classified images, by a fixed seed."""
+    is_right = predictions.fused.argmax(axis=1) == predictions.labels
+    order = np.random.default_rng(0).permutation(len(is_right))
+    right, wrong = order[is_right[order]][:count], order[~is_right[order]][:count]
+    return [int(index) for index in (*right, *wrong)]
+
+
+@torch.no_grad()
+def gallery_items(
+    model: RamsTrans,
+    metadata: ModelMetadata,
+    dataset: ImageDataset,
+    predictions: Predictions,
+    indices: Sequence[int],
+    precision: str,
+) -> list[GalleryItem]:
+    """Read images of a data set and run the model on them, as one batch, for its saliency and crops.
 
     Args:
-        items: In the order to be drawn within their block.
+        model: On its device, in eval mode.
+        metadata: Its metadata.
+        dataset: The data set.
+        predictions: Predictions for the data set.
+        indices: Indices of the images, at least one.
+        precision: Autocast precision.
+    """
+    preprocessing, device = metadata.preprocessing, next(model.parameters()).device
+    images = [
+        read_resized(dataset.records[index].path, preprocessing.resize, max_pixels=dataset.max_pixels)
+        for index in indices
+    ]
+    views = [make_view(*image, preprocessing.crop, metadata.model.input_size) for image in images]
+    examples = [
+        Example(view, dataset.records[index].label, index, image.original_size)
+        for view, index, image in zip(views, indices, images, strict=True)
+    ]
+    batch = collate(examples, with_high_res=metadata.model.needs_high_res)
+    with autocast(device, precision):
+        inputs = normalized(batch, preprocessing, device)
+        first = model(*inputs, last_region=model.num_scales == 1).scales[0]
+    crops = crop_images(batch, first.boxes, metadata.model.scale_sizes[-1])
+    height, width = metadata.model.input_size
+    names = metadata.class_names
+    return [
+        GalleryItem(
+            image=to_image(images[row].pixels),
+            size=images[row].original_size[::-1],
+            saliency=first.saliency[row].float().cpu().numpy(),
+            seen=to_image(batch.images[row]),
+            seen_box=to_box(batch.geometries[row].to_original(np.array([0, 0, width, height]))),
+            box=to_box(predictions.boxes[0, index]),
+            true_box=dataset.records[index].box,
+            crop=crops[row],
+            true_name=names[predictions.labels[index]],
+            predicted_name=names[predictions.fused[index].argmax()],
+            probability=float(predictions.fused[index].max()),
+            scale_predictions=[
+                f"{names[scale.argmax()]} {100 * scale.max():.0f} %"
+                for scale in predictions.probabilities[:, index]
+            ],
+        )
+        for row, index in enumerate(indices)
+    ]
+
+
+def to_box(corners: np.ndarray) -> Box:
+    """Convert an array (4,) to a box of floats."""
+    x0, y0, x1, y1 = corners.tolist()
+    return x0, y0, x1, y1
+
+
+def plot_gallery(items: Sequence[GalleryItem], path: Path) -> None:
+    """Draw a row of four images per item: first a block of correct predictions, then of wrong ones.
+
+    Args:
+        items: In the order of their blocks.
         path: The PNG file.
     """
     blocks = [[item for item in items if item.is_right], [item for item in items if not item.is_right]]
@@ -84,15 +176,18 @@ def _header(figure: Figure, top: float, text: str, color: str, *, with_columns: 
 
 
 def _item(figure: Figure, top: float, item: GalleryItem, color: str) -> None:
-    """One row: two lines of words, and four pictures."""
+    """Draw one row: two lines of text and four images."""
     width, height = figure.get_size_inches()
-    answer = f"{label_text(item.predicted_name, 40)} {100 * item.probability:.0f} %"
-    title = answer if item.is_right else f"{answer}, in truth {label_text(item.true_name, 40)}"
-    figure.text(GAP / width, (top - 0.02) / height, title, color=color, fontsize=9, weight="bold", va="top")
-    said = [f"scale {index}: {label_text(text, 40)}" for index, text in enumerate(item.scale_predictions, 1)]
-    figure.text(GAP / width, (top - 0.19) / height, "   ".join(said), color="#555555", fontsize=7.5, va="top")
+    title = f"{label_text(item.predicted_name, 40)} {100 * item.probability:.0f} %"
+    title += "" if item.is_right else f", true class {label_text(item.true_name, 40)}"
+    scales = "   ".join(
+        f"scale {index}: {label_text(text, 40)}" for index, text in enumerate(item.scale_predictions, start=1)
+    )
+    x = GAP / width
+    figure.text(x, (top - 0.02) / height, title, color=color, fontsize=9, weight="bold", va="top")
+    figure.text(x, (top - 0.19) / height, scales, color="#555555", fontsize=7.5, va="top")
     bottom = top - TITLE_HEIGHT - CELL_HEIGHT
-    cells = [
+    whole, saliency, region, crop = (
         figure.add_axes(
             (
                 (GAP + column * (CELL_WIDTH + GAP)) / width,
@@ -102,49 +197,15 @@ def _item(figure: Figure, top: float, item: GalleryItem, color: str) -> None:
             )
         )
         for column in range(4)
-    ]
-    for axes in cells:
-        axes.set_axis_off()
-        axes.set_anchor("W")
-    for axes in cells[:3]:
-        _photograph(axes, item.image)
-    _saliency(cells[1], item)
-    _boxes(cells[2], item)
-    cells[3].imshow(_thumbnail(item.crop))
-
-
-def _photograph(axes: Axes, image: Image.Image) -> None:
-    """The image, small, in axes whose unit is a pixel of the original."""
-    axes.imshow(_thumbnail(image), extent=(0, image.width, image.height, 0), aspect="equal")
-
-
-def _saliency(axes: Axes, item: GalleryItem) -> None:
-    """Saliency over the photograph; what scale 1 did not see is left dark."""
-    if item.saliency is None or item.saliency_frame is None:
-        return
-    width, height = item.image.size
-    x0, y0, x1, y1 = item.saliency_frame
-    axes.add_patch(Rectangle((0, 0), width, height, color="black", alpha=0.55, linewidth=0))
-    seen = item.image.crop((round(x0), round(y0), round(x1), round(y1)))
-    axes.imshow(_thumbnail(seen.convert("L")), cmap="gray", extent=(x0, x1, y1, y0), zorder=2)
-    axes.imshow(
-        item.saliency, cmap="inferno", alpha=0.6, extent=(x0, x1, y1, y0), zorder=3, interpolation="bilinear"
     )
-    axes.set(xlim=(0, width), ylim=(height, 0))
-
-
-def _boxes(axes: Axes, item: GalleryItem) -> None:
+    everything = (0, 0, *item.size)
+    draw_image(whole, item.image, everything)
+    draw_image(saliency, darkened(item.image), everything)
+    draw_saliency(saliency, item.saliency, item.seen, item.seen_box)
+    draw_image(region, item.image, everything)
     if item.true_box is not None:
-        draw_box(axes, item.true_box, TRUE_COLOR, rim="black", dashed=True)
-    if item.box is not None:
-        draw_box(axes, item.box, REGION_COLOR, rim="black")
-    axes.set(xlim=(0, item.image.width), ylim=(item.image.height, 0))
-
-
-def _thumbnail(image: Image.Image) -> np.ndarray:
-    """(h, w, 3) or (h, w) uint8, at most `THUMBNAIL_SIDE` pixels a side."""
-    small = image if image.mode == "L" else image.convert("RGB")
-    if max(small.size) > THUMBNAIL_SIDE:
-        small = small.copy()
-        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(small)
+        draw_box(region, item.true_box, TRUE_COLOR, rim="black", dashed=True)
+    draw_box(region, item.box, REGION_COLOR, rim="black")
+    for axes in (saliency, region):
+        axes.set(xlim=(0, item.size[0]), ylim=(item.size[1], 0))
+    draw_image(crop, item.crop, (0, 0, *item.crop.size))

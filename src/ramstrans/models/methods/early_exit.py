@@ -1,35 +1,12 @@
 """Spend further looks only where they pay: images whose answer is sure enough leave after a look."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ramstrans.errors import ConfigError, UsageError
+from ramstrans.errors import UsageError
 from ramstrans.models.methods.rams import RamsTrans, ScaleOutput, whole_image
-
-
-@dataclass(frozen=True)
-class EarlyExit:
-    """When an image needs no further look, and what that was found to cost; travels with the model.
-
-    Attributes:
-        confidence: An image leaves once its highest probability, mean over its looks, is at least this.
-        chosen_on: Split on which it was chosen.
-        num_images: Number of its images.
-        top1_lost: Percentage points of top-1 that leaving early cost there; negative: it gained.
-        mean_scales_used: Mean number of looks that an image took there.
-    """
-
-    confidence: float
-    chosen_on: str
-    num_images: int
-    top1_lost: float
-    mean_scales_used: float
-
-    def __post_init__(self) -> None:
-        check_confidence(self.confidence, ConfigError)
 
 
 class EarlyExitOutput(NamedTuple):

@@ -175,10 +175,9 @@ def random_batch(config: RunConfig, preprocessing: Preprocessing, count: int) ->
     def noise(height: int, width: int) -> torch.Tensor:
         return torch.randint(256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
-    has_source = config.model.zoom_source == "full" and config.model.num_scales > 1
     return Batch(
         noise(*config.model.input_size),
-        noise(*preprocessing.crop) if has_source else None,
+        noise(*preprocessing.crop) if config.model.needs_high_res else None,
         torch.randint(config.model.num_classes, (count,), generator=generator),
         torch.arange(count),
         (),
