@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ramstrans.errors import OutputError, UsageError
-from ramstrans.inference import writers as output
+from ramstrans.inference import writers as module
 from ramstrans.inference.postprocess import Prediction, ScalePrediction
-from ramstrans.inference.writers import FORMATS, choose_format, column_names, open_writer
+from ramstrans.inference.writers import WRITERS, choose_format, column_names, write_predictions
 
 LABELS = ("Owl, barn", 'The "Rook"', "Müller's\nWren")
 GOOD = Prediction(
@@ -28,9 +28,7 @@ PREDICTIONS = [GOOD, BAD, GOOD._replace(path=None), BAD, GOOD]
 
 
 def write(target, format_name=None, predictions=PREDICTIONS, num_labels=5, **options):
-    with open_writer(target, format_name, num_labels, **options) as writer:
-        for prediction in predictions:
-            writer.write(prediction)
+    write_predictions(predictions, target, format_name, num_labels, **options)
     return target
 
 
@@ -91,7 +89,7 @@ def test_json_lines_hold_every_scale(tmp_path):
 
 
 def test_parquet_in_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(output, "ROWS_IN_GROUP", 2)
+    monkeypatch.setattr(module, "ROWS_IN_GROUP", 2)
     path = write(tmp_path / "x.parquet")
     assert pq.ParquetFile(path).num_row_groups == 3
     table = pd.read_parquet(path)
@@ -113,7 +111,7 @@ def test_formats_agree(tmp_path):
             assert a == b or (pd.isna(a) and pd.isna(b)), column
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITERS)
 def test_nothing_to_write_is_still_a_whole_file(tmp_path, name):
     path = write(tmp_path / "x", name, [], 2)
     if name == "parquet":
@@ -122,7 +120,7 @@ def test_nothing_to_write_is_still_a_whole_file(tmp_path, name):
         assert path.read_text() == (",".join(column_names(2)) + "\n" if name == "csv" else "")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITERS)
 def test_a_file_is_whole_or_not_there(tmp_path, name):
     target = tmp_path / "x"
     target.write_text("old")

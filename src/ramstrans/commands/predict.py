@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -55,18 +56,23 @@ def predict(
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
     """
     from ramstrans.inference.inputs import expand_inputs
+    from ramstrans.inference.postprocess import Prediction
     from ramstrans.inference.predictor import Predictor
-    from ramstrans.inference.writers import choose_format, open_writer
+    from ramstrans.inference.writers import choose_format, write_predictions
 
     choose_format(output, format)
     check_output(output, overwrite=overwrite)
     predictor = Predictor.load(run, device, precision, early_exit)
     paths = expand_inputs(inputs, sys.stdin)
     num_labels = min(top_k, len(predictor.class_names))
-    num_images = num_unreadable = 0
-    with open_writer(output, format, num_labels, overwrite=overwrite) as writer:
+    counts = {"images": 0, "unreadable": 0}
+
+    def counted() -> Iterator[Prediction]:
         for prediction in predictor.stream(paths, num_labels, batch_size):
-            writer.write(prediction)
-            num_images, num_unreadable = num_images + 1, num_unreadable + (prediction.error is not None)
-    logger.info("%d images, %d of them unreadable", num_images, num_unreadable)
+            counts["images"] += 1
+            counts["unreadable"] += prediction.error is not None
+            yield prediction
+
+    write_predictions(counted(), output, format, num_labels, overwrite=overwrite)
+    logger.info("%(images)d images, %(unreadable)d of them unreadable", counts)
     return 0

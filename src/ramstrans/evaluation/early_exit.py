@@ -145,31 +145,26 @@ def time_exit(
     def early(images: Tensor, high_res: Tensor | None) -> None:
         exit_early(model, images, high_res, confidence=confidence)
 
+    def seconds(way: Callable[[Tensor, Tensor | None], None], inputs: tuple[Tensor, Tensor | None]) -> float:
+        synchronize()
+        start = time.perf_counter()
+        with autocast(device, precision):
+            way(*inputs)
+        synchronize()
+        return time.perf_counter() - start
+
+    def synchronize() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     ways = {"full": full, "early": early}
-    seconds = dict.fromkeys(ways, 0.0)
+    total = dict.fromkeys(ways, 0.0)
     for done, batch in enumerate(loader, start=1):
         inputs = normalized(batch, preprocessing, device)
         for name in reversed(ways) if done % 2 else ways:
-            with autocast(device, precision):
-                seconds[name] += _seconds(ways[name], inputs, device)
+            total[name] += seconds(ways[name], inputs)
         progress(done, len(loader), "timing early exit")
-    return ExitTimes(**seconds)
-
-
-def _seconds(
-    way: Callable[[Tensor, Tensor | None], None], inputs: tuple[Tensor, Tensor | None], device: torch.device
-) -> float:
-    """Seconds that one way takes for a batch that is on the device already."""
-    _synchronize(device)
-    start = time.perf_counter()
-    way(*inputs)
-    _synchronize(device)
-    return time.perf_counter() - start
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return ExitTimes(**total)
 
 
 def exit_report(predictions: Predictions, confidence: float, times: ExitTimes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ramstrans.data.records import Box
 from ramstrans.evaluation.report.style import (
     FUSED_COLOR,
+    MUTED_COLOR,
     darkened,
     draw_box,
     draw_image,
@@ -21,12 +22,11 @@ from ramstrans.evaluation.report.style import (
     scale_color,
 )
 from ramstrans.files import check_output, write_file
-from ramstrans.inference.postprocess import Explanation
+from ramstrans.inference.postprocess import Explanation, Prediction, ScalePrediction
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
 
 ROW_HEIGHT, WIDTH = 3.1, 10.5  # inches
-MUTED_COLOR = "#555555"
 
 
 def explain(
@@ -85,21 +85,8 @@ def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
 def plot_explanation(explanation: Explanation, path: Path) -> None:
     """Draw the prediction, and a row per scale: saliency and region, what it saw, its prediction."""
     num_rows = len(explanation.crops) + 1
-    height = ROW_HEIGHT * num_rows
-    figure = Figure(figsize=(WIDTH, height))
-    cells = figure.subplots(
-        num_rows,
-        3,
-        width_ratios=(1.2, 1, 1.2),
-        gridspec_kw={
-            "left": 0.15 / WIDTH,
-            "right": 1 - 0.15 / WIDTH,
-            "top": 1 - 0.55 / height,
-            "bottom": 0.1 / height,
-            "wspace": 0.06,
-            "hspace": 0.22,
-        },
-    )
+    figure = Figure(figsize=(WIDTH, ROW_HEIGHT * num_rows), layout="constrained")
+    cells = figure.subplots(num_rows, 3, width_ratios=(1.2, 1, 1.2))
     _draw_prediction(cells[0], explanation)
     for index in range(num_rows - 1):
         _draw_scale(cells[index + 1], explanation, index)
@@ -107,7 +94,7 @@ def plot_explanation(explanation: Explanation, path: Path) -> None:
 
 
 def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
-    """Draw the image with what each scale saw, and the prediction as text and as bars."""
+    """Draw the image with what each scale saw, and the predictions as text and as bars."""
     (width, height), prediction = explanation.size, explanation.prediction
     image, text, bars = cells
     draw_image(image, explanation.image, (0, 0, width, height))
@@ -116,22 +103,15 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
     name = prediction.path.name if prediction.path else "image in memory"
     _title(image, label_text(name, 44), f"{width} x {height} pixels")
     text.set_axis_off()
-    source = "mean of all scales" if len(prediction.scales) > 1 else "the only scale"
-    note = f"{_percent(prediction.probabilities[0])}, {source}"
-    _lines(text, 0.93, prediction.labels[0], note, FUSED_COLOR)
-    step = min(0.19, 0.7 / len(prediction.scales))
-    for index, (crop_box, scale) in enumerate(zip(explanation.crop_boxes, prediction.scales, strict=True)):
-        x0, y0, *_ = crop_box
-        note = f"{_percent(scale.probabilities[0])}, saw {_sides(crop_box)} pixels at ({x0:.0f}, {y0:.0f})"
-        line = f"scale {index + 1}: {scale.labels[0]}"
-        _lines(text, 0.7 - step * index, line, note, scale_color(index), size=9)
-    _bars(bars, source, prediction.labels, prediction.probabilities, FUSED_COLOR)
-
-
-def _lines(axes: Axes, y: float, text: str, note: str, color: str, *, size: int = 11) -> None:
-    """Write a bold line with a small one under it, at a height in [0, 1]."""
-    axes.text(0.02, y, label_text(text, 300 // size), color=color, fontsize=size, weight="bold")
-    axes.text(0.02, y - 0.075, note, color=MUTED_COLOR, fontsize=8)
+    fused = "mean of all scales" if len(prediction.scales) > 1 else "the only scale"
+    lines: list[tuple[str, str, Prediction | ScalePrediction]] = [(fused, FUSED_COLOR, prediction)]
+    lines += [(f"scale {i + 1}", scale_color(i), scale) for i, scale in enumerate(prediction.scales)]
+    for index, (what, color, result) in enumerate(lines):
+        y = 0.97 - 0.97 * index / max(len(lines), 4)
+        text.text(0, y, label_text(result.labels[0]), color=color, fontsize=10, weight="bold", va="top")
+        note = f"{_percent(result.probabilities[0])}, {what}"
+        text.text(0, y - 0.09, note, color=MUTED_COLOR, fontsize=8, va="top")
+    _bars(bars, fused, prediction.labels, prediction.probabilities, FUSED_COLOR)
 
 
 def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> None:
@@ -150,7 +130,8 @@ def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> 
     region = f"region of {_sides(scale.box)} pixels" if scale.has_region else "nothing stood out: no region"
     _title(over, f"scale {index + 1}: saliency", f"{region}, not used further" if is_last else region)
     draw_image(seen, crop, (0, 0, *crop.size))
-    _title(seen, f"what scale {index + 1} saw", f"resized to {crop.width} x {crop.height} pixels")
+    note = f"{_sides(crop_box)} pixels, resized to {crop.width} x {crop.height}"
+    _title(seen, f"what scale {index + 1} saw", note)
     _bars(bars, f"scale {index + 1}", scale.labels, scale.probabilities, scale_color(index))
 
 

@@ -1,6 +1,8 @@
 """From the outputs of a model to predictions: names, probabilities, boxes in the original image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +11,6 @@ from PIL import Image
 
 from ramstrans.data.loading.loader import Batch
 from ramstrans.data.records import Box
-from ramstrans.evaluation.predict import in_originals
 from ramstrans.models.methods.early_exit import EarlyExitOutput
 from ramstrans.models.methods.rams import RamsOutput
 
@@ -74,77 +75,40 @@ class Explanation(NamedTuple):
     crops: tuple[Image.Image, ...]
 
 
-class OutputArrays(NamedTuple):
-    """Outputs of a model with S scales for B images of C classes, as arrays on the host.
-
-    Attributes:
-        probabilities: (S, B, C) float32, softmax of each scale's logits; NaN for scales that early exit
-            skipped.
-        fused: (B, C) float32, mean over the scales used.
-        num_scales_used: (B,) int64, 1 to S.
-        boxes: (R, B, 4) float32, regions of the R scales that propose some, half-open `(x0, y0, x1, y1)` in
-            pixels of the original images; NaN for skipped scales.
-        has_region: (R, B) bool, False where nothing stood out, and for skipped scales.
-    """
-
-    probabilities: np.ndarray
-    fused: np.ndarray
-    num_scales_used: np.ndarray
-    boxes: np.ndarray
-    has_region: np.ndarray
-
-
-def to_arrays(output: RamsOutput | EarlyExitOutput, batch: Batch) -> OutputArrays:
-    """Copy the outputs for a batch to the host; boxes go to pixels of the original images."""
-    num_scales, num_images = len(output.scales), len(batch.images)
-    num_regions = sum(scale.boxes is not None for scale in output.scales)
-    num_classes = output.scales[0].logits.shape[1]
-    probabilities = np.full((num_scales, num_images, num_classes), np.nan, dtype=np.float32)
-    boxes = np.full((num_regions, num_images, 4), np.nan, dtype=np.float32)
-    has_region = np.zeros((num_regions, num_images), dtype=bool)
-    everyone = np.arange(num_images)
-    for scale, result in enumerate(output.scales):
-        rows = output.places[scale].cpu().numpy() if isinstance(output, EarlyExitOutput) else everyone
-        probabilities[scale, rows] = result.logits.float().softmax(dim=-1).cpu().numpy()
-        if result.boxes is not None and result.has_region is not None:
-            boxes[scale, rows] = result.boxes.cpu().numpy()
-            has_region[scale, rows] = result.has_region.cpu().numpy()
-    if isinstance(output, EarlyExitOutput):
-        fused, used = output.fused.cpu().numpy(), output.num_scales_used.cpu().numpy()
-    else:
-        fused, used = probabilities.mean(axis=0), np.full(num_images, num_scales)
-    return OutputArrays(probabilities, fused, used, in_originals(boxes, batch), has_region)
-
-
 def to_predictions(
-    arrays: OutputArrays,
-    sizes: Sequence[tuple[int, int]],
+    output: RamsOutput | EarlyExitOutput,
+    batch: Batch,
     paths: Sequence[Path | None],
     class_names: Sequence[str],
     top_k: int,
 ) -> list[Prediction]:
-    """Convert the outputs for a batch to predictions.
+    """Convert the output for a batch to predictions.
 
     Args:
-        arrays: Outputs for B images.
-        sizes: B `(width, height)` of the original images in pixels.
+        output: Output of the model, with or without early exit.
+        batch: The B images.
         paths: The B files; None for images in memory.
         class_names: Names of the C classes, in label order.
         top_k: Maximum number of classes per prediction.
     """
-    predictions = []
-    for index, (path, size) in enumerate(zip(paths, sizes, strict=True)):
-        scales = []
-        for scale in range(arrays.num_scales_used[index]):
-            box, has_region = None, None
-            if scale < len(arrays.boxes):
-                box = clipped_box(arrays.boxes[scale, index], size)
-                has_region = bool(arrays.has_region[scale, index])
-            best = _most_probable(arrays.probabilities[scale, index], class_names, top_k)
-            scales.append(ScalePrediction(*best, box, has_region))
-        fused = _most_probable(arrays.fused[index], class_names, top_k)
-        predictions.append(Prediction(path, *fused, tuple(scales)))
-    return predictions
+    scales: list[list[ScalePrediction]] = [[] for _ in paths]
+    for index, scale in enumerate(output.scales):
+        rows = output.places[index].tolist() if isinstance(output, EarlyExitOutput) else range(len(paths))
+        probabilities = scale.logits.float().softmax(dim=-1).cpu().numpy()
+        regions: Iterable[tuple[Box | None, bool | None]] = repeat((None, None), len(rows))
+        if scale.boxes is not None and scale.has_region is not None:
+            boxes = map(partial(box_in_original, batch), rows, scale.boxes.cpu().numpy())
+            regions = zip(boxes, scale.has_region.tolist(), strict=True)
+        for row, scores, region in zip(rows, probabilities, regions, strict=True):
+            scales[row].append(ScalePrediction(*_most_probable(scores, class_names, top_k), *region))
+    if isinstance(output, EarlyExitOutput):
+        fused = output.fused.cpu().numpy()
+    else:
+        fused = output.probabilities.cpu().numpy().mean(axis=0)
+    return [
+        Prediction(path, *_most_probable(scores, class_names, top_k), tuple(taken))
+        for path, scores, taken in zip(paths, fused, scales, strict=True)
+    ]
 
 
 def _most_probable(
@@ -155,7 +119,9 @@ def _most_probable(
     return tuple(class_names[label] for label in best), tuple(map(float, probabilities[best]))
 
 
-def clipped_box(box: np.ndarray, size: tuple[int, int]) -> Box:
-    """Convert an array (4,) to a box, clipped to an image that it exceeds by a rounding error at most."""
-    x0, y0, x1, y1 = np.clip(box, 0, (*size, *size)).tolist()
+def box_in_original(batch: Batch, row: int, box: np.ndarray) -> Box:
+    """Map a box (4,) from pixels of an image of the batch to the original, clipped against rounding."""
+    width, height = batch.original_sizes[row].tolist()
+    original = batch.geometries[row].to_original(box).astype(np.float32)
+    x0, y0, x1, y1 = np.clip(original, 0, (width, height, width, height)).tolist()
     return x0, y0, x1, y1

@@ -17,14 +17,7 @@ from ramstrans.errors import UsageError
 from ramstrans.evaluation.predict import autocast, choose_precision, normalized
 from ramstrans.evaluation.report.crops import crop_images, to_image
 from ramstrans.inference.inputs import ImageInput, read_ahead, read_input, to_example
-from ramstrans.inference.postprocess import (
-    Explanation,
-    OutputArrays,
-    Prediction,
-    clipped_box,
-    to_arrays,
-    to_predictions,
-)
+from ramstrans.inference.postprocess import Explanation, Prediction, box_in_original, to_predictions
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, exit_early
 from ramstrans.models.methods.rams import RamsOutput
 from ramstrans.saved.model import SavedModel, load_model
@@ -138,28 +131,27 @@ class Predictor:
             UnreadableImageError: It cannot be decoded.
         """
         resized = read_input(image, self.metadata.preprocessing.resize, self.max_pixels)
-        example = to_example(resized, self.metadata.preprocessing, self.model.image_size)
-        batch = self._batch([example])
+        batch = self._batch([to_example(resized, self.metadata.preprocessing, self.model.image_size)])
         output: RamsOutput = self._run(batch, partial(self.model, last_region=True))
         path = None if isinstance(image, Image.Image) else Path(image)
-        (prediction,) = self._predictions(batch, to_arrays(output, batch), [path], top_k)
+        (prediction,) = to_predictions(output, batch, [path], self.class_names, top_k)
         height, width = self.model.image_size
-        size = resized.original_size[::-1]
-        seen = example.view.geometry.to_original(np.array([0.0, 0.0, width, height]))
+        crop_boxes = [box_in_original(batch, 0, np.array([0, 0, width, height]))]
         crops = [to_image(batch.images[0])]
-        for scale, scale_size in zip(output.scales, self.model.scale_sizes[1:], strict=False):
+        for scale, region, size in zip(
+            output.scales, prediction.scales, self.model.scale_sizes[1:], strict=False
+        ):
             assert scale.boxes is not None, "a model in eval mode proposes a region at every scale"
-            crops += crop_images(batch, scale.boxes, scale_size)
+            assert region.box is not None, "and the prediction has it"
+            crop_boxes.append(region.box)
+            crops += crop_images(batch, scale.boxes, size)
         saliencies = [scale.saliency for scale in output.scales]
         return Explanation(
             to_image(resized.pixels),
-            size,
+            resized.original_size[::-1],
             prediction,
             tuple(saliency[0].float().cpu().numpy() for saliency in saliencies if saliency is not None),
-            (
-                clipped_box(seen, size),
-                *(scale.box for scale in prediction.scales[:-1] if scale.box is not None),
-            ),
+            tuple(crop_boxes),
             tuple(crops),
         )
 
@@ -181,13 +173,10 @@ class Predictor:
         self, examples: Sequence[Example], paths: Sequence[Path | None], top_k: int
     ) -> list[Prediction]:
         batch = self._batch(examples)
-        if self.confidence is None:
-            forward = partial(self.model, last_region=self.model.num_scales == 1)
-            arrays = to_arrays(self._run(batch, forward), batch)
-        else:
-            early = partial(exit_early, self.model, confidence=self.confidence)
-            arrays = to_arrays(self._run(batch, early), batch)
-        return self._predictions(batch, arrays, paths, top_k)
+        forward = partial(self.model, last_region=self.model.num_scales == 1)
+        if self.confidence is not None:
+            forward = partial(exit_early, self.model, confidence=self.confidence)
+        return to_predictions(self._run(batch, forward), batch, paths, self.class_names, top_k)
 
     def _batch(self, examples: Sequence[Example]) -> Batch:
         return collate(examples, with_high_res=self.metadata.model.needs_high_res)
@@ -204,9 +193,3 @@ class Predictor:
                 f"a batch of {len(batch.images)} does not fit into the memory of {self.device}; "
                 "give a smaller --batch_size"
             ) from error
-
-    def _predictions(
-        self, batch: Batch, arrays: OutputArrays, paths: Sequence[Path | None], top_k: int
-    ) -> list[Prediction]:
-        sizes = [(width, height) for width, height in batch.original_sizes.tolist()]
-        return to_predictions(arrays, sizes, paths, self.class_names, top_k)

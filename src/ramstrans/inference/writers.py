@@ -4,10 +4,11 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from ramstrans.errors import UsageError
 from ramstrans.files import check_output, new_file
@@ -79,93 +80,34 @@ def _number(value: float, digits: int) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
 
 
-class Writer(Protocol):
-    """Writes one prediction after the other to an open stream."""
-
-    binary: bool
-
-    def __init__(self, stream: IO[Any], num_labels: int) -> None: ...
-
-    def write(self, prediction: Prediction) -> None:
-        """Add one prediction."""
-
-    def close(self) -> None:
-        """Write what is still in memory; the stream stays open."""
+def write_csv(predictions: Iterable[Prediction], stream: IO[Any], num_labels: int) -> None:
+    """Write a header, then a line per prediction; fields without a value are empty."""
+    table = csv.DictWriter(stream, column_names(num_labels), lineterminator="\n")
+    table.writeheader()
+    table.writerows(to_row(prediction, num_labels) for prediction in predictions)
 
 
-class CsvWriter:
-    """Writes a header, then a line per prediction; fields without a value are empty."""
-
-    binary = False
-
-    def __init__(self, stream: IO[Any], num_labels: int) -> None:
-        self._num_labels = num_labels
-        self._rows = csv.DictWriter(stream, column_names(num_labels), lineterminator="\n")
-        self._rows.writeheader()
-
-    def write(self, prediction: Prediction) -> None:
-        """Add one line."""
-        self._rows.writerow(to_row(prediction, self._num_labels))
-
-    def close(self) -> None:
-        """Nothing is left to write."""
+def write_json_lines(predictions: Iterable[Prediction], stream: IO[Any], _num_labels: int) -> None:
+    """Write one JSON object per line, with all scales."""
+    for prediction in predictions:
+        stream.write(json.dumps(to_json(prediction), ensure_ascii=False, allow_nan=False) + "\n")
 
 
-class JsonLinesWriter:
-    """Writes one JSON object per line, with all scales."""
+def write_parquet(predictions: Iterable[Prediction], stream: IO[Any], num_labels: int) -> None:
+    """Write the columns of the CSV, typed, in row groups."""
+    import pyarrow
+    from pyarrow import parquet
 
-    binary = False
-
-    def __init__(self, stream: IO[Any], num_labels: int) -> None:
-        del num_labels  # lists may have any length
-        self._stream = stream
-
-    def write(self, prediction: Prediction) -> None:
-        """Add one line."""
-        self._stream.write(json.dumps(to_json(prediction), ensure_ascii=False, allow_nan=False) + "\n")
-
-    def close(self) -> None:
-        """Nothing is left to write."""
+    types = {"label": pyarrow.string(), "probability": pyarrow.float64(), "region": pyarrow.float64()}
+    types |= {"path": pyarrow.string(), "error": pyarrow.string(), "has": pyarrow.bool_()}
+    schema = pyarrow.schema([(name, types[name.split("_")[0]]) for name in column_names(num_labels)])
+    rows = (to_row(prediction, num_labels) for prediction in predictions)
+    with parquet.ParquetWriter(stream, schema) as file:
+        while group := list(islice(rows, ROWS_IN_GROUP)):
+            file.write_table(pyarrow.Table.from_pylist(group, schema))
 
 
-class ParquetWriter:
-    """Writes the columns of the CSV, typed, in row groups."""
-
-    binary = True
-
-    def __init__(self, stream: IO[Any], num_labels: int) -> None:
-        import pyarrow
-        from pyarrow import parquet
-
-        def kind(column: str) -> Any:  # noqa: ANN401 - pyarrow has no types for mypy
-            if column == "has_region":
-                return pyarrow.bool_()
-            return pyarrow.float64() if column.startswith(("probability_", "region_")) else pyarrow.string()
-
-        self._num_labels = num_labels
-        self._schema = pyarrow.schema([(name, kind(name)) for name in column_names(num_labels)])
-        self._table = pyarrow.Table
-        self._file = parquet.ParquetWriter(stream, self._schema)
-        self._waiting: list[dict[str, Any]] = []
-
-    def write(self, prediction: Prediction) -> None:
-        """Add one row."""
-        self._waiting.append(to_row(prediction, self._num_labels))
-        if len(self._waiting) >= ROWS_IN_GROUP:
-            self._flush()
-
-    def close(self) -> None:
-        """Write the last row group and the footer."""
-        if self._waiting:
-            self._flush()
-        self._file.close()
-
-    def _flush(self) -> None:
-        self._file.write_table(self._table.from_pylist(self._waiting, self._schema))
-        self._waiting = []
-
-
-FORMATS: dict[str, type[Writer]] = {"csv": CsvWriter, "jsonl": JsonLinesWriter, "parquet": ParquetWriter}
+WRITERS = {"csv": write_csv, "jsonl": write_json_lines, "parquet": write_parquet}
 SUFFIXES = {
     ".csv": "csv",
     ".jsonl": "jsonl",
@@ -188,25 +130,30 @@ def choose_format(target: Path | None, name: str | None) -> str:
     Raises:
         UsageError: An unknown name or suffix, or Parquet on standard output.
     """
-    if name is not None and name not in FORMATS:
-        raise UsageError(f"--format is '{name}'; give {', '.join(FORMATS)}")
+    if name is not None and name not in WRITERS:
+        raise UsageError(f"--format is '{name}'; give {', '.join(WRITERS)}")
     if name is None and target is not None and target.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"--output {target} has no known suffix ({', '.join(SUFFIXES)}); rename it or give --format"
         )
     chosen = name or (SUFFIXES[target.suffix.lower()] if target is not None else "csv")
-    if target is None and FORMATS[chosen].binary:
-        raise UsageError(f"--format {chosen} cannot go to standard output; give --output FILE")
+    if target is None and chosen == "parquet":
+        raise UsageError("--format parquet cannot go to standard output; give --output FILE")
     return chosen
 
 
-@contextmanager
-def open_writer(
-    target: Path | None, format_name: str | None, num_labels: int, *, overwrite: bool = False
-) -> Iterator[Writer]:
-    """Open a writer of predictions to a file, or to standard output.
+def write_predictions(
+    predictions: Iterable[Prediction],
+    target: Path | None,
+    format_name: str | None,
+    num_labels: int,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write predictions, as they come, to a file or to standard output.
 
     Args:
+        predictions: The predictions.
         target: The file, which appears only once all of it is written; None for standard output.
         format_name: See `choose_format`.
         num_labels: Number of label and probability columns.
@@ -216,11 +163,8 @@ def open_writer(
         UsageError: See `choose_format`.
         OutputError: The file exists or cannot be written.
     """
-    kind = FORMATS[choose_format(target, format_name)]
+    chosen = choose_format(target, format_name)
     check_output(target, overwrite=overwrite)
-    with nullcontext(sys.stdout) if target is None else new_file(target, binary=kind.binary) as stream:
-        writer = kind(stream, num_labels)
-        try:
-            yield writer
-        finally:
-            writer.close()
+    is_binary = chosen == "parquet"
+    with nullcontext(sys.stdout) if target is None else new_file(target, binary=is_binary) as stream:
+        WRITERS[chosen](predictions, stream, num_labels)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -16,6 +17,7 @@ from ramstrans.data.records import Box
 from ramstrans.evaluation.predict import Predictions, autocast, normalized
 from ramstrans.evaluation.report.crops import crop_images, to_image
 from ramstrans.evaluation.report.style import (
+    MUTED_COLOR,
     RIGHT_COLOR,
     WRONG_COLOR,
     darkened,
@@ -31,10 +33,8 @@ from ramstrans.saved.metadata import ModelMetadata
 GALLERY_SIZE = 6
 """Maximum number of correct, and of wrong, predictions in the gallery."""
 
-CELL_WIDTH, CELL_HEIGHT, GAP = 2.4, 1.8, 0.08  # inches
-TITLE_HEIGHT, HEADER_HEIGHT = 0.36, 0.62
 REGION_COLOR, TRUE_COLOR = "#FFD400", "#FFFFFF"
-HEADERS = ("image", "saliency", "region (yellow), true box (dashed)", "what the next scale saw")
+COLUMNS = "image | saliency | region (yellow) and true box (dashed) | what the next scale saw"
 
 
 class GalleryItem(NamedTuple):
@@ -147,57 +147,36 @@ def to_box(corners: np.ndarray) -> Box:
 
 
 def plot_gallery(items: Sequence[GalleryItem], path: Path) -> None:
-    """Draw a row of four images per item: first a block of correct predictions, then of wrong ones.
+    """Draw a row of four images per item, correct predictions first.
 
     Args:
-        items: In the order of their blocks.
+        items: The items, at least one.
         path: The PNG file.
     """
-    blocks = [[item for item in items if item.is_right], [item for item in items if not item.is_right]]
-    row_height = TITLE_HEIGHT + CELL_HEIGHT + GAP
-    height = sum(HEADER_HEIGHT + row_height * len(block) for block in blocks) + GAP
-    figure = Figure(figsize=(4 * (CELL_WIDTH + GAP) + GAP, height))
-    top = height  # inches above the lower edge
-    for block, name, color in zip(blocks, ("Right", "Wrong"), (RIGHT_COLOR, WRONG_COLOR), strict=True):
-        _header(figure, top, f"{name}: {len(block) or 'none'}", color, with_columns=bool(block))
-        top -= HEADER_HEIGHT
-        for item in block:
-            _item(figure, top, item, color)
-            top -= row_height
+    ordered = sorted(items, key=lambda item: not item.is_right)  # stable
+    num_right, height = sum(item.is_right for item in ordered), 0.6 + 2.1 * len(ordered)
+    figure = Figure(figsize=(7, height))
+    title = f"{num_right} right (green), {len(ordered) - num_right} wrong (red)\n{COLUMNS}"
+    figure.suptitle(title, fontsize=9, y=1 - 0.06 / height)
+    grid = {"left": 0.01, "right": 0.99, "bottom": 0.05 / height, "top": 1 - 0.85 / height}
+    grid |= {"wspace": 0.05, "hspace": 0.28}
+    rows = figure.subplots(len(ordered), 4, squeeze=False, gridspec_kw=grid)
+    for cells, item in zip(rows, ordered, strict=True):
+        _draw_item(cells, item)
     save_figure(figure, path)
 
 
-def _header(figure: Figure, top: float, text: str, color: str, *, with_columns: bool) -> None:
-    width, height = figure.get_size_inches()
-    figure.text(GAP / width, (top - 0.1) / height, text, color=color, fontsize=13, weight="bold", va="top")
-    for column, name in enumerate(HEADERS if with_columns else ()):
-        x = GAP + column * (CELL_WIDTH + GAP)
-        figure.text(x / width, (top - 0.38) / height, name, color="#555555", fontsize=8, va="top")
-
-
-def _item(figure: Figure, top: float, item: GalleryItem, color: str) -> None:
-    """Draw one row: two lines of text and four images."""
-    width, height = figure.get_size_inches()
+def _draw_item(cells: Sequence[Axes], item: GalleryItem) -> None:
+    """Draw one row: two lines of text over four images."""
     title = f"{label_text(item.predicted_name, 40)} {100 * item.probability:.0f} %"
     title += "" if item.is_right else f", true class {label_text(item.true_name, 40)}"
     scales = "   ".join(
         f"scale {index}: {label_text(text, 40)}" for index, text in enumerate(item.scale_predictions, start=1)
     )
-    x = GAP / width
-    figure.text(x, (top - 0.02) / height, title, color=color, fontsize=9, weight="bold", va="top")
-    figure.text(x, (top - 0.19) / height, scales, color="#555555", fontsize=7.5, va="top")
-    bottom = top - TITLE_HEIGHT - CELL_HEIGHT
-    whole, saliency, region, crop = (
-        figure.add_axes(
-            (
-                (GAP + column * (CELL_WIDTH + GAP)) / width,
-                bottom / height,
-                CELL_WIDTH / width,
-                CELL_HEIGHT / height,
-            )
-        )
-        for column in range(4)
-    )
+    whole, saliency, region, crop = cells
+    color = RIGHT_COLOR if item.is_right else WRONG_COLOR
+    whole.text(0, 1.12, title, transform=whole.transAxes, fontsize=9, weight="bold", color=color)
+    whole.text(0, 1.03, scales, transform=whole.transAxes, fontsize=7.5, color=MUTED_COLOR)
     everything = (0, 0, *item.size)
     draw_image(whole, item.image, everything)
     draw_image(saliency, darkened(item.image), everything)

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from ramstrans.data.records import Box
@@ -21,6 +22,7 @@ SCALE_COLORS = ("#4477AA", "#EE7733", "#228833", "#AA3377", "#66CCEE", "#CCBB44"
 FUSED_COLOR = "#222222"
 RIGHT_COLOR = "#1A7F37"
 WRONG_COLOR = "#C62828"
+MUTED_COLOR = "#555555"
 DPI = 110
 MAX_SIDE = 640  # pixels of an image in a figure
 
@@ -46,30 +48,21 @@ def label_text(text: str, max_length: int = 30) -> str:
 
 
 def draw_box(axes: Axes, box: Box, color: str, *, rim: str = "white", dashed: bool = False) -> None:
-    """Draw a box with a rim, visible on any image.
-
-    Args:
-        axes: Axes whose unit is a pixel of the image.
-        box: Half-open `(x0, y0, x1, y1)` in pixels of the image.
-        color: Colour of the line.
-        rim: Colour of the rim, a different one.
-        dashed: Whether the line is dashed.
-    """
-    assert rim != color, "dashes would be invisible"
+    """Draw a box with a rim, visible on any image; the box is in the unit of the axes."""
     x0, y0, x1, y1 = box
-    for edge, width in ((rim, 3.6), (color, 2.0)):
-        axes.add_patch(
-            Rectangle(
-                (x0, y0),
-                x1 - x0,
-                y1 - y0,
-                fill=False,
-                edgecolor=edge,
-                linewidth=width,
-                linestyle="--" if dashed and edge == color else "-",
-                clip_on=False,
-            )
+    axes.add_patch(
+        Rectangle(
+            (x0, y0),
+            x1 - x0,
+            y1 - y0,
+            fill=False,
+            edgecolor=color,
+            linewidth=2.0,
+            linestyle="--" if dashed else "-",
+            clip_on=False,
+            path_effects=[withStroke(linewidth=3.6, foreground=rim)],
         )
+    )
 
 
 def draw_image(axes: Axes, image: Image.Image, box: Box) -> None:
