@@ -16,7 +16,7 @@ from ramstrans.evaluation import evaluate as module
 from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
 from ramstrans.evaluation.evaluate import data_config, evaluate_run, with_labels_of
 from ramstrans.evaluation.predict import predict_split
-from ramstrans.evaluation.report.gallery import gallery_items
+from ramstrans.evaluation.report.gallery import gallery_views
 from ramstrans.models.config import ModelConfig
 from ramstrans.saved.metadata import ModelMetadata
 from ramstrans.saved.model import load_metadata, load_state, save_metadata, save_model
@@ -103,28 +103,20 @@ def test_retried_reads_are_reported(trial, tmp_path, monkeypatch, no_pictures):
     ]
 
 
-def test_gallery_items_show_the_predictions(trial):
+def test_gallery_views_are_those_of_the_predictions(trial):
     model, metadata, dataset = trial
     loader = module.build_loader(dataset, 4, shuffle=False, with_high_res=metadata.model.needs_high_res)
     device = next(model.parameters()).device
     predictions, _ = predict_split(model, loader, metadata.preprocessing, device)
-    first, item = gallery_items(model, metadata, dataset, predictions, [5, 3], "fp32")
-    record = dataset.records[3]
-    assert item.size == item.image.size == (48, 48)
-    assert item.true_name == metadata.class_names[record.label]
-    assert item.true_box == record.box
-    assert item.predicted_name == metadata.class_names[predictions.fused[3].argmax()]
-    assert item.probability == predictions.fused[3].max()
-    assert item.box == tuple(predictions.boxes[0, 3])
-    assert len(item.scale_predictions) == 2
-    assert item.saliency.shape == (3, 4)
-    assert item.crop.size == item.seen.size == (32, 24)
-    assert (item.saliency != first.saliency).any()
-    x0, y0, x1, y1 = item.seen_box
+    other, views = gallery_views(model, metadata, dataset, [5, 3], "fp32")
+    assert views.size == views.image.size == (48, 48)
+    assert views.saliencies[0].shape == (3, 4)
+    assert (views.saliencies[0] != other.saliencies[0]).any()
+    assert [crop.size for crop in views.crops] == [(32, 24)] * 2
+    whole, region = views.crop_boxes
+    assert region == pytest.approx(tuple(predictions.boxes[0, 3]), abs=1e-3)
     height, width = metadata.preprocessing.crop  # the resized image has the size of the original
-    assert (x1 - x0, y1 - y0) == pytest.approx((width, height))
-    assert x0 <= item.box[0] < item.box[2] <= x1
-    assert y0 <= item.box[1] < item.box[3] <= y1
+    assert (whole[2] - whole[0], whole[3] - whole[1]) == pytest.approx((width, height))
 
 
 @pytest.fixture

@@ -40,10 +40,11 @@ def test_values_and_picture(tmp_path, num_scales):
 
 def test_no_region_and_saliency_that_is_not_finite(predictor, tmp_path):
     explanation = predictor.explain(draw(tmp_path / "x.png", 59, 211))
-    broken = tuple(np.full_like(saliency, np.nan) for saliency in explanation.saliencies)
+    broken = tuple(np.full_like(saliency, np.nan) for saliency in explanation.views.saliencies)
     scales = tuple(scale._replace(has_region=False) for scale in explanation.prediction.scales)
     prediction = explanation.prediction._replace(scales=scales, path=None)
-    plot_explanation(explanation._replace(saliencies=broken, prediction=prediction), tmp_path / "why.png")
+    views = explanation.views._replace(saliencies=broken)
+    plot_explanation(explanation._replace(views=views, prediction=prediction), tmp_path / "why.png")
     assert (tmp_path / "why.png").is_file()
 
 

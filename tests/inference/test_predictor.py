@@ -121,9 +121,9 @@ def test_large_jpegs_are_reduced_as_in_the_evaluation_and_decoded_once(
     assert torch.equal(ours.image, theirs.image)
     assert torch.equal(ours.high_res, theirs.high_res)
     assert ours.geometry == theirs.geometry
-    assert explanation.size == ((1201, 977) if orientation == 1 else (977, 1201))
-    assert (explanation.image.width > explanation.image.height) == (orientation == 1)
-    assert np.array_equal(np.asarray(explanation.crops[0]), ours.image.permute(1, 2, 0).numpy())
+    assert explanation.views.size == ((1201, 977) if orientation == 1 else (977, 1201))
+    assert (explanation.views.image.width > explanation.views.image.height) == (orientation == 1)
+    assert np.array_equal(np.asarray(explanation.views.crops[0]), ours.image.permute(1, 2, 0).numpy())
     first = predictor(path).scales[0].box
     assert first == explanation.prediction.scales[0].box
     assert max(first) > 151
@@ -154,8 +154,8 @@ def test_regions_within_regions_in_original_pixels(tmp_path, zoom_source):
     assert second.box == pytest.approx((100, 0, 125, 25))
     assert third.box == pytest.approx((100, 0, 125, 25))
     assert (first.has_region, second.has_region, third.has_region) == (True, True, False)
-    assert explanation.crop_boxes == (pytest.approx((50, 0, 150, 100)), first.box, second.box)
-    assert [saliency.tolist() for saliency in explanation.saliencies][1] == [[9, 0], [0, 0]]
+    assert explanation.views.crop_boxes == (pytest.approx((50, 0, 150, 100)), first.box, second.box)
+    assert [saliency.tolist() for saliency in explanation.views.saliencies][1] == [[9, 0], [0, 0]]
 
 
 def test_crops_are_what_the_model_saw(tmp_path, paths):
@@ -166,13 +166,13 @@ def test_crops_are_what_the_model_saw(tmp_path, paths):
     explanation = predictor.explain(paths[0])
     mean = torch.tensor(predictor.metadata.preprocessing.mean)[:, None, None]
     std = torch.tensor(predictor.metadata.preprocessing.std)[:, None, None]
-    assert len(seen) == len(explanation.crops) == 3
-    for tensor, crop in zip(seen, explanation.crops, strict=True):
+    assert len(seen) == len(explanation.views.crops) == 3
+    for tensor, crop in zip(seen, explanation.views.crops, strict=True):
         pixels = ((tensor * std + mean) * 255).permute(1, 2, 0).numpy()
         np.testing.assert_allclose(np.asarray(crop), pixels, atol=0.51)
-    assert explanation.size == SIZES[0]
+    assert explanation.views.size == SIZES[0]
     assert_same(without_last_region(explanation.prediction), predictor(paths[0]))
-    assert [saliency.shape for saliency in explanation.saliencies] == [(3, 2)] * 3
+    assert [saliency.shape for saliency in explanation.views.saliencies] == [(3, 2)] * 3
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
@@ -227,7 +227,7 @@ def test_exif_rotation_is_undone_first(predictor, tmp_path):
     expected = predictor(upright)
     assert_same(predictor(turned), expected)
     assert_same(predictor(Image.open(turned)), expected)
-    assert predictor.explain(turned).size == (71, 173)
+    assert predictor.explain(turned).views.size == (71, 173)
     assert expected.scales[0].box[3] > 71
 
 

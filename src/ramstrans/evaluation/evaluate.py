@@ -20,7 +20,7 @@ from ramstrans.evaluation.predict import Predictions, choose_precision, predict_
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.confusion import plot_confusion
 from ramstrans.evaluation.report.curves import plot_curves, plot_exit
-from ramstrans.evaluation.report.gallery import choose_indices, gallery_items, plot_gallery
+from ramstrans.evaluation.report.gallery import choose_indices, gallery_views, plot_gallery
 from ramstrans.files import not_writable
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
 from ramstrans.models.methods.rams import RamsTrans
@@ -152,8 +152,8 @@ def draw_figures(
         plot_curves(rows, folder / "curves.png")
         figures["Curves of the training run"] = "curves.png"
     indices = choose_indices(predictions)
-    items = gallery_items(model, metadata, dataset, predictions, indices, precision)
-    plot_gallery(items, folder / "gallery.png")
+    views = gallery_views(model, metadata, dataset, indices, precision)
+    plot_gallery(views, predictions, indices, metadata.class_names, folder / "gallery.png")
     figures["Correct and wrong predictions, drawn at random"] = "gallery.png"
     plot_confusion(predictions.fused, predictions.labels, metadata.class_names, folder / "confusion.png")
     figures["The most confused classes"] = "confusion.png"

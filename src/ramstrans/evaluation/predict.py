@@ -158,13 +158,7 @@ def choose_precision(given: str | None, metadata: ModelMetadata, device: torch.d
 
 def boxes_in_originals(output: RamsOutput, batch: Batch) -> np.ndarray:
     """(R, B, 4) float32, boxes of the scales that have some, in pixels of the original images."""
-    boxes = [scale.boxes for scale in output.scales if scale.boxes is not None]
-    return in_originals(torch.stack(boxes).cpu().numpy(), batch)
-
-
-def in_originals(boxes: np.ndarray, batch: Batch) -> np.ndarray:
-    """Map boxes (R, B, 4) from pixels of a batch's images to pixels of the original images."""
-    mapped = np.empty_like(boxes)
+    boxes = torch.stack([scale.boxes for scale in output.scales if scale.boxes is not None]).cpu().numpy()
     for index, geometry in enumerate(batch.geometries):
-        mapped[:, index] = geometry.to_original(boxes[:, index])
-    return mapped
+        boxes[:, index] = geometry.to_original(boxes[:, index])
+    return boxes

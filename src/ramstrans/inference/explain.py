@@ -70,9 +70,9 @@ def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
     that cover this box; null where a value is not finite.
     """
     values = to_json(explanation.prediction)
-    values["width"], values["height"] = explanation.size
+    values["width"], values["height"] = explanation.views.size
     for scale, crop_box, saliency in zip(
-        values["scales"], explanation.crop_boxes, explanation.saliencies, strict=True
+        values["scales"], explanation.views.crop_boxes, explanation.views.saliencies, strict=True
     ):
         scale["crop_box"] = [round(side, 2) for side in crop_box]
         scale["saliency"] = [
@@ -84,7 +84,7 @@ def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
 
 def plot_explanation(explanation: Explanation, path: Path) -> None:
     """Draw the prediction, and a row per scale: saliency and region, what it saw, its prediction."""
-    num_rows = len(explanation.crops) + 1
+    num_rows = len(explanation.views.crops) + 1
     figure = Figure(figsize=(WIDTH, ROW_HEIGHT * num_rows), layout="constrained")
     cells = figure.subplots(num_rows, 3, width_ratios=(1.2, 1, 1.2))
     _draw_prediction(cells[0], explanation)
@@ -95,10 +95,11 @@ def plot_explanation(explanation: Explanation, path: Path) -> None:
 
 def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
     """Draw the image with what each scale saw, and the predictions as text and as bars."""
-    (width, height), prediction = explanation.size, explanation.prediction
+    prediction, views = explanation
+    width, height = views.size
     image, text, bars = cells
-    draw_image(image, explanation.image, (0, 0, width, height))
-    for index, crop_box in enumerate(explanation.crop_boxes):
+    draw_image(image, views.image, (0, 0, width, height))
+    for index, crop_box in enumerate(views.crop_boxes):
         draw_box(image, crop_box, scale_color(index))
     name = prediction.path.name if prediction.path else "image in memory"
     _title(image, label_text(name, 44), f"{width} x {height} pixels")
@@ -117,13 +118,14 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
 def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> None:
     """Draw one scale: saliency and region over what it saw, what it saw, its prediction."""
     over, seen, bars = cells
-    (width, height), crop_box = explanation.size, explanation.crop_boxes[index]
-    crop, scale = explanation.crops[index], explanation.prediction.scales[index]
+    prediction, views = explanation
+    (width, height), crop, crop_box = views.size, views.crops[index], views.crop_boxes[index]
+    scale = prediction.scales[index]
     assert scale.box is not None, "an explanation has the last scale's region too"
-    is_last = index == len(explanation.crops) - 1
+    is_last = index == len(views.crops) - 1
     if index == 0:
-        draw_image(over, darkened(explanation.image), (0, 0, width, height))
-    draw_saliency(over, explanation.saliencies[index], crop, crop_box)
+        draw_image(over, darkened(views.image), (0, 0, width, height))
+    draw_saliency(over, views.saliencies[index], crop, crop_box)
     if index == 0:
         over.set(xlim=(0, width), ylim=(height, 0))
     draw_box(over, scale.box, FUSED_COLOR if is_last else scale_color(index + 1), dashed=is_last)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from ramstrans.data.loading.loader import Batch
 from ramstrans.data.records import Box
+from ramstrans.evaluation.views import ScaleViews, box_in_original
 from ramstrans.models.methods.early_exit import EarlyExitOutput
 from ramstrans.models.methods.rams import RamsOutput
 
@@ -55,24 +55,15 @@ class Prediction(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """What the prediction of S scales for one image is based on.
+    """What the prediction for one image is based on.
 
     Attributes:
-        image: The image, upright RGB, resized as for the model.
-        size: `(width, height)` of the original image in pixels, after EXIF rotation.
         prediction: The prediction.
-        saliencies: S arrays (h, w) float32, non-negative, saliency of the patches of what each scale saw.
-        crop_boxes: S boxes in pixels of the original image: what each scale saw. The first is the
-            preprocessing's crop, every other the region of the scale before.
-        crops: S images: what each scale saw, as it saw it.
+        views: What each scale saw, with its saliency.
     """
 
-    image: Image.Image
-    size: tuple[int, int]
     prediction: Prediction
-    saliencies: tuple[np.ndarray, ...]
-    crop_boxes: tuple[Box, ...]
-    crops: tuple[Image.Image, ...]
+    views: ScaleViews
 
 
 def to_predictions(
@@ -117,11 +108,3 @@ def _most_probable(
     """Names and probabilities of the most probable classes; equal ones in label order."""
     best = np.argsort(-probabilities, kind="stable")[:top_k]
     return tuple(class_names[label] for label in best), tuple(map(float, probabilities[best]))
-
-
-def box_in_original(batch: Batch, row: int, box: np.ndarray) -> Box:
-    """Map a box (4,) from pixels of an image of the batch to the original, clipped against rounding."""
-    width, height = batch.original_sizes[row].tolist()
-    original = batch.geometries[row].to_original(box).astype(np.float32)
-    x0, y0, x1, y1 = np.clip(original, 0, (width, height, width, height)).tolist()
-    return x0, y0, x1, y1

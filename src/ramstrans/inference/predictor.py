@@ -6,7 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, Self, TypeVar, overload
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -15,9 +14,9 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import Batch, Example, collate
 from ramstrans.errors import UsageError
 from ramstrans.evaluation.predict import autocast, choose_precision, normalized
-from ramstrans.evaluation.report.crops import crop_images, to_image
+from ramstrans.evaluation.views import scale_views
 from ramstrans.inference.inputs import ImageInput, read_ahead, read_input, to_example
-from ramstrans.inference.postprocess import Explanation, Prediction, box_in_original, to_predictions
+from ramstrans.inference.postprocess import Explanation, Prediction, to_predictions
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, exit_early
 from ramstrans.models.methods.rams import RamsOutput
 from ramstrans.saved.model import SavedModel, load_model
@@ -135,25 +134,8 @@ class Predictor:
         output: RamsOutput = self._run(batch, partial(self.model, last_region=True))
         path = None if isinstance(image, Image.Image) else Path(image)
         (prediction,) = to_predictions(output, batch, [path], self.class_names, top_k)
-        height, width = self.model.image_size
-        crop_boxes = [box_in_original(batch, 0, np.array([0, 0, width, height]))]
-        crops = [to_image(batch.images[0])]
-        for scale, region, size in zip(
-            output.scales, prediction.scales, self.model.scale_sizes[1:], strict=False
-        ):
-            assert scale.boxes is not None, "a model in eval mode proposes a region at every scale"
-            assert region.box is not None, "and the prediction has it"
-            crop_boxes.append(region.box)
-            crops += crop_images(batch, scale.boxes, size)
-        saliencies = [scale.saliency for scale in output.scales]
-        return Explanation(
-            to_image(resized.pixels),
-            resized.original_size[::-1],
-            prediction,
-            tuple(saliency[0].float().cpu().numpy() for saliency in saliencies if saliency is not None),
-            tuple(crop_boxes),
-            tuple(crops),
-        )
+        (views,) = scale_views([resized], batch, output, self.model.scale_sizes)
+        return Explanation(prediction, views)
 
     def _stream(self, images: Iterable[ImageInput], top_k: int, batch_size: int) -> Iterator[Prediction]:
         inputs = read_ahead(images, self._read, 2 * batch_size)

@@ -2,32 +2,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ramstrans.evaluation.report.gallery import GalleryItem, choose_indices, plot_gallery
+from ramstrans.evaluation.report.gallery import choose_indices, plot_gallery
 from ramstrans.evaluation.report.style import RIGHT_COLOR, WRONG_COLOR
-from tests.evaluation.builders import make_predictions, pixels
+from ramstrans.evaluation.views import ScaleViews
+from tests.evaluation.builders import make_predictions, names, pixels
+
+GREY = Image.fromarray(np.full((23, 31, 3), 90, dtype=np.uint8))
+VIEWS = ScaleViews(
+    GREY,
+    (31, 23),
+    (GREY.crop((11, 3, 29, 21)), GREY.resize((17, 17))),
+    ((11.0, 3.0, 29.0, 21.0), (13.0, 5.0, 20.0, 12.0)),
+    (np.arange(35.0).reshape(5, 7),),
+)
 
 
-def make_item(**changes):
-    image = Image.fromarray(np.full((41, 67, 3), 90, dtype=np.uint8))
-    item = GalleryItem(
-        image=image,
-        size=(67, 41),
-        saliency=np.arange(35.0).reshape(5, 7),
-        seen=image.crop((11, 3, 47, 39)),
-        seen_box=(11.0, 3.0, 47.0, 39.0),
-        box=(13.0, 5.0, 29.0, 31.0),
-        true_box=(7.0, 5.0, 31.0, 37.0),
-        crop=image.resize((17, 17)),
-        true_name="wren",
-        predicted_name="wren",
-        probability=0.61,
-        scale_predictions=["wren 53 %", "wren 71 %"],
-    )
-    return item._replace(**changes)
-
-
-def draw(items, path):
-    plot_gallery(items, path)
+def draw(path, views=VIEWS, *, predictions=None, index=0, class_names=None):
+    predictions = predictions or make_predictions()
+    plot_gallery([views], predictions, [index], class_names or names(predictions), path)
     return pixels(path)
 
 
@@ -37,45 +29,48 @@ def count_color(drawn, color):
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
-    return draw([make_item()], tmp_path_factory.mktemp("gallery") / "before.png")
+    return draw(tmp_path_factory.mktemp("gallery") / "before.png")
+
+
+PREDICTIONS = make_predictions()
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"saliency": np.arange(35.0)[::-1].reshape(5, 7)},
-        {"seen_box": (0.0, 0.0, 67.0, 41.0)},
-        {"seen": Image.new("RGB", (36, 36), "red")},
-        {"true_box": None},
-        {"box": (13.0, 5.0, 37.0, 31.0)},
-        {"probability": 0.67},
-        {"scale_predictions": ["crow 53 %"]},
-        {"crop": Image.new("L", (13, 19), 200)},
-        {"image": Image.new("RGB", (67, 41), "red")},
-        {"size": (134, 82)},
-        {"predicted_name": "crow"},
+        {"views": VIEWS._replace(image=Image.new("RGB", (31, 23), "red"))},
+        {"views": VIEWS._replace(size=(62, 46))},
+        {"views": VIEWS._replace(saliencies=(np.arange(35.0)[::-1].reshape(5, 7),))},
+        {"views": VIEWS._replace(crops=(Image.new("RGB", (18, 18), "red"), VIEWS.crops[1]))},
+        {"views": VIEWS._replace(crops=(VIEWS.crops[0], Image.new("RGB", (17, 17), "red")))},
+        {"views": VIEWS._replace(crop_boxes=((0.0, 0.0, 31.0, 23.0), VIEWS.crop_boxes[1]))},
+        {"predictions": make_predictions(annotated=False)},
+        {"predictions": PREDICTIONS._replace(boxes=PREDICTIONS.boxes + 1)},
+        {"predictions": PREDICTIONS._replace(probabilities=PREDICTIONS.probabilities[::-1] ** 2)},
+        {"predictions": PREDICTIONS._replace(labels=PREDICTIONS.fused.argmax(axis=1))},
+        {"class_names": ["crow"] * 7},
     ],
-    ids="-".join,
 )
-def test_every_field_is_drawn(changes, before, tmp_path):
-    after = draw([make_item(**changes)], tmp_path / "after.png")
+def test_everything_is_drawn(changes, before, tmp_path):
+    after = draw(tmp_path / "after.png", **changes)
     assert before.shape == after.shape
     assert not np.array_equal(before, after)
 
 
 def test_right_ones_are_green_and_wrong_ones_red(tmp_path):
-    right = make_item(true_name="wren" * 5, predicted_name="wren" * 5)
-    wrong = make_item(true_name="wren" * 5, predicted_name="crow" * 5)
-    both = draw([wrong, right], tmp_path / "both.png")
-    two_right = draw([right, right], tmp_path / "right.png")
-    assert count_color(two_right, RIGHT_COLOR) > count_color(both, RIGHT_COLOR) > 0
-    assert count_color(both, WRONG_COLOR) > count_color(two_right, WRONG_COLOR) == 0
+    labels = PREDICTIONS.fused.argmax(axis=1)
+    labels[1] = (labels[1] + 1) % 7
+    predictions = PREDICTIONS._replace(labels=labels)
+    for index, drawn, absent in ((0, RIGHT_COLOR, WRONG_COLOR), (1, WRONG_COLOR, RIGHT_COLOR)):
+        picture = draw(tmp_path / "one.png", predictions=predictions, index=index)
+        assert count_color(picture, drawn) > count_color(picture, absent) == 0
 
 
-def test_odd_saliency_and_names_are_drawn_without_a_warning(tmp_path):
-    flat = make_item(saliency=np.ones((3, 3)), true_name="$x^$ 鳥\n" + "w" * 99)
-    broken = make_item(saliency=np.full((3, 3), np.nan))
-    assert draw([flat, broken], tmp_path / "odd.png").std() > 0
+@pytest.mark.parametrize("saliency", [np.ones((3, 3)), np.full((3, 3), np.nan)])
+def test_odd_saliency_names_and_a_single_scale_are_drawn_without_a_warning(saliency, tmp_path):
+    views = ScaleViews(GREY, (31, 23), VIEWS.crops[:1], VIEWS.crop_boxes[:1], (saliency,))
+    odd = ["$x^$ 鳥\n" + "w" * 99] * 7
+    assert draw(tmp_path / "odd.png", views, class_names=odd).std() > 0
 
 
 def test_the_gallery_draws_right_and_wrong_ones_by_a_fixed_seed():

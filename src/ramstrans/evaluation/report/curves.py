@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -80,7 +81,7 @@ def _validation_panel(axes: Axes, rows: Sequence[Row]) -> None:
     _finish(axes, "Validation accuracy", "epoch", "top-1, %")
 
 
-def _curve(axes: Axes, x: Sequence[float], values: Sequence[float], color: str, label: str | None) -> None:
+def _curve(axes: Axes, x: Sequence[float], values: np.ndarray, color: str, label: str | None) -> None:
     """Plot one line, with markers if it has few points, so that even one is visible."""
     marker = "o" if len(x) <= 30 else None
     axes.plot(x, values, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.4)
@@ -95,16 +96,12 @@ def _finish(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
         axes.legend(frameon=False, fontsize=9)
 
 
-def _column(rows: Sequence[Row], key: str) -> list[float]:
-    return [_number(row.get(key)) for row in rows]
+def _column(rows: Sequence[Row], key: str) -> np.ndarray:
+    """(N,) values; NaN where they are missing or null."""
+    return np.array([row.get(key) for row in rows], dtype=float)
 
 
-def _by_scale(rows: Sequence[Row], key: str) -> list[list[float]]:
-    """One list of values per scale, in order; no lists if there are no rows."""
+def _by_scale(rows: Sequence[Row], key: str) -> np.ndarray:
+    """(S, N) values per scale; NaN where they are missing or null. Empty if there are none."""
     num_scales = max((len(row.get(key) or ()) for row in rows), default=0)
-    padded = [[*(row.get(key) or ()), *[None] * num_scales][:num_scales] for row in rows]
-    return [[_number(row[index]) for row in padded] for index in range(num_scales)]
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
+    return np.array([row.get(key) or [None] * num_scales for row in rows], dtype=float).T

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+import yaml
+
 HEADLINE = ("", "top-1", "95 % interval", "top-5", "mean class accuracy")
 
 REGION_ROWS = (
@@ -20,15 +22,6 @@ REGION_ROWS = (
     ("parts_inside", "parts inside", " %", "visible parts of the object that lie inside the region"),
 )
 """Key, name, unit and meaning of each region metric."""
-
-CONFIG_ROWS = (
-    *("data.name", "data.root", "data.resize", "data.crop", "data.val_fraction"),
-    *("model.backbone", "model.weights", "model.image_size", "model.num_scales", "model.zoom_source"),
-    *("model.region_size", "model.class_tokens", "model.saliency_rows", "model.thresholds"),
-    *("training.epochs", "training.max_steps", "training.batch_size", "training.optimizer", "training.lr"),
-    *("training.weight_decay", "training.label_smoothing", "training.precision", "seed", "device"),
-)
-"""The most important options; the run's config file has them all."""
 
 NUM_WORST = 10
 NUM_CONFUSED = 10
@@ -192,30 +185,16 @@ def _classes(report: Report) -> list[str]:
 
 
 def _run(report: Report) -> list[str]:
-    sections = ["## How this was made"]
-    if "command" in report:
-        sections.append(f"```\n{report['command']}\n```")
-    options = _flat(report.get("config") or {})
-    rows = [[key, f"{options[key]}"] for key in CONFIG_ROWS if options.get(key) is not None]
+    """The command, and as YAML every number and string of the report and the options of the run."""
     known = {"split", "num_images", "command"}
-    rows += [[key, _plain(value)] for key, value in report.items() if key not in known and _is_plain(value)]
-    return [*sections, _table(("option", "value"), rows)] if rows or len(sections) > 1 else []
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str | int | float)
-
-
-def _plain(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value}"
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a nested config to dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+    values = {
+        key: value
+        for key, value in report.items()
+        if key == "config" or (key not in known and isinstance(value, str | int | float))
+    }
+    command = [f"```\n{report['command']}\n```"] if "command" in report else []
+    options = [f"```yaml\n{yaml.safe_dump(values, sort_keys=False)}```"] if values else []
+    return ["## How this was made", *command, *options] if command or options else []
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

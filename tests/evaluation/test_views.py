@@ -5,7 +5,7 @@ import torch
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.loading.loader import ImageDataset, collate
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.evaluation.report.crops import crop_images, to_image
+from ramstrans.evaluation.views import crop_images, to_image
 
 
 @pytest.mark.parametrize("with_high_res", [False, True])
