@@ -1,7 +1,7 @@
 """Early exit: the curve of accuracy against cost, the choice of a threshold, and the time it saves."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,13 +118,6 @@ def choose_exit(predictions: Predictions, max_accuracy_drop: float = MAX_ACCURAC
     )
 
 
-class ExitTimes(NamedTuple):
-    """Seconds of the model, without loading, for the same images with all scales and with early exit."""
-
-    full: float
-    early: float
-
-
 @torch.inference_mode()
 def time_exit(
     model: RamsTrans,
@@ -135,8 +128,14 @@ def time_exit(
     confidence: float,
     precision: str,
     progress: Progress = no_progress,
-) -> ExitTimes:
-    """Time both ways on each batch, alternating which one goes first."""
+) -> dict[str, float]:
+    """Time a model, without loading, with all scales and with early exit.
+
+    Both run on each batch, alternating which one goes first.
+
+    Returns:
+        Total seconds: `full` and `early`.
+    """
     model.eval()
 
     def full(images: Tensor, high_res: Tensor | None) -> None:
@@ -164,10 +163,10 @@ def time_exit(
         for name in reversed(ways) if done % 2 else ways:
             total[name] += seconds(ways[name], inputs)
         progress(done, len(loader), "timing early exit")
-    return ExitTimes(**total)
+    return total
 
 
-def exit_report(predictions: Predictions, confidence: float, times: ExitTimes) -> dict[str, Any]:
+def exit_report(predictions: Predictions, confidence: float, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Report what early exit costs and saves on a split.
 
     Returns:
@@ -190,7 +189,7 @@ def exit_report(predictions: Predictions, confidence: float, times: ExitTimes) -
         "changed": 100 * (early.argmax(axis=1) != predictions.fused.argmax(axis=1)).mean(),
         "mean_scales_used": used.mean(),
         "exited_early": 100 * (used < len(means)).mean(),
-        "speedup": times.full / times.early,
-        "seconds": times._asdict(),
+        "speedup": seconds["full"] / seconds["early"],
+        "seconds": dict(seconds),
         "curve": {name: values[points] for name, values in curve._asdict().items()},
     }

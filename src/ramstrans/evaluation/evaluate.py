@@ -126,8 +126,8 @@ def evaluate(
         extra = {**extra, "warnings": [*extra.get("warnings", ()), retried]}
     figures = {}
     if confidence is not None:
-        times = time_exit(model, loader, metadata.preprocessing, device, confidence=confidence, **options)
-        extra = {"early_exit": exit_report(predictions, confidence, times), **extra}
+        seconds = time_exit(model, loader, metadata.preprocessing, device, confidence=confidence, **options)
+        extra = {"early_exit": exit_report(predictions, confidence, seconds), **extra}
         plot_exit(predictions, confidence, folder / "early_exit.png")
         figures["What early exit costs and saves"] = "early_exit.png"
     report = build_report(predictions, metadata.class_names, sizes, extra=extra)

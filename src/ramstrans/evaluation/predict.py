@@ -50,17 +50,6 @@ class Predictions(NamedTuple):
         return mean
 
 
-class _BatchArrays(NamedTuple):
-    """Arrays of some batches; the first four as in `Predictions`."""
-
-    probabilities: np.ndarray
-    labels: np.ndarray
-    boxes: np.ndarray
-    has_region: np.ndarray
-    image_sizes: np.ndarray  # (N, 2)
-    indices: np.ndarray  # (N,) in the data set
-
-
 @torch.no_grad()
 def predict_split(
     model: RamsTrans,
@@ -90,35 +79,30 @@ def predict_split(
     model.eval()
     dataset = loader.dataset
     assert isinstance(dataset, ImageDataset), "predictions need the data set's records"
-    gathered: list[_BatchArrays] = []
+    gathered: list[tuple[np.ndarray, ...]] = []
     for done, batch in enumerate(loader, start=1):
         images, high_res = normalized(batch, preprocessing, device)
         with autocast(device, precision):
             output: RamsOutput = model(images, high_res, last_region=model.num_scales == 1)
         regions = [scale.has_region for scale in output.scales if scale.has_region is not None]
         gathered.append(
-            _BatchArrays(
+            (
+                batch.indices.numpy(),
                 output.probabilities.cpu().numpy(),
                 batch.labels.numpy(),
                 boxes_in_originals(output, batch),
                 torch.stack(regions).cpu().numpy(),
                 batch.original_sizes.numpy(),
-                batch.indices.numpy(),
             )
         )
         progress(done, len(loader), "evaluating")
     if num_processes() > 1:
         gathered = gather_object(gathered)
-    arrays = _in_order(gathered)
-    return Predictions(*arrays[:4], dataset.records), arrays.image_sizes
-
-
-def _in_order(batches: list[_BatchArrays]) -> _BatchArrays:
-    """Concatenate batches and sort their images as in the data set."""
-    axes = (1, 0, 1, 1, 0, 0)
-    arrays = [np.concatenate(parts, axis) for *parts, axis in zip(*batches, axes, strict=True)]
-    order = np.argsort(arrays[-1])
-    return _BatchArrays(*(array.take(order, axis) for array, axis in zip(arrays, axes, strict=True)))
+    axes = (0, 1, 0, 1, 1, 0)  # of the images in each array
+    indices, *arrays = (np.concatenate(parts, axis) for *parts, axis in zip(*gathered, axes, strict=True))
+    order = np.argsort(indices)
+    *fields, sizes = (array.take(order, axis) for array, axis in zip(arrays, axes[1:], strict=True))
+    return Predictions(*fields, dataset.records), sizes
 
 
 def normalized(

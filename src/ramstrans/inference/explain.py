@@ -110,7 +110,7 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
     for index, (what, color, result) in enumerate(lines):
         y = 0.97 - 0.97 * index / max(len(lines), 4)
         text.text(0, y, label_text(result.labels[0]), color=color, fontsize=10, weight="bold", va="top")
-        note = f"{_percent(result.probabilities[0])}, {what}"
+        note = f"{result.probabilities[0]:.1%}, {what}"
         text.text(0, y - 0.09, note, color=MUTED_COLOR, fontsize=8, va="top")
     _bars(bars, fused, prediction.labels, prediction.probabilities, FUSED_COLOR)
 
@@ -145,7 +145,7 @@ def _bars(
     for row, (label, probability) in enumerate(zip(labels, probabilities, strict=True)):
         weight = "bold" if row == 0 else "normal"
         axes.text(0.015, row, label_text(label, 32), va="center", fontsize=9, weight=weight)
-        axes.text(1.0, row, _percent(probability), va="center", ha="right", fontsize=9, weight=weight)
+        axes.text(1.0, row, f"{probability:.1%}", va="center", ha="right", fontsize=9, weight=weight)
     axes.set(xlim=(0, 1), ylim=(max(len(labels), 5) - 0.5, -0.5), xticks=(), yticks=())
     axes.spines[["top", "right", "bottom"]].set_visible(False)
     axes.set_title(title, loc="left", fontsize=10, weight="bold", color=color, pad=3)
@@ -154,15 +154,7 @@ def _bars(
 def _title(axes: Axes, text: str, note: str) -> None:
     """Write a bold line with a small one under it, above the axes."""
     axes.set_title(f"{text}\n", loc="left", fontsize=10, weight="bold", pad=2)
-    axes.annotate(
-        note,
-        (0, 1),
-        (0, 3),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=8,
-        color=MUTED_COLOR,
-    )
+    axes.text(0, 1.02, note, transform=axes.transAxes, fontsize=8, color=MUTED_COLOR, in_layout=False)
 
 
 def _sides(box: Box) -> str:
@@ -173,12 +165,3 @@ def _sides(box: Box) -> str:
     """
     x0, y0, x1, y1 = box
     return f"{x1 - x0:.0f} x {y1 - y0:.0f}"
-
-
-def _percent(probability: float) -> str:
-    """Format a probability for people.
-
-    >>> _percent(0.1234)
-    '12.3 %'
-    """
-    return f"{100 * probability:.1f} %"

@@ -108,13 +108,7 @@ def write_parquet(predictions: Iterable[Prediction], stream: IO[Any], num_labels
 
 
 WRITERS = {"csv": write_csv, "jsonl": write_json_lines, "parquet": write_parquet}
-SUFFIXES = {
-    ".csv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
+SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 
 
 def choose_format(target: Path | None, name: str | None) -> str:

@@ -28,7 +28,7 @@ from ramstrans.evaluation.report.markdown import (
     zooms,
 )
 from ramstrans.files import write_file
-from ramstrans.plain import to_plain
+from ramstrans.plain import to_plain, utf8_text
 
 Report = dict[str, Any]
 """A report in JSON's own types: dicts, lists, strings, finite numbers, None."""
@@ -90,8 +90,8 @@ def write_report(folder: Path, report: Report, pictures: Mapping[str, str]) -> N
         pictures: Caption of each figure -> its path relative to `folder`, in order.
     """
     content = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_file(folder / "report.json", content.encode())
-    write_file(folder / "report.md", markdown_page(report, pictures).encode())
+    write_file(folder / "report.json", content.encode(errors="backslashreplace"))
+    write_file(folder / "report.md", utf8_text(markdown_page(report, pictures)).encode())
 
 
 def print_report(report: Report, console: Console) -> None:

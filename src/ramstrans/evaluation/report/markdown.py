@@ -10,12 +10,7 @@ import yaml
 HEADLINE = ("", "top-1", "95 % interval", "top-5", "mean class accuracy")
 
 REGION_ROWS = (
-    (
-        "fallbacks",
-        "fallbacks",
-        "",
-        "images where nothing stood out: the next scale sees all of the input",
-    ),
+    ("fallbacks", "fallbacks", "", "images where nothing stood out: the next scale sees all of the input"),
     ("mean_area", "mean area", " %", "share of the image that the region covers; small means a strong zoom"),
     ("mean_iou", "mean IoU", " %", "overlap with the object's true box: intersection over union"),
     ("corloc", "CorLoc", " %", "images whose region overlaps the true box with an IoU of at least 50 %"),
@@ -105,10 +100,7 @@ def _headline(report: Report) -> list[str]:
 def _regions(report: Report) -> list[str]:
     scales = zooms(report)
     if not scales:
-        return [
-            "## Regions",
-            "The model has one scale: it sees the whole input only, and no region is used.",
-        ]
+        return ["## Regions", "The model has one scale: it sees the whole input only, and no region is used."]
     header = ["", *(f"scale {scale} -> {scale + 1}" for scale, _ in scales), "meaning"]
     rows = [
         [name, *(format_value(regions[key], unit) for _, regions in scales), meaning]
