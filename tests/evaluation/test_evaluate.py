@@ -19,7 +19,7 @@ from ramstrans.evaluation.predict import predict_split
 from ramstrans.evaluation.report.gallery import gallery_views
 from ramstrans.models.config import ModelConfig
 from ramstrans.saved.metadata import ModelMetadata
-from ramstrans.saved.model import load_metadata, load_state, save_metadata, save_model
+from ramstrans.saved.model import load_metadata, load_state, save_model
 from ramstrans.training.run import prepare, train
 from tests.models.builders import randomise
 from tests.training.builders import BACKBONE, TINY, tiny_model, tiny_run
@@ -68,15 +68,6 @@ def test_an_evaluation_writes_a_report_and_its_figures(trial, tmp_path):
     page = (tmp_path / "report.md").read_text()
     assert "gallery.png" in page
     assert "curves.png" not in page
-
-
-def test_curves_are_drawn_if_there_are_metrics(trial, tmp_path, monkeypatch, no_pictures):
-    drawn = []
-    monkeypatch.setattr(module, "plot_curves", lambda rows, path: drawn.append((rows, path.name)))
-    (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
-    report_on(trial, tmp_path)
-    assert drawn == [([{"kind": "train", "step": 1}], "curves.png")]
-    assert "curves.png" in (tmp_path / "report.md").read_text()
 
 
 def test_retried_reads_are_reported(trial, tmp_path, monkeypatch, no_pictures):
@@ -160,26 +151,10 @@ def test_the_validation_part_is_the_one_held_out_in_training(trained, evaluate):
     assert report["split"] == "val"
 
 
-def test_data_that_were_moved(trained, evaluate, copied):
-    assert metrics(evaluate(root=copied)) == metrics(trained.report)
-
-
 def test_labels_in_another_order_are_mapped_by_name(trained, evaluate, copied):
     classes = copied / "classes.txt"
     classes.write_text("".join(line + "\n" for line in reversed(classes.read_text().splitlines())))
     assert metrics(evaluate(root=copied)) == metrics(trained.report)
-
-
-def test_another_format(trained, evaluate, birds, tmp_path):
-    table = tmp_path / "birds.csv"
-    rows = [
-        f"{record.path},{trained.prepared.images.class_names[record.label]},{record.split}"
-        for record in trained.prepared.images.records
-    ]
-    table.write_text("\n".join(["path,label,split", *rows]) + "\n")
-    report = evaluate(name="table", root=table)
-    assert report["fused"] == trained.report["fused"]
-    assert report["regions"]["mean_iou"] is None  # no boxes in this table
 
 
 def test_a_class_that_the_model_does_not_know(evaluate, copied):
@@ -249,12 +224,6 @@ def test_an_output_that_cannot_be_written(evaluate, tmp_path):
 def test_options_that_are_not_allowed():
     with pytest.raises(ConfigError, match="--batch_size is 0; give 1 or more"):
         EvaluationConfig(Path("run"), batch_size=0)
-
-
-def test_a_model_saved_without_its_number_of_classes(trained, model_folder, evaluate):
-    metadata = load_metadata(model_folder)
-    save_metadata(model_folder, replace(metadata, model=replace(metadata.model, num_classes=None)))
-    assert metrics(evaluate(model_folder)) == metrics(trained.report)
 
 
 @pytest.fixture

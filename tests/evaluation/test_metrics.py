@@ -48,20 +48,6 @@ def test_metrics_agree_with_a_slow_count(case):
     assert metrics.mean_class_accuracy == pytest.approx(sum(means) / len(means))
 
 
-@given(cases)
-def test_metrics_keep_their_order(case):
-    metrics = classification_metrics(*case)
-    low, high = metrics.top1_interval
-    assert 0 <= low <= metrics.top1 <= high <= 100
-    assert metrics.top1 <= metrics.top5 <= 100
-    assert 0 <= metrics.mean_class_accuracy <= 100
-
-
-def test_few_classes_are_all_among_the_first_five():
-    metrics = classification_metrics(np.array([[0.9, 0.1, 0.0]]), np.array([2]))
-    assert (metrics.top1, metrics.top5) == (0, 100)
-
-
 def test_sixth_answer_is_not_among_the_first_five():
     probabilities = np.array([[0.3, 0.2, 0.17, 0.13, 0.11, 0.09]] * 2)
     assert classification_metrics(probabilities, np.array([5, 4])).top5 == 50
@@ -108,10 +94,6 @@ def test_confused_pairs_count_every_mistake_once(case):
     assert sum(pair.num_images for pair in pairs) == (true_ranks(probabilities, labels) > 0).sum()
     assert all(pair.true != pair.predicted for pair in pairs)
     assert [pair.num_images for pair in pairs] == sorted((pair.num_images for pair in pairs), reverse=True)
-
-
-def test_no_mistakes_make_no_pairs():
-    assert confused_pairs(np.eye(3), np.arange(3), 5) == []
 
 
 def test_calibration_error_by_hand():

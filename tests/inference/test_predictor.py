@@ -1,4 +1,3 @@
-import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,7 +12,7 @@ from ramstrans.data.loading.loader import ImageDataset, build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading import photographs
 from ramstrans.data.records import Record
-from ramstrans.errors import ConfigError, UnreadableImageError, UsageError, WeightsError
+from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.inference.inputs import read_input, to_example
 from ramstrans.inference.predictor import Predictor
@@ -129,15 +128,6 @@ def test_large_jpegs_are_reduced_as_in_the_evaluation_and_decoded_once(
     assert max(first) > 151
 
 
-def test_region_of_everything_is_the_centre_crop(tmp_path):
-    preprocessing = Preprocessing(50, (50, 50))
-    options = {"image_size": 32, "num_scales": 1, "thresholds": (1e9,)}
-    predictor = Predictor.load(make_folder(tmp_path / "run", preprocessing=preprocessing, **options), "cpu")
-    scale = predictor(draw(tmp_path / "wide.png", 200, 100)).scales[0]
-    assert scale.box == pytest.approx((50, 0, 150, 100))
-    assert not scale.has_region
-
-
 @pytest.mark.parametrize("zoom_source", ["input", "full"])
 def test_regions_within_regions_in_original_pixels(tmp_path, zoom_source):
     # 200 x 100 -> 100 x 50 -> its middle 50 x 50, which is (50, 0, 150, 100) of the original -> 32 x 32.
@@ -246,14 +236,6 @@ def test_stream_reads_at_most_two_batches_ahead(predictor, paths):
     stream.close()
 
 
-def test_few_classes(tmp_path):
-    predictor = Predictor.load(make_folder(tmp_path / "run", names=("a", "b", "c")), "cpu")
-    prediction = predictor(draw(tmp_path / "x.png", 83, 67))
-    assert sorted(prediction.labels) == ["a", "b", "c"]
-    assert sum(prediction.probabilities) == pytest.approx(1)
-    assert len(predictor(tmp_path / "x.png", top_k=2).labels) == 2
-
-
 def test_bf16_predicts_nearly_the_same(tmp_path, paths):
     folder = make_folder(tmp_path, num_scales=1)
     exact, coarse = (Predictor.load(folder, "cpu", precision) for precision in ("fp32", "bf16"))
@@ -351,26 +333,3 @@ def test_several_threads_may_share_a_predictor(predictor, paths):
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
             assert list(pool.map(predictor, paths)) == expected
-
-
-def test_bad_folders(tmp_path):
-    with pytest.raises(WeightsError, match="is not a folder"):
-        Predictor.load(tmp_path / "none", "cpu")
-    with pytest.raises(WeightsError, match=r"config\.json"):
-        Predictor.load(tmp_path, "cpu")
-    folder = make_folder(tmp_path / "run")
-    weights = folder / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(WeightsError, match="truncated"):
-        Predictor.load(folder, "cpu")
-    weights.write_bytes(whole)
-    metadata = json.loads((folder / "config.json").read_text())
-    metadata["model"]["num_scales"] = 3
-    (folder / "config.json").write_text(json.dumps(metadata))
-    with pytest.raises(WeightsError, match="does not fit"):
-        Predictor.load(folder, "cpu")
-    metadata["format_version"] = 99
-    (folder / "config.json").write_text(json.dumps(metadata))
-    with pytest.raises(ConfigError, match="newer"):
-        Predictor.load(folder, "cpu")
