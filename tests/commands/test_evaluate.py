@@ -18,6 +18,14 @@ def test_evaluate(trained, tmp_path, capsys, no_pictures):
     assert report["fused"]["top1"] == trained.report["fused"]["top1"]
 
 
+def test_evaluate_writes_into_the_run_by_default(trained, capsys, no_pictures):
+    before = (trained.folder / "report.json").read_bytes()
+    assert main(["evaluate", str(trained.folder), "--split", "val", "--device", "cpu"]) == 0
+    assert json.loads((trained.folder / "evaluation-val" / "report.json").read_text())["num_images"] == 3
+    assert (trained.folder / "report.json").read_bytes() == before
+    shutil.rmtree(trained.folder / "evaluation-val")
+
+
 def test_early_exit_is_chosen_then_used(trained, colors, tmp_path, capsys, no_pictures):
     run = tmp_path / "run"
     shutil.copytree(trained.folder, run)

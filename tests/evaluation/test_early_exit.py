@@ -71,6 +71,12 @@ def test_a_gain_does_not_offset_a_loss():
     assert choose_exit(predictions).confidence == NEVER
 
 
+def test_if_every_exit_costs_none_is_taken():
+    choice = choose_exit(two_scales([0.4, 0.45], [0.9, 0.8], [1, 1]))
+    assert choice.confidence == NEVER
+    assert (choice.mean_scales_used, choice.top1_lost) == (2, 0)
+
+
 def test_a_single_scale_cannot_be_skipped():
     with pytest.raises(UsageError):
         choose_exit(make_predictions(num_scales=1))

@@ -70,6 +70,15 @@ def test_an_evaluation_writes_a_report_and_its_figures(trial, tmp_path):
     assert "curves.png" not in page
 
 
+def test_curves_are_drawn_if_there_are_metrics(trial, tmp_path, monkeypatch, no_pictures):
+    drawn = []
+    monkeypatch.setattr(module, "plot_curves", lambda rows, path: drawn.append((rows, path.name)))
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
+    report_on(trial, tmp_path)
+    assert drawn == [([{"kind": "train", "step": 1}], "curves.png")]
+    assert "curves.png" in (tmp_path / "report.md").read_text()
+
+
 def test_retried_reads_are_reported(trial, tmp_path, monkeypatch, no_pictures):
     """Two of the six files fail once."""
     model, metadata, dataset = trial
@@ -155,6 +164,18 @@ def test_labels_in_another_order_are_mapped_by_name(trained, evaluate, copied):
     classes = copied / "classes.txt"
     classes.write_text("".join(line + "\n" for line in reversed(classes.read_text().splitlines())))
     assert metrics(evaluate(root=copied)) == metrics(trained.report)
+
+
+def test_another_format(trained, evaluate, birds, tmp_path):
+    table = tmp_path / "birds.csv"
+    rows = [
+        f"{record.path},{trained.prepared.images.class_names[record.label]},{record.split}"
+        for record in trained.prepared.images.records
+    ]
+    table.write_text("\n".join(["path,label,split", *rows]) + "\n")
+    report = evaluate(name="table", root=table)
+    assert report["fused"] == trained.report["fused"]
+    assert report["regions"]["mean_iou"] is None  # no boxes in this table
 
 
 def test_a_class_that_the_model_does_not_know(evaluate, copied):

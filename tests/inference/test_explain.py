@@ -7,7 +7,7 @@ from PIL import Image
 from ramstrans.errors import OutputError, UnreadableImageError
 from ramstrans.inference.explain import explain, plot_explanation
 from ramstrans.inference.predictor import Predictor
-from tests.inference.builders import draw, make_folder
+from tests.inference.builders import NAMES, draw, make_folder
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,12 @@ def test_no_region_and_saliency_that_is_not_finite(predictor, tmp_path):
     views = explanation.views._replace(saliencies=broken)
     plot_explanation(explanation._replace(views=views, prediction=prediction), tmp_path / "why.png")
     assert (tmp_path / "why.png").is_file()
+
+
+def test_two_classes(tmp_path):
+    predictor = Predictor.load(make_folder(tmp_path / "run", names=NAMES[:2]), "cpu")
+    values = explain(predictor, draw(tmp_path / "x.png", 71, 67), tmp_path / "why.png")
+    assert len(values["labels"]) == 2
 
 
 def test_what_is_not_possible(predictor, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands.options import Parser, Precision
 from ramstrans.files import check_output
@@ -34,9 +35,9 @@ def predict(
     format: Literal["csv", "jsonl", "parquet"] | None = None,  # noqa: A002 - the option's name
     output: Path | None = None,
     overwrite: bool = False,
-    top_k: int = 5,
+    top_k: PositiveInt = 5,
     early_exit: float | Literal["auto"] | None = None,
-    batch_size: int = 32,
+    batch_size: PositiveInt = 32,
     device: str = "auto",
     precision: Precision | None = None,
 ) -> int:
