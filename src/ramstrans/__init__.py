@@ -29,6 +29,7 @@ _PUBLIC = {
     "Regions": "ramstrans.models.regions",
     "Stage": "ramstrans.models.methods.base",
     "build_model": "ramstrans.models.methods.rams",
+    "load_model": "ramstrans.saved.model",
     "propose_regions": "ramstrans.models.regions",
     "rollout": "ramstrans.models.saliency.rollout",
     "zoom": "ramstrans.models.zoom",

@@ -9,7 +9,8 @@ import torch
 from ramstrans.data.reading import cache as caching
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
 from ramstrans.errors import ConfigError, DataError, OutputError, TrainingError, UsageError
-from ramstrans.evaluation.run import evaluate_run
+from ramstrans.evaluation.config import EvaluationConfig
+from ramstrans.evaluation.evaluate import evaluate_run
 from ramstrans.saved.model import load_metadata, load_state
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.run import Prepared, prepare, train
@@ -144,7 +145,7 @@ def test_a_run_from_the_cache_on_disk_is_the_same_and_is_judged_from_it(
     assert same_state(load_state(tmp_path / "run"), load_state(trained.folder))
     assert len([file for file in (tmp_path / "kept").rglob("*") if file.is_file()]) == 18
     monkeypatch.setattr(caching, "read_resized", None)  # nothing is decoded again
-    again = evaluate_run(tmp_path / "run", "test", tmp_path / "again", batch_size=4, device="cpu")
+    again = evaluate_run(EvaluationConfig(tmp_path / "run", output=tmp_path / "again", device="cpu"))
     assert again["fused"] == report["fused"]
 
 
@@ -276,7 +277,7 @@ def test_a_run_with_adapters_leaves_a_plain_model(birds, tmp_path, no_pictures):
     plain = set(prepared.model.state_dict())
     report = train(prepared, tmp_path / "run")
     assert set(load_state(tmp_path / "run")) == plain
-    again = evaluate_run(tmp_path / "run", "test", tmp_path / "again", batch_size=4, device="cpu")
+    again = evaluate_run(EvaluationConfig(tmp_path / "run", output=tmp_path / "again", device="cpu"))
     assert again["fused"] == report["fused"]
 
 

@@ -111,7 +111,7 @@ def find_all(
 
     smallest_side = DEFAULT_SIDE
     if options.model is not None:
-        from ramstrans.evaluation.run import with_labels_of
+        from ramstrans.evaluation.evaluate import with_labels_of
         from ramstrans.saved.model import load_metadata
 
         metadata = load_metadata(options.model)

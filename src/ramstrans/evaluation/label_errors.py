@@ -29,12 +29,9 @@ from ramstrans.data.build import build_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.records import ImageSet, Split
-from ramstrans.distributed import choose_device
-from ramstrans.evaluation.predict import predict_split
-from ramstrans.evaluation.predictions import Predictions
-from ramstrans.evaluation.run import dataset_of
-from ramstrans.models.methods.rams import build_model
-from ramstrans.saved.model import load_into, load_metadata, load_state
+from ramstrans.evaluation.evaluate import dataset_of
+from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
+from ramstrans.saved.model import load_model
 
 _DRAWS = ("val_fraction", "test_fraction", "split_seed")
 """Fields of `DataConfig` that say which images are held out."""
@@ -115,22 +112,17 @@ def find_label_issues(
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
-    metadata = load_metadata(folder)
-    run = metadata.training.get("run", {})
-    data = as_in_training(config, run.get("data", {}))
+    model, metadata = load_model(folder, device)
+    data = as_in_training(config, metadata.run_options("data"))
     images = _seen_or_not(build_image_set(data, progress), unreadable)
-    model = build_model(metadata.model)
-    load_into(model, load_state(folder))
-    model.to(choose_device(device)).eval()
-    precision = precision or run.get("training", {}).get("precision", "fp32")
+    precision = choose_precision(precision, metadata, next(model.parameters()).device)
     has_region: list[LabelIssue] = []
     splits: tuple[Split, ...] = ("test", "train")
     for split in splits:
         if not images.of_split(split):
             continue
         dataset, _ = dataset_of(metadata, images, split, data, progress)
-        with_high_res = model.zoom_source == "full" and model.num_scales > 1
-        loader = build_loader(dataset, batch_size, shuffle=False, with_high_res=with_high_res)
+        loader = build_loader(dataset, batch_size, shuffle=False, with_high_res=metadata.model.needs_high_res)
         device_of = next(model.parameters()).device
         predictions, _ = predict_split(
             model, loader, metadata.preprocessing, device_of, precision=precision, progress=progress

@@ -18,7 +18,8 @@ from ramstrans.errors import ConfigError, DataError
 from ramstrans.evaluation.evaluate import evaluate
 from ramstrans.evaluation.report.build import Report
 from ramstrans.models.methods.rams import RamsTrans, build_model
-from ramstrans.saved.model import ModelMetadata, load_into, save_model
+from ramstrans.saved.metadata import ModelMetadata
+from ramstrans.saved.model import load_into, save_model
 from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import RunConfig
 from ramstrans.training.log import MetricsLog

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ramstrans.errors import ConfigError, UsageError
-from ramstrans.models.methods.early_exit import EarlyExit, exit_early
+from ramstrans.errors import UsageError
+from ramstrans.models.methods.early_exit import exit_early
 from tests.models.builders import noise, tiny_model
 
 SIZE = (48, 80)
@@ -65,8 +65,6 @@ def test_images_that_left_are_not_computed():
 def test_a_confidence_that_cannot_be(confidence):
     with pytest.raises(UsageError, match="give more than 0"):
         exit_early(tiny_model(), noise(1, 3, *SIZE), confidence=confidence)
-    with pytest.raises(ConfigError, match="give more than 0"):
-        EarlyExit(confidence, "val", 1, 0.0, 1.0)
 
 
 def test_a_source_must_go_with_the_model():

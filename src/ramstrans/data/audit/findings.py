@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ramstrans.errors import UsageError
+from ramstrans.plain import utf8_text
 
 Severity = Literal["spoils", "note"]
 
@@ -141,8 +142,3 @@ def _row(finding: Finding) -> dict[str, str | list[str]]:
         "paths": [utf8_text(str(path)) for path in finding.paths],
         "detail": utf8_text(finding.detail),
     }
-
-
-def utf8_text(text: str) -> str:
-    """Text that UTF-8 can hold; bytes of a file name that are no UTF-8 are shown as escapes."""
-    return text.encode(errors="backslashreplace").decode()

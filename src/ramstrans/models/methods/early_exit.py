@@ -1,46 +1,23 @@
-"""Spend further looks only where they pay: images whose answer is sure enough leave after a look."""
+"""Early exit: images predicted with enough confidence skip the remaining scales."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ramstrans.errors import ConfigError, UsageError
+from ramstrans.errors import UsageError
 from ramstrans.models.methods.base import Stage
 from ramstrans.models.methods.rams import RamsTrans
 
 
-@dataclass(frozen=True)
-class EarlyExit:
-    """When an image needs no further look, and what that was found to cost; travels with the model.
-
-    Attributes:
-        confidence: An image leaves once its highest probability, mean over its looks, is at least this.
-        chosen_on: Split on which it was chosen.
-        num_images: Number of its images.
-        top1_lost: Percentage points of top-1 that leaving early cost there; negative: it gained.
-        mean_scales_used: Mean number of looks that an image took there.
-    """
-
-    confidence: float
-    chosen_on: str
-    num_images: int
-    top1_lost: float
-    mean_scales_used: float
-
-    def __post_init__(self) -> None:
-        check_confidence(self.confidence, ConfigError)
-
-
 class EarlyExitOutput(NamedTuple):
-    """What B images said that left as soon as they were sure; the order of the batch is kept.
+    """Predictions for B images that exited as soon as they were confident, in the order of the batch.
 
     Attributes:
-        fused: (B, C) float32, mean of the probabilities of the looks that each image took.
+        fused: (B, C) float32, mean of the probabilities of the scales that each image used.
         num_scales_used: (B,) int64, 1 to S.
-        scales: One a look that any image took: its output for the images that took it, boxes in the frame
-            of the input; the last of S looks proposes no region.
+        scales: One stage per scale that any image used, for the images that used it; boxes are in pixels of
+            the input; the last of S scales does not propose a region.
         indices: One (B_s,) int64 per scale: indices of those images in the batch, ascending.
     """
 
@@ -54,15 +31,15 @@ class EarlyExitOutput(NamedTuple):
 def exit_early(
     model: RamsTrans, images: Tensor, high_res: Tensor | None = None, *, confidence: float
 ) -> EarlyExitOutput:
-    """Look until sure: after each look the images that are sure leave, and the batch closes up.
+    """Compute scale by scale; after each one the confident images leave, and the batch closes up.
 
-    How many images are left is looked at on the host after each look.
+    Synchronises with the host once per scale.
 
     Args:
         model: In eval mode.
-        images: (B, 3, H, W), as `RamsTrans.forward` takes them.
-        high_res: Likewise.
-        confidence: Highest mean probability, above 0, at which an image leaves; above 1 none does.
+        images: (B, 3, H, W), as in `RamsTrans.forward`.
+        high_res: As in `RamsTrans.forward`.
+        confidence: Highest mean probability, above 0, at which an image exits; above 1 none does.
 
     Raises:
         UsageError: The confidence is not above 0, or `high_res` does not go with the model.
@@ -91,12 +68,12 @@ def exit_early(
 
 
 def check_confidence(confidence: float, error: type[UsageError]) -> None:
-    """Raise unless a confidence can be met."""
+    """Raise unless a confidence can be reached."""
     if not confidence > 0:
         raise error(f"the confidence of early exit is {confidence}; give more than 0, at most 1")
 
 
 def check_num_scales(num_scales: int) -> None:
-    """Raise UsageError where there is no further look to be spared."""
+    """Raise UsageError if there is no further scale to skip."""
     if num_scales == 1:
-        raise UsageError("this model looks once, so nothing can be spared; leave --early_exit out")
+        raise UsageError("this model has one scale, so none can be skipped; leave --early_exit out")
