@@ -1,13 +1,11 @@
-import errno
 import json
 
 import numpy as np
 import pytest
 
 from ramstrans.data.datasets.cub import read_cub
-from ramstrans.data.loading.loader import ImageDataset
+from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.reading.retry import retry
 from ramstrans.evaluation import evaluate as judging
 from ramstrans.evaluation.evaluate import evaluate, gallery_choice, gallery_item
 from ramstrans.models.config import ModelConfig
@@ -54,30 +52,6 @@ def test_curves_are_drawn_where_there_are_metrics(trial, tmp_path, monkeypatch, 
     judged(trial, tmp_path)
     assert drawn == [([{"kind": "train", "step": 1}], "curves.png")]
     assert "curves.png" in (tmp_path / "report.md").read_text()
-
-
-def test_reads_that_were_tried_again_are_told(trial, tmp_path, monkeypatch, no_pictures):
-    """Two of the six files fail once."""
-    model, metadata, dataset = trial
-    again, resized = {1, 4}, ImageDataset._resized
-
-    def fails_once(dataset, index):
-        def read():
-            if index in again:
-                again.remove(index)
-                raise OSError(errno.ESTALE, "Stale file handle")
-            return resized(dataset, index)
-
-        return retry(read, dataset.records[index].path)
-
-    monkeypatch.setattr(ImageDataset, "_resized", fails_once)
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    fresh = ImageDataset(dataset.records, metadata.preprocessing, dataset.image_size)
-    report = judged((model, metadata, fresh), tmp_path, warnings=["left out: one"])
-    assert report["warnings"][:2] == [
-        "left out: one",
-        "2 reads of photographs failed for a moment and were tried again",
-    ]
 
 
 def test_the_gallery_shows_right_and_wrong_ones_as_they_were_answered():

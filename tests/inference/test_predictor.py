@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ramstrans.data.loading.loader import ImageDataset, build_loader
+from ramstrans.data.loading.dataset import ImageDataset
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.reading import photographs
+from ramstrans.data.reading import decode as decoding
 from ramstrans.data.records import Record
 from ramstrans.errors import ConfigError, UnreadableImageError, UsageError, WeightsError
 from ramstrans.evaluation.predict import predict_split
@@ -94,14 +95,14 @@ def test_says_what_the_evaluation_says(tmp_path, paths, zoom_source, num_scales)
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_large_jpegs_are_reduced_as_in_the_evaluation(predictor, tmp_path, monkeypatch, orientation):
-    exif, decoded, decode = Image.Exif(), [], photographs.decode_reduced
+    exif, decoded, decode = Image.Exif(), [], decoding.decode_reduced
     exif[0x0112] = orientation
 
     def noted(*args, **options):
         decoded.append(decode(*args, **options))
         return decoded[-1]
 
-    monkeypatch.setattr(photographs, "decode_reduced", noted)
+    monkeypatch.setattr(decoding, "decode_reduced", noted)
     path = draw(tmp_path / "large.jpg", 1201, 977, exif=exif)
     preprocessing, size = predictor.metadata.preprocessing, predictor.model.image_size
     theirs = ImageDataset([Record(path, 0, "test")], preprocessing, size)[0, 0]

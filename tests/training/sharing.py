@@ -50,9 +50,10 @@ def steps(config, images, parts):
     stepper = build_train_step(model, config.training, accelerator, 1000)
     set_train_mode(model)
     batch = repeated(random_batch(config, PREPROCESSING, 7), images * parts)
+    batch = batch._replace(weight=(images * parts, 2 * images * parts))
 
     def step():
-        stepper.take(batch, PREPROCESSING, (images * parts, 2 * images * parts))
+        stepper.take(batch, PREPROCESSING)
 
     step()
     with CommDebugMode() as talk:

@@ -1,16 +1,13 @@
 """The loop on images of plain colour, which any network tells apart."""
 
-import errno
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
 from ramstrans.data.datasets.image_folder import read_image_folder
 from ramstrans.data.loading.transforms import Augmentation
-from ramstrans.data.reading import retry as reads
 from ramstrans.errors import TrainingError
 from ramstrans.memory import peak_bytes
 from ramstrans.training import loop
@@ -157,7 +154,7 @@ def test_rows_are_logged_now_and_then_and_at_the_end(run, monkeypatch):
     for row in rows:
         if row["kind"] == "train":
             assert row.keys() == {
-                *("kind", "step", "epoch", "loss", "loss_scales", "lr", "images_per_second", "num_retries"),
+                *("kind", "step", "epoch", "loss", "loss_scales", "lr", "images_per_second"),
             }
             assert row["loss"] == pytest.approx(sum(row["loss_scales"]))
             assert row["images_per_second"] > 0
@@ -371,19 +368,3 @@ def test_a_copied_state_does_not_follow_the_model():
     with torch.no_grad():
         model.backbone.vit.cls_token.add_(1)
     assert torch.equal(state["backbone.vit.cls_token"], before)
-
-
-def test_reads_that_were_tried_again_are_counted(run, monkeypatch):
-    monkeypatch.setattr(reads, "FIRST_PAUSE", 0.001)
-    opener, failed = Path.open, set()
-
-    def fails_once(path, *mode, **options):
-        if path.suffix == ".png" and path not in failed:
-            failed.add(path)
-            raise OSError(errno.EIO, "Input/output error", str(path))
-        return opener(path, *mode, **options)
-
-    monkeypatch.setattr(Path, "open", fails_once)
-    result, _, rows = run(tiny_model(), max_steps=4, epochs=9, validate_on="test")
-    assert result.num_retries == len(failed) == 18
-    assert [row["num_retries"] for row in rows if row["kind"] == "train"] == [4, 8, 12, 18]

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ramstrans.data.loading.loader import Batch, EpochBatches
+from ramstrans.data.loading.dataset import Batch
+from ramstrans.data.loading.sampling import EpochBatches
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.step import TrainStep
@@ -17,12 +18,12 @@ def parts_of(own, whole, num_processes, gradient_accumulation_steps, *, high_res
     """The parts of a batch of images 0, 1, ..., which their labels tell."""
     count = max(own, 1)  # a process without one gets the batch's first
     views = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
-    batch = Batch(
-        views, views if high_res else None, torch.arange(count), torch.arange(count), (), torch.ones(count, 2)
-    )
+    high_res = views if high_res else None
+    labels, sizes = torch.arange(count), torch.ones(count, 2)
+    batch = Batch(views, high_res, labels, labels, (), sizes, (own, whole))
     accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=num_processes)
     config = TrainingConfig(gradient_accumulation_steps=gradient_accumulation_steps)
-    return TrainStep(None, None, None, None, config, accelerator)._parts(batch, PREPROCESSING, own, whole)
+    return TrainStep(None, None, None, None, config, accelerator)._parts(batch, PREPROCESSING)
 
 
 def test_a_process_with_fewer_images_than_parts_fills_in_with_its_first():
@@ -54,12 +55,12 @@ def test_all_processes_have_as_many_parts_and_every_image_counts_once(
         for process in range(num_processes)
     ]
     for number in range(batches[0].num_batches):
-        cut = [parts_of(*each.counts(number), num_processes, gradient_accumulation_steps) for each in batches]
+        cut = [parts_of(*each.weight(number), num_processes, gradient_accumulation_steps) for each in batches]
         assert len({len(parts) for parts in cut}) == 1
         assert sum(part.share for parts in cut for part in parts) == pytest.approx(1)
         assert all(len(part.labels) for parts in cut for part in parts)
-        whole = batches[0].counts(number)[1]
+        whole = batches[0].weight(number)[1]
         for parts, each in zip(cut, batches, strict=True):
             counted = [len(part.labels) for part in parts if part.share]
-            assert sum(counted) == each.counts(number)[0]
+            assert sum(counted) == each.weight(number)[0]
             assert all(part.share == pytest.approx(len(part.labels) / whole) for part in parts if part.share)

@@ -19,7 +19,8 @@ from ramstrans.bench.steps import NUM_STEPS
 from ramstrans.bench.timing import Contestant, Spread, interleave, spread, waiter
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.build import build_image_set, build_preprocessing
-from ramstrans.data.loading.loader import Batch, ImageLoader, build_loader
+from ramstrans.data.loading.dataset import Batch
+from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.evaluation.predict import autocast, normalized, predict_split
 from ramstrans.evaluation.run import with_labels_of

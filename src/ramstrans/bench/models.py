@@ -12,7 +12,7 @@ from ramstrans.bench.machine import describe_machine
 from ramstrans.bench.report import short, write_json
 from ramstrans.bench.timing import Contestant, Spread, interleave, spread, waiter
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.loading.transforms import Size
+from ramstrans.data.preprocessing import Size
 from ramstrans.evaluation.predict import autocast
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model

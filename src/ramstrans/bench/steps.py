@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ramstrans.bench.ground import Ground
 from ramstrans.bench.timing import Contestant
 from ramstrans.bench.twin import KeepingTwin
-from ramstrans.data.loading.loader import Batch
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.evaluation.predict import autocast
 from ramstrans.training.optim import build_optimizer
@@ -29,7 +29,7 @@ def our_step(ground: Ground) -> Contestant:
     pixels = ground.images().mul(64).add(128).clamp(0, 255).byte()
     labels, side = ground.labels(), case.image_size
     sizes = torch.full((case.batch_size, 2), side)
-    batch = Batch(pixels, None, labels, torch.arange(case.batch_size), (), sizes)
+    batch = Batch(pixels, None, labels, torch.arange(case.batch_size), (), sizes, (len(labels), len(labels)))
     return Contestant(partial(stepper.step, batch, Preprocessing(side, (side, side))), case.batch_size)
 
 

@@ -78,8 +78,7 @@ def entrant_of(name: str) -> "Entrant":
 
     parser = Parser(prog="ramstrans bench --models")
     train.add_options(parser)
-    # toybirds is the one layout that needs no root; nothing of it is read
-    line = [*completed(["plan", "--config", name])[1:], "--data.name", "toybirds"]
+    line = completed(["plan", "--config", name])[1:]
     run = train.config_of(parser.instantiate(parser.parse_args(line)))
     num_classes = run.model.num_classes or NUM_CLASSES
     model = dataclasses.replace(run.model, num_classes=num_classes, weights=None)

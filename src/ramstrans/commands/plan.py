@@ -90,8 +90,6 @@ def task_of(options: Namespace, progress: "Progress") -> tuple[RunConfig, int]:
         DataError: The data set cannot be used.
     """
     has_data = options.data.root is not None
-    if not has_data:
-        options.data.name = "toybirds"  # the one layout that needs no root; nothing of it is read
     built = Parser()
     add_options(built)
     values = built.instantiate(options)

@@ -10,7 +10,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ramstrans.data.loading.loader import Batch, ImageLoader
+from ramstrans.data.loading.dataset import Batch
+from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.evaluation.metrics import classification_metrics
 from ramstrans.evaluation.predict import autocast, normalized

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.loader import ImageDataset, build_loader, collate
+from ramstrans.data.loading.dataset import ImageDataset, collate
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.reading.decode import decode_image
 from ramstrans.data.records import Record
 from ramstrans.devices import process_index
@@ -74,9 +75,6 @@ def evaluate(
     predictions, sizes = predict_split(
         model, loader, metadata.preprocessing, device, precision=precision, progress=progress
     )
-    if dataset.num_retries:
-        retried = f"{dataset.num_retries} reads of photographs failed for a moment and were tried again"
-        extra = {**extra, "warnings": [*extra.get("warnings", ()), retried]}
     pictures = {}
     if confidence is not None:
         options: dict[str, Any] = {"confidence": confidence, "precision": precision, "progress": progress}

@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ramstrans.data.loading.loader import Batch, ImageDataset
+from ramstrans.data.loading.dataset import Batch, ImageDataset
 from ramstrans.data.loading.transforms import normalize
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.devices import num_processes

@@ -8,7 +8,8 @@ from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import find_unreadable
 from ramstrans.data.build import build_cache, build_image_set
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.loader import ImageDataset, build_loader
+from ramstrans.data.loading.dataset import ImageDataset
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.devices import choose_device
 from ramstrans.errors import DataError, OutputError, UsageError
@@ -194,9 +195,7 @@ def readable(
     """
     if data.on_unreadable == "stop":
         return records, []
-    errors = find_unreadable(
-        records, data.max_pixels, progress=lambda done, total: progress(done, total, "checking files")
-    )
+    errors = find_unreadable(records, data.max_pixels, progress=progress)
     unreadable = {error.path for error in errors}
     kept = tuple(record for record in records if record.path not in unreadable)
     if not kept:

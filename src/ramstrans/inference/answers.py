@@ -4,7 +4,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from ramstrans.data.loading.loader import Batch
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.evaluation.predict import boxes_in_originals, in_originals
 from ramstrans.models.methods.early_exit import EarlyExitOutput
 from ramstrans.models.methods.rams import RamsOutput

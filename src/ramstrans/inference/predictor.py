@@ -15,10 +15,15 @@ import torch
 from PIL import Image, ImageOps
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.loader import Batch, Example, collate
+from ramstrans.data.loading.dataset import Batch, Example, collate
 from ramstrans.data.loading.transforms import make_view
-from ramstrans.data.reading.decode import check_shape, decode_image, to_rgb
-from ramstrans.data.reading.photographs import read_resized, resize_in_memory
+from ramstrans.data.reading.decode import (
+    check_shape,
+    decode_image,
+    read_resized,
+    resize_in_memory,
+    to_rgb,
+)
 from ramstrans.data.records import Box
 from ramstrans.devices import choose_device
 from ramstrans.errors import UnreadableImageError, UsageError

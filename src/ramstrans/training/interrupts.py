@@ -5,10 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ramstrans.data.loading.loader import SIGNALS
 from ramstrans.errors import StoppedError
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-"""What clusters send before they take a machine away, and Ctrl-C."""
 
 
 class SignalHandler:

@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.loading.loader import ImageLoader
-from ramstrans.data.loading.workers import worker_errors
+from ramstrans.data.loading.loader import ImageLoader, worker_errors
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import StoppedError, TrainingError
 from ramstrans.evaluation.metrics import classification_metrics
@@ -44,7 +42,6 @@ class TrainResult(NamedTuple):
         chosen_on: `validation` or `last epoch`.
         steps: Optimiser steps taken.
         num_skipped: How many of them left the weights alone, because something was not finite.
-        num_retries: Reads of photographs that failed for a moment and were tried again, in all processes.
         seconds: Wall-clock time of the training, evaluations included.
     """
 
@@ -53,7 +50,6 @@ class TrainResult(NamedTuple):
     chosen_on: str
     steps: int
     num_skipped: int
-    num_retries: int
     seconds: float
 
 
@@ -103,7 +99,7 @@ def run_training(
         OutputError: A checkpoint cannot be written.
     """
     fitting = TrainLoop(parts, state, interrupts or SignalHandler())
-    with fitting.interrupts.installed(), worker_errors(parts.train_loader.dataset.under_way):
+    with fitting.interrupts.installed(), worker_errors(parts.train_loader.dataset.files_being_read):
         while fitting.state.step < fitting.total_steps:
             fitting.train_epoch(progress, say)
     return fitting.result()
@@ -132,7 +128,6 @@ class TrainLoop:
         if self.state.step:
             assert parts.checkpoints is not None, "steps were taken before a checkpoint"
             self.chosen = parts.checkpoints.load(accelerator, self.state)
-        self.retries_before = self.state.num_retries
         parts.log.cut(self.state.log_bytes)
         self.start = time.perf_counter() - self.state.seconds
 
@@ -144,35 +139,24 @@ class TrainLoop:
         epoch = batches.epoch + 1
         set_train_mode(parts.model)
         watch = Throughput()
-        for number, batch in enumerate(loader, start=batches.first_batch):
-            counts = batches.counts(number)
-            seeds = (batches.seed, batches.epoch, number)
-            result = self.stepper.step(
-                batch, parts.preprocessing, counts, seeds=seeds, stop=bool(self.interrupts.received)
-            )
+        for batch in loader:
+            result = self.stepper.step(batch, parts.preprocessing, stop=bool(self.interrupts.received))
             state.step += 1
             if self.ema is not None and not result.was_skipped:
                 self.ema.update_parameters(parts.model)
-            watch.num_images += counts[1]
+            watch.num_images += batch.weight[1]
             self.count_skipped(result, [int(index) for index in batch.indices], say)
             if state.step % LOG_EVERY == 0 or state.step == self.total_steps:
                 row = train_row(result, state.step, epoch) | {"images_per_second": watch.per_second()}
-                parts.log.write(row | {"num_retries": self.count_retries()}, state.step)
+                parts.log.write(row, state.step)
                 watch = Throughput()
             is_last = state.step == self.total_steps
-            self.validate_and_save(epoch, epoch_ends=is_last or number == self.steps_per_epoch - 1)
+            self.validate_and_save(epoch, epoch_ends=is_last or batch.key[2] == self.steps_per_epoch - 1)
             progress(state.step, self.total_steps, f"epoch {epoch}")
             if result.stop and not is_last:
                 self.stop()
             if is_last:
                 break
-
-    def count_retries(self) -> int:
-        """Keep count of reads that were tried again; every process calls this together."""
-        loaders = (self.parts.train_loader, self.parts.val_loader)
-        own = sum(loader.dataset.num_retries for loader in loaders if loader is not None)
-        self.state.num_retries = self.retries_before + summed(own, self.parts.accelerator)
-        return self.state.num_retries
 
     def count_skipped(self, result: StepResult, indices: list[int], say: Callable[[str], None]) -> None:
         """Keep count of steps that were not finite, and end the run after too many in a row."""
@@ -238,7 +222,6 @@ class TrainLoop:
         state, checkpoints = self.state, self.parts.checkpoints
         if checkpoints is None:
             return
-        self.count_retries()
         state.seconds = time.perf_counter() - self.start
         state.log_bytes = self.parts.log.num_bytes()
         is_best = state.best_step == state.step
@@ -268,7 +251,6 @@ class TrainLoop:
             chosen_on="validation" if on_validation else "last epoch",
             steps=state.step,
             num_skipped=state.num_skipped,
-            num_retries=self.count_retries(),
             seconds=time.perf_counter() - self.start,
         )
 
@@ -295,13 +277,6 @@ def train_row(result: StepResult, step: int, epoch: int) -> dict[str, Any]:
         "loss_scales": [finite(part) for part in result.scales],
         "lr": result.lr,
     }
-
-
-def summed(number: int, accelerator: Accelerator) -> int:
-    """The sum of a number over all processes, each of which calls this."""
-    if accelerator.num_processes == 1:
-        return number
-    return int(accelerator.reduce(torch.tensor(number, device=accelerator.device), "sum"))
 
 
 def finite(number: float) -> float | None:

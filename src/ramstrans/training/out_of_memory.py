@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ramstrans.data.loading.loader import Batch
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.memory import device_bytes
 from ramstrans.training.planning.cost import in_one_part, measure_step

@@ -22,7 +22,7 @@ from ramstrans.training.checkpoint import Checkpoints
 from ramstrans.training.config import RunConfig
 from ramstrans.training.interrupts import SignalHandler
 from ramstrans.training.log import MetricsLog
-from ramstrans.training.loop import Components, TrainResult, run_training, summed
+from ramstrans.training.loop import Components, TrainResult, run_training
 from ramstrans.training.run_folder import (
     RUN_MARK,
     check_output,
@@ -90,10 +90,7 @@ def prepare(
     state = start_processes(config)
     with state.main_process_first():  # a set that is drawn is drawn once
         images = build_image_set(config.data, progress=progress)
-    left_out: list[str] = []
-    images = drop_unreadable(images, config.data, say=left_out.append, progress=progress)
-    for line in left_out:
-        say(line)
+    images, unreadable = drop_unreadable(images, config.data, progress)
     counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
     say(f"{config.data.name}: {len(images.class_names)} classes, {counts} images")
     num_classes = len(images.class_names)
@@ -112,7 +109,8 @@ def prepare(
     )
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     say(f"{config.model.backbone}: {millions:.1f} M parameters, {config.model.num_scales} scale(s)")
-    return Prepared(config, images, model, preprocessing, tuple(left_out), resumes)
+    left_out = tuple(f"left out: {error}" for error in unreadable)
+    return Prepared(config, images, model, preprocessing, left_out, resumes)
 
 
 def train(
@@ -152,9 +150,7 @@ def train(
     with interrupts.installed():
         result = train_into(output, prepared, accelerator, progress, say, interrupts)
         checking = interrupts.checking(progress, f"go on with `ramstrans train --resume {output}`")
-        report, num_retries = save_and_evaluate(output, prepared, result, accelerator, command, checking)
-    if num_retries:
-        say(f"{num_retries} reads of photographs failed for a moment and were tried again")
+        report = save_and_evaluate(output, prepared, result, accelerator, command, checking)
     accelerator.end_training()
     return report
 
@@ -166,15 +162,14 @@ def save_and_evaluate(
     accelerator: Accelerator,
     command: str,
     progress: Progress,
-) -> tuple[Report, int]:
-    """Write the chosen weights and judge them; the report, and how many reads the run tried again in all."""
+) -> Report:
+    """Write the chosen weights and evaluate them."""
     config = prepared.config
     summary = {
         "epoch": result.epoch,
         "chosen_on": result.chosen_on,
         "steps": result.steps,
         "num_skipped": result.num_skipped,
-        "num_retries": result.num_retries,
         "seconds": round(result.seconds, 1),
     }
     options = options_of(config)
@@ -184,7 +179,7 @@ def save_and_evaluate(
     if accelerator.is_main_process:
         save_model(output, result.weights, metadata)
     test_set = build_dataset(config, prepared.images, prepared.preprocessing, "test")
-    report = evaluate(
+    return evaluate(
         model_of(prepared, result, accelerator),
         metadata,
         test_set,
@@ -196,7 +191,6 @@ def save_and_evaluate(
         extra={"config": options, "command": command, "warnings": prepared.left_out} | summary,
         progress=progress,
     )
-    return report, result.num_retries + summed(test_set.num_retries, accelerator)
 
 
 def train_into(

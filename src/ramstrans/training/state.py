@@ -12,7 +12,6 @@ class RunState:
         seconds: Wall-clock time of the training so far, evaluations included.
         num_skipped: Steps whose loss or gradient was not finite.
         skipped_in_a_row: The latest of them, without a good step between.
-        num_retries: Reads of photographs that were tried again, in all processes.
         best_step: Step after which the best evaluation came; 0 before the first.
         best_epoch: Its epoch, from 1.
         best_score: Its fused top-1 on the validation part, percent; -1 before the first.
@@ -25,7 +24,6 @@ class RunState:
     seconds: float = 0.0
     num_skipped: int = 0
     skipped_in_a_row: int = 0
-    num_retries: int = 0
     best_step: int = 0
     best_epoch: int = 0
     best_score: float = -1.0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ramstrans.data.loading.loader import Batch
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import TrainingError
 from ramstrans.evaluation.predict import normalized
@@ -87,9 +87,7 @@ class TrainStep(NamedTuple):
         self,
         batch: Batch,
         preprocessing: Preprocessing,
-        counts: tuple[int, int] | None = None,
         *,
-        seeds: tuple[int, int, int] = (0, 0, 0),
         stop: bool = False,
     ) -> StepResult:
         """Forward and backward, part by part and look by look; clip; step, if all is finite.
@@ -97,15 +95,13 @@ class TrainStep(NamedTuple):
         Args:
             batch: This process's images of the step.
             preprocessing: Mean and standard deviation of the model's input.
-            counts: How many of them count, and of how many in all processes; None: all, of these.
-            seeds: Seed of the run, epoch and batch, which determine how images are mixed.
             stop: Whether this process was asked to stop.
 
         Raises:
             TrainingError: Memory ran out; the message says what would fit.
         """
         try:
-            return self.take(batch, preprocessing, counts, seeds=seeds, stop=stop)
+            return self.take(batch, preprocessing, stop=stop)
         except RuntimeError as error:
             reason = out_of_memory(error)
             if reason is None:
@@ -117,15 +113,12 @@ class TrainStep(NamedTuple):
         self,
         batch: Batch,
         preprocessing: Preprocessing,
-        counts: tuple[int, int] | None = None,
         *,
-        seeds: tuple[int, int, int] = (0, 0, 0),
         stop: bool = False,
     ) -> StepResult:
         """As `step`; that memory ran out is raised as torch does."""
-        own, whole = counts or (len(batch.labels), len(batch.labels))
-        generator = mixing_generator(*seeds, self.accelerator.process_index)
-        losses = self._descend(self._parts(batch, preprocessing, own, whole), generator)
+        generator = mixing_generator(*batch.key, self.accelerator.process_index)
+        losses = self._descend(self._parts(batch, preprocessing), generator)
         # The norm is wanted even where nothing is clipped: it tells whether every gradient is finite.
         norm = self._gradient_norm(self.config.gradient_clip or math.inf)
         told = self._reduced(torch.cat([losses, losses.new_tensor([float(stop)])]))
@@ -145,13 +138,13 @@ class TrainStep(NamedTuple):
         self.optimizer.zero_grad()
         return StepResult(loss, scales, lr, was_skipped, stop)
 
-    def _parts(self, batch: Batch, preprocessing: Preprocessing, own: int, whole: int) -> list[Part]:
+    def _parts(self, batch: Batch, preprocessing: Preprocessing) -> list[Part]:
         """This process's images in parts, as many as every other process has: FSDP's wait for each other.
 
         A process that has an image less than others, and so fewer than there are parts, fills in with its
         first one, which does not count.
         """
-        device, num_images = self.accelerator.device, len(batch.labels)
+        device, num_images, (own, whole) = self.accelerator.device, len(batch.labels), batch.weight
         images, high_res = normalized(batch, preprocessing, device)
         labels = batch.labels.to(device, non_blocking=True)
         most = math.ceil(whole / self.accelerator.num_processes)

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import struct
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ramstrans.data.reading.decode import _to_eight_bits, decode_image, decode_reduced, image_size
+from ramstrans.data.reading.retry import retrying
 from ramstrans.errors import UnreadableImageError
 
 WIDTH, HEIGHT = 61, 47
@@ -65,7 +67,7 @@ def png(width, height, depth, rows=b""):
         ("wrong_suffix.png", "RGB", {"format": "BMP"}, 0),
     ],
 )
-def test_every_format_gives_the_picture(tmp_path, photo, name, mode, options, tolerance):
+def test_every_format_gives_the_image(tmp_path, photo, name, mode, options, tolerance):
     photo.convert(mode).save(tmp_path / name, **options)
     image = decode_image(tmp_path / name)
     assert_close(image, photo, tolerance)
@@ -139,7 +141,7 @@ def test_ycck_jpeg(tmp_path):
     stream = io.BytesIO()
     Image.new("CMYK", (16, 16), (cyan, 127, 127, black)).save(stream, "JPEG", quality=100)
     content = bytearray(stream.getvalue())
-    content[content.index(b"Adobe") + 11] = 2  # the same numbers, now said to be YCCK: inverted, neutral
+    content[content.index(b"Adobe") + 11] = 2  # the same numbers, now declared as YCCK: inverted, neutral
     (tmp_path / "a.jpg").write_bytes(content)
     grey = cyan * (255 - black) / 255
     assert np.abs(pixels(decode_image(tmp_path / "a.jpg")) - grey).max() <= 3
@@ -177,7 +179,7 @@ def test_exif_behind_the_pixels_of_a_png(tmp_path, photo):
     assert decode_image(tmp_path / "a.png").size == (HEIGHT, WIDTH)
 
 
-def test_damaged_exif_is_no_reason_to_refuse_and_no_warning_leaks(tmp_path, photo):
+def test_damaged_exif_is_ignored_without_a_warning(tmp_path, photo):
     photo.save(tmp_path / "a.jpg", exif=b"Exif\0\0rubbish, not a directory")
     cut = Image.Exif()
     cut[ORIENTATION] = 6
@@ -330,7 +332,7 @@ def test_a_reduced_jpeg_shows_the_same(tmp_path, photo, orientation):
     assert_close(reduced.image, whole.resize(reduced.image.size, Image.Resampling.BOX), 6)
 
 
-def test_a_jpeg_of_several_pictures_is_reduced_too(tmp_path, photo):
+def test_a_jpeg_of_several_images_is_reduced_too(tmp_path, photo):
     photo.save(tmp_path / "a.mpo", save_all=True, append_images=[photo.rotate(180)], quality=95)
     reduced = decode_reduced(tmp_path / "a.mpo", 23)
     assert reduced.image.size == (31, 24)
@@ -386,3 +388,34 @@ def test_elongated_images_are_refused_from_the_header(tmp_path, size, is_refused
             decode_image(path)
     else:
         assert decode_image(path).size == size
+
+
+def test_transient_errors_are_retried_and_the_last_one_is_named(tmp_path, photo, opening_fails):
+    photo.save(tmp_path / "a.png")
+    opening_fails(2)
+    with retrying(2):
+        assert_close(decode_image(tmp_path / "a.png"), photo, 0)
+    opening_fails(3)
+    with (
+        retrying(2),
+        pytest.raises(UnreadableImageError, match="input/output error, 3 times in a row"),
+    ):
+        decode_image(tmp_path / "a.png")
+
+
+def test_an_error_in_the_middle_of_a_file_is_retried(tmp_path, photo, monkeypatch, caplog):
+    photo.save(tmp_path / "a.png")
+    content, failed = (tmp_path / "a.png").read_bytes(), []
+
+    class Stream(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > 100 and not failed:
+                failed.append(self.tell())
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    monkeypatch.setattr(Path, "open", lambda *_: Stream(content))
+    monkeypatch.setattr("ramstrans.data.reading.retry.FIRST_PAUSE", 0.001)
+    assert_close(decode_image(tmp_path / "a.png"), photo, 0)
+    assert len(failed) == 1
+    assert "a.png: Input/output error; retry 1 of 4" in caplog.text

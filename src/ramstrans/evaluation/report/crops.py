@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ramstrans.data.loading.loader import Batch
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.models.methods.rams import scaled
 from ramstrans.models.zoom import zoom
 

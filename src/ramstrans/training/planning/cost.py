@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ramstrans.data.loading.loader import Batch
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.memory import phase_peaks
 from ramstrans.training.config import TrainingConfig
@@ -304,6 +304,7 @@ def repeated(batch: Batch, count: int) -> Batch:
         batch.indices[places],
         tuple(batch.geometries[place] for place in places.tolist()) if batch.geometries else (),
         batch.original_sizes[places],
+        (count, count),
     )
 
 

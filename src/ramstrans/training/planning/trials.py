@@ -10,7 +10,7 @@ from accelerate.utils import set_seed
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.build import build_preprocessing
-from ramstrans.data.loading.loader import Batch
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.devices import choose_device
 from ramstrans.errors import TrainingError
@@ -183,4 +183,5 @@ def random_batch(config: RunConfig, preprocessing: Preprocessing, count: int) ->
         torch.arange(count),
         (),
         torch.tensor([config.model.input_size[::-1]] * count),
+        (count, count),
     )
