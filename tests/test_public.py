@@ -13,6 +13,7 @@ LEVELS = {
     "errors": 0,
     "files": 1,
     "console": 1,
+    "options": 1,
     "devices": 1,
     "memory": 1,
     "data": 2,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ramstrans.data.config import DataConfig
-from ramstrans.errors import ConfigError, DataError, OutputError, UnreadableImageError, UsageError
+from ramstrans.errors import DataError, OutputError, UnreadableImageError, UsageError
 from ramstrans.evaluation.run import data_config, evaluate_run, with_labels_of
 from ramstrans.saved.model import load_metadata, load_state, save_model
 from ramstrans.training.run import prepare, train
@@ -220,8 +220,3 @@ def test_a_cache_of_another_machine_is_not_looked_for(tmp_path):
     assert data_config(trained_on, None, None).cache_dir == tmp_path
     gone = data_config(trained_on | {"cache_dir": str(tmp_path / "gone")}, None, None)
     assert (gone.cache, gone.cache_dir) == ("disk", None)
-
-
-def test_a_layout_that_needs_a_root_says_so():
-    with pytest.raises(ConfigError, match=r"--data\.root"):
-        data_config({}, "folder", None)

@@ -113,11 +113,10 @@ def test_nothing_is_written_when_the_data_are_bad(broken, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_file_that_is_left_out_is_told_to_the_end(broken, tmp_path, no_pictures):
+def test_a_file_that_is_left_out_is_logged_and_reported(broken, tmp_path, no_pictures, caplog):
     root, path = broken
-    said = []
-    prepared = prepare(tiny_run(root, data={"on_unreadable": "skip"}), said.append)
-    assert any(path.name in line for line in said)
+    prepared = prepare(tiny_run(root, data={"on_unreadable": "skip"}))
+    assert f"left out: {path}" in caplog.text
     report = train(prepared, tmp_path / "run")
     assert report["num_images"] == 5
     assert any(path.name in warning for warning in report["warnings"])

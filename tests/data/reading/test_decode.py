@@ -13,12 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ramstrans.data.reading.decode import _to_eight_bits, decode_image, decode_reduced, image_size
+from ramstrans.data.reading.decode import _to_eight_bits, decode_image, decode_reduced
 from ramstrans.data.reading.retry import retrying
 from ramstrans.errors import UnreadableImageError
 
 WIDTH, HEIGHT = 61, 47
 ORIENTATION = 0x0112
+
+
+def decode_smallest(path, **options):
+    return decode_reduced(path, 1, **options)
 
 
 @pytest.fixture
@@ -71,7 +75,6 @@ def test_every_format_gives_the_image(tmp_path, photo, name, mode, options, tole
     photo.convert(mode).save(tmp_path / name, **options)
     image = decode_image(tmp_path / name)
     assert_close(image, photo, tolerance)
-    assert image_size(tmp_path / name) == (HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize(("name", "mode"), [("a.png", "L"), ("a.png", "1"), ("a.png", "LA"), ("a.tif", "L")])
@@ -164,7 +167,6 @@ def test_exif_rotation_is_undone(tmp_path, photo, name, orientation):
     exif[ORIENTATION] = orientation
     photo.save(tmp_path / name, exif=exif, quality=100)
     assert_close(decode_image(tmp_path / name), Image.fromarray(undone), 30)
-    assert image_size(tmp_path / name) == undone.shape[:2]
 
 
 def test_exif_behind_the_pixels_of_a_png(tmp_path, photo):
@@ -175,7 +177,6 @@ def test_exif_behind_the_pixels_of_a_png(tmp_path, photo):
     data = exif.tobytes().removeprefix(b"Exif\0\0")
     chunk = png_chunk(b"eXIf", data)
     (tmp_path / "a.png").write_bytes(content[:-12] + chunk + content[-12:])
-    assert image_size(tmp_path / "a.png") == (WIDTH, HEIGHT)
     assert decode_image(tmp_path / "a.png").size == (HEIGHT, WIDTH)
 
 
@@ -208,7 +209,7 @@ def test_first_frame_of_an_animation(tmp_path, name):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "ppm", "tif", "webp", "jp2"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-@pytest.mark.parametrize("decode", [decode_image, lambda path: decode_reduced(path, 1)])
+@pytest.mark.parametrize("decode", [decode_image, decode_smallest])
 def test_truncated_files_are_refused(tmp_path, photo, suffix, share, decode):
     path = tmp_path / f"a.{suffix}"
     photo.resize((WIDTH * 2, HEIGHT * 2)).save(path)
@@ -230,7 +231,7 @@ def test_damaged_files_give_an_image_or_the_one_error(tmp_path, photo, suffix):
         for place in generator.geometric(1 / 60, size=5):
             damaged[min(place, len(content)) - 1] = generator.integers(256)
         path.write_bytes(damaged)
-        for read in (decode_image, image_size):
+        for read in (decode_image, decode_smallest):
             try:
                 read(path, max_pixels=100_000)
             except UnreadableImageError as error:
@@ -249,7 +250,7 @@ def test_reasons(tmp_path):
         ".": "a folder, not an image file",
     }
     for name, reason in reasons.items():
-        for read in (decode_image, image_size):
+        for read in (decode_image, decode_smallest):
             with pytest.raises(UnreadableImageError, match=reason) as caught:
                 read(tmp_path / name)
             assert caught.value.path == tmp_path / name
@@ -276,7 +277,7 @@ def test_a_pipe_does_not_block(tmp_path):
 @pytest.mark.parametrize("side", [10_007, 40_009])  # above Pillow's limits for a warning and an error
 def test_too_many_pixels_are_refused_by_the_header(tmp_path, side):
     (tmp_path / "a.png").write_bytes(png(side, side, 8))
-    for read in (decode_image, image_size):
+    for read in (decode_image, decode_smallest):
         with pytest.raises(UnreadableImageError, match=f"{side} x {side} pixels, over the limit of 2,867"):
             read(tmp_path / "a.png", max_pixels=2867)
 
@@ -313,7 +314,7 @@ def test_a_reduced_jpeg_keeps_both_sides(tmp_path_factory, size, at_least, orien
     Image.new("L", size, 131).save(path, exif=exif)
     reduced = decode_reduced(path, at_least)
     original = size if orientation >= 5 else size[::-1]
-    assert reduced.original_size == original == image_size(path)
+    assert reduced.original_size == original
     wanted = (min(original),) if isinstance(at_least, int) else original
     times = halvings(wanted, (at_least,) if isinstance(at_least, int) else at_least)
     assert reduced.image.size[::-1] == tuple(-(-side // 2**times) for side in original)
@@ -362,21 +363,13 @@ def test_no_file_stays_open(tmp_path, photo):
     before = len(os.listdir("/dev/fd"))  # noqa: PTH208
     kept = []
     for path in tmp_path.iterdir():
-        for read in (decode_image, image_size):
+        for read in (decode_image, decode_smallest):
             try:
                 kept.append(read(path))
             except UnreadableImageError as error:
                 kept.append(error)
     assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208
     assert sum(isinstance(result, Image.Image) for result in kept) == 5
-
-
-def test_size_of_a_png_whose_exif_may_be_cut_off(tmp_path, photo):
-    photo.save(tmp_path / "a.png")
-    content = (tmp_path / "a.png").read_bytes()
-    (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UnreadableImageError, match="truncated file"):
-        image_size(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(("size", "is_refused"), [((1, 100), False), ((1, 101), True), ((203, 2), True)])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ramstrans.data.reading import tars
 from ramstrans.data.reading.cache import DiskCache
-from ramstrans.data.reading.decode import decode_image, image_size, open_file, read_resized
+from ramstrans.data.reading.decode import decode_image, open_file, read_resized
 from ramstrans.data.reading.tars import Entry, TarIndex, entries_of, file_status, find_member
 from ramstrans.errors import DataError, UnreadableImageError
 from tests.data.builders import flip_byte, jpeg, make_tar
@@ -107,7 +107,6 @@ def test_decoding_gives_the_same_from_a_tar(tmp_path):
         inside, outside = tar / name, tmp_path / name
         assert open_file(inside).read() == content
         assert np.array_equal(np.asarray(decode_image(inside)), np.asarray(decode_image(outside)))
-        assert image_size(inside) == image_size(outside) == (47, 61)
         assert read_resized(inside, 23).pixels.equal(read_resized(outside, 23).pixels)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,22 +169,14 @@ def _rounded_counts(
     return counts
 
 
-class ByShard(NamedTuple):
-    """Records grouped by shard.
-
-    Attributes:
-        indices: (N,) int64, indices of the records: those of the first shard, of the second, ...
-        sizes: Records per shard; they sum to N.
-    """
-
-    indices: NDArray[np.int64]
-    sizes: tuple[int, ...]
-
-
-def by_shard(records: Sequence[Record]) -> ByShard:
+def by_shard(records: Sequence[Record]) -> tuple[NDArray[np.int64], tuple[int, ...]]:
     """Group records by their tars, in the order of each tar's first record.
 
     Records outside tars are one shard together.
+
+    Returns:
+        (N,) int64, indices of the records: those of the first shard, of the second, ...; and the number of
+        records per shard.
 
     >>> from pathlib import Path
     >>> records = [Record(Path(f"{tar}.tar/{i}.jpg"), 0, "train") for i, tar in enumerate("abaab")]
@@ -197,7 +189,7 @@ def by_shard(records: Sequence[Record]) -> ByShard:
         [number_of.setdefault(tar_name(record.path), len(number_of)) for record in records], np.int64
     )
     sizes = np.bincount(numbers, minlength=len(number_of))
-    return ByShard(np.argsort(numbers, kind="stable"), tuple(sizes.tolist()))
+    return np.argsort(numbers, kind="stable"), tuple(sizes.tolist())
 
 
 def windowed_order(

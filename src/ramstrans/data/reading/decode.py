@@ -7,9 +7,8 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +69,6 @@ _REASONS: dict[type[BaseException], str] = {
 }
 
 _pixel_limit_lock = threading.Lock()
-
-_T = TypeVar("_T")
 
 
 class Decoded(NamedTuple):
@@ -165,7 +162,7 @@ def decode_image(path: Path, *, max_pixels: int = DataConfig.max_pixels) -> Imag
     Raises:
         UnreadableImageError: The file is missing, empty, truncated, too large or not an image.
     """
-    return _with_image(path, max_pixels, _decode).image
+    return _decode(path, max_pixels, None).image
 
 
 def decode_reduced(path: Path, at_least: int | Size, *, max_pixels: int = DataConfig.max_pixels) -> Decoded:
@@ -183,26 +180,7 @@ def decode_reduced(path: Path, at_least: int | Size, *, max_pixels: int = DataCo
     Raises:
         UnreadableImageError: As `decode_image`.
     """
-
-    def decode(image: ImageFile.ImageFile) -> Decoded:
-        return _decode(image, at_least)
-
-    return _with_image(path, max_pixels, decode)
-
-
-def image_size(path: Path, *, max_pixels: int = DataConfig.max_pixels) -> Size:
-    """Size of an image after EXIF rotation, as `(height, width)` in pixels.
-
-    Read from the header alone, except for PNG, whose EXIF may come after the pixels.
-
-    Args:
-        path: The image file.
-        max_pixels: Refuse an image with more pixels than this.
-
-    Raises:
-        UnreadableImageError: The file is missing, empty, too large or not an image.
-    """
-    return _with_image(path, max_pixels, _upright_size)
+    return _decode(path, max_pixels, at_least)
 
 
 def check_shape(path: Path | str, size: tuple[int, int], max_pixels: int) -> None:
@@ -225,17 +203,13 @@ def check_shape(path: Path | str, size: tuple[int, int], max_pixels: int) -> Non
         raise UnreadableImageError(path, reason)
 
 
-def _with_image(path: Path, max_pixels: int, use: Callable[[ImageFile.ImageFile], _T]) -> _T:
-    """Open an image, check its header, and use it; retry transient errors of all of that.
+def _decode(path: Path, max_pixels: int, at_least: int | Size | None) -> Decoded:
+    """Open, check and decode an image; retry transient errors of all of that."""
 
-    Raises:
-        UnreadableImageError: Anything went wrong.
-    """
-
-    def attempt() -> _T:
+    def attempt() -> Decoded:
         with open_file(path) as stream, _open(stream) as image:
             check_shape(path, image.size, max_pixels)
-            return use(image)
+            return _load(image, at_least)
 
     _silence_pillow()
     try:
@@ -246,7 +220,7 @@ def _with_image(path: Path, max_pixels: int, use: Callable[[ImageFile.ImageFile]
         raise UnreadableImageError(path, _reason(error)) from error
 
 
-def _decode(image: ImageFile.ImageFile, at_least: int | Size | None = None) -> Decoded:
+def _load(image: ImageFile.ImageFile, at_least: int | Size | None) -> Decoded:
     width, height = image.size
     if at_least is not None and image.format in _REDUCIBLE:
         least_height, least_width = (at_least, at_least) if isinstance(at_least, int) else at_least
@@ -258,13 +232,6 @@ def _decode(image: ImageFile.ImageFile, at_least: int | Size | None = None) -> D
     if orientation in _TRANSPOSE:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
     return Decoded(rgb, (width, height) if orientation in _SWAPS_SIDES else (height, width))
-
-
-def _upright_size(image: ImageFile.ImageFile) -> Size:
-    if image.format == "PNG":
-        image.load()
-    width, height = image.size
-    return (width, height) if _orientation(image) in _SWAPS_SIDES else (height, width)
 
 
 def open_file(path: Path) -> BinaryIO:

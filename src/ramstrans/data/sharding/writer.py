@@ -9,6 +9,7 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -185,22 +186,23 @@ def _content(path: Path) -> bytes:
         with open_file(path) as stream:
             return stream.read()
 
-    try:
+    with _naming(path):
         return retry(read, path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
 
 
 def _file_size(path: Path) -> int:
-    try:
+    with _naming(path):
         member = find_member(path)
         return path.stat().st_size if member is None else member.size()
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn errors of reading an image into one that names it."""
+    try:
+        yield
     except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> UnreadableImageError:
-    return UnreadableImageError(path, (error.strerror or type(error).__name__).lower())
+        raise UnreadableImageError(path, (error.strerror or type(error).__name__).lower()) from error
 
 
 def _check_space(folder: Path, output: Path, needed: int) -> None:
