@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from ramstrans.data.datasets.image_folder import read_image_folder
-from ramstrans.data.loading.loader import Batch, ImageDataset, build_loader, collate
+from ramstrans.data.loading.dataset import Batch, ImageDataset, collate
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.loading.transforms import Geometry
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import UsageError
@@ -82,7 +83,9 @@ def test_mirrored_boxes_are_turned_back():
         Geometry((0.5, 2.0), (7.0, 4.0), 32.0),
         Geometry((0.5, 2.0), (7.0, 4.0), 32.0, flip=True),
     )
-    batch = Batch(torch.zeros(2, 3, 24, 32), None, torch.zeros(2), torch.zeros(2), geometries, torch.zeros(2))
+    batch = Batch(
+        torch.zeros(2, 3, 24, 32), None, torch.zeros(2), torch.zeros(2), geometries, torch.zeros(2), (2, 2)
+    )
     found = boxes_in_originals(RamsOutput((scale, scale)), batch)
     assert found.shape == (2, 2, 4)
     assert found.dtype == np.float32

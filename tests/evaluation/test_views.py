@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ramstrans.data.datasets.cub import read_cub
-from ramstrans.data.loading.loader import ImageDataset, collate
+from ramstrans.data.loading.dataset import ImageDataset, collate
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.evaluation.views import crop_images, to_image
 

@@ -10,7 +10,7 @@ from ramstrans.bench.flops import macs_of
 from ramstrans.bench.report import format_ratio
 from ramstrans.bench.timing import Candidate, Quartiles, interleave, quartiles
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.loading.transforms import Size
+from ramstrans.data.preprocessing import Size
 from ramstrans.evaluation.predict import autocast
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model

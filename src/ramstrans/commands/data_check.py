@@ -141,9 +141,7 @@ def find_damaged_shards(config: DataConfig, progress: "Progress") -> "list[Findi
 
     if config.name != "shards" or config.root is None or not (config.root / MANIFEST).is_file():
         return []
-    errors = verify_shards(
-        config.root, progress=lambda done, total: progress(done, total, "verifying checksums")
-    )
+    errors = verify_shards(config.root, progress)
     return [Finding("damaged shard", (), str(error)) for error in errors]
 
 

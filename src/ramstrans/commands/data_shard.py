@@ -6,7 +6,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from ramstrans.commands.options import Parser
-from ramstrans.console import progress_bar, say
+from ramstrans.console import progress_bar
 from ramstrans.data.config import DataConfig, DatasetFormat
 
 _HOW_THEY_ARE_READ = {
@@ -40,7 +40,7 @@ def run(options: Namespace, _given: list[str]) -> int:
     config = DataConfig(**fields | {"name": fields["name"] or detect_format(options.root)})
     with progress_bar() as progress:
         images = build_image_set(config, progress)
-        images = drop_unreadable(images, config, say=say, progress=progress)
+        images, _ = drop_unreadable(images, config, progress)
         write_shards(
             images,
             options.output,
@@ -48,7 +48,7 @@ def run(options: Namespace, _given: list[str]) -> int:
             max_bytes=options.max_bytes,
             max_images=options.max_images,
             seed=options.seed,
-            progress=lambda done, total: progress(done, total, "writing"),
+            progress=progress,
         )
     print(options.output)  # noqa: T201
     return 0

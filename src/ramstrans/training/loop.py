@@ -11,8 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.loading.loader import ImageLoader
-from ramstrans.data.loading.workers import worker_errors
+from ramstrans.data.loading.loader import ImageLoader, worker_errors
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.distributed import SignalHandler, full_state_dict, materialize, to_meta
 from ramstrans.errors import StoppedError, TrainingError, first_few
@@ -121,7 +120,7 @@ class TrainLoop:
             OutputError: A checkpoint cannot be written.
         """
         self.resume()
-        with self.signals.installed(), worker_errors(self.components.train_loader.dataset.under_way):
+        with self.signals.installed(), worker_errors(self.components.train_loader.dataset.files_being_read):
             while self.state.step < self.total_steps:
                 self.train_epoch(progress)
         return self.result()
@@ -142,14 +141,9 @@ class TrainLoop:
         epoch = batches.epoch + 1
         set_train_mode(model)
         throughput = Throughput()
-        for number, batch in enumerate(loader, start=batches.first_batch):
-            counts = batches.counts(number)
-            seeds = (batches.seed, batches.epoch, number)
-            stop = bool(self.signals.received)
+        for batch in loader:
             try:
-                result = self.train_step.run(
-                    batch, self.components.preprocessing, counts, seeds=seeds, stop=stop
-                )
+                result = self.train_step.run(batch, stop=bool(self.signals.received))
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise TrainingError(OUT_OF_MEMORY) from error
@@ -157,14 +151,14 @@ class TrainLoop:
             state.step += 1
             if self.ema is not None and not result.was_skipped:
                 self.ema.update_parameters(model)
-            throughput.num_images += counts[1]
+            throughput.num_images += batch.weight[1]
             self.count_skipped(result, [int(index) for index in batch.indices])
             if state.step % LOG_EVERY == 0 or state.step == self.total_steps:
                 row = train_row(result, state.step, epoch) | {"images_per_second": throughput.per_second()}
                 self.components.log.write(row, state.step)
                 throughput = Throughput()
             is_last = state.step == self.total_steps
-            self.validate_and_save(epoch, epoch_ends=is_last or number == self.steps_per_epoch - 1)
+            self.validate_and_save(epoch, epoch_ends=is_last or batch.key[2] == self.steps_per_epoch - 1)
             progress(state.step, self.total_steps, f"epoch {epoch}")
             if result.stop and not is_last:
                 self.stop()

@@ -82,10 +82,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     state = start_processes(config)
     with state.main_process_first():  # a set that is generated is generated once
         images = build_image_set(config.data, progress=progress)
-    unreadable: list[str] = []
-    images = drop_unreadable(images, config.data, say=unreadable.append, progress=progress)
-    for line in unreadable:
-        logger.warning(line)
+    images, errors = drop_unreadable(images, config.data, progress)
     counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
     logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
     num_classes = len(images.class_names)
@@ -106,7 +103,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     logger.info(
         "%s: %.1f M parameters, %d scale(s)", config.model.backbone, millions, config.model.num_scales
     )
-    return Prepared(config, images, model, preprocessing, tuple(unreadable), resumes)
+    return Prepared(config, images, model, preprocessing, tuple(map(str, errors)), resumes)
 
 
 def train(prepared: Prepared, output: Path, *, command: str = "", progress: Progress = no_progress) -> Report:

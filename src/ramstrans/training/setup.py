@@ -11,8 +11,9 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from ramstrans.data.build import build_cache
-from ramstrans.data.loading.loader import ImageDataset, ImageLoader, build_loader
-from ramstrans.data.loading.order import order_of
+from ramstrans.data.loading.dataset import ImageDataset
+from ramstrans.data.loading.loader import ImageLoader, build_loader
+from ramstrans.data.loading.sampling import order_of
 from ramstrans.data.loading.transforms import Augmentation
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet, Split

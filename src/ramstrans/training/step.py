@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ramstrans.data.loading.loader import Batch
-from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.evaluation.predict import normalized
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.losses import ScaleForward, losses_by_scale
@@ -80,27 +78,15 @@ class TrainStep(NamedTuple):
         """Weight of each scale's loss."""
         return self.config.loss_weights or (1.0,) * self.model.num_scales
 
-    def run(
-        self,
-        batch: Batch,
-        preprocessing: Preprocessing,
-        counts: tuple[int, int] | None = None,
-        *,
-        seeds: tuple[int, int, int] = (0, 0, 0),
-        stop: bool = False,
-    ) -> StepResult:
+    def run(self, batch: Batch, *, stop: bool = False) -> StepResult:
         """Forward and backward, by micro-batch and scale; clip; step, if everything is finite.
 
         Args:
-            batch: This process's images of the step.
-            preprocessing: Mean and standard deviation of the model's input.
-            counts: How many of them count, and of how many in all processes; None: all, of these.
-            seeds: Seed of the run, epoch and batch, which determine how images are mixed.
+            batch: This process's images of the step; its key determines how they are mixed.
             stop: Whether this process was asked to stop.
         """
-        own, whole = counts or (len(batch.labels), len(batch.labels))
-        generator = mixing_generator(*seeds, self.accelerator.process_index)
-        losses = self._backward(self._micro_batches(batch, preprocessing, own, whole), generator)
+        generator = mixing_generator(*batch.key, self.accelerator.process_index)
+        losses = self._backward(self._micro_batches(batch), generator)
         # The norm is needed even where nothing is clipped: it says whether every gradient is finite.
         norm = self._gradient_norm(self.config.gradient_clip or math.inf)
         reduced = self._reduced(torch.cat([losses, losses.new_tensor([float(stop)])]))
@@ -120,16 +106,18 @@ class TrainStep(NamedTuple):
         self.optimizer.zero_grad()
         return StepResult(loss, scales, lr, was_skipped, stop)
 
-    def _micro_batches(
-        self, batch: Batch, preprocessing: Preprocessing, own: int, whole: int
-    ) -> list[MicroBatch]:
+    def _micro_batches(self, batch: Batch) -> list[MicroBatch]:
         """This process's images in as many micro-batches as every other process has, since FSDP's wait.
 
         A process that has an image less than others, and so fewer than there are micro-batches, fills in with
         its first one, which does not count.
         """
-        device, num_images = self.accelerator.device, len(batch.labels)
-        images, high_res = normalized(batch, preprocessing, device)
+        device, num_images, (own, whole) = self.accelerator.device, len(batch.labels), batch.weight
+        images, high_res = (
+            None if views is None else self.model.normalize(views.to(device, non_blocking=True))
+            for views in (batch.images, batch.high_res)
+        )
+        assert images is not None
         labels = batch.labels.to(device, non_blocking=True)
         most = math.ceil(whole / self.accelerator.num_processes)
         micro_batches = []

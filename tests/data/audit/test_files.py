@@ -30,13 +30,13 @@ def images(tmp_path):
 def test_finds_the_broken_files_in_order(images, num_workers):
     calls = []
     errors = find_unreadable(
-        images.records, num_workers=num_workers, progress=lambda done, total: calls.append((done, total))
+        images.records, num_workers=num_workers, progress=lambda *call: calls.append(call)
     )
     assert [(error.path.name, error.reason) for error in errors] == [
         ("3.jpg", "empty file"),
         ("5.jpg", "truncated file"),
     ]
-    assert calls == [(done, 13) for done in range(1, 14)]
+    assert calls == [(done, 13, "checking files") for done in range(1, 14)]
     assert all(error.__traceback__ is None and error.__cause__ is None for error in errors)
 
 

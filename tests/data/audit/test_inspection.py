@@ -18,7 +18,6 @@ from ramstrans.data.audit.inspection import (
     with_ids,
 )
 from ramstrans.data.datasets.cub import read_cub
-from ramstrans.data.reading.retry import retrying
 from ramstrans.data.records import ImageSet, Part, Record
 from ramstrans.errors import UnreadableImageError
 from tests.shared import CUB50, needs
@@ -271,14 +270,6 @@ def test_ids_of_cubs_layout(tmp_path):
     both = Finding("duplicate", (folder / "wren/b.jpg", Path("c.jpg")), "")
     assert with_ids(both, ids).ids == ("7", "")
     assert with_ids(both, {}) == both
-
-
-def test_ids_are_read_again_where_reading_fails_once(birds, opening_fails_once):
-    expected, failed = record_ids(birds), opening_fails_once()
-    with retrying(1) as given:
-        assert record_ids(birds) == expected
-    assert (failed, given.num_retries) == ([birds / "images.txt"], 1)
-    assert len(expected) == 18
 
 
 def test_generated_birds_are_clean(birds):

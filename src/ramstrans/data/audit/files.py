@@ -1,10 +1,11 @@
 """A look at every image file before the first epoch, so that a broken one is named and not met later."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from ramstrans.console import Progress, no_progress
 from ramstrans.data.config import DataConfig
 from ramstrans.data.reading.decode import decode_reduced
 from ramstrans.data.reading.threads import in_threads
@@ -22,7 +23,7 @@ def find_unreadable(
     records: Iterable[Record],
     max_pixels: int = DataConfig.max_pixels,
     num_workers: int = NUM_THREADS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = no_progress,
     timeout: float = DataConfig.read_timeout,
 ) -> list[UnreadableImageError]:
     """Read every image file to its end, and return an error for each that cannot be decoded.
@@ -31,7 +32,7 @@ def find_unreadable(
         records: What to look at; a file listed twice is read once.
         max_pixels: As in `decode_image`.
         num_workers: Threads, which pay because decoding holds no lock; 0 decodes in this one.
-        progress: Called after each file with the number of files done and their total.
+        progress: Called after each file.
         timeout: Seconds in which one of the threads must be done with a file; 0: any time.
 
     Returns:
@@ -47,8 +48,7 @@ def find_unreadable(
             done += 1
             if error is not None:
                 errors.append(error)
-            if progress is not None:
-                progress(done, len(paths))
+            progress(done, len(paths), "checking files")
     except TimeoutError as error:
         raise DataError(
             f"{paths[done]}: {error}; look for a file system that hangs, or give a longer --data.read_timeout"

@@ -18,7 +18,7 @@ from ramstrans.data.audit.files import NUM_THREADS
 from ramstrans.data.audit.findings import Finding, sort_findings
 from ramstrans.data.config import DataConfig
 from ramstrans.data.reading.decode import FORMATS, decode_reduced, open_file
-from ramstrans.data.reading.retry import is_file, open_retrying
+from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.reading.threads import in_threads
 from ramstrans.data.records import Box, ImageSet, Record
 from ramstrans.errors import UnreadableImageError
@@ -117,7 +117,7 @@ def read_facts(
 def record_ids(root: Path) -> dict[Path, str]:
     """What a data set in CUB's layout calls its images: the numbers of `images.txt`; empty for others."""
     for folder in (root, root / "CUB_200_2011"):
-        if is_file(folder / "images.txt"):
+        if (folder / "images.txt").is_file():
             with open_retrying(folder / "images.txt") as stream:
                 lines = stream.read().decode("utf-8-sig", errors="replace").split("\n")
             rows = [line.strip().split(maxsplit=1) for line in lines]

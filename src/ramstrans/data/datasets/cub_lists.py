@@ -13,7 +13,6 @@ from ramstrans.data.datasets.lists import (
     parse_number,
     read_rows,
 )
-from ramstrans.data.reading.retry import is_file
 from ramstrans.data.records import Box, Part, Record, Split
 from ramstrans.errors import DataError
 
@@ -122,7 +121,7 @@ def _read_paths(folder: Path, layout: str) -> dict[str, Path]:
 
 def _read_boxes(lists: _Lists) -> dict[str, Box]:
     name = "bounding_boxes.txt"
-    if not is_file(lists.folder / name):
+    if not (lists.folder / name).is_file():
         return {}
     return lists.one_each(
         name, "image x y width height", lambda fields: box_from_size(*map(parse_number, fields))
@@ -132,7 +131,7 @@ def _read_boxes(lists: _Lists) -> dict[str, Box]:
 def _read_parts(lists: _Lists) -> dict[str, list[Part]]:
     """The visible parts of each image, from `parts/`."""
     parts: dict[str, list[Part]] = defaultdict(list)
-    if not is_file(lists.folder / "parts" / "part_locs.txt"):
+    if not (lists.folder / "parts" / "part_locs.txt").is_file():
         return parts
     names = read_names(lists.folder / "parts" / "parts.txt", "part", lists.layout)
 

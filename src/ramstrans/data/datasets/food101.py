@@ -6,7 +6,6 @@ https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/, Bossard et al., 201
 from pathlib import Path
 
 from ramstrans.data.datasets.lists import FolderListing, find_folder, read_classes, read_json, read_rows
-from ramstrans.data.reading.retry import is_file
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
@@ -51,7 +50,7 @@ def _read_split(folder: Path, split: Split) -> tuple[Path, list[str]]:
     """The list that is there, and the images in it, as `class/number`."""
     file = folder / f"{split}.txt"
     as_json = file.with_suffix(".json")
-    if is_file(file) or not is_file(as_json):
+    if file.is_file() or not as_json.is_file():
         return file, [name for _, (name,) in read_rows(file, "image", _FORMAT)]
     listed = read_json(as_json, _FORMAT)
     if not isinstance(listed, dict) or not all(isinstance(names, list) for names in listed.values()):

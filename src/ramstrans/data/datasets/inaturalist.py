@@ -19,7 +19,6 @@ from ramstrans.data.datasets.lists import (
     listed,
     read_json,
 )
-from ramstrans.data.reading.retry import is_file, is_folder, retry
 from ramstrans.data.records import Box, ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
@@ -99,8 +98,8 @@ def is_inaturalist(root: Path) -> bool:
 
 
 def _years(root: Path) -> set[str]:
-    beside = retry(lambda: list(root.glob("train20[0-9][0-9].json")), root)
-    below = retry(lambda: list(root.glob("train_val20*/train20[0-9][0-9].json")), root)
+    beside = root.glob("train20[0-9][0-9].json")
+    below = root.glob("train_val20*/train20[0-9][0-9].json")
     return {file.stem.removeprefix("train") for file in (*beside, *below)}
 
 
@@ -139,7 +138,7 @@ def _read_list(file: Path) -> _List:
 def _read_categories(train: Path, given: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """The categories by number, in order: those given in the list, or those of the file beside it."""
     file = train.with_name("categories.json")
-    if is_file(file):
+    if file.is_file():
         given = read_json(file, _FORMAT)
     else:
         file = train
@@ -167,7 +166,7 @@ def _box(x: float, y: float, width: float, height: float) -> Box | None:
 
 def _read_boxes(file: Path) -> dict[str, Box]:
     """The box of each image, by its file name; none without the file."""
-    if not is_file(file):
+    if not file.is_file():
         return {}
     content = _read_list(file)
     names = {image.id: image.file_name for image in content.images}
@@ -231,7 +230,7 @@ def _read_folders(root: Path, train_folder: str | None) -> ImageSet:
 
 
 def _train_folder(root: Path, given: str | None) -> Path:
-    there = [name for name in TRAIN_FOLDERS if is_folder(root / name)]
+    there = [name for name in TRAIN_FOLDERS if (root / name).is_dir()]
     if given is not None:
         return root / given
     if len(there) == 1:

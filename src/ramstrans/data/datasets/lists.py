@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ramstrans.data.reading.retry import is_file, is_folder, open_retrying, retry
+from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.records import Box, Split
 from ramstrans.errors import DataError
 
@@ -35,16 +35,16 @@ def find_folder(root: Path, landmark: str, nested: str) -> Path:
         DataError: Neither holds it.
     """
     for folder in (root, root / nested):
-        if is_file(folder / landmark) or is_folder(folder / landmark):
+        if (folder / landmark).is_file() or (folder / landmark).is_dir():
             return folder
-    if not is_folder(root):
+    if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the one that holds {nested} (--data.root)")
     raise DataError(f"{root} holds no {landmark}, neither itself nor in {nested}/; unpack the data set there")
 
 
 def first_there(*files: Path) -> Path:
     """The first of the files that exists, or else the first."""
-    return next((file for file in files if is_file(file)), files[0])
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def read_rows(file: Path, columns: str, layout: str) -> Iterator[tuple[int, list[str]]]:
@@ -136,7 +136,7 @@ class FolderListing:
 def _file_names(folder: str) -> frozenset[str]:
     try:
         # No `Path` for each of millions.
-        return frozenset(retry(lambda: os.listdir(folder or "."), Path(folder)))  # noqa: PTH208
+        return frozenset(os.listdir(folder or "."))  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
         return frozenset()
     except OSError as error:
@@ -154,7 +154,7 @@ def listed(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
 
-    return sorted(retry(scan, folder), key=lambda entry: entry.name)
+    return sorted(scan(), key=lambda entry: entry.name)
 
 
 def distinct_names(names: dict[str, str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ramstrans.data.reading.retry import is_file, open_retrying
+from ramstrans.data.reading.retry import open_retrying
 from ramstrans.errors import DataError
 
 _UNREADABLE = (OSError, ValueError, TypeError, LookupError, NotImplementedError, zlib.error)
@@ -29,7 +29,7 @@ def read_mat(file: Path, variables: tuple[str, ...], layout: str) -> list[NDArra
         from scipy.io.matlab import MatReadError
     except ImportError as error:
         raise DataError(f"{file.name} of {layout} needs SciPy to be read; pip install scipy") from error
-    if not is_file(file):
+    if not file.is_file():
         raise DataError(f"{file} is missing; the layout of {layout} needs it")
     try:
         with open_retrying(file) as stream:

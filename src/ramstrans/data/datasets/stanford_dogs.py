@@ -8,7 +8,6 @@ from pathlib import Path
 from ramstrans.data.datasets.lists import FolderListing, box_around, find_folder, first_there
 from ramstrans.data.datasets.mat import read_mat, whole_numbers
 from ramstrans.data.datasets.voc import read_voc_boxes
-from ramstrans.data.reading.retry import is_folder
 from ramstrans.data.records import Box, ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
@@ -37,7 +36,7 @@ def read_stanford_dogs(root: Path) -> ImageSet:
     names: dict[int, str] = {}
     entries = [entry for split in _LISTS for entry in _read_list(folder, split, names)]
     labels = {number: label for label, number in enumerate(sorted(names))}
-    has_boxes = is_folder(folder / "Annotation")
+    has_boxes = (folder / "Annotation").is_dir()
     records = tuple(
         Record(
             folder / "Images" / name, labels[number], split, _read_box(folder, name) if has_boxes else None

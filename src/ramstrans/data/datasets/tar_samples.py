@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ramstrans.data.datasets.image_folder import IMAGE_SUFFIXES
-from ramstrans.data.reading.retry import is_file, is_folder, open_retrying, retry
+from ramstrans.data.reading.retry import open_retrying, retry
 from ramstrans.data.reading.tars import Entry, entries_of
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
@@ -74,12 +74,12 @@ def read_tar_samples(root: Path) -> ImageSet:
 
 def _splits(root: Path) -> dict[Path, Split]:
     """The split of each tar, in order."""
-    if not is_folder(root):
+    if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the one that holds the tars (--data.root)")
     found = {
         tar: {_SPLIT_WORDS[word] for word in _words(tar.relative_to(root)) if word in _SPLIT_WORDS}
-        for tar in retry(lambda: sorted(root.rglob("*.tar")), root)
-        if is_file(tar)
+        for tar in sorted(root.rglob("*.tar"))
+        if tar.is_file()
     }
     if not found:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Whatever is reduced on the way, size, shape and place are those of the whole photograph."""
+"""However a file is decoded, size, shape and positions are those of the whole image."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.loading.transforms import make_view
-from ramstrans.data.reading import photographs
-from ramstrans.data.reading.decode import decode_image
-from ramstrans.data.reading.photographs import read_resized, resize_in_memory
+from ramstrans.data.reading import decode as module
+from ramstrans.data.reading.decode import decode_image, read_resized, resize_in_memory, resized_size
 from ramstrans.errors import UnreadableImageError
 
 ORIENTATION = 0x0112
@@ -29,14 +29,14 @@ def draw(path, width, height, orientation=1, **options):
 @pytest.fixture
 def decoded(monkeypatch):
     """Sizes `(height, width)` of all that is decoded."""
-    sizes, decode = [], photographs.decode_reduced
+    sizes, decode = [], module.decode_reduced
 
     def noted(*args, **options):
         result = decode(*args, **options)
         sizes.append(result.image.size[::-1])
         return result
 
-    monkeypatch.setattr(photographs, "decode_reduced", noted)
+    monkeypatch.setattr(module, "decode_reduced", noted)
     return sizes
 
 
@@ -90,16 +90,16 @@ def test_what_is_not_reduced_is_the_same_to_the_bit(tmp_path, name, resize):
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_places_are_those_of_the_original(tmp_path, turned):
+def test_positions_are_those_of_the_original(tmp_path, turned):
     pixels = np.zeros((600, 801, 3), np.uint8)
     pixels[200:248, 640:688] = 255  # centred on (664, 224)
     image, exif = Image.fromarray(pixels), Image.Exif()
     if turned:
         image, exif[ORIENTATION] = image.transpose(Image.Transpose.ROTATE_90), 6
     image.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    photograph = read_resized(tmp_path / "a.jpg", 73)
-    assert photograph.original_size == (600, 801)
-    view = make_view(*photograph, (71, 97), (71, 97))
+    resized = read_resized(tmp_path / "a.jpg", 73)
+    assert resized.original_size == (600, 801)
+    view = make_view(*resized, (71, 97), (71, 97))
     weight = view.image[0].double() * (view.image[0] > 20)
     y, x = (torch.arange(side).double() + 0.5 for side in (71, 97))
     x, y = float((weight.sum(0) * x).sum() / weight.sum()), float((weight.sum(1) * y).sum() / weight.sum())
@@ -109,8 +109,8 @@ def test_places_are_those_of_the_original(tmp_path, turned):
 def test_channels_are_last_in_memory(tmp_path):
     path = draw(tmp_path / "a.jpg", 61, 47)
     for resize in (23, (47, 61), (101, 97)):
-        for photograph in (read_resized(path, resize), resize_in_memory(decode_image(path), resize)):
-            assert photograph.pixels.permute(1, 2, 0).is_contiguous()
+        for image in (read_resized(path, resize), resize_in_memory(decode_image(path), resize)):
+            assert image.pixels.permute(1, 2, 0).is_contiguous()
 
 
 def test_too_many_pixels_are_refused_however_small_the_target(tmp_path):
@@ -118,3 +118,21 @@ def test_too_many_pixels_are_refused_however_small_the_target(tmp_path):
     with pytest.raises(UnreadableImageError, match="max_pixels"):
         read_resized(path, 7, max_pixels=400 * 300 - 1)
     read_resized(path, 7, max_pixels=400 * 300)
+
+
+@given(size=st.tuples(st.integers(1, 997), st.integers(1, 997)), resize=st.integers(1, 61))
+def test_the_shorter_side_is_resized_as_torchvision_does(size, resize):
+    if max(size) <= 100 * min(size):
+        expected = F.resize(torch.zeros(1, *size, dtype=torch.uint8), [resize]).shape[1:]
+        assert resized_size(size, resize) == tuple(expected)
+
+
+def test_an_exact_size_is_taken_as_it_is():
+    assert resized_size((31, 47), (61, 53)) == (61, 53)
+
+
+@pytest.mark.parametrize("size", [(17, 29), (61, 53), (31, 47)])
+def test_resize_gives_the_size_asked_for(size):
+    resized = resize_in_memory(Image.new("RGB", (47, 31), (10, 20, 30)), size).pixels
+    assert resized.shape == (3, *size)
+    assert resized.flatten(1).float().mean(dim=1).tolist() == [10, 20, 30]
