@@ -13,7 +13,7 @@ from benchmarks.results import Result, results_table
 from benchmarks.run import measure_case
 from ramstrans.bench.report import write_json
 from ramstrans.console import progress_bar, results
-from ramstrans.devices import choose_device
+from ramstrans.distributed import choose_device
 from ramstrans.errors import RamsTransError
 
 

@@ -18,7 +18,7 @@ from benchmarks.cases import Case
 from benchmarks.hardware import Hardware
 from benchmarks.reference import ReferenceModel
 from ramstrans.bench.timing import Candidate
-from ramstrans.evaluation.predict import autocast
+from ramstrans.distributed import autocast
 from ramstrans.models.regions import propose_regions
 from ramstrans.models.zoom import zoom
 from ramstrans.training import plan
@@ -86,9 +86,9 @@ def ramstrans_step(hardware: Hardware) -> Candidate:
     """The training loop's own step, from uint8 images on."""
     config = hardware.run_config
     step, preprocessing = plan.build_step(config, plan.Candidate(config.training.precision, False))
-    hardware.prepared(step.look)
+    hardware.prepared(step.forward_scale)
     batch = plan.random_batch(config, preprocessing, hardware.case.batch_size)
-    return Candidate(partial(step.take, batch, preprocessing), hardware.case.batch_size)
+    return Candidate(partial(step.run, batch), hardware.case.batch_size)
 
 
 def lower_bound_step(hardware: Hardware) -> Candidate:

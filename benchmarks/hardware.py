@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -13,7 +12,7 @@ from benchmarks.cases import NUM_CLASSES, Case
 from ramstrans.models.encoder import build_vit
 from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.training.config import RunConfig, TrainingConfig
-from ramstrans.training.setup import build_accelerator, use_fused_attention
+from ramstrans.training.step import uses_explicit_attention
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -70,4 +69,4 @@ class Hardware:
     @cached_property
     def fused(self) -> bool:
         """Whether blocks keep fused attention in training: the faster choice here, for all candidates."""
-        return use_fused_attention(self.run_config, build_accelerator(self.run_config, Path()))
+        return not uses_explicit_attention(self.run_config.training, self.device)

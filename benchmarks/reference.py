@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from ramstrans.models.encoder import Features
-from ramstrans.models.methods.rams import RamsOutput, RamsTrans, ScaleOutput, whole_image
+from ramstrans.models.methods.base import Output, Stage
+from ramstrans.models.methods.rams import RamsTrans, whole_image
 
 
 class ReferenceModel(nn.Module):
@@ -20,31 +21,33 @@ class ReferenceModel(nn.Module):
     def __init__(self, model: RamsTrans) -> None:
         super().__init__()
         self.model = model
-        model.backbone.use_fused_attention(False)
         self._kept: list[Tensor] = []
-        for block in model.backbone.vit.blocks:
+        for block in model.encoder.blocks:
+            block.attn.fused_attn = False
             block.attn.attn_drop.register_forward_hook(self._keep)
 
     def _keep(self, _module: nn.Module, _args: tuple[Tensor, ...], weights: Tensor) -> None:
         self._kept.append(weights)
 
-    def forward(self, images: Tensor) -> RamsOutput:
+    def forward(self, images: Tensor) -> Output:
         """All scales of images (B, 3, H, W); the last one proposes no region."""
         model, crop_box, high_res = self.model, whole_image(images), images
-        scales: list[ScaleOutput] = []
+        scales: list[Stage] = []
         for scale in range(model.num_scales):
             self._kept = []
-            features = model.backbone(images, scale, with_attention=False)
-            logits = model.head(features.class_token)
+            features = model.encoder(images, scale, with_attention=False)
+            token = features.class_token
+            logits = model.encoder.forward_head(token)
             if scale == model.num_scales - 1:
-                scales.append(ScaleOutput(logits, None, None, None))
+                scales.append(Stage(logits, token, crop_box, None, None, None))
                 break
             saliency = self.saliency(features)
-            crop_box, has_region = model.region(saliency, scale, crop_box)
-            scales.append(ScaleOutput(logits, saliency, crop_box, has_region))
+            boxes, has_region = model.region(saliency, scale, crop_box)
+            scales.append(Stage(logits, token, crop_box, saliency, boxes, has_region))
+            crop_box = boxes
             images = model.crop_regions(high_res, crop_box, scale + 1)
         self._kept = []
-        return RamsOutput(tuple(scales))
+        return Output(tuple(scales))
 
     @torch.no_grad()
     def saliency(self, features: Features) -> Tensor:

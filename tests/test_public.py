@@ -53,7 +53,7 @@ def test_signatures_are_as_promised():
     assert regions["threshold"].default == 1.2
     assert list(inspect.signature(ramstrans.zoom).parameters) == ["images", "boxes", "size"]
     assert ramstrans.Regions._fields == ("boxes", "has_region")
-    assert ramstrans.ScaleOutput._fields == ("logits", "saliency", "boxes", "has_region")
+    assert ramstrans.Stage._fields == ("logits", "saliency", "boxes", "has_region")
     assert next(iter(inspect.signature(ramstrans.Predictor.load).parameters)) == "folder"
 
 
@@ -67,7 +67,7 @@ def test_a_model_in_three_lines():
         backbone_options={"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2},
     )
     output = ramstrans.build_model(config).eval()(torch.zeros(3, 3, 32, 32))
-    assert isinstance(output, ramstrans.RamsOutput)
+    assert isinstance(output, ramstrans.Output)
     assert len(output.scales) == 2
     for scale in output.scales:
         assert scale.logits.shape == (3, 5)

@@ -19,6 +19,9 @@ from ramstrans.errors import RamsTransError, StoppedError, UsageError
 T = TypeVar("T")
 Model = TypeVar("Model", bound=nn.Module)
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Data types by the name of the precision."""
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What clusters send before they take a machine away, and Ctrl-C."""
 
@@ -54,8 +57,7 @@ def choose_device(name: str) -> torch.device:
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context of a forward pass in `fp32` (no autocast), `bf16` or `fp16`."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
 
 
 def num_processes() -> int:

@@ -16,7 +16,7 @@ from ramstrans.evaluation.predict import (
     predict_split,
 )
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.methods.rams import RamsOutput, ScaleOutput
+from ramstrans.models.methods.base import Output, Stage
 from ramstrans.saved.metadata import ModelMetadata
 from tests.models.builders import randomise
 from tests.training.builders import tiny_model
@@ -78,7 +78,7 @@ def test_a_plain_vit_has_a_region_all_the_same(dataset):
 
 def test_mirrored_boxes_are_turned_back():
     boxes = torch.tensor([[0.0, 0.0, 10.0, 20.0], [0.0, 0.0, 10.0, 20.0]])
-    scale = ScaleOutput(torch.zeros(2, 3), None, boxes, torch.ones(2, dtype=torch.bool))
+    scale = Stage(torch.zeros(2, 3), None, boxes, torch.ones(2, dtype=torch.bool))
     geometries = (
         Geometry((0.5, 2.0), (7.0, 4.0), 32.0),
         Geometry((0.5, 2.0), (7.0, 4.0), 32.0, flip=True),
@@ -86,7 +86,7 @@ def test_mirrored_boxes_are_turned_back():
     batch = Batch(
         torch.zeros(2, 3, 24, 32), None, torch.zeros(2), torch.zeros(2), geometries, torch.zeros(2), (2, 2)
     )
-    found = boxes_in_originals(RamsOutput((scale, scale)), batch)
+    found = boxes_in_originals(Output((scale, scale)), batch)
     assert found.shape == (2, 2, 4)
     assert found.dtype == np.float32
     assert found[1].tolist() == [[14, 2, 34, 12], [58, 2, 78, 12]]

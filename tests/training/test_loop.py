@@ -9,12 +9,12 @@ import torch
 from ramstrans.data.datasets.image_folder import read_image_folder
 from ramstrans.data.loading.transforms import Augmentation
 from ramstrans.errors import TrainingError
-from ramstrans.training.memory import peak_bytes
 from ramstrans.training import loop
 from ramstrans.training import step as stepping
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.loop import Components, TrainLoop, validate
 from ramstrans.training.losses import ScaleForward, losses_by_scale
+from ramstrans.training.memory import peak_bytes
 from ramstrans.training.trainable import merged_state_dict
 from tests.models.builders import randomise
 from tests.training.builders import PREPROCESSING, TINY, metrics_log, same_state, tiny_loader, tiny_model

@@ -7,25 +7,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramstrans.data.loading.loader import Batch, EpochBatches
-from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.loading.dataset import Batch
+from ramstrans.data.loading.sampling import EpochBatches
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.step import TrainStep
-
-PREPROCESSING = Preprocessing(8, (8, 8))
 
 
 def split(own, whole, num_processes, steps, *, high_res=False):
     """The micro-batches of a batch of images 0, 1, ..., which are their labels."""
     count = max(own, 1)  # a process without one gets the batch's first
     views = torch.zeros(count, 3, 8, 8, dtype=torch.uint8)
-    batch = Batch(
-        views, views if high_res else None, torch.arange(count), torch.arange(count), (), torch.ones(count, 2)
-    )
+    labels, sizes = torch.arange(count), torch.ones(count, 2)
+    batch = Batch(views, views if high_res else None, labels, labels, (), sizes, (own, whole))
     accelerator = SimpleNamespace(device=torch.device("cpu"), num_processes=num_processes)
-    model = SimpleNamespace(normalize=torch.Tensor.float)
+    model = SimpleNamespace(normalize=lambda *views: views)
     step = TrainStep(None, model, None, None, TrainingConfig(gradient_accumulation_steps=steps), accelerator)
-    return step._micro_batches(batch, PREPROCESSING, own, whole)
+    return step._micro_batches(batch)
 
 
 def test_a_process_with_fewer_images_than_micro_batches_repeats_its_first():
@@ -51,7 +48,7 @@ def test_all_processes_have_as_many_micro_batches_and_every_image_counts_once(nu
         for process in range(num_processes)
     ]
     for number in range(batches[0].num_batches):
-        parts = [split(*each.counts(number), num_processes, steps) for each in batches]
+        parts = [split(*each.weight(number), num_processes, steps) for each in batches]
         assert len({len(own) for own in parts}) == 1
         assert sum(part.share for own in parts for part in own) == pytest.approx(1)
         assert all(len(part.labels) for own in parts for part in own)

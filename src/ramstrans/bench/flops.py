@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ramstrans.models.attention import ExplicitAttention
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model
 
@@ -38,7 +39,7 @@ def macs_of(config: ModelConfig) -> int:
     """
     images = torch.zeros(1, 3, *config.input_size)
     # regions are resized to the same size whatever the resolution that they are cut from
-    high_res = images if config.zoom_source == "full" and config.num_scales > 1 else None
+    high_res = images if config.needs_high_res else None
     model = build_model(config).eval()
-    model.backbone.use_fused_attention(False)
-    return count_macs(functools.partial(model, images, high_res, last_region=False))
+    with ExplicitAttention():  # torch counts products, not fused kernels
+        return count_macs(functools.partial(model, images, high_res, last_region=False))

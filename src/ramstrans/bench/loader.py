@@ -14,16 +14,18 @@ from ramstrans.bench.timing import Candidate, Quartiles, interleave, quartiles
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.build import build_image_set, build_preprocessing
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.loader import Batch, ImageLoader, build_loader
+from ramstrans.data.loading.dataset import Batch
+from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.evaluation.predict import autocast, normalized, predict_split
-from ramstrans.evaluation.run import with_labels_of
+from ramstrans.distributed import autocast
+from ramstrans.evaluation.evaluate import with_labels_of
+from ramstrans.evaluation.predict import predict_split
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model
-from ramstrans.saved.model import load_into, load_metadata, load_state
+from ramstrans.saved.model import load_model
 from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.run import Prepared
-from ramstrans.training.setup import build_accelerator, build_dataset, use_fused_attention
+from ramstrans.training.setup import build_accelerator, build_dataset
 from ramstrans.training.step import build_train_step
 
 BACKBONE = "deit_tiny_patch16_224"
@@ -88,24 +90,19 @@ def prepare_loading(
     images = build_image_set(data, progress)
     if run is None:
         model_config = ModelConfig(BACKBONE, num_classes=len(images.class_names))
-        model = build_model(model_config)
-        cfg = model.backbone.vit.pretrained_cfg
-        preprocessing = build_preprocessing(
-            data, model_config.input_size, model_config.zoom_source, cfg["mean"], cfg["std"]
-        )
+        model = build_model(model_config).to(device)
+        preprocessing = build_preprocessing(data, model_config.input_size, model_config.zoom_source)
     else:
-        metadata = load_metadata(run)
+        model, metadata = load_model(run, device)
         model_config, preprocessing = metadata.model, metadata.preprocessing
         records = [with_labels_of(metadata, images, split) for split in SPLITS.values()]
         images = ImageSet(metadata.class_names, tuple(itertools.chain(*records)))
-        model = build_model(model_config)
-        load_into(model, load_state(run))
     recipe = TrainingConfig(batch_size=batch_size, precision=precision, optimizer="adamw", lr=1e-5)
     few = [subsample(images.of_split(split), num_images) for split in SPLITS.values()]
     return Prepared(
         RunConfig(data, model_config, recipe, device=str(device)),
         ImageSet(images.class_names, tuple(itertools.chain(*few))),
-        model.to(device),
+        model,
         preprocessing,
     )
 
@@ -147,7 +144,7 @@ def loader_of(use: Use, prepared: Prepared, device: torch.device) -> ImageLoader
         build_dataset(config, prepared.images, prepared.preprocessing, SPLITS[use]),
         config.training.batch_size,
         shuffle=use == "training",
-        with_high_res=config.model.zoom_source == "full" and config.model.num_scales > 1,
+        with_high_res=config.model.needs_high_res,
         num_workers=config.data.num_workers,
         pin_memory=device.type == "cuda",
     )
@@ -166,28 +163,27 @@ def candidates_of(
     use: Use, prepared: Prepared, loader: ImageLoader, batch: Batch, device: torch.device
 ) -> dict[str, Candidate]:
     """Loader, model, and both, as in `predict_split` or in the training loop."""
-    config, model, preprocessing = prepared.config, prepared.model, prepared.preprocessing
+    config, model = prepared.config, prepared.model
     model.train(use == "training")
     if use == "evaluation":
         precision = config.training.precision
 
         @torch.no_grad()
         def predict() -> None:
-            images, high_res = normalized(batch, preprocessing, device)
+            images, high_res = model.normalize(batch.images, batch.high_res)
             with autocast(device, precision):
                 model(images, high_res, last_region=False).probabilities.cpu()
 
-        together = partial(predict_split, model, loader, preprocessing, device, precision=precision)
+        together = partial(predict_split, model, loader, precision=precision)
         return _three(loader, Candidate(predict, len(batch.labels)), together)
     accelerator = build_accelerator(config, Path())
-    model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
     step = build_train_step(model, config.training, accelerator, total_steps=1_000_000)
 
     def epoch() -> None:
         for loaded in loader:
-            step.take(loaded, preprocessing)
+            step.run(loaded)
 
-    return _three(loader, Candidate(partial(step.take, batch, preprocessing), len(batch.labels)), epoch)
+    return _three(loader, Candidate(partial(step.run, batch), len(batch.labels)), epoch)
 
 
 def _three(loader: ImageLoader, model: Candidate, together: Callable[[], object]) -> dict[str, Candidate]:

@@ -11,7 +11,7 @@ from ramstrans.bench.report import format_ratio
 from ramstrans.bench.timing import Candidate, Quartiles, interleave, quartiles
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.preprocessing import Size
-from ramstrans.evaluation.predict import autocast
+from ramstrans.distributed import autocast
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model
 

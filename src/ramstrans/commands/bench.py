@@ -63,7 +63,7 @@ def run(options: Namespace, given: list[str]) -> int:
     output = options.output or Path(f"bench-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
     check_new_folder(output)
     from ramstrans.bench.report import write_json
-    from ramstrans.devices import choose_device
+    from ramstrans.distributed import choose_device
 
     device, measure = choose_device(options.device), bench_models if options.models else bench_loader
     with progress_bar() as progress:
@@ -129,13 +129,9 @@ def spec_of(name: str) -> "ModelSpec":
         return ModelSpec(dataclasses.replace(metadata.model, weights=None), metadata.preprocessing.crop, top1)
     parser = Parser(prog="ramstrans bench --models")
     train.add_options(parser)
-    # toybirds is the one data set that needs no root; nothing of it is read
-    line = [*completed(["plan", "--config", name])[1:], "--data.name", "toybirds"]
+    line = completed(["plan", "--config", name])[1:]
     config = train.config_of(parser.instantiate(parser.parse_args(line)))
     model = dataclasses.replace(
         config.model, num_classes=config.model.num_classes or NUM_CLASSES, weights=None
     )
-    zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # only the crop matters
-    return ModelSpec(
-        model, build_preprocessing(config.data, model.input_size, model.zoom_source, zero, one).crop
-    )
+    return ModelSpec(model, build_preprocessing(config.data, model.input_size, model.zoom_source).crop)

@@ -184,8 +184,6 @@ def build_preprocessing(
     config: DataConfig,
     image_size: Size,
     zoom_source: str,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
 ) -> Preprocessing:
     """Fill in the sizes that the config leaves open, and check that they fit together.
 
@@ -206,7 +204,7 @@ def build_preprocessing(
         raise ConfigError(
             f"data.resize {resize} is smaller than data.crop {crop[0]}x{crop[1]}; resize to at least the crop"
         )
-    return Preprocessing(resize=resize, crop=(crop[0], crop[1]), mean=mean, std=std)
+    return Preprocessing(resize=resize, crop=(crop[0], crop[1]))
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:

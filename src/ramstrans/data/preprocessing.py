@@ -1,6 +1,5 @@
 """How an image becomes the tensor that a model sees; saved with the model."""
 
-import math
 from dataclasses import dataclass
 
 from ramstrans.errors import ConfigError
@@ -11,22 +10,18 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, cut out the centre, normalise: `(pixel / 255 - mean) / std`.
+    """Resize, then cut out the centre; the model normalises.
 
     >>> Preprocessing(256, (224, 224)).crop
     (224, 224)
 
     Attributes:
         resize: Shorter side in pixels after resizing, or exact `(height, width)`; at least the crop.
-        crop: `(height, width)` in pixels, cut from the resized photograph.
-        mean: Mean of red, green and blue, for pixels in [0, 1]; ImageNet's by default.
-        std: Standard deviation of red, green and blue, for pixels in [0, 1]; ImageNet's by default.
+        crop: `(height, width)` in pixels, cut from the resized image.
     """
 
     resize: int | Size
     crop: Size
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
         if len(self.crop) != 2 or min(self.crop) < 1:
@@ -38,7 +33,3 @@ class Preprocessing:
                 f"resize is {self.resize}, too small for the crop of {self.crop}; give a shorter side of "
                 f"{max(self.crop)} pixels or more, or (height, width) of at least the crop"
             )
-        if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
-            raise ConfigError(f"mean is {self.mean}; give one number each for red, green and blue")
-        if len(self.std) != 3 or not all(math.isfinite(std) and std > 0 for std in self.std):
-            raise ConfigError(f"std is {self.std}; give one number above 0 each for red, green and blue")

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.loader import ImageLoader
-from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.distributed import autocast
 from ramstrans.evaluation.metrics import classification_metrics
-from ramstrans.evaluation.predict import Predictions, autocast, normalized
+from ramstrans.evaluation.predict import Predictions
 from ramstrans.models.methods.early_exit import check_num_scales, exit_early
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.saved.early_exit import EarlyExit
@@ -122,8 +122,6 @@ def choose_exit(predictions: Predictions, max_accuracy_drop: float = MAX_ACCURAC
 def time_exit(
     model: RamsTrans,
     loader: ImageLoader,
-    preprocessing: Preprocessing,
-    device: torch.device,
     *,
     confidence: float,
     precision: str,
@@ -137,6 +135,8 @@ def time_exit(
         Total seconds: `full` and `early`.
     """
     model.eval()
+
+    device = model.device
 
     def full(images: Tensor, high_res: Tensor | None) -> None:
         model(images, high_res, last_region=False)
@@ -159,7 +159,7 @@ def time_exit(
     ways = {"full": full, "early": early}
     total = dict.fromkeys(ways, 0.0)
     for done, batch in enumerate(loader, start=1):
-        inputs = normalized(batch, preprocessing, device)
+        inputs = model.normalize(batch.images, batch.high_res)
         for name in reversed(ways) if done % 2 else ways:
             total[name] += seconds(ways[name], inputs)
         progress(done, len(loader), "timing early exit")

@@ -10,9 +10,10 @@ from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import find_unreadable
 from ramstrans.data.build import build_cache, build_image_set
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.loader import ImageDataset, build_loader
+from ramstrans.data.loading.dataset import ImageDataset
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.devices import process_index
+from ramstrans.distributed import process_index
 from ramstrans.errors import DataError, UsageError
 from ramstrans.evaluation.config import EvaluationConfig
 from ramstrans.evaluation.early_exit import choose_exit, exit_report, time_exit
@@ -40,7 +41,7 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
     model, metadata = load_model(config.run, config.device)
-    precision = choose_precision(config.precision, metadata, next(model.parameters()).device)
+    precision = choose_precision(config.precision, metadata, model.device)
     run = metadata.training.get("run", {})
     data = data_config(metadata.run_options("data"), config.data.name, config.data.root)
     images = build_image_set(data, progress)
@@ -62,8 +63,7 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
             with_high_res=metadata.model.needs_high_res,
             timeout=data.read_timeout,
         )
-        device = next(model.parameters()).device
-        choice = choose_exit(predict_split(model, loader, metadata.preprocessing, device, **options)[0])
+        choice = choose_exit(predict_split(model, loader, **options)[0])
         save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
     return evaluate(
@@ -110,7 +110,6 @@ def evaluate(
         extra: Further keys of the report, see `build_report`.
         progress: Called after each batch.
     """
-    device = next(model.parameters()).device
     loader = build_loader(
         dataset,
         batch_size,
@@ -120,13 +119,10 @@ def evaluate(
         timeout=read_timeout,
     )
     options: dict[str, Any] = {"precision": precision, "progress": progress}
-    predictions, sizes = predict_split(model, loader, metadata.preprocessing, device, **options)
-    if dataset.num_retries:
-        retried = f"{dataset.num_retries} reads of images failed temporarily and were retried"
-        extra = {**extra, "warnings": [*extra.get("warnings", ()), retried]}
+    predictions, sizes = predict_split(model, loader, **options)
     figures = {}
     if confidence is not None:
-        seconds = time_exit(model, loader, metadata.preprocessing, device, confidence=confidence, **options)
+        seconds = time_exit(model, loader, confidence=confidence, **options)
         extra = {"early_exit": exit_report(predictions, confidence, seconds), **extra}
         plot_exit(predictions, confidence, folder / "early_exit.png")
         figures["What early exit costs and saves"] = "early_exit.png"

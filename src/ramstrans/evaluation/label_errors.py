@@ -115,7 +115,7 @@ def find_label_issues(
     model, metadata = load_model(folder, device)
     data = as_in_training(config, metadata.run_options("data"))
     images = _seen_or_not(build_image_set(data, progress), unreadable)
-    precision = choose_precision(precision, metadata, next(model.parameters()).device)
+    precision = choose_precision(precision, metadata, model.device)
     has_region: list[LabelIssue] = []
     splits: tuple[Split, ...] = ("test", "train")
     for split in splits:
@@ -123,10 +123,7 @@ def find_label_issues(
             continue
         dataset, _ = dataset_of(metadata, images, split, data, progress)
         loader = build_loader(dataset, batch_size, shuffle=False, with_high_res=metadata.model.needs_high_res)
-        device_of = next(model.parameters()).device
-        predictions, _ = predict_split(
-            model, loader, metadata.preprocessing, device_of, precision=precision, progress=progress
-        )
+        predictions, _ = predict_split(model, loader, precision=precision, progress=progress)
         has_region += issues(predictions, metadata.class_names, is_seen=split == "train")
     return LabelIssues(has_region, len(images.of_split("test")), len(images.of_split("train")))
 

@@ -6,20 +6,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.loading.loader import Batch, ImageDataset
-from ramstrans.data.loading.transforms import normalize
-from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.loading.dataset import Batch, ImageDataset
 from ramstrans.data.records import Record
-from ramstrans.devices import num_processes
+from ramstrans.distributed import DTYPES, autocast, num_processes
 from ramstrans.errors import UsageError
-from ramstrans.models.methods.rams import RamsOutput, RamsTrans
+from ramstrans.models.methods.base import Output
+from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.saved.metadata import ModelMetadata
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +50,6 @@ class Predictions(NamedTuple):
 def predict_split(
     model: RamsTrans,
     loader: DataLoader[Batch],
-    preprocessing: Preprocessing,
-    device: torch.device,
     *,
     precision: str = "fp32",
     progress: Progress = no_progress,
@@ -66,10 +60,8 @@ def predict_split(
     bit-identical to those of a single process, because the batches are the same.
 
     Args:
-        model: On `device`.
+        model: On any device.
         loader: In order, not shuffled.
-        preprocessing: Mean and standard deviation of the input.
-        device: Device of the model.
         precision: Autocast precision, `fp32`, `bf16` or `fp16`.
         progress: Called after each batch.
 
@@ -81,9 +73,9 @@ def predict_split(
     assert isinstance(dataset, ImageDataset), "predictions need the data set's records"
     gathered: list[tuple[np.ndarray, ...]] = []
     for done, batch in enumerate(loader, start=1):
-        images, high_res = normalized(batch, preprocessing, device)
-        with autocast(device, precision):
-            output: RamsOutput = model(images, high_res, last_region=model.num_scales == 1)
+        images, high_res = model.normalize(batch.images, batch.high_res)
+        with autocast(model.device, precision):
+            output: Output = model(images, high_res, last_region=model.num_scales == 1)
         regions = [scale.has_region for scale in output.scales if scale.has_region is not None]
         gathered.append(
             (
@@ -105,22 +97,6 @@ def predict_split(
     return Predictions(*fields, dataset.records), sizes
 
 
-def normalized(
-    batch: Batch, preprocessing: Preprocessing, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """Move a batch to the device and normalise it: (B, 3, H, W), and (B, 3, H', W') or None."""
-    mean, std = preprocessing.mean, preprocessing.std
-    images = normalize(batch.images.to(device, non_blocking=True), mean, std)
-    if batch.high_res is None:
-        return images, None
-    return images, normalize(batch.high_res.to(device, non_blocking=True), mean, std)
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Context of a forward pass in `fp32` (no autocast), `bf16` or `fp16`."""
-    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
-
-
 def choose_precision(given: str | None, metadata: ModelMetadata, device: torch.device) -> str:
     """Choose the precision of inference: the given one, else that of the training run, else `fp32`.
 
@@ -140,7 +116,7 @@ def choose_precision(given: str | None, metadata: ModelMetadata, device: torch.d
     return chosen
 
 
-def boxes_in_originals(output: RamsOutput, batch: Batch) -> np.ndarray:
+def boxes_in_originals(output: Output, batch: Batch) -> np.ndarray:
     """(R, B, 4) float32, boxes of the scales that have some, in pixels of the original images."""
     boxes = torch.stack([scale.boxes for scale in output.scales if scale.boxes is not None]).cpu().numpy()
     for index, geometry in enumerate(batch.geometries):

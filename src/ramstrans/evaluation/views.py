@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ramstrans.data.loading.loader import Batch
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.reading.photographs import ResizedImage
 from ramstrans.data.records import Box
-from ramstrans.models.methods.rams import RamsOutput, scaled
+from ramstrans.models.methods.base import Output
+from ramstrans.models.methods.rams import scaled
 from ramstrans.models.zoom import zoom
 
 
@@ -38,7 +39,7 @@ class ScaleViews(NamedTuple):
 def scale_views(
     images: Sequence[ResizedImage],
     batch: Batch,
-    output: RamsOutput,
+    output: Output,
     scale_sizes: Sequence[tuple[int, int]],
 ) -> list[ScaleViews]:
     """Collect what the scales saw in each image of a batch.

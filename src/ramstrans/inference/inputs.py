@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from ramstrans.data.datasets.image_folder import IMAGE_SUFFIXES
-from ramstrans.data.loading.loader import Example
+from ramstrans.data.loading.dataset import Example
 from ramstrans.data.loading.transforms import make_view
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading.decode import check_shape, to_rgb

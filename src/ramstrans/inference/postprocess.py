@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ramstrans.data.loading.loader import Batch
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.records import Box
 from ramstrans.evaluation.views import ScaleViews, box_in_original
+from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.early_exit import EarlyExitOutput
-from ramstrans.models.methods.rams import RamsOutput
 
 
 class ScalePrediction(NamedTuple):
@@ -67,7 +67,7 @@ class Explanation(NamedTuple):
 
 
 def to_predictions(
-    output: RamsOutput | EarlyExitOutput,
+    output: Output | EarlyExitOutput,
     batch: Batch,
     paths: Sequence[Path | None],
     class_names: Sequence[str],
@@ -84,7 +84,7 @@ def to_predictions(
     """
     scales: list[list[ScalePrediction]] = [[] for _ in paths]
     for index, scale in enumerate(output.scales):
-        rows = output.places[index].tolist() if isinstance(output, EarlyExitOutput) else range(len(paths))
+        rows = output.indices[index].tolist() if isinstance(output, EarlyExitOutput) else range(len(paths))
         probabilities = scale.logits.float().softmax(dim=-1).cpu().numpy()
         regions: Iterable[tuple[Box | None, bool | None]] = repeat((None, None), len(rows))
         if scale.boxes is not None and scale.has_region is not None:

@@ -11,18 +11,19 @@ from PIL import Image
 from torch import Tensor
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.loader import Batch, Example, collate
+from ramstrans.data.loading.dataset import Batch, Example, collate
+from ramstrans.distributed import autocast
 from ramstrans.errors import UsageError
-from ramstrans.evaluation.predict import autocast, choose_precision, normalized
+from ramstrans.evaluation.predict import choose_precision
 from ramstrans.evaluation.views import scale_views
 from ramstrans.inference.inputs import ImageInput, read_ahead, read_input, to_example
 from ramstrans.inference.postprocess import Explanation, Prediction, to_predictions
+from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, exit_early
-from ramstrans.models.methods.rams import RamsOutput
 from ramstrans.saved.model import SavedModel, load_model
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Output = TypeVar("Output")
+Result = TypeVar("Result")
 
 
 class Predictor:
@@ -131,7 +132,7 @@ class Predictor:
         """
         resized = read_input(image, self.metadata.preprocessing.resize, self.max_pixels)
         batch = self._batch([to_example(resized, self.metadata.preprocessing, self.model.image_size)])
-        output: RamsOutput = self._run(batch, partial(self.model, last_region=True))
+        output: Output = self._run(batch, partial(self.model, last_region=True))
         path = None if isinstance(image, Image.Image) else Path(image)
         (prediction,) = to_predictions(output, batch, [path], self.class_names, top_k)
         (views,) = scale_views([resized], batch, output, self.model.scale_sizes)
@@ -164,10 +165,10 @@ class Predictor:
         return collate(examples, with_high_res=self.metadata.model.needs_high_res)
 
     @torch.inference_mode()
-    def _run(self, batch: Batch, forward: Callable[[Tensor, Tensor | None], Output]) -> Output:
+    def _run(self, batch: Batch, forward: Callable[[Tensor, Tensor | None], Result]) -> Result:
         """Call a forward pass with the batch on the device; running out of memory is a UsageError."""
         try:
-            images, high_res = normalized(batch, self.metadata.preprocessing, self.device)
+            images, high_res = self.model.normalize(batch.images, batch.high_res)
             with autocast(self.device, self.precision):
                 return forward(images, high_res)
         except torch.OutOfMemoryError as error:

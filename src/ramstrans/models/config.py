@@ -1,5 +1,6 @@
 """Options of the model; saved beside its weights."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +73,10 @@ class ModelConfig:
             raise ConfigError(f"model.region_size is {self.region_size}; give pixels, 1 or more")
         if self.zoom_margin < 0:
             raise ConfigError(f"model.zoom_margin is {self.zoom_margin}; give 0 or more")
+        if self.mean is not None and not all(map(math.isfinite, self.mean)):
+            raise ConfigError(f"model.mean is {self.mean}; give one number each for red, green and blue")
+        if self.std is not None and not all(math.isfinite(std) and std > 0 for std in self.std):
+            raise ConfigError(f"model.std is {self.std}; give a number above 0 each for red, green and blue")
         for name in ("dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; give a rate in [0, 1)")

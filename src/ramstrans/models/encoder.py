@@ -16,6 +16,9 @@ from ramstrans.errors import ConfigError
 from ramstrans.models.attention import AttentionCall, RecordAttention
 from ramstrans.models.config import ModelConfig
 
+Statistics = tuple[float, float, float]
+"""One number each for red, green and blue."""
+
 PLAIN_VIT_MODULES = ("vision_transformer", "deit")
 
 FIELDS = {"img_size": "image_size", "num_classes": "num_classes", "dynamic_img_size": "region_size"}
@@ -62,14 +65,14 @@ class Encoder(nn.Module):
         model: VisionTransformer,
         num_scales: int,
         class_tokens: Literal["joint", "separate"] = "joint",
-        mean: tuple[float, float, float] | None = None,
-        std: tuple[float, float, float] | None = None,
+        mean: Statistics | None = None,
+        std: Statistics | None = None,
     ) -> None:
         super().__init__()
         check_vit(model)
         self.model = model
-        self.mean: tuple[float, ...] = mean or tuple(model.pretrained_cfg["mean"])
-        self.std: tuple[float, ...] = std or tuple(model.pretrained_cfg["std"])
+        self.mean: Statistics = mean or tuple(model.pretrained_cfg["mean"])
+        self.std: Statistics = std or tuple(model.pretrained_cfg["std"])
         self.class_tokens = class_tokens
         self.num_scales = num_scales
         self._widen()
@@ -85,6 +88,12 @@ class Encoder(nn.Module):
         vit.patch_embed.img_size = None  # unchecked: scales may differ in size, and patches may overlap
         for block in vit.blocks:
             block.attn.fused_attn = True  # only that path can be recorded
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.model.cls_token.device
+        return device
 
     @property
     def num_features(self) -> int:
@@ -122,7 +131,8 @@ class Encoder(nn.Module):
         return rows, columns
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) in 0..255 -> float32, `(x / 255 - mean) / std` for each channel."""
+        """Pixels (B, 3, H, W) in 0..255 -> float32 `(x / 255 - mean) / std`, on the encoder's device."""
+        images = images.to(self.device, non_blocking=True)
         factor = torch.tensor([1 / (255 * std) for std in self.std], device=images.device)
         shift = torch.tensor(
             [mean / std for mean, std in zip(self.mean, self.std, strict=True)], device=images.device

@@ -15,7 +15,8 @@ from ramstrans.plain import to_plain
 from ramstrans.saved.early_exit import EarlyExit
 
 FORMAT_VERSION = 3
-"""1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`."""
+"""1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`, mean and std in
+`preprocessing`, and other names of tensors."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,10 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
         return values
     values = {"early_exit": None} | values | {"format_version": FORMAT_VERSION}
     if isinstance(values.get("model"), dict):
-        values["model"] = {"region_size": None} | values["model"]
+        values["model"] = {"region_size": None, "mean": None, "std": None} | values["model"]
+        if isinstance(values.get("preprocessing"), dict):
+            statistics = {name: values["preprocessing"].pop(name, None) for name in ("mean", "std")}
+            values["model"] |= statistics
     if isinstance(values["early_exit"], dict) and "mean_looks" in values["early_exit"]:
         values["early_exit"]["mean_scales_used"] = values["early_exit"].pop("mean_looks")
     return values

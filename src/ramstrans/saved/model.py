@@ -1,6 +1,7 @@
 """A saved model: a folder with `model.safetensors` and a readable `config.json`, all that inference needs."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, clone, contiguous_format, nn
 
-from ramstrans.devices import choose_device
+from ramstrans.distributed import choose_device
 from ramstrans.errors import ConfigError, WeightsError, first_few
 from ramstrans.files import new_file, write_file
 from ramstrans.saved.metadata import ModelMetadata, metadata_from_json, metadata_to_json
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+RENAMED = re.compile(r"^backbone\.vit\.")
+"""Names of tensors in formats 1 and 2."""
 HINT = "give another folder, or free its disk"
 
 
@@ -109,7 +112,7 @@ def load_state(folder: Path) -> dict[str, Tensor]:
     """
     path = _member(folder, WEIGHTS_FILE)
     try:
-        return load_file(path)
+        return {RENAMED.sub("encoder.model.", name): tensor for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"{path} is truncated or not a safetensors file ({error}); copy it again"

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.loader import ImageLoader, worker_errors
-from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.distributed import SignalHandler, full_state_dict, materialize, to_meta
 from ramstrans.errors import StoppedError, TrainingError, first_few
 from ramstrans.evaluation.metrics import classification_metrics
@@ -61,7 +60,6 @@ class Components(NamedTuple):
         model: On any device.
         train_loader: The training images, shared between the processes.
         val_loader: The validation images, distributed over the processes, or None.
-        preprocessing: Mean and standard deviation of the model's input.
         config: The recipe.
         accelerator: Devices, processes and precision.
         log: Where rows go.
@@ -71,7 +69,6 @@ class Components(NamedTuple):
     model: RamsTrans
     train_loader: ImageLoader
     val_loader: ImageLoader | None
-    preprocessing: Preprocessing
     config: TrainingConfig
     accelerator: Accelerator
     log: MetricsLog
@@ -208,9 +205,7 @@ class TrainLoop:
         components, state = self.components, self.state
         assert components.val_loader is not None
         model = self.evaluated_model()
-        row = validate(
-            model, components.val_loader, components.preprocessing, components.config.precision, epoch
-        )
+        row = validate(model, components.val_loader, components.config.precision, epoch)
         components.log.write(row, state.step)
         set_train_mode(components.model)
         if row["top1_fused"] > state.best_score:
@@ -298,13 +293,11 @@ def finite(number: float) -> float | None:
 def validate(
     model: RamsTrans,
     loader: ImageLoader,
-    preprocessing: Preprocessing,
     precision: str,
     epoch: int,
 ) -> dict[str, Any]:
     """One row of metrics.jsonl about the validation part."""
-    device = next(model.parameters()).device
-    predictions, _ = predict_split(model, loader, preprocessing, device, precision=precision)
+    predictions, _ = predict_split(model, loader, precision=precision)
     scales = [classification_metrics(p, predictions.labels).top1 for p in predictions.probabilities]
     fused = classification_metrics(predictions.fused, predictions.labels).top1
     return {"kind": "validation", "epoch": epoch, "top1_scales": scales, "top1_fused": fused}

@@ -30,7 +30,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
     Raises:
         ConfigError: Unknown optimiser.
     """
-    names = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+    names: set[str] = getattr(model, "no_weight_decay", set)()
     if config.layer_decay < 1:
         groups = layer_decay_groups(model, config.weight_decay, names, layer_decay=config.layer_decay)
     else:

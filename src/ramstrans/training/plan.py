@@ -24,14 +24,14 @@ from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.build import build_preprocessing
-from ramstrans.data.loading.loader import Batch
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.devices import choose_device
+from ramstrans.distributed import choose_device
 from ramstrans.errors import TrainingError, UsageError
 from ramstrans.models.methods.rams import build_model
 from ramstrans.training.config import RunConfig
 from ramstrans.training.memory import format_bytes, is_out_of_memory, num_bytes, peak_bytes, tensors_in
-from ramstrans.training.setup import build_accelerator, use_fused_attention
+from ramstrans.training.setup import build_accelerator
 from ramstrans.training.step import TrainStep, build_train_step
 from ramstrans.training.trainable import set_train_mode, set_trainable
 
@@ -221,7 +221,7 @@ def measure(
             own.append(extrapolate(own[-2], own[-1], size))
         else:
             try:
-                own.append(measure_step(partial(step.take, batch, preprocessing), size, device))
+                own.append(measure_step(partial(step.run, batch), size, device))
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -272,15 +272,10 @@ def build_step(config: RunConfig, choice: Candidate) -> tuple[TrainStep, Preproc
     accelerator = build_accelerator(config, Path())
     set_seed(config.seed)
     model = build_model(model_config)
-    model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
-    model.backbone.gradient_checkpointing = choice.gradient_checkpointing
     set_trainable(model, training)
     step = build_train_step(model, training, accelerator, total_steps=1_000_000)
     set_train_mode(model)
-    statistics = model.backbone.vit.pretrained_cfg
-    preprocessing = build_preprocessing(
-        config.data, model_config.input_size, model_config.zoom_source, statistics["mean"], statistics["std"]
-    )
+    preprocessing = build_preprocessing(config.data, model_config.input_size, model_config.zoom_source)
     return step, preprocessing
 
 
@@ -292,12 +287,12 @@ def random_batch(config: RunConfig, preprocessing: Preprocessing, count: int) ->
     def noise(height: int, width: int) -> Tensor:
         return torch.randint(256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
-    has_high_res = config.model.zoom_source == "full" and config.model.num_scales > 1
     return Batch(
         images=noise(*config.model.input_size),
-        high_res=noise(*preprocessing.crop) if has_high_res else None,
+        high_res=noise(*preprocessing.crop) if config.model.needs_high_res else None,
         labels=torch.randint(config.model.num_classes, (count,), generator=generator),
         indices=torch.arange(count),
         geometries=(),
         original_sizes=torch.tensor([config.model.input_size[::-1]] * count),
+        weight=(count, count),
     )

@@ -90,15 +90,14 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
         raise ConfigError(
             f"model.num_classes is {config.model.num_classes}; the data set has {num_classes}: leave it out"
         )
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, num_classes=num_classes))
+    model_config = dataclasses.replace(config.model, num_classes=num_classes)
     set_seed(config.seed)
-    model = build_model(config.model)
+    model = build_model(model_config)
+    mean, std = model.encoder.mean, model.encoder.std
+    config = dataclasses.replace(config, model=dataclasses.replace(model_config, mean=mean, std=std))
     if state.num_processes > 1:
         set_seed(config.seed + state.process_index)  # of dropout
-    statistics = model.encoder.model.pretrained_cfg
-    preprocessing = build_preprocessing(
-        config.data, config.model.input_size, config.model.zoom_source, statistics["mean"], statistics["std"]
-    )
+    preprocessing = build_preprocessing(config.data, config.model.input_size, config.model.zoom_source)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     logger.info(
         "%s: %.1f M parameters, %d scale(s)", config.model.backbone, millions, config.model.num_scales
@@ -164,7 +163,6 @@ def train_into(
         prepared.model,
         train_loader,
         val_loader,
-        prepared.preprocessing,
         config.training,
         accelerator,
         MetricsLog(output / RUN_MARK, accelerator),

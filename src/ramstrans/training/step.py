@@ -113,11 +113,7 @@ class TrainStep(NamedTuple):
         its first one, which does not count.
         """
         device, num_images, (own, whole) = self.accelerator.device, len(batch.labels), batch.weight
-        images, high_res = (
-            None if views is None else self.model.normalize(views.to(device, non_blocking=True))
-            for views in (batch.images, batch.high_res)
-        )
-        assert images is not None
+        images, high_res = self.model.normalize(batch.images, batch.high_res)
         labels = batch.labels.to(device, non_blocking=True)
         most = math.ceil(whole / self.accelerator.num_processes)
         micro_batches = []

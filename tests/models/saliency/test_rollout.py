@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramstrans.data.datasets.cub import read_cub
-from ramstrans.data.loading.transforms import make_view, normalize
-from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.loading.transforms import make_view
 from ramstrans.data.reading.decode import read_resized
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model
@@ -225,12 +224,12 @@ def real_pass():
     needs(DEIT_TINY, CUB50)
     records = read_cub(CUB50).of_split("test")[::87]
     config = ModelConfig("deit_tiny_patch16_224", num_classes=50, weights=DEIT_TINY)
-    backbone = build_model(config).eval().backbone
+    model = build_model(config).eval()
     views = [make_view(*read_resized(record.path, 256), (224, 224), config.input_size) for record in records]
-    images = normalize(torch.stack([view.image for view in views]), Preprocessing.mean, Preprocessing.std)
     with torch.no_grad():
-        features = backbone(images, 0)
-    options = {"scale": backbone.scale, "num_prefix": features.num_prefix, "grid": features.grid}
+        features = model.encoder(model.encoder.normalize(torch.stack([view.image for view in views])), 0)
+    scale = features.attention[0].scale
+    options = {"scale": scale, "num_prefix": features.num_prefix, "grid": features.grid}
     return features, options
 
 
@@ -239,8 +238,8 @@ def real_pass():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
 def test_real_saliency_and_its_boxes(real_pass, method, dtype, tolerance):
     features, options = real_pass
-    queries = [query.to(dtype) for query in features.queries]
-    keys = [key.to(dtype) for key in features.keys]
+    queries = [call.query.to(dtype) for call in features.attention]
+    keys = [call.key.to(dtype) for call in features.attention]
     expected, _ = rollout_twin([q.float() for q in queries], [k.float() for k in keys], **options)
     saliency = rollout(queries, keys, method=method, **options)
     np.testing.assert_allclose(saliency, expected, rtol=tolerance)

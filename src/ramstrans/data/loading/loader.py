@@ -16,11 +16,8 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.dataset import Batch, Example, ImageDataset, collate
 from ramstrans.data.loading.sampling import Draw, EpochBatches
 from ramstrans.data.reading.threads import in_threads
-from ramstrans.devices import num_processes, process_index
+from ramstrans.distributed import SIGNALS, num_processes, process_index
 from ramstrans.errors import DataError, RamsTransError, first_few
-
-SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
-"""What clusters send before they take a machine away, and Ctrl-C; only the main process handles them."""
 
 PARENT_SECONDS = 1.0
 """Seconds between a worker's checks whether the main process still runs."""

@@ -192,10 +192,3 @@ def jitter_color(image: Tensor, strength: float, generator: np.random.Generator)
     image = F.adjust_contrast(image, float(factors[1]))
     jittered: Tensor = F.adjust_saturation(image, float(factors[2]))
     return jittered
-
-
-def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 images (B, 3, H, W) in 0..255 -> float32, `(x / 255 - mean) / std` per channel."""
-    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
-    return images.to(torch.float32, copy=True).mul_(scale[:, None, None]).sub_(shift[:, None, None])

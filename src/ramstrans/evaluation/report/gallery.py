@@ -8,10 +8,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ramstrans.data.loading.loader import Example, ImageDataset, collate
+from ramstrans.data.loading.dataset import Example, ImageDataset, collate
 from ramstrans.data.loading.transforms import make_view
 from ramstrans.data.reading.photographs import read_resized
-from ramstrans.evaluation.predict import Predictions, autocast, normalized
+from ramstrans.distributed import autocast
+from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.report.style import (
     MUTED_COLOR,
     RIGHT_COLOR,
@@ -55,14 +56,14 @@ def gallery_views(
         indices: Indices of the images, at least one.
         precision: Autocast precision.
     """
-    preprocessing, device = metadata.preprocessing, next(model.parameters()).device
+    preprocessing = metadata.preprocessing
     paths = [dataset.records[index].path for index in indices]
     images = [read_resized(path, preprocessing.resize, max_pixels=dataset.max_pixels) for path in paths]
     views = [make_view(*image, preprocessing.crop, metadata.model.input_size) for image in images]
     examples = [Example(view, -1, -1, image.original_size) for view, image in zip(views, images, strict=True)]
     batch = collate(examples, with_high_res=metadata.model.needs_high_res)
-    inputs = normalized(batch, preprocessing, device)
-    with autocast(device, precision):
+    inputs = model.normalize(batch.images, batch.high_res)
+    with autocast(model.device, precision):
         output = model(*inputs, last_region=model.num_scales == 1)
     return scale_views(images, batch, output, metadata.model.scale_sizes)
 

@@ -67,6 +67,11 @@ class RamsTrans(nn.Module):
         self.zoom_margin = zoom_margin
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.device
+
+    @property
     def num_scales(self) -> int:
         """S, the number of scales."""
         return self.encoder.num_scales
@@ -131,9 +136,9 @@ class RamsTrans(nn.Module):
                 zoom_image, crop_box = zoom_image[kept], crop_box[kept]
             images = self.crop_regions(zoom_image, crop_box, scale + 1)
 
-    def normalize(self, images: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) in 0..255 -> float32, normalised as the encoder expects."""
-        return self.encoder.normalize(images)
+    def normalize(self, images: Tensor, high_res: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Pixels (B, 3, H, W) in 0..255 -> what `forward` takes, float32 on the model's device."""
+        return self.encoder.normalize(images), None if high_res is None else self.encoder.normalize(high_res)
 
     def zoom_image(self, images: Tensor, high_res: Tensor | None) -> Tensor:
         """Check both, and return the one that regions are cut from, as `zoom_source` says."""
