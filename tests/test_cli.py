@@ -141,10 +141,7 @@ def test_version(capsys):
         (["predict", "run", "a.jpg", "--output", "birds.txt"], "no known suffix"),
         (["data", "make", "fish", "root"], "fish"),
         (["data", "check", "--data.name", "cub"], "no --data.root"),
-        (["bench", "--cases", "fast"], "no such case; there are inference-224-fp32,"),
-        (["bench", "--repeats", "0"], "--repeats is 0"),
-        (["bench", "--run", "run"], "give --data.root too"),
-        (["bench", "--device", "cuda:97"], "cuda:97"),
+        (["bench", "--models", "toybirds", "--device", "cuda:97"], "cuda:97"),
     ],
 )
 def test_a_wrong_option_is_named(arguments, said, fails):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from jsonargparse.typing import PositiveInt
 from ramstrans.arguments import completed
 from ramstrans.commands import train
 from ramstrans.commands.options import Parser
-from ramstrans.console import progress_bar, results, say
+from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import UsageError
 from ramstrans.files import check_new_folder
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from ramstrans.bench.models import ModelSpec
     from ramstrans.console import Progress
 
+logger = logging.getLogger(__name__)
+
 NUM_CLASSES = 200
-"""Of a config that leaves them to its data set: as many as CUB-200-2011 has."""
+"""Classes of a config that leaves their number to its data set: as many as CUB-200-2011 has."""
 
 LOADER_DEFAULTS = {"run": None, "num_images": 256}
 
@@ -70,7 +73,7 @@ def run(options: Namespace, given: list[str]) -> int:
         table, measured = measure(options, device, progress)
     path = write_json(output, device, {"command": shlex.join(["ramstrans", *given])} | measured)
     results().print(table)
-    say(f"results: {path}")
+    logger.info("results: %s", path)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ramstrans.training.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 NOTES = """\
 Max images: most images of one process that fit at once, of 1, 2, 4, ...; accumulation: micro-batches of them.
@@ -75,6 +78,7 @@ def run(options: Namespace, given: list[str]) -> int:
             {"command": shlex.join(["ramstrans", *given])} | planned._asdict() | {"candidates": candidates}
         )
         write_file(options.output, (json.dumps(content, indent=2) + "\n").encode())
+        logger.info("plan: %s", options.output)
     console.print(planned.best().options(), markup=False, highlight=False, soft_wrap=True)
     return 0
 

@@ -41,7 +41,7 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "bf16"), "cuda":
 """By type of device; memory is not counted on others."""
 
 SLOW_STEP = 3.0
-"""Seconds of a step on a CPU after which larger ones are extrapolated."""
+"""Seconds of a step that is taken only once; on a CPU, larger ones are extrapolated."""
 
 MARGIN = 0.1
 """Share of the memory that is left free, for scratch space of kernels and gaps between tensors."""
@@ -220,8 +220,11 @@ def measure(
         if device.type == "cpu" and len(own) > 2 and own[-1].seconds > SLOW_STEP:
             own.append(extrapolate(own[-2], own[-1], size))
         else:
+            run = partial(step.run, batch)
             try:
-                own.append(measure_step(partial(step.run, batch), size, device))
+                if not own:
+                    run()  # creates the optimiser's state
+                own.append(measure_step(run, size, device))
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -233,15 +236,18 @@ def measure(
 
 
 def measure_step(run: Callable[[], object], images: int, device: torch.device) -> Measurement:
-    """Take the same step twice, and count memory in the second one; the shorter time counts.
+    """Take a step and count its memory; take a quick one again, since counting takes time too.
 
-    The first one creates the optimiser's state. A step returns numbers, so it has waited for its device.
+    A step returns numbers, so it has waited for its device.
     """
     start = time.perf_counter()
-    run()
-    middle = time.perf_counter()
     peak = peak_bytes(run, device)
-    return Measurement(images, peak, min(middle - start, time.perf_counter() - middle))
+    seconds = time.perf_counter() - start
+    if seconds < SLOW_STEP:
+        start = time.perf_counter()
+        run()
+        seconds = min(seconds, time.perf_counter() - start)
+    return Measurement(images, peak, seconds)
 
 
 def extrapolate(low: Measurement, high: Measurement, images: int) -> Measurement:
