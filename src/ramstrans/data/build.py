@@ -42,7 +42,7 @@ def _draw_toybirds(root: Path, progress: Progress) -> None:
             f"{root} holds something else than a whole toybirds set; for photographs of your own give "
             "--data.name folder, table or cub, for toybirds another --data.root"
         )
-    ensure_toybirds(root, progress=lambda done, total: progress(done, total, "drawing toybirds"))
+    ensure_toybirds(root, progress)
 
 
 def _read_table(config: DataConfig) -> ImageSet:
@@ -179,7 +179,7 @@ def drop_unreadable(
             errors = find_unreadable(
                 images.records,
                 config.max_pixels,
-                progress=lambda done, total: progress(done, total, "checking files"),
+                progress=progress,
                 timeout=config.read_timeout,
             )
         if given.num_retries:

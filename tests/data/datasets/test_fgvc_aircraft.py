@@ -1,7 +1,7 @@
 import pytest
 from torchvision.datasets import FGVCAircraft
 
-from ramstrans.data.audit.inspection import box_issue
+from ramstrans.data.audit.boxes_classes import box_issue
 from ramstrans.data.datasets.fgvc_aircraft import LEVELS, read_fgvc_aircraft
 from ramstrans.data.records import Record
 from ramstrans.errors import DataError

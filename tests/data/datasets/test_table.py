@@ -111,7 +111,7 @@ def test_tables_that_cannot_be_read(tmp_path, save):
         ("a.csv", b"", "a.csv cannot be read as a table"),
         ("b.csv", b"path,label\n\xff\xfe,1\n", "b.csv cannot be read as a table"),
         ("c.parquet", b"no parquet", "c.parquet cannot be read as a table"),
-        ("d.xlsx", b"", r"d.xlsx is no table; give a .csv, .tsv, .parquet, .pq file"),
+        ("d.xlsx", b"", r"d.xlsx is not a table; give a .csv, .tsv, .parquet, .pq file"),
         ("e.csv", b"path,label\n", "holds no images"),
     ):
         (tmp_path / name).write_bytes(content)

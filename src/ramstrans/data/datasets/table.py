@@ -72,7 +72,7 @@ def _read(path: Path) -> pd.DataFrame:
     suffix = path.suffix.lower()
     if suffix not in (*_SEPARATORS, *_PARQUET):
         raise DataError(
-            f"{path} is no table; give a {', '.join((*_SEPARATORS, *_PARQUET))} file (--data.root)"
+            f"{path} is not a table; give a {', '.join((*_SEPARATORS, *_PARQUET))} file (--data.root)"
         )
     try:
         with open_retrying(path) as stream:
