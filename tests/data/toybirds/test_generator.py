@@ -159,7 +159,7 @@ def test_all_images_differ(root):
     assert len(images) == len(set(images)) == NUM_IMAGES
 
 
-def test_layout_as_an_independent_parser_reads_it(root):
+def test_format_as_an_independent_parser_reads_it(root):
     classes = dict(rows(root / "classes.txt"))
     images = dict(rows(root / "images.txt"))
     labels = dict(rows(root / "image_class_labels.txt"))
