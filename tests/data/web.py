@@ -23,7 +23,6 @@ class Fault(NamedTuple):
         send: Bytes of the body after which the connection closes; None sends all of it.
         ignore_range: Send the whole file whatever is requested.
         body: Bytes to send instead of the file's.
-        is_chunked: Send it without stating its length.
     """
 
     status: int = 0
@@ -31,7 +30,6 @@ class Fault(NamedTuple):
     send: int | None = None
     ignore_range: bool = False
     body: bytes | None = None
-    is_chunked: bool = False
 
 
 class Web:
@@ -78,18 +76,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status, body, fault, headers=MappingProxyType({})):
         self.send_response(status)
-        length = {"Transfer-Encoding": "chunked"} if fault.is_chunked else {"Content-Length": str(len(body))}
-        for name, value in (length | dict(headers) | dict(fault.headers)).items():
+        for name, value in ({"Content-Length": str(len(body))} | dict(headers) | dict(fault.headers)).items():
             if value is not None:
                 self.send_header(name, value)
         self.end_headers()
-        sent = body[: fault.send]
-        if fault.is_chunked and sent:
-            sent = b"%x\r\n%s\r\n" % (len(sent), sent)
-            if fault.send is None:
-                sent += b"0\r\n\r\n"
         with contextlib.suppress(OSError):  # the client may have gone
-            self.wfile.write(sent)
+            self.wfile.write(body[: fault.send])
             self.wfile.flush()
 
 

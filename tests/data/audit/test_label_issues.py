@@ -55,8 +55,8 @@ def test_by_hand():
         ("1.jpg", "crow", "wren"),
         ("4.jpg", "tit", "crow"),
     ]
-    assert [issue.margin for issue in found] == pytest.approx([0.5, 0.15])
-    assert (found[0].confidence, found[0].given_confidence) == pytest.approx((0.7, 0.2))
+    assert [issue.confidence for issue in found] == pytest.approx([0.7, 0.55])
+    assert [issue.given_confidence for issue in found] == pytest.approx([0.2, 0.4])
     assert not any(issue.is_seen for issue in found)
 
 
@@ -98,7 +98,7 @@ def test_swapped_labels_of_a_good_model_are_found(seed):
     found = issues_of(probabilities, labels, [f"bird {label}" for label in range(5)])
     assert {int(issue.path.stem) for issue in found} == set(swapped.tolist())
     assert all(issue.suggested == f"bird {true[int(issue.path.stem)]}" for issue in found)
-    margins = [issue.margin for issue in found]
+    margins = [issue.confidence - issue.given_confidence for issue in found]
     assert margins == sorted(margins, reverse=True)
 
 

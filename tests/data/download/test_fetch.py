@@ -83,20 +83,12 @@ def test_a_file_that_is_there_but_wrong_is_replaced(get, path, wrong, reason):
 
 
 @pytest.mark.parametrize("name", ["md5", "sha256"])
-def test_a_wrong_checksum(get, web, path, name):
-    web.files[PATH] = OTHER
-    found = hashlib.new(name, OTHER).hexdigest()
-    with pytest.raises(DataError, match=rf"its {name} is {found}, not {CHECKSUMS[name]} as published"):
-        get({name: CHECKSUMS[name]})
+def test_every_checksum_is_compared(get, web, path, name):
+    with pytest.raises(DataError, match=rf"its {name} is {CHECKSUMS[name]}, not 00 as published"):
+        get(CHECKSUMS | {name: "00"})
     assert list(path.parent.iterdir()) == []
     assert len(web.requests) == 1
-
-
-def test_every_checksum_is_compared_in_any_case(get, path):
-    get({name: digest.upper() for name, digest in CHECKSUMS.items()})
-    path.unlink()
-    with pytest.raises(DataError, match="its sha256 is "):
-        get(CHECKSUMS | {"sha256": "0" * 64})
+    get({name: CHECKSUMS[name].upper()})
 
 
 def test_another_size_is_refused_before_it_comes(get, part):
@@ -106,7 +98,7 @@ def test_another_size_is_refused_before_it_comes(get, part):
 
 
 def test_more_bytes_than_published_are_refused(get, web):
-    web.always = Fault(body=CONTENT + b"x", is_chunked=True)
+    web.always = Fault(body=CONTENT + b"x", headers={"Content-Length": None})
     with pytest.raises(DataError, match="it sends more than 3000017 bytes"):
         get()
 
@@ -149,18 +141,12 @@ def test_no_redirect_from_https_to_http(web, tmp_path, monkeypatch):
         fetch(PublishedFile("https://example.org/a", 1, {}), tmp_path)
 
 
-@pytest.mark.parametrize("is_chunked", [False, True])
-def test_it_resumes_where_the_connection_broke(get, web, path, pauses, is_chunked):
-    web.faults = [Fault(send=CUT, is_chunked=is_chunked), Fault(send=1_000_009)]
+def test_it_resumes_where_the_connection_broke(get, web, path):
+    web.faults = [Fault(send=CUT), Fault(send=1_000_009)]
     get()
     assert_whole(path)
-    if not is_chunked:  # some bytes of a broken chunk may be lost
-        assert [requested for _, requested in web.requests] == [
-            None,
-            f"bytes={CUT}-",
-            f"bytes={CUT + 1000009}-",
-        ]
-        assert "the connection broke, 1000003 bytes so far; retry in 1 s" in get.logged()[0]
+    assert [requested for _, requested in web.requests] == [None, "bytes=1000003-", "bytes=2000012-"]
+    assert "the connection broke, 1000003 bytes so far; retry in 1 s" in get.logged()[0]
 
 
 @pytest.mark.parametrize(
@@ -277,9 +263,3 @@ def test_a_disk_that_fills_up_keeps_what_came(get, web, path, part, monkeypatch)
     get()
     assert_whole(path)
     assert web.requests[-1] == (PATH, f"bytes={CUT}-")
-
-
-def test_a_folder_that_does_not_exist(web, tmp_path):
-    web.files[PATH] = CONTENT
-    with pytest.raises(OutputError, match=r"cannot be written \(No such file"):
-        fetch(PublishedFile(web.url(PATH), len(CONTENT), CHECKSUMS), tmp_path / "nowhere")

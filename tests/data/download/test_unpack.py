@@ -1,5 +1,4 @@
 import errno
-import gzip
 import io
 import stat
 import tarfile
@@ -127,19 +126,19 @@ def test_nothing_is_written_through_a_link_to_the_outside(tmp_path, folder, refu
     assert "outside" in refused(write_tar(tmp_path / "a.tar", member(name, content=b"x")))
 
 
-@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
-def test_devices(tmp_path, folder, refused, kind):
-    assert "'dev' is a special file" in refused(write_tar(tmp_path / "a.tar", member("dev", kind)))
+def test_devices(tmp_path, folder, refused):
+    for kind in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE):
+        assert "'dev' is a special file" in refused(write_tar(tmp_path / "a.tar", member("dev", kind)))
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
-def test_links_and_devices_of_a_zip_file(tmp_path, folder, refused, kind):
-    info = zipfile.ZipInfo("link")
-    info.external_attr = (kind | 0o777) << 16
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as bundle:
-        bundle.writestr(info, "/etc/passwd")
-    assert "'link' is a link, a device or a pipe" in refused(tmp_path / "a.zip")
+def test_links_and_devices_of_a_zip_file(tmp_path, folder, refused):
+    for kind in (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO):
+        info = zipfile.ZipInfo("link")
+        info.external_attr = (kind | 0o777) << 16
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as bundle:
+            bundle.writestr(info, "/etc/passwd")
+        assert "'link' is a link, a device or a pipe" in refused(tmp_path / "a.zip")
     assert list(folder.iterdir()) == []
 
 
@@ -152,12 +151,13 @@ def test_an_encrypted_zip_file(tmp_path, refused):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_truncated_archive(tmp_path, refused, suffix):
+def test_a_truncated_archive_and_a_web_page(tmp_path, refused, suffix):
     whole = archived(suffix, FILES)
     archive = tmp_path / f"a{suffix}"
     end = 1024 if suffix == ".tar" else len(whole) - 1  # between two members, a tar file may end
-    for length in (0, 1, 100, end // 2, end - 1):
-        archive.write_bytes(whole[:length])
+    page = b"<!DOCTYPE html><title>Please log in</title>" * 99
+    for content in (page, *(whole[:length] for length in (0, 1, 100, end // 2, end - 1))):
+        archive.write_bytes(content)
         refused(archive)
 
 
@@ -167,13 +167,6 @@ def test_content_with_another_checksum(tmp_path, refused, suffix):
     content[content.index(b"PK\x01\x02") + 16 if suffix == ".zip" else -8] ^= 1
     archive = tmp_path / f"a{suffix}"
     archive.write_bytes(content)
-    refused(archive)
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_web_page_instead_of_an_archive(tmp_path, refused, suffix):
-    archive = tmp_path / f"a{suffix}"
-    archive.write_bytes(b"<!DOCTYPE html><title>Please log in</title>" * 99)
     refused(archive)
 
 
@@ -228,8 +221,3 @@ def test_any_damage_is_one_line_and_stays_inside(tmp_path_factory, suffix, damag
     except (DataError, OutputError) as error:
         assert "\n" not in str(error)  # noqa: PT017
     assert set(outer.iterdir()) == {archive, folder}
-
-
-def test_gzip_twice_is_not_a_tar_file(tmp_path, refused):
-    (tmp_path / "a.tgz").write_bytes(gzip.compress(tarred(FILES)))
-    refused(tmp_path / "a.tgz")

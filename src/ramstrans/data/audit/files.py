@@ -61,12 +61,7 @@ def decode_each(
 ) -> Iterator[tuple[Path, _T | UnreadableImageError]]:
     """Call a function on each file of some records once; yield each file with its result or error.
 
-    Args:
-        decode: Raises `UnreadableImageError`.
-        records: The records.
-        num_workers: Threads; 0 decodes in the calling thread.
-        progress: Reports files done.
-        timeout: As in `find_unreadable`, which raises the same error.
+    `decode` may raise `UnreadableImageError`; the other arguments are those of `find_unreadable`.
     """
 
     def outcome(path: Path) -> _T | UnreadableImageError:

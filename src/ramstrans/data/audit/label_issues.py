@@ -44,17 +44,12 @@ class LabelIssue(NamedTuple):
     given_confidence: float
     is_seen: bool
 
-    @property
-    def margin(self) -> float:
-        """Probability of `suggested` minus that of `given`."""
-        return self.confidence - self.given_confidence
-
 
 class LabelIssues(NamedTuple):
     """The label issues of a data set.
 
     Attributes:
-        issues: Those of images that the model was not trained on first, by falling margin.
+        issues: Those of images that the model was not trained on first, the most confident first.
         num_unseen: Readable images that the model was not trained on.
         num_seen: Readable images that it was trained on.
     """
@@ -84,7 +79,7 @@ def label_issues(
     *,
     is_seen: bool = False,
 ) -> list[LabelIssue]:
-    """The images whose label the predictions contradict, by falling margin.
+    """The images whose label the predictions contradict, by falling difference of the two confidences.
 
     Args:
         probabilities: (N, C), rows sum to 1, of all images that share thresholds.
@@ -105,7 +100,7 @@ def label_issues(
         )
         for index in np.flatnonzero((confident >= 0) & (confident != labels)).tolist()
     ]
-    return sorted(issues, key=lambda issue: -issue.margin)
+    return sorted(issues, key=lambda issue: issue.given_confidence - issue.confidence)
 
 
 def confident_classes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
