@@ -48,16 +48,17 @@ def download_data_set(
     logger.info("terms: %s", source.terms)
     try:
         archives.mkdir(parents=True, exist_ok=True)
-        with FileLock(archives / ".lock", timeout=0), new_folder(root) as draft:
+        with FileLock(archives / ".lock", timeout=0):
             # Images do not shrink in an archive: unpacked, they take at least as much again.
             present = sum(path.stat().st_size for path in archives.iterdir())
             check_space(archives, 2 * source.num_bytes - present)
             paths = [fetch(file, archives, progress=progress) for file in source.files]
-            for file, path in zip(source.files, paths, strict=True):
-                _unpack(file, path, draft, progress)
-            for name_inside in source.expected_files:
-                if not (draft / name_inside).exists():
-                    logger.warning("%s has no %s: the publisher may have changed it", root, name_inside)
+            with new_folder(root) as draft:
+                for file, path in zip(source.files, paths, strict=True):
+                    _unpack(file, path, draft, progress)
+                for expected in source.expected_files:
+                    if not (draft / expected).exists():
+                        logger.warning("%s has no %s: the publisher may have changed it", root, expected)
         if not keep_archives:
             shutil.rmtree(archives)
     except Timeout as error:
