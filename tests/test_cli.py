@@ -167,7 +167,7 @@ def test_a_wrong_config_file_is_told(text, said, fails, tmp_path):
 
 
 def test_debug_shows_where(tmp_path):
-    with pytest.raises(WeightsError, match="is no folder"):
+    with pytest.raises(WeightsError, match="is not a folder"):
         main(["evaluate", str(tmp_path / "nowhere"), "--debug"])
 
 

@@ -80,7 +80,12 @@ class StoppedError(TrainingError):
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number  # as shells have it
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
+        """Survive the way to another process."""
+        return type(self), (str(self), self.signal_number)
 
 
 def first_few(items: Sequence[str], limit: int = 3) -> str:

@@ -1,63 +1,61 @@
 import pytest
 import torch
 
-from ramstrans.bench.timing import Contestant, Spread, interleave, spread, waiter
+from ramstrans.bench import timing
+from ramstrans.bench.timing import Candidate, Quartiles, interleave, quartiles
 from tests.bench.builders import Clock
 
+CPU = torch.device("cpu")
 
-def test_contestants_take_turns_and_each_is_first_in_its_round():
-    calls = []
-    contestants = {name: Contestant(lambda name=name: calls.append(name), 1) for name in "abc"}
-    seconds = interleave(contestants, 4)
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(timing.time, "perf_counter", clock)
+    return clock
+
+
+def test_candidates_take_turns_and_each_goes_first():
+    calls, reported = [], []
+    candidates = {name: Candidate(lambda name=name: calls.append(name), 1) for name in "abc"}
+    seconds = interleave(candidates, 4, CPU, progress=lambda *news: reported.append(news))
     rounds = ["".join(calls[start : start + 3]) for start in range(0, len(calls), 3)]
     assert rounds == ["abc", "abc", "bca", "cab", "abc"]
     assert {name: len(times) for name, times in seconds.items()} == {"a": 4, "b": 4, "c": 4}
+    assert reported == [(number, 4, "timing") for number in range(5)]
 
 
-def test_the_first_round_can_be_one_that_counts():
+def test_the_warm_up_can_be_left_out():
     calls = []
-    interleave({"a": Contestant(lambda: calls.append("a"), 1)}, 2, warm_up=False)
+    interleave({"a": Candidate(lambda: calls.append("a"), 1)}, 2, CPU, warm_up=False)
     assert calls == ["a", "a"]
 
 
-def test_times_are_those_of_the_clock_and_the_warm_up_is_not_among_them():
-    clock = Clock()
+def test_times_are_those_of_the_clock_without_the_warm_up(clock):
     naps = {"a": iter([100.0, 1.0, 2.0, 5.0]), "b": iter([100.0, 2.0, 8.0, 10.0])}
-    contestants = {name: Contestant(lambda nap=nap: clock.sleep(next(nap)), 1) for name, nap in naps.items()}
-    assert interleave(contestants, 3, clock=clock) == {"a": [1.0, 2.0, 5.0], "b": [2.0, 8.0, 10.0]}
+    candidates = {name: Candidate(lambda nap=nap: clock.sleep(next(nap)), 1) for name, nap in naps.items()}
+    assert interleave(candidates, 3, CPU) == {"a": [1.0, 2.0, 5.0], "b": [2.0, 8.0, 10.0]}
 
 
-def test_what_a_device_still_does_is_waited_for_before_and_after():
-    clock, queue = Clock(), [7.0]
+def test_queued_work_of_a_device_counts_where_it_was_queued(clock, monkeypatch):
+    queue = [7.0]
 
-    def wait():
+    def synchronize(_device):
         while queue:
             clock.sleep(queue.pop())
 
-    seconds = interleave(
-        {"a": Contestant(lambda: queue.append(3.0), 1)}, 1, wait=wait, clock=clock, warm_up=False
-    )
-    assert seconds == {"a": [3.0]}
-
-
-def test_a_tick_for_each_call():
-    ticks = []
-    contestants = {name: Contestant(lambda: None, 1) for name in "ab"}
-    interleave(contestants, 2, tick=lambda: ticks.append(1))
-    assert len(ticks) == 6
+    monkeypatch.setattr(timing, "synchronize", synchronize)
+    candidates = {"a": Candidate(lambda: queue.append(3.0), 1)}
+    assert interleave(candidates, 1, CPU, warm_up=False) == {"a": [3.0]}
 
 
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ([3.0], Spread(3.0, 3.0, 3.0)),
-        ([1.0, 2.0], Spread(1.5, 1.25, 1.75)),
-        ([10.0, 0.0, 1.0, 2.0], Spread(1.5, 0.75, 4.0)),
+        ([3.0], Quartiles(3.0, 3.0, 3.0)),
+        ([1.0, 2.0], Quartiles(1.5, 1.25, 1.75)),
+        ([10.0, 0.0, 1.0, 2.0], Quartiles(1.5, 0.75, 4.0)),
     ],
 )
 def test_median_and_quartiles_by_hand(values, expected):
-    assert spread(values) == expected
-
-
-def test_a_cpu_is_not_waited_for():
-    assert waiter(torch.device("cpu"))() is None
+    assert quartiles(values) == expected

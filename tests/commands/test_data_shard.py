@@ -29,7 +29,7 @@ def test_the_format_may_be_given(colors, tmp_path):
     assert all(shard.num_images == 1 for shard in read_manifest(tmp_path / "shards").shards)
 
 
-def test_an_unreadable_file_stops_it_or_is_left_out(tmp_path):
+def test_an_unreadable_file_stops_it_or_is_left_out(tmp_path, caplog):
     for split in ("train", "test"):
         for name in ("crow", "wren"):
             noise_set(tmp_path / "set" / split / name, 3)
@@ -40,6 +40,7 @@ def test_an_unreadable_file_stops_it_or_is_left_out(tmp_path):
         run(*arguments)
     assert not (tmp_path / "shards").exists()
     assert run(*arguments, "--data.on_unreadable", "skip") == 0
+    assert f"left out: {broken}" in caplog.text
     assert len(read_shards(tmp_path / "shards").records) == 11
 
 

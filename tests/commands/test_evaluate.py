@@ -18,7 +18,7 @@ def test_evaluate(trained, tmp_path, capsys, no_pictures):
     assert report["fused"]["top1"] == trained.report["fused"]["top1"]
 
 
-def test_evaluate_writes_into_the_run_unless_told_otherwise(trained, capsys, no_pictures):
+def test_evaluate_writes_into_the_run_by_default(trained, capsys, no_pictures):
     before = (trained.folder / "report.json").read_bytes()
     assert main(["evaluate", str(trained.folder), "--split", "val", "--device", "cpu"]) == 0
     assert json.loads((trained.folder / "evaluation-val" / "report.json").read_text())["num_images"] == 3
@@ -29,21 +29,24 @@ def test_evaluate_writes_into_the_run_unless_told_otherwise(trained, capsys, no_
 def test_early_exit_is_chosen_then_used(trained, colors, tmp_path, capsys, no_pictures):
     run = tmp_path / "run"
     shutil.copytree(trained.folder, run)
-    photograph = str(colors / "test" / "Azure_tit" / "0.png")
-    line = ["predict", str(run), photograph, "--format", "jsonl", "--device", "cpu", "--early_exit"]
+    image = str(colors / "test" / "Azure_tit" / "0.png")
+    line = ["predict", str(run), image, "--format", "jsonl", "--device", "cpu", "--early_exit"]
     assert main([*line, "auto"]) == 2
     assert "no confidence was chosen for this model" in capsys.readouterr().err
     assert main(["evaluate", str(run), "--early_exit", "auto", "--device", "cpu"]) == 0
     assert "Early exit at confidence" in capsys.readouterr().out
     assert main([*line, "auto"]) == 0
-    assert json.loads(capsys.readouterr().out)["path"] == photograph
+    assert json.loads(capsys.readouterr().out)["path"] == image
     for confidence, num_scales_used in (("1e-6", 1), ("1.5", 2)):
         assert main([*line, confidence]) == 0
         assert len(json.loads(capsys.readouterr().out)["scales"]) == num_scales_used
 
 
 @pytest.mark.parametrize(
-    ("value", "reason"), [("0", "is 0.0; give more"), ("-1", "is -1.0; give more"), ("now", "give auto, or")]
+    ("value", "reason"), [("0", "is 0.0; give more"), ("-1", "is -1.0; give more"), ("now", "early_exit")]
 )
-def test_early_exit_that_is_no_confidence(trained, fails, value, reason):
-    assert reason in fails(2, "evaluate", trained.folder, "--early_exit", value, "--device", "cpu")
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_early_exit_that_is_not_a_confidence(trained, fails, command, value, reason):
+    inputs = ["bird.jpg"] if command == "predict" else []
+    line = fails(2, command, trained.folder, *inputs, "--early_exit", value, "--device", "cpu")
+    assert reason in line

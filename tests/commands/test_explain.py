@@ -13,4 +13,4 @@ def test_explain(trained, colors, tmp_path, monkeypatch, capsys):
     explanation = json.loads(printed.out)
     assert json.loads((tmp_path / "0-explained.json").read_text()) == explanation
     assert (tmp_path / "0-explained.png").stat().st_size > 0
-    assert "picture: 0-explained.png" in printed.err
+    assert "figure: 0-explained.png" in printed.err

@@ -1,4 +1,4 @@
-"""Tars and shards in small."""
+"""Small tars and shards."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def make_tar(path, files, tar_format=tarfile.GNU_FORMAT):
 
 
 def noise_set(folder, num_images=13):
-    """Photographs of two classes in a folder, every fifth a test image, some with boxes and parts."""
+    """Images of two classes in a folder, every fifth a test image, some with boxes and parts."""
     folder.mkdir(parents=True, exist_ok=True)
     records = []
     for index in range(num_images):
@@ -44,16 +44,16 @@ def noise_set(folder, num_images=13):
 
 
 def noise_shards(folder, **options):
-    """A set of noise and its shards, of five photographs at most."""
+    """A set of noise and its shards, of five images at most."""
     images = noise_set(folder / "photographs")
     write_shards(images, folder / "shards", root=folder, **{"max_images": 5} | options)
     return images, folder / "shards"
 
 
-def flip_byte(path, place, change=1):
+def flip_byte(path, index, change=1):
     """Change a byte of a file, but neither its size nor its date."""
     status = path.stat()
     content = bytearray(path.read_bytes())
-    content[place] ^= change
+    content[index] ^= change
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

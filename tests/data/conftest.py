@@ -1,4 +1,4 @@
-"""What several tests of this folder share."""
+"""Fixtures that several tests of this folder share."""
 
 import errno
 from pathlib import Path
@@ -12,8 +12,8 @@ from ramstrans.data.records import Record
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    """Five photographs of several sizes."""
-    folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    """Five images of several sizes."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     made = []
     for index, (width, height) in enumerate([(40, 48), (48, 40), (41, 41), (61, 37), (37, 53)]):
         path = folder / f"{index}.png"
@@ -23,19 +23,20 @@ def records(tmp_path_factory):
 
 
 @pytest.fixture
-def opening_fails_once(monkeypatch):
-    """Call it, and the next file that is opened fails for a moment; gives the list it is then named in."""
+def opening_fails(monkeypatch):
+    """Call it with a number: so many of the next openings of files fail; returns the list of these files."""
 
-    def begin():
+    def begin(count=1):
         opened, failed = Path.open, []
 
-        def fails_once(path, *mode, **options):
-            if not failed:
+        def fails(path, *mode, **options):
+            if len(failed) < count:
                 failed.append(path)
                 raise OSError(errno.EIO, "Input/output error", str(path))
             return opened(path, *mode, **options)
 
-        monkeypatch.setattr(Path, "open", fails_once)
+        monkeypatch.setattr(Path, "open", fails)
+        monkeypatch.setattr("ramstrans.data.reading.retry.FIRST_PAUSE", 0.001)
         return failed
 
     return begin

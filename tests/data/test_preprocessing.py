@@ -11,7 +11,7 @@ def test_a_resize_that_leaves_room_is_allowed(resize):
 
 @pytest.mark.parametrize("resize", [0, 47, (31, 48), (32, 47), (48, 32), (64,), (64, 64, 64)])
 def test_a_resize_below_the_crop_is_refused(resize):
-    with pytest.raises(ConfigError, match=r"too little for the crop of \(32, 48\)"):
+    with pytest.raises(ConfigError, match=r"too small for the crop of \(32, 48\)"):
         Preprocessing(resize, (32, 48))
 
 

@@ -10,7 +10,7 @@ from ramstrans.errors import DataError, UsageError
 
 
 def image_set(counts, root="data"):
-    """A set with the given number of training images a class, each class in its own folder."""
+    """A set with the given number of training images per class, each class in its own folder."""
     records = (
         Record(Path(root, name, f"{i:03}.jpg"), label, "train")
         for label, (name, count) in enumerate(counts.items())
@@ -27,7 +27,7 @@ counts_of_classes = st.dictionaries(st.text("abcde", min_size=1, max_size=3), st
 
 
 @given(counts=counts_of_classes, fraction=st.floats(0, 0.999), seed=st.integers(0, 2**40))
-def test_each_class_gives_its_share_and_keeps_an_image(counts, fraction, seed):
+def test_each_class_gives_its_fraction_and_keeps_an_image(counts, fraction, seed):
     images = image_set(counts)
     divided = hold_out(images, fraction, seed, into="test")
     assert [record.path for record in divided.records] == [record.path for record in images.records]
@@ -62,7 +62,7 @@ def test_the_draw_is_pinned():
     assert held(hold_out(images, 0.3, seed=5, into="val")) == expected
 
 
-def test_seeds_differ_and_so_do_classes():
+def test_seeds_and_classes_differ():
     images = image_set({"crow": 97, "wren": 97})
     draws = [held(hold_out(images, 0.2, seed, into="val")) for seed in range(3)]
     assert len(set(map(frozenset, draws))) == 3
@@ -70,7 +70,7 @@ def test_seeds_differ_and_so_do_classes():
     assert of_crow != of_wren
 
 
-def test_small_classes_give_their_share_on_average():
+def test_small_classes_give_their_fraction_on_average():
     images = image_set({f"class {i}": 3 for i in range(499)})
     moved = len(hold_out(images, 0.1, seed=0, into="val").of_split("val"))
     assert moved == pytest.approx(0.1 * 3 * 499, rel=0.2)
@@ -97,7 +97,7 @@ def test_nothing_held_out_changes_nothing():
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
-def test_a_share_outside_the_range(fraction):
+def test_a_fraction_out_of_range(fraction):
     with pytest.raises(UsageError, match=r"give one in \[0, 1\)"):
         hold_out(image_set({"crow": 7, "wren": 5}), fraction, seed=0, into="val")
 
@@ -111,5 +111,5 @@ def test_check_classes():
     with pytest.raises(DataError, match="1 of 3 classes have no training images: 'wren'; add"):
         check_classes(image_set({"crow": 2, "wren": 0, "tit": 1}))
     many = image_set({"crow": 2} | dict.fromkeys("abcdefg", 0))
-    with pytest.raises(DataError, match="'a', 'b', 'c', 'd', 'e' and 2 more"):
+    with pytest.raises(DataError, match="'a'; 'b'; 'c'; 'd'; 'e'; and 2 more"):
         check_classes(many)

@@ -1,11 +1,12 @@
-"""Made-up predictions for the tests of this folder."""
+"""What the tests of this folder share: made-up predictions, and the pixels of figures."""
 
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ramstrans.data.records import Part, Record
-from ramstrans.evaluation.predictions import Predictions
+from ramstrans.evaluation.predict import Predictions
 
 WIDTH, HEIGHT = 31, 23
 
@@ -30,3 +31,10 @@ def sizes(predictions):
 
 def names(predictions):
     return [f"bird {label}" for label in range(predictions.probabilities.shape[2])]
+
+
+def pixels(path):
+    """(H, W, 3), the pixels of a PNG file."""
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))

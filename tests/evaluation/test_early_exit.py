@@ -8,13 +8,11 @@ from ramstrans.errors import UsageError
 from ramstrans.evaluation import early_exit as module
 from ramstrans.evaluation.early_exit import (
     NEVER,
-    ExitTimes,
     choose_exit,
     exit_curve,
     exit_report,
     exited_early,
     num_scales_used,
-    plot_exit,
     running_means,
     time_exit,
 )
@@ -22,22 +20,24 @@ from ramstrans.evaluation.metrics import classification_metrics
 from tests.evaluation.builders import make_predictions
 
 
-def two_looks(first, second, labels):
-    """Predictions of two classes: the probability of class 1 at each look."""
-    looks = np.array([first, second])
+def two_scales(first, second, labels):
+    """Predictions of two classes: the probability of class 1 at each scale."""
+    probabilities = np.array([first, second])
     predictions = make_predictions(num_images=len(labels), num_classes=2)
-    return predictions._replace(probabilities=np.stack([1 - looks, looks], axis=2), labels=np.array(labels))
+    return predictions._replace(
+        probabilities=np.stack([1 - probabilities, probabilities], axis=2), labels=np.array(labels)
+    )
 
 
-# Sure and right, sure and right, half sure and wrong at first, unsure and wrong at first.
-HAND = two_looks([0.95, 0.1, 0.2, 0.4], [0.9, 0.2, 0.95, 0.9], [1, 0, 1, 1])
+# Confident and right twice, less confident and wrong at first, unsure and wrong at first.
+HAND = two_scales([0.95, 0.1, 0.2, 0.4], [0.9, 0.2, 0.95, 0.9], [1, 0, 1, 1])
 
 
 def test_the_curve_by_hand():
     curve = exit_curve(HAND)
     assert curve.confidences == pytest.approx([0.6, 0.8, 0.9, 0.95, np.inf])
     assert curve.mean_scales_used == pytest.approx([1, 1.25, 1.5, 1.75, 2])
-    # at 0.6 both wrong ones leave; from 0.8 on the last one is corrected; above, the third too
+    # at 0.6 both wrong ones exit; from 0.8 on the last one is corrected; above, the third too
     assert curve.top1 == pytest.approx([50, 75, 100, 100, 100])
     assert curve.changed == pytest.approx([50, 25, 0, 0, 0])
 
@@ -54,46 +54,46 @@ def test_the_choice_by_hand():
 
 
 def test_a_lucky_confidence_below_a_costly_one_is_not_chosen():
-    # all leave at 0.6: two of three are right; at 0.7 image 0 takes its second look, which spoils it
-    predictions = two_looks([0.6, 0.3, 0.9], [0.1, 0.9, 0.9], [1, 1, 1])
+    # all exit at 0.6: two of three are right; at 0.7 image 0 passes scale 2, which spoils it
+    predictions = two_scales([0.6, 0.3, 0.9], [0.1, 0.9, 0.9], [1, 1, 1])
     curve = exit_curve(predictions)
     assert curve.confidences == pytest.approx([0.6, 0.7, 0.9, np.inf])
     assert curve.top1 == pytest.approx([200 / 3, 100 / 3, 200 / 3, 200 / 3])
     assert choose_exit(predictions).confidence == pytest.approx(0.9)
 
 
-def test_a_gain_makes_no_loss_good():
-    # leaving at once spares image 0 the look that spoils it, and image 1 the one that corrects it
-    predictions = two_looks([0.8, 0.2], [0.1, 0.95], [1, 1])
+def test_a_gain_does_not_offset_a_loss():
+    # exiting at once spares image 0 the scale that spoils it, and image 1 the one that corrects it
+    predictions = two_scales([0.8, 0.2], [0.1, 0.95], [1, 1])
     curve = exit_curve(predictions)
     assert curve.top1 == pytest.approx([50, 50])
     assert curve.changed == pytest.approx([100, 0])
     assert choose_exit(predictions).confidence == NEVER
 
 
-def test_where_every_exit_costs_none_leaves():
-    choice = choose_exit(two_looks([0.4, 0.45], [0.9, 0.8], [1, 1]))
+def test_if_every_exit_costs_none_is_taken():
+    choice = choose_exit(two_scales([0.4, 0.45], [0.9, 0.8], [1, 1]))
     assert choice.confidence == NEVER
     assert (choice.mean_scales_used, choice.top1_lost) == (2, 0)
 
 
-def test_one_look_cannot_be_spared():
-    with pytest.raises(UsageError, match="looks once"):
+def test_a_single_scale_cannot_be_skipped():
+    with pytest.raises(UsageError):
         choose_exit(make_predictions(num_scales=1))
 
 
 @given(seed=st.integers(0, 1000), num_scales=st.integers(2, 4), confidence=st.floats(0.01, 1.1))
-def test_looks_are_the_first_that_is_sure(seed, num_scales, confidence):
+def test_images_exit_at_the_first_confident_scale(seed, num_scales, confidence):
     means = running_means(make_predictions(num_scales, num_images=7, num_classes=3, seed=seed).probabilities)
-    for image, looks in enumerate(num_scales_used(means, confidence)):
-        sure = [means[scale, image].max() >= confidence for scale in range(num_scales)]
-        assert not any(sure[: looks - 1])
-        assert sure[looks - 1] or looks == num_scales
-        assert exited_early(means, confidence)[image].tolist() == means[looks - 1, image].tolist()
+    for image, used in enumerate(num_scales_used(means, confidence)):
+        confident = [means[scale, image].max() >= confidence for scale in range(num_scales)]
+        assert not any(confident[: used - 1])
+        assert confident[used - 1] or used == num_scales
+        assert exited_early(means, confidence)[image].tolist() == means[used - 1, image].tolist()
 
 
 @given(seed=st.integers(0, 1000), num_scales=st.integers(2, 4))
-def test_more_confidence_takes_more_looks_and_the_end_is_all_looks(seed, num_scales):
+def test_a_higher_confidence_uses_more_scales_up_to_all(seed, num_scales):
     predictions = make_predictions(num_scales, num_images=13, num_classes=3, seed=seed)
     curve = exit_curve(predictions)
     assert (np.diff(curve.mean_scales_used) >= 0).all()
@@ -102,7 +102,7 @@ def test_more_confidence_takes_more_looks_and_the_end_is_all_looks(seed, num_sca
     assert curve.top1[-1] == pytest.approx(classification_metrics(predictions.fused, predictions.labels).top1)
 
 
-def test_many_confidences_are_thinned(monkeypatch):
+def test_many_confidences_are_subsampled(monkeypatch):
     monkeypatch.setattr(module, "MAX_POINTS", 5)
     curve = exit_curve(make_predictions(num_images=97))
     assert len(curve.confidences) == 6
@@ -110,7 +110,7 @@ def test_many_confidences_are_thinned(monkeypatch):
 
 
 def test_report_by_hand():
-    report = exit_report(HAND, 0.85, ExitTimes(3.0, 2.0))
+    report = exit_report(HAND, 0.85, {"full": 3.0, "early": 2.0})
     assert report["top1"] == 100
     assert (report["top1_lost"], report["changed"]) == (0, 0)
     assert report["mean_scales_used"] == 1.5
@@ -118,17 +118,12 @@ def test_report_by_hand():
     assert report["speedup"] == 1.5
     assert report["seconds"] == {"full": 3.0, "early": 2.0}
     assert report["curve"]["mean_scales_used"].tolist() == [1, 1.25, 1.5, 1.75, 2]
-    costly = exit_report(HAND, 0.5, ExitTimes(3.0, 2.0))
+    costly = exit_report(HAND, 0.5, {"full": 3.0, "early": 2.0})
     assert (costly["top1_lost"], costly["changed"]) == (50, 50)
 
 
-def test_picture(tmp_path):
-    plot_exit(HAND, 0.85, tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_both_ways_are_timed_in_turn_on_every_batch(monkeypatch):
-    """A clock that ticks when a way is taken: 5 for all looks, 2 for early exit."""
+def test_both_ways_are_timed_alternately_on_every_batch(monkeypatch):
+    """A clock that advances by 5 for all scales, by 2 for early exit."""
     now, calls = [0.0], []
 
     def tick(name, seconds):
@@ -148,5 +143,5 @@ def test_both_ways_are_timed_in_turn_on_every_batch(monkeypatch):
     monkeypatch.setattr(module, "exit_early", tick("early", 2.0))
     monkeypatch.setattr(module, "normalized", lambda *_: (None, None))
     times = time_exit(Model(), [None] * 3, None, torch.device("cpu"), confidence=0.5, precision="fp32")
-    assert times == ExitTimes(15.0, 6.0)
+    assert times == {"full": 15.0, "early": 6.0}
     assert calls == ["eval", "early", "full", "full", "early", "early", "full"]

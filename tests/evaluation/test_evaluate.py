@@ -1,25 +1,48 @@
 import errno
 import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 
+from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.loading.loader import ImageDataset
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading.retry import retry
-from ramstrans.evaluation import evaluate as judging
-from ramstrans.evaluation.evaluate import evaluate, gallery_choice, gallery_item
+from ramstrans.errors import ConfigError, DataError, OutputError, UnreadableImageError, UsageError
+from ramstrans.evaluation import evaluate as module
+from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
+from ramstrans.evaluation.evaluate import data_config, evaluate_run, with_labels_of
+from ramstrans.evaluation.predict import predict_split
+from ramstrans.evaluation.report.gallery import gallery_views
 from ramstrans.models.config import ModelConfig
-from ramstrans.saved.model import ModelMetadata
-from tests.evaluation.builders import make_predictions
+from ramstrans.saved.metadata import ModelMetadata
+from ramstrans.saved.model import load_metadata, load_state, save_model
+from ramstrans.training.run import prepare, train
 from tests.models.builders import randomise
-from tests.training.builders import BACKBONE, TINY, tiny_model
+from tests.training.builders import BACKBONE, TINY, tiny_model, tiny_run
+
+METRICS = (
+    "num_images",
+    "scales",
+    "fused",
+    "zoom_gain",
+    "regions",
+    "regions_by_scale",
+    "classes",
+    "confused",
+)
+
+
+def metrics(report):
+    return {key: report[key] for key in METRICS}
 
 
 @pytest.fixture(scope="module", params=["input", "full"])
 def trial(request, birds):
-    """A random model, its card, and the six test birds."""
+    """A random model, its metadata, and the six test birds."""
     model = randomise(tiny_model(image_size=(24, 32), zoom_source=request.param))
     images = read_cub(birds)
     config = ModelConfig(BACKBONE, 3, (24, 32), zoom_source=request.param, backbone_options=TINY)
@@ -29,12 +52,12 @@ def trial(request, birds):
     return model.eval(), metadata, dataset
 
 
-def judged(trial, folder, **extra):
-    return evaluate(*trial, folder, precision="fp32", batch_size=4, extra=extra)
+def report_on(trial, folder, **extra):
+    return module.evaluate(*trial, folder, precision="fp32", batch_size=4, extra=extra)
 
 
-def test_a_judgement_is_a_report_and_its_pictures(trial, tmp_path):
-    report = judged(trial, tmp_path, command="ramstrans evaluate", warnings=("left out: one",))
+def test_an_evaluation_writes_a_report_and_its_figures(trial, tmp_path):
+    report = report_on(trial, tmp_path, command="ramstrans evaluate", warnings=("left out: one",))
     assert {path.name for path in tmp_path.iterdir()} == {
         *("report.json", "report.md", "gallery.png", "confusion.png"),
     }
@@ -47,24 +70,24 @@ def test_a_judgement_is_a_report_and_its_pictures(trial, tmp_path):
     assert "curves.png" not in page
 
 
-def test_curves_are_drawn_where_there_are_metrics(trial, tmp_path, monkeypatch, no_pictures):
+def test_curves_are_drawn_if_there_are_metrics(trial, tmp_path, monkeypatch, no_pictures):
     drawn = []
-    monkeypatch.setattr(judging, "plot_curves", lambda rows, path: drawn.append((rows, path.name)))
+    monkeypatch.setattr(module, "plot_curves", lambda rows, path: drawn.append((rows, path.name)))
     (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
-    judged(trial, tmp_path)
+    report_on(trial, tmp_path)
     assert drawn == [([{"kind": "train", "step": 1}], "curves.png")]
     assert "curves.png" in (tmp_path / "report.md").read_text()
 
 
-def test_reads_that_were_tried_again_are_told(trial, tmp_path, monkeypatch, no_pictures):
+def test_retried_reads_are_reported(trial, tmp_path, monkeypatch, no_pictures):
     """Two of the six files fail once."""
     model, metadata, dataset = trial
-    again, resized = {1, 4}, ImageDataset._resized
+    failing, resized = {1, 4}, ImageDataset._resized
 
     def fails_once(dataset, index):
         def read():
-            if index in again:
-                again.remove(index)
+            if index in failing:
+                failing.remove(index)
                 raise OSError(errno.ESTALE, "Stale file handle")
             return resized(dataset, index)
 
@@ -73,43 +96,224 @@ def test_reads_that_were_tried_again_are_told(trial, tmp_path, monkeypatch, no_p
     monkeypatch.setattr(ImageDataset, "_resized", fails_once)
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
     fresh = ImageDataset(dataset.records, metadata.preprocessing, dataset.image_size)
-    report = judged((model, metadata, fresh), tmp_path, warnings=["left out: one"])
+    report = report_on((model, metadata, fresh), tmp_path, warnings=["left out: one"])
     assert report["warnings"][:2] == [
         "left out: one",
-        "2 reads of photographs failed for a moment and were tried again",
+        "2 reads of images failed temporarily and were retried",
     ]
 
 
-def test_the_gallery_shows_right_and_wrong_ones_as_they_were_answered():
-    predictions = make_predictions(num_images=97, num_classes=3)
-    is_right = predictions.fused.argmax(axis=1) == predictions.labels
-    chosen = gallery_choice(predictions, 7)
-    assert len(set(chosen)) == 14
-    assert is_right[chosen].tolist() == [True] * 7 + [False] * 7
-    assert chosen == gallery_choice(predictions, 7)
-    assert chosen[:7] != np.flatnonzero(is_right)[:7].tolist()  # drawn, not the first ones
+def test_gallery_views_are_those_of_the_predictions(trial):
+    model, metadata, dataset = trial
+    loader = module.build_loader(dataset, 4, shuffle=False, with_high_res=metadata.model.needs_high_res)
+    device = next(model.parameters()).device
+    predictions, _ = predict_split(model, loader, metadata.preprocessing, device)
+    other, views = gallery_views(model, metadata, dataset, [5, 3], "fp32")
+    assert views.size == views.image.size == (48, 48)
+    assert views.saliencies[0].shape == (3, 4)
+    assert (views.saliencies[0] != other.saliencies[0]).any()
+    assert [crop.size for crop in views.crops] == [(32, 24)] * 2
+    whole, region = views.crop_boxes
+    assert region == pytest.approx(tuple(predictions.boxes[0, 3]), abs=1e-3)
+    height, width = metadata.preprocessing.crop  # the resized image has the size of the original
+    assert (whole[2] - whole[0], whole[3] - whole[1]) == pytest.approx((width, height))
 
 
-def test_a_gallery_without_mistakes_is_shorter():
-    predictions = make_predictions(num_images=5, num_classes=3)
-    predictions = predictions._replace(labels=predictions.fused.argmax(axis=1))
-    assert sorted(gallery_choice(predictions, 7)) == list(range(5))
+@pytest.fixture
+def evaluate(trained, tmp_path, no_pictures):
+    """Evaluates a saved model into `tmp_path / "out"`."""
+
+    def evaluate(folder=trained.folder, split="test", *, early_exit=None, **data):
+        options = {"output": tmp_path / "out", "batch_size": 4, "device": "cpu", "early_exit": early_exit}
+        config = EvaluationConfig(folder, split, data=EvaluationData(**data), **options)
+        return evaluate_run(config, command="ramstrans evaluate")
+
+    return evaluate
 
 
-def test_a_gallery_item_says_what_the_model_said(trial):
-    _, metadata, dataset = trial
-    item = gallery_item(*trial, 3, "fp32")
-    record = dataset.records[3]
-    assert item.image.size == (48, 48)
-    assert item.true_name == metadata.class_names[record.label]
-    assert item.true_box == record.box
-    assert item.predicted_name in metadata.class_names
-    assert 1 / 3 <= item.probability <= 1
-    assert len(item.scale_predictions) == 2
-    assert item.saliency.shape == (3, 4)
-    assert item.crop.size == (32, 24)
-    x0, y0, x1, y1 = item.saliency_frame
-    height, width = metadata.preprocessing.crop  # the resized photograph is the photograph
-    assert (x1 - x0, y1 - y0) == pytest.approx((width, height))
-    assert x0 <= item.box[0] < item.box[2] <= x1
-    assert y0 <= item.box[1] < item.box[3] <= y1
+@pytest.fixture
+def copied(birds, tmp_path):
+    root = tmp_path / "elsewhere" / "birds"
+    shutil.copytree(birds, root)
+    return root
+
+
+def test_the_metrics_of_the_run_are_reproduced(trained, evaluate, tmp_path):
+    report = evaluate()
+    assert metrics(report) == metrics(trained.report)
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    assert report["command"] == "ramstrans evaluate"
+    assert report["precision"] == "fp32"
+
+
+def test_bf16_metrics_are_reproduced(birds, evaluate, tmp_path):
+    config = tiny_run(birds, training={"precision": "bf16", "max_steps": 2, "lr": 0.03})
+    report = train(prepare(config), tmp_path / "run")
+    again = evaluate(tmp_path / "run")
+    assert again["precision"] == "bf16"
+    assert metrics(again) == metrics(report)
+
+
+def test_the_validation_part_is_the_one_held_out_in_training(trained, evaluate):
+    report = evaluate(split="val")
+    assert report["num_images"] == len(trained.prepared.images.of_split("val")) == 3
+    assert report["split"] == "val"
+
+
+def test_labels_in_another_order_are_mapped_by_name(trained, evaluate, copied):
+    classes = copied / "classes.txt"
+    classes.write_text("".join(line + "\n" for line in reversed(classes.read_text().splitlines())))
+    assert metrics(evaluate(root=copied)) == metrics(trained.report)
+
+
+def test_another_format(trained, evaluate, birds, tmp_path):
+    table = tmp_path / "birds.csv"
+    rows = [
+        f"{record.path},{trained.prepared.images.class_names[record.label]},{record.split}"
+        for record in trained.prepared.images.records
+    ]
+    table.write_text("\n".join(["path,label,split", *rows]) + "\n")
+    report = evaluate(name="table", root=table)
+    assert report["fused"] == trained.report["fused"]
+    assert report["regions"]["mean_iou"] is None  # no boxes in this table
+
+
+def test_a_class_that_the_model_does_not_know(evaluate, copied):
+    classes = copied / "classes.txt"
+    classes.write_text(classes.read_text().replace("002.", "002.Unheard_of_"))
+    with pytest.raises(DataError, match=r"1 classes are not among the model's 3, e\.g\. '002\.Unheard_of_"):
+        evaluate(root=copied)
+
+
+def test_an_empty_split_is_an_error(trained):
+    images = trained.prepared.images
+    only_train = images._replace(records=images.of_split("train"))
+    with pytest.raises(DataError, match="no val images; choose another --split"):
+        with_labels_of(load_metadata(trained.folder), only_train, "val")
+
+
+@pytest.fixture
+def broken(copied):
+    path = sorted(copied.glob("images/001.*/*.jpg"))[-1]
+    path.write_bytes(b"")
+    return path
+
+
+def test_an_unreadable_file_stops_and_is_named(evaluate, copied, broken):
+    with pytest.raises(UnreadableImageError, match="empty file") as caught:
+        evaluate(root=copied)
+    assert caught.value.path == broken
+
+
+def skipping(trained, folder):
+    """The trained model in another folder, as if trained with unreadable files left out."""
+    metadata = load_metadata(trained.folder)
+    run = metadata.training["run"]
+    run["data"] = run["data"] | {"on_unreadable": "skip"}
+    save_model(folder, load_state(trained.folder), replace(metadata, training={"run": run}))
+    return folder
+
+
+def test_an_unreadable_file_is_left_out_if_training_did_so(trained, evaluate, copied, broken, tmp_path):
+    report = evaluate(skipping(trained, tmp_path / "model"), root=copied)
+    assert report["num_images"] == 5
+    assert any(str(broken) in warning for warning in report["warnings"])
+
+
+def test_nothing_readable_is_an_error(trained, evaluate, copied, tmp_path):
+    for path in copied.glob("images/*/*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="none of the 6 files"):
+        evaluate(skipping(trained, tmp_path / "model"), root=copied)
+
+
+def test_a_saved_model_without_a_run_needs_its_data_named(trained, evaluate, birds, tmp_path):
+    folder = tmp_path / "model"
+    save_model(folder, load_state(trained.folder), replace(load_metadata(trained.folder), training={}))
+    with pytest.raises(UsageError, match=r"--data\.name"):
+        evaluate(folder)
+    report = evaluate(folder, name="cub", root=birds)
+    assert metrics(report) == metrics(trained.report)
+
+
+def test_an_output_that_cannot_be_written(evaluate, tmp_path):
+    (tmp_path / "out").write_text("not a folder")
+    with pytest.raises(OutputError, match="out cannot be written"):
+        evaluate()
+
+
+def test_options_that_are_not_allowed():
+    with pytest.raises(ConfigError, match="--batch_size is 0; give 1 or more"):
+        EvaluationConfig(Path("run"), batch_size=0)
+
+
+@pytest.fixture
+def model_folder(trained, tmp_path):
+    folder = tmp_path / "model"
+    save_model(folder, load_state(trained.folder), load_metadata(trained.folder))
+    return folder
+
+
+def test_early_exit_is_chosen_on_validation_and_saved(model_folder, evaluate, tmp_path):
+    report = evaluate(model_folder, early_exit="auto")
+    choice = load_metadata(model_folder).early_exit
+    assert (choice.chosen_on, choice.num_images) == ("val", 3)
+    assert report["early_exit_choice"] == asdict(choice)
+    early = report["early_exit"]
+    assert early["confidence"] == choice.confidence
+    assert 1 <= early["mean_scales_used"] <= 2
+    assert early["top1"] == pytest.approx(report["fused"]["top1"] - early["top1_lost"])
+    assert early["speedup"] > 0
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "chosen on 3 images (val)" in page
+    assert "early_exit.png" in page
+    assert (tmp_path / "out" / "early_exit.png").is_file()
+
+
+def test_early_exit_at_a_given_confidence_is_evaluated_and_not_saved(model_folder, evaluate, tmp_path):
+    report = evaluate(model_folder, early_exit=1e-6)
+    assert load_metadata(model_folder).early_exit is None
+    assert "early_exit_choice" not in report
+    assert report["early_exit"]["mean_scales_used"] == 1
+    assert report["early_exit"]["exited_early"] == 100
+    assert report["early_exit"]["top1"] == report["scales"][0]["top1"]
+    assert "The confidence was given." in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_early_exit_that_is_not_possible(birds, evaluate, trained, tmp_path):
+    with pytest.raises(UsageError, match="confidence of early exit is 0"):
+        evaluate(early_exit=0.0)
+    whole = tiny_run(birds, data={"val_fraction": 0.0}, training={"max_steps": 1})
+    train(prepare(whole), tmp_path / "whole")
+    with pytest.raises(UsageError, match=r"none were held out; train with --data\.val_fraction above 0"):
+        evaluate(tmp_path / "whole", early_exit="auto")
+    train(prepare(tiny_run(birds, model={"num_scales": 1}, training={"max_steps": 1})), tmp_path / "plain")
+    with pytest.raises(UsageError, match="--early_exit"):
+        evaluate(tmp_path / "plain", early_exit=0.5)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_data_of_the_run_are_used_unless_others_are_given():
+    trained_on = {
+        "name": "cub",
+        "root": "birds",
+        "val_fraction": 0.3,
+        "resize": 600,
+        "crop": [448, 448],
+        "of_a_newer_version": 1,
+    }
+    assert data_config(trained_on, None, None) == DataConfig("cub", Path("birds"), val_fraction=0.3)
+    moved = data_config(trained_on, "folder", Path("moved"))
+    assert moved == DataConfig("folder", Path("moved"), val_fraction=0.3)
+
+
+def test_a_cache_of_another_machine_is_ignored(tmp_path):
+    trained_on = {"name": "cub", "root": "birds", "cache": "disk", "cache_dir": str(tmp_path)}
+    assert data_config(trained_on, None, None).cache_dir == tmp_path
+    gone = data_config(trained_on | {"cache_dir": str(tmp_path / "gone")}, None, None)
+    assert (gone.cache, gone.cache_dir) == ("disk", None)
+
+
+def test_a_format_that_needs_a_root_says_so():
+    with pytest.raises(ConfigError, match=r"--data\.root"):
+        data_config({}, "folder", None)

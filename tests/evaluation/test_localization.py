@@ -2,10 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchvision.ops import box_iou
 
 from ramstrans.data.records import Part, Record
 from ramstrans.evaluation.localization import paired_iou, region_metrics
@@ -17,13 +15,13 @@ boxes = st.tuples(coordinates, coordinates, coordinates, coordinates).map(
 
 
 def record(box=None, parts=()):
-    return Record(Path("wren.jpg"), 0, "test", box, tuple(Part("beak", *place) for place in parts))
+    return Record(Path("wren.jpg"), 0, "test", box, tuple(Part("beak", *point) for point in parts))
 
 
 def measure(regions, records, sizes, has_region=None):
     has_region = [True] * len(regions) if has_region is None else has_region
-    sizes = None if sizes is None else np.array(sizes)
-    return region_metrics(np.array(regions, dtype=np.float32), np.array(has_region), records, sizes)
+    regions = np.array(regions, dtype=np.float32)
+    return region_metrics(regions, np.array(has_region), records, np.array(sizes))
 
 
 def count_pixels(first, second):
@@ -41,14 +39,6 @@ def test_iou_agrees_with_painted_pixels(first, second):
     back = paired_iou(np.array([second], dtype=float), np.array([first], dtype=float))
     assert forth == back == pytest.approx(count_pixels(first, second))
     assert 0 <= forth[0] <= 1
-
-
-def test_iou_agrees_with_torchvision():
-    rng = np.random.default_rng(5)
-    corners = rng.random((2, 31, 4)) * 17
-    first, second = np.concatenate([corners[..., :2], corners[..., :2] + corners[..., 2:]], axis=-1)
-    expected = box_iou(torch.from_numpy(first), torch.from_numpy(second)).diagonal().numpy()
-    np.testing.assert_allclose(paired_iou(first, second), expected)
 
 
 def test_by_hand():
@@ -78,29 +68,17 @@ def test_width_comes_before_height():
 
 
 @pytest.mark.parametrize(
-    ("place", "inside"), [((3, 5), 100), ((7, 7), 0), ((3, 11), 0), ((6.9, 10.9), 100), ((2.9, 7), 0)]
+    ("point", "inside"), [((3, 5), 100), ((7, 7), 0), ((3, 11), 0), ((6.9, 10.9), 100), ((2.9, 7), 0)]
 )
-def test_region_is_half_open_for_parts(place, inside):
-    found = measure([(3, 5, 7, 11)], [record(parts=[place])], [(17, 13)])
+def test_region_is_half_open_for_parts(point, inside):
+    found = measure([(3, 5, 7, 11)], [record(parts=[point])], [(17, 13)])
     assert found.parts_inside == inside
 
 
-def test_without_boxes_and_parts_and_sizes_nothing_is_claimed():
-    found = measure([(0, 0, 5, 5)] * 2, [record(), record()], None)
-    assert found.mean_area is found.mean_iou is found.corloc is found.parts_inside is None
+def test_without_boxes_and_parts_nothing_is_claimed():
+    found = measure([(0, 0, 5, 5)] * 2, [record(), record()], [(7, 7)] * 2)
+    assert found.mean_iou is found.corloc is found.parts_inside is None
     assert (found.num_boxes, found.num_parts, found.fallbacks) == (0, 0, 0)
-
-
-def test_without_sizes_boxes_are_compared_as_they_are():
-    found = measure([(0, 0, 10, 10)], [record((0, 0, 10, 20))], None)
-    assert (found.mean_iou, found.corloc) == (50, 100)
-
-
-def test_all_fall_back():
-    found = measure(
-        [(0, 0, 20, 10)] * 3, [record((5, 0, 10, 10))] * 3, [(20, 10)] * 3, has_region=[False] * 3
-    )
-    assert (found.fallbacks, found.fallback_share, found.mean_area, found.mean_iou) == (3, 100, 100, 25)
 
 
 def test_box_without_area_overlaps_nothing():
@@ -110,8 +88,8 @@ def test_box_without_area_overlaps_nothing():
 
 @given(st.lists(st.tuples(boxes, boxes, st.tuples(coordinates, coordinates)), min_size=1, max_size=7))
 def test_percentages_stay_percentages(cases):
-    regions, true_boxes, places = zip(*cases, strict=True)
-    records = [record(box, [place]) for box, place in zip(true_boxes, places, strict=True)]
+    regions, true_boxes, points = zip(*cases, strict=True)
+    records = [record(box, [point]) for box, point in zip(true_boxes, points, strict=True)]
     found = measure(regions, records, [(23, 19)] * len(cases))
     for value in (found.mean_area, found.mean_iou, found.corloc, found.parts_inside):
         assert 0 <= value <= 100

@@ -3,11 +3,21 @@ import pytest
 import torch
 
 from ramstrans.data.datasets.image_folder import read_image_folder
-from ramstrans.data.loading.loader import Batch, ImageDataset, build_loader, collate
+from ramstrans.data.loading.dataset import Batch, ImageDataset, collate
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.loading.transforms import Geometry
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.evaluation.predict import autocast, boxes_in_originals, normalized, predict_split
+from ramstrans.errors import UsageError
+from ramstrans.evaluation.predict import (
+    autocast,
+    boxes_in_originals,
+    choose_precision,
+    normalized,
+    predict_split,
+)
+from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import RamsOutput, ScaleOutput
+from ramstrans.saved.metadata import ModelMetadata
 from tests.models.builders import randomise
 from tests.training.builders import tiny_model
 
@@ -43,13 +53,13 @@ def test_predictions_are_the_models_in_the_order_of_the_records(model, dataset):
     np.testing.assert_allclose(predictions.probabilities, output.probabilities.numpy(), atol=1e-5)
     assert predictions.labels.tolist() == [record.label for record in dataset.records]
     assert predictions.records == dataset.records
-    assert predictions.has_region.shape == (1, 5)  # of scale 1, at whose region scale 2 looks
+    assert predictions.has_region.shape == (1, 5)  # of scale 1, whose region scale 2 sees
     assert predictions.has_region.dtype == bool
     assert sizes.tolist() == [[40, 48]] * 5
 
 
-def test_boxes_are_in_pixels_of_the_photographs(model, dataset):
-    """The crop of 48 x 44 out of 60 x 50 shows 35.2 x 38.4 of a photograph's 40 x 48 pixels."""
+def test_boxes_are_in_pixels_of_the_original_images(model, dataset):
+    """The crop of 48 x 44 out of 60 x 50 shows 35.2 x 38.4 of an image's 40 x 48 pixels."""
     predictions, _ = predict(model, dataset)
     batch = collate([dataset[0, index] for index in range(5)], with_high_res=True)
     with torch.no_grad():
@@ -73,7 +83,9 @@ def test_mirrored_boxes_are_turned_back():
         Geometry((0.5, 2.0), (7.0, 4.0), 32.0),
         Geometry((0.5, 2.0), (7.0, 4.0), 32.0, flip=True),
     )
-    batch = Batch(torch.zeros(2, 3, 24, 32), None, torch.zeros(2), torch.zeros(2), geometries, torch.zeros(2))
+    batch = Batch(
+        torch.zeros(2, 3, 24, 32), None, torch.zeros(2), torch.zeros(2), geometries, torch.zeros(2), (2, 2)
+    )
     found = boxes_in_originals(RamsOutput((scale, scale)), batch)
     assert found.shape == (2, 2, 4)
     assert found.dtype == np.float32
@@ -82,14 +94,14 @@ def test_mirrored_boxes_are_turned_back():
 
 def test_prediction_needs_no_gradient_and_leaves_eval_mode(model, dataset):
     model.train()
-    told = []
-    predict(model, dataset, progress=lambda *news: told.append(news))
+    calls = []
+    predict(model, dataset, progress=lambda *news: calls.append(news))
     assert not model.training
-    assert told == [(1, 3, "evaluating"), (2, 3, "evaluating"), (3, 3, "evaluating")]
+    assert calls == [(1, 3, "evaluating"), (2, 3, "evaluating"), (3, 3, "evaluating")]
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_half_precision_says_much_the_same(model, dataset):
+def test_half_precision_predicts_nearly_the_same(model, dataset):
     exact, _ = predict(model, dataset)
     rounded, _ = predict(model, dataset, precision="bf16")
     assert rounded.probabilities.dtype == np.float32
@@ -101,13 +113,42 @@ def test_half_precision_says_much_the_same(model, dataset):
     ("precision", "dtype"),
     [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
 )
-def test_autocast_computes_in_the_precision_asked_for(precision, dtype):
+def test_autocast_computes_in_the_given_precision(precision, dtype):
     with autocast(CPU, precision):
         assert (torch.ones(3, 3) @ torch.ones(3, 3)).dtype == dtype
 
 
+def metadata_of(precision):
+    training = {"run": {"training": {"precision": precision}}} if precision else {}
+    return ModelMetadata(ModelConfig(), ("crow", "wren"), PREPROCESSING, training)
+
+
+@pytest.mark.parametrize(
+    ("given", "trained", "device", "expected"),
+    [
+        (None, None, "cpu", "fp32"),
+        (None, "bf16", "cpu", "bf16"),
+        ("fp32", "bf16", "cpu", "fp32"),
+        (None, "fp16", "cuda", "fp16"),
+        ("fp16", "fp32", "cuda", "fp16"),
+    ],
+)
+def test_the_given_precision_comes_before_that_of_the_training(given, trained, device, expected):
+    assert choose_precision(given, metadata_of(trained), torch.device(device)) == expected
+
+
+def test_fp16_on_a_cpu_is_refused_or_replaced(caplog):
+    with pytest.raises(UsageError, match="fp16 needs a GPU; on a CPU give bf16 or fp32"):
+        choose_precision("fp16", metadata_of(None), CPU)
+    with caplog.at_level("INFO", "ramstrans"):
+        assert choose_precision(None, metadata_of("fp16"), CPU) == "fp32"
+    assert "trained in fp16, which needs a GPU" in caplog.text
+    with pytest.raises(UsageError, match="'int8'; give fp32, bf16, fp16"):
+        choose_precision("int8", metadata_of(None), CPU)
+
+
 @pytest.mark.parametrize("with_high_res", [True, False])
-def test_image_and_source_are_normalised_alike(dataset, with_high_res):
+def test_image_and_high_res_are_normalised_alike(dataset, with_high_res):
     batch = collate([dataset[0, 0]], with_high_res=with_high_res)
     images, high_res = normalized(batch, PREPROCESSING, CPU)
     mean, std = (torch.tensor(values)[:, None, None] for values in (PREPROCESSING.mean, PREPROCESSING.std))

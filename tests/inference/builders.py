@@ -7,7 +7,8 @@ from PIL import Image
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model
-from ramstrans.saved.model import ModelMetadata, save_model
+from ramstrans.saved.metadata import ModelMetadata
+from ramstrans.saved.model import save_model
 
 NAMES = ("Crow", "Müller's Wren", "Owl, barn", "Jay", "Kite", "Rook", "Swift")
 TINY = {"depth": 2, "embed_dim": 24, "num_heads": 3}

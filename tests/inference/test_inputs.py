@@ -1,11 +1,14 @@
 import io
+import itertools
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from ramstrans.errors import DataError, UsageError
-from ramstrans.inference.inputs import expand_inputs
+from ramstrans.errors import DataError, UnreadableImageError, UsageError
+from ramstrans.inference.inputs import expand_inputs, read_ahead, read_input
+from tests.inference.builders import draw
 
 
 def expand(*arguments, stdin=""):
@@ -88,9 +91,37 @@ def test_a_list_comes_back_line_by_line(names):
 
 def test_what_is_not_allowed(folder):
     (folder / "none").mkdir()
-    with pytest.raises(UsageError, match="no photographs were given"):
+    with pytest.raises(UsageError, match="no images were given"):
         expand_inputs([], [])
     with pytest.raises(UsageError, match="twice"):
         expand_inputs(["-", "-"], [])
-    with pytest.raises(DataError, match=r"none holds no images \(\.bmp"):
+    with pytest.raises(DataError, match=r"none contains no images \(\.bmp"):
         expand_inputs([folder / "b.jpg", folder / "none"], [])
+
+
+def test_images_over_the_limit_are_refused(tmp_path):
+    path = draw(tmp_path / "x.png", 31, 23)
+    with Image.open(path) as in_memory:
+        for image in (path, in_memory):
+            assert read_input(image, (7, 5), 31 * 23).original_size == (23, 31)
+            with pytest.raises(UnreadableImageError, match="over the limit of 712"):
+                read_input(image, (7, 5), 31 * 23 - 1)
+
+
+def test_images_are_read_ahead_in_order_and_errors_keep_their_position():
+    taken = itertools.count()
+
+    def read(name):
+        if name == "2.png":
+            raise UnreadableImageError(name, "empty file")
+        return name
+
+    images = read_ahead((f"{next(taken)}.png" for _ in iter(int, 1)), read, 3)
+    assert [(str(path), example) for path, example in itertools.islice(images, 4)] == [
+        ("0.png", "0.png"),
+        ("1.png", "1.png"),
+        ("2.png", "empty file"),
+        ("3.png", "3.png"),
+    ]
+    assert next(taken) == 6
+    images.close()

@@ -1,5 +1,5 @@
-import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 
@@ -12,10 +12,11 @@ from ramstrans.data.loading.loader import ImageDataset, build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading import photographs
 from ramstrans.data.records import Record
-from ramstrans.errors import ConfigError, UnreadableImageError, UsageError, WeightsError
+from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.evaluation.predict import predict_split
+from ramstrans.inference.inputs import read_input, to_example
 from ramstrans.inference.predictor import Predictor
-from ramstrans.models.methods.early_exit import EarlyExit
+from ramstrans.saved.early_exit import EarlyExit
 from ramstrans.saved.model import load_metadata, save_metadata
 from tests.inference.builders import NAMES, draw, make_folder
 
@@ -29,7 +30,7 @@ def predictor(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photographs")
+    folder = tmp_path_factory.mktemp("images")
     return [draw(folder / f"{i}.png", *size, seed=i) for i, size in enumerate(SIZES)]
 
 
@@ -48,44 +49,50 @@ def without_last_region(prediction):
     return prediction._replace(scales=(*prediction.scales[:-1], last))
 
 
-def test_load_needs_the_folder_alone(tmp_path, monkeypatch):
+def view_of(predictor, path):
+    """The view of a file that the predictor's model sees."""
+    preprocessing = predictor.metadata.preprocessing
+    resized = read_input(path, preprocessing.resize, predictor.max_pixels)
+    return to_example(resized, preprocessing, predictor.model.image_size).view
+
+
+def test_load_needs_only_the_folder(tmp_path, monkeypatch):
     def refuse(*_):
-        raise AssertionError("the network was asked")
+        raise AssertionError("the network was used")
 
     folder = make_folder(tmp_path / "run")
     monkeypatch.setattr(socket.socket, "connect", refuse)
     predictor = Predictor.load(str(folder), "cpu")
     assert predictor.class_names == NAMES
     assert predictor.metadata.model.num_scales == 2
-    assert not predictor.model.training
 
 
 @pytest.mark.parametrize("zoom_source", ["input", "full"])
 @pytest.mark.parametrize("num_scales", [1, 2, 3])
-def test_says_what_the_evaluation_says(tmp_path, paths, zoom_source, num_scales):
+def test_predicts_what_the_evaluation_predicts(tmp_path, paths, zoom_source, num_scales):
     folder = make_folder(tmp_path, zoom_source=zoom_source, num_scales=num_scales)
     predictor = Predictor.load(folder, "cpu")
     preprocessing, size = predictor.metadata.preprocessing, predictor.model.image_size
     dataset = ImageDataset([Record(path, 0, "test") for path in paths], preprocessing, size)
     for index, path in enumerate(paths):
-        ours, theirs = predictor._example(path).view, dataset[0, index].view
+        ours, theirs = view_of(predictor, path), dataset[0, index].view
         assert torch.equal(ours.image, theirs.image)
         assert torch.equal(ours.high_res, theirs.high_res)
         assert ours.geometry == theirs.geometry
-    with_high_res = zoom_source == "full" and num_scales > 1
+    with_high_res = predictor.metadata.model.needs_high_res
     loader = build_loader(dataset, 3, shuffle=False, with_high_res=with_high_res)
     expected, sizes = predict_split(predictor.model, loader, preprocessing, torch.device("cpu"))
     for i, prediction in enumerate(predictor(paths, top_k=len(NAMES), batch_size=3)):
         scores = [*expected.probabilities[:, i], expected.fused[i]]
-        for said, wanted in zip([*prediction.scales, prediction], scores, strict=True):
-            by_name = dict(zip(said.labels, said.probabilities, strict=True))
-            assert [by_name[name] for name in NAMES] == pytest.approx(wanted, abs=1e-7)
-            assert list(said.probabilities) == sorted(said.probabilities, reverse=True)
+        for ours, theirs in zip([*prediction.scales, prediction], scores, strict=True):
+            by_name = dict(zip(ours.labels, ours.probabilities, strict=True))
+            assert [by_name[name] for name in NAMES] == pytest.approx(theirs, abs=1e-7)
+            assert list(ours.probabilities) == sorted(ours.probabilities, reverse=True)
         *before, last = prediction.scales
-        passes = before or [last]
-        boxes = [scale.box for scale in passes]
+        zooms = before or [last]
+        boxes = [scale.box for scale in zooms]
         np.testing.assert_allclose(boxes, expected.boxes[:, i], atol=1e-3)
-        assert [scale.has_region for scale in passes] == expected.has_region[:, i].tolist()
+        assert [scale.has_region for scale in zooms] == expected.has_region[:, i].tolist()
         assert (last.box is None) == (last.has_region is None) == (num_scales > 1)
         for x0, y0, x1, y1 in boxes:
             assert 0 <= x0 < x1 <= sizes[i, 0]
@@ -93,39 +100,32 @@ def test_says_what_the_evaluation_says(tmp_path, paths, zoom_source, num_scales)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_large_jpegs_are_reduced_as_in_the_evaluation(predictor, tmp_path, monkeypatch, orientation):
+def test_large_jpegs_are_reduced_as_in_the_evaluation_and_decoded_once(
+    predictor, tmp_path, monkeypatch, orientation
+):
     exif, decoded, decode = Image.Exif(), [], photographs.decode_reduced
     exif[0x0112] = orientation
 
-    def noted(*args, **options):
+    def recorded(*args, **options):
         decoded.append(decode(*args, **options))
         return decoded[-1]
 
-    monkeypatch.setattr(photographs, "decode_reduced", noted)
     path = draw(tmp_path / "large.jpg", 1201, 977, exif=exif)
     preprocessing, size = predictor.metadata.preprocessing, predictor.model.image_size
-    theirs = ImageDataset([Record(path, 0, "test")], preprocessing, size)[0, 0]
-    ours, explanation = predictor._example(path), predictor.explain(path)
-    assert [sorted(photograph.image.size) for photograph in decoded] == [[123, 151]] * 3
-    assert torch.equal(ours.view.image, theirs.view.image)
-    assert torch.equal(ours.view.high_res, theirs.view.high_res)
-    assert ours.view.geometry == theirs.view.geometry
-    upright = (1201, 977) if orientation == 1 else (977, 1201)
-    assert ours.original_size == theirs.original_size == upright[::-1]
-    assert explanation.photograph.size == upright
-    assert np.array_equal(np.asarray(explanation.crops[0]), ours.view.image.permute(1, 2, 0).numpy())
+    theirs = ImageDataset([Record(path, 0, "test")], preprocessing, size)[0, 0].view
+    monkeypatch.setattr(photographs, "decode_reduced", recorded)
+    explanation = predictor.explain(path)
+    assert [sorted(result.image.size) for result in decoded] == [[123, 151]]
+    ours = view_of(predictor, path)
+    assert torch.equal(ours.image, theirs.image)
+    assert torch.equal(ours.high_res, theirs.high_res)
+    assert ours.geometry == theirs.geometry
+    assert explanation.views.size == ((1201, 977) if orientation == 1 else (977, 1201))
+    assert (explanation.views.image.width > explanation.views.image.height) == (orientation == 1)
+    assert np.array_equal(np.asarray(explanation.views.crops[0]), ours.image.permute(1, 2, 0).numpy())
     first = predictor(path).scales[0].box
     assert first == explanation.prediction.scales[0].box
     assert max(first) > 151
-
-
-def test_region_of_everything_is_the_centre_crop(tmp_path):
-    preprocessing = Preprocessing(50, (50, 50))
-    options = {"image_size": 32, "num_scales": 1, "thresholds": (1e9,)}
-    predictor = Predictor.load(make_folder(tmp_path / "run", preprocessing=preprocessing, **options), "cpu")
-    scale = predictor(draw(tmp_path / "wide.png", 200, 100)).scales[0]
-    assert scale.box == pytest.approx((50, 0, 150, 100))
-    assert not scale.has_region
 
 
 @pytest.mark.parametrize("zoom_source", ["input", "full"])
@@ -144,25 +144,25 @@ def test_regions_within_regions_in_original_pixels(tmp_path, zoom_source):
     assert second.box == pytest.approx((100, 0, 125, 25))
     assert third.box == pytest.approx((100, 0, 125, 25))
     assert (first.has_region, second.has_region, third.has_region) == (True, True, False)
-    assert explanation.crop_boxes == (pytest.approx((50, 0, 150, 100)), first.box, second.box)
-    assert [saliency.tolist() for saliency in explanation.saliencies][1] == [[9, 0], [0, 0]]
+    assert explanation.views.crop_boxes == (pytest.approx((50, 0, 150, 100)), first.box, second.box)
+    assert [saliency.tolist() for saliency in explanation.views.saliencies][1] == [[9, 0], [0, 0]]
 
 
 def test_crops_are_what_the_model_saw(tmp_path, paths):
     folder = make_folder(tmp_path, zoom_source="full", num_scales=3)
     predictor = Predictor.load(folder, "cpu")
     seen = []
-    predictor.model.backbone.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0][0]))
+    predictor.model.encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0][0]))
     explanation = predictor.explain(paths[0])
     mean = torch.tensor(predictor.metadata.preprocessing.mean)[:, None, None]
     std = torch.tensor(predictor.metadata.preprocessing.std)[:, None, None]
-    assert len(seen) == len(explanation.crops) == 3
-    for tensor, crop in zip(seen, explanation.crops, strict=True):
+    assert len(seen) == len(explanation.views.crops) == 3
+    for tensor, crop in zip(seen, explanation.views.crops, strict=True):
         pixels = ((tensor * std + mean) * 255).permute(1, 2, 0).numpy()
         np.testing.assert_allclose(np.asarray(crop), pixels, atol=0.51)
-    assert explanation.photograph.size == SIZES[0]
+    assert explanation.views.size == SIZES[0]
     assert_same(without_last_region(explanation.prediction), predictor(paths[0]))
-    assert [saliency.shape for saliency in explanation.saliencies] == [(3, 2)] * 3
+    assert [saliency.shape for saliency in explanation.views.saliencies] == [(3, 2)] * 3
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
@@ -175,7 +175,7 @@ def test_order_is_kept_whatever_the_batch(predictor, paths, batch_size):
     assert predictor([]) == []
 
 
-def test_unreadable_files_have_a_place_among_the_others(predictor, paths, tmp_path):
+def test_unreadable_files_keep_their_position(predictor, paths, tmp_path):
     broken, missing = tmp_path / "broken.jpg", tmp_path / "missing.jpg"
     broken.write_bytes(draw(tmp_path / "whole.jpg", 97, 83).read_bytes()[:200])
     empty = tmp_path / "empty.png"
@@ -211,17 +211,17 @@ def test_images_in_memory(predictor, paths, tmp_path):
 def test_exif_rotation_is_undone_first(predictor, tmp_path):
     upright = draw(tmp_path / "upright.png", 71, 173)
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown rightly after a quarter turn clockwise
+    exif[0x0112] = 6  # upright after a quarter turn clockwise
     turned = tmp_path / "turned.png"
     Image.open(upright).transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif)
     expected = predictor(upright)
     assert_same(predictor(turned), expected)
     assert_same(predictor(Image.open(turned)), expected)
-    assert predictor.explain(turned).photograph.size == (71, 173)
+    assert predictor.explain(turned).views.size == (71, 173)
     assert expected.scales[0].box[3] > 71
 
 
-def test_stream_takes_no_more_than_two_batches_ahead(predictor, paths):
+def test_stream_reads_at_most_two_batches_ahead(predictor, paths):
     taken = count()
 
     def endless():
@@ -236,15 +236,7 @@ def test_stream_takes_no_more_than_two_batches_ahead(predictor, paths):
     stream.close()
 
 
-def test_few_classes(tmp_path):
-    predictor = Predictor.load(make_folder(tmp_path / "run", names=("a", "b", "c")), "cpu")
-    prediction = predictor(draw(tmp_path / "x.png", 83, 67))
-    assert sorted(prediction.labels) == ["a", "b", "c"]
-    assert sum(prediction.probabilities) == pytest.approx(1)
-    assert len(predictor(tmp_path / "x.png", top_k=2).labels) == 2
-
-
-def test_bf16_says_nearly_the_same(tmp_path, paths):
+def test_bf16_predicts_nearly_the_same(tmp_path, paths):
     folder = make_folder(tmp_path, num_scales=1)
     exact, coarse = (Predictor.load(folder, "cpu", precision) for precision in ("fp32", "bf16"))
     for one, other in zip(exact(paths, top_k=7), coarse(paths, top_k=7), strict=True):
@@ -266,7 +258,7 @@ def test_what_is_not_allowed(predictor, paths, tmp_path):
         Predictor.load(folder, "toaster")
 
 
-def test_too_little_memory_is_one_line(tmp_path, paths):
+def test_too_little_memory_is_a_usage_error(tmp_path, paths):
     predictor = Predictor.load(make_folder(tmp_path), "cpu")
 
     def full(*_, **__):
@@ -278,35 +270,35 @@ def test_too_little_memory_is_one_line(tmp_path, paths):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_sure_photographs_leave_early_and_keep_their_place(tmp_path, paths, batch_size):
+def test_confident_images_exit_early_and_keep_their_position(tmp_path, paths, batch_size):
     folder = make_folder(tmp_path, num_scales=3)
     whole = Predictor.load(folder, "cpu")(paths, top_k=len(NAMES))
     first = sorted(prediction.scales[0].probabilities[0] for prediction in whole)
     confidence = (first[2] + first[3]) / 2
     predictor = Predictor.load(folder, "cpu", early_exit=confidence)
-    taken = set()
+    used = set()
     for full, brief in zip(whole, predictor(paths, len(NAMES), batch_size), strict=True):
-        taken.add(len(brief.scales))
-        running = [mean_of(full.scales[:looks]) for looks in (1, 2, 3)]
-        wanted = next((looks for looks in (1, 2) if max(running[looks - 1]) >= confidence), 3)
-        assert len(brief.scales) == wanted
-        said = dict(zip(brief.labels, brief.probabilities, strict=True))
-        assert [said[name] for name in NAMES] == pytest.approx(running[wanted - 1], abs=1e-5)
+        used.add(len(brief.scales))
+        running = [mean_of(full.scales[:count]) for count in (1, 2, 3)]
+        expected = next((count for count in (1, 2) if max(running[count - 1]) >= confidence), 3)
+        assert len(brief.scales) == expected
+        by_name = dict(zip(brief.labels, brief.probabilities, strict=True))
+        assert [by_name[name] for name in NAMES] == pytest.approx(running[expected - 1], abs=1e-5)
         assert_same(
             brief._replace(labels=(), probabilities=()),
-            full._replace(labels=(), probabilities=(), scales=full.scales[:wanted]),
+            full._replace(labels=(), probabilities=(), scales=full.scales[:expected]),
         )
-    assert len(taken) > 1
+    assert len(used) > 1
     assert_same(without_last_region(predictor.explain(paths[0], len(NAMES)).prediction), whole[0])
 
 
 def mean_of(scales):
-    """Mean of the probabilities of some looks, in the order of NAMES."""
+    """Mean of the probabilities of some scales, in the order of NAMES."""
     each = [dict(zip(scale.labels, scale.probabilities, strict=True)) for scale in scales]
-    return [sum(look[name] for look in each) / len(each) for name in NAMES]
+    return [sum(scale[name] for scale in each) / len(each) for name in NAMES]
 
 
-def test_early_exit_by_the_card(tmp_path, paths):
+def test_early_exit_as_chosen_for_the_model(tmp_path, paths):
     folder = make_folder(tmp_path / "run")
     with pytest.raises(UsageError, match=r"no confidence was chosen .*evaluate RUN --early_exit auto"):
         Predictor.load(folder, "cpu", early_exit="auto")
@@ -315,28 +307,29 @@ def test_early_exit_by_the_card(tmp_path, paths):
     assert len(Predictor.load(folder, "cpu")(paths[0]).scales) == 2
     with pytest.raises(UsageError, match="confidence of early exit is 0; give more than 0"):
         Predictor.load(folder, "cpu", early_exit=0)
-    with pytest.raises(UsageError, match="looks once"):
+    with pytest.raises(UsageError, match="--early_exit"):
         Predictor.load(make_folder(tmp_path / "plain", num_scales=1), "cpu", early_exit=0.9)
 
 
-def test_bad_folders(tmp_path):
-    with pytest.raises(WeightsError, match="is no folder"):
-        Predictor.load(tmp_path / "none", "cpu")
-    with pytest.raises(WeightsError, match=r"config\.json"):
-        Predictor.load(tmp_path, "cpu")
+def test_precision_and_pixel_limit_are_those_of_the_training_run(tmp_path, paths):
     folder = make_folder(tmp_path / "run")
-    weights = folder / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(WeightsError, match="truncated"):
-        Predictor.load(folder, "cpu")
-    weights.write_bytes(whole)
-    metadata = json.loads((folder / "config.json").read_text())
-    metadata["model"]["num_scales"] = 3
-    (folder / "config.json").write_text(json.dumps(metadata))
-    with pytest.raises(WeightsError, match="does not fit"):
-        Predictor.load(folder, "cpu")
-    metadata["format_version"] = 99
-    (folder / "config.json").write_text(json.dumps(metadata))
-    with pytest.raises(ConfigError, match="newer"):
-        Predictor.load(folder, "cpu")
+    run = {"training": {"precision": "bf16"}, "data": {"max_pixels": SIZES[0][0] * SIZES[0][1]}}
+    save_metadata(folder, replace(load_metadata(folder), training={"run": run}))
+    predictor = Predictor.load(folder, "cpu")
+    assert predictor.precision == "bf16"
+    assert Predictor.load(folder, "cpu", "fp32").precision == "fp32"
+    largest = paths[2]  # of all
+    with Image.open(largest) as in_memory:
+        for image in (largest, in_memory):
+            assert "over the limit of 6,887" in predictor(image).error
+    assert predictor(paths[0]).error is None
+    with pytest.raises(UnreadableImageError, match="over the limit"):
+        predictor.explain(largest)
+
+
+@pytest.mark.xfail(strict=False, reason="the encoder keeps queries and keys on the module during a pass")
+def test_several_threads_may_share_a_predictor(predictor, paths):
+    expected = [predictor(path) for path in paths]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            assert list(pool.map(predictor, paths)) == expected

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ramstrans.errors import OutputError, UsageError
-from ramstrans.inference import writers as output
-from ramstrans.inference.predictor import Prediction, ScalePrediction
-from ramstrans.inference.writers import FORMATS, choose_format, column_names, open_writer
+from ramstrans.inference import writers as module
+from ramstrans.inference.postprocess import Prediction, ScalePrediction
+from ramstrans.inference.writers import WRITERS, choose_format, column_names, write_predictions
 
 LABELS = ("Owl, barn", 'The "Rook"', "Müller's\nWren")
 GOOD = Prediction(
@@ -23,14 +23,12 @@ GOOD = Prediction(
         ScalePrediction(LABELS[::-1], (0.8, 0.1, 0.1), (2.5, 3.0, 17.0, 19.0), False),
     ),
 )
-BAD = Prediction(Path("b\udce9d.jpg"), (), (), (), "no such file")
+BAD = Prediction(Path("b\udce9d.jpg"), error="no such file")
 PREDICTIONS = [GOOD, BAD, GOOD._replace(path=None), BAD, GOOD]
 
 
 def write(target, format_name=None, predictions=PREDICTIONS, num_labels=5, **options):
-    with open_writer(target, format_name, num_labels, **options) as writer:
-        for prediction in predictions:
-            writer.write(prediction)
+    write_predictions(predictions, target, format_name, num_labels, **options)
     return target
 
 
@@ -40,8 +38,8 @@ def test_csv(tmp_path):
     assert list(rows[0]) == [
         "path",
         "error",
-        *(f"label_{place}" for place in (1, 2, 3, 4, 5)),
-        *(f"probability_{place}" for place in (1, 2, 3, 4, 5)),
+        *(f"label_{rank}" for rank in (1, 2, 3, 4, 5)),
+        *(f"probability_{rank}" for rank in (1, 2, 3, 4, 5)),
         "region_x0",
         "region_y0",
         "region_x1",
@@ -52,8 +50,8 @@ def test_csv(tmp_path):
     good, bad, nameless = rows[:3]
     assert good["path"] == "some folder/ä, b.jpg"
     assert good["error"] == good["label_4"] == good["probability_5"] == nameless["path"] == ""
-    assert tuple(good[f"label_{place}"] for place in (1, 2, 3)) == LABELS
-    assert [float(good[f"probability_{place}"]) for place in (1, 2, 3)] == [0.7, 0.2, 0.1]
+    assert tuple(good[f"label_{rank}"] for rank in (1, 2, 3)) == LABELS
+    assert [float(good[f"probability_{rank}"]) for rank in (1, 2, 3)] == [0.7, 0.2, 0.1]
     region = [*(good[f"region_{side}"] for side in ("x0", "y0", "x1", "y1")), good["has_region"]]
     assert region == ["1.25", "2.0", "30.12", "40.0", "True"]
     assert bad.pop("path") == r"b\udce9d.jpg"
@@ -91,7 +89,7 @@ def test_json_lines_hold_every_scale(tmp_path):
 
 
 def test_parquet_in_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(output, "ROWS_IN_GROUP", 2)
+    monkeypatch.setattr(module, "ROWS_IN_GROUP", 2)
     path = write(tmp_path / "x.parquet")
     assert pq.ParquetFile(path).num_row_groups == 3
     table = pd.read_parquet(path)
@@ -113,7 +111,7 @@ def test_formats_agree(tmp_path):
             assert a == b or (pd.isna(a) and pd.isna(b)), column
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITERS)
 def test_nothing_to_write_is_still_a_whole_file(tmp_path, name):
     path = write(tmp_path / "x", name, [], 2)
     if name == "parquet":
@@ -122,7 +120,7 @@ def test_nothing_to_write_is_still_a_whole_file(tmp_path, name):
         assert path.read_text() == (",".join(column_names(2)) + "\n" if name == "csv" else "")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITERS)
 def test_a_file_is_whole_or_not_there(tmp_path, name):
     target = tmp_path / "x"
     target.write_text("old")

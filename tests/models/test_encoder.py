@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
+from timm.models import group_parameters
 
 from ramstrans.errors import ConfigError
-from ramstrans.models.encoder import Backbone, build_vit
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.models.attention import ExplicitAttention
+from ramstrans.models.encoder import Encoder, build_vit
+from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.models.saliency.rollout import rollout
 from tests.models.builders import TINY, noise, randomise, tiny_config, tiny_vit
 from tests.models.oracles import rollout_of_weights
@@ -46,42 +48,58 @@ both_ways = pytest.mark.parametrize("class_tokens", ["joint", "separate"])
 
 @every_family
 @both_ways
-def test_one_pair_for_each_block_makes_timms_own_attention(name, class_tokens):
+def test_one_call_per_block_gives_timms_own_attention(name, class_tokens):
     vit, images = family_vit(name)
-    backbone = Backbone(vit, 2, class_tokens)
-    twin = copy.deepcopy(backbone)
-    twin.use_fused_attention(False)
-    weights = []
-    for block in twin.vit.blocks:
+    encoder = Encoder(vit, 2, class_tokens)
+    twin, weights = copy.deepcopy(encoder), []
+    for block in twin.blocks:
+        block.attn.fused_attn = False
         block.attn.attn_drop.register_forward_hook(lambda module, args, output: weights.append(args[0]))
     with torch.no_grad():
-        features, expected = backbone(images, 1), twin(images, 1)
-    assert len(features.queries) == len(features.keys) == len(weights) == TINY["depth"]
-    for query, key, weight in zip(features.queries, features.keys, weights, strict=True):
-        attention = (backbone.scale * query @ key.mT).softmax(dim=-1)
+        features = encoder(images, 1)
+        expected = twin(images, 1, with_attention=False)
+    calls = features.attention
+    assert len(calls) == len(weights) == TINY["depth"]
+    for call, weight in zip(calls, weights, strict=True):
+        attention = (call.scale * call.query @ call.key.mT).softmax(dim=-1)
         torch.testing.assert_close(attention, weight, rtol=1e-4, atol=1e-6)
         assert weight.std() > 1e-3  # not uniform, or the order of layers would not show
+        assert call.bias is None
     torch.testing.assert_close(features.class_token, expected.class_token, rtol=1e-4, atol=1e-5)
-    options = {"num_prefix": features.num_prefix, "grid": backbone.grid}
-    saliency = rollout(features.queries, features.keys, scale=backbone.scale, **options)
+    options = {"num_prefix": features.num_prefix, "grid": GRID}
+    queries, keys = ([getattr(call, name) for call in calls] for name in ("query", "key"))
+    saliency = rollout(queries, keys, scale=calls[0].scale, **options)
     rolled, _ = rollout_of_weights([weight.numpy() for weight in weights], **options)
     torch.testing.assert_close(saliency.double(), torch.from_numpy(rolled), rtol=1e-4, atol=1e-7)
 
 
 @every_family
-def test_fused_attention_stays_on(name, monkeypatch):
+def test_recording_changes_no_bit_and_attention_stays_fused(name, monkeypatch):
     vit, images = family_vit(name)
-    backbone = Backbone(vit, 2)
+    encoder = Encoder(vit, 2)
     calls, fused = [], F.scaled_dot_product_attention
-    monkeypatch.setattr(
-        F, "scaled_dot_product_attention", lambda *args, **options: calls.append(1) or fused(*args, **options)
-    )
-    backbone(images, 0)
+
+    def counted(*args, **options):
+        calls.append(1)
+        return fused(*args, **options)
+
+    expected = encoder(images, 0, with_attention=False).class_token
+    assert torch.equal(encoder(images, 0).class_token, expected)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    encoder(images, 0, with_attention=False)
     assert len(calls) == TINY["depth"]
-    assert all(block.attn.fused_attn for block in vit.blocks)
-    backbone.use_fused_attention(False)
-    backbone(images, 0)
-    assert len(calls) == TINY["depth"]
+
+
+@every_family
+def test_explicit_attention_is_the_same_function_and_is_recorded(name):
+    vit, images = family_vit(name)
+    encoder = Encoder(vit, 2)
+    expected = encoder(images, 1)
+    with ExplicitAttention():
+        features = encoder(images, 1)
+    torch.testing.assert_close(features.class_token, expected.class_token, rtol=1e-4, atol=1e-5)
+    for call, want in zip(features.attention, expected.attention, strict=True):
+        torch.testing.assert_close(call.query, want.query, rtol=1e-4, atol=1e-5)
 
 
 @every_family
@@ -90,7 +108,7 @@ def test_one_scale_is_timms_own_model(name, class_tokens):
     vit, images = family_vit(name)
     vit.head.weight.data *= 0.1
     twin = copy.deepcopy(vit)
-    model = RamsTrans(Backbone(vit, 1, class_tokens), (1.2,), (tuple(images.shape[2:]),)).eval()
+    model = RamsTrans(Encoder(vit, 1, class_tokens), (1.2,), (tuple(images.shape[2:]),)).eval()
     torch.testing.assert_close(model(images).scales[0].logits, twin(images), rtol=1e-6, atol=1e-6)
 
 
@@ -98,8 +116,8 @@ def test_one_scale_is_timms_own_model(name, class_tokens):
 def test_every_class_token_and_its_position_starts_as_a_copy(name):
     vit, images = family_vit(name)
     before, plain = copy.deepcopy(vit.state_dict()), copy.deepcopy(vit)
-    backbone = Backbone(vit, 3, "separate")
-    after = backbone.vit.state_dict()
+    encoder = Encoder(vit, 3, "separate")
+    after = encoder.model.state_dict()
     assert torch.equal(after["cls_token"], before["cls_token"].repeat(1, 3, 1))
     position = before["pos_embed"]
     if not vit.no_embed_class:
@@ -110,17 +128,17 @@ def test_every_class_token_and_its_position_starts_as_a_copy(name):
     assert all(torch.equal(after[key], before[key]) for key in others)
     for scale in range(3):
         expected = plain.forward_features(images)[:, 0]
-        torch.testing.assert_close(backbone(images, scale).class_token, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(encoder(images, scale).class_token, expected, rtol=1e-5, atol=1e-5)
 
 
 @every_family
 @pytest.mark.parametrize("num_scales", [1, 2, 3])
 def test_joint_reads_token_s_of_the_widened_timm_model(name, num_scales):
     vit, images = family_vit(name)
-    backbone = randomise(Backbone(vit, num_scales), seed=1)
+    encoder = randomise(Encoder(vit, num_scales), seed=1)
     tokens = vit.forward_features(images)
     for scale in range(num_scales):
-        features = backbone(images, scale)
+        features = encoder(images, scale)
         assert features.class_index == scale
         torch.testing.assert_close(features.class_token, tokens[:, scale], rtol=1e-5, atol=1e-5)
 
@@ -130,67 +148,47 @@ def test_joint_reads_token_s_of_the_widened_timm_model(name, num_scales):
 def test_tokens_of_a_pass_are_counted(name, class_tokens):
     vit, images = family_vit(name)
     registers = vit.num_reg_tokens
-    backbone = Backbone(vit, 3, class_tokens)
+    encoder = Encoder(vit, 3, class_tokens)
     assert vit.num_prefix_tokens == 3 + registers  # of timm's own forward, all tokens present
-    features = backbone(images, 2)
+    features = encoder(images, 2)
     assert features.num_prefix == registers + (3 if class_tokens == "joint" else 1)
     assert features.class_index == (2 if class_tokens == "joint" else 0)
     heads, dim = TINY["num_heads"], TINY["embed_dim"] // TINY["num_heads"]
-    assert backbone.grid == GRID
-    for tensor in (*features.queries, *features.keys):
+    assert encoder.grid_of(images.shape[2:]) == GRID
+    for tensor in (tensor for call in features.attention for tensor in call[:2]):
         assert tensor.shape == (2, heads, features.num_prefix + GRID[0] * GRID[1], dim)
         assert not tensor.requires_grad
 
 
 def test_separate_scales_see_their_own_token_only():
-    backbone = randomise(Backbone(tiny_vit(), 2, "separate"), seed=1)
+    encoder = randomise(Encoder(tiny_vit(), 2, "separate"), seed=1)
     images = noise(1, 3, 48, 80)
-    before = [backbone(images, scale).class_token for scale in range(2)]
-    backbone.vit.cls_token.data[:, 1] += noise(24, seed=5)
-    after = [backbone(images, scale).class_token for scale in range(2)]
+    before = [encoder(images, scale).class_token for scale in range(2)]
+    encoder.model.cls_token.data[:, 1] += noise(24, seed=5)
+    after = [encoder(images, scale).class_token for scale in range(2)]
     assert torch.equal(before[0], after[0])
     assert not torch.allclose(before[1], after[1])
     assert not torch.allclose(before[0], before[1])
 
 
-def as_is(backbone):
-    return backbone
+def pickled(encoder):
+    return pickle.loads(pickle.dumps(encoder))
 
 
-def pickled(backbone):
-    return pickle.loads(pickle.dumps(backbone))
-
-
-def saved(backbone):
+def saved(encoder):
     file = io.BytesIO()
-    torch.save(backbone, file)
+    torch.save(encoder, file)
     file.seek(0)
     return torch.load(file, weights_only=False)
 
 
-@pytest.mark.parametrize("clone", [as_is, copy.deepcopy, pickled, saved])
-def test_a_copys_notes_are_its_own(clone):
-    original, images = Backbone(tiny_vit(), 2), noise(1, 3, 48, 80)
-    expected = original(images, 1)
-    twin = clone(original)
-    for got, want in zip(twin(images, 1).queries, expected.queries, strict=True):
-        assert torch.equal(got, want)
-    randomise(twin, seed=7)
-    if twin is not original:
-        for got, want in zip(original(images, 1).keys, expected.keys, strict=True):
-            assert torch.equal(got, want)
-    changed = twin(images, 1)
-    assert len(changed.keys) == TINY["depth"]
-    assert not torch.allclose(changed.keys[0], expected.keys[0])
-
-
-def test_a_failed_pass_leaves_nothing_behind(monkeypatch):
-    backbone, images = Backbone(tiny_vit(), 2), noise(1, 3, 48, 80)
-    with monkeypatch.context() as patch:
-        patch.setattr(backbone.vit.blocks[1].mlp, "forward", lambda tokens: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            backbone(images, 0)
-    assert len(backbone(images, 0).queries) == TINY["depth"]
+@pytest.mark.parametrize("clone", [copy.deepcopy, pickled, saved])
+def test_a_copy_is_the_same_function(clone):
+    original, images = Encoder(tiny_vit(), 2), noise(1, 3, 48, 80)
+    expected, copied = original(images, 1), clone(original)(images, 1)
+    assert torch.equal(copied.class_token, expected.class_token)
+    for call, want in zip(copied.attention, expected.attention, strict=True):
+        assert torch.equal(call.query, want.query)
 
 
 @pytest.mark.parametrize(
@@ -230,8 +228,8 @@ def test_backbone_that_cannot_work_says_why(name, reason):
         ({"class_token": False, "global_pool": "avg"}, "it has no class token"),
         ({"pos_embed": "none"}, "it has no learnt absolute position embedding"),
         ({"attn_layer": "diff"}, "do not have timm's standard attention"),
-        ({"dynamic_img_size": True}, "its number of patches changes"),
-        ({"patch_drop_rate": 0.5}, "its number of patches changes"),
+        ({"dynamic_img_size": True}, "set model.region_size instead"),
+        ({"patch_drop_rate": 0.5}, "it drops patches"),
         ({"in_chans": 1}, "it reads 1 channels"),
         ({"depth": 0}, "it has no blocks"),
         ({"img_size": 64}, "set model.image_size instead"),
@@ -272,16 +270,17 @@ def test_size_or_stride_that_cannot_work_says_what_to_take(fields, reason):
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit3_small_patch16_224"])
 def test_overlapping_patches_are_windows_of_the_image(name):
     vit = tiny_vit(backbone=name, image_size=(52, 88), patch_stride=12)
-    backbone = Backbone(vit, 2)
-    assert (backbone.grid, backbone.patch_size, backbone.patch_stride) == ((4, 7), (16, 16), (12, 12))
+    encoder = Encoder(vit, 2)
+    assert (encoder.patch_size, encoder.patch_stride) == ((16, 16), (12, 12))
+    assert encoder.grid_of((52, 88)) == (4, 7)
     images = noise(1, 3, 52, 88)
     patches = vit.patch_embed(images).unflatten(1, (4, 7))
     for row, column in [(0, 0), (1, 0), (3, 6), (2, 5)]:
         window = images[:, :, 12 * row : 12 * row + 16, 12 * column : 12 * column + 16]
         expected = (vit.patch_embed.proj.weight * window).sum(dim=(1, 2, 3)) + vit.patch_embed.proj.bias
         torch.testing.assert_close(patches[0, row, column], expected, rtol=1e-4, atol=1e-4)
-    features = backbone(images, 1)
-    assert features.queries[0].shape[2] == features.num_prefix + 28
+    features = encoder(images, 1)
+    assert features.attention[0].query.shape[2] == features.num_prefix + 28
     assert torch.isfinite(features.class_token).all()
 
 
@@ -289,35 +288,38 @@ def test_overlapping_patches_are_windows_of_the_image(name):
 @both_ways
 def test_another_size_is_the_same_vit_with_resampled_positions(name, class_tokens):
     """timm's own model at that size, its position embeddings resampled by timm's own loading."""
-    vit, _ = family_vit(name)
-    patch = vit.patch_embed.patch_size[0]
-    backbone = randomise(Backbone(vit, 2, class_tokens), seed=1)
-    images = noise(2, 3, 4 * patch, 7 * patch)
-    features = backbone(images, 1)
-    assert features.grid == (4, 7)
-    twin = copy.deepcopy(backbone)
-    positions = resample_abs_pos_embed(
-        backbone.vit.pos_embed.detach(),
-        [4, 7],
-        list(GRID),
-        num_prefix_tokens=0 if vit.no_embed_class else vit.num_prefix_tokens,
+    backbone, options = FAMILIES[name]
+    patch = next(int(size) for size in ("14", "16", "32") if f"patch{size}" in backbone)
+    small, large = (GRID[0] * patch, GRID[1] * patch), (4 * patch, 7 * patch)
+    vit = randomise(
+        build_vit(
+            tiny_config(backbone=backbone, image_size=small, region_size=large, backbone_options=options)
+        )
     )
-    twin.vit.pos_embed = torch.nn.Parameter(positions)
-    twin.vit.patch_embed.grid_size = (4, 7)
+    encoder = randomise(Encoder(vit, 2, class_tokens), seed=1)
+    images = noise(2, 3, *large)
+    features = encoder(images, 1)
+    assert features.grid == (4, 7)
+    twin = copy.deepcopy(encoder)
+    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    position = vit.pos_embed.detach()
+    positions = resample_abs_pos_embed(position, [4, 7], list(GRID), num_prefix_tokens=num_prefix)
+    twin.model.pos_embed = torch.nn.Parameter(positions)
+    twin.model.patch_embed.grid_size = (4, 7)
     expected = twin(images, 1)
-    torch.testing.assert_close(features.class_token, expected.class_token)
-    assert features.queries[0].shape[2] == features.num_prefix + 28
+    torch.testing.assert_close(features.class_token, expected.class_token, rtol=1e-4, atol=1e-4)
+    assert features.attention[0].query.shape[2] == features.num_prefix + 28
 
 
 def test_positions_learn_through_resampling():
-    backbone = randomise(Backbone(tiny_vit(), 2), seed=1)
-    backbone(noise(1, 3, 64, 64), 1).class_token.sum().backward()
-    assert (backbone.vit.pos_embed.grad.abs().sum(dim=-1) > 0).all()
+    encoder = randomise(Encoder(tiny_vit(region_size=64), 2), seed=1)
+    encoder(noise(1, 3, 64, 64), 1).class_token.sum().backward()
+    assert (encoder.model.pos_embed.grad.abs().sum(dim=-1) > 0).all()
 
 
 def test_without_overlap_the_stride_is_the_patch():
-    backbone = Backbone(tiny_vit(), 2)
-    assert backbone.patch_stride == backbone.patch_size == (16, 16)
+    encoder = Encoder(tiny_vit(), 2)
+    assert encoder.patch_stride == encoder.patch_size == (16, 16)
 
 
 def test_rates_of_the_config_reach_the_blocks():
@@ -327,3 +329,22 @@ def test_rates_of_the_config_reach_the_blocks():
     assert {block.attn.proj_drop.p for block in vit.blocks} == {0.25}
     assert {block.attn.attn_drop.p for block in vit.blocks} == {0.0}
     assert [getattr(block.drop_path1, "drop_prob", 0) for block in vit.blocks] == [0, 0.25, 0.5]
+
+
+def test_timms_optimisers_know_the_layers_of_the_whole_model():
+    model = build_model(tiny_config())
+    layers = group_parameters(model, model.group_matcher(), reverse=True)
+    assert layers["encoder.model.pos_embed"] == layers["encoder.model.patch_embed.proj.weight"] == 0
+    assert [layers[f"encoder.model.blocks.{block}.mlp.fc1.weight"] for block in range(3)] == [1, 2, 3]
+    assert layers["encoder.model.norm.bias"] == 3  # timm counts it with the last block
+    assert layers["encoder.model.head.weight"] == 4
+    assert {"encoder.model.cls_token", "encoder.model.pos_embed"} <= model.no_weight_decay()
+
+
+def test_pixels_are_normalised_for_the_weights():
+    encoder = Encoder(tiny_vit(), 1, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+    pixels = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    torch.testing.assert_close(
+        encoder.normalize(pixels)[0, :, 0], torch.tensor([[-1.0, 1.0], [-1.0, 3.0], [0.0, 1.0]])
+    )
+    assert Encoder(tiny_vit(), 1).mean == (0.5, 0.5, 0.5)  # of timm's vit_tiny_patch16_224

@@ -6,7 +6,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.loader import ImageDataset, build_loader
+from ramstrans.data.loading.dataset import ImageDataset
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading.cache import MemoryCache
 from ramstrans.models.config import ModelConfig

@@ -11,8 +11,7 @@ from accelerate.state import AcceleratorState
 
 from ramstrans.errors import OutputError, TrainingError
 from ramstrans.training import checkpoint as saving
-from ramstrans.training.checkpoint import MANIFEST, Checkpoints, read_whole
-from ramstrans.training.state import RunState
+from ramstrans.training.checkpoint import MANIFEST, Checkpoints, RunState, read_whole
 from tests.training.builders import same_state
 
 

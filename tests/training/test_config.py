@@ -36,13 +36,6 @@ def test_a_wrong_value_is_named_with_what_is_allowed(kind, fields):
         kind(**fields)
 
 
-@pytest.mark.parametrize("name", ["cub", "folder", "table"])
-def test_only_toybirds_need_no_root(name):
-    assert DataConfig("toybirds").root is None
-    with pytest.raises(ConfigError, match=r"no --data\.root was given"):
-        DataConfig(name)
-
-
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.5, 0.5)])
 def test_there_is_one_loss_weight_a_scale(weights):
     with pytest.raises(ConfigError, match="2 scales"):
@@ -66,3 +59,10 @@ def test_the_defaults_are_the_papers_recipe():
         0,
     )
     assert (training.gradient_clip, training.warmup_steps, training.batch_size) == (1.0, 500, 16)
+
+
+def test_a_compiled_model_is_not_checkpointed():
+    with pytest.raises(ConfigError, match=r"training\.compile does not go with"):
+        TrainingConfig(compile=True, gradient_checkpointing=True)
+    with pytest.raises(ConfigError, match=r"training\.attention math does not go with"):
+        TrainingConfig(attention="math", gradient_checkpointing=True)

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ramstrans.models.methods.rams import ScaleOutput
+from ramstrans.models.methods.base import Stage
 from ramstrans.training.contrastive import contrastive_loss
-from ramstrans.training.losses import Look, cross_entropy, losses_by_scale
+from ramstrans.training.losses import ScaleForward, cross_entropy, losses_by_scale
 from ramstrans.training.mixing import Mixing, mix, partner_shares
 from tests.models.builders import noise, tiny_model
 
@@ -14,20 +14,26 @@ LABELS = torch.tensor([1])
 SIZE = (48, 80)
 
 
-class Said:
-    """A model of one scale whose logits are given."""
+class Scripted:
+    """A model whose stages are given, and which records what it was asked to look at."""
 
-    num_scales = 1
+    def __init__(self, *stages):
+        self.scripted = stages
+        self.seen = []
 
-    def zoom_image(self, images, _source):
-        return images
+    def stages(self, images, _high_res, **_):
+        for stage in self.scripted:
+            self.seen.append(images)
+            yield stage
+
+
+def stage_of(logits, crop_box=None):
+    return Stage(logits, logits, crop_box, None, None, None)
 
 
 def loss_of(logits, **options):
-    def look(*_, **__):
-        return ScaleOutput(logits, None, None, None), logits
-
-    (loss,) = losses_by_scale(look, Said(), torch.zeros(1, 3, 2, 2), None, LABELS, **options)
+    model = Scripted(stage_of(logits))
+    (loss,) = losses_by_scale(None, model, torch.zeros(1, 3, 2, 2), None, LABELS, **options)
     return loss
 
 
@@ -56,7 +62,7 @@ def gradients(model):
 
 @pytest.mark.parametrize("num_scales", [1, 2, 3])
 @pytest.mark.parametrize("zoom_source", ["input", "full"])
-def test_look_by_look_is_the_loss_of_the_whole_model(num_scales, zoom_source):
+def test_scale_by_scale_is_the_loss_of_the_whole_model(num_scales, zoom_source):
     model = tiny_model(num_scales=num_scales, zoom_source=zoom_source).train()
     images, labels = noise(7, 3, *SIZE), torch.arange(7) % 5
     high_res = noise(7, 3, 96, 160, seed=1) if zoom_source == "full" and num_scales > 1 else None
@@ -65,7 +71,7 @@ def test_look_by_look_is_the_loss_of_the_whole_model(num_scales, zoom_source):
     sum(whole).backward()
     expected = gradients(model)
     losses = []
-    for loss in losses_by_scale(Look(model), model, images, high_res, labels, label_smoothing=0.2):
+    for loss in losses_by_scale(ScaleForward(model), model, images, high_res, labels, label_smoothing=0.2):
         loss.backward()
         losses.append(loss.detach())
     torch.testing.assert_close(losses, [loss.detach() for loss in whole])
@@ -75,34 +81,20 @@ def test_look_by_look_is_the_loss_of_the_whole_model(num_scales, zoom_source):
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-class SaidTwice(Said):
-    """Two scales; the second is shown the left half of what the first saw."""
-
-    num_scales = 2
-
-    def crop_regions(self, high_res, boxes, scale):
-        assert (scale, boxes.shape) == (1, (2, 4))
-        return high_res
-
-
-def test_a_look_that_sees_one_class_is_asked_for_that_class():
-    """CutMix pastes the right 6 of 8 columns; the second look sees the left 2, or 4, of them."""
+def test_a_scale_that_sees_one_class_has_that_class_as_target():
+    """CutMix pastes the right 6 of 8 columns; the second scale sees the left 2, or 4, of them."""
     logits = torch.tensor([[0.0, math.log(3)], [0.0, math.log(3)]])
+    whole = torch.tensor([0.0, 0.0, 8.0, 4.0]).expand(2, 4)
     boxes = torch.tensor([[0.0, 0.0, 2.0, 4.0], [0.0, 0.0, 4.0, 4.0]])
     mixing = Mixing(torch.tensor([1, 0]), 0.75, (2, 0, 8, 4))
-    seen = []
-
-    def look(images, scale, crop_box, *, with_region):
-        seen.append(images)
-        return ScaleOutput(logits, None, boxes if with_region else None, None), logits
-
+    model = Scripted(stage_of(logits, whole), stage_of(logits, boxes))
     images = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(-1, 3, 4, 8)
-    losses = losses_by_scale(look, SaidTwice(), images, None, torch.tensor([0, 1]), mixing=mixing)
+    losses = losses_by_scale(None, model, images, None, torch.tensor([0, 1]), mixing=mixing)
     first, second = (float(loss) for loss in losses)
     zero, one = math.log(4), math.log(4 / 3)  # what each class costs
     assert first == pytest.approx(((0.25 * zero + 0.75 * one) + (0.25 * one + 0.75 * zero)) / 2)
     assert second == pytest.approx((zero + (0.5 * one + 0.5 * zero)) / 2)
-    for mixed in seen:
+    for mixed in model.seen:
         assert mixed[0, 0, 0].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
         assert mixed[1, 0, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
 
@@ -133,7 +125,9 @@ def test_mixed_losses_are_those_of_soft_targets(mixing, zoom_source):
         assert targets.sum(dim=1).tolist() == pytest.approx([1] * 5)
         smoothed = 0.8 * targets + 0.2 / 5
         expected.append(-(smoothed * scale.logits.log_softmax(dim=1)).sum(dim=1).mean())
-    found = losses_by_scale(Look(model), model, images, high_res, labels, label_smoothing=0.2, mixing=mixing)
+    found = losses_by_scale(
+        ScaleForward(model), model, images, high_res, labels, label_smoothing=0.2, mixing=mixing
+    )
     torch.testing.assert_close([loss.detach() for loss in found], expected)
 
 
@@ -155,16 +149,16 @@ def test_a_mixing_of_own_partners_changes_nothing():
         torch.testing.assert_close(cross_entropy(logits, labels, crop_box, own, 0.1), plain)
 
 
-def test_each_look_adds_its_contrastive_loss():
+def test_each_scale_adds_its_contrastive_loss():
     model = tiny_model(num_scales=2).train()
     images, labels = noise(5, 3, *SIZE), torch.tensor([0, 1, 0, 1, 4])
-    plain = list(losses_by_scale(Look(model), model, images, None, labels))
-    both = list(losses_by_scale(Look(model), model, images, None, labels, contrastive=0.7))
+    plain = list(losses_by_scale(ScaleForward(model), model, images, None, labels))
+    both = list(losses_by_scale(ScaleForward(model), model, images, None, labels, contrastive=0.7))
     tokens, crop_box = [], torch.tensor([0.0, 0.0, 80.0, 48.0]).expand(5, 4)
     for scale in range(2):
-        output, token = Look(model)(images, scale, crop_box, with_region=scale == 0)
-        tokens.append(token)
-        assert torch.equal(model.head(token), output.logits)
+        output = ScaleForward(model)(images, scale, crop_box, with_region=scale == 0)
+        tokens.append(output.feature)
+        assert torch.equal(model.encoder.forward_head(output.feature), output.logits)
         if output.boxes is not None:
             crop_box, images = output.boxes, model.crop_regions(images, output.boxes, 1)
     for loss, cross, token in zip(both, plain, tokens, strict=True):
@@ -174,16 +168,18 @@ def test_each_look_adds_its_contrastive_loss():
 
 def test_the_contrastive_loss_reaches_the_backbone():
     model = tiny_model(num_scales=2).train()
-    model.backbone.vit.head.requires_grad_(False).weight.zero_()  # so that cross-entropy does not
+    model.encoder.model.head.requires_grad_(False).weight.zero_()  # so that cross-entropy does not
     labels = torch.tensor([0, 1, 0])
-    for loss in losses_by_scale(Look(model), model, noise(3, 3, *SIZE), None, labels, contrastive=1.0):
+    for loss in losses_by_scale(
+        ScaleForward(model), model, noise(3, 3, *SIZE), None, labels, contrastive=1.0
+    ):
         loss.backward()
-    assert model.backbone.vit.patch_embed.proj.weight.grad.abs().max() > 0
+    assert model.encoder.model.patch_embed.proj.weight.grad.abs().max() > 0
 
 
 def test_mixed_images_are_not_contrasted():
     model = tiny_model(num_scales=2)
     images, labels, mixing = noise(5, 3, *SIZE), torch.arange(5), MIXINGS["mixup"]
-    losses = losses_by_scale(Look(model), model, images, None, labels, mixing=mixing, contrastive=1.0)
-    with pytest.raises(AssertionError, match="no one class"):
+    losses = losses_by_scale(ScaleForward(model), model, images, None, labels, mixing=mixing, contrastive=1.0)
+    with pytest.raises(AssertionError, match="does not have one class"):
         next(losses)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, AdamW
 
+from ramstrans.errors import ConfigError
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.optim import build_optimizer, build_schedule, layers, lr_factor
+from ramstrans.training.optim import build_optimizer, build_schedule, lr_factor
 from tests.training.builders import TINY, tiny_model
 
 SCHEDULES = st.integers(0, 40).flatmap(lambda warmup: st.tuples(st.just(warmup), st.integers(warmup + 1, 97)))
@@ -28,7 +29,7 @@ def test_weights_are_decayed_and_nothing_else(optimizer):
         f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)
     }
     assert grouped == {0.05: linear, 0.0: set(names.values()) - linear}
-    tokens = {"backbone.vit.cls_token", "backbone.vit.reg_token", "backbone.vit.pos_embed"}
+    tokens = {"encoder.model.cls_token", "encoder.model.reg_token", "encoder.model.pos_embed"}
     assert tokens <= grouped[0.0]
 
 
@@ -104,22 +105,22 @@ def test_warm_up_takes_half_of_a_short_run_at_most(total, warmup):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_rates_decay_by_layers_as_worked_by_hand(optimizer):
-    """Two blocks: the head at 0.8, the last block at 0.4, the first at 0.2, the embedding at 0.1."""
+    """Head 0.8, last block and final norm 0.4, first block 0.2, embedding 0.1."""
     model = tiny_model(backbone_options=TINY | {"reg_tokens": 2, "init_values": 0.1, "pre_norm": True})
     config = TrainingConfig(optimizer=optimizer, lr=0.8, weight_decay=0.05)
     built = build_optimizer(model, replace(config, layer_decay=0.5))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     rates = {names[id(p)]: group["lr"] for group in built.param_groups for p in group["params"]}
     assert rates.keys() == set(names.values())
-    starts = {"norm.": 0.8, "head.": 0.8, "blocks.1.": 0.4, "blocks.0.": 0.2, "norm_pre.": 0.1}
+    starts = {"norm.": 0.4, "head.": 0.8, "blocks.1.": 0.4, "blocks.0.": 0.2, "norm_pre.": 0.1}
     starts |= dict.fromkeys(("patch_embed.", "cls_token", "reg_token", "pos_embed"), 0.1)
     for name, rate in rates.items():
-        (expected,) = {value for start, value in starts.items() if name.startswith(f"backbone.vit.{start}")}
+        (expected,) = {value for start, value in starts.items() if name.startswith(f"encoder.model.{start}")}
         assert rate == pytest.approx(expected), name
     assert built.param_groups[0]["lr"] == 0.8
     decayed = {names[id(p)] for group in built.param_groups if group["weight_decay"] for p in group["params"]}
-    plain = build_optimizer(model, config)
-    assert decayed == {names[id(p)] for p in plain.param_groups[0]["params"]}
+    plain = {group["weight_decay"]: group["params"] for group in build_optimizer(model, config).param_groups}
+    assert decayed == {names[id(p)] for p in plain[0.05]}
 
 
 def test_layers_are_steps_of_one_rate_through_the_schedule():
@@ -133,21 +134,21 @@ def test_layers_are_steps_of_one_rate_through_the_schedule():
     assert sorted({group["lr"] for group in optimizer.param_groups}) == pytest.approx([0.1, 0.2, 0.4, 0.8])
 
 
-def test_parameters_outside_the_backbone_learn_at_the_peak():
-    assert layers(["extra.weight", "backbone.vit.pos_embed", "weight"]) == {
-        "extra.weight": 1,
-        "backbone.vit.pos_embed": 0,
-        "weight": 1,
-    }
+def test_any_optimiser_of_timm_is_taken_and_an_unknown_one_is_an_error():
+    built = build_optimizer(tiny_model(), TrainingConfig(optimizer="lamb", lr=0.3, layer_decay=0.5))
+    assert type(built).__name__ == "Lamb"
+    assert built.param_groups[0]["lr"] == 0.3
+    with pytest.raises(ConfigError, match=r"training\.optimizer is 'adamm'; give sgd, adamw, or a name"):
+        build_optimizer(tiny_model(), TrainingConfig(optimizer="adamm"))
 
 
 def test_frozen_parameters_are_left_out_and_layers_are_counted_as_before():
     model = tiny_model()
-    model.backbone.vit.requires_grad_(False)
-    model.backbone.vit.blocks[0].requires_grad_(True)
+    model.encoder.model.requires_grad_(False)
+    model.encoder.model.blocks[0].requires_grad_(True)
     built = build_optimizer(model, TrainingConfig(lr=0.8, layer_decay=0.5))
     held = {id(parameter) for group in built.param_groups for parameter in group["params"]}
-    assert held == {id(parameter) for parameter in model.backbone.vit.blocks[0].parameters()}
+    assert held == {id(parameter) for parameter in model.encoder.model.blocks[0].parameters()}
     assert {group["lr"] for group in built.param_groups} == {0.2}
 
 

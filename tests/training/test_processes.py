@@ -132,7 +132,7 @@ def test_what_is_written_needs_no_peft(runs, monkeypatch):
     folder = runs / "lora-shared"
     model = build_model(dataclasses.replace(load_metadata(folder).model, weights=None))
     load_into(model, load_state(folder))  # every weight, and no other
-    assert model.backbone.vit.head.weight.isfinite().all()
+    assert model.encoder.model.head.weight.isfinite().all()
 
 
 def cut_back(run, copy, step):

@@ -9,18 +9,19 @@ import torch
 from ramstrans.data.reading import cache as caching
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
 from ramstrans.errors import ConfigError, DataError, OutputError, TrainingError, UsageError
-from ramstrans.evaluation.run import evaluate_run
+from ramstrans.evaluation.config import EvaluationConfig
+from ramstrans.evaluation.evaluate import evaluate_run
 from ramstrans.saved.model import load_metadata, load_state
-from ramstrans.training import run as running
+from ramstrans.training.config import TrainingConfig
 from ramstrans.training.run import Prepared, prepare, train
 from ramstrans.training.run_folder import check_output, claim_output, default_output
 from ramstrans.training.setup import (
     build_accelerator,
     build_dataset,
     build_loaders,
-    use_fused_attention,
 )
-from tests.training.builders import TINY, same_state, tiny_run
+from ramstrans.training.step import uses_explicit_attention
+from tests.training.builders import same_state, tiny_run
 
 
 def tree(folder):
@@ -82,16 +83,17 @@ def test_preparing_is_determined_by_the_seed(birds):
     assert not same_state(first, other)
 
 
-def test_preparing_writes_nothing_and_says_what_it_found(birds, tmp_path):
-    said, told, before = [], [], tree(birds)
+def test_preparing_writes_nothing_and_logs_what_it_found(birds, tmp_path, caplog):
+    caplog.set_level("INFO", "ramstrans")
+    calls, before = [], tree(birds)
     config = tiny_run(birds, output=tmp_path / "run")
-    prepared = prepare(config, said.append, lambda *news: told.append(news))
+    prepared = prepare(config, lambda *call: calls.append(call))
     assert isinstance(prepared, Prepared)
     assert prepared.config.model.num_classes == 3
-    assert not prepared.left_out
-    assert said[0] == "cub: 3 classes, 9 train, 3 val, 6 test images"
-    assert "2 scale(s)" in said[1]
-    assert told[-1] == (18, 18, "checking files")
+    assert not prepared.unreadable
+    assert caplog.messages[0] == "cub: 3 classes, 9 train, 3 val, 6 test images"
+    assert "2 scale(s)" in caplog.messages[1]
+    assert calls[-1] == (18, 18, "checking files")
     assert tree(birds) == before
     assert not config.output.exists()
 
@@ -113,11 +115,10 @@ def test_nothing_is_written_when_the_data_are_bad(broken, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_file_that_is_left_out_is_told_to_the_end(broken, tmp_path, no_pictures):
+def test_a_skipped_file_is_logged_and_reported(broken, tmp_path, no_pictures, caplog):
     root, path = broken
-    said = []
-    prepared = prepare(tiny_run(root, data={"on_unreadable": "skip"}), said.append)
-    assert any(path.name in line for line in said)
+    prepared = prepare(tiny_run(root, data={"on_unreadable": "skip"}))
+    assert any(path.name in line for line in caplog.messages)
     report = train(prepared, tmp_path / "run")
     assert report["num_images"] == 5
     assert any(path.name in warning for warning in report["warnings"])
@@ -144,7 +145,7 @@ def test_a_run_from_the_cache_on_disk_is_the_same_and_is_judged_from_it(
     assert same_state(load_state(tmp_path / "run"), load_state(trained.folder))
     assert len([file for file in (tmp_path / "kept").rglob("*") if file.is_file()]) == 18
     monkeypatch.setattr(caching, "read_resized", None)  # nothing is decoded again
-    again = evaluate_run(tmp_path / "run", "test", tmp_path / "again", batch_size=4, device="cpu")
+    again = evaluate_run(EvaluationConfig(tmp_path / "run", output=tmp_path / "again", device="cpu"))
     assert again["fused"] == report["fused"]
 
 
@@ -170,7 +171,7 @@ def test_one_scale_and_no_validation_train_too(colors, tmp_path, no_pictures):
 def test_a_run_that_diverges_leaves_no_model(birds, tmp_path):
     prepared = prepare(tiny_run(birds, model={"zoom_source": "input"}, training={"max_steps": 1}))
     with torch.no_grad():
-        prepared.model.backbone.vit.head.bias[0] = torch.nan
+        prepared.model.encoder.model.head.bias[0] = torch.nan
     with pytest.raises(TrainingError):
         train(prepared, tmp_path / "run")
     assert not (tmp_path / "run" / "model.safetensors").exists()
@@ -243,27 +244,23 @@ def test_half_precision_needs_a_gpu(birds, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("precision", "attention", "fused"),
-    [("fp32", "auto", True), ("bf16", "auto", False), ("bf16", "fused", True), ("fp32", "math", False)],
+    ("precision", "attention", "explicit"),
+    [("fp32", "auto", False), ("bf16", "auto", True), ("bf16", "fused", False), ("fp32", "math", True)],
 )
-def test_fused_attention_as_the_config_says(birds, tmp_path, precision, attention, fused):
-    accelerator = build_accelerator(tiny_run(birds), tmp_path)
-    config = tiny_run(birds, training={"precision": precision, "attention": attention})
-    assert use_fused_attention(config, accelerator) is fused
+def test_attention_is_computed_as_the_config_says(precision, attention, explicit):
+    config = TrainingConfig(precision=precision, attention=attention)
+    assert uses_explicit_attention(config, torch.device("cpu")) is explicit
+    assert uses_explicit_attention(config, torch.device("cuda")) is (attention == "math")
 
 
-def test_training_attention_is_used_and_undone(birds, tmp_path, monkeypatch, no_pictures):
-    used, run_training = [], running.run_training
-
-    def noted(parts, *args):
-        used.append([block.attn.fused_attn for block in parts.model.backbone.vit.blocks])
-        return run_training(parts, *args)
-
-    monkeypatch.setattr(running, "run_training", noted)
-    prepared = prepare(tiny_run(birds, training={"attention": "math", "max_steps": 1}))
-    train(prepared, tmp_path / "run")
-    assert used == [[False] * TINY["depth"]]
-    assert all(block.attn.fused_attn for block in prepared.model.backbone.vit.blocks)
+def test_explicit_attention_trains_alike(birds, tmp_path, no_pictures):
+    states = []
+    for attention in ("fused", "math"):
+        training = {"attention": attention, "max_steps": 2, "optimizer": "sgd"}
+        train(prepare(tiny_run(birds, training=training)), tmp_path / attention)
+        states.append(load_state(tmp_path / attention))
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name], rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_is_repeated_bit_by_bit(trained, birds, tmp_path, no_pictures):
@@ -280,7 +277,7 @@ def test_a_run_with_adapters_leaves_a_plain_model(birds, tmp_path, no_pictures):
     plain = set(prepared.model.state_dict())
     report = train(prepared, tmp_path / "run")
     assert set(load_state(tmp_path / "run")) == plain
-    again = evaluate_run(tmp_path / "run", "test", tmp_path / "again", batch_size=4, device="cpu")
+    again = evaluate_run(EvaluationConfig(tmp_path / "run", output=tmp_path / "again", device="cpu"))
     assert again["fused"] == report["fused"]
 
 

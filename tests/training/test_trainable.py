@@ -8,7 +8,7 @@ import torch
 from ramstrans.errors import ConfigError
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.ema import build_ema
-from ramstrans.training.losses import Look, losses_by_scale
+from ramstrans.training.losses import ScaleForward, losses_by_scale
 from ramstrans.training.optim import build_optimizer
 from ramstrans.training.trainable import (
     add_lora,
@@ -36,7 +36,7 @@ def trained(model, steps=2, **recipe):
     optimizer = build_optimizer(model, TrainingConfig(lr=0.01, weight_decay=0.1, **recipe))
     set_train_mode(model)
     for _ in range(steps):
-        for loss in losses_by_scale(Look(model), model, IMAGES, None, LABELS):
+        for loss in losses_by_scale(ScaleForward(model), model, IMAGES, None, LABELS):
             loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -44,7 +44,7 @@ def trained(model, steps=2, **recipe):
 
 
 def names_of(model, *starts):
-    starts = tuple(f"backbone.vit.{start}" for start in starts)
+    starts = tuple(f"encoder.model.{start}" for start in starts)
     return {name for name, _ in model.named_parameters() if name.startswith(starts)}
 
 
@@ -85,7 +85,7 @@ def test_blocks_that_there_are_not_cannot_be_frozen(count):
 
 def training_parts(model):
     """Which parts of the ViT are in training mode."""
-    vit = model.backbone.vit
+    vit = model.encoder.model
     blocks = tuple(f"blocks.{index}" for index in range(3))
     names = ("patch_embed", "pos_drop", *blocks, "norm", "head_drop", "head")
     return {name for name in names if vit.get_submodule(name).training}
@@ -103,7 +103,7 @@ def test_frozen_parts_are_in_evaluation_mode():
     set_train_mode(model)
     assert training_parts(model) == {"head_drop", "head"}
     assert model.training
-    assert not any(part.training for block in model.backbone.vit.blocks for part in block.modules())
+    assert not any(part.training for block in model.encoder.model.blocks for part in block.modules())
 
 
 def test_a_probes_features_are_those_that_it_is_judged_by():
@@ -111,7 +111,7 @@ def test_a_probes_features_are_those_that_it_is_judged_by():
     freeze_backbone(model)
     set_train_mode(model)
     with torch.no_grad():
-        training = model.backbone(IMAGES, 0).class_token
+        training = model.encoder(IMAGES, 0).class_token
         assert torch.equal(training, model.eval().backbone(IMAGES, 0).class_token)
         assert not torch.equal(training, model.train().backbone(IMAGES, 0).class_token)
 
@@ -119,7 +119,7 @@ def test_a_probes_features_are_those_that_it_is_judged_by():
 def test_stochastic_depth_drops_branches_of_single_images_in_training_alone():
     """The last block's rate is 0.5; a branch that is kept counts twice, so that the mean stays."""
     model = model_of(dropout=0.0, drop_path=0.5)
-    path = model.backbone.vit.blocks[2].drop_path1
+    path = model.encoder.model.blocks[2].drop_path1
     branches = torch.ones(997, 3, 2)
     set_train_mode(model)
     values = path(branches)
@@ -134,8 +134,8 @@ def test_without_adapters_the_plain_state_is_the_state():
     model = tiny_model()
     state = merged_state_dict(model)
     assert same_state(state, model.state_dict())
-    torch.nn.init.zeros_(model.backbone.vit.head.weight)
-    assert state["backbone.vit.head.weight"].abs().max() > 0
+    torch.nn.init.zeros_(model.encoder.model.head.weight)
+    assert state["encoder.model.head.weight"].abs().max() > 0
     assert lora_layers(model) == []
 
 
@@ -206,7 +206,7 @@ class TestLora:
         """alpha / rank * B A, worked out for one layer."""
         model = adapted()
         before = model.state_dict()
-        name = "backbone.vit.blocks.1.attn.qkv"
+        name = "encoder.model.blocks.1.attn.qkv"
         down, up = (before[f"{name}.lora_{which}.default.weight"] for which in "AB")
         assert (down.shape, up.shape) == ((3, 24), (72, 3))
         expected = before[f"{name}.base_layer.weight"] + 2 * up @ down
@@ -215,7 +215,7 @@ class TestLora:
     def test_queries_keys_and_regions_see_the_adapters(self):
         model, plain = adapted(), model_of()
         with torch.no_grad():
-            found, expected = model.backbone(IMAGES, 0), plain.eval().backbone(IMAGES, 0)
+            found, expected = model.encoder(IMAGES, 0), plain.eval().backbone(IMAGES, 0)
         assert len(found.queries) == len(found.keys) == 3
         assert not torch.allclose(found.queries[0], expected.queries[0])
         assert not torch.allclose(found.keys[0], expected.keys[0])

@@ -1,1 +1,1 @@
-"""How fast, and with how much memory, this package works beside what it cannot beat and what others do."""
+"""What models cost side by side, and whether a data set's loader keeps up with a model."""

@@ -1,4 +1,4 @@
-"""Timing that a busy machine disturbs little: contestants in turn, ratios within a round, their median."""
+"""Timing that a busy machine disturbs little: candidates take turns, and ratios are taken within a round."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,76 +7,77 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from ramstrans.console import Progress, no_progress
 
-class Contestant(NamedTuple):
-    """Something to be measured.
+
+class Candidate(NamedTuple):
+    """Something to be timed.
 
     Attributes:
         run: Does the work once.
-        num_images: Images that one call deals with.
+        num_images: Images that one call processes.
     """
 
     run: Callable[[], object]
     num_images: int
 
 
-class Spread(NamedTuple):
-    """The middle of many values: their median and quartiles."""
+class Quartiles(NamedTuple):
+    """Median and quartiles of many values."""
 
     median: float
     low: float
     high: float
 
 
-def spread(values: Sequence[float]) -> Spread:
+def quartiles(values: Sequence[float]) -> Quartiles:
     """Median and quartiles, interpolated linearly.
 
-    >>> spread([4.0, 1.0, 2.0, 3.0, 5.0])
-    Spread(median=3.0, low=2.0, high=4.0)
+    >>> quartiles([4.0, 1.0, 2.0, 3.0, 5.0])
+    Quartiles(median=3.0, low=2.0, high=4.0)
     """
     low, median, high = np.percentile(values, (25, 50, 75)).tolist()
-    return Spread(median, low, high)
+    return Quartiles(median, low, high)
 
 
 def interleave(
-    contestants: Mapping[str, Contestant],
+    candidates: Mapping[str, Candidate],
     num_rounds: int,
+    device: torch.device,
     *,
     warm_up: bool = True,
-    wait: Callable[[], None] = lambda: None,
-    clock: Callable[[], float] = time.perf_counter,
-    tick: Callable[[], None] = lambda: None,
+    progress: Progress = no_progress,
 ) -> dict[str, list[float]]:
-    """Time every contestant once in each round, another one first each time.
+    """Time every candidate once per round; a different one goes first in each round.
 
     Args:
-        contestants: By name.
-        num_rounds: That count.
-        warm_up: Whether to make a round before, which does not.
-        wait: Returns when the device has done all that it was given.
-        clock: In seconds.
-        tick: Told after each call.
+        candidates: By name.
+        num_rounds: Rounds that count.
+        device: What they compute on; it is waited for before and after each call.
+        warm_up: Whether to run one more round first, which does not count.
+        progress: Called after each round.
 
     Returns:
-        For each contestant, the seconds of its calls, `num_rounds` of them.
+        `num_rounds` times in seconds for each candidate.
     """
-    names = list(contestants)
+    names = list(candidates)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(-1 if warm_up else 0, num_rounds):
         first = max(number, 0) % len(names)
         for name in names[first:] + names[:first]:
-            wait()
-            start = clock()
-            contestants[name].run()
-            wait()
+            synchronize(device)
+            start = time.perf_counter()
+            candidates[name].run()
+            synchronize(device)
             if number >= 0:
-                seconds[name].append(clock() - start)
-            tick()
+                seconds[name].append(time.perf_counter() - start)
+        progress(number + 1, num_rounds, "timing")
     return seconds
 
 
-def waiter(device: torch.device) -> Callable[[], None]:
-    """What waits until a device is done; on a CPU every call is when it returns."""
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done all its work; on a CPU, calls return when they are done."""
     if device.type == "cuda":
-        return lambda: torch.cuda.synchronize(device)
-    return torch.mps.synchronize if device.type == "mps" else lambda: None
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

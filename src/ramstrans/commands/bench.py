@@ -3,85 +3,139 @@
 import dataclasses
 import json
 import shlex
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 
 from ramstrans.arguments import completed
-from ramstrans.bench.config import BenchConfig
 from ramstrans.commands import train
 from ramstrans.commands.options import Parser
 from ramstrans.console import progress_bar, results, say
+from ramstrans.data.config import DataConfig
+from ramstrans.errors import UsageError
+from ramstrans.files import check_new_folder
 
 if TYPE_CHECKING:
-    from ramstrans.bench.models import Entrant
+    import torch
+    from rich.table import Table
+
+    from ramstrans.bench.models import ModelSpec
+    from ramstrans.console import Progress
+
+NUM_CLASSES = 200
+"""Of a config that leaves them to its data set: as many as CUB-200-2011 has."""
+
+LOADER_DEFAULTS = {"run": None, "num_images": 256}
 
 
 def add_options(parser: Parser) -> None:
-    """Options of `bench`: the fields of BenchConfig."""
-    parser.add_argument("--cases", type=str, nargs="+", help="Names of cases; default: all.")
-    parser.add_argument("--list", type=bool, default=False, help="List the cases and exit.")
+    """Options of `bench`: models, or a data set with all options of loading it."""
     parser.add_argument(
         "--models",
         type=str,
         nargs="+",
-        help="Measure these side by side instead: configs that come along, config files, run folders.",
+        help="Models to compare with the first one: run folders, config files, or configs that come along.",
     )
-    parser.add_class_arguments(BenchConfig, as_group=False, skip={"cases", "models"})
+    parser.add_argument(
+        "--run", type=Path | None, help="With --data: run folder of the model; default: DeiT-Tiny."
+    )
+    parser.add_argument(
+        "--num_images", type=PositiveInt, default=256, help="With --data: most images per split."
+    )
+    parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images per batch.")
+    parser.add_argument(
+        "--precision", type=Literal["fp32", "bf16"], default="fp32", help="Autocast precision."
+    )
+    parser.add_argument("--repeats", type=PositiveInt, default=5, help="Timed rounds.")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
+    parser.add_argument(
+        "--output", type=Path | None, help="New folder for bench.json; default: bench-<date>."
+    )
+    parser.add_class_arguments(DataConfig, "data")
 
 
 def run(options: Namespace, given: list[str]) -> int:
-    """Time ours beside plain ViTs and a slow twin; or models side by side; or the loader beside the model."""
-    parser = Parser()
-    add_options(parser)
-    built = parser.instantiate(options)
-    fields = {field.name: built[field.name] for field in dataclasses.fields(BenchConfig)}
-    names = {name: built[name] and tuple(built[name]) for name in ("cases", "models")}
-    config = BenchConfig(**fields | names)
-    if options.list:
-        for name, case in config.selected.items():
-            print(f"{name}: {case.describe()}")  # noqa: T201
-        return 0
-    from ramstrans.bench.command import default_output, run_bench
+    """Compare models in accuracy, work and time; or measure whether a data set's loader keeps up with one."""
+    check_options(options)
+    output = options.output or Path(f"bench-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
+    check_new_folder(output)
+    from ramstrans.bench.report import write_json
+    from ramstrans.devices import choose_device
 
-    entrants = {name: entrant_of(name) for name in config.models or ()}
-    output, console = config.output or default_output(), results()
+    device, measure = choose_device(options.device), bench_models if options.models else bench_loader
     with progress_bar() as progress:
-        table = run_bench(
-            config,
-            output,
-            entrants=entrants,
-            command=shlex.join(["ramstrans", *given]),
-            progress=progress,
-        )
-    console.print(table)
-    say(f"results: {output / 'bench.json'}")
+        table, measured = measure(options, device, progress)
+    path = write_json(output, device, {"command": shlex.join(["ramstrans", *given])} | measured)
+    results().print(table)
+    say(f"results: {path}")
     return 0
 
 
-def entrant_of(name: str) -> "Entrant":
-    """What a run folder or a config says of its model.
+def check_options(options: Namespace) -> None:
+    """Raise UsageError unless the options say what to measure, and nothing that would have no effect."""
+    if bool(options.models) == (options.data.root is not None):
+        raise UsageError("give either --models, to compare them, or --data, to measure its loader")
+    for name, default in LOADER_DEFAULTS.items():
+        if options.models and options[name] != default:
+            raise UsageError(f"--{name} has no effect with --models; leave it out")
+
+
+def bench_models(
+    options: Namespace, device: "torch.device", progress: "Progress"
+) -> tuple["Table", dict[str, Any]]:
+    """Measure models side by side: a table, and plain values."""
+    from ramstrans.bench.models import measure_models, models_table
+
+    how = {"batch_size": options.batch_size, "precision": options.precision, "num_rounds": options.repeats}
+    specs = {name: spec_of(name) for name in options.models}
+    found = measure_models(specs, device, **how, progress=progress)
+    return models_table(found), {"options": how, "models": [result.to_json() for result in found]}
+
+
+def bench_loader(
+    options: Namespace, device: "torch.device", progress: "Progress"
+) -> tuple["Table", dict[str, Any]]:
+    """Measure a data set's loader beside a model, for evaluation and training: a table, and plain values."""
+    from ramstrans.bench.loader import SPLITS, loader_table, measure_loader, prepare_loading
+
+    parser = Parser()
+    add_options(parser)
+    data: DataConfig = parser.instantiate(options).data
+    how = {name: options[name] for name in ("batch_size", "precision", "num_images")}
+    prepared = prepare_loading(data, options.run, device, **how, progress=progress)
+    found = [
+        measure_loader(use, prepared, device, num_rounds=options.repeats, progress=progress) for use in SPLITS
+    ]
+    how |= {"run": options.run, "repeats": options.repeats, "data": dataclasses.asdict(data)}
+    return loader_table(found), {"options": how, "loader": [result.to_json() for result in found]}
+
+
+def spec_of(name: str) -> "ModelSpec":
+    """The model of a run folder, with its accuracy if there is a report, or of a config.
 
     Raises:
         RamsTransError: There is none of that name, or it cannot be read.
     """
-    from ramstrans.bench.models import Entrant
+    from ramstrans.bench.models import ModelSpec
+    from ramstrans.data.build import build_preprocessing
     from ramstrans.saved.model import load_metadata
 
     if Path(name).is_dir():
         metadata, report = load_metadata(Path(name)), Path(name) / "report.json"
         top1 = json.loads(report.read_text())["fused"]["top1"] if report.is_file() else None
-        return Entrant(dataclasses.replace(metadata.model, weights=None), metadata.preprocessing.crop, top1)
-    from ramstrans.bench.cases import NUM_CLASSES
-    from ramstrans.data.build import build_preprocessing
-
+        return ModelSpec(dataclasses.replace(metadata.model, weights=None), metadata.preprocessing.crop, top1)
     parser = Parser(prog="ramstrans bench --models")
     train.add_options(parser)
-    # toybirds is the one layout that needs no root; nothing of it is read
+    # toybirds is the one data set that needs no root; nothing of it is read
     line = [*completed(["plan", "--config", name])[1:], "--data.name", "toybirds"]
-    run = train.config_of(parser.instantiate(parser.parse_args(line)))
-    num_classes = run.model.num_classes or NUM_CLASSES
-    model = dataclasses.replace(run.model, num_classes=num_classes, weights=None)
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    return Entrant(model, build_preprocessing(run.data, model.input_size, model.zoom_source, mean, std).crop)
+    config = train.config_of(parser.instantiate(parser.parse_args(line)))
+    model = dataclasses.replace(
+        config.model, num_classes=config.model.num_classes or NUM_CLASSES, weights=None
+    )
+    zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # only the crop matters
+    return ModelSpec(
+        model, build_preprocessing(config.data, model.input_size, model.zoom_source, zero, one).crop
+    )

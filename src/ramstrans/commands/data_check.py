@@ -97,7 +97,7 @@ def find_all(
 
     smallest_side = DEFAULT_SIDE
     if model is not None:
-        from ramstrans.evaluation.run import with_labels_of
+        from ramstrans.evaluation.evaluate import with_labels_of
         from ramstrans.saved.model import load_metadata
 
         metadata = load_metadata(model)
@@ -122,9 +122,7 @@ def find_damaged_shards(config: DataConfig, progress: "Progress") -> "list[Findi
 
     if config.name != "shards" or config.root is None or not (config.root / MANIFEST).is_file():
         return []
-    errors = verify_shards(
-        config.root, progress=lambda done, total, *_: progress(done, total, "verifying checksums")
-    )
+    errors = verify_shards(config.root, progress)
     return [Finding("damaged shard", (), str(error)) for error in errors]
 
 

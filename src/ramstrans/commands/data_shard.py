@@ -41,7 +41,7 @@ def run(options: Namespace, _given: list[str]) -> int:
     fields = vars(options.data) | {"root": root}
     config = DataConfig(**fields | {"name": fields["name"] or detect_format(root)})
     with progress_bar() as progress:
-        images = drop_unreadable(build_image_set(config, progress), config, progress=progress)
+        images, _ = drop_unreadable(build_image_set(config, progress), config, progress)
         write_shards(
             images,
             output,
@@ -49,7 +49,7 @@ def run(options: Namespace, _given: list[str]) -> int:
             max_bytes=options.max_bytes,
             max_images=options.max_images,
             seed=options.seed,
-            progress=lambda done, total, *_: progress(done, total, "writing"),
+            progress=progress,
         )
     print(output)  # noqa: T201
     return 0

@@ -1,32 +1,48 @@
 """`ramstrans explain`."""
 
 import json
+import logging
 from pathlib import Path
 
 from jsonargparse import Namespace
 
-from ramstrans.commands.options import Parser, add_device_options
-from ramstrans.console import say
+from ramstrans.commands.options import Parser, Precision
+
+logger = logging.getLogger(__name__)
 
 
 def add_options(parser: Parser) -> None:
-    """Options of `explain`."""
-    parser.add_argument("run", type=Path, help="Run folder, or any model folder.")
-    parser.add_argument("image", type=Path, help="The photograph.")
-    parser.add_argument(
-        "--output", type=Path | None, help="Picture to write; default: IMAGE's name + -explained.png here."
-    )
-    add_device_options(parser)
+    """Options of `explain`: the parameters of the function."""
+    parser.add_function_arguments(explain, as_group=False, as_positional=True)
 
 
 def run(options: Namespace, _given: list[str]) -> int:
-    """Show what a model looked at in one photograph: a picture, and JSON."""
-    from ramstrans.inference.explain import explain as explain_photograph
+    """Show what a model saw in one image: a figure, and JSON."""
+    return explain(**vars(options))
+
+
+def explain(
+    run: Path,
+    image: Path,
+    output: Path | None = None,
+    device: str = "auto",
+    precision: Precision | None = None,
+) -> int:
+    """Explain the prediction for one image.
+
+    Args:
+        run: Run folder, or any saved model.
+        image: The image.
+        output: PNG file to write; default: IMAGE's name + -explained.png, in the current folder.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
+    """
+    from ramstrans.inference.explain import explain as explain_image
     from ramstrans.inference.predictor import Predictor
 
-    picture = options.output or Path(f"{options.image.stem}-explained.png")
-    predictor = Predictor.load(options.run, options.device, options.precision or "fp32")
-    explanation = explain_photograph(predictor, options.image, picture, picture.with_suffix(".json"))
-    print(json.dumps(explanation))  # noqa: T201
-    say(f"picture: {picture}, the same as JSON: {picture.with_suffix('.json')}")
+    picture = output or Path(f"{image.stem}-explained.png")
+    predictor = Predictor.load(run, device, precision)
+    values = explain_image(predictor, image, picture, picture.with_suffix(".json"))
+    print(json.dumps(values))  # noqa: T201
+    logger.info("figure: %s, the same as JSON: %s", picture, picture.with_suffix(".json"))
     return 0

@@ -10,15 +10,21 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands.options import Parser
-from ramstrans.console import progress_bar, results, say
-from ramstrans.errors import ConfigError, OutputError, UsageError
+from ramstrans.console import Progress, progress_bar, results
+from ramstrans.errors import ConfigError, UsageError
+from ramstrans.files import check_output, write_file
 from ramstrans.training.config import RunConfig
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ramstrans.console import Progress
-    from ramstrans.training.planning.plan import Plan
+    from ramstrans.training.plan import Plan
+
+NOTES = """\
+Max images: most images of one process that fit at once, of 1, 2, 4, ...; accumulation: micro-batches of them.
+Peak: tensors of weights, gradients, optimiser and activations; a tenth of the memory is left free.
+Hours: all steps at the speed of this device, without evaluations and without waiting for data.
+A CPU extrapolates steps that take more than a few seconds, linearly; another device takes other times."""
 
 
 def add_options(parser: Parser) -> None:
@@ -28,75 +34,68 @@ def add_options(parser: Parser) -> None:
     )
     parser.add_class_arguments(RunConfig, as_group=False, skip={"output", "overwrite"})
     parser.add_argument(
-        "--memory", type=str | None, help="Of each process, e.g. 12GB or 80GiB; default: what is free here."
+        "--memory",
+        type=str | None,
+        help="Memory per process, e.g. 12GB; default: what is free on this device.",
     )
-    parser.add_argument("--processes", type=PositiveInt, default=1, help="Devices that share the work.")
+    parser.add_argument(
+        "--processes", type=PositiveInt, default=1, help="Processes that share the images of a step (DDP)."
+    )
     parser.add_argument(
         "--num_images", type=PositiveInt | None, help="Training images; default: those of --data.root."
     )
     parser.add_argument(
-        "--num_classes", type=PositiveInt | None, help="Classes, where --data.root is not given."
+        "--num_classes", type=PositiveInt | None, help="Classes, if --data.root is not given."
     )
-    parser.add_argument("--output", type=Path | None, help="Write the plan to this .json file too.")
+    parser.add_argument("--output", type=Path | None, help="Also write the plan to this .json file.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace that file.")
 
 
 def run(options: Namespace, given: list[str]) -> int:
-    """Say which batch, accumulation, checkpointing and precision fit, from a few measured steps."""
-    check_output(options.output, overwrite=options.overwrite)
-    from ramstrans.files import write_file
-    from ramstrans.memory import parse_bytes
-    from ramstrans.training.planning.plan import plan
+    """Measure which batch, accumulation, checkpointing and precision fit into memory."""
+    check_output(options.output, overwrite=options.overwrite, suffixes=(".json",))
+    from ramstrans.training.memory import format_bytes, parse_bytes
+    from ramstrans.training.plan import plan
 
     memory = None if options.memory is None else parse_bytes(options.memory)
     with progress_bar() as progress:
-        config, num_images = task_of(options, progress)
+        config, num_images = workload(options, progress)
         planned = plan(config, num_images, memory=memory, processes=options.processes, progress=progress)
     console = results()
-    console.print(ways_table(planned))
-    for line in notes(planned):
-        console.print(line, markup=False, highlight=False)
+    console.print(
+        f"{planned.batch_size} images per step, {planned.images_per_process} per process; "
+        f"{planned.steps:,} steps; {format_bytes(planned.memory)} per process; measured on {planned.device}",
+        highlight=False,
+    )
+    console.print(candidates_table(planned))
+    console.print(NOTES, markup=False, highlight=False)
     if options.output is not None:
-        content = {"command": shlex.join(["ramstrans", *given])} | planned.to_json()
+        candidates = [candidate._asdict() for candidate in planned.candidates]
+        content = (
+            {"command": shlex.join(["ramstrans", *given])} | planned._asdict() | {"candidates": candidates}
+        )
         write_file(options.output, (json.dumps(content, indent=2) + "\n").encode())
-        say(f"plan: {options.output}")
     console.print(planned.best().options(), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
-def check_output(path: Path | None, *, overwrite: bool) -> None:
-    """Raise if the plan could not be written, before anything is measured.
+def workload(options: Namespace, progress: Progress) -> tuple[RunConfig, int]:
+    """The run that is planned, its number of classes filled in, and its number of training images.
 
     Raises:
-        UsageError: The file is not called .json.
-        OutputError: It exists and may not be replaced.
-    """
-    if path is None:
-        return
-    if path.suffix != ".json":
-        raise UsageError(f"--output {path} is no .json file; rename it")
-    if path.is_dir():
-        raise OutputError(f"--output {path} is a folder; give a file")
-    if path.exists() and not overwrite:
-        raise OutputError(f"--output {path} exists; give another, or --overwrite true to replace it")
-
-
-def task_of(options: Namespace, progress: "Progress") -> tuple[RunConfig, int]:
-    """The run that is planned, with its number of classes, and its number of training images.
-
-    Raises:
-        UsageError: Neither a data set nor what stands for it was given.
+        UsageError: Neither a data set nor the numbers were given.
         ConfigError: The data set has another number of classes.
         DataError: The data set cannot be used.
     """
-    has_data = options.data.root is not None
+    has_numbers = None not in (options.num_images, options.num_classes or options.model.num_classes)
+    has_data = options.data.root is not None or (options.data.name == "toybirds" and not has_numbers)
     if not has_data:
-        options.data.name = "toybirds"  # the one layout that needs no root; nothing of it is read
-    built = Parser()
-    add_options(built)
-    values = built.instantiate(options)
+        options.data.name = "toybirds"  # the one that needs no root; nothing of it is read
+    parser = Parser()
+    add_options(parser)
+    built = parser.instantiate(options)
     names = {field.name for field in dataclasses.fields(RunConfig)} - {"output", "overwrite"}
-    config = RunConfig(**{name: values[name] for name in names})
+    config = RunConfig(**{name: built[name] for name in names})
     num_images, num_classes = options.num_images, options.num_classes or config.model.num_classes
     if has_data:
         from ramstrans.data.build import build_image_set
@@ -110,73 +109,27 @@ def task_of(options: Namespace, progress: "Progress") -> tuple[RunConfig, int]:
         num_classes = len(images.class_names)
     if num_images is None or num_classes is None:
         raise UsageError(
-            "plan does not know how many images and classes there are; give --num_images and --num_classes, "
-            "or --data.root"
+            "plan needs the number of images and classes; give --num_images and --num_classes, or --data.root"
         )
     model = dataclasses.replace(config.model, num_classes=num_classes)
     return dataclasses.replace(config, model=model), num_images
 
 
-def ways_table(planned: "Plan") -> "Table":
-    """A row for each way to take the steps."""
+def candidates_table(planned: "Plan") -> "Table":
+    """A row for each combination of precision and gradient checkpointing."""
     from rich.table import Table
 
-    from ramstrans.memory import format_bytes
+    from ramstrans.training.memory import format_bytes
 
-    task, ground = planned.task, planned.ground
-    table = Table(
-        title=f"{task.batch_size} images a step, {task.images_per_process} a process; "
-        f"{format_bytes(ground.memory)} each",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
-    table.add_column("precision")
-    table.add_column("checkpointing")
-    for heading in ("most", "accumulation", "images", "peak", "s/step", "hours"):
+    table = Table("precision", "checkpointing", box=None, pad_edge=False)
+    for heading in ("max images", "accumulation", "peak", "s/step", "hours"):
         table.add_column(heading, justify="right")
-    for way in planned.ways:
-        table.add_row(
-            way.precision,
-            "yes" if way.gradient_checkpointing else "no",
-            str(way.most_images),
-            "does not fit"
-            if way.gradient_accumulation_steps is None
-            else str(way.gradient_accumulation_steps),
-            str(way.images),
-            format_bytes(way.peak),
-            f"{way.seconds:.3g}",
-            f"{way.hours:,.1f}",
-        )
+    for one in planned.candidates:
+        cells = [one.precision, "yes" if one.gradient_checkpointing else "no", str(one.max_images)]
+        if one.peak is None or one.seconds is None:
+            cells.append("does not fit")
+        else:
+            cells += [str(one.gradient_accumulation_steps), format_bytes(one.peak), f"{one.seconds:.3g}"]
+            cells.append(f"{one.hours:,.1f}")
+        table.add_row(*cells)
     return table
-
-
-def notes(planned: "Plan") -> list[str]:
-    """What of the table was measured, and what was not, a line each."""
-    from ramstrans.training.planning.fits import MARGIN
-
-    task, ground, device = planned.task, planned.ground, planned.device
-    tried = " and ".join(map(str, planned.depths))
-    whole = len(planned.depths) == 1
-    attention = {trial.precision: f"{trial.precision} {trial.attention}" for trial in planned.trials}
-    lines = [
-        f"Measured on {device} in one process: steps of a few random images, "
-        + ("the whole model" if whole else f"{tried} of {planned.depth} blocks, the rest in proportion")
-        + f"; attention: {', '.join(attention.values())}.",
-        "Most: images that fit at a time. Images: that pass at a time, in `accumulation` parts.",
-        f"Peak: tensors of weights, gradients, optimiser and activations; {MARGIN:.0%} of the memory is left "
-        "free for libraries and gaps. Evaluations are not in it.",
-        f"Hours: {task.steps:,} steps, as fast as {device} takes them with nothing else to do; no "
-        "evaluations, no waiting for data.",
-    ]
-    if ground.processes > 1:
-        how = "FSDP" if ground.fsdp else "DDP"
-        lines.append(
-            f"{ground.processes} processes ({how}): reckoned from one, as if none waited for another."
-        )
-    if device.type == "cpu":
-        lines.append(
-            "Another device takes other times, and a GPU's kernels other scratch space; for one, plan with "
-            "--training.attention fused, which it takes."
-        )
-    return lines

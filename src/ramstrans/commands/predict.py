@@ -1,53 +1,79 @@
 """`ramstrans predict`."""
 
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser, add_device_options, exit_confidence
-from ramstrans.console import say
+from ramstrans.commands.options import Parser, Precision
+from ramstrans.files import check_output
+
+logger = logging.getLogger(__name__)
 
 
 def add_options(parser: Parser) -> None:
-    """Options of `predict`."""
-    parser.add_argument("run", type=Path, help="Run folder, or any model folder.")
+    """Options of `predict`: the parameters of the function."""
+    parser.add_argument("run", type=Path, help="Run folder, or any saved model.")
     parser.add_argument(
         "inputs", nargs="+", type=str, help="Image files, folders, or - for paths on standard input."
     )
-    parser.add_argument(
-        "--format", type=Literal["csv", "jsonl", "parquet"] | None, help="Default: by --output, else csv."
-    )
-    parser.add_argument("--output", type=Path | None, help="File to write; default: standard output.")
-    parser.add_argument("--overwrite", type=bool, default=False, help="Replace that file.")
-    parser.add_argument("--top_k", type=PositiveInt, default=5, help="Classes named for each image.")
-    parser.add_argument(
-        "--early_exit",
-        type=str | None,
-        help="Take no further look at a photograph once its answer has this confidence; auto: the one that "
-        "`evaluate --early_exit auto` chose.",
-    )
-    parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images at once.")
-    add_device_options(parser)
+    parser.add_function_arguments(predict, as_group=False, skip={"run", "inputs"})
 
 
 def run(options: Namespace, _given: list[str]) -> int:
-    """Name what is on photographs: CSV, JSON lines or Parquet."""
-    from ramstrans.inference.inputs import expand_inputs
-    from ramstrans.inference.predictor import Predictor
-    from ramstrans.inference.writers import choose_format, open_writer
+    """Classify images; write CSV, JSON Lines or Parquet."""
+    return predict(**vars(options))
 
-    choose_format(options.output, options.format)
-    early_exit = exit_confidence(options.early_exit)
-    predictor = Predictor.load(options.run, options.device, options.precision or "fp32", early_exit)
-    paths = expand_inputs(options.inputs, sys.stdin)
-    num_labels = min(options.top_k, len(predictor.class_names))
-    num_done = num_failed = 0
-    with open_writer(options.output, options.format, num_labels, overwrite=options.overwrite) as writer:
-        for prediction in predictor.stream(paths, num_labels, options.batch_size):
-            writer.write(prediction)
-            num_done, num_failed = num_done + 1, num_failed + (prediction.error is not None)
-    say(f"{num_done} photographs, {num_failed} of them unreadable")
+
+def predict(
+    run: Path,
+    inputs: list[str],
+    format: Literal["csv", "jsonl", "parquet"] | None = None,  # noqa: A002 - the option's name
+    output: Path | None = None,
+    overwrite: bool = False,
+    top_k: PositiveInt = 5,
+    early_exit: float | Literal["auto"] | None = None,
+    batch_size: PositiveInt = 32,
+    device: str = "auto",
+    precision: Precision | None = None,
+) -> int:
+    """Predict image files.
+
+    Args:
+        run: Run folder, or any saved model.
+        inputs: Image files, folders, or - for paths on standard input.
+        format: Default: by the suffix of --output, else csv.
+        output: File to write; default: standard output.
+        overwrite: Replace that file.
+        top_k: Classes per image.
+        early_exit: Confidence at which an image skips the remaining scales; auto: the one that
+            `evaluate --early_exit auto` chose.
+        batch_size: Images per batch.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
+    """
+    from ramstrans.inference.inputs import expand_inputs
+    from ramstrans.inference.postprocess import Prediction
+    from ramstrans.inference.predictor import Predictor
+    from ramstrans.inference.writers import choose_format, write_predictions
+
+    choose_format(output, format)
+    check_output(output, overwrite=overwrite)
+    predictor = Predictor.load(run, device, precision, early_exit)
+    paths = expand_inputs(inputs, sys.stdin)
+    num_labels = min(top_k, len(predictor.class_names))
+    counts = {"images": 0, "unreadable": 0}
+
+    def counted() -> Iterator[Prediction]:
+        for prediction in predictor.stream(paths, num_labels, batch_size):
+            counts["images"] += 1
+            counts["unreadable"] += prediction.error is not None
+            yield prediction
+
+    write_predictions(counted(), output, format, num_labels, overwrite=overwrite)
+    logger.info("%(images)d images, %(unreadable)d of them unreadable", counts)
     return 0

@@ -62,15 +62,13 @@ def run(options: Namespace, given: list[str]) -> int:
     from ramstrans.training.run_folder import default_output
 
     with progress_bar() as progress:
-        prepared = prepare(config, say, progress, resumes=resumes)
+        prepared = prepare(config, progress, resumes=resumes)
     output = config.output or default_output(prepared.config)
     if options.dry_run:
         say(f"dry run: everything fits, nothing was trained; a run would be written to {output}")
         return 0
     with progress_bar() as progress:
-        report = train_run(
-            prepared, output, command=shlex.join(["ramstrans", *given]), progress=progress, say=say
-        )
+        report = train_run(prepared, output, command=shlex.join(["ramstrans", *given]), progress=progress)
     if is_first_process():
         print_report(report, results())
     say(f"report: {output / 'report.md'}")

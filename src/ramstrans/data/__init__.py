@@ -1,1 +1,1 @@
-"""Photographs in: one file a layout, decoding, views, batches."""
+"""Data sets: formats, reading and decoding, views, batches."""

@@ -1,7 +1,6 @@
-"""From `DataConfig` to splits and loaders. A new layout is one file and one line in `READERS`."""
+"""From `DataConfig` to splits, preprocessing and cache. A new data set is one file, one line in `READERS`."""
 
-import dataclasses
-import warnings
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,18 +19,20 @@ from ramstrans.data.datasets.oxford_pets import read_oxford_pets
 from ramstrans.data.datasets.stanford_cars import read_stanford_cars
 from ramstrans.data.datasets.stanford_dogs import read_stanford_dogs
 from ramstrans.data.datasets.table import read_table
-from ramstrans.data.loading.transforms import Size
-from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
-from ramstrans.data.reading.retry import retrying, with_timeout
+from ramstrans.data.reading.retry import retrying
+from ramstrans.data.reading.threads import in_threads
 from ramstrans.data.records import ImageSet
 from ramstrans.data.sharding.manifest import MANIFEST, read_shards
 from ramstrans.data.splits import check_classes, hold_out
 from ramstrans.data.toybirds.generator import ensure_toybirds, is_toybirds
-from ramstrans.devices import from_first_process
+from ramstrans.distributed import from_first_process
 from ramstrans.errors import ConfigError, DataError, UnreadableImageError
 
-Reader = Callable[[DataConfig], ImageSet]
+logger = logging.getLogger(__name__)
+
+Reader = Callable[[Path, DataConfig], ImageSet]
 
 DEFAULT_TOYBIRDS_ROOT = Path("runs/toybirds-data")
 
@@ -39,63 +40,39 @@ DEFAULT_TOYBIRDS_ROOT = Path("runs/toybirds-data")
 def _draw_toybirds(root: Path, progress: Progress) -> None:
     if root.is_dir() and any(root.iterdir()) and not is_toybirds(root):
         raise DataError(
-            f"{root} holds something else than a whole toybirds set; for photographs of your own give "
+            f"{root} holds something other than a complete toybirds set; for images of your own give "
             "--data.name folder, table or cub, for toybirds another --data.root"
         )
     ensure_toybirds(root, progress)
 
 
-def _read_table(config: DataConfig) -> ImageSet:
-    assert config.root is not None, "checked by DataConfig"
-    return read_table(
-        config.root,
-        path_column=config.path_column,
-        label_column=config.label_column,
-        split_column=config.split_column,
-    )
-
-
-def _read_fgvc_aircraft(config: DataConfig) -> ImageSet:
-    assert config.root is not None, "checked by DataConfig"
-    return read_fgvc_aircraft(config.root, config.aircraft_level)
-
-
-def _read_inaturalist(config: DataConfig) -> ImageSet:
-    assert config.root is not None, "checked by DataConfig"
-    return read_inaturalist(config.root, config.train_folder)
-
-
-def _read_hugging_face(config: DataConfig) -> ImageSet:
-    assert config.root is not None, "checked by DataConfig"
-    return read_hugging_face(config.root, config.path_column, config.label_column)
-
-
 def _by_root(read: Callable[[Path], ImageSet]) -> Reader:
     """A reader that needs no option but the root."""
-
-    def reader(config: DataConfig) -> ImageSet:
-        assert config.root is not None, "checked by DataConfig"
-        return read(config.root)
-
-    return reader
+    return lambda root, _config: read(root)
 
 
 READERS: dict[DatasetFormat, Reader] = {
     "cub": _by_root(read_cub),
     "toybirds": _by_root(read_cub),
     "folder": _by_root(read_image_folder),
-    "table": _read_table,
+    "table": lambda root, config: read_table(
+        root,
+        path_column=config.path_column,
+        label_column=config.label_column,
+        split_column=config.split_column,
+    ),
     "nabirds": _by_root(read_nabirds),
     "stanford_dogs": _by_root(read_stanford_dogs),
     "stanford_cars": _by_root(read_stanford_cars),
-    "fgvc_aircraft": _read_fgvc_aircraft,
-    "inaturalist": _read_inaturalist,
+    "fgvc_aircraft": lambda root, config: read_fgvc_aircraft(root, config.aircraft_level),
+    "inaturalist": lambda root, config: read_inaturalist(root, config.train_folder),
     "flowers102": _by_root(read_flowers102),
     "oxford_pets": _by_root(read_oxford_pets),
     "food101": _by_root(read_food101),
-    "hugging_face": _read_hugging_face,
+    "hugging_face": lambda root, config: read_hugging_face(root, config.path_column, config.label_column),
     "shards": _by_root(read_shards),
 }
+"""For each format a function of root and config."""
 
 _MARKER_FILES: dict[DatasetFormat, tuple[str, ...]] = {
     "shards": (MANIFEST,),
@@ -109,14 +86,14 @@ _MARKER_FILES: dict[DatasetFormat, tuple[str, ...]] = {
     "food101": ("meta/classes.txt", "food-101/meta/classes.txt"),
     "hugging_face": MARKER_FILES,
 }
-"""A file by which each layout is known; of two that have it, the first one is meant."""
+"""Files that identify each format; if several match, the first one is meant."""
 
 
 def detect_format(root: Path) -> DatasetFormat:
-    """The layout of a data set by what lies there: a published set's lists, a file, or folders of classes."""
-    for layout, files in _MARKER_FILES.items():
+    """Detect a data set's format: by a published set's lists, a file, or else folders of classes."""
+    for name, files in _MARKER_FILES.items():
         if any((root / file).is_file() for file in files):
-            return layout
+            return name
     if is_inaturalist(root):
         return "inaturalist"
     return "table" if root.suffix and not root.is_dir() else "folder"
@@ -125,25 +102,26 @@ def detect_format(root: Path) -> DatasetFormat:
 def build_image_set(config: DataConfig, progress: Progress = no_progress) -> ImageSet:
     """Read a data set and give it the splits that training needs.
 
-    A test split is drawn from the training images where the data set brings none, then a validation
-    split of `val_fraction`, unless the data set brings one; both stratified, by `split_seed`.
+    If the data set has no test split, one is drawn from the training images; then, unless there is one, a
+    validation split of `val_fraction`. Both are stratified, and drawn by `split_seed`.
 
     Args:
         config: Which data set.
-        progress: Told while a set is drawn.
+        progress: Called while toybirds are drawn.
 
     Raises:
+        ConfigError: The data set needs a root, and none is given.
         DataError: The data set cannot be used; the message says why.
     """
+    root = config.root
     if config.name == "toybirds":
-        config = dataclasses.replace(config, root=config.root or DEFAULT_TOYBIRDS_ROOT)
-        _draw_toybirds(config.root or DEFAULT_TOYBIRDS_ROOT, progress)
-    with retrying(config.read_retries) as given:
-        images = with_timeout(lambda: READERS[config.name](config), given, config.read_timeout)
-    if given.num_retries:
-        warnings.warn(
-            f"{config.root}: {given.num_retries} reads failed for a moment and were tried again", stacklevel=2
+        root = root or DEFAULT_TOYBIRDS_ROOT
+        _draw_toybirds(root, progress)
+    if root is None:
+        raise ConfigError(
+            f"data.name is '{config.name}' but no --data.root was given; name its folder or file"
         )
+    images = _read_lists(root, config)
     check_classes(images)
     if not images.of_split("test"):
         images = hold_out(images, config.test_fraction, config.split_seed, "test")
@@ -153,44 +131,53 @@ def build_image_set(config: DataConfig, progress: Progress = no_progress) -> Ima
     return images
 
 
-def drop_unreadable(
-    images: ImageSet,
-    config: DataConfig,
-    *,
-    say: Callable[[str], None] = lambda _: None,
-    progress: Progress = no_progress,
-) -> ImageSet:
-    """Decode every file once; stop at those that cannot be, or leave them out, as the config says.
+def _read_lists(root: Path, config: DataConfig) -> ImageSet:
+    """Read a data set; give up if no list file comes in time.
 
-    Of several processes the first one decodes, and all learn what it found.
+    Raises:
+        DataError: One did not, or the data set cannot be used.
+    """
+    with retrying(config.read_retries) as reads:
+        try:
+            (images,) = in_threads(
+                lambda root: READERS[config.name](root, config), [root], 1, config.read_timeout
+            )
+        except TimeoutError as error:
+            raise DataError(
+                f"{reads.path or root}: {error}; look for a file system that hangs, or give a longer "
+                "--data.read_timeout"
+            ) from error
+    return images
+
+
+def drop_unreadable(
+    images: ImageSet, config: DataConfig, progress: Progress = no_progress
+) -> tuple[ImageSet, list[UnreadableImageError]]:
+    """Decode every file once; stop if some cannot be decoded, or leave them out, as the config says.
+
+    The first process decodes, and sends what it found to the others.
 
     Args:
         images: The data set.
-        config: Says what is to be done.
-        say: Told of each file that is left out, and how many reads were tried again.
-        progress: Told (done, total, what).
+        config: What to do.
+        progress: Called after each file.
+
+    Returns:
+        The data set without the unreadable files, and an error for each of these, which is logged too.
 
     Raises:
-        DataError: A file cannot be decoded and the config says `stop`; names them.
+        DataError: A file cannot be decoded and the config says `stop`; names the first few.
     """
-
-    def find() -> list[UnreadableImageError]:
-        with retrying(config.read_retries) as given:
-            errors = find_unreadable(
-                images.records,
-                config.max_pixels,
-                progress=progress,
-                timeout=config.read_timeout,
+    with retrying(config.read_retries):
+        errors = from_first_process(
+            lambda: find_unreadable(
+                images.records, config.max_pixels, progress=progress, timeout=config.read_timeout
             )
-        if given.num_retries:
-            say(f"{given.num_retries} reads failed for a moment and were tried again")
-        return errors
-
-    errors = from_first_process(find)
-    if config.on_unreadable == "skip":
-        for error in errors:
-            say(f"left out: {error}")
-    return apply_unreadable(images, errors, config.on_unreadable)
+        )
+    remaining = apply_unreadable(images, errors, config.on_unreadable)
+    for error in errors:
+        logger.warning("left out: %s", error)
+    return remaining, errors
 
 
 def build_preprocessing(
@@ -223,14 +210,14 @@ def build_preprocessing(
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:
-    """Where resized photographs are kept, or None.
+    """Build the cache of resized images, or None.
 
     Args:
-        config: Says where.
-        is_read_once: Whether each photograph is read once only; memory would be filled for nothing then.
+        config: Which cache.
+        is_read_once: Whether each image is read only once; memory would be filled for nothing then.
 
     Raises:
-        OutputError: The folder on disk cannot be made.
+        OutputError: The folder on disk cannot be created.
     """
     if config.cache == "disk":
         return DiskCache(config.cache_dir or default_cache_dir())

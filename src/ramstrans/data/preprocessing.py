@@ -1,9 +1,12 @@
-"""How a photograph becomes the tensor that a model sees; travels with the model."""
+"""How an image becomes the tensor that a model sees; saved with the model."""
 
 import math
 from dataclasses import dataclass
 
 from ramstrans.errors import ConfigError
+
+Size = tuple[int, int]
+"""`(height, width)` in pixels."""
 
 
 @dataclass(frozen=True)
@@ -16,12 +19,12 @@ class Preprocessing:
     Attributes:
         resize: Shorter side in pixels after resizing, or exact `(height, width)`; at least the crop.
         crop: `(height, width)` in pixels, cut from the resized photograph.
-        mean: Of red, green and blue, for pixels in [0, 1]; ImageNet's by default.
-        std: Of red, green and blue, likewise.
+        mean: Mean of red, green and blue, for pixels in [0, 1]; ImageNet's by default.
+        std: Standard deviation of red, green and blue, for pixels in [0, 1]; ImageNet's by default.
     """
 
-    resize: int | tuple[int, int]
-    crop: tuple[int, int]
+    resize: int | Size
+    crop: Size
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -32,7 +35,7 @@ class Preprocessing:
         needed = (max(self.crop),) if isinstance(self.resize, int) else self.crop
         if len(resize) != len(needed) or any(got < need for got, need in zip(resize, needed, strict=True)):
             raise ConfigError(
-                f"resize is {self.resize}, too little for the crop of {self.crop}; give a shorter side of "
+                f"resize is {self.resize}, too small for the crop of {self.crop}; give a shorter side of "
                 f"{max(self.crop)} pixels or more, or (height, width) of at least the crop"
             )
         if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):

@@ -1,4 +1,4 @@
-"""What every data set is once it has been read: a list of labelled image files."""
+"""A data set as read: a list of labelled image files."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,7 +12,7 @@ Box = tuple[float, float, float, float]
 
 
 class Part(NamedTuple):
-    """One visible part of the object: its name, and its place in pixels of the original image."""
+    """One visible part of the object: its name, and its position in pixels of the original image."""
 
     name: str
     x: float
@@ -20,15 +20,15 @@ class Part(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One labelled photograph.
+    """One labelled image.
 
     Attributes:
         path: The image file.
         label: Index into `ImageSet.class_names`.
         split: The split it belongs to.
         box: The object's `(x0, y0, x1, y1)`, half-open float pixels of the original image after
-            EXIF rotation, or None where the data set has none. May run past the edge.
-        parts: The visible parts; empty where the data set has none.
+            EXIF rotation, or None if the data set has none. May extend past the edge.
+        parts: The visible parts; empty if the data set has none.
     """
 
     path: Path
@@ -42,11 +42,11 @@ class ImageSet(NamedTuple):
     """A data set as read: its classes, in label order, and its records, in file order.
 
     Attributes:
-        class_names: The classes; each has a name of its own.
-        records: The photographs.
+        class_names: The classes, all with different names.
+        records: The images.
         hierarchy: For each class, in label order, the groups above it, nearest first, e.g.
-            `("Finches", "Perching Birds", "Birds")`; empty where the data set has none. Groups are the
-            same where they and all above them have the same names: a genus of plants may be called as
+            `("Finches", "Perching Birds", "Birds")`; empty if the data set has none. Two groups are the
+            same if they and all above them have the same names: a genus of plants may share its name with
             one of birds.
 
     >>> records = tuple(Record(Path(f"{i}.jpg"), i % 2, "train") for i in range(3))

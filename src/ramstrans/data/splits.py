@@ -1,4 +1,4 @@
-"""Parts of the training images held out by seed, and what every data set must have to be of use."""
+"""Validation and test splits drawn from the training images, and a check of the classes."""
 
 import hashlib
 import random
@@ -6,22 +6,22 @@ from collections import defaultdict
 from pathlib import Path
 
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.errors import DataError, UsageError
+from ramstrans.errors import DataError, UsageError, first_few
 
 _MAX_NAMED = 5
 
 
 def hold_out(images: ImageSet, fraction: float, seed: int, into: Split) -> ImageSet:
-    """Move a share of each class's training images into another split.
+    """Move a fraction of each class's training images into another split.
 
-    The draw of a class depends on the seed, its name, and its own files alone: neither the order of
+    The draw of a class depends only on the seed, its name, and its own files: neither the order of
     the records nor the other classes change it. `fraction * num_images` is rounded up or down at
-    random, so that the total is right on average however small the classes; one training image of
+    random, so that the total is right on average however small the classes are; one training image of
     each class stays. A file listed more than once moves with all its records.
 
     Args:
         images: The data set.
-        fraction: Share of each class's training images, in [0, 1); 0 changes nothing.
+        fraction: Fraction of each class's training images, in [0, 1); 0 changes nothing.
         seed: Seed of the draw.
         into: The split they go to, `val` or `test`.
 
@@ -34,7 +34,7 @@ def hold_out(images: ImageSet, fraction: float, seed: int, into: Split) -> Image
     ({'crow': 3, 'wren': 3}, {'crow': 7, 'wren': 7})
     """
     if not 0 <= fraction < 1:
-        raise UsageError(f"the share to hold out is {fraction}; give one in [0, 1)")
+        raise UsageError(f"the fraction to hold out is {fraction}; give one in [0, 1)")
     paths_of: dict[int, set[Path]] = defaultdict(set)
     for record in images.of_split("train"):
         paths_of[record.label].add(record.path)
@@ -70,16 +70,15 @@ def check_classes(images: ImageSet) -> None:
         raise DataError(f"the data set has one class only, '{names[0]}'; give it two or more")
     without = [name for name, count in images.counts("train").items() if count == 0]
     if without:
-        named = ", ".join(f"'{name}'" for name in without[:_MAX_NAMED])
-        more = f" and {len(without) - _MAX_NAMED} more" if len(without) > _MAX_NAMED else ""
+        named = first_few([f"'{name}'" for name in without], _MAX_NAMED)
         raise DataError(
-            f"{len(without)} of {len(names)} classes have no training images: {named}{more}; "
+            f"{len(without)} of {len(names)} classes have no training images: {named}; "
             "add some, or remove the class"
         )
 
 
 def _draw(paths: set[Path], fraction: float, key: str) -> list[Path]:
-    """A share of the paths, drawn by a generator that the key alone seeds, on every machine alike."""
+    """Draw a fraction of the paths with a generator seeded by the key, the same on every machine."""
     generator = random.Random(int.from_bytes(hashlib.sha256(key.encode()).digest()))
     whole, rest = divmod(fraction * len(paths), 1)
     count = min(int(whole) + (generator.random() < rest), len(paths) - 1)

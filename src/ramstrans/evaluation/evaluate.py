@@ -1,30 +1,82 @@
-"""Judge a model on one split: predictions, report, pictures."""
+"""Evaluate a model on one split: predictions, report, figures."""
 
+import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import torch
-
+from ramstrans.console import Progress, no_progress
+from ramstrans.data.audit.files import find_unreadable
+from ramstrans.data.build import build_cache, build_image_set
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.loader import ImageDataset, build_loader, collate
-from ramstrans.data.reading.decode import decode_image
-from ramstrans.data.records import Record
+from ramstrans.data.loading.loader import ImageDataset, build_loader
+from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.devices import process_index
-from ramstrans.evaluation.early_exit import exit_report, plot_exit, time_exit
-from ramstrans.evaluation.predict import autocast, boxes_in_originals, normalized, predict_split
-from ramstrans.evaluation.predictions import Predictions
+from ramstrans.errors import DataError, UsageError
+from ramstrans.evaluation.config import EvaluationConfig
+from ramstrans.evaluation.early_exit import choose_exit, exit_report, time_exit
+from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
-from ramstrans.evaluation.report.crops import crop_picture
-from ramstrans.evaluation.report.curves import plot_confusion, plot_curves
-from ramstrans.evaluation.report.gallery import GalleryItem, plot_gallery
+from ramstrans.evaluation.report.confusion import plot_confusion
+from ramstrans.evaluation.report.curves import plot_curves, plot_exit
+from ramstrans.evaluation.report.gallery import choose_indices, gallery_views, plot_gallery
+from ramstrans.files import not_writable
+from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
 from ramstrans.models.methods.rams import RamsTrans
-from ramstrans.saved.model import ModelMetadata
+from ramstrans.saved.metadata import ModelMetadata
+from ramstrans.saved.model import load_model, save_metadata
 
-GALLERY_SIZE = 6
-"""Right ones, and wrong ones, in the gallery; drawn by a fixed seed, not picked."""
+
+def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progress = no_progress) -> Report:
+    """Evaluate a saved model; writes report.json, report.md and figures.
+
+    Args:
+        config: The model, the data and how to evaluate.
+        command: The command line, for the report.
+        progress: Called after each batch.
+
+    Raises:
+        RamsTransError: The folder, the data or the options cannot be used; the message says why.
+    """
+    model, metadata = load_model(config.run, config.device)
+    precision = choose_precision(config.precision, metadata, next(model.parameters()).device)
+    run = metadata.training.get("run", {})
+    data = data_config(metadata.run_options("data"), config.data.name, config.data.root)
+    images = build_image_set(data, progress)
+    check_early_exit(model, images, config.early_exit)
+    dataset, left_out = dataset_of(metadata, images, config.split, data, progress)
+    try:
+        config.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_writable(config.folder, error) from error
+    options: dict[str, Any] = {"precision": precision, "progress": progress}
+    extra = {"config": run, "command": command, "precision": precision, "warnings": left_out}
+    confidence = None if config.early_exit == "auto" else config.early_exit
+    if config.early_exit == "auto":
+        held_out, _ = dataset_of(metadata, images, "val", data, progress)
+        loader = build_loader(
+            held_out,
+            config.batch_size,
+            shuffle=False,
+            with_high_res=metadata.model.needs_high_res,
+            timeout=data.read_timeout,
+        )
+        device = next(model.parameters()).device
+        choice = choose_exit(predict_split(model, loader, metadata.preprocessing, device, **options)[0])
+        save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
+        confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
+    return evaluate(
+        model,
+        metadata,
+        dataset,
+        config.folder,
+        batch_size=config.batch_size,
+        read_timeout=data.read_timeout,
+        confidence=confidence,
+        extra=extra,
+        **options,
+    )
 
 
 def evaluate(
@@ -39,9 +91,9 @@ def evaluate(
     read_timeout: float = DataConfig.read_timeout,
     confidence: float | None = None,
     extra: Mapping[str, Any],
-    progress: Callable[[int, int, str], None] = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> Report:
-    """Predict every image of a split, and write report.json, report.md and pictures into a folder.
+    """Predict every image of a split; write report.json, report.md and figures into a folder.
 
     Several processes share the predictions; the first one writes.
 
@@ -49,49 +101,43 @@ def evaluate(
         model: On its device.
         metadata: Class names and preprocessing.
         dataset: The split, without augmentation.
-        folder: Where to write; its metrics.jsonl, if any, gives the curves.
+        folder: Where to write; if it has a metrics.jsonl, the curves are plotted.
         precision: `fp32`, `bf16` or `fp16`.
-        batch_size: Images at once.
+        batch_size: Images per batch.
         num_workers: Loader processes.
-        read_timeout: Seconds that a batch may take to load; 0: any time.
-        confidence: Of early exit, which is judged and timed too where it is given.
+        read_timeout: Seconds that a batch may take to load; 0: no limit.
+        confidence: Threshold of early exit, which is evaluated and timed too if one is given.
         extra: Further keys of the report, see `build_report`.
-        progress: Told after each batch.
-
-    Returns:
-        The report.
+        progress: Called after each batch.
     """
     device = next(model.parameters()).device
-    with_high_res = model.zoom_source == "full" and model.num_scales > 1
     loader = build_loader(
         dataset,
         batch_size,
         shuffle=False,
-        with_high_res=with_high_res,
+        with_high_res=metadata.model.needs_high_res,
         num_workers=num_workers,
         timeout=read_timeout,
     )
-    predictions, sizes = predict_split(
-        model, loader, metadata.preprocessing, device, precision=precision, progress=progress
-    )
+    options: dict[str, Any] = {"precision": precision, "progress": progress}
+    predictions, sizes = predict_split(model, loader, metadata.preprocessing, device, **options)
     if dataset.num_retries:
-        retried = f"{dataset.num_retries} reads of photographs failed for a moment and were tried again"
+        retried = f"{dataset.num_retries} reads of images failed temporarily and were retried"
         extra = {**extra, "warnings": [*extra.get("warnings", ()), retried]}
-    pictures = {}
+    figures = {}
     if confidence is not None:
-        options: dict[str, Any] = {"confidence": confidence, "precision": precision, "progress": progress}
-        times = time_exit(model, loader, metadata.preprocessing, device, **options)
-        extra = {"early_exit": exit_report(predictions, confidence, times), **extra}
+        seconds = time_exit(model, loader, metadata.preprocessing, device, confidence=confidence, **options)
+        extra = {"early_exit": exit_report(predictions, confidence, seconds), **extra}
         plot_exit(predictions, confidence, folder / "early_exit.png")
-        pictures["What early exit costs and saves"] = "early_exit.png"
+        figures["What early exit costs and saves"] = "early_exit.png"
     report = build_report(predictions, metadata.class_names, sizes, extra=extra)
     if process_index() == 0:
-        pictures |= draw_pictures(model, metadata, dataset, predictions, folder, precision)
-        write_report(folder, report, pictures)
+        figures |= draw_figures(model, metadata, dataset, predictions, folder, precision)
+        write_report(folder, report, figures)
     return report
 
 
-def draw_pictures(
+def draw_figures(
     model: RamsTrans,
     metadata: ModelMetadata,
     dataset: ImageDataset,
@@ -99,65 +145,108 @@ def draw_pictures(
     folder: Path,
     precision: str,
 ) -> dict[str, str]:
-    """Draw curves, if the folder has metrics.jsonl, gallery and confusion; caption -> name of the file."""
-    pictures = {}
+    """Draw gallery, confusion matrix and, if there is a metrics.jsonl, curves: caption -> file name."""
+    figures = {}
     if (folder / "metrics.jsonl").exists():
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         plot_curves(rows, folder / "curves.png")
-        pictures["How the training went"] = "curves.png"
-    items = [
-        gallery_item(model, metadata, dataset, index, precision)
-        for index in gallery_choice(predictions, GALLERY_SIZE)
-    ]
-    plot_gallery(items, folder / "gallery.png")
-    pictures["Right and wrong answers, drawn at random"] = "gallery.png"
+        figures["Curves of the training run"] = "curves.png"
+    indices = choose_indices(predictions)
+    views = gallery_views(model, metadata, dataset, indices, precision)
+    plot_gallery(views, predictions, indices, metadata.class_names, folder / "gallery.png")
+    figures["Correct and wrong predictions, drawn at random"] = "gallery.png"
     plot_confusion(predictions.fused, predictions.labels, metadata.class_names, folder / "confusion.png")
-    pictures["The most confused classes"] = "confusion.png"
-    return pictures
+    figures["The most confused classes"] = "confusion.png"
+    return figures
 
 
-def gallery_choice(predictions: Predictions, count: int) -> list[int]:
-    """Indices of up to `count` images that were answered rightly, and as many wrongly, by a fixed draw."""
-    is_right = predictions.fused.argmax(axis=1) == predictions.labels
-    order = np.random.default_rng(0).permutation(len(is_right))
-    right, wrong = order[is_right[order]][:count], order[~is_right[order]][:count]
-    return [int(index) for index in (*right, *wrong)]
+def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Literal["auto"] | None) -> None:
+    """Raise if early exit cannot be evaluated, before anything is computed."""
+    if early_exit is None:
+        return
+    check_num_scales(model.num_scales)
+    if early_exit != "auto":
+        check_confidence(early_exit, UsageError)
+    elif not images.of_split("val"):
+        raise UsageError(
+            "--early_exit auto chooses on validation images, and none were held out; train with "
+            "--data.val_fraction above 0, or give a confidence, e.g. --early_exit 0.9"
+        )
 
 
-@torch.no_grad()
-def gallery_item(
-    model: RamsTrans, metadata: ModelMetadata, dataset: ImageDataset, index: int, precision: str
-) -> GalleryItem:
-    """Look at one image again, for its picture."""
-    record: Record = dataset.records[index]
-    batch = collate([dataset[0, index]], with_high_res=model.zoom_source == "full")
-    device = next(model.parameters()).device
-    images, high_res = normalized(batch, metadata.preprocessing, device)
-    with autocast(device, precision):
-        output = model(images, high_res)
-    first = output.scales[0]
-    assert first.saliency is not None, "in eval mode every scale has a saliency"
-    assert first.boxes is not None, "in eval mode every scale has a region"
-    names, answers = metadata.class_names, output.fused[0]
-    height, width = metadata.model.input_size
-    crop_box = batch.geometries[0].to_original(np.array([0, 0, width, height]))
-    return GalleryItem(
-        image=decode_image(record.path, max_pixels=dataset.max_pixels),
-        saliency=first.saliency[0].cpu().numpy(),
-        saliency_frame=_box(crop_box),
-        box=_box(boxes_in_originals(output, batch)[0, 0]),
-        true_box=record.box,
-        crop=crop_picture(batch, first.boxes, metadata.model.scale_sizes[-1]),
-        true_name=names[record.label],
-        predicted_name=names[int(answers.argmax())],
-        probability=float(answers.max()),
-        scale_predictions=[
-            f"{names[int(scale.argmax())]} {100 * float(scale.max()):.0f} %"
-            for scale in output.probabilities[:, 0]
-        ],
+def dataset_of(
+    metadata: ModelMetadata, images: ImageSet, split: Split, data: DataConfig, progress: Progress
+) -> tuple[ImageDataset, list[str]]:
+    """Build the data set of a split, labelled as the model's classes, and one line per file left out."""
+    records, left_out = readable(with_labels_of(metadata, images, split), data, progress)
+    dataset = ImageDataset(
+        records,
+        metadata.preprocessing,
+        metadata.model.input_size,
+        cache=build_cache(data, is_read_once=True),
+        max_pixels=data.max_pixels,
+        read_retries=data.read_retries,
     )
+    return dataset, left_out
 
 
-def _box(corners: np.ndarray) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = (float(corner) for corner in corners)
-    return x0, y0, x1, y1
+def data_config(trained_on: Mapping[str, object], name: str | None, root: Path | None) -> DataConfig:
+    """Data options of the training run, with another format or root if given."""
+    known = {field.name for field in dataclasses.fields(DataConfig)}
+    values = {key: value for key, value in trained_on.items() if key in known}
+    values |= {"name": name} if name else {}
+    values |= {"root": root} if root else {}
+    if "name" not in values:
+        raise UsageError(
+            "this saved model does not say what it was trained on; give --data.name and --data.root"
+        )
+    for key in ("resize", "crop"):
+        values.pop(key, None)  # the model's own preprocessing counts
+    for key in ("root", "cache_dir"):
+        if values.get(key) is not None:
+            values[key] = Path(str(values[key]))
+    if not Path(str(values.get("cache_dir"))).is_dir():
+        values.pop("cache_dir", None)  # of another machine: the default does as well
+    return DataConfig(**values)  # type: ignore[arg-type]
+
+
+def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> tuple[Record, ...]:
+    """Records of a split, labelled by the model's class list.
+
+    Raises:
+        DataError: The split is empty, or a class is not the model's.
+    """
+    records = images.of_split(split)
+    if not records:
+        raise DataError(f"the data set has no {split} images; choose another --split")
+    labels = {name: label for label, name in enumerate(metadata.class_names)}
+    unknown = sorted({images.class_names[record.label] for record in records} - set(labels))
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} classes are not among the model's {len(labels)}, e.g. '{unknown[0]}'; "
+            "evaluate on the classes that it was trained on"
+        )
+    return tuple(record._replace(label=labels[images.class_names[record.label]]) for record in records)
+
+
+def readable(
+    records: tuple[Record, ...], data: DataConfig, progress: Progress
+) -> tuple[tuple[Record, ...], list[str]]:
+    """Leave out files that cannot be decoded if the config says `skip`, else keep all records.
+
+    In the latter case, the first unreadable file stops the evaluation.
+
+    Returns:
+        The records, and one line per file left out.
+
+    Raises:
+        DataError: No file can be decoded.
+    """
+    if data.on_unreadable == "stop":
+        return records, []
+    errors = find_unreadable(records, data.max_pixels, progress=progress)
+    unreadable = {error.path for error in errors}
+    kept = tuple(record for record in records if record.path not in unreadable)
+    if not kept:
+        raise DataError(f"none of the {len(records)} files can be read, e.g. {errors[0]}; repair them")
+    return kept, [f"left out: {error}" for error in errors]

@@ -11,11 +11,9 @@ from ramstrans.data.build import build_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.records import ImageSet, Split
-from ramstrans.devices import choose_device
-from ramstrans.evaluation.predict import predict_split
-from ramstrans.evaluation.run import dataset_of
-from ramstrans.models.methods.rams import RamsTrans, build_model
-from ramstrans.saved.model import ModelMetadata, load_into, load_metadata, load_state
+from ramstrans.evaluation.evaluate import dataset_of
+from ramstrans.evaluation.predict import choose_precision, predict_split
+from ramstrans.saved.model import load_model
 
 _SPLIT_FIELDS = ("val_fraction", "test_fraction", "split_seed")
 """Fields of `DataConfig` that determine which images are held out."""
@@ -46,20 +44,18 @@ def find_label_issues(
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
-    model, metadata = _load(folder, device)
-    run = metadata.training.get("run", {})
-    data = as_in_training(config, run.get("data", {}))
+    model, metadata = load_model(folder, device)
+    data = as_in_training(config, metadata.run_options("data"))
     images = _unseen_as_test(build_image_set(data, progress), unreadable)
-    precision = precision or run.get("training", {}).get("precision", "fp32")
+    model_device = next(model.parameters()).device
+    precision = choose_precision(precision, metadata, model_device)
     found: list[LabelIssue] = []
     splits: tuple[Split, ...] = ("test", "train")
     for split in splits:
         if not images.of_split(split):
             continue
         dataset, _ = dataset_of(metadata, images, split, data, progress)
-        with_high_res = model.zoom_source == "full" and model.num_scales > 1
-        loader = build_loader(dataset, batch_size, shuffle=False, with_high_res=with_high_res)
-        model_device = next(model.parameters()).device
+        loader = build_loader(dataset, batch_size, shuffle=False, with_high_res=metadata.model.needs_high_res)
         predictions, _ = predict_split(
             model, loader, metadata.preprocessing, model_device, precision=precision, progress=progress
         )
@@ -69,13 +65,6 @@ def find_label_issues(
             predictions.fused, predictions.labels, paths, metadata.class_names, is_seen=is_seen
         )
     return LabelIssues(found, len(images.of_split("test")), len(images.of_split("train")))
-
-
-def _load(folder: Path, device: str) -> tuple[RamsTrans, ModelMetadata]:
-    metadata = load_metadata(folder)
-    model = build_model(metadata.model)
-    load_into(model, load_state(folder))
-    return model.to(choose_device(device)).eval(), metadata
 
 
 def as_in_training(config: DataConfig, trained_on: Mapping[str, Any]) -> DataConfig:

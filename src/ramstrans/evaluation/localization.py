@@ -1,4 +1,4 @@
-"""How well the regions hold the object: area, overlap with the true boxes, parts kept.
+"""How well regions cover the object: area, overlap with the true boxes, parts inside.
 
 All boxes are half-open `(x0, y0, x1, y1)` in pixels of the original image.
 """
@@ -12,11 +12,11 @@ from ramstrans.data.records import Record
 
 
 class RegionMetrics(NamedTuple):
-    """How well one scale's regions hold the object; None where the data set does not tell.
+    """How well one scale's regions cover the object; None where the data set has no boxes or parts.
 
     Attributes:
         fallbacks: Number of images where nothing stood out and the region is the whole input.
-        fallback_share: The same, in percent of the images.
+        fallback_share: The same in percent of all images.
         mean_area: Mean percent of the original image that the region covers.
         mean_iou: Mean intersection over union of region and true box, percent.
         corloc: Percent of true boxes with an IoU of at least 0.5.
@@ -27,7 +27,7 @@ class RegionMetrics(NamedTuple):
 
     fallbacks: int
     fallback_share: float
-    mean_area: float | None
+    mean_area: float
     mean_iou: float | None
     corloc: float | None
     parts_inside: float | None
@@ -36,18 +36,15 @@ class RegionMetrics(NamedTuple):
 
 
 def region_metrics(
-    boxes: np.ndarray, has_region: np.ndarray, records: Sequence[Record], image_sizes: np.ndarray | None
+    boxes: np.ndarray, has_region: np.ndarray, records: Sequence[Record], image_sizes: np.ndarray
 ) -> RegionMetrics:
-    """How well the regions hold the object.
-
-    Regions and true boxes count as far as they lie inside their image, where its size is known.
+    """Measure how well regions cover the object; regions and true boxes are clipped to their image.
 
     Args:
-        boxes: (N, 4) the regions, pixels of the original image.
+        boxes: (N, 4) the regions.
         has_region: (N,) bool, False for a fallback.
         records: The N records.
-        image_sizes: (N, 2) `(width, height)` of the original images in pixels; None where unknown:
-            nothing is clipped, and there is no mean area.
+        image_sizes: (N, 2) `(width, height)` of the original images in pixels.
 
     >>> from pathlib import Path
     >>> record = Record(Path("wren.jpg"), 0, "test", box=(0.0, 0.0, 10.0, 20.0))
@@ -65,7 +62,7 @@ def region_metrics(
     return RegionMetrics(
         fallbacks=num_fallbacks,
         fallback_share=100 * num_fallbacks / len(has_region),
-        mean_area=None if image_sizes is None else _percent(_areas(regions) / image_sizes.prod(axis=1)),
+        mean_area=100 * float((_areas(regions) / image_sizes.prod(axis=1)).mean()),
         mean_iou=_percent(ious),
         corloc=_percent(ious >= 0.5),
         parts_inside=_percent(inside),
@@ -75,11 +72,11 @@ def region_metrics(
 
 
 def paired_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N,) intersection over union, in [0, 1], of each box with its partner; 0 for two empty boxes.
+    """(N,) intersection over union, in [0, 1], of boxes with their counterparts; 0 for two empty boxes.
 
     Args:
         first: (N, 4) boxes.
-        second: (N, 4) their partners, in the same frame.
+        second: (N, 4) counterparts, in the same frame.
 
     >>> paired_iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2]])).round(3)
     array([0.333])
@@ -100,15 +97,13 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
     return np.asarray(sides.prod(axis=1))
 
 
-def _clip(boxes: np.ndarray, image_sizes: np.ndarray | None) -> np.ndarray:
-    """(N, 4) boxes cut at the edges of their images."""
-    if image_sizes is None:
-        return boxes
+def _clip(boxes: np.ndarray, image_sizes: np.ndarray) -> np.ndarray:
+    """Clip (N, 4) boxes to their images."""
     return np.asarray(np.clip(boxes, 0, np.tile(image_sizes, 2)))
 
 
 def _parts_inside(regions: np.ndarray, records: Sequence[Record]) -> np.ndarray:
-    """(P,) bool for all visible parts of all records: inside the half-open region of its image?"""
+    """(P,) bool, for all visible parts of all records: whether the image's half-open region contains it."""
     return np.array(
         [
             x0 <= part.x < x1 and y0 <= part.y < y1
@@ -120,5 +115,5 @@ def _parts_inside(regions: np.ndarray, records: Sequence[Record]) -> np.ndarray:
 
 
 def _percent(shares: np.ndarray) -> float | None:
-    """Mean of some shares in percent; None of none."""
+    """Mean of fractions, in percent; None if there are none."""
     return 100 * float(shares.mean()) if len(shares) else None

@@ -1,27 +1,24 @@
-"""How often the answers are right: top-k, per-class accuracy, confusions, calibration; all in percent.
+"""Accuracy metrics in percent: top-k, per-class accuracy, confusions, calibration.
 
-The counting is NumPy's rather than torchmetrics': ties go to the lower label, as argmax has it, a class
-that is predicted but has no images stays out of the mean, and no C x C matrix is ever held.
+NumPy does the counting: ties go to the lower label, as in argmax, a class that is predicted but has no
+images stays out of the mean, and no C x C matrix is ever built.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import binomtest
 
 from ramstrans.errors import DataError, WeightsError
 
-Z_95 = 1.959963984540054
-"""Two-sided 95 % quantile of the standard normal distribution."""
-
 
 class ScaleMetrics(NamedTuple):
-    """How often one scale, or the fused answer, is right.
+    """Accuracy of one scale, or of the fused prediction.
 
     Attributes:
-        top1: Percent of images whose first answer is the true class.
-        top5: Percent of images with the true class among the first min(5, C) answers.
-        mean_class_accuracy: Mean over the classes that have images of the percent that is right.
+        top1: Percent of images whose most probable class is the true one.
+        top5: Percent of images with the true class among the min(5, C) most probable.
+        mean_class_accuracy: Mean of the per-class accuracies, in percent, over the classes that have images.
         top1_interval: 95 % Wilson interval of `top1`, percent.
     """
 
@@ -32,7 +29,7 @@ class ScaleMetrics(NamedTuple):
 
 
 class ConfusedPair(NamedTuple):
-    """`num_images` images of class `true` that were taken for class `predicted` (labels)."""
+    """`num_images` images of class `true` that were classified as `predicted` (labels)."""
 
     true: int
     predicted: int
@@ -40,14 +37,14 @@ class ConfusedPair(NamedTuple):
 
 
 def classification_metrics(probabilities: np.ndarray, labels: np.ndarray) -> ScaleMetrics:
-    """Top-1, top-5 and mean per-class accuracy of one scale's answers.
+    """Top-1, top-5 and mean per-class accuracy of one scale's predictions.
 
     Args:
         probabilities: (N, C), finite.
         labels: (N,) the true classes.
 
-    >>> answers = np.array([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.8, 0.1]])
-    >>> metrics = classification_metrics(answers, np.array([0, 1, 1]))
+    >>> probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.8, 0.1]])
+    >>> metrics = classification_metrics(probabilities, np.array([0, 1, 1]))
     >>> round(metrics.top1, 1), metrics.top5, metrics.mean_class_accuracy
     (66.7, 100.0, 75.0)
     """
@@ -62,7 +59,7 @@ def classification_metrics(probabilities: np.ndarray, labels: np.ndarray) -> Sca
 
 
 def true_ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) place of the true class among the answers, 0 the first; of equal answers the lower label leads.
+    """(N,) rank of the true class by probability, 0 for the highest; of equal ones the lower label leads.
 
     Args:
         probabilities: (N, C), finite.
@@ -76,7 +73,7 @@ def true_ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     num_broken = int((~np.isfinite(probabilities).all(axis=1)).sum())
     if num_broken:
         raise WeightsError(
-            f"the model's answers are NaN or infinite for {num_broken} of {len(labels)} images; "
+            f"the predicted probabilities are NaN or infinite for {num_broken} of {len(labels)} images; "
             "its weights are damaged or its training diverged: train again, e.g. with a lower --training.lr"
         )
     truth = np.take_along_axis(probabilities, labels[:, None], axis=1)
@@ -87,20 +84,17 @@ def true_ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share, in percent (https://doi.org/10.1080/01621459.1927.10502953).
+    """95 % Wilson score interval of a proportion, in percent (https://doi.org/10.1080/01621459.1927.10502953).
 
     >>> [round(end, 1) for end in wilson_interval(90, 100)]
     [82.6, 94.5]
     """
-    share, z2 = num_right / num_images, Z_95**2 / num_images
-    centre = share + z2 / 2
-    spread = Z_95 * math.sqrt((share * (1 - share) + z2 / 4) / num_images)
-    low, high = (centre - spread) / (1 + z2), (centre + spread) / (1 + z2)
-    return 100 * max(min(low, share), 0.0), 100 * min(max(high, share), 1.0)  # against rounding
+    interval = binomtest(num_right, num_images).proportion_ci(0.95, method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)
 
 
 def per_class_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(C,) percent of each class's images that are right; NaN for a class without images.
+    """(C,) accuracy of each class in percent; NaN for a class without images.
 
     Args:
         probabilities: (N, C), finite.
@@ -119,12 +113,12 @@ def per_class_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndar
 
 
 def confused_pairs(probabilities: np.ndarray, labels: np.ndarray, n: int) -> list[ConfusedPair]:
-    """The `n` commonest mistakes, the commonest first, equal ones in label order.
+    """Find the `n` most frequent mistakes, most frequent first, equal ones in label order.
 
     Args:
         probabilities: (N, C), finite.
         labels: (N,) the true classes.
-        n: Largest number of pairs; fewer come back where fewer classes are confused.
+        n: Maximum number of pairs.
 
     >>> confused_pairs(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), np.array([1, 1, 0]), 1)
     [ConfusedPair(true=1, predicted=0, num_images=2)]
@@ -137,24 +131,23 @@ def confused_pairs(probabilities: np.ndarray, labels: np.ndarray, n: int) -> lis
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
-    """Mean distance, in percentage points, of confidence from accuracy over equal bins of confidence.
+    """Mean distance between confidence and accuracy over equal bins of confidence, in percentage points.
 
-    0 is perfect: of all answers given with 80 % probability, 80 % are right (https://arxiv.org/abs/1706.04599).
+    0 is perfect: of all predictions with 80 % confidence, 80 % are right. Equation 3 of
+    https://arxiv.org/abs/1706.04599, with bins `((m - 1) / M, m / M]`:
+
+        ECE = sum over the bins of |B_m| / N * |accuracy(B_m) - confidence(B_m)|
 
     Args:
         probabilities: (N, C), finite.
         labels: (N,) the true classes.
-        num_bins: Bins of [0, 1].
+        num_bins: M, the number of bins.
 
     >>> round(expected_calibration_error(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1])), 1)
     30.0
     """
-    import torch
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
-    # Rounding can push a mean of softmaxes past 1, which torchmetrics would take for logits.
-    answers = torch.from_numpy(np.clip(probabilities, 0, 1))
-    error = multiclass_calibration_error(
-        answers, torch.from_numpy(labels), num_classes=answers.shape[1], n_bins=num_bins
-    )
-    return 100 * float(error)
+    confidence = probabilities.max(axis=1).astype(np.float64).clip(0, 1)  # rounding can push a mean past 1
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.ceil(confidence * num_bins).astype(int)
+    gaps = np.bincount(bins, right - confidence)  # |B_m| times accuracy minus confidence
+    return 100 * float(np.abs(gaps).sum()) / len(labels)

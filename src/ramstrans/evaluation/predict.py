@@ -1,6 +1,6 @@
-"""Run a model over a split and gather what it says."""
+"""Run a model over a split and gather its predictions, the input of every metric and figure."""
 
-from collections.abc import Callable, Sequence
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -9,12 +9,45 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.loader import Batch, ImageDataset
 from ramstrans.data.loading.transforms import normalize
 from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.records import Record
 from ramstrans.devices import num_processes
-from ramstrans.evaluation.predictions import Predictions
+from ramstrans.errors import UsageError
 from ramstrans.models.methods.rams import RamsOutput, RamsTrans
+from ramstrans.saved.metadata import ModelMetadata
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+logger = logging.getLogger(__name__)
+
+
+class Predictions(NamedTuple):
+    """Predictions of a model with S scales for N images of C classes.
+
+    Attributes:
+        probabilities: (S, N, C) float32, softmax of each scale's logits.
+        labels: (N,) int64, the true classes.
+        boxes: (R, N, 4) float32, the region that each scale proposes for the next, half-open
+            `(x0, y0, x1, y1)` in pixels of the original image. R = S - 1; but 1 for a plain ViT, whose
+            region no scale uses.
+        has_region: (R, N) bool, False where nothing stood out and the region is the whole input.
+        records: The N records, in the same order.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    boxes: np.ndarray
+    has_region: np.ndarray
+    records: tuple[Record, ...]
+
+    @property
+    def fused(self) -> np.ndarray:
+        """(N, C) float32, the mean of the scales' probabilities."""
+        mean: np.ndarray = self.probabilities.mean(axis=0)
+        return mean
 
 
 @torch.no_grad()
@@ -25,86 +58,57 @@ def predict_split(
     device: torch.device,
     *,
     precision: str = "fp32",
-    progress: Callable[[int, int, str], None] = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> tuple[Predictions, np.ndarray]:
-    """Predict every image of a loader over a `ImageDataset`; the model is in eval mode after.
+    """Predict every image of a loader over an `ImageDataset`; leaves the model in eval mode.
 
-    Where several processes were dealt the batches, each gets the predictions of all: every image's once,
-    and the same to the last bit as one process would give, since the batches are the same.
+    If several processes share the batches, each gets the predictions of all of them: every image once, and
+    bit-identical to those of a single process, because the batches are the same.
 
     Args:
         model: On `device`.
         loader: In order, not shuffled.
         preprocessing: Mean and standard deviation of the input.
-        device: Where the model is.
+        device: Device of the model.
         precision: Autocast precision, `fp32`, `bf16` or `fp16`.
-        progress: Told after each batch.
+        progress: Called after each batch.
 
     Returns:
-        The predictions, and (N, 2) int64, `(width, height)` of the photographs in pixels.
+        The predictions, and (N, 2) int64, `(width, height)` of the original images in pixels.
     """
     model.eval()
     dataset = loader.dataset
-    assert isinstance(dataset, ImageDataset), "predictions name the dataset's records"
-    gathered: list[Answers] = []
+    assert isinstance(dataset, ImageDataset), "predictions need the data set's records"
+    gathered: list[tuple[np.ndarray, ...]] = []
     for done, batch in enumerate(loader, start=1):
         images, high_res = normalized(batch, preprocessing, device)
         with autocast(device, precision):
             output: RamsOutput = model(images, high_res, last_region=model.num_scales == 1)
-        has_region = np.stack(
-            [_numpy(scale.has_region) for scale in output.scales if scale.has_region is not None]
-        )
+        regions = [scale.has_region for scale in output.scales if scale.has_region is not None]
         gathered.append(
-            Answers(
-                _numpy(output.probabilities),
+            (
+                batch.indices.numpy(),
+                output.probabilities.cpu().numpy(),
                 batch.labels.numpy(),
                 boxes_in_originals(output, batch),
-                has_region,
+                torch.stack(regions).cpu().numpy(),
                 batch.original_sizes.numpy(),
-                batch.indices.numpy(),
             )
         )
         progress(done, len(loader), "evaluating")
     if num_processes() > 1:
         gathered = gather_object(gathered)
-    answers = in_order(gathered)
-    return Predictions(*answers[:4], dataset.records), answers.sizes
-
-
-class Answers(NamedTuple):
-    """What a model said about the images of some batches, see `Predictions`.
-
-    Attributes:
-        probabilities: (S, N, C).
-        labels: (N,).
-        boxes: (R, N, 4).
-        has_region: (R, N).
-        sizes: (N, 2) int64, `(width, height)` of the photographs in pixels.
-        places: (N,) int64, in the dataset.
-    """
-
-    probabilities: np.ndarray
-    labels: np.ndarray
-    boxes: np.ndarray
-    has_region: np.ndarray
-    sizes: np.ndarray
-    places: np.ndarray
-
-
-def in_order(batches: Sequence[Answers]) -> Answers:
-    """The answers of all batches together, in the order of the dataset."""
-    axes = (1, 0, 1, 1, 0, 0)
-    whole = [
-        np.concatenate(parts, axis) for parts, axis in zip(zip(*batches, strict=True), axes, strict=True)
-    ]
-    order = np.argsort(whole[-1])
-    return Answers(*(values.take(order, axis) for values, axis in zip(whole, axes, strict=True)))
+    axes = (0, 1, 0, 1, 1, 0)  # of the images in each array
+    indices, *arrays = (np.concatenate(parts, axis) for *parts, axis in zip(*gathered, axes, strict=True))
+    order = np.argsort(indices)
+    *fields, sizes = (array.take(order, axis) for array, axis in zip(arrays, axes[1:], strict=True))
+    return Predictions(*fields, dataset.records), sizes
 
 
 def normalized(
     batch: Batch, preprocessing: Preprocessing, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
-    """A batch's images and source on the device, as the model expects them."""
+    """Move a batch to the device and normalise it: (B, 3, H, W), and (B, 3, H', W') or None."""
     mean, std = preprocessing.mean, preprocessing.std
     images = normalize(batch.images.to(device, non_blocking=True), mean, std)
     if batch.high_res is None:
@@ -113,25 +117,32 @@ def normalized(
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context of a forward pass in `fp32` (no autocast), `bf16` or `fp16`."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+    """Context of a forward pass in `fp32` (no autocast), `bf16` or `fp16`."""
+    return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
+
+
+def choose_precision(given: str | None, metadata: ModelMetadata, device: torch.device) -> str:
+    """Choose the precision of inference: the given one, else that of the training run, else `fp32`.
+
+    CPUs do not get fp16: a model that was trained in fp16 runs in fp32 there, which is logged.
+
+    Raises:
+        UsageError: The given precision is unknown, or is fp16 on a CPU.
+    """
+    if given is not None and given not in DTYPES:
+        raise UsageError(f"precision is '{given}'; give {', '.join(DTYPES)}")
+    if given == "fp16" and device.type == "cpu":
+        raise UsageError("precision fp16 needs a GPU; on a CPU give bf16 or fp32")
+    chosen = str(given or metadata.run_options("training").get("precision", "fp32"))
+    if chosen == "fp16" and device.type == "cpu":
+        logger.info("the model was trained in fp16, which needs a GPU; predicting in fp32")
+        return "fp32"
+    return chosen
 
 
 def boxes_in_originals(output: RamsOutput, batch: Batch) -> np.ndarray:
-    """(R, B, 4) float32, the boxes of the scales that have some, in pixels of the original photographs."""
-    boxes = np.stack([_numpy(scale.boxes) for scale in output.scales if scale.boxes is not None])
-    return in_originals(boxes, batch)
-
-
-def in_originals(boxes: np.ndarray, batch: Batch) -> np.ndarray:
-    """Boxes (R, B, 4) in pixels of a batch's images -> the same in pixels of the original photographs."""
-    mapped = np.empty_like(boxes)
+    """(R, B, 4) float32, boxes of the scales that have some, in pixels of the original images."""
+    boxes = torch.stack([scale.boxes for scale in output.scales if scale.boxes is not None]).cpu().numpy()
     for index, geometry in enumerate(batch.geometries):
-        mapped[:, index] = geometry.to_original(boxes[:, index])
-    return mapped
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    array: np.ndarray = tensor.cpu().numpy()
-    return array
+        boxes[:, index] = geometry.to_original(boxes[:, index])
+    return boxes

@@ -1,55 +1,127 @@
-"""Which photographs a user means: files, folders, or a list of paths on standard input."""
+"""What goes into a predictor: files, folders, paths on standard input, images in memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
+from PIL import Image, ImageOps
+
 from ramstrans.data.datasets.image_folder import IMAGE_SUFFIXES
-from ramstrans.errors import DataError, UsageError
+from ramstrans.data.loading.loader import Example
+from ramstrans.data.loading.transforms import make_view
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.reading.decode import check_shape, to_rgb
+from ramstrans.data.reading.photographs import ResizedImage, read_resized, resize_in_memory
+from ramstrans.errors import DataError, UnreadableImageError, UsageError
+
+ImageInput = Image.Image | Path | str
 
 STDIN = "-"
+NUM_THREADS = min(8, os.cpu_count() or 1)
+"""Threads that decode images while the model computes."""
+
+
+def read_input(image: ImageInput, resize: int | tuple[int, int], max_pixels: int) -> ResizedImage:
+    """Read an image, upright and resized; a file exactly as the evaluation reads it.
+
+    A large JPEG file is decoded at a reduced scale. An image in memory is resized from all of its pixels,
+    so its pixels may differ slightly from the file's, see `REDUCTION_MARGIN`.
+
+    Args:
+        image: A file, or an image in memory.
+        resize: Shorter side in pixels, or exact `(height, width)`.
+        max_pixels: Refuse an image with more pixels than this.
+
+    Raises:
+        UnreadableImageError: It cannot be decoded.
+    """
+    if not isinstance(image, Image.Image):
+        return read_resized(Path(image), resize, max_pixels=max_pixels)
+    name = "image in memory"
+    check_shape(name, image.size, max_pixels)
+    try:
+        upright = to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError) as error:  # one that was opened but not yet read
+        raise UnreadableImageError(name, f"damaged image ({error})") from error
+    return resize_in_memory(upright, resize)
+
+
+def to_example(image: ResizedImage, preprocessing: Preprocessing, image_size: tuple[int, int]) -> Example:
+    """Cut the centre view, as an example without class and data set."""
+    view = make_view(image.pixels, image.original_size, preprocessing.crop, image_size)
+    return Example(view, -1, -1, image.original_size)
+
+
+def read_ahead(
+    images: Iterable[ImageInput], read: Callable[[ImageInput], Example], num_ahead: int
+) -> Iterator[tuple[Path | None, Example | str]]:
+    """Read images in threads, in order, with at most `num_ahead` of them in memory.
+
+    Yields:
+        The path, None for an image in memory; and the example, or why it cannot be read.
+    """
+
+    def path_and_example(image: ImageInput) -> tuple[Path | None, Example | str]:
+        path = None if isinstance(image, Image.Image) else Path(image)
+        try:
+            return path, read(image)
+        except UnreadableImageError as error:
+            return path, error.reason
+
+    waiting: deque[Future[tuple[Path | None, Example | str]]] = deque()
+    with ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="decode") as pool:
+        try:
+            for image in images:
+                waiting.append(pool.submit(path_and_example, image))
+                if len(waiting) >= num_ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def expand_inputs(arguments: Sequence[str | Path], stdin: Iterable[str]) -> Iterator[Path]:
-    """The photographs that the arguments name, in their order.
+    """List the image files that command-line arguments stand for, in order.
 
-    A file, missing or not, stands for itself, so that the one that cannot be read is reported where it
-    belongs. A folder stands for all images in it and below, sorted by path, hidden ones and links to
-    folders left out. `-` stands for the paths on standard input, one a line, which are read as they are
-    needed.
+    A file stands for itself even if it is missing, so that it is reported among the others. A folder stands
+    for all images in it and below, sorted by path, without hidden ones and links to folders. `-` stands for
+    the paths on standard input, one per line, which are read as they are needed.
 
     Args:
         arguments: Files, folders and `-`.
-        stdin: Lines of standard input; looked at for `-` only.
+        stdin: Lines of standard input, read for `-` only.
 
     Returns:
         An iterator over paths; the arguments themselves are checked at once.
 
     Raises:
-        UsageError: Nothing was given, or `-` twice.
-        DataError: A folder holds no images.
+        UsageError: No arguments, or `-` twice.
+        DataError: A folder contains no images.
 
     >>> list(map(str, expand_inputs(["wren.jpg", "-"], ["crow.png", "owl.png"])))
     ['wren.jpg', 'crow.png', 'owl.png']
     """
     names = [str(argument) for argument in arguments]
     if not names:
-        raise UsageError(
-            "no photographs were given; name files or folders, or - for a list on standard input"
-        )
+        raise UsageError("no images were given; name files or folders, or - for a list on standard input")
     if names.count(STDIN) > 1:
         raise UsageError("- was given twice; standard input can be read only once")
     for name in names:
         if name != STDIN and _is_folder(Path(name)) and next(_images(Path(name)), None) is None:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-            raise DataError(f"{name} holds no images ({suffixes}); name a folder with some, or files")
+            raise DataError(f"{name} contains no images ({suffixes}); name a folder with some, or files")
     lines = (line for line in (line.rstrip("\r\n") for line in stdin) if line.strip())
     listed = chain.from_iterable(lines if name == STDIN else (name,) for name in names)
     return chain.from_iterable(map(_expand, map(Path, listed)))
 
 
 def _expand(path: Path) -> Iterator[Path]:
-    """A file as itself, a folder as its images; a folder without any as itself, to be reported."""
+    """List a file as itself, a folder as its images; one without images as itself, to be reported."""
     images = _images(path) if _is_folder(path) else iter(())
     first = next(images, path)
     return chain((first,), images)
@@ -60,18 +132,18 @@ def _images(folder: Path) -> Iterator[Path]:
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError:
-        yield folder  # not ours to list: reported like a file that cannot be read
+        yield folder  # no permission to list it: reported like a file that cannot be read
         return
     for entry in entries:
         if _is_folder(entry):
-            if not entry.is_symlink():  # it may lead back here
+            if not entry.is_symlink():  # it may be a loop
                 yield from _images(entry)
         elif entry.suffix.lower() in IMAGE_SUFFIXES:
             yield entry
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether this is a folder; False where the system refuses to say, e.g. for a name too long."""
+    """Whether this is a folder; False if the system cannot tell, e.g. because the name is too long."""
     try:
         return path.is_dir()
     except OSError:

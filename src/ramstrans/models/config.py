@@ -34,6 +34,8 @@ class ModelConfig:
         backbone_options: Further arguments for `timm.create_model`, e.g. `{depth: 6}`.
         dropout: Rate on the embedded tokens and in each MLP and attention projection.
         drop_path: Rate of stochastic depth of the last block, growing linearly from 0.
+        mean: Of red, green and blue that the weights expect, for pixels in [0, 1]; None: timm's value.
+        std: Of red, green and blue, likewise.
     """
 
     backbone: str = "vit_base_patch16_224"
@@ -51,6 +53,8 @@ class ModelConfig:
     backbone_options: dict[str, Any] = field(default_factory=dict)
     dropout: float = 0.0
     drop_path: float = 0.0
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.num_classes is not None and self.num_classes < 2:
@@ -82,6 +86,11 @@ class ModelConfig:
         """`(height, width)` in pixels of what each scale sees."""
         later = self.input_size if self.region_size is None else _both_sides(self.region_size)
         return (self.input_size, *(later,) * (self.num_scales - 1))
+
+    @property
+    def needs_high_res(self) -> bool:
+        """Whether regions are cut from an image of higher resolution than the input."""
+        return self.zoom_source == "full" and self.num_scales > 1
 
     @property
     def region_thresholds(self) -> tuple[float, ...]:

@@ -1,114 +1,119 @@
-"""A plain timm ViT that reads one class token a scale and tells its queries and keys."""
+"""A plain timm ViT with one class token per scale that also returns its queries and keys."""
 
 import difflib
-from typing import Literal, NamedTuple
+import re
+from itertools import chain
+from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
-from timm.layers import Attention, resample_abs_pos_embed
+from timm.layers import Attention
+from timm.models import checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ramstrans.errors import ConfigError
+from ramstrans.models.attention import AttentionCall, RecordAttention
 from ramstrans.models.config import ModelConfig
 
 PLAIN_VIT_MODULES = ("vision_transformer", "deit")
 
+FIELDS = {"img_size": "image_size", "num_classes": "num_classes", "dynamic_img_size": "region_size"}
+"""Arguments of `timm.create_model` that follow from a field of the config."""
+
 
 class Features(NamedTuple):
-    """What one pass through the backbone gives.
+    """One forward pass through the encoder.
 
     Attributes:
         class_token: (B, D), the scale's class token after the final LayerNorm.
-        queries: L tensors (B, H, N, d), first layer first, as they enter the attention; none where they
-            were not asked for.
-        keys: L tensors (B, H, N, d), likewise.
-        class_index: Position of the scale's class token among the N tokens.
-        num_prefix: Number of tokens before the patches in this pass.
-        grid: `(rows, columns)` of patches in this pass.
+        attention: One call per block, first block first; empty if not asked for.
+        class_index: Index of the scale's class token among the N tokens.
+        num_prefix: Number of tokens before the patches.
+        grid: `(rows, columns)` of patches.
     """
 
     class_token: Tensor
-    queries: tuple[Tensor, ...]
-    keys: tuple[Tensor, ...]
+    attention: tuple[AttentionCall, ...]
     class_index: int
     num_prefix: int
     grid: tuple[int, int]
 
 
-class Backbone(nn.Module):
-    """A plain timm ViT with one class token for each scale.
+class Encoder(nn.Module):
+    """A plain timm ViT with one class token per scale.
 
-    Class tokens and their position embeddings start as copies of the given ViT's one. Queries and keys
-    are noted as they leave `attn.q_norm` and `attn.k_norm` (identities in most ViTs), so timm's own
-    forward, and its fused attention, stay as they are. One pass at a time on one instance: the notes
-    of a pass live on the module.
+    Class tokens and their position embeddings start as copies of the given ViT's one. Nothing is stored on
+    the module during a forward pass: any number of threads may call it.
 
     Args:
-        vit: The ViT; becomes part of this module and is widened in place.
+        model: The ViT; becomes part of this module and is widened in place.
         num_scales: S, number of class tokens.
         class_tokens: `joint`: all S tokens enter every pass; `separate`: token s alone enters pass s.
-
-    Attributes:
-        gradient_checkpointing: Whether training keeps each block's input only, and computes the block
-            again for its gradients.
+        mean: Of red, green and blue, for pixels in [0, 1]; None: what timm says of the model.
+        std: Of red, green and blue, likewise.
 
     Raises:
         ConfigError: This ViT cannot work; the message says why.
     """
 
     def __init__(
-        self, vit: VisionTransformer, num_scales: int, class_tokens: Literal["joint", "separate"] = "joint"
+        self,
+        model: VisionTransformer,
+        num_scales: int,
+        class_tokens: Literal["joint", "separate"] = "joint",
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
     ) -> None:
         super().__init__()
-        check_vit(vit)
-        self.vit = vit
+        check_vit(model)
+        self.model = model
+        self.mean: tuple[float, ...] = mean or tuple(model.pretrained_cfg["mean"])
+        self.std: tuple[float, ...] = std or tuple(model.pretrained_cfg["std"])
         self.class_tokens = class_tokens
         self.num_scales = num_scales
         self._widen()
-        attention = vit.blocks[0].attn
-        self.scale: float = attention.scale
-        self.gradient_checkpointing = False
-        self._takes_notes = True
-        self._queries: list[Tensor] = []
-        self._keys: list[Tensor] = []
-        for block in vit.blocks:
-            block.attn.q_norm.register_forward_hook(self._note_query)
-            block.attn.k_norm.register_forward_hook(self._note_key)
-
-    @property
-    def num_layers(self) -> int:
-        """L, number of blocks."""
-        return len(self.vit.blocks)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """`(rows, columns)` of patches in an image of the size that the ViT was built for."""
-        rows, columns = self.vit.patch_embed.grid_size
-        return rows, columns
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        """`(height, width)` of a patch in pixels."""
-        height, width = self.vit.patch_embed.patch_size
-        return height, width
-
-    @property
-    def patch_stride(self) -> tuple[int, int]:
-        """`(down, across)`, distance of neighbouring patches in pixels; the patch size without overlap."""
-        down, across = self.vit.patch_embed.proj.stride
-        return down, across
 
     def _widen(self) -> None:
-        """Repeat the class token, and its position embedding, once for each scale."""
-        vit, extra = self.vit, self.num_scales - 1
+        """Repeat the class token, and its position embedding, once per scale."""
+        vit, extra = self.model, self.num_scales - 1
         vit.cls_token = nn.Parameter(vit.cls_token.detach().repeat(1, self.num_scales, 1))
         if not vit.no_embed_class:
             position = vit.pos_embed.detach()
             vit.pos_embed = nn.Parameter(torch.cat([position[:, :1].expand(-1, extra, -1), position], dim=1))
         vit.num_prefix_tokens += extra
-        vit.patch_embed.img_size = None  # no check of it: looks may differ in size, and patches overlap
+        vit.patch_embed.img_size = None  # unchecked: scales may differ in size, and patches may overlap
+        for block in vit.blocks:
+            block.attn.fused_attn = True  # only that path can be recorded
+
+    @property
+    def num_features(self) -> int:
+        """D, width of the pooled feature."""
+        width: int = self.model.num_features
+        return width
+
+    @property
+    def blocks(self) -> nn.Sequential:
+        """The transformer blocks, first to last."""
+        blocks: nn.Sequential = self.model.blocks
+        return blocks
+
+    @property
+    def block_names(self) -> tuple[str, ...]:
+        """Class names of the blocks."""
+        return tuple(sorted({type(block).__name__ for block in self.blocks}))
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """`(height, width)` of a patch in pixels."""
+        height, width = self.model.patch_embed.patch_size
+        return height, width
+
+    @property
+    def patch_stride(self) -> tuple[int, int]:
+        """`(down, across)`, distance of neighbouring patches in pixels; the patch size without overlap."""
+        down, across = self.model.patch_embed.proj.stride
+        return down, across
 
     def grid_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """`(rows, columns)` of patches in an image of `(height, width)` pixels."""
@@ -116,81 +121,108 @@ class Backbone(nn.Module):
         rows, columns = ((side - patch) // stride + 1 for side, patch, stride in sides)
         return rows, columns
 
-    def _positions(self, grid: tuple[int, int]) -> Tensor:
-        """(1, N, D) position embeddings, resampled where the grid is another than the ViT's own."""
-        vit = self.vit
-        if grid == self.grid:
-            positions: Tensor = vit.pos_embed
-            return positions
-        num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
-        resampled: Tensor = resample_abs_pos_embed(
-            vit.pos_embed, list(grid), list(self.grid), num_prefix_tokens=num_prefix
+    def normalize(self, images: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in 0..255 -> float32, `(x / 255 - mean) / std` for each channel."""
+        factor = torch.tensor([1 / (255 * std) for std in self.std], device=images.device)
+        shift = torch.tensor(
+            [mean / std for mean, std in zip(self.mean, self.std, strict=True)], device=images.device
         )
-        return resampled
-
-    def _note_query(self, _module: nn.Module, _args: tuple[Tensor, ...], query: Tensor) -> None:
-        self._note(self._queries, query)
-
-    def _note_key(self, _module: nn.Module, _args: tuple[Tensor, ...], key: Tensor) -> None:
-        self._note(self._keys, key)
-
-    def _note(self, notes: list[Tensor], tensor: Tensor) -> None:
-        """Keep a query or key: as it is where the backward pass keeps it anyway, else free of its values."""
-        if self._takes_notes:
-            # timm's queries, keys and values are views of one tensor, which a view would keep alive whole
-            is_kept = torch.is_grad_enabled() and not self.gradient_checkpointing
-            notes.append(tensor.detach() if is_kept else tensor.detach().contiguous())
-
-    def _embed(self, images: Tensor, scale: int) -> Tensor:
-        """(B, N, D) tokens of one pass: class tokens, register tokens, patches, with positions."""
-        vit = self.vit
-        patches = vit.patch_embed(images)
-        positions = self._positions(self.grid_of(_size(images)))
-        prefix = vit.cls_token if vit.reg_token is None else torch.cat([vit.cls_token, vit.reg_token], dim=1)
-        if vit.no_embed_class:
-            patches = patches + positions
-        else:
-            num_prefix = prefix.shape[1]
-            prefix = prefix + positions[:, :num_prefix]
-            patches = patches + positions[:, num_prefix:]
-        if self.class_tokens == "separate":
-            prefix = torch.cat([prefix[:, scale : scale + 1], prefix[:, self.num_scales :]], dim=1)
-        tokens = torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1)
-        embedded: Tensor = vit.norm_pre(vit.pos_drop(tokens))
-        return embedded
+        return images.to(torch.float32, copy=True).mul_(factor[:, None, None]).sub_(shift[:, None, None])
 
     def forward(self, images: Tensor, scale: int, *, with_attention: bool = True) -> Features:
-        """One look.
+        """Encode images at one scale.
 
         Args:
-            images: (B, 3, H, W), normalised as the backbone expects; position embeddings are resampled
-                where the size is another than it was built for.
-            scale: Which look, from 0.
-            with_attention: Whether queries and keys are wanted.
-
-        Returns:
-            Features.
+            images: (B, 3, H, W), normalised; position embeddings are resampled if the size is not the one
+                that the ViT was built for.
+            scale: Index of the scale, from 0.
+            with_attention: Whether to record queries and keys.
         """
-        self._queries, self._keys, self._takes_notes = [], [], with_attention
-        tokens = self._embed(images, scale)
-        for block in self.vit.blocks:  # calling them together would keep the first block's input till the end
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, use_reentrant=False)
-            else:
-                tokens = block(tokens)
-        self._takes_notes = False  # a block that is computed again for its gradients is not noted again
-        tokens = self.vit.norm(tokens)
-        queries, keys = tuple(self._queries), tuple(self._keys)
-        self._queries, self._keys = [], []
+        calls: list[AttentionCall] = []
+        if with_attention:
+            keeps_qkv = torch.is_grad_enabled() and not self.model.grad_checkpointing
+            with RecordAttention(calls, copy=not keeps_qkv):
+                tokens = self._forward_features(images, scale)
+            assert len(calls) == len(self.blocks), "one attention per block"
+        else:
+            tokens = self._forward_features(images, scale)
         class_index = scale if self.class_tokens == "joint" else 0
         grid = self.grid_of(_size(images))
         num_prefix = tokens.shape[1] - grid[0] * grid[1]
-        return Features(tokens[:, class_index], queries, keys, class_index, num_prefix, grid)
+        return Features(tokens[:, class_index], tuple(calls), class_index, num_prefix, grid)
 
-    def use_fused_attention(self, fused: bool) -> None:
-        """Switch every block between fused attention and plain matrix products; same function."""
-        for block in self.vit.blocks:
-            block.attn.fused_attn = fused
+    def _forward_features(self, images: Tensor, scale: int) -> Tensor:
+        """(B, N, D) tokens after the final LayerNorm."""
+        vit = self.model
+        if self.class_tokens == "joint":
+            joint: Tensor = vit.forward_features(images)
+            return joint
+        embedded = vit._pos_embed(vit.patch_embed(images))
+        own, others = embedded[:, scale : scale + 1], embedded[:, self.num_scales :]
+        tokens = vit.norm_pre(torch.cat([own, others], dim=1))
+        tokens = checkpoint_seq(vit.blocks, tokens) if vit.grad_checkpointing else vit.blocks(tokens)
+        separate: Tensor = vit.norm(tokens)
+        return separate
+
+    def forward_head(self, class_token: Tensor) -> Tensor:
+        """(B, num_classes) logits of a class token (B, D)."""
+        logits: Tensor = self.model.head(self.model.head_drop(self.model.fc_norm(class_token)))
+        return logits
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Store only each block's input in training, and compute the block again for its gradients."""
+        self.model.set_grad_checkpointing(enable)
+
+    def get_classifier(self) -> nn.Module:
+        """The head."""
+        head: nn.Module = self.model.head
+        return head
+
+    def embedding(self) -> list[nn.Parameter]:
+        """Parameters before the first block: patch embedding, tokens, positions."""
+        vit = self.model
+        tokens = (vit.cls_token, vit.reg_token, vit.pos_embed)
+        modules = chain(vit.patch_embed.parameters(), vit.norm_pre.parameters())
+        return [*modules, *(token for token in tokens if token is not None)]
+
+    def class_token_parameters(self) -> list[nn.Parameter]:
+        """The class tokens of all scales."""
+        return [self.model.cls_token]
+
+    def set_train_mode(self) -> None:
+        """Put what is trained into training mode, and what is frozen into evaluation mode.
+
+        A block counts as frozen if none of its parameters, adapters included, is trained; dropout on the
+        embedded tokens goes with the patch embedding.
+        """
+        vit = self.model
+        vit.train()
+        for module in (vit.patch_embed, vit.norm_pre, *vit.blocks, vit.norm):
+            module.train(any(parameter.requires_grad for parameter in module.parameters()))
+        vit.pos_drop.train(vit.patch_embed.training)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that are not decayed, as timm's optimisers ask for them."""
+        return {f"model.{name}" for name in self.model.no_weight_decay()}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns of parameter names by layer, as timm's layer-wise learning rates ask for them."""
+        return prefixed(self.model.group_matcher(coarse), "model")
+
+
+def prefixed(matcher: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """A timm group matcher for a model that holds the matcher's model under a name.
+
+    >>> prefixed({"stem": "^cls_token|pos_embed", "blocks": [(r"^blocks.([0-9]+)", None)]}, "model")
+    {'stem': '^model.(?:cls_token|pos_embed)', 'blocks': [('^model.(?:blocks.([0-9]+))', None)]}
+    """
+
+    def moved(group: Any) -> Any:  # noqa: ANN401 - a pattern, or pairs of a pattern and an order
+        if isinstance(group, str):
+            return f"^{re.escape(prefix)}.(?:{group.replace('^', '')})"
+        return [(moved(pattern), order) for pattern, order in group]
+
+    return {name: moved(group) for name, group in matcher.items()}
 
 
 def _size(images: Tensor) -> tuple[int, int]:
@@ -208,10 +240,8 @@ def check_vit(vit: VisionTransformer) -> None:
         reason = f"its head pools by '{vit.global_pool}', not by the class token"
     elif vit.pos_embed is None:
         reason = "it has no learnt absolute position embedding"
-    elif vit.dynamic_img_size or not isinstance(vit.patch_drop, nn.Identity):
-        reason = (
-            "its number of patches changes (dynamic_img_size, patch_drop_rate); the saliency map's is fixed"
-        )
+    elif not isinstance(vit.patch_drop, nn.Identity):
+        reason = "it drops patches (patch_drop_rate); the saliency map needs all"
     elif vit.in_chans != 3:
         reason = f"it reads {vit.in_chans} channels; images have 3"
     elif len(vit.blocks) == 0:
@@ -236,7 +266,7 @@ def build_vit(config: ModelConfig) -> VisionTransformer:
         reason = "is not a plain ViT (vit_*, deit*)" if known else "is not known to timm"
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models('vit_*')"
         raise ConfigError(f"model.backbone: '{name}' {reason}; {hint}")
-    for option, field in (("img_size", "image_size"), ("num_classes", "num_classes")):
+    for option, field in FIELDS.items():
         if option in config.backbone_options:
             raise ConfigError(f"model.backbone_options has '{option}'; set model.{field} instead")
     options = {
@@ -245,7 +275,7 @@ def build_vit(config: ModelConfig) -> VisionTransformer:
         "pos_drop_rate": config.dropout,
         "proj_drop_rate": config.dropout,
         "drop_path_rate": config.drop_path,
-        "dynamic_img_size": False,
+        "dynamic_img_size": len(set(config.scale_sizes)) > 1,
     } | config.backbone_options
     try:
         vit = timm.create_model(name, pretrained=False, **options)

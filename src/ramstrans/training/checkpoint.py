@@ -13,27 +13,57 @@ written is never taken for a checkpoint.
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
-from ramstrans.devices import from_first_process
+from ramstrans.distributed import agree, from_first_process
 from ramstrans.errors import OutputError, TrainingError
-from ramstrans.training.state import RunState
 
 MANIFEST = "checkpoint.json"
 WEIGHTS = "weights.safetensors"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: without `num_retries` in the state, and for a model whose weights have other names."""
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class RunState:
+    """Where a run stands between two steps: what a checkpoint holds beside weights, optimiser and generators.
+
+    Attributes:
+        step: Optimiser steps taken, skipped ones included.
+        seconds: Wall-clock time of the training so far, evaluations included.
+        num_skipped: Steps whose loss or gradient was not finite.
+        skipped_in_a_row: The latest of them, without a good step between.
+        best_step: Step after which the best evaluation came; 0 before the first.
+        best_epoch: Its epoch, from 1.
+        best_score: Its fused top-1 on the validation part, percent; -1 before the first.
+        log_bytes: Length of metrics.jsonl.
+        num_processes: That trained.
+        data: Fingerprint of the data set.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    num_skipped: int = 0
+    skipped_in_a_row: int = 0
+    best_step: int = 0
+    best_epoch: int = 0
+    best_score: float = -1.0
+    log_bytes: int = 0
+    num_processes: int = 1
+    data: str = ""
 
 
 class Checkpoints:
@@ -70,14 +100,17 @@ class Checkpoints:
         """
         target = self.path(state.step)
         draft = self.folder / f".{target.name}.tmp"
-        agree(accelerator, lambda: self._begin(draft) if accelerator.is_main_process else None)
-        agree(accelerator, lambda: self._write(draft, accelerator, chosen))
-        agree(accelerator, lambda: self._finish(draft, state) if accelerator.is_main_process else None)
+        agree(lambda: self._begin(draft) if accelerator.is_main_process else None)
+        agree(lambda: self._write(draft, accelerator, chosen))
+        agree(lambda: self._finish(draft, state) if accelerator.is_main_process else None)
 
     def _begin(self, draft: Path) -> None:
-        for leftover in self.folder.glob(".step-*.tmp"):
-            shutil.rmtree(leftover)
-        draft.mkdir(parents=True)
+        try:
+            for leftover in self.folder.glob(".step-*.tmp"):
+                shutil.rmtree(leftover)
+            draft.mkdir(parents=True)
+        except OSError as error:
+            raise OutputError(f"checkpoints cannot be written: {error}; give another --output") from error
 
     def _write(self, draft: Path, accelerator: Accelerator, chosen: dict[str, Tensor] | None) -> None:
         try:
@@ -128,7 +161,7 @@ class Checkpoints:
             if step not in kept:
                 shutil.rmtree(self.path(step))
 
-    def newest(self, say: Say = lambda _: None) -> RunState | None:
+    def newest(self) -> RunState | None:
         """Where the run stood at the newest checkpoint that is whole, and whose best epoch's is.
 
         Damaged ones are named and passed over. Every process calls this together.
@@ -136,21 +169,21 @@ class Checkpoints:
         Raises:
             TrainingError: There are checkpoints, but no whole one.
         """
-        state = from_first_process(lambda: self._newest(say))
+        state = from_first_process(self._newest)
         if state is None and self.steps():
             raise TrainingError(
                 f"no checkpoint in {self.folder} is whole; remove that folder to begin again from the start"
             )
         return state
 
-    def _newest(self, say: Say) -> RunState | None:
+    def _newest(self) -> RunState | None:
         for step in self.steps():
             try:
                 state = read_whole(self.path(step))
                 if state.best_step not in (0, step):
                     read_whole(self.path(state.best_step))
             except TrainingError as error:
-                say(f"passed over checkpoint {self.path(step)}: {error}")
+                logger.warning("checkpoint %s is not used: %s", self.path(step), error)
             else:
                 return state
         return None
@@ -159,27 +192,6 @@ class Checkpoints:
         """Bring everything prepared and registered back to a checkpoint; its best weights, if it has any."""
         accelerator.load_state(str(self.path(state.step)))
         return load_file(self.path(state.best_step) / WEIGHTS) if state.best_step else None
-
-
-def agree(accelerator: Accelerator, work: Callable[[], None]) -> None:
-    """Do a part of what all processes do together; if it fails in one, it fails in all, and none waits.
-
-    Raises:
-        OutputError: The work failed here, or elsewhere.
-    """
-    error: OutputError | None = None
-    try:
-        work()
-    except OutputError as raised:
-        error = raised
-    except OSError as raised:
-        error = OutputError(f"checkpoints cannot be written: {raised}; give another --output")
-    messages: list[str | None] = [None if error is None else str(error)]
-    if accelerator.num_processes > 1:
-        messages = gather_object(messages)
-    failed = [message for message in messages if message is not None]
-    if failed:
-        raise error or OutputError(failed[0])
 
 
 def reason_of(error: BaseException) -> str:

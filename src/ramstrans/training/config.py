@@ -1,53 +1,37 @@
 """Options of a training run."""
 
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import ConfigError
 from ramstrans.models.config import ModelConfig
+from ramstrans.options import (
+    ABOVE_0,
+    ABOVE_0_TO_1,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    FROM_0_BELOW_1,
+    FROM_0_TO_1,
+    Bound,
+    check_bounds,
+    warn_ignored,
+)
 
-BOUNDS: dict[str, tuple[str, Callable[[float], bool]]] = {
+BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(
-        (
-            *(
-                "epochs",
-                "max_steps",
-                "batch_size",
-                "gradient_accumulation_steps",
-                "evaluate_every",
-                "keep_checkpoints",
-            ),
-            *("lora_rank", "lora_alpha"),
-        ),
-        ("1 or more", lambda value: value >= 1),
+        ("epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "evaluate_every"), AT_LEAST_1
     ),
-    **dict.fromkeys(
-        (
-            *(
-                "weight_decay",
-                "warmup_steps",
-                "warmup_epochs",
-                "gradient_clip",
-                "momentum",
-                "mixup",
-                "cutmix",
-            ),
-            *("contrastive", "freeze_blocks", "checkpoint_every", "max_skipped_steps"),
-        ),
-        ("0 or more", lambda value: value >= 0),
-    ),
-    **dict.fromkeys(("label_smoothing", "ema_decay"), ("a number in [0, 1)", lambda value: 0 <= value < 1)),
-    **dict.fromkeys(
-        ("mixing_probability", "min_lr_factor"), ("a number in [0, 1]", lambda value: 0 <= value <= 1)
-    ),
-    "layer_decay": ("a number in (0, 1]", lambda value: 0 < value <= 1),
-    "lr": ("more than 0", lambda value: value > 0),
+    **dict.fromkeys(("keep_checkpoints", "lora_rank", "lora_alpha"), AT_LEAST_1),
+    **dict.fromkeys(("weight_decay", "warmup_steps", "warmup_epochs", "gradient_clip"), AT_LEAST_0),
+    **dict.fromkeys(("momentum", "mixup", "cutmix", "contrastive", "freeze_blocks"), AT_LEAST_0),
+    **dict.fromkeys(("checkpoint_every", "max_skipped_steps"), AT_LEAST_0),
+    **dict.fromkeys(("label_smoothing", "ema_decay"), FROM_0_BELOW_1),
+    **dict.fromkeys(("mixing_probability", "min_lr_factor"), FROM_0_TO_1),
+    "layer_decay": ABOVE_0_TO_1,
+    "lr": ABOVE_0,
 }
-"""What numbers are allowed, in words and as a test."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +44,7 @@ class TrainingConfig:
         batch_size: Images per optimiser step, all processes together.
         gradient_accumulation_steps: Micro-batches per optimiser step and process: less memory, the same
             gradients.
-        optimizer: `sgd` (the paper) or `adamw`.
+        optimizer: `sgd` (the paper), `adamw`, or any name of `timm.optim.list_optimizers()`.
         lr: Peak learning rate.
         momentum: Of SGD.
         weight_decay: Not applied to biases, norms, tokens and position embeddings.
@@ -103,7 +87,7 @@ class TrainingConfig:
     max_steps: int | None = None
     batch_size: int = 16
     gradient_accumulation_steps: int = 1
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: str = "sgd"
     lr: float = 0.03
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -137,36 +121,36 @@ class TrainingConfig:
     max_skipped_steps: int = 5
 
     def __post_init__(self) -> None:
-        for name, (allowed, is_allowed) in BOUNDS.items():
-            value = getattr(self, name)
-            if value is not None and not is_allowed(value):
-                raise ConfigError(f"training.{name} is {value}; give {allowed}")
+        check_bounds("training", self, BOUNDS)
         if self.contrastive and (self.mixup or self.cutmix):
             raise ConfigError(
                 "training.contrastive needs images of one class each; take it or mixup and cutmix, not both"
             )
         if self.freeze_blocks and self.finetune != "all":
             raise ConfigError(
-                f"training.freeze_blocks goes with tune all, not {self.finetune}; leave one out"
+                f"training.freeze_blocks goes with finetune all, not {self.finetune}; leave one out"
             )
-        for name, needed in self._unused():
-            warnings.warn(f"training.{name} is ignored without {needed}", stacklevel=3)
+        if self.compile and self.gradient_checkpointing:
+            raise ConfigError(
+                "training.compile does not go with training.gradient_checkpointing: a compiled graph decides "
+                "itself what to compute again; leave one out"
+            )
+        if self.attention == "math" and self.gradient_checkpointing:
+            raise ConfigError(
+                "training.attention math does not go with training.gradient_checkpointing; leave one out"
+            )
+        warn_ignored("training", self, self._needs())
 
-    def _unused(self) -> Iterator[tuple[str, str]]:
-        """Options that were set and have no effect, with what they need."""
-        changed = {entry.name for entry in fields(self) if getattr(self, entry.name) != entry.default}
-        needs = {
+    def _needs(self) -> dict[str, tuple[bool, str]]:
+        """For each option that depends on another: whether it has an effect, and the one it needs."""
+        head = (self.finetune == "head", "training.finetune head")
+        lora = (self.finetune == "lora", "training.finetune lora")
+        return {
             "mixing_probability": (bool(self.mixup or self.cutmix), "training.mixup or cutmix"),
-            **dict.fromkeys(
-                ("train_tokens", "train_norms"), (self.finetune == "head", "training.finetune head")
-            ),
-            **dict.fromkeys(
-                ("lora_rank", "lora_alpha", "lora_mlp"), (self.finetune == "lora", "training.finetune lora")
-            ),
+            **dict.fromkeys(("train_tokens", "train_norms"), head),
+            **dict.fromkeys(("lora_rank", "lora_alpha", "lora_mlp"), lora),
+            "warmup_steps": (self.warmup_epochs is None, "training.warmup_epochs null"),
         }
-        yield from ((name, needed) for name, (used, needed) in needs.items() if name in changed and not used)
-        if self.warmup_epochs is not None and "warmup_steps" in changed:
-            yield "warmup_steps", "training.warmup_epochs null"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim.swa_utils import AveragedModel
 
-from ramstrans.training.shares import local_shard
+from ramstrans.distributed import local_shard
 
 FOLDER = "average"
 """Of a checkpoint, with each process's part of an average that is shared."""

@@ -1,31 +1,28 @@
 """The one training loop."""
 
+import logging
 import math
 import signal
 import sys
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.loading.loader import ImageLoader
-from ramstrans.data.loading.workers import worker_errors
+from ramstrans.data.loading.loader import ImageLoader, worker_errors
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.errors import StoppedError, TrainingError
+from ramstrans.distributed import SignalHandler, full_state_dict, materialize, to_meta
+from ramstrans.errors import StoppedError, TrainingError, first_few
 from ramstrans.evaluation.metrics import classification_metrics
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.models.methods.rams import RamsTrans
-from ramstrans.training.checkpoint import Checkpoints
+from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.ema import build_ema, register_ema
-from ramstrans.training.interrupts import SignalHandler
 from ramstrans.training.log import MetricsLog
-from ramstrans.training.shares import full_state_dict, materialize, to_meta
-from ramstrans.training.state import RunState
+from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
 from ramstrans.training.step import StepResult, build_train_step
 from ramstrans.training.trainable import merged_state_dict, set_train_mode, set_trainable
 
@@ -33,6 +30,8 @@ LOG_EVERY = 10
 """Steps between rows of metrics.jsonl."""
 MAX_NAMED = 8
 """Images named in an error."""
+
+logger = logging.getLogger(__name__)
 
 
 class TrainResult(NamedTuple):
@@ -43,8 +42,7 @@ class TrainResult(NamedTuple):
         epoch: The chosen epoch, from 1.
         chosen_on: `validation` or `last epoch`.
         steps: Optimiser steps taken.
-        num_skipped: How many of them left the weights alone, because something was not finite.
-        num_retries: Reads of photographs that failed for a moment and were tried again, in all processes.
+        num_skipped: How many of them left the weights unchanged, because something was not finite.
         seconds: Wall-clock time of the training, evaluations included.
     """
 
@@ -53,7 +51,6 @@ class TrainResult(NamedTuple):
     chosen_on: str
     steps: int
     num_skipped: int
-    num_retries: int
     seconds: float
 
 
@@ -63,7 +60,7 @@ class Components(NamedTuple):
     Attributes:
         model: On any device.
         train_loader: The training images, shared between the processes.
-        val_loader: The validation images, dealt to the processes, or None.
+        val_loader: The validation images, distributed over the processes, or None.
         preprocessing: Mean and standard deviation of the model's input.
         config: The recipe.
         accelerator: Devices, processes and precision.
@@ -81,133 +78,125 @@ class Components(NamedTuple):
     checkpoints: Checkpoints | None = None
 
 
-def run_training(
-    parts: Components,
-    state: RunState | None = None,
-    progress: Progress = no_progress,
-    say: Callable[[str], None] = lambda _: None,
-    interrupts: SignalHandler | None = None,
-) -> TrainResult:
-    """Train; choose the best epoch on the validation part, or take the last where there is none.
+class TrainLoop:
+    """A run under way: steps, validation, checkpoints.
 
     Args:
-        parts: What the run is made of.
+        components: What the run is made of.
         state: Where the run stands: at a checkpoint after some steps, or at its start. None: at its start.
-        progress: Told after each step.
-        say: Told of skipped steps.
-        interrupts: Which signal has come already; None: none.
-
-    Raises:
-        StoppedError: A signal came; the run is saved.
-        TrainingError: Too many steps in a row were not finite.
-        OutputError: A checkpoint cannot be written.
+        signals: Which signal has come already; None: none.
     """
-    fitting = TrainLoop(parts, state, interrupts or SignalHandler())
-    with fitting.interrupts.installed(), worker_errors(parts.train_loader.dataset.under_way):
-        while fitting.state.step < fitting.total_steps:
-            fitting.train_epoch(progress, say)
-    return fitting.result()
 
-
-class TrainLoop:
-    """A run under way."""
-
-    def __init__(self, parts: Components, state: RunState | None, interrupts: SignalHandler) -> None:
-        model, config, accelerator = parts.model, parts.config, parts.accelerator
-        self.parts = parts
-        self.interrupts = interrupts
-        self.steps_per_epoch = len(parts.train_loader)
+    def __init__(
+        self, components: Components, state: RunState | None = None, signals: SignalHandler | None = None
+    ) -> None:
+        model, config, accelerator = components.model, components.config, components.accelerator
+        self.components = components
+        self.state = state or RunState()
+        self.signals = signals or SignalHandler()
+        self.steps_per_epoch = len(components.train_loader)
         self.total_steps = min(config.epochs * self.steps_per_epoch, config.max_steps or sys.maxsize)
-        set_trainable(model, config, parts.train_loader.batch_sampler.seed)
-        self.to_meta = to_meta(model) if accelerator.is_fsdp2 else None  # before it is shared
-        self.stepper = build_train_step(model, config, accelerator, self.total_steps, self.steps_per_epoch)
-        accelerator.register_for_checkpointing(self.stepper.schedule)
+        set_trainable(model, config, components.train_loader.batch_sampler.seed)
+        self.empty_model = to_meta(model) if accelerator.is_fsdp2 else None  # before it is sharded
+        self.train_step = build_train_step(model, config, accelerator, self.total_steps, self.steps_per_epoch)
+        accelerator.register_for_checkpointing(self.train_step.schedule)
         self.ema = None
         if config.ema_decay:
-            copied = model if self.to_meta is None else materialize(self.to_meta, model.state_dict())
+            copied = model if self.empty_model is None else materialize(self.empty_model, model.state_dict())
             self.ema = build_ema(copied, config.ema_decay)
             register_ema(self.ema, accelerator)
-        self.state = state or RunState()
-        self.chosen: dict[str, Tensor] | None = None
+        self.best_weights: dict[str, Tensor] | None = None
+        self.start = time.perf_counter()
+
+    def run(self, progress: Progress = no_progress) -> TrainResult:
+        """Train; choose the best epoch on the validation part, or take the last one if there is none.
+
+        Args:
+            progress: Called after each step.
+
+        Raises:
+            StoppedError: A signal came; the run is saved.
+            TrainingError: Too many steps in a row were not finite.
+            OutputError: A checkpoint cannot be written.
+        """
+        self.resume()
+        with self.signals.installed(), worker_errors(self.components.train_loader.dataset.files_being_read):
+            while self.state.step < self.total_steps:
+                self.train_epoch(progress)
+        return self.result()
+
+    def resume(self) -> None:
+        """Load the checkpoint that the state is of, if it is not the start."""
         if self.state.step:
-            assert parts.checkpoints is not None, "steps were taken before a checkpoint"
-            self.chosen = parts.checkpoints.load(accelerator, self.state)
-        self.retries_before = self.state.num_retries
-        parts.log.cut(self.state.log_bytes)
+            assert self.components.checkpoints is not None, "steps were taken before a checkpoint"
+            self.best_weights = self.components.checkpoints.load(self.components.accelerator, self.state)
+        self.components.log.cut(self.state.log_bytes)
         self.start = time.perf_counter() - self.state.seconds
 
-    def train_epoch(self, progress: Progress, say: Callable[[str], None]) -> None:
-        """Take the steps of an epoch that are left; validate and save when it is time."""
-        loader, state, parts = self.parts.train_loader, self.state, self.parts
+    def train_epoch(self, progress: Progress) -> None:
+        """Take the remaining steps of an epoch; validate and save when due."""
+        loader, state, model = self.components.train_loader, self.state, self.components.model
         batches = loader.batch_sampler
         batches.epoch, batches.first_batch = divmod(state.step, self.steps_per_epoch)
         epoch = batches.epoch + 1
-        set_train_mode(parts.model)
-        watch = Throughput()
-        for number, batch in enumerate(loader, start=batches.first_batch):
-            counts = batches.counts(number)
-            seeds = (batches.seed, batches.epoch, number)
-            result = self.stepper.step(
-                batch, parts.preprocessing, counts, seeds=seeds, stop=bool(self.interrupts.received)
-            )
+        set_train_mode(model)
+        throughput = Throughput()
+        for batch in loader:
+            try:
+                result = self.train_step.run(batch, stop=bool(self.signals.received))
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise TrainingError(OUT_OF_MEMORY) from error
+                raise
             state.step += 1
             if self.ema is not None and not result.was_skipped:
-                self.ema.update_parameters(parts.model)
-            watch.num_images += counts[1]
-            self.count_skipped(result, [int(index) for index in batch.indices], say)
+                self.ema.update_parameters(model)
+            throughput.num_images += batch.weight[1]
+            self.count_skipped(result, [int(index) for index in batch.indices])
             if state.step % LOG_EVERY == 0 or state.step == self.total_steps:
-                row = train_row(result, state.step, epoch) | {"images_per_second": watch.per_second()}
-                parts.log.write(row | {"num_retries": self.count_retries()}, state.step)
-                watch = Throughput()
+                row = train_row(result, state.step, epoch) | {"images_per_second": throughput.per_second()}
+                self.components.log.write(row, state.step)
+                throughput = Throughput()
             is_last = state.step == self.total_steps
-            self.validate_and_save(epoch, epoch_ends=is_last or number == self.steps_per_epoch - 1)
+            self.validate_and_save(epoch, epoch_ends=is_last or batch.key[2] == self.steps_per_epoch - 1)
             progress(state.step, self.total_steps, f"epoch {epoch}")
             if result.stop and not is_last:
                 self.stop()
             if is_last:
                 break
 
-    def count_retries(self) -> int:
-        """Keep count of reads that were tried again; every process calls this together."""
-        loaders = (self.parts.train_loader, self.parts.val_loader)
-        own = sum(loader.dataset.num_retries for loader in loaders if loader is not None)
-        self.state.num_retries = self.retries_before + summed(own, self.parts.accelerator)
-        return self.state.num_retries
-
-    def count_skipped(self, result: StepResult, indices: list[int], say: Callable[[str], None]) -> None:
-        """Keep count of steps that were not finite, and end the run after too many in a row."""
+    def count_skipped(self, result: StepResult, indices: list[int]) -> None:
+        """Count steps that were not finite, and end the run after too many in a row."""
         state = self.state
         if not result.was_skipped:
             state.skipped_in_a_row = 0
             return
         state.num_skipped += 1
-        if self.parts.accelerator.scaler is not None and math.isfinite(result.loss):
+        if self.components.accelerator.scaler is not None and math.isfinite(result.loss):
             return  # fp16 finding its scale
         state.skipped_in_a_row += 1
-        dataset = self.parts.train_loader.dataset
+        dataset = self.components.train_loader.dataset
         images = [str(dataset.records[index].path) for index in indices]
         row = {"kind": "skipped", "step": state.step, "loss_is": str(result.loss), "lr": result.lr}
-        self.parts.log.write(row | {"images": images}, state.step)
-        say(f"step {state.step} was skipped: the loss is {result.loss}, or a gradient is not finite")
-        too_many = state.skipped_in_a_row > self.parts.config.max_skipped_steps
-        if too_many or state.step == self.total_steps:  # a run that ends like this is no success
-            more = f" and {len(images) - MAX_NAMED} more" if len(images) > MAX_NAMED else ""
+        self.components.log.write(row | {"images": images}, state.step)
+        logger.warning(
+            "step %d was skipped: the loss is %s, or a gradient is not finite", state.step, result.loss
+        )
+        too_many = state.skipped_in_a_row > self.components.config.max_skipped_steps
+        if too_many or state.step == self.total_steps:  # a run that ends like this has failed
             raise TrainingError(
                 f"the loss or a gradient was not finite in {state.skipped_in_a_row} steps in a row, last "
                 f"(loss {result.loss}) at step {state.step} with learning rate {result.lr:.3g} and images "
-                f"{', '.join(images[:MAX_NAMED])}{more}; lower training.lr, lengthen training.warmup_steps, "
+                f"{first_few(images, MAX_NAMED)}; lower training.lr, lengthen training.warmup_steps, "
                 "or take training.precision bf16 or fp32"
             )
 
     def validate_and_save(self, epoch: int, *, epoch_ends: bool) -> None:
         """Validate at the end of an epoch, if it is its turn; write a checkpoint if one is due."""
-        state, config = self.state, self.parts.config
+        state, config = self.state, self.components.config
         is_last = state.step == self.total_steps
-        if (
-            self.parts.val_loader is not None
-            and epoch_ends
-            and (is_last or epoch % config.evaluate_every == 0)
-        ):
+        is_turn = is_last or epoch % config.evaluate_every == 0
+        if self.components.val_loader is not None and epoch_ends and is_turn:
             self.validate(epoch)
         every = config.checkpoint_every
         is_due = epoch_ends if every is None else every > 0 and (state.step % every == 0 or is_last)
@@ -215,42 +204,43 @@ class TrainLoop:
             self.save()
 
     def validate(self, epoch: int) -> None:
-        """Judge the weights on the validation part; keep them if they are the best so far."""
-        parts, state = self.parts, self.state
-        assert parts.val_loader is not None
-        judged = self.judged()
-        row = validate(judged, parts.val_loader, parts.preprocessing, parts.config.precision, epoch)
-        parts.log.write(row, state.step)
-        set_train_mode(parts.model)
+        """Evaluate the weights on the validation part; keep them if they are the best so far."""
+        components, state = self.components, self.state
+        assert components.val_loader is not None
+        model = self.evaluated_model()
+        row = validate(
+            model, components.val_loader, components.preprocessing, components.config.precision, epoch
+        )
+        components.log.write(row, state.step)
+        set_train_mode(components.model)
         if row["top1_fused"] > state.best_score:
             state.best_score, state.best_epoch, state.best_step = row["top1_fused"], epoch, state.step
-            self.chosen = merged_state_dict(judged)
+            self.best_weights = merged_state_dict(model)
 
-    def judged(self) -> RamsTrans:
-        """The model that would be chosen now, whole, on its device; one that is shared is gathered anew."""
-        model = self.parts.model if self.ema is None else cast(RamsTrans, self.ema.module)
-        return (
-            model if self.to_meta is None else materialize(self.to_meta, full_state_dict(model.state_dict()))
-        )
+    def evaluated_model(self) -> RamsTrans:
+        """The model that would be chosen now, whole, on its device; a sharded one is gathered."""
+        model = self.components.model if self.ema is None else cast(RamsTrans, self.ema.module)
+        if self.empty_model is None:
+            return model
+        return materialize(self.empty_model, full_state_dict(model.state_dict()))
 
     def save(self) -> None:
         """Write a checkpoint."""
-        state, checkpoints = self.state, self.parts.checkpoints
+        state, checkpoints = self.state, self.components.checkpoints
         if checkpoints is None:
             return
-        self.count_retries()
         state.seconds = time.perf_counter() - self.start
-        state.log_bytes = self.parts.log.num_bytes()
+        state.log_bytes = self.components.log.num_bytes()
         is_best = state.best_step == state.step
-        checkpoints.save(self.parts.accelerator, state, self.chosen if is_best else None)
+        checkpoints.save(self.components.accelerator, state, self.best_weights if is_best else None)
 
     def stop(self) -> None:
         """Save, and raise StoppedError."""
-        number = self.interrupts.received or signal.SIGTERM
+        number = self.signals.received or signal.SIGTERM
         stopped = (
             f"stopped by {signal.Signals(number).name} after step {self.state.step} of {self.total_steps}"
         )
-        checkpoints = self.parts.checkpoints
+        checkpoints = self.components.checkpoints
         if checkpoints is None:
             raise StoppedError(f"{stopped}; nothing was saved (training.checkpoint_every 0)", number)
         if self.state.step not in checkpoints.steps():
@@ -260,28 +250,27 @@ class TrainLoop:
 
     def result(self) -> TrainResult:
         """How the run ended."""
-        state = self.state
-        on_validation = self.parts.val_loader is not None
+        state, on_validation = self.state, self.components.val_loader is not None
+        weights = self.best_weights
         return TrainResult(
-            weights=self.chosen if self.chosen is not None else merged_state_dict(self.judged()),
+            weights=merged_state_dict(self.evaluated_model()) if weights is None else weights,
             epoch=state.best_epoch if on_validation else -(-state.step // self.steps_per_epoch),
             chosen_on="validation" if on_validation else "last epoch",
             steps=state.step,
             num_skipped=state.num_skipped,
-            num_retries=self.count_retries(),
             seconds=time.perf_counter() - self.start,
         )
 
 
 class Throughput:
-    """How many images a second, since it was made."""
+    """Images per second since it was created."""
 
     def __init__(self) -> None:
         self.start = time.perf_counter()
         self.num_images = 0
 
     def per_second(self) -> float:
-        """Images a second."""
+        """Images per second."""
         return self.num_images / (time.perf_counter() - self.start)
 
 
@@ -295,13 +284,6 @@ def train_row(result: StepResult, step: int, epoch: int) -> dict[str, Any]:
         "loss_scales": [finite(part) for part in result.scales],
         "lr": result.lr,
     }
-
-
-def summed(number: int, accelerator: Accelerator) -> int:
-    """The sum of a number over all processes, each of which calls this."""
-    if accelerator.num_processes == 1:
-        return number
-    return int(accelerator.reduce(torch.tensor(number, device=accelerator.device), "sum"))
 
 
 def finite(number: float) -> float | None:

@@ -1,41 +1,48 @@
-"""The loss over all looks."""
+"""The loss, scale by scale."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ramstrans.evaluation.predict import autocast
-from ramstrans.models.methods.rams import RamsTrans, ScaleOutput, whole_image
+from ramstrans.distributed import autocast
+from ramstrans.models.attention import ExplicitAttention
+from ramstrans.models.methods.base import ForwardScale, Stage
+from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.contrastive import contrastive_loss
 from ramstrans.training.mixing import Mixing, mix, partner_shares
 
 
-class Look(nn.Module):
-    """One look as a module of its own, so that wrappers for devices and precision go around each look.
+class ScaleForward(nn.Module):
+    """One scale as a module of its own, so that wrappers for devices and precision go around each scale.
 
     Args:
-        model: Whose look it is.
-        precision: Of autocast; None: what it is called in.
+        model: The model.
+        precision: Of autocast; None: the caller's.
+        explicit_attention: Whether attention is computed by matrix products.
     """
 
-    def __init__(self, model: RamsTrans, precision: str | None = None) -> None:
+    def __init__(
+        self, model: RamsTrans, precision: str | None = None, *, explicit_attention: bool = False
+    ) -> None:
         super().__init__()
         self.model = model
         self.precision = precision
+        self.explicit_attention = explicit_attention
 
-    def forward(
-        self, images: Tensor, scale: int, crop_box: Tensor, *, with_region: bool
-    ) -> tuple[ScaleOutput, Tensor]:
-        """See `RamsTrans.look_with_token`."""
-        with nullcontext() if self.precision is None else autocast(images.device, self.precision):
-            return self.model.look_with_token(images, scale, crop_box, with_region=with_region)
+    def forward(self, images: Tensor, scale: int, crop_box: Tensor, *, with_region: bool) -> Stage:
+        """See `RamsTrans.forward_scale`."""
+        precision: AbstractContextManager[object] = nullcontext()
+        if self.precision is not None:
+            precision = autocast(images.device, self.precision)
+        with precision, ExplicitAttention() if self.explicit_attention else nullcontext():
+            return self.model.forward_scale(images, scale, crop_box, with_region=with_region)
 
 
 def losses_by_scale(
-    look: nn.Module,
+    forward_scale: ForwardScale,
     model: RamsTrans,
     images: Tensor,
     high_res: Tensor | None,
@@ -45,43 +52,37 @@ def losses_by_scale(
     mixing: Mixing | None = None,
     contrastive: float = 0.0,
 ) -> Iterator[Tensor]:
-    """Cross-entropy of one scale after the other; their sum is the loss of https://arxiv.org/abs/2107.08192.
+    """Yield the cross-entropy of each scale; their sum is the loss of https://arxiv.org/abs/2107.08192.
 
-    No gradient flows from one look to another, so each loss may be descended as it comes, before the next
-    look is taken: gradients add up to the sum's, and the activations of one look are held at a time.
+    No gradient flows from one scale to another, so each loss may be descended as it comes, before the next
+    scale is computed: gradients add up to the sum's, and the activations of one scale are held at a time.
 
     Args:
-        look: A `Look` of `model`, perhaps wrapped.
+        forward_scale: A `ScaleForward` of `model`, perhaps wrapped.
         model: With S scales.
         images: (B, 3, H, W), normalised, not mixed.
         high_res: As in `RamsTrans.forward`, not mixed.
         labels: (B,) int64.
         label_smoothing: In [0, 1).
-        mixing: How to mix this batch; each look's target follows from what it sees. None: not at all.
-        contrastive: Weight of `contrastive_loss`, which each look adds; not with `mixing`, as a mixed image
-            has no one class.
+        mixing: How to mix this batch; each scale's target follows from what it sees. None: not at all.
+        contrastive: Weight of `contrastive_loss`, added for each scale; not with `mixing`, as a mixed image
+            does not have one class.
 
     Returns:
         An iterator over S () losses.
     """
-    assert not (mixing and contrastive), "a mixed image has no one class to be contrasted by"
+    assert not (mixing and contrastive), "a mixed image does not have one class"
     if mixing is not None:
         images, high_res = mix(images, high_res, mixing)
-    high_res = model.zoom_image(images, high_res)
-    crop_box = whole_image(images)
-    for scale in range(model.num_scales):
-        output, class_token = look(images, scale, crop_box, with_region=scale < model.num_scales - 1)
-        loss = cross_entropy(output.logits.float(), labels, crop_box, mixing, label_smoothing)
-        yield loss + contrastive * contrastive_loss(class_token, labels) if contrastive else loss
-        if output.boxes is not None:
-            crop_box = output.boxes
-            images = model.crop_regions(high_res, crop_box, scale + 1)
+    for stage in model.stages(images, high_res, last_region=False, forward_scale=forward_scale):
+        loss = cross_entropy(stage.logits.float(), labels, stage.crop_box, mixing, label_smoothing)
+        yield loss + contrastive * contrastive_loss(stage.feature, labels) if contrastive else loss
 
 
 def cross_entropy(
     logits: Tensor, labels: Tensor, crop_box: Tensor, mixing: Mixing | None, label_smoothing: float
 ) -> Tensor:
-    """() cross-entropy of one look, of mixed images with the two classes that it sees.
+    """() cross-entropy of one scale; of mixed images with the two classes that it sees.
 
     Cross-entropy is linear in its target, label smoothing or not, so the mixed target's is the mean of both
     classes' by their shares.
@@ -89,7 +90,7 @@ def cross_entropy(
     Args:
         logits: (B, num_classes).
         labels: (B,) int64.
-        crop_box: (B, 4), what this look sees, in pixels of the input.
+        crop_box: (B, 4), what this scale sees, in pixels of the input.
         mixing: How the images were mixed.
         label_smoothing: In [0, 1).
     """

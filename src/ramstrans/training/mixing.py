@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ramstrans.data.loading.transforms import Size
+from ramstrans.data.preprocessing import Size
 
 MIXING_STREAM = 1
 """Keeps these random numbers apart from those of the views, which are seeded by three numbers too."""

@@ -1,68 +1,57 @@
 """Optimiser and learning-rate schedule."""
 
 import math
-import re
-from collections.abc import Iterable
 
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import param_groups_layer_decay as layer_decay_groups
+from timm.optim import param_groups_weight_decay as weight_decay_groups
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ramstrans.errors import ConfigError
 from ramstrans.training.config import TrainingConfig
-
-WITHOUT_DECAY = ("cls_token", "reg_token", "pos_embed")
-EMBEDDING = re.compile(r"\bvit\.(patch_embed|norm_pre|cls_token|reg_token|pos_embed)\b")
-BLOCK = re.compile(r"\bvit\.blocks\.(\d+)\.")
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
-    """SGD or AdamW over what is not frozen; biases, norms, tokens and position embeddings are not decayed.
+    """Build an optimiser of everything that is not frozen.
+
+    Biases, norms and what the model's `no_weight_decay` names are not decayed. With `layer_decay` the
+    learning rate falls from the head, which has the peak, by that factor per layer to the embedding
+    (https://arxiv.org/abs/2106.08254); layers are those of the model's `group_matcher`.
 
     Args:
-        model: Its frozen parameters have `requires_grad` False.
-        config: The recipe; for `layer_decay` see `layers`.
+        model: A `RamsTrans` or any timm model; frozen parameters have `requires_grad` False.
+        config: The recipe.
 
     Returns:
-        An optimiser whose first group has the highest learning rate, which is the head's.
+        An optimiser whose first group has the highest learning rate.
+
+    Raises:
+        ConfigError: Unknown optimiser.
     """
-    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    assert trained, "every parameter is frozen"
-    depths = layers(name for name, _ in model.named_parameters())
-    factors = {name: config.layer_decay ** (max(depths.values()) - depths[name]) for name in trained}
-    groups = []
-    for factor in sorted(set(factors.values()), reverse=True):
-        decayed: list[nn.Parameter] = []
-        plain: list[nn.Parameter] = []
-        for name, parameter in trained.items():
-            is_plain = parameter.ndim < 2 or name.rsplit(".", 1)[-1] in WITHOUT_DECAY
-            if factors[name] == factor:
-                (plain if is_plain else decayed).append(parameter)
-        lr = config.lr * factor
-        groups += [
-            {"params": decayed, "weight_decay": config.weight_decay, "lr": lr},
-            {"params": plain, "weight_decay": 0.0, "lr": lr},
-        ]
+    names = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+    if config.layer_decay < 1:
+        groups = layer_decay_groups(model, config.weight_decay, names, layer_decay=config.layer_decay)
+    else:
+        groups = weight_decay_groups(model, config.weight_decay, no_weight_decay_list=names)
+    assert groups, "every parameter is frozen"
+    for group in groups:
+        group["lr"] = config.lr * group.pop("lr_scale", 1.0)
+    groups.sort(key=lambda group: -group["lr"])
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.lr, momentum=config.momentum)
-    return AdamW(groups, lr=config.lr, fused=next(model.parameters()).device.type in ("cpu", "cuda"))
-
-
-def layers(names: Iterable[str]) -> dict[str, int]:
-    """The layer of each parameter, for learning rates that decay by layers (https://arxiv.org/abs/2106.08254).
-
-    Patch embedding, position embeddings and tokens are layer 0, block i of L from 0 is layer i + 1, and what
-    comes after the blocks (final LayerNorm, head) is layer L + 1, whose learning rate is the peak; that of
-    layer l is `layer_decay ** (L + 1 - l)` of it.
-
-    >>> layers(["backbone.vit.cls_token", "backbone.vit.blocks.1.norm1.bias", "backbone.vit.head.bias"])
-    {'backbone.vit.cls_token': 0, 'backbone.vit.blocks.1.norm1.bias': 2, 'backbone.vit.head.bias': 3}
-    """
-    names = list(names)
-    blocks = {name: int(found[1]) for name in names if (found := BLOCK.search(name))}
-    top = max(blocks.values(), default=-1) + 2
-    return {
-        name: blocks[name] + 1 if name in blocks else 0 if EMBEDDING.search(name) else top for name in names
-    }
+    if config.optimizer == "adamw":
+        return AdamW(groups, lr=config.lr, fused=groups[0]["params"][0].device.type in ("cpu", "cuda"))
+    if config.optimizer not in list_optimizers():
+        raise ConfigError(
+            f"training.optimizer is '{config.optimizer}'; give sgd, adamw, or a name of "
+            "timm.optim.list_optimizers(), e.g. lamb"
+        )
+    optimizer: Optimizer = create_optimizer_v2(
+        groups, opt=config.optimizer, lr=config.lr, momentum=config.momentum
+    )
+    return optimizer
 
 
 def lr_factor(step: int, warmup_steps: int, total_steps: int, min_factor: float = 0.0) -> float:

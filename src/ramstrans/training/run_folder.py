@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ramstrans.devices import from_first_process
+from ramstrans.distributed import from_first_process
 from ramstrans.errors import OutputError
 from ramstrans.training.config import RunConfig
 

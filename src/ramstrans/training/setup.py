@@ -1,5 +1,6 @@
 """What a run is built of: processes and devices, loaders, data sets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from ramstrans.data.build import build_cache
-from ramstrans.data.loading.loader import ImageDataset, ImageLoader, build_loader
-from ramstrans.data.loading.order import order_of
+from ramstrans.data.loading.dataset import ImageDataset
+from ramstrans.data.loading.loader import ImageLoader, build_loader
+from ramstrans.data.loading.sampling import order_of
 from ramstrans.data.loading.transforms import Augmentation
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet, Split
-from ramstrans.devices import choose_device
+from ramstrans.distributed import choose_device
 from ramstrans.errors import UsageError
 from ramstrans.training.config import RunConfig
 
@@ -31,8 +33,15 @@ def start_processes(config: RunConfig) -> PartialState:
     return PartialState(cpu=device.type == "cpu")
 
 
-def build_accelerator(config: RunConfig, output: Path) -> Accelerator:
+def build_accelerator(
+    config: RunConfig, output: Path, block_names: Sequence[str] = ("Block",)
+) -> Accelerator:
     """Devices, processes and precision by Accelerate.
+
+    Args:
+        config: The run's options.
+        output: The run folder.
+        block_names: Class names of the modules that FSDP2 shards one by one.
 
     Raises:
         UsageError: The options do not go together with the device or the number of processes.
@@ -52,12 +61,12 @@ def build_accelerator(config: RunConfig, output: Path) -> Accelerator:
         log_with="tensorboard",
         project_dir=output,
         dynamo_backend="inductor" if training.compile else None,
-        fsdp_plugin=_fsdp(state) if training.fsdp else None,
+        fsdp_plugin=_fsdp(state, block_names) if training.fsdp else None,
     )
 
 
-def _fsdp(state: PartialState) -> FullyShardedDataParallelPlugin:
-    """FSDP2, a block at a time, in the precision that copies of the model would have: see `Look`.
+def _fsdp(state: PartialState, block_names: Sequence[str]) -> FullyShardedDataParallelPlugin:
+    """FSDP2, block by block, in the precision that replicas of the model would have: see `ScaleForward`.
 
     Accelerate would cast weights, gradients, inputs and outputs to half precision instead of taking autocast:
     boxes would be whole pixels, or every second one above 256.
@@ -72,17 +81,10 @@ def _fsdp(state: PartialState) -> FullyShardedDataParallelPlugin:
     return FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=["Block"],
+        transformer_cls_names_to_wrap=list(block_names),
         cpu_ram_efficient_loading=False,
         mixed_precision_policy=MixedPrecisionPolicy(cast_forward_inputs=False),
     )
-
-
-def use_fused_attention(config: RunConfig, accelerator: Accelerator) -> bool:
-    """Whether blocks keep fused attention in training, see `TrainingConfig.attention`."""
-    if config.training.attention != "auto":
-        return config.training.attention == "fused"
-    return not (accelerator.device.type == "cpu" and config.training.precision == "bf16")
 
 
 def build_loaders(
@@ -91,7 +93,7 @@ def build_loaders(
     """Loaders of the training and, if there is one, the validation part."""
     batch_size = config.training.batch_size
     options: dict[str, Any] = {
-        "with_high_res": config.model.zoom_source == "full" and config.model.num_scales > 1,
+        "with_high_res": config.model.needs_high_res,
         "num_workers": config.data.num_workers,
         "timeout": config.data.read_timeout,
         "pin_memory": pin_memory,

@@ -1,4 +1,4 @@
-"""One optimiser step, whatever the number of processes and parts it is taken in."""
+"""One optimiser step, whatever the number of processes and micro-batches."""
 
 import math
 import warnings
@@ -12,27 +12,22 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ramstrans.data.loading.loader import Batch
-from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.errors import TrainingError
-from ramstrans.evaluation.predict import normalized
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.losses import Look, losses_by_scale
+from ramstrans.training.losses import ScaleForward, losses_by_scale
 from ramstrans.training.mixing import draw_mixing, mixing_generator
 from ramstrans.training.optim import build_optimizer, build_schedule
-from ramstrans.training.out_of_memory import advice, out_of_memory
 
 
 class StepResult(NamedTuple):
-    """What one step was.
+    """What one step gave.
 
     Attributes:
         loss: Weighted sum over scales, mean over the images of all processes.
-        scales: Each scale's part, before weighting.
+        scales: Loss of each scale, before weighting.
         lr: The learning rate that was used.
-        was_skipped: Whether the weights were left as they are, because the loss or a gradient was not
-            finite.
+        was_skipped: Whether the weights were left unchanged, because the loss or a gradient was not finite.
         stop: Whether any process was asked to stop.
     """
 
@@ -43,7 +38,7 @@ class StepResult(NamedTuple):
     stop: bool
 
 
-class Part(NamedTuple):
+class MicroBatch(NamedTuple):
     """Some of a process's images of a step, which pass together.
 
     Attributes:
@@ -63,7 +58,7 @@ class TrainStep(NamedTuple):
     """What an optimiser step needs.
 
     Attributes:
-        look: One look of `model`, prepared by Accelerate.
+        forward_scale: One scale of `model`, prepared by Accelerate.
         model: The model itself.
         optimizer: Prepared by Accelerate.
         schedule: Of its learning rate; moves on in skipped steps too.
@@ -71,7 +66,7 @@ class TrainStep(NamedTuple):
         accelerator: Devices, processes and precision.
     """
 
-    look: nn.Module
+    forward_scale: nn.Module
     model: RamsTrans
     optimizer: Optimizer
     schedule: LambdaLR
@@ -83,57 +78,23 @@ class TrainStep(NamedTuple):
         """Weight of each scale's loss."""
         return self.config.loss_weights or (1.0,) * self.model.num_scales
 
-    def step(
-        self,
-        batch: Batch,
-        preprocessing: Preprocessing,
-        counts: tuple[int, int] | None = None,
-        *,
-        seeds: tuple[int, int, int] = (0, 0, 0),
-        stop: bool = False,
-    ) -> StepResult:
-        """Forward and backward, part by part and look by look; clip; step, if all is finite.
+    def run(self, batch: Batch, *, stop: bool = False) -> StepResult:
+        """Forward and backward, by micro-batch and scale; clip; step, if everything is finite.
 
         Args:
-            batch: This process's images of the step.
-            preprocessing: Mean and standard deviation of the model's input.
-            counts: How many of them count, and of how many in all processes; None: all, of these.
-            seeds: Seed of the run, epoch and batch, which determine how images are mixed.
+            batch: This process's images of the step; its key determines how they are mixed.
             stop: Whether this process was asked to stop.
-
-        Raises:
-            TrainingError: Memory ran out; the message says what would fit.
         """
-        try:
-            return self.take(batch, preprocessing, counts, seeds=seeds, stop=stop)
-        except RuntimeError as error:
-            reason = out_of_memory(error)
-            if reason is None:
-                raise
-        # The failed step's frames have gone with its error, and what they held: there is room to measure.
-        raise TrainingError(advice(self, batch, preprocessing, reason))
-
-    def take(
-        self,
-        batch: Batch,
-        preprocessing: Preprocessing,
-        counts: tuple[int, int] | None = None,
-        *,
-        seeds: tuple[int, int, int] = (0, 0, 0),
-        stop: bool = False,
-    ) -> StepResult:
-        """As `step`; that memory ran out is raised as torch does."""
-        own, whole = counts or (len(batch.labels), len(batch.labels))
-        generator = mixing_generator(*seeds, self.accelerator.process_index)
-        losses = self._descend(self._parts(batch, preprocessing, own, whole), generator)
-        # The norm is wanted even where nothing is clipped: it tells whether every gradient is finite.
+        generator = mixing_generator(*batch.key, self.accelerator.process_index)
+        losses = self._backward(self._micro_batches(batch), generator)
+        # The norm is needed even where nothing is clipped: it says whether every gradient is finite.
         norm = self._gradient_norm(self.config.gradient_clip or math.inf)
-        told = self._reduced(torch.cat([losses, losses.new_tensor([float(stop)])]))
-        scales, stop = tuple(told[:-1]), told[-1] > 0
+        reduced = self._reduced(torch.cat([losses, losses.new_tensor([float(stop)])]))
+        scales, stop = tuple(reduced[:-1]), reduced[-1] > 0
         loss = sum(weight * part for weight, part in zip(self.loss_weights, scales, strict=True))
         lr = float(self.schedule.get_last_lr()[0])
         was_skipped = not (math.isfinite(loss) and math.isfinite(norm))
-        if self.accelerator.scaler is not None:  # skips by itself, and scales losses down then
+        if self.accelerator.scaler is not None:  # skips by itself, and lowers its scale then
             self.optimizer.step()
             was_skipped = self.accelerator.optimizer_step_was_skipped
         elif not was_skipped:
@@ -145,34 +106,37 @@ class TrainStep(NamedTuple):
         self.optimizer.zero_grad()
         return StepResult(loss, scales, lr, was_skipped, stop)
 
-    def _parts(self, batch: Batch, preprocessing: Preprocessing, own: int, whole: int) -> list[Part]:
-        """This process's images in parts, as many as every other process has: FSDP's wait for each other.
+    def _micro_batches(self, batch: Batch) -> list[MicroBatch]:
+        """This process's images in as many micro-batches as every other process has, since FSDP's wait.
 
-        A process that has an image less than others, and so fewer than there are parts, fills in with its
-        first one, which does not count.
+        A process that has an image less than others, and so fewer than there are micro-batches, fills in with
+        its first one, which does not count.
         """
-        device, num_images = self.accelerator.device, len(batch.labels)
-        images, high_res = normalized(batch, preprocessing, device)
+        device, num_images, (own, whole) = self.accelerator.device, len(batch.labels), batch.weight
+        images, high_res = (
+            None if views is None else self.model.normalize(views.to(device, non_blocking=True))
+            for views in (batch.images, batch.high_res)
+        )
+        assert images is not None
         labels = batch.labels.to(device, non_blocking=True)
         most = math.ceil(whole / self.accelerator.num_processes)
-        parts = []
-        for places in np.array_split(
+        micro_batches = []
+        for indices in np.array_split(
             np.arange(num_images), min(self.config.gradient_accumulation_steps, most)
         ):
-            some = slice(places[0], places[-1] + 1) if len(places) else slice(1)
-            share = own / whole * len(places) / num_images
-            parts.append(
-                Part(images[some], None if high_res is None else high_res[some], labels[some], share)
-            )
-        return parts
+            some = slice(indices[0], indices[-1] + 1) if len(indices) else slice(1)
+            share = own / whole * len(indices) / num_images
+            more = None if high_res is None else high_res[some]
+            micro_batches.append(MicroBatch(images[some], more, labels[some], share))
+        return micro_batches
 
-    def _descend(self, parts: list[Part], generator: np.random.Generator) -> Tensor:
-        """Add up the gradients of all parts and looks; (S,) float32, this process's share of each loss."""
+    def _backward(self, micro_batches: list[MicroBatch], generator: np.random.Generator) -> Tensor:
+        """Sum the gradients of all micro-batches and scales; return (S,) float32, this process's losses."""
         weights, config = self.loss_weights, self.config
         totals = torch.zeros(len(weights), device=self.accelerator.device)
-        for number, part in enumerate(parts, start=1):
+        for number, micro_batch in enumerate(micro_batches, start=1):
             mixing = draw_mixing(
-                len(part.labels),
+                len(micro_batch.labels),
                 self.model.image_size,
                 generator,
                 mixup=config.mixup,
@@ -180,20 +144,20 @@ class TrainStep(NamedTuple):
                 probability=config.mixing_probability,
             )
             losses = losses_by_scale(
-                self.look,
+                self.forward_scale,
                 self.model,
-                part.images,
-                part.high_res,
-                part.labels,
+                micro_batch.images,
+                micro_batch.high_res,
+                micro_batch.labels,
                 label_smoothing=config.label_smoothing,
                 mixing=mixing,
                 contrastive=config.contrastive,
             )
             for scale, weight in enumerate(weights):
-                # Processes exchange their gradients once, with the last part's last look.
-                is_last = number == len(parts) and scale == len(weights) - 1
-                with nullcontext() if is_last else self.accelerator.no_sync(self.look):
-                    loss = part.share * next(losses)
+                # Processes exchange their gradients once, with the last micro-batch's last scale.
+                is_last = number == len(micro_batches) and scale == len(weights) - 1
+                with nullcontext() if is_last else self.accelerator.no_sync(self.forward_scale):
+                    loss = micro_batch.share * next(losses)
                     # Gradients are averaged over the processes; the sum of their shares is wanted.
                     self.accelerator.backward(weight * self.accelerator.num_processes * loss)
                 totals[scale] += loss.detach()
@@ -201,8 +165,8 @@ class TrainStep(NamedTuple):
 
     def _gradient_norm(self, limit: float) -> float:
         """Clip all gradients together to a norm; what it was before."""
-        norm = self.accelerator.clip_grad_norm_(self.look.parameters(), limit)
-        whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP has a part of it
+        norm = self.accelerator.clip_grad_norm_(self.forward_scale.parameters(), limit)
+        whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP has a shard of it
         return float(whole)
 
     def _reduced(self, tensor: Tensor) -> list[float]:
@@ -211,6 +175,13 @@ class TrainStep(NamedTuple):
             tensor = self.accelerator.reduce(tensor, "sum")
         numbers: list[float] = tensor.tolist()
         return numbers
+
+
+def uses_explicit_attention(config: TrainingConfig, device: torch.device) -> bool:
+    """Whether attention is computed by matrix products in training, see `TrainingConfig.attention`."""
+    if config.attention != "auto":
+        return config.attention == "math"
+    return device.type == "cpu" and config.precision == "bf16" and not config.gradient_checkpointing
 
 
 def build_train_step(
@@ -223,13 +194,18 @@ def build_train_step(
     """Put a model, and an optimiser of its trained weights, on devices and processes.
 
     Args:
-        model: Its parts frozen and its adapters added; with FSDP2 its weights become parts of tensors.
+        model: Its parts frozen and its adapters added; with FSDP2 its weights become shards.
         config: The recipe.
         accelerator: Devices, processes and precision.
         total_steps: Of the run.
         steps_per_epoch: For a warm-up that is given in epochs.
     """
-    precision = config.precision if accelerator.is_fsdp2 else None  # else Accelerate sees to it
-    look, optimizer = accelerator.prepare(Look(model, precision), build_optimizer(model, config))
+    model.encoder.set_grad_checkpointing(config.gradient_checkpointing)
+    module = ScaleForward(
+        model,
+        config.precision if accelerator.is_fsdp2 else None,  # else Accelerate sees to it
+        explicit_attention=uses_explicit_attention(config, accelerator.device),
+    )
+    forward_scale, optimizer = accelerator.prepare(module, build_optimizer(model, config))
     schedule = build_schedule(optimizer, config, total_steps, steps_per_epoch)
-    return TrainStep(look, model, optimizer, schedule, config, accelerator)
+    return TrainStep(forward_scale, model, optimizer, schedule, config, accelerator)

@@ -37,20 +37,21 @@ def set_trainable(model: RamsTrans, config: TrainingConfig, seed: int = 0) -> No
 def freeze_backbone(model: RamsTrans, *, tokens: bool = False, norms: bool = False) -> None:
     """Train the head alone: a linear probe of what the backbone knows.
 
-    Class tokens start as copies of one, so the looks of a frozen backbone differ by what they see only.
+    Class tokens start as copies of one, so the scales of a frozen backbone differ only by what they see.
 
     Args:
         model: Changed in place.
-        tokens: Train the class tokens too, so that each look learns its own question.
+        tokens: Train the class tokens too, so that each scale learns its own question.
         norms: Train all LayerNorms too; their blocks then count as trained, see `set_train_mode`.
     """
-    vit = model.backbone.vit
-    vit.requires_grad_(False)
-    vit.head.requires_grad_(True)
-    vit.cls_token.requires_grad_(tokens)
-    for part in vit.modules():
-        if isinstance(part, nn.LayerNorm):
-            part.requires_grad_(norms)
+    encoder = model.encoder
+    encoder.requires_grad_(False)
+    encoder.get_classifier().requires_grad_(True)
+    for token in encoder.class_token_parameters():
+        token.requires_grad_(tokens)
+    for module in encoder.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.requires_grad_(norms)
 
 
 def freeze_blocks(model: RamsTrans, count: int) -> None:
@@ -63,34 +64,26 @@ def freeze_blocks(model: RamsTrans, count: int) -> None:
     Raises:
         ConfigError: The model has fewer blocks.
     """
-    vit = model.backbone.vit
-    if not 0 <= count <= len(vit.blocks):
+    blocks = model.encoder.blocks
+    if not 0 <= count <= len(blocks):
         raise ConfigError(
-            f"training.freeze_blocks is {count}; this backbone has {len(vit.blocks)} blocks: "
-            f"give 0 to {len(vit.blocks)}"
+            f"training.freeze_blocks is {count}; this backbone has {len(blocks)} blocks: "
+            f"give 0 to {len(blocks)}"
         )
     if count == 0:
         return
-    for part in (vit.patch_embed, vit.norm_pre, *vit.blocks[:count]):
-        part.requires_grad_(False)
-    for token in (vit.cls_token, vit.reg_token, vit.pos_embed):
-        if token is not None:
-            token.requires_grad_(False)
+    for parameter in (*model.encoder.embedding(), *blocks[:count].parameters()):
+        parameter.requires_grad_(False)
 
 
 def set_train_mode(model: RamsTrans) -> None:
-    """Put a model in training mode, and what is frozen in evaluation mode; in place of `model.train()`.
+    """Put a model into training mode, and what is frozen into evaluation mode; in place of `model.train()`.
 
-    Dropout and stochastic depth of frozen parts would only make their features differ from those that the
-    trained head is judged by. A block counts as frozen where none of its weights, adapters included, is
-    trained; dropout on the embedded tokens counts with the patch embedding.
+    Dropout and stochastic depth of frozen modules would only make their features differ from those that the
+    trained head is evaluated with.
     """
     model.train()
-    vit = model.backbone.vit
-    for part in (vit.patch_embed, vit.norm_pre, *vit.blocks, vit.norm):
-        if not any(parameter.requires_grad for parameter in part.parameters()):
-            part.eval()
-    vit.pos_drop.train(vit.patch_embed.training)
+    model.encoder.set_train_mode()
 
 
 def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = False, seed: int = 0) -> None:
@@ -116,17 +109,17 @@ def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = Fa
         raise ConfigError(
             f"LoRA needs peft, which cannot be imported ({error}); pip install 'ramstrans[lora]'"
         ) from error
-    vit = model.backbone.vit
+    encoder = model.encoder
     targets = [
         name
-        for name, part in vit.named_modules()
-        if isinstance(part, nn.Linear) and (".attn." in name or (mlp and ".mlp." in name))
+        for name, module in encoder.named_modules()
+        if isinstance(module, nn.Linear) and (".attn." in name or (mlp and ".mlp." in name))
     ]
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, vit, adapter_name=ADAPTER)
-    vit.head.requires_grad_(True)
+        inject_adapter_in_model(config, encoder, adapter_name=ADAPTER)
+    encoder.get_classifier().requires_grad_(True)
 
 
 def lora_layers(model: nn.Module) -> list[tuple[str, Any]]:

@@ -162,5 +162,5 @@ def test_splits_must_be_clear(tmp_path):
 def test_a_tar_cut_short(tmp_path):
     tar = make_tar(tmp_path / "set.tar", TWO)
     tar.write_bytes(tar.read_bytes()[:700])
-    with pytest.raises(DataError, match=r"set\.tar is no whole tar"):
+    with pytest.raises(DataError, match=r"set\.tar is not a complete, uncompressed tar"):
         read_tar_samples(tmp_path)

@@ -1,8 +1,9 @@
-"""Loaders of a few photographs, and what is equal about their batches."""
+"""Loaders of a few images, and comparisons of their batches."""
 
 import torch
 
-from ramstrans.data.loading.loader import ImageDataset, build_loader
+from ramstrans.data.loading.dataset import ImageDataset
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.loading.transforms import Augmentation
 from ramstrans.data.preprocessing import Preprocessing
 
@@ -42,6 +43,7 @@ def same_example(first, second):
 
 def same_batch(first, second):
     tensors = ("images", "high_res", "labels", "indices", "original_sizes")
-    return first.geometries == second.geometries and all(
+    facts = ("geometries", "key", "weight")
+    return all(getattr(first, name) == getattr(second, name) for name in facts) and all(
         torch.equal(getattr(first, name), getattr(second, name)) for name in tensors
     )

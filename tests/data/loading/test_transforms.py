@@ -17,18 +17,17 @@ from ramstrans.data.loading.transforms import (
     make_view,
     normalize,
     rand_augment,
-    resize_photograph,
-    resized_size,
 )
+from ramstrans.data.reading.decode import resize_in_memory
 
 ORIGINAL, RESIZED, CROP, INPUT = (40, 60), (60, 75), (48, 56), (24, 42)  # (height, width)
 
 
 def painted(x0, y0, x1, y1):
-    """A black photograph with a white block, resized unequally: 1.25 across, 1.5 down."""
+    """A black image with a white block, resized unequally: 1.25 across, 1.5 down."""
     pixels = np.zeros((*ORIGINAL, 3), np.uint8)
     pixels[y0:y1, x0:x1] = 255
-    return resize_photograph(Image.fromarray(pixels), RESIZED)
+    return resize_in_memory(Image.fromarray(pixels), RESIZED).pixels
 
 
 def centroid(image):
@@ -115,27 +114,9 @@ def test_an_augmentation_needs_a_generator():
         make_view(painted(0, 0, 9, 9), ORIGINAL, CROP, INPUT, augmentation=Augmentation())
 
 
-def test_a_crop_larger_than_the_photograph_is_our_own_mistake():
+def test_a_crop_larger_than_the_image_is_our_own_mistake():
     with pytest.raises(AssertionError, match="smaller than the crop"):
         make_view(torch.zeros(3, 31, 31, dtype=torch.uint8), (31, 31), (37, 23), (37, 23))
-
-
-@given(size=st.tuples(st.integers(1, 997), st.integers(1, 997)), resize=st.integers(1, 61))
-def test_the_shorter_side_is_resized_as_torchvision_does(size, resize):
-    if max(size) <= 100 * min(size):
-        expected = F.resize(torch.zeros(1, *size, dtype=torch.uint8), [resize]).shape[1:]
-        assert resized_size(size, resize) == tuple(expected)
-
-
-def test_an_exact_size_is_taken_as_it_is():
-    assert resized_size((31, 47), (61, 53)) == (61, 53)
-
-
-@pytest.mark.parametrize("size", [(17, 29), (61, 53), (31, 47)])
-def test_resize_gives_the_size_asked_for(size):
-    resized = resize_photograph(Image.new("RGB", (47, 31), (10, 20, 30)), size)
-    assert resized.shape == (3, *size)
-    assert resized.flatten(1).float().mean(dim=1).tolist() == [10, 20, 30]
 
 
 CHANGES = {
@@ -199,7 +180,7 @@ def colourful(height=61, width=83, seed=7):
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
-def test_both_looks_see_the_same_change(changes):
+def test_both_scales_see_the_same_change(changes):
     for seed in range(11):
         view = view_of(colourful(), seed, **changes)
         assert torch.equal(view.image, F.resize(view.high_res, list(INPUT), antialias=True))
@@ -282,7 +263,7 @@ def test_erasing_happens_as_often_as_said(probability):
     assert np.mean(taken) == pytest.approx(probability, abs=0.07 if probability == 0.3 else 0)
 
 
-def test_what_is_erased_is_erased_from_both_looks():
+def test_both_scales_see_the_same_erased_rectangle():
     for seed in range(7):
         view = view_of(colourful(), seed, random_erasing=1.0)
         gone = (view.high_res == torch.tensor(FILL)[:, None, None]).all(dim=0)

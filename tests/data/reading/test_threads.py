@@ -1,43 +1,58 @@
+"""Results come in order, errors and timeouts at the item that they belong to; no thread is left over."""
+
 import threading
 import time
 from contextvars import ContextVar
+from itertools import count
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramstrans.data.reading import threads
+from ramstrans.data.reading.retry import retrying
 from ramstrans.data.reading.threads import in_threads
 
 
-@given(st.lists(st.integers()), st.integers(0, 5))
-def test_outcomes_are_in_order(items, num_workers):
-    assert list(in_threads(lambda item: 2 * item, items, num_workers)) == [2 * item for item in items]
+@given(st.lists(st.integers()), st.integers(0, 5), st.integers(1, 4))
+def test_results_are_in_order(items, num_workers, max_ahead):
+    results = in_threads(lambda item: 2 * item, items, num_workers, max_ahead=max_ahead)
+    assert list(results) == [2 * item for item in items]
 
 
-def test_a_slow_item_holds_up_none_but_its_outcome():
+def test_a_slow_item_delays_only_its_result():
+    others = threading.Event()
+
     def slow(item):
-        time.sleep(0.1 * (item == 0))
+        if item == 0:
+            assert others.wait(30)
+        elif item == 6:
+            others.set()
         return item
 
-    assert list(in_threads(slow, range(7), 3)) == list(range(7))
+    assert list(in_threads(slow, range(7), 2)) == list(range(7))
 
 
-def test_only_so_many_are_asked_for_ahead(monkeypatch):
-    monkeypatch.setattr(threads, "_NUM_QUEUED", 3)
-    begun = []
-    outcomes = in_threads(lambda item: begun.append(item) or item, range(9), 1)
-    assert next(outcomes) == 0
-    time.sleep(0.1)
-    assert begun == [0, 1, 2]
-    assert list(outcomes) == list(range(1, 9))
+def test_only_so_many_items_are_started_ahead():
+    started, third = [], threading.Event()
+
+    def work(item):
+        started.append(item)
+        if item == 2:
+            third.set()
+        return item
+
+    results = in_threads(work, count(), 1, max_ahead=3)
+    assert next(results) == 0
+    assert third.wait(30)
+    assert started == [0, 1, 2]
+    assert next(results) == 1
 
 
-def test_an_error_comes_where_its_item_is_waited_for():
-    outcomes = in_threads(lambda item: 6 // item, [3, 0, 2], 2)
-    assert next(outcomes) == 2
+def test_an_error_is_raised_at_its_item():
+    results = in_threads(lambda item: 6 // item, [3, 0, 2], 2)
+    assert next(results) == 2
     with pytest.raises(ZeroDivisionError):
-        next(outcomes)
+        next(results)
 
 
 def test_threads_see_the_callers_variables():
@@ -48,26 +63,25 @@ def test_threads_see_the_callers_variables():
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_an_item_that_hangs_is_not_waited_for(num_workers):
+def test_a_hanging_item_is_abandoned(num_workers):
     release = threading.Event()
-
-    def work(item):
-        if item == 1:
-            release.wait(60)
-        return item
-
-    outcomes = in_threads(work, range(5), num_workers, timeout=0.2)
-    assert next(outcomes) == 0
-    with pytest.raises(TimeoutError, match=r"timed out after 0\.2 seconds"):
-        next(outcomes)
+    results = in_threads(lambda item: item or release.wait(60), range(5), num_workers, timeout=0.1)
+    with pytest.raises(TimeoutError, match=r"timed out after 0\.1 seconds"):
+        next(results)
     release.set()
 
 
-def test_threads_end_with_the_items_or_when_broken_off():
+def test_the_timeout_counts_from_the_newest_file_on():
+    with retrying(0) as reads:
+        reads.started = time.monotonic() + 60  # as if files were opened all the time
+        assert list(in_threads(lambda item: time.sleep(0.3) or item, [3], 1, timeout=0.1)) == [3]
+
+
+def test_threads_end_with_the_items_or_when_the_results_are_dropped():
     before = threading.active_count()
     assert list(in_threads(str, range(9), 4)) == list("012345678")
     next(in_threads(str, range(9), 4))
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while threading.active_count() > before:
         assert time.monotonic() < end
         time.sleep(0.01)

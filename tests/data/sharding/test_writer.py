@@ -48,8 +48,8 @@ def test_what_lies_there(tmp_path):
         assert len(order) <= 10
         members |= members_of(output / f"{name}.tar")
     assert len(members) == 26
-    for place, record in enumerate(images.records):
-        assert members[f"{place:06d}.jpg"] == record.path.read_bytes()
+    for index, record in enumerate(images.records):
+        assert members[f"{index:06d}.jpg"] == record.path.read_bytes()
     assert json.loads(members["000001.json"]) == {
         "label": 1,
         "class_name": "wren",
@@ -86,7 +86,7 @@ def test_the_manifest_and_the_lists_say_what_is_there(tmp_path):
             assert tar[line["offset"] :][: line["size"]] == members[line["file"]]
 
 
-def test_training_images_are_dealt_by_the_seed_and_others_stay_in_order(tmp_path):
+def test_training_images_are_distributed_by_seed_and_others_stay_in_order(tmp_path):
     images = noise_set(tmp_path / "photographs", 40)
     for seed in (0, 1):
         write_shards(images, tmp_path / str(seed), seed=seed)
@@ -107,7 +107,7 @@ def test_the_same_set_gives_the_same_bytes(tmp_path):
     assert contents_of(tmp_path / "again") == contents_of(output)
 
 
-def test_shards_of_shards_have_the_same_photographs(tmp_path):
+def test_shards_of_shards_have_the_same_images(tmp_path):
     _, output = noise_shards(tmp_path)
     images = read_shards(output)
     write_shards(images, tmp_path / "again", root=output, max_images=3)
@@ -120,7 +120,7 @@ def test_shards_of_shards_have_the_same_photographs(tmp_path):
 @given(sizes=st.lists(st.integers(0, 20)), max_bytes=st.integers(1, 30), max_images=st.integers(1, 5))
 def test_runs_are_whole_and_as_long_as_allowed(sizes, max_bytes, max_images):
     runs = list(cut_into_runs(sizes, max_bytes, max_images))
-    assert [place for run in runs for place in range(run.start, run.stop)] == list(range(len(sizes)))
+    assert [index for run in runs for index in range(run.start, run.stop)] == list(range(len(sizes)))
     for run in runs:
         length = run.stop - run.start
         assert length == 1 or (length <= max_images and sum(sizes[run]) <= max_bytes)
@@ -158,7 +158,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["missing", "empty", "folder"])
-def test_a_photograph_that_cannot_be_read_leaves_nothing(tmp_path, broken):
+def test_an_image_that_cannot_be_read_leaves_nothing(tmp_path, broken):
     images = noise_set(tmp_path / "photographs")
     path = images.records[7].path
     path.unlink()
@@ -172,7 +172,7 @@ def test_a_photograph_that_cannot_be_read_leaves_nothing(tmp_path, broken):
     assert [path.name for path in tmp_path.iterdir()] == ["photographs"]
 
 
-def test_a_disk_too_small_is_told_before_anything_is_read(tmp_path, monkeypatch):
+def test_a_disk_too_small_is_reported_before_anything_is_read(tmp_path, monkeypatch):
     images = noise_set(tmp_path / "photographs")
     size = sum(record.path.stat().st_size for record in images.records)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, size))
@@ -191,8 +191,8 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shard_writer._HashedTar, "end", full)
-    with pytest.raises(OutputError, match=r"shards cannot be written: No space left"):
+    monkeypatch.setattr(shard_writer, "_finish", full)
+    with pytest.raises(OutputError, match=r"shards cannot be written \(No space left"):
         write_shards(images, tmp_path / "shards")
     assert [path.name for path in tmp_path.iterdir()] == ["photographs"]
 
@@ -200,8 +200,8 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
 def test_an_interrupt_leaves_nothing(tmp_path):
     images = noise_set(tmp_path / "photographs")
 
-    def stop(done, total):
-        assert total == 13
+    def stop(done, total, what):
+        assert (total, what) == (13, "writing")
         if done == 7:
             raise KeyboardInterrupt
 

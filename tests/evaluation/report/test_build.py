@@ -41,7 +41,7 @@ def test_holds_the_figures_of_each_scale():
     assert (report["num_images"], report["split"]) == (13, "test")
 
 
-def test_regions_are_those_that_scale_2_looked_at():
+def test_regions_are_those_that_scale_2_sees():
     predictions = make_predictions()
     report = report_of(predictions)
     for index in range(2):
@@ -63,7 +63,7 @@ def test_regions_are_those_that_scale_2_looked_at():
     ids=["whole", "one scale", "one image", "classes without images"],
 )
 def test_written_report_reads_back_the_same(predictions, tmp_path):
-    report = build_report(predictions, names(predictions), None, extra={"loss": float("nan")})
+    report = report_of(predictions, loss=float("nan"))
     write_report(tmp_path, report, {})
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report
     assert report["loss"] is None
@@ -79,13 +79,13 @@ def test_class_without_images_has_no_accuracy():
     assert any("2 of 3 classes have no images" in line for line in report["warnings"])
 
 
-def test_second_look_counts_corrected_and_spoiled():
-    answers = np.array([[[0.6, 0.4]] * 3, [[0.1, 0.9], [0.4, 0.6], [0.3, 0.7]]], dtype=np.float32)
+def test_zoom_gain_counts_corrected_and_spoiled():
+    probabilities = np.array([[[0.6, 0.4]] * 3, [[0.1, 0.9], [0.4, 0.6], [0.3, 0.7]]], dtype=np.float32)
     predictions = make_predictions(num_images=3, num_classes=2)
-    predictions = predictions._replace(probabilities=answers, labels=np.array([1, 1, 0]))
+    predictions = predictions._replace(probabilities=probabilities, labels=np.array([1, 1, 0]))
     # Fused: 0.35/0.65, 0.5/0.5 -> class 0, 0.45/0.55; scale 1 says class 0 throughout.
     report = report_of(predictions)
-    assert report["second_look"] == {"corrected": 1, "spoiled": 1}
+    assert report["zoom_gain"] == {"corrected": 1, "spoiled": 1}
 
 
 def test_confused_pairs_go_by_name():
@@ -99,25 +99,25 @@ def test_confused_pairs_go_by_name():
     ]
 
 
-def test_fallbacks_are_counted_and_told():
+def test_fallbacks_are_counted_and_reported():
     predictions = make_predictions()
     predictions.has_region[0, :5] = False
-    predictions.has_region[1] = False  # no scale looks at the last region, so it warns of nothing
+    predictions.has_region[1] = False  # no scale sees the last region: no warning
     report = report_of(predictions)
     assert (report["regions"]["fallbacks"], report["regions_by_scale"][1]["fallbacks"]) == (5, 13)
-    told = [line for line in report["warnings"] if "stood out" in line]
-    assert len(told) == 1
-    assert "5 of 13 images (38.5 %)" in told[0]
-    assert told[0] in printed(report)
-    assert told[0] in markdown_page(report, {})
+    warnings = [line for line in report["warnings"] if "stood out" in line]
+    assert len(warnings) == 1
+    assert "5 of 13 images (38.5 %)" in warnings[0]
+    assert warnings[0] in printed(report)
+    assert warnings[0] in markdown_page(report, {})
 
 
-def test_a_second_look_that_does_not_pay_is_told():
+def test_zooming_in_that_does_not_help_is_reported():
     predictions = make_predictions(num_images=2, num_classes=2)
-    answers = np.array([[[0.6, 0.4]] * 2, [[0.1, 0.9]] * 2], dtype=np.float32)
-    predictions = predictions._replace(probabilities=answers, labels=np.zeros(2, dtype=np.int64))
-    assert any("did not pay" in line for line in report_of(predictions)["warnings"])
-    assert not any("did not pay" in line for line in report_of(make_predictions(num_scales=1))["warnings"])
+    probabilities = np.array([[[0.6, 0.4]] * 2, [[0.1, 0.9]] * 2], dtype=np.float32)
+    predictions = predictions._replace(probabilities=probabilities, labels=np.zeros(2, dtype=np.int64))
+    assert any("did not help" in line for line in report_of(predictions)["warnings"])
+    assert not any("did not help" in line for line in report_of(make_predictions(num_scales=1))["warnings"])
 
 
 def test_extra_is_added_made_safe_and_its_warnings_come_first():
@@ -146,14 +146,14 @@ def test_printed_table_fits_a_narrow_terminal_and_names_the_figures():
     assert max(len(line) for line in text.splitlines() if line[:1] in "┏┃┡│└") <= 80
 
 
-def test_printed_warning_is_no_markup():
+def test_a_printed_warning_is_not_markup():
     report = report_of(make_predictions(), warnings=["skipped [bold]x[/bold].jpg"])
     assert "skipped [bold]x[/bold].jpg" in printed(report)
 
 
-def test_unknown_region_measures_are_not_printed():
+def test_unknown_region_metrics_are_not_printed():
     predictions = make_predictions(annotated=False)
-    text = printed(build_report(predictions, names(predictions), None, extra={}))
+    text = printed(report_of(predictions))
     assert "fallbacks 0" in text
     assert "IoU" not in text
 
@@ -169,16 +169,15 @@ def test_page_shows_figures_pictures_config_and_command():
     assert f"| fused: mean of all | {report['fused']['top1']:.1f} |" in page
     assert f"| mean IoU | {report['regions']['mean_iou']:.1f} % |" in page
     assert "![The curves](my%20pictures/curves.png)" in page
-    assert "| model.zoom_source | full |" in page
-    assert "model.weights" not in page
-    assert "| best_epoch | 11 |" in page
+    assert "  model:\n    zoom_source: full\n    weights: null\n  seed: 3\n" in page
+    assert "\nbest_epoch: 11\n" in page
     assert "```\nramstrans train --seed 3\n```" in page
 
 
 def test_page_lists_the_worst_classes_first():
     predictions = make_predictions(num_scales=1, num_images=4, num_classes=3)
-    answers = np.eye(3, dtype=np.float32)[[0, 1, 0, 0]][None]
-    report = report_of(predictions._replace(probabilities=answers, labels=np.array([0, 1, 1, 2])))
+    probabilities = np.eye(3, dtype=np.float32)[[0, 1, 0, 0]][None]
+    report = report_of(predictions._replace(probabilities=probabilities, labels=np.array([0, 1, 1, 2])))
     lines = markdown_page(report, {}).splitlines()
     start = lines.index("| class | accuracy | images |") + 2
     assert lines[start : start + 3] == [
@@ -188,17 +187,19 @@ def test_page_lists_the_worst_classes_first():
     ]
 
 
-def test_page_of_perfect_answers_and_of_one_scale_says_so():
+def test_page_of_perfect_predictions_and_of_one_scale_says_so():
     predictions = make_predictions(num_scales=1, num_images=3, num_classes=3)
-    answers = np.eye(3, dtype=np.float32)[None]
-    page = markdown_page(report_of(predictions._replace(probabilities=answers, labels=np.arange(3))), {})
+    probabilities = np.eye(3, dtype=np.float32)[None]
+    page = markdown_page(
+        report_of(predictions._replace(probabilities=probabilities, labels=np.arange(3))), {}
+    )
     assert "No image was classified wrongly." in page
     assert "no region is used" in page
 
 
 def test_page_takes_class_names_literally():
     predictions = make_predictions(num_classes=2)
-    report = build_report(predictions, ["a|b*", "two\nlines"], None, extra={})
+    report = build_report(predictions, ["a|b*", "two\nlines"], sizes(predictions), extra={})
     page = markdown_page(report, {})
     assert r"| a\|b\* |" in page
     assert "| two lines |" in page

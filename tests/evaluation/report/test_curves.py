@@ -1,17 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
 from ramstrans.errors import TrainingError
-from ramstrans.evaluation.report.curves import (
-    confusion_counts,
-    most_confused_classes,
-    plot_confusion,
-    plot_curves,
-)
-from ramstrans.evaluation.report.style import MAX_BYTES, label_text, save_figure
+from ramstrans.evaluation.report.curves import plot_curves, plot_exit
+from tests.evaluation.builders import make_predictions, pixels
 
 
 def train_row(step, loss):
@@ -29,13 +21,6 @@ def train_row(step, loss):
 
 VALIDATION = {"kind": "validation", "epoch": 1, "top1_scales": [53.0, 59.0], "top1_fused": 61.0}
 ROWS = [train_row(1, 3.0), train_row(2, 2.0)]
-
-
-def pixels(path):
-    assert path.stat().st_size <= MAX_BYTES
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        return np.asarray(image.convert("RGB"))
 
 
 def test_curves_change_with_the_rows(tmp_path):
@@ -56,55 +41,13 @@ def test_curves_leave_gaps_for_unknown_numbers_and_skip_other_kinds(tmp_path):
 
 
 def test_curves_of_no_step_are_an_error(tmp_path):
-    with pytest.raises(TrainingError, match="no training step"):
+    with pytest.raises(TrainingError, match="at least one training step"):
         plot_curves([VALIDATION], tmp_path / "curves.png")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_confusion_changes_with_the_answers(tmp_path):
-    drawn = []
-    for index, predicted in enumerate([[0, 1, 2, 2], [0, 1, 1, 2]]):
-        path = tmp_path / f"{index}.png"
-        plot_confusion(np.eye(3)[predicted], np.array([0, 1, 2, 1]), ["$a", "鳥 $x^$", "wren" * 17], path)
-        drawn.append(pixels(path))
-    assert drawn[0].shape != drawn[1].shape or not np.array_equal(*drawn)
-
-
-def test_confusion_of_one_right_image_is_drawn(tmp_path):
-    plot_confusion(np.eye(5)[[3]], np.array([3]), list("abcde"), tmp_path / "confusion.png")
-    assert pixels(tmp_path / "confusion.png").std() > 0
-
-
-def test_most_confused_classes_by_hand():
-    # 4 is taken for 1 twice, 3 for 0 once; 2 is always right.
-    answers, labels = np.eye(5)[[1, 1, 0, 2]], np.array([4, 4, 3, 2])
-    assert most_confused_classes(answers, labels, 2) == [1, 4]
-    assert most_confused_classes(answers, labels, 3) == [1, 3, 4]
-    assert most_confused_classes(answers, labels, 12) == [0, 1, 2, 3, 4]
-
-
-@given(st.integers(0, 2**31), st.integers(1, 29), st.integers(2, 7))
-def test_confusion_counts_agree_with_a_slow_count(seed, num_images, num_classes):
-    rng = np.random.default_rng(seed)
-    predicted, labels = rng.integers(0, num_classes, (2, num_images))
-    shown = most_confused_classes(np.eye(num_classes)[predicted], labels, 3)
-    counts = confusion_counts(np.eye(num_classes)[predicted], labels, shown)
-    for row, true in enumerate(shown):
-        answers = predicted[labels == true].tolist()
-        assert counts[row, :-1].tolist() == [answers.count(label) for label in shown]
-        assert counts[row].sum() == len(answers)
-
-
-def test_label_text_is_short_and_drawable():
-    assert label_text("鳥\x07wren") == "??wren"
-    assert len(label_text("w" * 99)) == 30
-
-
-def test_too_large_a_figure_loses_colours_not_its_file(tmp_path):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 9))
-    noise = np.random.default_rng(0).integers(0, 255, (1000, 1000, 3), dtype=np.uint8)
-    figure.add_axes((0, 0, 1, 1)).imshow(noise)
-    save_figure(figure, tmp_path / "noise.png")
-    assert pixels(tmp_path / "noise.png").shape[2] == 3
+def test_early_exit_is_drawn_with_its_confidence(tmp_path):
+    predictions = make_predictions()
+    for name, confidence in (("low", 0.2), ("high", 0.9)):
+        plot_exit(predictions, confidence, tmp_path / f"{name}.png")
+    assert not np.array_equal(pixels(tmp_path / "low.png"), pixels(tmp_path / "high.png"))

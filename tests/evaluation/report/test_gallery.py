@@ -2,78 +2,88 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ramstrans.evaluation.report.gallery import GalleryItem, plot_gallery
-from ramstrans.evaluation.report.style import MAX_BYTES, RIGHT_COLOR, WRONG_COLOR
+from ramstrans.evaluation.report.gallery import choose_indices, plot_gallery
+from ramstrans.evaluation.report.style import RIGHT_COLOR, WRONG_COLOR
+from ramstrans.evaluation.views import ScaleViews
+from tests.evaluation.builders import make_predictions, names, pixels
+
+GREY = Image.fromarray(np.full((23, 31, 3), 90, dtype=np.uint8))
+VIEWS = ScaleViews(
+    GREY,
+    (31, 23),
+    (GREY.crop((11, 3, 29, 21)), GREY.resize((17, 17))),
+    ((11.0, 3.0, 29.0, 21.0), (13.0, 5.0, 20.0, 12.0)),
+    (np.arange(35.0).reshape(5, 7),),
+)
 
 
-def make_item(**changes):
-    photograph = Image.fromarray(np.full((41, 67, 3), 90, dtype=np.uint8))
-    item = GalleryItem(
-        image=photograph,
-        saliency=np.arange(35.0).reshape(5, 7),
-        saliency_frame=(11.0, 3.0, 47.0, 39.0),
-        box=(13.0, 5.0, 29.0, 31.0),
-        true_box=(7.0, 5.0, 31.0, 37.0),
-        crop=photograph.resize((17, 17)),
-        true_name="wren",
-        predicted_name="wren",
-        probability=0.61,
-        scale_predictions=["wren 53 %", "wren 71 %"],
-    )
-    return item._replace(**changes)
+def draw(path, views=VIEWS, *, predictions=None, index=0, class_names=None):
+    predictions = predictions or make_predictions()
+    plot_gallery([views], predictions, [index], class_names or names(predictions), path)
+    return pixels(path)
 
 
-def draw(items, path):
-    plot_gallery(items, path)
-    assert path.stat().st_size <= MAX_BYTES
-    with Image.open(path) as image:
-        assert image.format == "PNG"
-        return np.asarray(image.convert("RGB"))
+def count_color(drawn, color):
+    return int((drawn == tuple(bytes.fromhex(color[1:]))).all(axis=-1).sum())
 
 
-def count_color(pixels, color):
-    return int((pixels == tuple(bytes.fromhex(color[1:]))).all(axis=-1).sum())
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("gallery") / "before.png")
+
+
+PREDICTIONS = make_predictions()
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"saliency": np.arange(35.0)[::-1].reshape(5, 7)},
-        {"saliency_frame": (0.0, 0.0, 67.0, 41.0)},
-        {"saliency": None},
-        {"saliency_frame": None},
-        {"box": None},
-        {"true_box": None},
-        {"box": (13.0, 5.0, 37.0, 31.0)},
-        {"probability": 0.67},
-        {"scale_predictions": ["crow 53 %"]},
-        {"crop": Image.new("L", (13, 19), 200)},
-        {"image": Image.new("RGB", (67, 41), "red")},
-        {"predicted_name": "crow"},
+        {"views": VIEWS._replace(image=Image.new("RGB", (31, 23), "red"))},
+        {"views": VIEWS._replace(size=(62, 46))},
+        {"views": VIEWS._replace(saliencies=(np.arange(35.0)[::-1].reshape(5, 7),))},
+        {"views": VIEWS._replace(crops=(Image.new("RGB", (18, 18), "red"), VIEWS.crops[1]))},
+        {"views": VIEWS._replace(crops=(VIEWS.crops[0], Image.new("RGB", (17, 17), "red")))},
+        {"views": VIEWS._replace(crop_boxes=((0.0, 0.0, 31.0, 23.0), VIEWS.crop_boxes[1]))},
+        {"predictions": make_predictions(annotated=False)},
+        {"predictions": PREDICTIONS._replace(boxes=PREDICTIONS.boxes + 1)},
+        {"predictions": PREDICTIONS._replace(probabilities=PREDICTIONS.probabilities[::-1] ** 2)},
+        {"predictions": PREDICTIONS._replace(labels=PREDICTIONS.fused.argmax(axis=1))},
+        {"class_names": ["crow"] * 7},
     ],
-    ids="-".join,
 )
-def test_every_field_is_drawn(changes, tmp_path):
-    before = draw([make_item()], tmp_path / "before.png")
-    after = draw([make_item(**changes)], tmp_path / "after.png")
+def test_everything_is_drawn(changes, before, tmp_path):
+    after = draw(tmp_path / "after.png", **changes)
     assert before.shape == after.shape
     assert not np.array_equal(before, after)
 
 
 def test_right_ones_are_green_and_wrong_ones_red(tmp_path):
-    right = make_item(true_name="wren" * 5, predicted_name="wren" * 5)
-    wrong = make_item(true_name="wren" * 5, predicted_name="crow" * 5)
-    none = draw([], tmp_path / "none.png")
-    both = draw([wrong, right], tmp_path / "both.png")
-    two_right = draw([right, right], tmp_path / "right.png")
-    for color in (RIGHT_COLOR, WRONG_COLOR):
-        assert count_color(both, color) > count_color(none, color) > 0
-    assert count_color(two_right, RIGHT_COLOR) > count_color(both, RIGHT_COLOR)
+    labels = PREDICTIONS.fused.argmax(axis=1)
+    labels[1] = (labels[1] + 1) % 7
+    predictions = PREDICTIONS._replace(labels=labels)
+    for index, drawn, absent in ((0, RIGHT_COLOR, WRONG_COLOR), (1, WRONG_COLOR, RIGHT_COLOR)):
+        picture = draw(tmp_path / "one.png", predictions=predictions, index=index)
+        assert count_color(picture, drawn) > count_color(picture, absent) == 0
 
 
-def test_odd_saliency_and_names_are_drawn_without_a_warning(tmp_path):
-    flat = make_item(saliency=np.ones((3, 3)), true_name="$x^$ 鳥\n" + "w" * 99)
-    broken = make_item(saliency=np.full((3, 3), np.nan))
-    grey = make_item(image=Image.new("L", (2003, 1009), 70), crop=Image.new("RGBA", (1009, 11)))
-    draw([flat, broken, grey], tmp_path / "odd.png")
-    assert (tmp_path / "odd.png").is_file()
+@pytest.mark.parametrize("saliency", [np.ones((3, 3)), np.full((3, 3), np.nan)])
+def test_odd_saliency_names_and_a_single_scale_are_drawn_without_a_warning(saliency, tmp_path):
+    views = ScaleViews(GREY, (31, 23), VIEWS.crops[:1], VIEWS.crop_boxes[:1], (saliency,))
+    odd = ["$x^$ 鳥\n" + "w" * 99] * 7
+    assert draw(tmp_path / "odd.png", views, class_names=odd).std() > 0
+
+
+def test_the_gallery_draws_right_and_wrong_ones_by_a_fixed_seed():
+    predictions = make_predictions(num_images=97, num_classes=3)
+    is_right = predictions.fused.argmax(axis=1) == predictions.labels
+    chosen = choose_indices(predictions, 7)
+    assert len(set(chosen)) == 14
+    assert is_right[chosen].tolist() == [True] * 7 + [False] * 7
+    assert chosen == choose_indices(predictions, 7)
+    assert chosen[:7] != np.flatnonzero(is_right)[:7].tolist()  # drawn, not the first ones
+
+
+def test_a_gallery_without_mistakes_is_shorter():
+    predictions = make_predictions(num_images=5, num_classes=3)
+    predictions = predictions._replace(labels=predictions.fused.argmax(axis=1))
+    assert sorted(choose_indices(predictions, 7)) == list(range(5))

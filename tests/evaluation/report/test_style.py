@@ -1,16 +1,39 @@
+import numpy as np
 import pytest
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from PIL import Image
 
-from ramstrans.evaluation.report.style import draw_box
+from ramstrans.evaluation.report.style import draw_box, draw_saliency, label_text, save_figure
+from tests.evaluation.builders import pixels
 
 
-def test_an_outline_is_dashed_over_a_rim_of_another_color():
+def test_color_rim_and_dashes_of_a_box_are_drawn(tmp_path):
+    drawn = []
+    for style in ({}, {"color": "blue"}, {"rim": "black"}, {"dashed": True}):
+        figure = Figure(figsize=(1, 1))
+        draw_box(figure.add_axes((0, 0, 1, 1)), (0.2, 0.3, 0.7, 0.9), **{"color": "red"} | style)
+        save_figure(figure, tmp_path / "box.png")
+        drawn.append(pixels(tmp_path / "box.png").tobytes())
+    assert len(set(drawn)) == 4
+
+
+def test_label_text_is_short_and_drawable():
+    assert label_text("b\x07\udce9 wren") == "b?? wren"
+    assert len(label_text("w" * 99)) == 30
+
+
+def test_letters_that_the_font_lacks_raise_no_warning(tmp_path):
+    figure = Figure(figsize=(2, 1), layout="constrained")
+    figure.subplots().set_title(label_text("鳥 \U0001f985 $x^$"))
+    save_figure(figure, tmp_path / "new" / "label.png")
+    assert pixels(tmp_path / "new" / "label.png").shape == (110, 220, 3)
+
+
+@pytest.mark.parametrize("saliency", [np.full((2, 3), np.nan), np.ones((2, 3))])
+def test_saliency_is_drawn_only_if_it_is_finite(saliency):
     axes = Figure().subplots()
-    draw_box(axes, (2, 3, 7, 14), "#FFFFFF", rim="black", dashed=True)
-    rim, line = axes.patches
-    assert rim.get_bbox().extents.tolist() == line.get_bbox().extents.tolist() == [2, 3, 7, 14]
-    assert (to_hex(rim.get_edgecolor()), rim.get_linestyle()) == ("#000000", "-")
-    assert (to_hex(line.get_edgecolor()), line.get_linestyle()) == ("#ffffff", "--")
-    with pytest.raises(AssertionError, match="dashes could not be seen"):
-        draw_box(axes, (2, 3, 7, 14), "white", dashed=True)
+    draw_saliency(axes, saliency, Image.new("RGB", (7, 5)), (2, 3, 9, 8))
+    assert len(axes.images) == 1 + int(np.isfinite(saliency).all())
+    assert all(
+        image.get_extent() == (2, 9, 8, 3) or image.get_extent() == [2, 9, 8, 3] for image in axes.images
+    )

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ramstrans.errors import ConfigError, UsageError
-from ramstrans.models.methods.early_exit import EarlyExit, exit_early
+from ramstrans.errors import UsageError
+from ramstrans.models.methods.early_exit import exit_early
 from tests.models.builders import noise, tiny_model
 
 SIZE = (48, 80)
@@ -38,7 +38,7 @@ def test_images_leave_when_sure_and_say_what_they_would_have_said(num_scales, zo
     expected = [looks_twin(probabilities[:, image], confidence) for image in range(11)]
     assert early.num_scales_used.tolist() == [looks for looks, _ in expected]
     np.testing.assert_allclose(early.fused, [mean for _, mean in expected], atol=1e-5)
-    for scale, (said, places) in enumerate(zip(early.scales, early.places, strict=True)):
+    for scale, (said, places) in enumerate(zip(early.scales, early.indices, strict=True)):
         assert places.tolist() == [image for image in range(11) if expected[image][0] > scale]
         torch.testing.assert_close(said.logits, output.scales[scale].logits[places], rtol=1e-4, atol=1e-4)
         assert (said.boxes is None) == (scale == num_scales - 1)
@@ -50,7 +50,7 @@ def test_images_that_left_are_not_computed():
     model, seen = tiny_model(num_scales=2), []
     images = noise(7, 3, *SIZE)
     confidences = whole(model, images).probabilities[0].amax(dim=1)
-    model.backbone.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
+    model.encoder.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
     exit_early(model, images, confidence=float(confidences.median()) - 1e-5)
     assert sum(seen) == 7 + 3
     seen.clear()
@@ -65,10 +65,8 @@ def test_images_that_left_are_not_computed():
 def test_a_confidence_that_cannot_be(confidence):
     with pytest.raises(UsageError, match="give more than 0"):
         exit_early(tiny_model(), noise(1, 3, *SIZE), confidence=confidence)
-    with pytest.raises(ConfigError, match="give more than 0"):
-        EarlyExit(confidence, "val", 1, 0.0, 1.0)
 
 
 def test_a_source_must_go_with_the_model():
-    with pytest.raises(UsageError, match="'full' and source was not given"):
+    with pytest.raises(UsageError, match="'full' and high_res was not given"):
         exit_early(tiny_model(zoom_source="full"), noise(1, 3, *SIZE), confidence=0.5)

@@ -1,5 +1,6 @@
 import copy
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -61,10 +62,10 @@ def test_each_scale_is_a_look_at_the_zoomed_box(class_tokens, saliency_rows):
     output = model(images)
     seen, outer = images, whole(5)
     for scale, (result, eta) in enumerate(zip(output.scales, (1.2, 1.3, 1.3), strict=True)):
-        features = model.backbone(seen, scale)
+        features = model.encoder(seen, scale)
         saliency, _ = rollout_twin(
-            [query.detach() for query in features.queries],
-            [key.detach() for key in features.keys],
+            [query.detach() for query in [call.query for call in features.attention]],
+            [key.detach() for key in [call.key for call in features.attention]],
             scale=12**-0.5,
             num_prefix=3 if class_tokens == "joint" else 1,
             grid=(3, 5),
@@ -72,7 +73,9 @@ def test_each_scale_is_a_look_at_the_zoomed_box(class_tokens, saliency_rows):
             class_index=scale if class_tokens == "joint" else 0,
         )
         np.testing.assert_allclose(result.saliency, saliency, rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(result.logits, model.head(features.class_token), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            result.logits, model.encoder.forward_head(features.class_token), rtol=1e-4, atol=1e-4
+        )
         local = propose_regions(result.saliency, SIZE, eta)
         assert torch.equal(local.has_region, result.has_region)
         factor = (outer[:, 2:] - outer[:, :2]) / torch.tensor([80.0, 48.0])
@@ -121,9 +124,12 @@ def test_later_looks_at_another_size(zoom_source):
     cut_from, factor = (images, 1) if high_res is None else (high_res, 2)
     for scale in (1, 2):
         crop = zoom(cut_from, factor * output.scales[scale - 1].boxes, (80, 64))
-        features = model.backbone(crop, scale)
+        features = model.encoder(crop, scale)
         torch.testing.assert_close(
-            model.head(features.class_token), output.scales[scale].logits, rtol=1e-4, atol=1e-4
+            model.encoder.forward_head(features.class_token),
+            output.scales[scale].logits,
+            rtol=1e-4,
+            atol=1e-4,
         )
         box = propose_regions(output.scales[scale].saliency, (80, 64), 1.3).boxes
         outer = output.scales[scale - 1].boxes
@@ -147,7 +153,7 @@ def test_thresholds_are_the_configs():
 @pytest.mark.parametrize("std", [0.0, 0.3])
 def test_nothing_found_is_the_whole_image(std):
     model = tiny_model(num_scales=2, class_tokens="separate")
-    vit = model.backbone.vit
+    vit = model.encoder.model
     for block in vit.blocks:  # no queries: attention is uniform, whatever the keys
         block.attn.qkv.weight.data[:24] = block.attn.qkv.bias.data[:24] = 0
     vit.cls_token.data[:, 1] = vit.cls_token.data[:, 0]
@@ -194,14 +200,14 @@ def test_full_source_is_cut_at_the_enlarged_box():
     factors = torch.tensor([3.0, 2.0, 3.0, 2.0])
     for scale in (0, 1):
         crop = zoom(high_res, output.scales[scale].boxes * factors, SIZE)
-        logits = model.head(model.backbone(crop, scale + 1).class_token)
+        logits = model.encoder.forward_head(model.encoder(crop, scale + 1).class_token)
         torch.testing.assert_close(logits, output.scales[scale + 1].logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("zoom_source", "given"), [("full", False), ("input", True)])
 def test_source_must_go_with_full(zoom_source, given):
     images = noise(1, 3, *SIZE)
-    with pytest.raises(UsageError, match=f"'{zoom_source}' and source was"):
+    with pytest.raises(UsageError, match=f"'{zoom_source}' and high_res was"):
         tiny_model(zoom_source=zoom_source)(images, images if given else None)
 
 
@@ -215,7 +221,7 @@ def test_plain_vit_needs_no_source():
 def test_separate_tokens_receive_their_own_scales_gradient(scale):
     model = tiny_model(num_scales=3, class_tokens="separate").train()
     model(noise(2, 3, *SIZE)).scales[scale].logits.square().sum().backward()
-    vit = model.backbone.vit
+    vit = model.encoder.model
     for gradient in (vit.cls_token.grad[0], vit.pos_embed.grad[0, :3]):
         assert gradient.abs().sum(dim=1).nonzero().flatten().tolist() == [scale]
 
@@ -223,7 +229,7 @@ def test_separate_tokens_receive_their_own_scales_gradient(scale):
 def test_joint_tokens_all_receive_gradient_and_differ():
     model = tiny_model(num_scales=2).train()
     model(noise(2, 3, *SIZE)).scales[0].logits.square().sum().backward()
-    gradient = model.backbone.vit.cls_token.grad[0]
+    gradient = model.encoder.model.cls_token.grad[0]
     assert (gradient.abs().sum(dim=1) > 0).all()
     assert not torch.allclose(gradient[0], gradient[1])
 
@@ -248,7 +254,7 @@ def test_training_skips_the_saliency_nobody_needs(num_scales, monkeypatch):
     assert len(calls) == num_scales
     trained = model.train()(noise(2, 3, *SIZE))
     assert len(calls) == num_scales + num_scales - 1
-    assert trained.scales[-1][1:] == (None, None, None)
+    assert trained.scales[-1][3:] == (None, None, None)
     assert all(None not in scale for scale in (*trained.scales[:-1], *evaluated.scales))
     for one, other in zip(trained.scales, evaluated.scales, strict=True):
         torch.testing.assert_close(one.logits, other.logits)  # no dropout in this model
@@ -262,7 +268,7 @@ def test_a_last_region_that_is_not_asked_for_is_left_out(num_scales, monkeypatch
     whole = model(images)
     brief = model(images, last_region=False)
     assert len(calls) == num_scales + num_scales - 1
-    assert brief.scales[-1][1:] == (None, None, None)
+    assert brief.scales[-1][3:] == (None, None, None)
     assert torch.equal(brief.scales[-1].logits, whole.scales[-1].logits)
     for one, other in zip(brief.scales[:-1], whole.scales[:-1], strict=True):
         assert all(torch.equal(got, want) for got, want in zip(one, other, strict=True))
@@ -273,7 +279,7 @@ def test_parts_of_a_batch_give_the_same(least, monkeypatch):
     model, images, sizes = tiny_model(num_scales=2), noise(7, 3, *SIZE), []
     expected = [model(images[[image]]) for image in range(7)]
     monkeypatch.setattr(rams, "MIN_CHUNK_TOKENS", least)
-    model.backbone.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
+    model.encoder.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
     with torch.no_grad():
         output = model(images)
     # a share of 10 / 16 for 3 layers; 15 patches an image
@@ -284,31 +290,54 @@ def test_parts_of_a_batch_give_the_same(least, monkeypatch):
                 torch.testing.assert_close(values[[image]], value, rtol=1e-4, atol=1e-4)
 
 
-def test_notes_without_gradients_keep_nothing_else_alive():
-    backbone = tiny_model().backbone
+def test_recorded_queries_and_keys_keep_nothing_else_alive():
+    encoder = tiny_model().encoder
     with torch.no_grad():
-        features = backbone(noise(2, 3, *SIZE), 0)
-    for note in (*features.queries, *features.keys):
-        assert note.untyped_storage().nbytes() == note.numel() * note.element_size()
-    assert backbone(noise(2, 3, *SIZE), 0, with_attention=False).queries == ()
+        features = encoder(noise(2, 3, *SIZE), 0)
+    for call in features.attention:
+        for tensor in (call.query, call.key):
+            assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    assert encoder(noise(2, 3, *SIZE), 0, with_attention=False).attention == ()
 
 
-def test_parts_keep_their_class_tokens_alone(monkeypatch):
+def test_chunks_keep_their_class_tokens_alone(monkeypatch):
     model, kept = tiny_model(), []
-    look_at_part = model._look_at_part
+    encode = model._encode
 
-    def noted(*arguments):
-        kept.append(look_at_part(*arguments))
+    def recorded(*arguments, **options):
+        kept.append(encode(*arguments, **options))
         return kept[-1]
 
     monkeypatch.setattr(rams, "MIN_CHUNK_TOKENS", 1)
-    monkeypatch.setattr(model, "_look_at_part", noted)
+    monkeypatch.setattr(model, "_encode", recorded)
     with torch.no_grad():
-        model.look(noise(7, 3, *SIZE), 0, whole(7))
+        model.forward_scale(noise(7, 3, *SIZE), 0, whole(7))
     assert len(kept) == 2
     for token, saliency in kept:
         for tensor in (token, saliency):
             assert tensor.untyped_storage().nbytes() <= 5 * 24 * 4  # at most 4 images of 24 numbers
+
+
+def test_eight_threads_share_one_model():
+    """Each thread has its own image, and must get that image's answer every time."""
+    model, images = tiny_model(num_scales=2), noise(8, 3, *SIZE)
+    with torch.inference_mode():
+        expected = [model(image[None]) for image in images]
+
+    def ask(index):
+        with torch.inference_mode():
+            outputs = [model(images[index][None]) for _ in range(40)]
+        return [
+            torch.equal(output.fused, expected[index].fused)
+            and torch.equal(output.scales[0].boxes, expected[index].scales[0].boxes)
+            and torch.equal(output.scales[0].saliency, expected[index].scales[0].saliency)
+            for output in outputs
+        ]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(8)))
+    assert sum(map(len, answers)) == 320
+    assert all(map(all, answers))
 
 
 def test_images_of_a_batch_do_not_meet():

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from ramstrans.data.reading.retry import open_retrying
 from ramstrans.errors import first_few
+from ramstrans.plain import utf8_text
 
 Severity = Literal["error", "warning"]
 
@@ -147,8 +148,3 @@ def _row(finding: Finding) -> dict[str, str | list[str]]:
         "paths": [utf8_text(str(path)) for path in finding.paths],
         "detail": utf8_text(finding.detail),
     }
-
-
-def utf8_text(text: str) -> str:
-    """The text with undecodable bytes of a file name shown as escapes, so that UTF-8 can encode it."""
-    return text.encode(errors="backslashreplace").decode()

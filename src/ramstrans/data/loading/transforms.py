@@ -1,4 +1,4 @@
-"""From a decoded photograph to the views a model sees, and back from its pixels to the photograph's."""
+"""From a resized image to the views that a model sees, and from their pixels back to the original's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,24 +7,23 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-Size = tuple[int, int]
+from ramstrans.data.preprocessing import Size
 
 FILL = (124, 116, 104)
-"""What moves or erases pixels leaves this colour, ImageNet's mean: about 0 once normalised."""
+"""Colour of pixels that are erased or moved in from outside, ImageNet's mean: about 0 once normalised."""
 
 
 class Geometry(NamedTuple):
-    """Where a view lies in its photograph: `view = photograph * scale - offset`, mirrored if `flip`.
+    """Where a view lies in the original image: `view = original * scale - offset`, mirrored if `flip`.
 
     Attributes:
-        scale: `(x, y)`, view pixels a photograph pixel.
+        scale: `(x, y)`, view pixels per pixel of the original.
         offset: `(x, y)` in view pixels.
-        width: Of the view in pixels; what a mirrored x is counted from.
+        width: Width of the view in pixels; a mirrored x is counted from there.
         flip: Whether the view is mirrored left to right.
     """
 
@@ -34,7 +33,7 @@ class Geometry(NamedTuple):
     flip: bool = False
 
     def to_original(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes (..., 4) in pixels of the view -> the same in pixels of the photograph.
+        """Boxes (..., 4) in pixels of the view -> the same in pixels of the original image.
 
         >>> view = Geometry((0.5, 0.5), (10.0, 0.0), 64.0)
         >>> view.to_original(np.array([0.0, 0.0, 10.0, 10.0])).tolist()
@@ -50,13 +49,13 @@ class Geometry(NamedTuple):
 
 
 class View(NamedTuple):
-    """One view of a photograph.
+    """One view of an image.
 
     Attributes:
         image: (3, H, W) uint8, the model's input before normalisation.
-        high_res: (3, H', W') uint8, the same view at the crop's resolution; may share the memory of the
-            resized photograph, and of `image`, so that what nobody asks for is not copied.
-        geometry: Where `image` lies in the photograph.
+        high_res: (3, H', W') uint8, the same view at the crop's resolution; may share memory with the
+            resized image and with `image`, so that nothing is copied needlessly.
+        geometry: Where `image` lies in the original image.
     """
 
     image: Tensor
@@ -66,15 +65,15 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of training views: crop place always, all else if asked for, in the order of the fields.
+    """Random changes of training views: always the crop's position, the others in the order of the fields.
 
-    All are made before the model's input is derived from the view's source, so that a later look sees the
-    same change as the first.
+    All are made at the crop's resolution, before the model's input is derived from it, so that every scale
+    sees the same change.
 
     Attributes:
         flip: Mirror half of the views.
-        color_jitter: Strength of brightness, contrast and saturation; 0 is off.
-        rand_augment: Number of operations of RandAugment on each view; 0 is off.
+        color_jitter: Strength of changes of brightness, contrast and saturation; 0 is off.
+        rand_augment: Operations of RandAugment per view; 0 is off.
         rand_magnitude: Their strength, 0 to 30.
         random_erasing: Probability that a rectangle is erased; 0 is off.
     """
@@ -86,29 +85,6 @@ class Augmentation:
     random_erasing: float = 0.0
 
 
-def resized_size(original_size: Size, resize: int | Size) -> Size:
-    """`(height, width)` of a photograph once it is resized.
-
-    Args:
-        original_size: `(height, width)`.
-        resize: Shorter side in pixels, or exact `(height, width)`.
-
-    >>> resized_size((375, 500), 256), resized_size((500, 375), 256), resized_size((375, 500), (600, 600))
-    ((256, 341), (341, 256), (600, 600))
-    """
-    if not isinstance(resize, int):
-        return resize
-    height, width = original_size
-    longer = int(resize * max(original_size) / min(original_size))
-    return (resize, longer) if height <= width else (longer, resize)
-
-
-def resize_photograph(photograph: Image.Image, size: Size) -> Tensor:
-    """Resize an RGB photograph to `(height, width)`; (3, height, width) uint8, channels last in memory."""
-    resized: Tensor = F.resize(F.pil_to_tensor(photograph), list(size), antialias=True)
-    return resized.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # copies nothing on CPUs with AVX2
-
-
 def make_view(
     resized: Tensor,
     original_size: Size,
@@ -118,23 +94,23 @@ def make_view(
     augmentation: Augmentation | None = None,
     generator: np.random.Generator | None = None,
 ) -> View:
-    """Cut a view out of a resized photograph: its centre, or at random where an augmentation is given.
+    """Cut a view out of a resized image: its centre, or a random view if an augmentation is given.
 
     Args:
         resized: (3, h, w) uint8, at least `crop` each way.
-        original_size: `(height, width)` of the photograph before resizing.
-        crop: `(height, width)` of the view's source.
+        original_size: `(height, width)` of the image before resizing.
+        crop: `(height, width)` that is cut out.
         image_size: `(height, width)` of the model's input, to which the crop is resized.
         augmentation: Random changes; None: the centre, unchanged.
-        generator: Where the randomness comes from; needed with an augmentation.
+        generator: Source of randomness; needed with an augmentation.
 
     Returns:
-        A view whose geometry tells its crop and mirroring. Shears, shifts and rotations of RandAugment
-        within the crop are not in it.
+        A view whose geometry describes crop and mirroring. Shears, shifts and rotations of RandAugment
+        within the crop are not part of it.
     """
     height, width = resized.shape[-2:]
     spare_y, spare_x = height - crop[0], width - crop[1]
-    assert min(spare_y, spare_x) >= 0, "the resized photograph is smaller than the crop"
+    assert min(spare_y, spare_x) >= 0, "the resized image is smaller than the crop"
     top, left, flip = spare_y // 2, spare_x // 2, False
     if augmentation is not None:
         assert generator is not None, "an augmentation needs a generator"
@@ -157,9 +133,9 @@ def make_view(
 
 
 def change_pixels(high_res: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:
-    """The changes of an augmentation that are not of the frame; `high_res` itself where there are none."""
+    """Apply an augmentation's changes of pixels; returns `high_res` itself if there are none."""
     if augmentation.color_jitter:
-        # One plane a channel, in which it takes two thirds of the time.
+        # Channels first in memory, which takes two thirds of the time.
         high_res = jitter_color(high_res.contiguous(), augmentation.color_jitter, generator)
     if augmentation.rand_augment:
         high_res = rand_augment(high_res, augmentation.rand_augment, augmentation.rand_magnitude, generator)
@@ -169,17 +145,17 @@ def change_pixels(high_res: Tensor, augmentation: Augmentation, generator: np.ra
 
 
 def rand_augment(image: Tensor, num_ops: int, magnitude: int, generator: np.random.Generator) -> Tensor:
-    """RandAugment (https://arxiv.org/abs/1909.13719), torchvision's: operations drawn out of 14.
+    """RandAugment (https://arxiv.org/abs/1909.13719), torchvision's: operations drawn from 14.
 
     Args:
         image: (3, H, W) uint8.
-        num_ops: How many, one after the other.
-        magnitude: 0 to 30.
-        generator: Where the randomness comes from.
+        num_ops: Operations, one after the other.
+        magnitude: Their strength, 0 to 30.
+        generator: Source of randomness.
     """
     transform = v2.RandAugment(num_ops, magnitude, interpolation=InterpolationMode.BILINEAR, fill=list(FILL))
     with _seeded_by(generator):
-        # Pillow's operations take a third of the time of those on tensors.
+        # Operations on Pillow images take a third of the time of those on tensors.
         augmented: Tensor = F.pil_to_tensor(transform(F.to_pil_image(image)))
     return augmented
 
@@ -189,8 +165,8 @@ def erase(image: Tensor, probability: float, generator: np.random.Generator) -> 
 
     Args:
         image: (3, H, W) uint8; not changed in place.
-        probability: That anything is erased.
-        generator: Where the randomness comes from.
+        probability: Probability that anything is erased.
+        generator: Source of randomness.
     """
     with _seeded_by(generator):
         erased: Tensor = v2.RandomErasing(probability, value=list(FILL))(image)
@@ -199,12 +175,12 @@ def erase(image: Tensor, probability: float, generator: np.random.Generator) -> 
 
 @contextmanager
 def _seeded_by(generator: np.random.Generator) -> Iterator[None]:
-    """Let a transform of torchvision draw from a NumPy generator; for one thread at a time.
+    """Let a transform of torchvision draw from a NumPy generator; not safe with threads.
 
-    PyTorch's generator of the CPU, which all of a process draws from, is put back as it was.
+    PyTorch's CPU generator, which the whole process shares, is restored.
     """
     with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would seed the GPUs too, which nobody puts back
+        # torch.manual_seed would also seed the GPUs, whose state is not restored
         torch.default_generator.manual_seed(int(generator.integers(2**63)))
         yield
 
@@ -219,7 +195,7 @@ def jitter_color(image: Tensor, strength: float, generator: np.random.Generator)
 
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 images (B, 3, H, W) in 0..255 -> float32, `(x / 255 - mean) / std` for each channel."""
+    """uint8 images (B, 3, H, W) in 0..255 -> float32, `(x / 255 - mean) / std` per channel."""
     scale = torch.tensor([1 / (255 * s) for s in std], device=images.device)
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
     return images.to(torch.float32, copy=True).mul_(scale[:, None, None]).sub_(shift[:, None, None])

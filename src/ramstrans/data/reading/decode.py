@@ -1,4 +1,4 @@
-"""Image files to RGB pixels: every common format and colour mode, or one error that says why not."""
+"""Image files to resized RGB pixels: every common format and colour mode, or one error that says why not."""
 
 import io
 import re
@@ -7,25 +7,38 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.reading.retry import open_retrying, retry
+from ramstrans.data.preprocessing import Size
+from ramstrans.data.reading.retry import retry
 from ramstrans.data.reading.tars import find_member
 from ramstrans.errors import UnreadableImageError
 
+DECODING_VERSION = 1
+"""Raise it when the same file gives other pixels than before; caches on disk are rebuilt then."""
+
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What is read. Others that Pillow knows (PostScript, icons, ...) are no photographs, or run programs."""
+"""Formats that are read. Others that Pillow knows (PostScript, icons, ...) hold no photos, or run code."""
 
 MAX_ELONGATION = 100
-"""Longest side over shortest that is decoded: the shorter one is resized, and the longer one with it."""
+"""Largest ratio of the longer to the shorter side: resizing the shorter side enlarges the longer one too."""
+
+REDUCTION_MARGIN = 2
+"""A JPEG is decoded at no less than this many times the size it is resized to.
+
+Compared with decoding in full, 12-megapixel images resized to 512 pixels differ by 0.13 grey levels of 255
+on average with a margin of 2, by 0.32 with 1; small ones full of detail, resized to 64 or 100, by 0.3 to 0.8,
+against 1.8 to 2.3. The margin costs little: reading takes 1/4 to 1/3 of the time of decoding in full; with 1
+it takes 1/8 to 1/4.
+"""
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
@@ -40,22 +53,12 @@ _TRANSPOSE = {
 _SWAPS_SIDES = {5, 6, 7, 8}
 
 _REDUCIBLE = {"JPEG", "MPO"}
-"""Formats that Pillow decodes at 1/2, 1/4 or 1/8 if asked; MPO is a JPEG with further pictures behind."""
+"""Formats that Pillow can decode at 1/2, 1/4 or 1/8; MPO is a JPEG followed by further images."""
 
 # Pillow has no common error: its decoders raise these on damaged files.
 _DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
+    *(OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
+    *(EOFError, RuntimeError, MemoryError, struct.error, zlib.error),
 )
 
 _REASONS: dict[type[BaseException], str] = {
@@ -69,49 +72,110 @@ _pixel_limit_lock = threading.Lock()
 
 
 class Decoded(NamedTuple):
-    """A decoded photograph.
+    """A decoded image.
 
     Attributes:
-        image: Upright RGB that holds no open file; perhaps reduced.
+        image: Upright RGB without an open file; perhaps reduced.
         original_size: `(height, width)` in pixels after EXIF rotation, before any reduction.
     """
 
     image: Image.Image
-    original_size: tuple[int, int]
+    original_size: Size
+
+
+class ResizedImage(NamedTuple):
+    """An image that views can be cut from.
+
+    Attributes:
+        pixels: (3, h, w) uint8, RGB, upright; channels last in memory.
+        original_size: `(height, width)` in pixels after EXIF rotation, before resizing.
+    """
+
+    pixels: Tensor
+    original_size: Size
+
+
+def read_resized(path: Path, resize: int | Size, *, max_pixels: int = DataConfig.max_pixels) -> ResizedImage:
+    """Read an image, upright and resized; training, evaluation and prediction all do it here.
+
+    A large JPEG is decoded at a reduced scale, see `REDUCTION_MARGIN`. What is decoded then may extend up
+    to one of its own pixels, half a resized one, beyond the original.
+
+    Args:
+        path: The image file.
+        resize: Shorter side in pixels, or exact `(height, width)`, after EXIF rotation.
+        max_pixels: Refuse an image with more pixels than this.
+
+    Raises:
+        UnreadableImageError: It cannot be decoded.
+    """
+    if isinstance(resize, int):
+        at_least: int | Size = REDUCTION_MARGIN * resize
+    else:
+        at_least = (REDUCTION_MARGIN * resize[0], REDUCTION_MARGIN * resize[1])
+    image, original_size = decode_reduced(path, at_least, max_pixels=max_pixels)
+    return ResizedImage(_resize(image, resized_size(original_size, resize)), original_size)
+
+
+def resize_in_memory(image: Image.Image, resize: int | Size) -> ResizedImage:
+    """Resize an upright RGB image as `read_resized` does, but from all of its pixels."""
+    original_size = image.height, image.width
+    return ResizedImage(_resize(image, resized_size(original_size, resize)), original_size)
+
+
+def resized_size(original_size: Size, resize: int | Size) -> Size:
+    """`(height, width)` of an image after resizing.
+
+    Args:
+        original_size: `(height, width)`.
+        resize: Shorter side in pixels, or exact `(height, width)`.
+
+    >>> resized_size((375, 500), 256), resized_size((500, 375), 256), resized_size((375, 500), (600, 600))
+    ((256, 341), (341, 256), (600, 600))
+    """
+    if not isinstance(resize, int):
+        return resize
+    height, width = original_size
+    longer = int(resize * max(original_size) / min(original_size))
+    return (resize, longer) if height <= width else (longer, resize)
+
+
+def _resize(image: Image.Image, size: Size) -> Tensor:
+    """(3, height, width) uint8, channels last in memory."""
+    resized: Tensor = F.resize(F.pil_to_tensor(image), list(size), antialias=True)
+    return resized.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # copies nothing on CPUs with AVX2
 
 
 def decode_image(path: Path, *, max_pixels: int = DataConfig.max_pixels) -> Image.Image:
-    """Decode a photograph to RGB, upright, at its original size.
+    """Decode an image file to RGB, upright, at its original size.
 
     EXIF rotation is applied, transparency is laid over white, the first frame of an animation is
     taken, and more than 8 bits are scaled down, not clipped. Safe to call from several threads.
 
     Args:
-        path: The image file; it may lie in a tar, see `tars`.
+        path: The image file, or a member of a tar, see `tars`.
         max_pixels: Refuse an image whose header announces more pixels than this, before decoding it.
 
     Returns:
-        An image of mode RGB that holds no open file.
+        An image of mode RGB without an open file.
 
     Raises:
-        UnreadableImageError: If the file is missing, empty, truncated, too large or no image.
+        UnreadableImageError: The file is missing, empty, truncated, too large or not an image.
     """
     return _decode(path, max_pixels, None).image
 
 
-def decode_reduced(
-    path: Path, at_least: int | tuple[int, int], *, max_pixels: int = DataConfig.max_pixels
-) -> Decoded:
-    """Decode a photograph as `decode_image` does, but smaller where that is quicker.
+def decode_reduced(path: Path, at_least: int | Size, *, max_pixels: int = DataConfig.max_pixels) -> Decoded:
+    """Decode an image file as `decode_image` does, but smaller if that is faster.
 
-    The JPEG decoder halves the photograph, up to three times, while it keeps the size asked for.
+    The JPEG decoder halves the image, up to three times, as long as it keeps the size asked for.
     Other formats are decoded at their original size.
 
     Args:
         path: The image file.
-        at_least: What the reduced photograph keeps, in pixels: of its shorter side, or exact
+        at_least: Smallest size of the reduced image in pixels: its shorter side, or exact
             `(height, width)`, both after EXIF rotation.
-        max_pixels: As in `decode_image`; of the original.
+        max_pixels: As in `decode_image`; applies to the original size.
 
     Raises:
         UnreadableImageError: As `decode_image`.
@@ -119,47 +183,8 @@ def decode_reduced(
     return _decode(path, max_pixels, at_least)
 
 
-def _decode(path: Path, max_pixels: int, at_least: int | tuple[int, int] | None) -> Decoded:
-    with _opened(path, max_pixels) as image:
-        width, height = image.size
-        if at_least is not None and image.format in _REDUCIBLE:
-            image.draft(None, _size_in_file(image, at_least))
-        image.load()
-        orientation = _orientation(image)  # a PNG's may stand behind its pixels
-        rgb = to_rgb(image)
-        if orientation in _TRANSPOSE:
-            rgb = rgb.transpose(_TRANSPOSE[orientation])
-        return Decoded(rgb, (width, height) if orientation in _SWAPS_SIDES else (height, width))
-
-
-def _size_in_file(image: ImageFile.ImageFile, size: int | tuple[int, int]) -> tuple[int, int]:
-    """A size after EXIF rotation, `(height, width)` or both alike, as `(width, height)` before it."""
-    height, width = (size, size) if isinstance(size, int) else size
-    return (height, width) if _orientation(image) in _SWAPS_SIDES else (width, height)
-
-
-def image_size(path: Path, *, max_pixels: int = DataConfig.max_pixels) -> tuple[int, int]:
-    """Size of a photograph after EXIF rotation, as `(height, width)` in pixels.
-
-    Read from the header alone, but for PNG, whose EXIF may stand behind the pixels.
-
-    Args:
-        path: The image file.
-        max_pixels: Refuse an image with more pixels than this.
-
-    Raises:
-        UnreadableImageError: If the file is missing, empty, too large or no image.
-    """
-    with _opened(path, max_pixels) as image:
-        if image.format == "PNG":
-            image.load()
-        width, height = image.size
-        turned = _orientation(image) in _SWAPS_SIDES
-    return (width, height) if turned else (height, width)
-
-
 def check_shape(path: Path | str, size: tuple[int, int], max_pixels: int) -> None:
-    """Refuse what would fill the memory, now or when its shorter side is resized.
+    """Refuse an image that would fill the memory, now or when its shorter side is resized.
 
     Args:
         path: Named in the error.
@@ -178,31 +203,48 @@ def check_shape(path: Path | str, size: tuple[int, int], max_pixels: int) -> Non
         raise UnreadableImageError(path, reason)
 
 
-@contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
-    """The image with its header read; whatever goes wrong inside becomes an `UnreadableImageError`."""
-    _silence_pillow()
-    try:
+def _decode(path: Path, max_pixels: int, at_least: int | Size | None) -> Decoded:
+    """Open, check and decode an image; retry transient errors of all of that."""
+
+    def attempt() -> Decoded:
         with open_file(path) as stream, _open(stream) as image:
             check_shape(path, image.size, max_pixels)
-            yield image
+            return _load(image, at_least)
+
+    _silence_pillow()
+    try:
+        return retry(attempt, path)
     except UnreadableImageError:
         raise
     except _DECODER_ERRORS as error:
         raise UnreadableImageError(path, _reason(error)) from error
 
 
+def _load(image: ImageFile.ImageFile, at_least: int | Size | None) -> Decoded:
+    width, height = image.size
+    if at_least is not None and image.format in _REDUCIBLE:
+        least_height, least_width = (at_least, at_least) if isinstance(at_least, int) else at_least
+        is_turned = _orientation(image) in _SWAPS_SIDES
+        image.draft(None, (least_height, least_width) if is_turned else (least_width, least_height))
+    image.load()
+    orientation = _orientation(image)  # in a PNG it may come after the pixels
+    rgb = to_rgb(image)
+    if orientation in _TRANSPOSE:
+        rgb = rgb.transpose(_TRANSPOSE[orientation])
+    return Decoded(rgb, (width, height) if orientation in _SWAPS_SIDES else (height, width))
+
+
 def open_file(path: Path) -> BinaryIO:
-    """A file, or a member of a tar, opened to be read; every photograph's bytes come from here.
+    """Open a file, or a member of a tar, for reading; all bytes of images come from here.
 
     Raises:
-        UnreadableImageError: It is empty or no file, or its tar is missing, damaged or without it.
+        UnreadableImageError: It is empty or not a file, or its tar is missing, damaged or without it.
         OSError: It cannot be opened.
     """
     member = find_member(path)
     if member is None:
         _check_file(path)
-        return open_retrying(path)
+        return path.open("rb")
     content = member.read()
     if not content:
         raise UnreadableImageError(path, "empty file")
@@ -211,7 +253,7 @@ def open_file(path: Path) -> BinaryIO:
 
 def _check_file(path: Path) -> None:
     """Refuse what must not even be opened, such as pipes, which would block."""
-    status = retry(path.stat, path)
+    status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableImageError(path, "a folder, not an image file")
     if not stat.S_ISREG(status.st_mode):
@@ -221,7 +263,7 @@ def _check_file(path: Path) -> None:
 
 
 def _open(stream: BinaryIO) -> ImageFile.ImageFile:
-    """Read the header, whatever Pillow's own limit of pixels, which knows nothing of ours."""
+    """Read the header, whatever Pillow's own limit of pixels: `check_shape` applies ours."""
     try:
         return Image.open(stream, formats=FORMATS)
     except Image.DecompressionBombError:
@@ -234,13 +276,13 @@ def _open(stream: BinaryIO) -> ImageFile.ImageFile:
 
 
 def _silence_pillow() -> None:
-    """Ignore Pillow's remarks on metadata, palettes and large images, for good.
+    """Ignore Pillow's warnings about metadata, palettes and large images, permanently.
 
-    `warnings.catch_warnings` is not safe with threads, so the filter stays; it is added again where
-    another has put the list of filters back.
+    `warnings.catch_warnings` is not safe with threads, so the filter stays; it is added again if
+    something has restored an older list of filters.
     """
-    remarks = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-    if remarks not in warnings.filters:
+    ignored = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+    if ignored not in warnings.filters:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -258,8 +300,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
-    """The EXIF orientation, 1 to 8; 1, upright, where there is none or the EXIF is damaged."""
-    if image.format == "TIFF":  # Pillow turns these itself, the size included
+    """The EXIF orientation, 1 to 8; 1, upright, if there is none or the EXIF is damaged."""
+    if image.format == "TIFF":  # Pillow rotates these itself, and swaps their size
         return 1
     try:
         orientation: Any = image.getexif().get(_ORIENTATION_TAG, 1)
@@ -269,7 +311,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A loaded image of any mode as a new image of mode RGB."""
+    """Convert a loaded image of any mode to a new image of mode RGB."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
@@ -281,11 +323,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey values of any range, scaled to 0..255.
+    """Scale grey values of any range to 0..255.
 
-    16-bit values have the range 0..65535. Others are given the smallest usual range that holds them
-    all, 0..1 and 0..255 (floats only) or 0..65535, and where none does, their own; what is not
-    finite becomes black.
+    16-bit values have the range 0..65535. Others get the smallest usual range that holds them
+    all, 0..1 and 0..255 (floats only) or 0..65535, or else their own range; values that are not
+    finite become black.
 
     >>> _to_eight_bits(np.array([[0, 257, 65535]], np.uint16)).tolist()
     [[0, 1, 255]]

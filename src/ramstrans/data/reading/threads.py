@@ -1,35 +1,49 @@
-"""Many files side by side, in threads that nobody waits for in vain."""
+"""An ordered thread-pool map with a timeout, which abandons threads that hang."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-_NUM_QUEUED = 1024  # items asked for at once: a million of waiting ones would take a gigabyte
+from ramstrans.data.reading.retry import current_reads
+
+MAX_AHEAD = 1024
+"""Items whose results are computed before they are asked for: a million of them would take a gigabyte."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-_Asked = SimpleQueue[tuple[Context, int, Any] | None]
-_Given = SimpleQueue[tuple[int, Any, BaseException | None]]
+_Task = tuple[Future[Any], Context, Any]
 
 
 def in_threads(
-    function: Callable[[_T], _R], items: Sequence[_T], num_workers: int, timeout: float = 0.0
+    function: Callable[[_T], _R],
+    items: Iterable[_T],
+    num_workers: int,
+    timeout: float = 0.0,
+    *,
+    max_ahead: int = MAX_AHEAD,
 ) -> Iterator[_R]:
-    """What a function makes of each item, in order; in threads, it sees the caller's context variables.
+    """Map a function over items in threads; yield the results in order.
 
-    Unlike those of `concurrent.futures`, threads that hang are left behind, at the end of the program too.
+    The function sees the caller's context variables. Unlike those of `concurrent.futures`, threads that
+    hang are abandoned, and do not keep the program from ending.
 
     Args:
         function: Safe to call from several threads.
-        items: What it is given.
-        num_workers: Threads; 0 calls it in this one, where nothing is left behind.
-        timeout: Seconds in which one of the threads must be done with an item; 0: any time.
+        items: Its arguments; may be endless.
+        num_workers: Threads; 0 calls the function in this one, without a timeout.
+        timeout: Seconds to wait for a result, from its item or the newest file that was opened on; 0 waits
+            for ever.
+        max_ahead: Items given to the threads before the first result is yielded, 1 or more.
 
     Raises:
-        TimeoutError: None was.
+        TimeoutError: A result took longer.
 
     >>> list(in_threads(str.upper, ["wren", "crow"], num_workers=2))
     ['WREN', 'CROW']
@@ -37,43 +51,39 @@ def in_threads(
     if num_workers == 0:
         yield from map(function, items)
         return
-    asked: _Asked = SimpleQueue()
-    given: _Given = SimpleQueue()
-    for _ in range(min(num_workers, len(items))):
-        threading.Thread(target=_serve, args=(function, asked, given), daemon=True).start()
+    tasks: SimpleQueue[_Task | None] = SimpleQueue()
+    for _ in range(num_workers):
+        threading.Thread(target=_work, args=(function, tasks), daemon=True).start()
+    pending: deque[Future[_R]] = deque()
     try:
-        yield from _in_order(items, asked, given, timeout)
+        for item in items:
+            pending.append(Future())
+            tasks.put((pending[-1], copy_context(), item))
+            if len(pending) == max_ahead:
+                yield _result(pending.popleft(), timeout)
+        while pending:
+            yield _result(pending.popleft(), timeout)
     finally:
-        while not asked.empty():
-            asked.get()
+        with suppress(Empty):
+            while True:
+                tasks.get_nowait()
         for _ in range(num_workers):
-            asked.put(None)
+            tasks.put(None)
 
 
-def _serve(function: Callable[[Any], Any], asked: _Asked, given: _Given) -> None:
-    while (task := asked.get()) is not None:
-        context, place, item = task
+def _work(function: Callable[[Any], Any], tasks: "SimpleQueue[_Task | None]") -> None:
+    while (task := tasks.get()) is not None:
+        future, context, item = task
         try:
-            given.put((place, context.run(function, item), None))
-        except BaseException as error:  # noqa: BLE001 - raised where the item is waited for
-            given.put((place, None, error))
+            future.set_result(context.run(function, item))
+        except BaseException as error:  # noqa: BLE001 - raised where the result is waited for
+            future.set_exception(error)
 
 
-def _in_order(items: Sequence[Any], asked: _Asked, given: _Given, timeout: float) -> Iterator[Any]:
-    """Ask for items, no more than `_NUM_QUEUED` ahead, and yield their outcomes."""
-    outcomes: dict[int, tuple[Any, BaseException | None]] = {}
-    num_asked = 0
-    for place in range(len(items)):
-        while num_asked < min(place + _NUM_QUEUED, len(items)):
-            asked.put((copy_context(), num_asked, items[num_asked]))
-            num_asked += 1
-        while place not in outcomes:
-            try:
-                done, result, error = given.get(timeout=timeout or None)
-            except Empty:
-                raise TimeoutError(f"timed out after {timeout:g} seconds") from None
-            outcomes[done] = result, error
-        result, error = outcomes.pop(place)
-        if error is not None:
-            raise error
-        yield result
+def _result(future: Future[_R], timeout: float) -> _R:
+    left = timeout
+    while not wait([future], left or None).done:
+        left = current_reads().started + timeout - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"timed out after {timeout:g} seconds")
+    return future.result()

@@ -1,46 +1,46 @@
-"""Data sets in tar shards: read as a list of records like any other, whose photographs lie in the tars.
+"""Data sets in tar shards: read as a list of records like any other, whose images are members of tars.
 
-A set written by `shard_writer` is a folder of
+A set written by `write_shards` is a folder of
 
-    shards.json            version, class names, and for each shard its split, sizes and SHA-256
-    train-000000.tar       000123.jpg, the file as it was, and 000123.json, its labels, as WebDataset has them
-    train-000000.jsonl     one line a photograph: its labels again, and where in the tar it lies
+    shards.json            version, class names, and each shard's split, sizes and SHA-256
+    train-000000.tar       000123.jpg, the file unchanged, and 000123.json, its labels, as in WebDataset
+    train-000000.jsonl     one line per image: its labels again, offset and CRC-32
     ...
 
-The number in a name is the photograph's place in the data set. Reading puts the records in that order, so
-that shards give what the folder gave, to the bit. Tars that others wrote are for `tar_samples`.
+The number in a name is the image's index in the data set. Records are read in that order, so that shards
+give the same batches as the folder, to the bit. Tars that others wrote are read by `tar_samples`.
 """
 
 import hashlib
 import json
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ramstrans.console import Progress, no_progress
 from ramstrans.data.datasets.tar_samples import read_tar_samples
-from ramstrans.data.reading.retry import is_file, open_retrying, retry
+from ramstrans.data.reading.retry import open_retrying, retry
 from ramstrans.data.reading.tars import find_member, list_of
 from ramstrans.data.records import ImageSet, Part, Record, Split
 from ramstrans.data.splits import check_classes
-from ramstrans.errors import DataError
+from ramstrans.errors import DataError, first_few
 
 MANIFEST = "shards.json"
 VERSION = 1
 
-_CHUNK_BYTES = 1 << 20
 _MAX_NAMED = 5
 
 
 class Shard(NamedTuple):
-    """One tar of a set, as `shards.json` has it.
+    """One tar of a set, as in `shards.json`.
 
     Attributes:
         file: Its name in the folder.
-        split: Of all its photographs.
-        num_images: Photographs in it.
+        split: The split of all its images.
+        num_images: Images in it.
         num_bytes: Its size.
         sha256: Of the tar.
         list_sha256: Of the list beside it.
@@ -55,7 +55,7 @@ class Shard(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What `shards.json` says: classes and hierarchy as in `ImageSet`, and the shards, split by split."""
+    """Content of `shards.json`: classes and hierarchy as in `ImageSet`, and the shards, split by split."""
 
     class_names: tuple[str, ...]
     hierarchy: tuple[tuple[str, ...], ...]
@@ -63,12 +63,12 @@ class Manifest(NamedTuple):
 
 
 def read_shards(root: Path) -> ImageSet:
-    """Read a data set in tar shards, ours by their lists, those of others by `tar_samples`.
+    """Read a data set in tar shards: ours by their lists, those of others by `tar_samples`.
 
     The tars' sizes are checked, not their checksums: see `verify_shards`. A record's path leads into its
     tar, as `root/train-000000.tar/000123.jpg`. A record takes 0.6 KB of memory, 0.8 with a box, 3 with 15
-    parts too: 2.7 million without boxes take 1.5 GB. Where they lie takes 26 bytes each, in every process
-    that reads photographs.
+    parts as well: 2.7 million without boxes take 1.5 GB. The offsets take 26 bytes per image, in every
+    process that reads images.
 
     Args:
         root: The folder of the shards.
@@ -79,29 +79,29 @@ def read_shards(root: Path) -> ImageSet:
     Raises:
         DataError: Naming the file that is missing, damaged or of another version.
     """
-    if not is_file(root / MANIFEST):
+    if not (root / MANIFEST).is_file():
         _check_foreign(root)
         return read_tar_samples(root)
     manifest = read_manifest(root)
-    placed: list[tuple[int, Record]] = []
+    indexed: list[tuple[int, Record]] = []
     for shard in manifest.shards:
         _check_size(root, shard)
-        placed.extend(_records(root, shard))
-    placed.sort(key=itemgetter(0))
-    images = ImageSet(manifest.class_names, tuple(record for _, record in placed), manifest.hierarchy)
+        indexed.extend(_records(root, shard))
+    indexed.sort(key=itemgetter(0))
+    images = ImageSet(manifest.class_names, tuple(record for _, record in indexed), manifest.hierarchy)
     check_classes(images)
     return images
 
 
-def verify_shards(root: Path, progress: Callable[[int, int], None] | None = None) -> list[DataError]:
-    """Read every shard of a set to its end, and return an error for each that is not as it was written.
+def verify_shards(root: Path, progress: Progress = no_progress) -> list[DataError]:
+    """Read every shard of a set, and return an error for each that is not as it was written.
 
     Args:
         root: The folder of the shards.
-        progress: Called after each shard with the number of shards done and their total.
+        progress: Called after each shard.
 
     Returns:
-        The errors, in the order of the shards; they name the photographs that are damaged.
+        The errors, in the order of the shards; they name the images that are damaged.
 
     Raises:
         DataError: There is no `shards.json`, or it is damaged.
@@ -113,8 +113,7 @@ def verify_shards(root: Path, progress: Callable[[int, int], None] | None = None
             _verify(root, shard)
         except DataError as error:
             errors.append(error)
-        if progress is not None:
-            progress(done, len(manifest.shards))
+        progress(done, len(manifest.shards), "verifying checksums")
     return errors
 
 
@@ -126,7 +125,7 @@ def read_manifest(root: Path) -> Manifest:
     """
     file = root / MANIFEST
     try:
-        fields = json.loads(retry(file.read_bytes, file))
+        fields = json.loads(_read(file, "copy it, or write shards by `ramstrans data shard ROOT OUT`"))
         version = fields["version"]
         if version == VERSION:
             return Manifest(
@@ -134,42 +133,45 @@ def read_manifest(root: Path) -> Manifest:
                 tuple(map(tuple, fields["hierarchy"])),
                 tuple(Shard(**shard) for shard in fields["shards"]),
             )
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{file} is missing; copy it, or write shards by `ramstrans data shard ROOT OUT`"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+    except DataError:
+        raise
     except (ValueError, LookupError, TypeError) as error:
         raise DataError(f"{file} is damaged ({error}); copy it again") from error
-    raise DataError(f"{file} is of version {version}; this ramstrans reads {VERSION}: write the shards anew")
+    raise DataError(f"{file} has version {version}; this ramstrans reads {VERSION}: write the shards again")
+
+
+def _read(file: Path, hint: str = "copy it again") -> bytes:
+    try:
+        return retry(file.read_bytes, file)
+    except OSError as error:
+        raise _unreadable(file, error, hint) from error
+
+
+def _unreadable(file: Path, error: OSError, hint: str = "copy it again") -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{file} is missing; {hint}")
+    return DataError(f"{file} cannot be read: {error.strerror or error}")
 
 
 def _check_foreign(root: Path) -> None:
-    """Refuse a set of our own without its `shards.json`: as tars of others it would have another order."""
-    try:
-        tars = retry(lambda: sorted(root.glob("*.tar")), root)
-        listed = [tar for tar in tars if is_file(list_of(tar))]
-    except OSError as error:
-        raise DataError(f"{root} cannot be read as a folder: {error.strerror or error}") from error
+    """Refuse a set of ours without its `shards.json`: read as foreign tars it would have another order."""
+    listed = [tar for tar in sorted(root.glob("*.tar")) if list_of(tar).is_file()]
     if listed:
-        raise DataError(f"{root / MANIFEST} is missing, but {list_of(listed[0]).name} is there; copy it too")
+        raise DataError(f"{root / MANIFEST} is missing, but {list_of(listed[0]).name} exists; copy it too")
 
 
 def _check_size(root: Path, shard: Shard) -> None:
     tar = root / shard.file
     try:
-        num_bytes = retry(tar.stat, tar).st_size
-    except FileNotFoundError as error:
-        raise DataError(f"{tar} is missing; copy it again") from error
+        num_bytes = tar.stat().st_size
     except OSError as error:
-        raise DataError(f"{tar} cannot be read: {error.strerror or error}") from error
+        raise _unreadable(tar, error) from error
     if num_bytes != shard.num_bytes:
         raise DataError(f"{tar} has {num_bytes:,} bytes; {MANIFEST} says {shard.num_bytes:,}: copy it again")
 
 
 def _records(root: Path, shard: Shard) -> Iterator[tuple[int, Record]]:
-    """Each record of a shard with its place in the data set."""
+    """Each record of a shard with its index in the data set."""
     tar = root / shard.file
     for fields in _listed(tar, shard):
         box, parts = fields.get("box"), fields.get("parts", ())
@@ -187,14 +189,9 @@ def _records(root: Path, shard: Shard) -> Iterator[tuple[int, Record]]:
 
 
 def _listed(tar: Path, shard: Shard) -> Iterator[dict[str, Any]]:
-    """The lines of a shard's list, which is read whole at each start, and so verified."""
+    """The lines of a shard's list; it is read whole at every start, so its checksum costs little."""
     file = list_of(tar)
-    try:
-        content = retry(file.read_bytes, file)
-    except FileNotFoundError as error:
-        raise DataError(f"{file} is missing; copy it again") from error
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+    content = _read(file)
     if hashlib.sha256(content).hexdigest() != shard.list_sha256:
         raise DataError(f"{file} is damaged: its SHA-256 is not that of {MANIFEST}; copy it again")
     return map(json.loads, content.splitlines())
@@ -205,35 +202,19 @@ def _verify(root: Path, shard: Shard) -> None:
     tar = root / shard.file
     entries = list(_listed(tar, shard))
     try:
-        if _sha256(tar) != shard.sha256:
-            raise DataError(
-                f"{tar} is damaged: its SHA-256 is not that of {MANIFEST}; {_damage(tar, entries)}; "
-                "copy it again"
-            )
+        with open_retrying(tar) as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{tar} cannot be read: {error.strerror or error}") from error
+        raise _unreadable(tar, error) from error
+    if sha256 != shard.sha256:
+        damaged = [entry["file"] for entry in entries if not _is_intact(tar / entry["file"], entry["crc32"])]
+        which = f"damaged: {first_few(damaged, _MAX_NAMED)}" if damaged else "its images are intact"
+        raise DataError(f"{tar} is damaged: its SHA-256 is not that of {MANIFEST} ({which}); copy it again")
 
 
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open_retrying(file) as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _damage(tar: Path, entries: list[dict[str, Any]]) -> str:
-    """Which photographs of a tar are not as they were."""
-    damaged = [entry["file"] for entry in entries if not _is_whole(tar / entry["file"], entry["crc32"])]
-    if not damaged:
-        return "its photographs are whole"
-    more = f" and {len(damaged) - _MAX_NAMED} more" if len(damaged) > _MAX_NAMED else ""
-    return f"damaged are {', '.join(damaged[:_MAX_NAMED])}{more}"
-
-
-def _is_whole(path: Path, crc32: int) -> bool:
+def _is_intact(path: Path, crc32: int) -> bool:
     try:
         member = find_member(path)
         return member is not None and zlib.crc32(member.read()) == crc32
-    except DataError:
+    except (DataError, OSError):
         return False

@@ -1,4 +1,4 @@
-"""Pictures of the figures: curves of a training run, and the matrix of the most confused classes."""
+"""Plots: curves of a training run, accuracy against cost of early exit."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,34 +10,37 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ramstrans.errors import TrainingError
-from ramstrans.evaluation.metrics import confused_pairs
-from ramstrans.evaluation.report.style import FUSED_COLOR, label_text, save_figure, scale_color
+from ramstrans.evaluation.early_exit import exit_curve, exited_early, num_scales_used, running_means
+from ramstrans.evaluation.metrics import classification_metrics
+from ramstrans.evaluation.predict import Predictions
+from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, save_figure, scale_color
 
 Row = Mapping[str, Any]
 """One line of metrics.jsonl."""
 
 
 def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
-    """Draw how a training run went: loss, validation accuracy, learning rate, speed.
+    """Plot loss, validation accuracy, learning rate and speed of a training run.
 
     Args:
         metrics_rows: Rows of `kind` "train" (`step`, `loss`, `loss_scales`, `lr`, `images_per_second`) and
-            "validation" (`epoch`, `top1_scales`, `top1_fused`, percent); other kinds are not drawn. Absent
+            "validation" (`epoch`, `top1_scales`, `top1_fused`, percent); other kinds are ignored. Missing
             and null numbers leave a gap.
         path: The PNG file.
+
+    Raises:
+        TrainingError: There is no row of a training step.
     """
     train = [row for row in metrics_rows if row["kind"] == "train"]
     validation = [row for row in metrics_rows if row["kind"] == "validation"]
     if not train:
-        raise TrainingError(
-            f"there is no training step to draw in {path.name}; train for a step or more first"
-        )
+        raise TrainingError(f"{path.name} needs at least one training step; train first")
     figure = Figure(figsize=(10, 6), layout="constrained")
     (loss, accuracy), (rate, speed) = figure.subplots(2, 2)
     steps = [row["step"] for row in train]
     for index, values in enumerate(_by_scale(train, "loss_scales")):
         _curve(loss, steps, values, scale_color(index), f"scale {index + 1}")
-    _curve(loss, steps, _column(train, "loss"), FUSED_COLOR, "whole loss")
+    _curve(loss, steps, _column(train, "loss"), FUSED_COLOR, "total loss")
     _finish(loss, "Training loss", "step", "cross-entropy")
     _validation_panel(accuracy, validation)
     _curve(rate, steps, _column(train, "lr"), FUSED_COLOR, None)
@@ -48,74 +51,22 @@ def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
     save_figure(figure, path)
 
 
-def plot_confusion(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    path: Path,
-    num_classes: int = 12,
-) -> None:
-    """Draw the confusion matrix of the classes that are confused most; each row adds up to 100 %.
-
-    Args:
-        probabilities: (N, C), finite.
-        labels: (N,) the true classes.
-        class_names: The C names, in label order.
-        path: The PNG file.
-        num_classes: Largest number of classes drawn; a last column gathers the answers of all others.
-    """
-    shown = most_confused_classes(probabilities, labels, num_classes)
-    counts = confusion_counts(probabilities, labels, shown)
-    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 2.6 + 0.45 * len(shown)
-    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+def plot_exit(predictions: Predictions, confidence: float, path: Path) -> None:
+    """Plot accuracy against the mean number of scales, with the chosen confidence marked."""
+    curve = exit_curve(predictions)
+    means = running_means(predictions.probabilities)
+    used = num_scales_used(means, confidence).mean()
+    top1 = classification_metrics(exited_early(means, confidence), predictions.labels).top1
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            color = "white" if shares[row, column] > 55 else "#222222"
-            axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=8)
-    axes.axvline(len(shown) - 0.5, color="#888888", linewidth=1)
-    names = [label_text(class_names[label]) for label in shown]
-    axes.set_xticks(range(len(names) + 1), [*names, "all others"], rotation=90, fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set(title="The most confused classes (images)", xlabel="taken for", ylabel="true class")
-    figure.colorbar(drawn, ax=axes, label="% of the class's images", shrink=0.7)
+    axes.plot(curve.mean_scales_used, curve.top1, color=FUSED_COLOR, linewidth=1.4, label="every confidence")
+    axes.plot([used], [top1], "o", color=RIGHT_COLOR, label=f"confidence {confidence:.2f}")
+    axes.axhline(curve.top1[-1], color="#888888", linewidth=1, linestyle="--", label="all scales")
+    axes.set(title="Early exit: accuracy against cost", xlabel="mean scales per image", ylabel="top-1, %")
+    axes.grid(visible=True, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
     save_figure(figure, path)
-
-
-def most_confused_classes(probabilities: np.ndarray, labels: np.ndarray, num_classes: int) -> list[int]:
-    """At most `num_classes` labels, ascending: both of each pair from the most confused pair on.
-
-    Where fewer are confused, the classes with images come next, in label order.
-
-    >>> answers = np.eye(4)[[0, 1, 2, 3, 3]]
-    >>> most_confused_classes(answers, np.array([0, 1, 2, 3, 2]), 3)
-    [0, 2, 3]
-    """
-    pairs = confused_pairs(probabilities, labels, len(labels))
-    candidates = [label for pair in pairs for label in (pair.true, pair.predicted)]
-    order = dict.fromkeys([*candidates, *np.unique(labels).tolist()])
-    return sorted(list(order)[:num_classes])
-
-
-def confusion_counts(probabilities: np.ndarray, labels: np.ndarray, shown: Sequence[int]) -> np.ndarray:
-    """(n, n + 1) images of each shown class that were taken for each of them, and for any other.
-
-    Args:
-        probabilities: (N, C), finite.
-        labels: (N,) the true classes.
-        shown: The n labels, in the order of rows and columns.
-
-    >>> confusion_counts(np.eye(3)[[0, 1, 2, 0]], np.array([0, 0, 0, 1]), [0, 1])
-    array([[1, 1, 1],
-           [1, 0, 0]])
-    """
-    place = np.full(probabilities.shape[1], len(shown))
-    place[list(shown)] = np.arange(len(shown))
-    counts = np.zeros((len(shown) + 1, len(shown) + 1), dtype=np.int64)
-    np.add.at(counts, (place[labels], place[probabilities.argmax(axis=1)]), 1)
-    return counts[:-1]
 
 
 def _validation_panel(axes: Axes, rows: Sequence[Row]) -> None:
@@ -130,12 +81,10 @@ def _validation_panel(axes: Axes, rows: Sequence[Row]) -> None:
     _finish(axes, "Validation accuracy", "epoch", "top-1, %")
 
 
-def _curve(
-    axes: Axes, places: Sequence[float], values: Sequence[float], color: str, label: str | None
-) -> None:
-    """One line; with dots where it has few points, so that even one is seen."""
-    marker = "o" if len(places) <= 30 else None
-    axes.plot(places, values, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.4)
+def _curve(axes: Axes, x: Sequence[float], values: np.ndarray, color: str, label: str | None) -> None:
+    """Plot one line, with markers if it has few points, so that even one is visible."""
+    marker = "o" if len(x) <= 30 else None
+    axes.plot(x, values, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.4)
 
 
 def _finish(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
@@ -147,16 +96,12 @@ def _finish(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
         axes.legend(frameon=False, fontsize=9)
 
 
-def _column(rows: Sequence[Row], key: str) -> list[float]:
-    return [_number(row.get(key)) for row in rows]
+def _column(rows: Sequence[Row], key: str) -> np.ndarray:
+    """(N,) values; NaN where they are missing or null."""
+    return np.array([row.get(key) for row in rows], dtype=float)
 
 
-def _by_scale(rows: Sequence[Row], key: str) -> list[list[float]]:
-    """One list of values for each scale, in order; none where there are no rows."""
+def _by_scale(rows: Sequence[Row], key: str) -> np.ndarray:
+    """(S, N) values per scale; NaN where they are missing or null. Empty if there are none."""
     num_scales = max((len(row.get(key) or ()) for row in rows), default=0)
-    padded = [[*(row.get(key) or ()), *[None] * num_scales][:num_scales] for row in rows]
-    return [[_number(row[index]) for row in padded] for index in range(num_scales)]
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
+    return np.array([row.get(key) or [None] * num_scales for row in rows], dtype=float).T

@@ -1,34 +1,22 @@
-"""The report as a Markdown page, and the words it shares with the printed table."""
+"""The report as a Markdown page, and what it shares with the printed table."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+import yaml
+
 HEADLINE = ("", "top-1", "95 % interval", "top-5", "mean class accuracy")
 
 REGION_ROWS = (
-    ("fallbacks", "fallbacks", "", "images where nothing stood out, so the whole input was looked at again"),
-    ("mean_area", "mean area", " %", "share of the photograph that the region covers; small is a close look"),
-    (
-        "mean_iou",
-        "mean IoU",
-        " %",
-        "overlap with the object's true box: intersection over union; 100 % is exact",
-    ),
+    ("fallbacks", "fallbacks", "", "images where nothing stood out: the next scale sees all of the input"),
+    ("mean_area", "mean area", " %", "share of the image that the region covers; small means a strong zoom"),
+    ("mean_iou", "mean IoU", " %", "overlap with the object's true box: intersection over union"),
     ("corloc", "CorLoc", " %", "images whose region overlaps the true box with an IoU of at least 50 %"),
-    ("parts_inside", "parts inside", " %", "visible parts of the object that the region keeps"),
+    ("parts_inside", "parts inside", " %", "visible parts of the object that lie inside the region"),
 )
-"""Key, name, unit and meaning of each region measure."""
-
-CONFIG_ROWS = (
-    *("data.name", "data.root", "data.resize", "data.crop", "data.val_fraction"),
-    *("model.backbone", "model.weights", "model.image_size", "model.num_scales", "model.zoom_source"),
-    *("model.region_size", "model.class_tokens", "model.saliency_rows", "model.thresholds"),
-    *("training.epochs", "training.max_steps", "training.batch_size", "training.optimizer", "training.lr"),
-    *("training.weight_decay", "training.label_smoothing", "training.precision", "seed", "device"),
-)
-"""The options that matter most; the rest is in the run's config file."""
+"""Key, name, unit and meaning of each region metric."""
 
 NUM_WORST = 10
 NUM_CONFUSED = 10
@@ -37,11 +25,11 @@ Report = Mapping[str, Any]
 
 
 def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
-    """The whole page.
+    """Render the whole page.
 
     Args:
         report: From `build_report`.
-        pictures: Caption of each picture -> its path relative to the page, in order.
+        pictures: Caption of each figure -> its path relative to the page, in order.
     """
     title = f"# Report: {report['num_images']} images of the {_cell(report['split'])} split"
     sections = [
@@ -58,7 +46,7 @@ def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
 
 
 def headline_rows(report: Report) -> list[list[str]]:
-    """One row for each scale, and one for the fused answer, under `HEADLINE`."""
+    """One row per scale, and one for the fused prediction, under `HEADLINE`."""
     names = [f"scale {index}: {'the region' if index > 1 else 'whole input'}" for index in _scales(report)]
     entries = [*zip(names, report["scales"], strict=True), ("fused: mean of all", report["fused"])]
     return [
@@ -73,15 +61,15 @@ def headline_rows(report: Report) -> list[list[str]]:
     ]
 
 
-def passes(report: Report) -> list[tuple[int, Mapping[str, Any]]]:
-    """Number of each scale whose region the next one looks at, with the measures of its regions."""
+def zooms(report: Report) -> list[tuple[int, Mapping[str, Any]]]:
+    """Number of each scale whose region the next one sees, with its region metrics."""
     return [(index, report["regions_by_scale"][index - 1]) for index in _scales(report)[:-1]]
 
 
-def quantity(value: float | None, unit: str) -> str:
-    """A number for people; a dash where it is unknown.
+def format_value(value: float | None, unit: str) -> str:
+    """Format a number for people; a dash if it is unknown.
 
-    >>> quantity(61.26, " %"), quantity(7, ""), quantity(None, " %")
+    >>> format_value(61.26, " %"), format_value(7, ""), format_value(None, " %")
     ('61.3 %', '7', '-')
     """
     if value is None:
@@ -95,49 +83,45 @@ def _scales(report: Report) -> range:
 
 def _headline(report: Report) -> list[str]:
     words = [
-        "All figures in percent. The interval (95 %, Wilson) says how far chance in the choice of images may "
-        "have moved top-1. Mean class accuracy counts every class that has images alike. "
-        f"The fused probabilities are off by {report['fused']['ece']:.1f} percentage points on "
-        "average (expected calibration error, 15 bins)."
+        "All numbers in percent. The interval (95 %, Wilson) shows how much top-1 depends on the choice of "
+        "images. Mean class accuracy gives every class that has images the same weight. The fused "
+        f"probabilities are off by {report['fused']['ece']:.1f} percentage points on average (expected "
+        "calibration error, 15 bins)."
     ]
     if len(report["scales"]) > 1:
-        look = report["second_look"]
+        gain = report["zoom_gain"]
         words.append(
-            f"Against scale 1 alone, fusing all scales corrected {look['corrected']} images and "
-            f"spoiled {look['spoiled']}."
+            f"Compared with scale 1 alone, fusing all scales corrected {gain['corrected']} images and "
+            f"spoiled {gain['spoiled']}."
         )
     return ["## Accuracy", _table(HEADLINE, headline_rows(report)), " ".join(words)]
 
 
 def _regions(report: Report) -> list[str]:
-    scales = passes(report)
+    scales = zooms(report)
     if not scales:
-        return [
-            "## Regions",
-            "The model has one scale: it looks at the whole input only, and no region is used.",
-        ]
-    header = ["", *(f"scale {scale} -> {scale + 1}" for scale, _ in scales), "what it says"]
+        return ["## Regions", "The model has one scale: it sees the whole input only, and no region is used."]
+    header = ["", *(f"scale {scale} -> {scale + 1}" for scale, _ in scales), "meaning"]
     rows = [
-        [name, *(quantity(regions[key], unit) for _, regions in scales), meaning]
+        [name, *(format_value(regions[key], unit) for _, regions in scales), meaning]
         for key, name, unit, meaning in REGION_ROWS
     ]
     first = scales[0][1]
     words = (
-        f"Measured on {first['num_boxes']} true boxes and {first['num_parts']} visible parts, neither of "
-        "which the model ever sees. A dash: the data set has none. "
-        "A good region is small and keeps the parts."
+        f"Measured on {first['num_boxes']} true boxes and {first['num_parts']} visible parts, which the "
+        "model never sees. A dash: the data set has none. A good region is small and contains the parts."
     )
-    return ["## Regions", "Where each scale told the next one to look.", _table(header, rows), words]
+    return ["## Regions", "The region that each scale proposes for the next.", _table(header, rows), words]
 
 
 def early_exit_line(report: Report) -> str | None:
-    """What early exit costs and saves, in a line; None where it was not judged."""
+    """What early exit costs and saves, in a line; None if it was not evaluated."""
     early = report.get("early_exit")
     if early is None:
         return None
     return (
         f"Early exit at confidence {early['confidence']:.3f}: top-1 {early['top1']:.1f} % "
-        f"({-early['top1_lost']:+.2f} points, {early['changed']:.2f} % of the answers change), "
+        f"({-early['top1_lost']:+.2f} points, {early['changed']:.2f} % of the predictions change), "
         f"{early['exited_early']:.1f} % of the images exit early, "
         f"{early['mean_scales_used']:.2f} scales on average, "
         f"{early['speedup']:.2f} times as fast"
@@ -153,16 +137,16 @@ def _early_exit(report: Report) -> list[str]:
     if choice:
         how = (
             f"The confidence was chosen on {choice['num_images']} images ({choice['chosen_on']}), where it "
-            f"costs {choice['top1_lost']:.2f} points and {choice['mean_scales_used']:.2f} looks; "
+            f"costs {choice['top1_lost']:.2f} points and takes {choice['mean_scales_used']:.2f} scales; "
             "`ramstrans predict --early_exit auto` uses it."
         )
     seconds = report["early_exit"]["seconds"]
     return [
         "## Early exit",
-        "An image whose highest mean probability reaches the confidence takes no further look.",
+        "An image whose highest mean probability reaches the confidence skips the remaining scales.",
         f"{line}.",
-        f"{how} Time of the model alone, batch by batch in turn: {seconds['full']:.1f} s for all looks, "
-        f"{seconds['early']:.1f} s with early exit.",
+        f"{how} Time of the model alone, alternating batch by batch: {seconds['full']:.1f} s with all "
+        f"scales, {seconds['early']:.1f} s with early exit.",
     ]
 
 
@@ -170,7 +154,7 @@ def _pictures(pictures: Mapping[str, str]) -> list[str]:
     images = [
         f"![{_cell(caption)}]({quote(path)})\n\n*{_cell(caption)}*" for caption, path in pictures.items()
     ]
-    return ["## Pictures", *images] if images else []
+    return ["## Figures", *images] if images else []
 
 
 def _classes(report: Report) -> list[str]:
@@ -189,42 +173,28 @@ def _classes(report: Report) -> list[str]:
         [pair["true"], pair["predicted"], f"{pair['count']} of {pair['num_images']}"]
         for pair in report["confused"][:NUM_CONFUSED]
     ]
-    return [*sections, _table(("images of", "taken for", "how many"), pairs)]
+    return [*sections, _table(("true class", "predicted class", "images"), pairs)]
 
 
 def _run(report: Report) -> list[str]:
-    sections = ["## How this was made"]
-    if "command" in report:
-        sections.append(f"```\n{report['command']}\n```")
-    options = _flat(report.get("config") or {})
-    rows = [[key, f"{options[key]}"] for key in CONFIG_ROWS if options.get(key) is not None]
+    """The command, and as YAML every number and string of the report and the options of the run."""
     known = {"split", "num_images", "command"}
-    rows += [[key, _plain(value)] for key, value in report.items() if key not in known and _is_plain(value)]
-    return [*sections, _table(("what", "value"), rows)] if rows or len(sections) > 1 else []
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str | int | float)
-
-
-def _plain(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value}"
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+    values = {
+        key: value
+        for key, value in report.items()
+        if key == "config" or (key not in known and isinstance(value, str | int | float))
+    }
+    command = [f"```\n{report['command']}\n```"] if "command" in report else []
+    options = [f"```yaml\n{yaml.safe_dump(values, sort_keys=False)}```"] if values else []
+    return ["## How this was made", *command, *options] if command or options else []
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; its header is Markdown, its cells are taken literally."""
+    """Format a Markdown table; its header is Markdown, its cells are taken literally."""
     lines = [header, ["---"] * len(header), *([_cell(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _cell(text: str) -> str:
-    """Text on one line that Markdown takes literally."""
+    """Escape text so that Markdown takes it literally, on one line."""
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))

@@ -1,32 +1,34 @@
-"""What all pictures share: colours, safe labels, and PNG files that stay small.
+"""What all figures share: colours, labels, boxes, PNG files.
 
-Only matplotlib's objects are used, never pyplot: no global state, so that threads may draw at once.
+Only matplotlib's objects are used, never pyplot: no global state, so that several threads may draw at once.
 """
 
 import io
-from functools import cache
+import warnings
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from ramstrans.data.records import Box
 from ramstrans.files import write_file
 
 SCALE_COLORS = ("#4477AA", "#EE7733", "#228833", "#AA3377", "#66CCEE", "#CCBB44")
-"""Of scale 1, 2, ...; told apart by colour-blind readers too (https://personal.sron.nl/~pault)."""
+"""Colours of scale 1, 2, ..., also for colour-blind readers (https://personal.sron.nl/~pault)."""
 FUSED_COLOR = "#222222"
 RIGHT_COLOR = "#1A7F37"
 WRONG_COLOR = "#C62828"
-MAX_BYTES = 1_000_000
-DPIS = (140, 110, 85, 65, 50)
+MUTED_COLOR = "#555555"
+DPI = 110
+MAX_SIDE = 640  # pixels of an image in a figure
 
 
 def scale_color(index: int) -> str:
-    """Colour of scale `index`, from 0; it repeats when there are many.
+    """Colour of scale `index`, from 0; colours repeat when there are many scales.
 
     >>> scale_color(0), scale_color(6)
     ('#4477AA', '#4477AA')
@@ -35,71 +37,75 @@ def scale_color(index: int) -> str:
 
 
 def label_text(text: str, max_length: int = 30) -> str:
-    r"""Text that matplotlib draws as it is: on one line, no formulas, no glyphs its font lacks, not too long.
+    r"""Prepare text for matplotlib: on one line, without formulas, shortened.
 
     >>> label_text("Crow\n($5 each)"), label_text("Black footed Albatross", 12)
     ('Crow (\\$5 each)', 'Black foote…')
     """
     line = " ".join(text.split())
     short = line if len(line) <= max_length else line[: max_length - 1] + "…"
-    return "".join(letter if ord(letter) in _glyphs() else "?" for letter in short).replace("$", r"\$")
+    return "".join(letter if letter.isprintable() else "?" for letter in short).replace("$", r"\$")
 
 
 def draw_box(axes: Axes, box: Box, color: str, *, rim: str = "white", dashed: bool = False) -> None:
-    """A box with a rim, to be seen on any photograph.
+    """Draw a box with a rim, visible on any image; the box is in the unit of the axes."""
+    x0, y0, x1, y1 = box
+    axes.add_patch(
+        Rectangle(
+            (x0, y0),
+            x1 - x0,
+            y1 - y0,
+            fill=False,
+            edgecolor=color,
+            linewidth=2.0,
+            linestyle="--" if dashed else "-",
+            clip_on=False,
+            path_effects=[withStroke(linewidth=3.6, foreground=rim)],
+        )
+    )
+
+
+def draw_image(axes: Axes, image: Image.Image, box: Box) -> None:
+    """Draw an image, downscaled, over a box; the unit of the axes is a pixel of the original image."""
+    x0, y0, x1, y1 = box
+    small = image.copy()
+    small.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    axes.imshow(np.asarray(small), cmap="gray", vmin=0, vmax=255, extent=(x0, x1, y1, y0), aspect="equal")
+    axes.set_axis_off()
+    axes.set_anchor("W")
+
+
+def draw_saliency(axes: Axes, saliency: np.ndarray, crop: Image.Image, crop_box: Box) -> None:
+    """Draw saliency (h, w) over the grey crop it belongs to; only the crop if it is not finite.
 
     Args:
-        axes: Whose unit is a pixel of the photograph.
-        box: Half-open `(x0, y0, x1, y1)` in pixels of the photograph.
-        color: Of the line within the rim.
-        rim: Its color, another one.
-        dashed: Whether the line is.
+        axes: Axes whose unit is a pixel of the original image.
+        saliency: Saliency of the patches.
+        crop: What the scale saw.
+        crop_box: Where that lies in the original image.
     """
-    assert rim != color, "dashes could not be seen"
-    x0, y0, x1, y1 = box
-    for edge, width in ((rim, 3.6), (color, 2.0)):
-        style = "--" if dashed and edge == color else "-"
-        axes.add_patch(
-            Rectangle(
-                (x0, y0),
-                x1 - x0,
-                y1 - y0,
-                fill=False,
-                edgecolor=edge,
-                linewidth=width,
-                linestyle=style,
-                clip_on=False,
-            )
+    draw_image(axes, crop.convert("L"), crop_box)
+    if np.isfinite(saliency).all():
+        x0, y0, x1, y1 = crop_box
+        axes.imshow(
+            saliency,
+            cmap="inferno",
+            alpha=0.6,
+            vmax=float(np.quantile(saliency, 0.98)),  # single hot patches would leave the rest dark
+            extent=(x0, x1, y1, y0),
+            interpolation="bilinear",
         )
 
 
+def darkened(image: Image.Image) -> Image.Image:
+    """Convert to a dark grey image, for what the model did not see."""
+    return image.convert("L").point([value // 3 for value in range(256)])
+
+
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file of at most `MAX_BYTES`, whole or not at all.
-
-    One that is too large is reduced to 256 colours, then to fewer pixels.
-    """
-    for dpi in DPIS:
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=dpi)
-        if drawn.tell() > MAX_BYTES:
-            drawn = _reduced(drawn)
-        if drawn.tell() <= MAX_BYTES:
-            break
+    """Write a figure as a PNG file, whole or not at all; letters that the font lacks become boxes."""
+    drawn = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(drawn, format="png", dpi=DPI)
     write_file(path, drawn.getvalue())
-
-
-def _reduced(drawn: io.BytesIO) -> io.BytesIO:
-    """The same PNG in 256 colours, dithered: photographs stay smooth."""
-    reduced = io.BytesIO()
-    with Image.open(drawn) as image:
-        colors = image.convert("RGB")
-        palette = colors.quantize(256, method=Image.Quantize.FASTOCTREE)
-        dithered = colors.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
-        dithered.save(reduced, "PNG", optimize=True)
-    return reduced
-
-
-@cache
-def _glyphs() -> frozenset[int]:
-    """Code points that matplotlib's default font can draw."""
-    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())

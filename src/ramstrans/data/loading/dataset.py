@@ -1,0 +1,167 @@
+"""Labelled images to views and batches."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from ramstrans.data.config import DataConfig
+from ramstrans.data.loading.sampling import Key
+from ramstrans.data.loading.transforms import Augmentation, Geometry, View, make_view
+from ramstrans.data.preprocessing import Preprocessing, Size
+from ramstrans.data.reading.cache import DiskCache, MemoryCache
+from ramstrans.data.reading.decode import ResizedImage, read_resized
+from ramstrans.data.reading.retry import retrying
+from ramstrans.data.records import Record
+from ramstrans.errors import RamsTransError
+
+
+class Batch(NamedTuple):
+    """Views of B images.
+
+    Attributes:
+        images: (B, 3, H, W) uint8.
+        high_res: (B, 3, H', W') uint8, the same at the crop's resolution; None with `zoom_source="input"`.
+        labels: (B,) int64.
+        indices: (B,) int64, indices of the dataset's records.
+        geometries: B geometries, from the pixels of `images` to those of the original images.
+        original_sizes: (B, 2) int64, `(width, height)` of the original images in pixels.
+        weight: How many of the images count, and how many images the global batch has in all processes.
+        key: `(seed, epoch, index in the epoch)` of the global batch: seeds what is random about it.
+    """
+
+    images: Tensor
+    high_res: Tensor | None
+    labels: Tensor
+    indices: Tensor
+    geometries: tuple[Geometry, ...]
+    original_sizes: Tensor
+    weight: tuple[int, int]
+    key: tuple[int, int, int] = (0, 0, 0)
+
+
+class Example(NamedTuple):
+    """One item of an `ImageDataset`.
+
+    Attributes:
+        view: What the model sees.
+        label: The class.
+        record_index: Index of the dataset's record.
+        original_size: `(height, width)` of the original image in pixels.
+    """
+
+    view: View
+    label: int
+    record_index: int
+    original_size: Size
+
+
+class ImageDataset(Dataset[Example]):
+    """Views of labelled images; the view of `(epoch, index)` is a pure function of it and the seed.
+
+    Args:
+        records: The images.
+        preprocessing: Resizing and crop.
+        image_size: `(height, width)` of the model's input.
+        augmentation: Random changes for training; None for the centre view.
+        seed: Seed of the augmentation.
+        cache: Keeps resized images; None: each is decoded every time.
+        max_pixels: Larger images are refused.
+        read_retries: How often a read is retried after a transient error.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        preprocessing: Preprocessing,
+        image_size: Size,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        cache: MemoryCache | DiskCache | None = None,
+        max_pixels: int = DataConfig.max_pixels,
+        read_retries: int = DataConfig.read_retries,
+    ) -> None:
+        self.records = tuple(records)
+        self.preprocessing = preprocessing
+        self.image_size = image_size
+        self.augmentation = augmentation
+        self.seed = seed
+        self.cache = cache
+        self.max_pixels = max_pixels
+        self.read_retries = read_retries
+        self._being_read: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: Key) -> Example:
+        epoch, index = key
+        with retrying(self.read_retries):
+            pixels, original_size = self._resized(index)
+        view = make_view(
+            pixels,
+            original_size,
+            self.preprocessing.crop,
+            self.image_size,
+            augmentation=self.augmentation,
+            generator=np.random.default_rng([self.seed, epoch, index]),
+        )
+        return Example(view, self.records[index].label, index, original_size)
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Example | RamsTransError]:
+        """The items of a batch, as a loader asks for them; a file that cannot be decoded gives its error.
+
+        Raised in a worker, it would reach the main process as a RuntimeError; `ImageLoader` raises it.
+        """
+        return [self._item_or_error(key) for key in keys]
+
+    def _item_or_error(self, key: Key) -> Example | RamsTransError:
+        self._note_read(key[1])
+        try:
+            return self[key]
+        except RamsTransError as error:
+            return error
+        finally:
+            self._note_read(-1)
+
+    def note_reads(self, num_workers: int) -> None:
+        """Start to record, in shared memory, what each process of a new loader reads."""
+        self._being_read = torch.full((max(num_workers, 1),), -1)
+        self._being_read.share_memory_()  # type: ignore[no-untyped-call]
+
+    def files_being_read(self) -> list[str]:
+        """The files that the newest loader's processes, or this one, are reading, or died reading."""
+        indices = () if self._being_read is None else self._being_read.tolist()
+        return [str(self.records[index].path) for index in indices if index >= 0]
+
+    def _note_read(self, index: int) -> None:
+        """Record what this process reads; -1 for nothing."""
+        if self._being_read is not None:
+            worker = get_worker_info()
+            self._being_read[0 if worker is None else worker.id] = index
+
+    def _resized(self, index: int) -> ResizedImage:
+        read = read_resized if self.cache is None else self.cache.read
+        return read(self.records[index].path, self.preprocessing.resize, max_pixels=self.max_pixels)
+
+
+def collate(examples: Sequence[Example], *, with_high_res: bool) -> Batch:
+    """Stack examples into a batch of its own, whose images all count."""
+    return Batch(
+        _stack([example.view.image for example in examples]),
+        _stack([example.view.high_res for example in examples]) if with_high_res else None,
+        torch.tensor([example.label for example in examples]),
+        torch.tensor([example.record_index for example in examples]),
+        tuple(example.view.geometry for example in examples),
+        torch.tensor([example.original_size[::-1] for example in examples]),
+        (len(examples), len(examples)),
+    )
+
+
+def _stack(images: Sequence[Tensor]) -> Tensor:
+    """`torch.stack`, which is slower on images with channels last than making them contiguous first."""
+    return torch.stack([image.contiguous() for image in images])

@@ -1,0 +1,201 @@
+"""Devices, precision, and what several processes do together."""
+
+import copy
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from types import FrameType
+from typing import TypeVar
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from ramstrans.console import Progress
+from ramstrans.errors import RamsTransError, StoppedError, UsageError
+
+T = TypeVar("T")
+Model = TypeVar("Model", bound=nn.Module)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""What clusters send before they take a machine away, and Ctrl-C."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the first GPU, else Apple's, else the CPU.
+
+    Raises:
+        UsageError: No such device here.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device '{name}' is not known; give auto, cpu, cuda, cuda:1 or mps") from error
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, False):
+        raise UsageError(
+            f"device '{name}' is not there; `ramstrans doctor` lists what is, `auto` takes the best"
+        )
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context of a forward pass in `fp32` (no autocast), `bf16` or `fp16`."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
+def num_processes() -> int:
+    """How many processes work together; 1 without `accelerate launch` or `torchrun`."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def process_index() -> int:
+    """Index of this process, from 0."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def from_first_process(work: Callable[[], T]) -> T:
+    """Do some work in the first process and return its result in all; each process must call this.
+
+    Raises:
+        RamsTransError: The work failed; raised in every process, so that none waits for the others.
+
+    >>> from_first_process(lambda: 3)
+    3
+    """
+    if num_processes() == 1:
+        return work()
+    outcome: list[tuple[T | None, Exception | None]] = [(None, None)]
+    if process_index() == 0:
+        try:
+            outcome = [(work(), None)]
+        except Exception as error:  # noqa: BLE001 - raised again below, here and elsewhere
+            outcome = [(None, error)]
+    sent = [(value, _sendable(error)) for value, error in outcome]
+    torch.distributed.broadcast_object_list(sent)
+    failure = outcome[0][1] or sent[0][1]
+    if failure is not None:
+        raise failure
+    return sent[0][0]  # type: ignore[return-value]
+
+
+def agree(work: Callable[[], None]) -> None:
+    """Do one process's part of common work; if it fails in any process, raise in all.
+
+    Raises:
+        RamsTransError: The work failed here, or elsewhere.
+    """
+    error: Exception | None = None
+    try:
+        work()
+    except Exception as raised:  # noqa: BLE001 - raised again below, here and elsewhere
+        error = raised
+    errors: list[Exception | None] = [_sendable(error)] * num_processes()
+    if len(errors) > 1:
+        torch.distributed.all_gather_object(errors, _sendable(error))
+    error = error or next((other for other in errors if other is not None), None)
+    if error is not None:
+        raise error
+
+
+def _sendable(error: Exception | None) -> Exception | None:
+    """The error, or for one that is not ours, and perhaps cannot be pickled, one with its message."""
+    if error is None or isinstance(error, RamsTransError):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def summed(number: int) -> int:
+    """The sum of a number over all processes, each of which calls this."""
+    if num_processes() == 1:
+        return number
+    numbers: list[int] = [0] * num_processes()
+    torch.distributed.all_gather_object(numbers, number)
+    return sum(numbers)
+
+
+def to_meta(model: Model) -> Model:
+    """A copy of a model without its weights, which takes no memory; to be given some by `materialize`.
+
+    Args:
+        model: Not yet sharded: FSDP2's cannot be copied.
+    """
+    return copy.deepcopy(model).to("meta")
+
+
+def materialize(empty: Model, state: Mapping[str, Tensor]) -> Model:
+    """A model of its own with these weights themselves, not copies of them; what is frozen stays frozen.
+
+    Args:
+        empty: From `to_meta`; stays empty.
+        state: All weights and buffers, whole or sharded.
+    """
+    model = copy.deepcopy(empty)
+    model.load_state_dict(state, assign=True)
+    missing = [tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.is_meta]
+    assert not missing, "a buffer is not in the state dict"
+    return model
+
+
+def full_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Whole tensors in place of shards, on their device; every process calls this together."""
+    return {
+        name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        for name, tensor in state.items()
+    }
+
+
+def local_shard(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor, with the same memory; all of one that is not sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+class SignalHandler:
+    """Records SIGTERM and SIGINT, to be acted on between steps.
+
+    Attributes:
+        received: Number of the signal that came, 0 for none.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Record signals instead of dying of them; a second Ctrl-C stops at once all the same."""
+        before = {number: signal.signal(number, self._record) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def checking(self, progress: Progress, how_to_go_on: str) -> Progress:
+        """The same progress, raising StoppedError once a signal has come; for work that saves nothing."""
+
+        def checked(done: int, total: int, what: str) -> None:
+            progress(done, total, what)
+            if self.received:
+                name = signal.Signals(self.received).name
+                raise StoppedError(f"stopped by {name} while {what}; {how_to_go_on}", self.received)
+
+        return checked
+
+    def _record(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.received == number:
+            raise KeyboardInterrupt
+        self.received = number

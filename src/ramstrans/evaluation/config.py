@@ -1,0 +1,57 @@
+"""Options of an evaluation."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ramstrans.data.config import DatasetFormat
+from ramstrans.data.records import Split
+from ramstrans.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """Data to evaluate on, where they are not those of the training run.
+
+    Attributes:
+        name: Data set format; default: the run's.
+        root: Folder or table; default: the run's.
+    """
+
+    name: DatasetFormat | None = None
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Options of an evaluation.
+
+    Attributes:
+        run: Run folder, or any saved model.
+        split: Split to evaluate on; drawn as in training if the data set has no splits of its own.
+        output: Folder to write to; default: RUN/evaluation-SPLIT.
+        data: Data to evaluate on.
+        batch_size: Images per batch.
+        early_exit: Evaluate early exit too: the confidence at which an image skips the remaining scales, or
+            auto: chosen on the validation split for a loss of at most 0.2 points, and saved in RUN.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
+    """
+
+    run: Path
+    split: Split = "test"
+    output: Path | None = None
+    data: EvaluationData = field(default_factory=EvaluationData)
+    batch_size: int = 32
+    early_exit: float | Literal["auto"] | None = None
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"--batch_size is {self.batch_size}; give 1 or more")
+
+    @property
+    def folder(self) -> Path:
+        """Where the report goes."""
+        return self.output or self.run / f"evaluation-{self.split}"

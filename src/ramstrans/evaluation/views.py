@@ -1,0 +1,98 @@
+"""What the scales of a model saw in an image, for figures."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ramstrans.data.loading.loader import Batch
+from ramstrans.data.reading.photographs import ResizedImage
+from ramstrans.data.records import Box
+from ramstrans.models.methods.rams import RamsOutput, scaled
+from ramstrans.models.zoom import zoom
+
+
+class ScaleViews(NamedTuple):
+    """What S scales saw in one image.
+
+    Attributes:
+        image: The image, upright RGB, resized as for the model.
+        size: `(width, height)` of the original image in pixels, after EXIF rotation.
+        crops: S images: what each scale saw, as it saw it.
+        crop_boxes: S boxes in pixels of the original image: where that lies. The first is the
+            preprocessing's crop, every other the region of the scale before.
+        saliencies: Arrays (h, w) float32, non-negative, saliency of the patches of each crop; one per scale
+            that has a saliency.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    crops: tuple[Image.Image, ...]
+    crop_boxes: tuple[Box, ...]
+    saliencies: tuple[np.ndarray, ...]
+
+
+def scale_views(
+    images: Sequence[ResizedImage],
+    batch: Batch,
+    output: RamsOutput,
+    scale_sizes: Sequence[tuple[int, int]],
+) -> list[ScaleViews]:
+    """Collect what the scales saw in each image of a batch.
+
+    Args:
+        images: The B resized images.
+        batch: Their views.
+        output: Output of a model with S scales for the batch.
+        scale_sizes: S sizes `(height, width)` in pixels of what each scale saw.
+    """
+    height, width = batch.images.shape[2:]
+    crops = [[to_image(pixels) for pixels in batch.images]]
+    boxes = [np.tile([0.0, 0.0, width, height], (len(images), 1))]
+    for scale, size in zip(output.scales, scale_sizes[1:], strict=False):
+        assert scale.boxes is not None, "every scale but the last proposes a region"
+        crops.append(crop_images(batch, scale.boxes, size))
+        boxes.append(scale.boxes.cpu().numpy())
+    saliencies = [
+        scale.saliency.float().cpu().numpy() for scale in output.scales if scale.saliency is not None
+    ]
+    return [
+        ScaleViews(
+            to_image(image.pixels),
+            image.original_size[::-1],
+            tuple(of_scale[row] for of_scale in crops),
+            tuple(box_in_original(batch, row, of_scale[row]) for of_scale in boxes),
+            tuple(of_scale[row] for of_scale in saliencies),
+        )
+        for row, image in enumerate(images)
+    ]
+
+
+def box_in_original(batch: Batch, row: int, box: np.ndarray) -> Box:
+    """Map a box (4,) from pixels of an image of the batch to the original, clipped against rounding."""
+    width, height = batch.original_sizes[row].tolist()
+    original = batch.geometries[row].to_original(box).astype(np.float32)
+    x0, y0, x1, y1 = np.clip(original, 0, (width, height, width, height)).tolist()
+    return x0, y0, x1, y1
+
+
+def crop_images(batch: Batch, boxes: Tensor, size: tuple[int, int]) -> list[Image.Image]:
+    """Crop each image of a batch to its region, as the next scale saw it.
+
+    Args:
+        batch: With or without high-resolution images; regions are cut from these if there are any.
+        boxes: (B, 4), half-open regions in pixels of the batch's images.
+        size: `(height, width)` of the next scale's input.
+    """
+    high_res = batch.images if batch.high_res is None else batch.high_res
+    to_high_res = high_res.shape[3] / batch.images.shape[3], high_res.shape[2] / batch.images.shape[2]
+    crops = zoom(high_res.float(), scaled(boxes.float().cpu(), *to_high_res), size)
+    return [to_image(crop) for crop in crops]
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """Convert (3, H, W) pixels in [0, 255] to an image."""
+    return Image.fromarray(pixels.float().round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy())

@@ -1,0 +1,110 @@
+"""From the outputs of a model to predictions: names, probabilities, boxes in the original image."""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ramstrans.data.loading.loader import Batch
+from ramstrans.data.records import Box
+from ramstrans.evaluation.views import ScaleViews, box_in_original
+from ramstrans.models.methods.early_exit import EarlyExitOutput
+from ramstrans.models.methods.rams import RamsOutput
+
+
+class ScalePrediction(NamedTuple):
+    """Prediction of one scale.
+
+    Attributes:
+        labels: Names of its most probable classes, best first.
+        probabilities: Their probabilities.
+        box: The region it proposes for the next scale, half-open `(x0, y0, x1, y1)` in pixels of the image
+            after EXIF rotation. None for the last of several scales, whose region no scale uses; explanations
+            have it.
+        has_region: False where nothing stood out and the box is all that this scale saw; None where the box
+            is None.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    box: Box | None
+    has_region: bool | None
+
+
+class Prediction(NamedTuple):
+    """Prediction for one image.
+
+    Attributes:
+        path: The file; None for an image in memory.
+        labels: Names of the most probable classes by the mean of the scales' probabilities, best first;
+            empty if there is an error.
+        probabilities: Their probabilities.
+        scales: Predictions of the scales, first scale first; with early exit there may be fewer than the
+            model has.
+        error: Why the image could not be read, or None.
+    """
+
+    path: Path | None
+    labels: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    scales: tuple[ScalePrediction, ...] = ()
+    error: str | None = None
+
+
+class Explanation(NamedTuple):
+    """What the prediction for one image is based on.
+
+    Attributes:
+        prediction: The prediction.
+        views: What each scale saw, with its saliency.
+    """
+
+    prediction: Prediction
+    views: ScaleViews
+
+
+def to_predictions(
+    output: RamsOutput | EarlyExitOutput,
+    batch: Batch,
+    paths: Sequence[Path | None],
+    class_names: Sequence[str],
+    top_k: int,
+) -> list[Prediction]:
+    """Convert the output for a batch to predictions.
+
+    Args:
+        output: Output of the model, with or without early exit.
+        batch: The B images.
+        paths: The B files; None for images in memory.
+        class_names: Names of the C classes, in label order.
+        top_k: Maximum number of classes per prediction.
+    """
+    scales: list[list[ScalePrediction]] = [[] for _ in paths]
+    for index, scale in enumerate(output.scales):
+        rows = output.places[index].tolist() if isinstance(output, EarlyExitOutput) else range(len(paths))
+        probabilities = scale.logits.float().softmax(dim=-1).cpu().numpy()
+        regions: Iterable[tuple[Box | None, bool | None]] = repeat((None, None), len(rows))
+        if scale.boxes is not None and scale.has_region is not None:
+            boxes = map(partial(box_in_original, batch), rows, scale.boxes.cpu().numpy())
+            regions = zip(boxes, scale.has_region.tolist(), strict=True)
+        for row, scores, region in zip(rows, probabilities, regions, strict=True):
+            scales[row].append(ScalePrediction(*_most_probable(scores, class_names, top_k), *region))
+    if isinstance(output, EarlyExitOutput):
+        fused = output.fused.cpu().numpy()
+    else:
+        fused = output.probabilities.cpu().numpy().mean(axis=0)
+    return [
+        Prediction(path, *_most_probable(scores, class_names, top_k), tuple(taken))
+        for path, scores, taken in zip(paths, fused, scales, strict=True)
+    ]
+
+
+def _most_probable(
+    probabilities: np.ndarray, class_names: Sequence[str], top_k: int
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Names and probabilities of the most probable classes; equal ones in label order."""
+    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    return tuple(class_names[label] for label in best), tuple(map(float, probabilities[best]))

@@ -1,0 +1,123 @@
+"""The one call that all attention goes through: recorded, or answered by matrix products."""
+
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class AttentionCall(NamedTuple):
+    """The arguments of one call of scaled dot-product attention, without their history.
+
+    Attributes:
+        query: (B, H, N, d), as it enters the softmax: after norms and rotary embedding.
+        key: (B, H, N, d), likewise.
+        bias: Added to the scaled scores, broadcastable to (B, H, N, N), or None.
+        scale: Factor on q·k.
+    """
+
+    query: Tensor
+    key: Tensor
+    bias: Tensor | None
+    scale: float
+
+
+class RecordAttention(TorchFunctionMode):
+    """Record the queries and keys of every `F.scaled_dot_product_attention` called inside.
+
+    The outputs stay the same to the last bit. Modes are per thread, so that one model serves any number of
+    threads. `torch.compile(fullgraph=True)` traces this only if the list is created by the caller.
+
+    Args:
+        calls: Filled in the order of the calls.
+        copy: Whether queries and keys are copied. Queries, keys and values are views of one tensor, which a
+            view would keep alive as a whole: copy unless autograd keeps that tensor anyway.
+
+    >>> import torch
+    >>> calls = []
+    >>> with RecordAttention(calls):
+    ...     _ = F.scaled_dot_product_attention(*torch.zeros(3, 1, 2, 5, 4))
+    >>> calls[0].query.shape, calls[0].scale
+    (torch.Size([1, 2, 5, 4]), 0.5)
+    """
+
+    def __init__(self, calls: list[AttentionCall], *, copy: bool = True) -> None:
+        super().__init__()
+        self.calls = calls
+        self.copy = copy
+
+    def __torch_function__(
+        self,
+        func: Any,  # noqa: ANN401 - any function of torch
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Call the function; record it first if it is attention."""
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            self.calls.append(_call(*args, **kwargs, copy=self.copy))
+        return func(*args, **kwargs)
+
+
+def _call(
+    query: Tensor,
+    key: Tensor,
+    _value: Tensor,
+    attn_mask: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    copy: bool,
+    **_: Any,  # noqa: ANN401 - what does not change the weights
+) -> AttentionCall:
+    query, key = query.detach(), key.detach()
+    if copy:
+        query, key = query.contiguous(), key.contiguous()
+    return AttentionCall(query, key, attn_mask, query.shape[-1] ** -0.5 if scale is None else scale)
+
+
+class ExplicitAttention(TorchFunctionMode):
+    """Compute every `F.scaled_dot_product_attention` called inside by matrix products; the same function.
+
+    In bfloat16 on CPUs forward and backward take about half the time of the fused kernel. Not for
+    checkpointed blocks: the backward pass, which computes them again, is outside of any mode.
+    """
+
+    def __torch_function__(
+        self,
+        func: Any,  # noqa: ANN401 - any function of torch
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Call the function, or its replacement if it is attention."""
+        kwargs = kwargs or {}
+        return (explicit_attention if func is F.scaled_dot_product_attention else func)(*args, **kwargs)
+
+
+def explicit_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """`softmax(scale · q kᵀ + mask) v` with the whole matrix of weights in memory.
+
+    Args:
+        query: (B, H, N, d).
+        key: (B, H, N, d).
+        value: (B, H, N, d).
+        attn_mask: Added to the scaled scores; not a mask of booleans.
+        dropout_p: Rate on the weights.
+        is_causal: Must be False.
+        scale: Factor on q·k; None: `d ** -0.5`.
+    """
+    assert not is_causal, "no image model masks the future"
+    scores = query * (query.shape[-1] ** -0.5 if scale is None else scale) @ key.transpose(-2, -1)
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    return F.dropout(scores.softmax(dim=-1), dropout_p) @ value

@@ -1,0 +1,57 @@
+"""What every recognition method gives, and how its scales follow each other."""
+
+from collections.abc import Generator
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Stage(NamedTuple):
+    """One scale of a forward pass.
+
+    Attributes:
+        logits: (B, num_classes).
+        feature: (B, D), the pooled feature that the logits are computed from.
+        crop_box: (B, 4) float32, what this scale saw, half-open `(x0, y0, x1, y1)` in pixels of the input.
+        saliency: (h, w) per image, (B, h, w) float32, non-negative, over the patches of what this scale saw.
+            None for the last scale in training, and where it was not asked for.
+        boxes: (B, 4) float32, the region proposed for the next scale, half-open `(x0, y0, x1, y1)` in
+            pixels of the input, whatever the scale. None where `saliency` is None.
+        has_region: (B,) bool, False where nothing stood out and the box is all that this scale saw.
+            None where `saliency` is None.
+    """
+
+    logits: Tensor
+    feature: Tensor
+    crop_box: Tensor
+    saliency: Tensor | None
+    boxes: Tensor | None
+    has_region: Tensor | None
+
+
+class Output(NamedTuple):
+    """All scales of a forward pass, first scale first."""
+
+    scales: tuple[Stage, ...]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(S, B, num_classes) float32, softmax of each scale's logits."""
+        return torch.stack([scale.logits.float().softmax(dim=-1) for scale in self.scales])
+
+    @property
+    def fused(self) -> Tensor:
+        """(B, num_classes) float32, mean of the scales' probabilities."""
+        return self.probabilities.mean(dim=0)
+
+
+class ForwardScale(Protocol):
+    """Compute one scale: the model's own `forward_scale`, or a wrapper around it."""
+
+    def __call__(self, images: Tensor, scale: int, crop_box: Tensor, *, with_region: bool) -> Stage:
+        """See `RamsTrans.forward_scale`."""
+
+
+Stages = Generator[Stage, Tensor | None, None]
+"""Yields one Stage per scale; may be sent the indices (K,) of the images that go on to the next scale."""

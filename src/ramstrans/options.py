@@ -1,0 +1,59 @@
+"""Checks that the config dataclasses share: allowed numbers, and options that have no effect."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ramstrans.errors import ConfigError
+
+
+class Bound(NamedTuple):
+    """Which numbers an option may have.
+
+    Attributes:
+        allowed: In words, for the error.
+        holds: The test.
+    """
+
+    allowed: str
+    holds: Callable[[float], bool]
+
+
+AT_LEAST_0 = Bound("0 or more", lambda value: value >= 0)
+AT_LEAST_1 = Bound("1 or more", lambda value: value >= 1)
+ABOVE_0 = Bound("more than 0", lambda value: value > 0)
+FROM_0_TO_1 = Bound("a number in [0, 1]", lambda value: 0 <= value <= 1)
+FROM_0_BELOW_1 = Bound("a number in [0, 1)", lambda value: 0 <= value < 1)
+ABOVE_0_BELOW_1 = Bound("a number in (0, 1)", lambda value: 0 < value < 1)
+ABOVE_0_TO_1 = Bound("a number in (0, 1]", lambda value: 0 < value <= 1)
+
+
+def check_bounds(section: str, config: object, bounds: Mapping[str, Bound]) -> None:
+    """Raise unless every number of a config is allowed; None always is.
+
+    Args:
+        section: Name of the config on the command line, e.g. `"data"`.
+        config: The dataclass.
+        bounds: For each checked field its bound.
+
+    Raises:
+        ConfigError: Naming the first field whose value is not allowed.
+    """
+    for name, bound in bounds.items():
+        value = getattr(config, name)
+        if value is not None and not bound.holds(value):
+            raise ConfigError(f"{section}.{name} is {value}; give {bound.allowed}")
+
+
+def warn_ignored(section: str, config: Any, needs: Mapping[str, tuple[bool, str]]) -> None:  # noqa: ANN401
+    """Warn about each option that was set but has no effect; call it in `__post_init__`.
+
+    Args:
+        section: Name of the config on the command line, e.g. `"data"`.
+        config: The dataclass.
+        needs: For each such field whether it has an effect, and the option that it needs.
+    """
+    for name, (has_effect, needed) in needs.items():
+        if not has_effect and getattr(config, name) != getattr(type(config), name):
+            # the caller of the dataclass, beyond __post_init__ and the generated __init__
+            warnings.warn(f"{section}.{name} is ignored without {needed}", stacklevel=4)

@@ -1,0 +1,52 @@
+"""Python values as plain ones: JSON's own types, and text that UTF-8 can hold."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ramstrans.errors import ConfigError
+
+
+def to_plain(value: Any, where: str = "value") -> Any:  # noqa: ANN401 - any tree of values
+    """Convert a tree of values to JSON's own types.
+
+    Dataclasses become dicts, arrays and tuples lists, paths strings, and numbers that are not finite None.
+
+    Args:
+        value: The tree.
+        where: Its name, for the error.
+
+    Raises:
+        ConfigError: JSON cannot hold one of the values; the message says where it is.
+
+    >>> to_plain({"root": Path("birds"), "crop": (7, 5), "loss": np.float32("nan")})
+    {'root': 'birds', 'crop': [7, 5], 'loss': None}
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(entry, f"{where}.{key}") for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(entry, where) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(f"{where} is a {type(value).__name__}, which JSON cannot hold; give plain values")
+
+
+def utf8_text(text: str) -> str:
+    r"""Replace what UTF-8 cannot hold, such as undecodable bytes in a file name, by escapes.
+
+    >>> utf8_text("b\udce9d.jpg")
+    'b\\udce9d.jpg'
+    """
+    return text.encode(errors="backslashreplace").decode()

@@ -1,0 +1,147 @@
+"""`ModelMetadata`, everything about a trained model except its weights, and its JSON."""
+
+import contextlib
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ramstrans import __version__
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.errors import ConfigError
+from ramstrans.models.config import ModelConfig
+from ramstrans.plain import to_plain
+from ramstrans.saved.early_exit import EarlyExit
+
+FORMAT_VERSION = 3
+"""1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`."""
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Everything about a trained model except its weights.
+
+    Attributes:
+        model: Options of the model. The source of its pretrained weights is not saved.
+        class_names: Names of the classes, in label order.
+        preprocessing: How images become inputs.
+        training: Summary of the training run, as plain values; its options are under `run`.
+        early_exit: The threshold chosen for early exit; None if none was chosen.
+        format_version: Version of the saved format.
+        ramstrans_version: Version of the package that saved the model.
+    """
+
+    model: ModelConfig
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    training: dict[str, Any] = field(default_factory=dict)
+    early_exit: EarlyExit | None = None
+    format_version: int = FORMAT_VERSION
+    ramstrans_version: str = __version__
+
+    def __post_init__(self) -> None:
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ConfigError("class_names has a name twice; give each class a name of its own")
+        if self.model.num_classes not in {None, len(self.class_names)}:
+            raise ConfigError(
+                f"class_names has {len(self.class_names)} names; num_classes is {self.model.num_classes}"
+            )
+
+    def run_options(self, section: str) -> dict[str, Any]:
+        """Options of one section of the training run, such as `data`; empty if the run is unknown."""
+        options: dict[str, Any] = self.training.get("run", {}).get(section, {})
+        return options
+
+
+def metadata_to_json(metadata: ModelMetadata) -> str:
+    """Serialise metadata, without the source of the pretrained weights; see `to_plain`.
+
+    >>> saved = ModelMetadata(ModelConfig(weights="a.pth"), ("crow", "wren"), Preprocessing(64, (48, 48)))
+    >>> metadata_from_json(metadata_to_json(saved)).model == ModelConfig(num_classes=2, weights=None)
+    True
+
+    Raises:
+        ConfigError: The metadata hold something that JSON cannot.
+    """
+    values = dataclasses.asdict(metadata)
+    values["model"]["weights"] = None
+    plain = {
+        key: to_plain(values[key], key)
+        for key in dict.fromkeys(["format_version", "ramstrans_version", *values])
+    }
+    return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def metadata_from_json(text: str) -> ModelMetadata:
+    """Read what `metadata_to_json` of this or an earlier version wrote; `num_classes` is filled in.
+
+    Raises:
+        ConfigError: Not JSON, of a newer version, or with fields missing, unknown or of another type.
+    """
+    try:
+        values = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ConfigError(f"not JSON ({error}); copy it again") from error
+    metadata = _typed(_upgraded(values) if isinstance(values, dict) else values, ModelMetadata, "metadata")
+    assert isinstance(metadata, ModelMetadata)
+    model = dataclasses.replace(metadata.model, num_classes=len(metadata.class_names), weights=None)
+    return dataclasses.replace(metadata, model=model)
+
+
+def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """Convert values of an earlier format to the current one; those of a newer format are an error."""
+    version = values.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ConfigError(
+            f"format_version {version} was written by a newer ramstrans ({values.get('ramstrans_version')}); "
+            f"this one reads up to {FORMAT_VERSION}: upgrade with pip install -U ramstrans"
+        )
+    if version not in (1, 2):
+        return values
+    values = {"early_exit": None} | values | {"format_version": FORMAT_VERSION}
+    if isinstance(values.get("model"), dict):
+        values["model"] = {"region_size": None} | values["model"]
+    if isinstance(values["early_exit"], dict) and "mean_looks" in values["early_exit"]:
+        values["early_exit"]["mean_scales_used"] = values["early_exit"].pop("mean_looks")
+    return values
+
+
+def _typed(value: object, hint: object, where: str) -> object:
+    """Convert a JSON value to the Python value that a type hint asks for, or raise ConfigError."""
+    origin, options = get_origin(hint), get_args(hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _typed_dataclass(value, hint, where)
+    if origin is tuple and isinstance(value, list):
+        hints = options[:1] * len(value) if options[-1] is ... else options
+        if len(hints) == len(value):
+            return tuple(_typed(entry, inner, where) for entry, inner in zip(value, hints, strict=True))
+    if origin in {Union, UnionType}:
+        for option in options:
+            with contextlib.suppress(ConfigError):
+                return _typed(value, option, where)
+    if hint is float and type(value) is int:
+        return float(value)
+    fits = (
+        hint is Any
+        or (hint is NoneType and value is None)
+        or (hint in {bool, int, float, str} and type(value) is hint)
+        or (origin is Literal and value in options)
+        or (origin is dict and isinstance(value, dict))
+    )
+    if fits:
+        return value
+    wanted = hint.__name__ if isinstance(hint, type) and origin is None else hint
+    raise ConfigError(f"{where} is {value!r:.60}, not {wanted}; fix it or copy the folder again")
+
+
+def _typed_dataclass(values: dict[str, object], kind: type, where: str) -> object:
+    """Build a dataclass from exactly its fields."""
+    hints = get_type_hints(kind)
+    names = [entry.name for entry in dataclasses.fields(kind)]
+    missing = [name for name in names if name not in values]
+    unknown = [name for name in values if name not in names]
+    if missing or unknown:
+        problem = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
+        raise ConfigError(f"{where} {problem}; copy the folder again, or use the ramstrans that wrote it")
+    return kind(**{name: _typed(values[name], hints[name], f"{where}.{name}") for name in names})

@@ -1,0 +1,303 @@
+"""What fits into memory, measured before a run by real training steps with a growing number of images.
+
+In each precision, with and without gradient checkpointing, the whole model takes steps of 1, 2, 4, ...
+random images until memory runs out or the images of one process are reached. On a CPU, where a step may
+take minutes, steps that follow one of more than `SLOW_STEP` are not taken but extrapolated linearly.
+"""
+
+import dataclasses
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import psutil
+import torch
+from accelerate.utils import set_seed
+from accelerate.utils.memory import clear_device_cache
+from torch import Tensor
+
+from ramstrans.console import Progress, no_progress
+from ramstrans.data.build import build_preprocessing
+from ramstrans.data.loading.loader import Batch
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.devices import choose_device
+from ramstrans.errors import TrainingError, UsageError
+from ramstrans.models.methods.rams import build_model
+from ramstrans.training.config import RunConfig
+from ramstrans.training.memory import format_bytes, is_out_of_memory, num_bytes, peak_bytes, tensors_in
+from ramstrans.training.setup import build_accelerator, use_fused_attention
+from ramstrans.training.step import TrainStep, build_train_step
+from ramstrans.training.trainable import set_train_mode, set_trainable
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+PRECISIONS: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
+"""By type of device; memory is not counted on others."""
+
+SLOW_STEP = 3.0
+"""Seconds of a step on a CPU after which larger ones are extrapolated."""
+
+MARGIN = 0.1
+"""Share of the memory that is left free, for scratch space of kernels and gaps between tensors."""
+
+
+class Measurement(NamedTuple):
+    """One training step.
+
+    Attributes:
+        images: Images that pass at once.
+        peak: Most bytes of tensors held at a time.
+        seconds: Time of the step.
+    """
+
+    images: int
+    peak: float
+    seconds: float
+
+
+class Candidate(NamedTuple):
+    """One combination of precision and gradient checkpointing, and what the run takes with it.
+
+    Attributes:
+        precision: Autocast precision.
+        gradient_checkpointing: Whether blocks are computed again in the backward pass.
+        max_images: Most images of one process that fit at once, of the numbers tried; 0: not even one.
+        gradient_accumulation_steps: Micro-batches of so many images per step; None: it does not fit.
+        peak: Most bytes of tensors held at a time.
+        seconds: Seconds per optimiser step on this device.
+        hours: Hours for all steps of the run, without evaluations and without waiting for data.
+    """
+
+    precision: Precision
+    gradient_checkpointing: bool
+    max_images: int = 0
+    gradient_accumulation_steps: int | None = None
+    peak: float | None = None
+    seconds: float | None = None
+    hours: float | None = None
+
+    def options(self) -> str:
+        """Command-line options of this combination."""
+        return (
+            f"--training.precision {self.precision} "
+            f"--training.gradient_accumulation_steps {self.gradient_accumulation_steps} "
+            f"--training.gradient_checkpointing {str(self.gradient_checkpointing).lower()}"
+        )
+
+
+class Plan(NamedTuple):
+    """What fits.
+
+    Attributes:
+        device: The device that measured.
+        memory: Bytes that each process may use.
+        batch_size: Images per step, all processes together.
+        images_per_process: Images per step of one process, at most.
+        steps: Steps of the run.
+        candidates: All combinations.
+    """
+
+    device: str
+    memory: float
+    batch_size: int
+    images_per_process: int
+    steps: int
+    candidates: tuple[Candidate, ...]
+
+    def best(self) -> Candidate:
+        """The fastest candidate that fits; with gradient checkpointing only if its precision needs it.
+
+        Raises:
+            TrainingError: None fits.
+        """
+        fitting = [one for one in self.candidates if one.max_images]
+        plain = {one.precision for one in fitting if not one.gradient_checkpointing}
+        fitting = [one for one in fitting if not (one.gradient_checkpointing and one.precision in plain)]
+        if not fitting:
+            raise TrainingError(
+                f"not even one image at a time fits into {format_bytes(self.memory)} per process; give a "
+                "smaller --model.image_size or --model.backbone, or --training.finetune lora"
+            )
+        return min(fitting, key=lambda one: one.seconds or math.inf)
+
+
+def plan(
+    config: RunConfig,
+    num_images: int,
+    *,
+    memory: float | None = None,
+    processes: int = 1,
+    progress: Progress = no_progress,
+) -> Plan:
+    """Measure which precision, gradient checkpointing and accumulation make the steps of a run fit.
+
+    Args:
+        config: The run, its number of classes known; these three options of it and `compile` do not matter.
+        num_images: Training images.
+        memory: Bytes that each process may use; None: what is free on this device.
+        processes: Processes that share the images of a step (DDP), one per device.
+        progress: Called before each combination.
+
+    Raises:
+        UsageError: Memory cannot be counted on the device, the run uses FSDP, or there are more processes
+            than images per step.
+        ConfigError: The model cannot be built.
+    """
+    training, device = config.training, choose_device(config.device)
+    if device.type not in PRECISIONS:
+        raise UsageError(f"memory cannot be counted on '{device.type}'; give --device cpu")
+    if training.fsdp:
+        raise UsageError("plan measures one process that holds the whole model; leave out --training.fsdp")
+    if training.batch_size < processes:
+        raise UsageError(
+            f"training.batch_size is {training.batch_size} for all --processes {processes} together; give "
+            f"--training.batch_size {processes} or more"
+        )
+    if memory is None:
+        on_gpu = device.type == "cuda"
+        memory = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    per_epoch = math.ceil(num_images / training.batch_size)
+    steps = min(training.epochs * per_epoch, training.max_steps or sys.maxsize)
+    images = math.ceil(training.batch_size / processes)
+    usable = (1 - MARGIN) * memory
+    candidates: list[Candidate] = []
+    choices = [
+        Candidate(precision, again) for precision in PRECISIONS[device.type] for again in (False, True)
+    ]
+    for number, choice in enumerate(choices):
+        progress(number, len(choices), f"measuring {choice.precision}")
+        measured = takewhile(
+            lambda step: step.peak <= usable, measure(config, choice, images, with_ddp=processes > 1)
+        )
+        fitting = list(measured)
+        del measured  # and the model in it
+        candidates.append(with_step(choice, fitting[-1], images, steps) if fitting else choice)
+        clear_device_cache(garbage_collection=True)
+    return Plan(str(device), memory, training.batch_size, images, steps, tuple(candidates))
+
+
+def with_step(choice: Candidate, step: Measurement, images: int, steps: int) -> Candidate:
+    """A candidate whose steps of `images` images per process are made of a measured one."""
+    seconds = step.seconds * images / step.images
+    return choice._replace(
+        max_images=step.images,
+        gradient_accumulation_steps=math.ceil(images / step.images),
+        peak=step.peak,
+        seconds=seconds,
+        hours=steps * seconds / 3600,
+    )
+
+
+def measure(
+    config: RunConfig, choice: Candidate, images: int, *, with_ddp: bool = False
+) -> Iterator[Measurement]:
+    """Take steps of 1, 2, 4, ... up to `images` images, as long as this device has memory for them.
+
+    The peak is that of the run: with fewer than all images at once, those that wait and the gradients of
+    other micro-batches count as held too.
+
+    Args:
+        config: The run.
+        choice: Precision and gradient checkpointing.
+        images: Images per step of one process.
+        with_ddp: Whether DDP holds a copy of all gradients.
+    """
+    step, preprocessing = build_step(config, choice)
+    model, device = step.model, step.accelerator.device
+    gradients = num_bytes(weight for weight in model.parameters() if weight.requires_grad)
+    copies = 2 if config.training.ema_decay else 1
+    held = copies * num_bytes(model.parameters()) + (gradients if with_ddp else 0)
+    own: list[Measurement] = []
+    while not own or own[-1].images < images:
+        size = min(2 * own[-1].images, images) if own else 1
+        batch = random_batch(config, preprocessing, size)
+        if device.type == "cpu" and len(own) > 2 and own[-1].seconds > SLOW_STEP:
+            own.append(extrapolate(own[-2], own[-1], size))
+        else:
+            try:
+                own.append(measure_step(partial(step.take, batch, preprocessing), size, device))
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                return
+        state = num_bytes(tensors_in(value.values() for value in step.optimizer.state.values()))
+        image = 4 * sum(view[0].numel() for view in (batch.images, batch.high_res) if view is not None)
+        waiting = gradients + (images - size) * image if size < images else 0
+        yield own[-1]._replace(peak=own[-1].peak + held + state + waiting)
+
+
+def measure_step(run: Callable[[], object], images: int, device: torch.device) -> Measurement:
+    """Take the same step twice, and count memory in the second one; the shorter time counts.
+
+    The first one creates the optimiser's state. A step returns numbers, so it has waited for its device.
+    """
+    start = time.perf_counter()
+    run()
+    middle = time.perf_counter()
+    peak = peak_bytes(run, device)
+    return Measurement(images, peak, min(middle - start, time.perf_counter() - middle))
+
+
+def extrapolate(low: Measurement, high: Measurement, images: int) -> Measurement:
+    """A larger step: memory linear through two smaller ones, time in proportion to the number of images.
+
+    >>> extrapolate(Measurement(2, 30.0, 1.5), Measurement(4, 50.0, 2.0), 8)
+    Measurement(images=8, peak=90.0, seconds=4.0)
+    """
+    slope = (high.peak - low.peak) / (high.images - low.images)
+    return Measurement(
+        images, high.peak + slope * (images - high.images), high.seconds * images / high.images
+    )
+
+
+def build_step(config: RunConfig, choice: Candidate) -> tuple[TrainStep, Preprocessing]:
+    """The training step of a run in one process, with random weights and all its images at once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the config has warned already
+        training = dataclasses.replace(
+            config.training,
+            precision=choice.precision,
+            gradient_checkpointing=choice.gradient_checkpointing,
+            gradient_accumulation_steps=1,
+            compile=False,
+        )
+    model_config = dataclasses.replace(config.model, weights=None)
+    config = dataclasses.replace(config, training=training, model=model_config)
+    accelerator = build_accelerator(config, Path())
+    set_seed(config.seed)
+    model = build_model(model_config)
+    model.backbone.use_fused_attention(use_fused_attention(config, accelerator))
+    model.backbone.gradient_checkpointing = choice.gradient_checkpointing
+    set_trainable(model, training)
+    step = build_train_step(model, training, accelerator, total_steps=1_000_000)
+    set_train_mode(model)
+    statistics = model.backbone.vit.pretrained_cfg
+    preprocessing = build_preprocessing(
+        config.data, model_config.input_size, model_config.zoom_source, statistics["mean"], statistics["std"]
+    )
+    return step, preprocessing
+
+
+def random_batch(config: RunConfig, preprocessing: Preprocessing, count: int) -> Batch:
+    """Random images and labels, in the sizes that the run's loader gives."""
+    assert config.model.num_classes is not None, "known from the data or the user"
+    generator = torch.Generator().manual_seed(config.seed)
+
+    def noise(height: int, width: int) -> Tensor:
+        return torch.randint(256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
+
+    has_high_res = config.model.zoom_source == "full" and config.model.num_scales > 1
+    return Batch(
+        images=noise(*config.model.input_size),
+        high_res=noise(*preprocessing.crop) if has_high_res else None,
+        labels=torch.randint(config.model.num_classes, (count,), generator=generator),
+        indices=torch.arange(count),
+        geometries=(),
+        original_sizes=torch.tensor([config.model.input_size[::-1]] * count),
+    )

@@ -1,1 +1,0 @@
-"""What fits, and how long it takes: measured before a run begins."""

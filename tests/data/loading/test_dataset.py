@@ -1,0 +1,71 @@
+"""A view depends on seed, epoch and index alone, cached or not."""
+
+import pytest
+import torch
+
+from ramstrans.data.loading.dataset import collate
+from ramstrans.data.reading import cache as caching
+from ramstrans.data.reading.cache import DiskCache, MemoryCache
+from ramstrans.errors import UnreadableImageError
+from tests.data.loading.loaders import dataset_of, same_example
+
+
+def test_an_item_is_a_pure_function_of_seed_epoch_and_index(records):
+    first, again = dataset_of(records), dataset_of(records)
+    forwards = [first[1, index] for index in range(5)]
+    backwards = [again[1, index] for index in reversed(range(5))][::-1]
+    assert all(map(same_example, forwards, backwards))
+    assert not any(map(same_example, forwards, (first[2, index] for index in range(5))))
+    other = dataset_of(records, seed=4)
+    assert not any(map(same_example, forwards, (other[1, index] for index in range(5))))
+
+
+def test_views_without_augmentation_are_the_same_in_every_epoch(records):
+    dataset = dataset_of(records, augmentation=None)
+    assert same_example(dataset[0, 3], dataset[7, 3])
+
+
+def test_an_item_knows_where_it_comes_from(records):
+    example = dataset_of(records)[0, 3]
+    assert (example.label, example.record_index, example.original_size) == (0, 3, (37, 61))
+    assert example.view.image.shape == (3, 17, 19)
+    assert example.view.high_res.shape == (3, 29, 23)
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_cache_changes_nothing_but_the_number_of_decodings(records, tmp_path, monkeypatch, kind):
+    decoded, read = [], caching.read_resized
+
+    def counted(path, *args, **options):
+        decoded.append(path)
+        return read(path, *args, **options)
+
+    monkeypatch.setattr(caching, "read_resized", counted)
+    cache = MemoryCache() if kind == "memory" else DiskCache(tmp_path)
+    cached, plain = dataset_of(records, cache=cache), dataset_of(records)
+    for epoch in range(3):
+        assert all(same_example(cached[epoch, index], plain[epoch, index]) for index in range(5))
+    assert decoded == [record.path for record in records]
+
+
+def test_collate_stacks(records):
+    dataset = dataset_of(records)
+    batch = collate([dataset[0, 3], dataset[0, 0]], with_high_res=True)
+    assert batch.images.shape == (2, 3, 17, 19)
+    assert batch.high_res.shape == (2, 3, 29, 23)
+    assert batch.images.dtype == batch.high_res.dtype == torch.uint8
+    assert batch.labels.tolist() == [0, 0]
+    assert batch.indices.tolist() == [3, 0]
+    assert batch.original_sizes.tolist() == [[61, 37], [40, 48]]
+    assert (batch.weight, batch.key) == ((2, 2), (0, 0, 0))
+    assert batch.images.is_contiguous()
+    assert batch.high_res.is_contiguous()
+    for index, example in enumerate([dataset[0, 3], dataset[0, 0]]):
+        assert torch.equal(batch.images[index], example.view.image)
+        assert torch.equal(batch.high_res[index], example.view.high_res)
+    assert collate([dataset[0, 3]], with_high_res=False).high_res is None
+
+
+def test_an_image_over_the_limit_of_pixels_is_refused(records):
+    with pytest.raises(UnreadableImageError, match="max_pixels"):
+        dataset_of(records, max_pixels=61 * 37 - 1)[0, 3]

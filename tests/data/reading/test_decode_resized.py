@@ -1,0 +1,138 @@
+"""However a file is decoded, size, shape and positions are those of the whole image."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms.v2 import functional as F
+
+from ramstrans.data.loading.transforms import make_view
+from ramstrans.data.reading import decode as module
+from ramstrans.data.reading.decode import decode_image, read_resized, resize_in_memory, resized_size
+from ramstrans.errors import UnreadableImageError
+
+ORIENTATION = 0x0112
+
+
+def draw(path, width, height, orientation=1, **options):
+    """Save smooth noise."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    noise = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+    image.save(path, exif=exif, **options)
+    return path
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Sizes `(height, width)` of all that is decoded."""
+    sizes, decode = [], module.decode_reduced
+
+    def noted(*args, **options):
+        result = decode(*args, **options)
+        sizes.append(result.image.size[::-1])
+        return result
+
+    monkeypatch.setattr(module, "decode_reduced", noted)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "halvings"),
+    [
+        ((400, 300), 18, 3),  # 300 is 8 times 37
+        ((400, 300), 19, 2),
+        ((400, 300), 37, 2),
+        ((400, 300), 38, 1),
+        ((400, 300), 75, 1),
+        ((400, 300), 76, 0),
+        ((400, 300), 500, 0),
+        ((400, 300), (75, 100), 1),
+        ((400, 300), (75, 101), 0),
+        ((400, 300), (76, 100), 0),
+        ((400, 300), (18, 25), 3),
+        ((400, 300), (18, 26), 2),
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_twice_the_target_is_decoded_at_least(tmp_path, decoded, size, resize, halvings, orientation):
+    in_file = size[::-1] if orientation == 6 else size
+    resized = read_resized(draw(tmp_path / "a.jpg", *in_file, orientation), resize)
+    assert resized.original_size == size[::-1]
+    assert decoded == [tuple(-(-side // 2**halvings) for side in size[::-1])]
+    assert resized.pixels.shape[1:] == ((resize, resize * 400 // 300) if isinstance(resize, int) else resize)
+
+
+@given(
+    size=st.tuples(st.integers(97, 401), st.integers(97, 401)),
+    resize=st.integers(5, 60) | st.tuples(st.integers(5, 60), st.integers(5, 60)),
+    orientation=st.integers(1, 8),
+)
+def test_a_file_gives_what_its_whole_image_gives(tmp_path_factory, size, resize, orientation):
+    path = draw(tmp_path_factory.getbasetemp() / "whole.jpg", *size, orientation, quality=95)
+    resized, whole = read_resized(path, resize), resize_in_memory(decode_image(path), resize)
+    assert resized.original_size == whole.original_size
+    assert resized.pixels.shape == whole.pixels.shape
+    assert resized.pixels.dtype == torch.uint8
+    difference = (resized.pixels.float() - whole.pixels.float()).abs().mean()
+    assert difference < 20  # noise moved by half a pixel at an edge; mirrored or turned it differs by 85
+
+
+@pytest.mark.parametrize(("name", "resize"), [("a.jpg", 53), ("a.jpg", (31, 101)), ("a.png", 17)])
+def test_what_is_not_reduced_is_the_same_to_the_bit(tmp_path, name, resize):
+    path = draw(tmp_path / name, 211, 199, 6)
+    resized, whole = read_resized(path, resize), resize_in_memory(decode_image(path), resize)
+    assert torch.equal(resized.pixels, whole.pixels)
+    assert resized.original_size == whole.original_size == (211, 199)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_positions_are_those_of_the_original(tmp_path, turned):
+    pixels = np.zeros((600, 801, 3), np.uint8)
+    pixels[200:248, 640:688] = 255  # centred on (664, 224)
+    image, exif = Image.fromarray(pixels), Image.Exif()
+    if turned:
+        image, exif[ORIENTATION] = image.transpose(Image.Transpose.ROTATE_90), 6
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    resized = read_resized(tmp_path / "a.jpg", 73)
+    assert resized.original_size == (600, 801)
+    view = make_view(*resized, (71, 97), (71, 97))
+    weight = view.image[0].double() * (view.image[0] > 20)
+    y, x = (torch.arange(side).double() + 0.5 for side in (71, 97))
+    x, y = float((weight.sum(0) * x).sum() / weight.sum()), float((weight.sum(1) * y).sum() / weight.sum())
+    assert view.geometry.to_original(np.array([x, y, x, y]))[:2] == pytest.approx([664, 224], abs=4)
+
+
+def test_channels_are_last_in_memory(tmp_path):
+    path = draw(tmp_path / "a.jpg", 61, 47)
+    for resize in (23, (47, 61), (101, 97)):
+        for image in (read_resized(path, resize), resize_in_memory(decode_image(path), resize)):
+            assert image.pixels.permute(1, 2, 0).is_contiguous()
+
+
+def test_too_many_pixels_are_refused_however_small_the_target(tmp_path):
+    path = draw(tmp_path / "a.jpg", 400, 300)
+    with pytest.raises(UnreadableImageError, match="max_pixels"):
+        read_resized(path, 7, max_pixels=400 * 300 - 1)
+    read_resized(path, 7, max_pixels=400 * 300)
+
+
+@given(size=st.tuples(st.integers(1, 997), st.integers(1, 997)), resize=st.integers(1, 61))
+def test_the_shorter_side_is_resized_as_torchvision_does(size, resize):
+    if max(size) <= 100 * min(size):
+        expected = F.resize(torch.zeros(1, *size, dtype=torch.uint8), [resize]).shape[1:]
+        assert resized_size(size, resize) == tuple(expected)
+
+
+def test_an_exact_size_is_taken_as_it_is():
+    assert resized_size((31, 47), (61, 53)) == (61, 53)
+
+
+@pytest.mark.parametrize("size", [(17, 29), (61, 53), (31, 47)])
+def test_resize_gives_the_size_asked_for(size):
+    resized = resize_in_memory(Image.new("RGB", (47, 31), (10, 20, 30)), size).pixels
+    assert resized.shape == (3, *size)
+    assert resized.flatten(1).float().mean(dim=1).tolist() == [10, 20, 30]
