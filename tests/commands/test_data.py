@@ -22,7 +22,7 @@ def test_data_make_then_check(tmp_path, monkeypatch, capsys):
     assert ["test", "2", "2", "1", "1"] in cells
 
 
-def test_data_check_names_what_cannot_be_read(with_broken_file, capsys):
+def test_data_check_names_an_unreadable_file(with_broken_file, capsys):
     root, broken = with_broken_file
     assert main(["data", "check", "--data.name", "folder", "--data.root", str(root)]) == 3
     assert f"unreadable: {broken}" in capsys.readouterr().out

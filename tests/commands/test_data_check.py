@@ -48,7 +48,7 @@ def test_a_clean_set(check, birds, named):
     code, out = check(birds, *named, "--data.val_fraction", "0.25", "--data.crop", "48")
     assert code == 0
     assert SPLITS in cells(out)
-    assert ["class with few training images", "note", "3"] in [row[:3] for row in cells(out)]
+    assert ["class with few training images", "warning", "3"] in [row[:3] for row in cells(out)]
 
 
 def test_the_root_as_an_option(check, birds):
@@ -58,9 +58,9 @@ def test_the_root_as_an_option(check, birds):
         check(birds, "--data.root", birds)
 
 
-def test_the_layout_is_guessed(check, colors, birds):
+def test_the_format_is_detected(check, colors, birds):
     assert check(colors)[0] == 0
-    with pytest.raises(DataError, match="is no table"):
+    with pytest.raises(DataError, match="is not a table"):
         check(birds / "images.txt")
     with pytest.raises(DataError, match="does not exist"):
         check(colors / "nowhere")
@@ -71,10 +71,10 @@ def test_the_layout_is_guessed(check, colors, birds):
 def test_without_a_root_it_is_toybirds(check, monkeypatch):
     parser = Parser()
     data_check.add_options(parser)
-    assert data_check.data_config(parser.parse_args([])).name == "toybirds"
+    assert data_check.data_config(None, parser.parse_args([]).data).name == "toybirds"
 
 
-def spoil(root):
+def damage(root):
     """A test image that is a training image too, one that is broken, and a box that is elsewhere."""
     paths = dict(line.split() for line in (root / "images.txt").read_text().splitlines())
     splits = dict(line.split() for line in (root / "train_test_split.txt").read_text().splitlines())
@@ -89,19 +89,19 @@ def spoil(root):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])
-def test_what_spoils_a_result(check, copied, tmp_path, suffix):
-    ids, broken = spoil(copied)
+def test_errors_are_found_and_written(check, copied, tmp_path, suffix):
+    ids, broken = damage(copied)
     target = tmp_path / "new" / f"found.{suffix}"
     code, out = check(copied, "--output", target, "--data.val_fraction", "0")
     assert code == DataError.exit_code
     rows = {row[0]: row[1:] for row in cells(out) if len(row) == 4}
-    assert rows["unreadable"] == ["spoils", "1", ids["broken"]]
-    assert rows["duplicate across splits"] == ["spoils", "1", f"{ids['train']} = {ids['test']}"]
-    assert rows["box outside"] == ["spoils", "1", ids["train"]]
+    assert rows["unreadable"] == ["error", "1", ids["broken"]]
+    assert rows["duplicate across splits"] == ["error", "1", f"{ids['train']} = {ids['test']}"]
+    assert rows["box outside"] == ["error", "1", ids["train"]]
     assert f"unreadable: {broken} (image {ids['broken']}): empty file" in out.splitlines()
     text = target.read_text()
     written = list(csv.DictReader(text.splitlines())) if suffix == "csv" else json.loads(text)["findings"]
-    assert (written[0]["kind"], written[0]["severity"]) == ("unreadable", "spoils")
+    assert (written[0]["kind"], written[0]["severity"]) == ("unreadable", "error")
     assert len(written) > 3
 
 
@@ -109,7 +109,7 @@ def test_any_number_of_findings_is_counted_and_a_few_are_shown(check, birds, mon
     monkeypatch.setattr(data_check, "MAX_LINES", 5)
     code, out = check(birds, "--data.crop", "1000", "--output", tmp_path / "found.csv")
     assert code == 0
-    assert ["tiny", "note", "18"] in [row[:3] for row in cells(out)]
+    assert ["tiny", "warning", "18"] in [row[:3] for row in cells(out)]
     assert sum(line.startswith("tiny: /") for line in out.splitlines()) == 5
     assert "tiny: 13 more; --output FILE.csv has them all" in out.splitlines()
     assert (tmp_path / "found.csv").read_text().count("\ntiny,") == 18
@@ -117,9 +117,9 @@ def test_any_number_of_findings_is_counted_and_a_few_are_shown(check, birds, mon
 
 def test_an_output_that_cannot_be(check, birds, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "ramstrans.data.build.build_image_set", lambda *_: pytest.fail("nothing is to be read")
+        "ramstrans.data.build.build_image_set", lambda *_: pytest.fail("nothing must be read")
     )
-    with pytest.raises(UsageError, match="no known suffix"):
+    with pytest.raises(UsageError, match=r"must end in \.json or \.csv"):
         check(birds, "--output", tmp_path / "found.txt")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
@@ -136,27 +136,28 @@ def test_an_output_is_replaced_if_asked_for(check, birds, tmp_path):
     assert json.loads((tmp_path / "found.json").read_text())["counts"]["unreadable"] == 0
 
 
-def test_a_model_doubts_labels_beside_broken_files(check, trained, copied, monkeypatch):
+def test_a_model_contradicts_labels_beside_broken_files(check, trained, copied, monkeypatch):
+    from ramstrans.data.audit.label_issues import LabelIssue, LabelIssues
     from ramstrans.evaluation import label_errors
 
-    _, broken = spoil(copied)
+    _, broken = damage(copied)
     asked = {}
 
-    def doubted(folder, config, **options):
+    def found(folder, config, **options):
         asked.update(options, folder=folder, config=config)
         image = copied / "images" / (copied / "images.txt").read_text().split()[1]
-        suspicion = label_errors.LabelIssue(image, "crow", "wren", 0.9, 0.1, is_seen=True)
-        return label_errors.LabelIssues([suspicion], 0, 17)
+        issue = LabelIssue(image, "crow", "wren", 0.9, 0.1, is_seen=True)
+        return LabelIssues([issue], 0, 17)
 
-    monkeypatch.setattr(label_errors, "find_label_issues", doubted)
+    monkeypatch.setattr(label_errors, "find_label_issues", found)
     code, out = check(copied, "--model", trained.folder, "--device", "cpu", "--batch_size", "3")
     assert code == DataError.exit_code
     assert (asked["folder"], asked["config"].root, asked["unreadable"]) == (trained.folder, copied, {broken})
     assert (asked["device"], asked["batch_size"], asked["precision"]) == ("cpu", 3, None)
-    assert ["suspected label", "note", "1"] in [row[:3] for row in cells(out)]
-    first = next(line for line in out.splitlines() if line.startswith("suspected label: "))
+    assert ["label issue", "warning", "1"] in [row[:3] for row in cells(out)]
+    first = next(line for line in out.splitlines() if line.startswith("label issue: "))
     assert first.endswith(
-        "(image 1): given 'crow' (10%), suspected 'wren' (90%); the model was trained on it, "
+        "(image 1): given 'crow' (10%), suggested 'wren' (90%); the model was trained on it, "
         "which makes this weaker"
     )
     assert not any(line.startswith("tiny") for line in out.splitlines())  # 48 pixels for an input of 24
@@ -168,10 +169,10 @@ def test_a_model_of_its_own_data(check, trained, birds):
     assert SPLITS in cells(out)
 
 
-def test_a_model_of_other_classes_is_told_before_files_are_read(check, trained, colors, monkeypatch):
+def test_a_model_of_other_classes_is_an_error_before_files_are_read(check, trained, colors, monkeypatch):
     monkeypatch.setattr(
-        "ramstrans.data.audit.inspection.audit_images",
-        lambda *_, **__: pytest.fail("nothing is to be read"),
+        "ramstrans.data.audit.images.audit_images",
+        lambda *_, **__: pytest.fail("nothing must be read"),
     )
     with pytest.raises(DataError, match="not among the model's 3"):
         check(colors, "--model", trained.folder)

@@ -15,7 +15,7 @@ def run(*arguments):
     return data_shard.run(parser.parse_args(list(map(str, arguments))), [])
 
 
-def test_a_set_is_read_as_training_would_and_written(birds, tmp_path, capsys):
+def test_a_data_set_is_read_as_training_would_and_written(birds, tmp_path, capsys):
     output = tmp_path / "shards"
     assert run(birds, output, "--data.val_fraction", 0.25, "--max_images", 3) == 0
     assert capsys.readouterr().out == f"{output}\n"
@@ -24,12 +24,12 @@ def test_a_set_is_read_as_training_would_and_written(birds, tmp_path, capsys):
     assert [shard.num_images for shard in read_manifest(output).shards] == [3, 3, 3, 3, 3, 3]
 
 
-def test_a_layout_may_be_named(colors, tmp_path):
+def test_the_format_may_be_given(colors, tmp_path):
     assert run(colors, tmp_path / "shards", "--data.name", "folder", "--max_bytes", 1) == 0
     assert all(shard.num_images == 1 for shard in read_manifest(tmp_path / "shards").shards)
 
 
-def test_what_cannot_be_decoded_stops_it_or_is_left_out(tmp_path, caplog):
+def test_an_unreadable_file_stops_it_or_is_left_out(tmp_path, caplog):
     for split in ("train", "test"):
         for name in ("crow", "wren"):
             noise_set(tmp_path / "set" / split / name, 3)

@@ -112,7 +112,7 @@ def test_toybirds_are_drawn_if_there_are_none(tmp_path, monkeypatch):
 
     def draw(root, progress):
         calls.append(root)
-        progress(1, 2)
+        progress(1, 2, "drawing toybirds")
         raise DataError("drawn")
 
     monkeypatch.setattr("ramstrans.data.build.ensure_toybirds", draw)

@@ -1,4 +1,4 @@
-"""`ramstrans data`: make, download, check or shard a data set."""
+"""`ramstrans data`: generate, download, check or shard a data set."""
 
 from pathlib import Path
 from typing import Literal
@@ -21,23 +21,24 @@ def add_options(parser: Parser) -> None:
 
 
 def run(options: Namespace, given: list[str]) -> int:
-    """Make, download, check or shard a data set."""
+    """Generate, download, check or shard a data set."""
     return COMMANDS[options.subcommand][1](options[options.subcommand], given)
 
 
 def add_make_options(parser: Parser) -> None:
     """Options of `data make`."""
-    parser.add_argument("name", type=Literal["toybirds"], help="Which one.")
-    parser.add_argument("root", type=Path, help="Folder to make.")
+    parser.add_argument("name", type=Literal["toybirds"], help="Name of the data set.")
+    parser.add_argument("root", type=Path, help="Folder to create.")
 
 
 def make(options: Namespace, _given: list[str]) -> int:
-    """Draw a generated data set into a folder, in the layout of CUB-200-2011."""
+    """Draw a generated data set into a folder, in the format of CUB-200-2011."""
     from ramstrans.data.toybirds.generator import make_toybirds
 
+    root: Path = options.root
     with progress_bar() as progress:
-        make_toybirds(options.root, progress=lambda done, total: progress(done, total, "drawing"))
-    print(options.root)  # noqa: T201
+        make_toybirds(root, progress=progress)
+    print(root)  # noqa: T201
     return 0
 
 

@@ -1,5 +1,7 @@
 """`ramstrans data check`."""
 
+import logging
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,9 +9,10 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands.options import Parser, add_device_options
-from ramstrans.console import progress_bar, results, say
+from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
-from ramstrans.errors import DataError, OutputError, UsageError
+from ramstrans.errors import DataError, UsageError
+from ramstrans.files import check_output, write_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,11 +22,13 @@ if TYPE_CHECKING:
     from ramstrans.data.audit.findings import Finding
     from ramstrans.data.records import ImageSet
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_SIDE = 224
-"""Below it an image is tiny, where neither a crop nor a model says what is wanted."""
+"""Shorter side in pixels below which an image is tiny, unless a crop or a model sets another."""
 
 MAX_LINES = 20
-"""Of one kind on the terminal; a file has them all."""
+"""Findings of one kind on the terminal; a file has them all."""
 
 MAX_EXAMPLES = 3
 
@@ -31,111 +36,87 @@ MAX_EXAMPLES = 3
 def add_options(parser: Parser) -> None:
     """Options of `data check`."""
     parser.add_argument(
-        "root",
-        nargs="?",
-        type=Path | None,
-        help="Folder or table; its layout is guessed if not given.",
+        "root", nargs="?", type=Path | None, help="Folder or table; its format is detected by default."
     )
     parser.add_class_arguments(DataConfig, "data")
-    parser.set_defaults({"data.name": None})  # so that what is not given can be told from toybirds
+    parser.set_defaults({"data.name": None})  # distinguishes an omitted name from toybirds
     parser.add_argument(
-        "--model",
-        type=Path | None,
-        help="Run or model folder; names the labels that it doubts.",
+        "--model", type=Path | None, help="Run or model folder; reports the labels that it contradicts."
     )
     parser.add_argument("--output", type=Path | None, help="Write all findings to this .json or .csv file.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace that file.")
-    parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images at once, with --model.")
+    parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images per batch, with --model.")
     add_device_options(parser)
 
 
 def run(options: Namespace, _given: list[str]) -> int:
-    """Look for what would spoil a result: files, duplicates, boxes, classes, labels; exit code 3 if found."""
-    from ramstrans.data.audit.findings import encode_findings, has_errors, sort_findings
+    """Find what makes results misleading: files, duplicates, boxes, classes, labels; exits 3 on errors."""
+    from ramstrans.data.audit.findings import SUFFIXES, encode_findings, has_errors, sort_findings
     from ramstrans.data.build import build_image_set
-    from ramstrans.files import write_file
 
-    config = data_config(options)
-    check_output(options.output, overwrite=options.overwrite)
+    output: Path | None = options.output
+    config = data_config(options.root, options.data)
+    check_output(output, overwrite=options.overwrite, suffixes=SUFFIXES)
     with progress_bar() as progress:
         images = build_image_set(config, progress)
-        findings = sort_findings(find_all(images, config, options, progress))
+        findings = find_all(images, config, options.model, progress)
+        if options.model is not None:
+            findings += find_label_issues(config, options, findings, progress)
+    findings = sort_findings(findings)
     print_findings(images, findings, results())
-    if options.output is not None:
-        write_file(options.output, encode_findings(findings, options.output.suffix))
-        say(f"findings: {options.output}")
+    if output is not None:
+        write_file(output, encode_findings(findings, output.suffix))
+        logger.info("findings: %s", output)
     return DataError.exit_code if has_errors(findings) else 0
 
 
-def data_config(options: Namespace) -> DataConfig:
-    """The data that ROOT, or --data.root, and the other options name.
+def data_config(root: Path | None, data: Namespace) -> DataConfig:
+    """The data that ROOT, or --data.root, and the other options select.
 
     Raises:
         UsageError: Both roots were given.
     """
     from ramstrans.data.build import detect_format
 
-    values = dict(vars(options.data))
-    if options.root is not None and values["root"] is not None:
-        raise UsageError(f"ROOT is {options.root} and --data.root {values['root']}; give one of them")
-    values["root"] = root = options.root or values["root"]
+    values = dict(vars(data))
+    if root is not None and values["root"] is not None:
+        raise UsageError(f"ROOT is {root} and --data.root {values['root']}; give one of them")
+    values["root"] = root = root or values["root"]
     if values["name"] is None:
         values["name"] = "toybirds" if root is None else detect_format(root)
     return DataConfig(**values)
 
 
-def check_output(path: Path | None, *, overwrite: bool) -> None:
-    """Raise if the findings could not be written, before anything is read.
-
-    Raises:
-        UsageError: An unknown suffix.
-        OutputError: The file exists, or is a folder.
-    """
-    from ramstrans.data.audit.findings import check_suffix
-
-    if path is None:
-        return
-    check_suffix(path)
-    if path.is_dir():
-        raise OutputError(f"--output {path} is a folder; give a file")
-    if path.exists() and not overwrite:
-        raise OutputError(f"--output {path} exists; give another, or --overwrite true to replace it")
-
-
 def find_all(
-    images: "ImageSet", config: DataConfig, options: Namespace, progress: "Progress"
+    images: "ImageSet", config: DataConfig, model: Path | None, progress: "Progress"
 ) -> "list[Finding]":
-    """What is wrong with the data, and what a model doubts, if one is given."""
-    from ramstrans.data.audit.inspection import audit_images, record_ids, with_ids
+    """Findings about files, annotations and classes; checks that a model, if given, has these classes."""
+    from ramstrans.data.audit.findings import record_ids
+    from ramstrans.data.audit.images import audit_images
     from ramstrans.data.build import DEFAULT_TOYBIRDS_ROOT
 
     smallest_side = DEFAULT_SIDE
-    if options.model is not None:
+    if model is not None:
         from ramstrans.evaluation.evaluate import with_labels_of
         from ramstrans.saved.model import load_metadata
 
-        metadata = load_metadata(options.model)
-        with_labels_of(metadata, images, "train")  # raises now, not after all files were read
+        metadata = load_metadata(model)
+        with_labels_of(metadata, images, "train")  # raises before any file is read
         smallest_side = max(metadata.model.input_size)
     if config.crop is not None:
         smallest_side = config.crop if isinstance(config.crop, int) else max(config.crop)
-    ids = record_ids(config.root or DEFAULT_TOYBIRDS_ROOT)
     findings = audit_images(
         images,
         smallest_side=smallest_side,
-        ids=ids,
+        ids=record_ids(config.root or DEFAULT_TOYBIRDS_ROOT),
         max_pixels=config.max_pixels,
-        progress=lambda done, total: progress(done, total, "checking files"),
+        progress=progress,
     )
-    findings += find_damaged_shards(config, progress)
-    if options.model is not None:
-        doubted = find_doubted(config, options, findings, progress)
-        findings += [with_ids(finding, ids) for finding in doubted]
-    return findings
+    return findings + find_damaged_shards(config, progress)
 
 
 def find_damaged_shards(config: DataConfig, progress: "Progress") -> "list[Finding]":
-    """Shards that are not as they were written; none where there are no shards, or no checksums of them."""
+    """Shards that differ from their checksums; none if there are no shards, or no checksums of them."""
     from ramstrans.data.audit.findings import Finding
     from ramstrans.data.sharding.manifest import MANIFEST, verify_shards
 
@@ -145,37 +126,37 @@ def find_damaged_shards(config: DataConfig, progress: "Progress") -> "list[Findi
     return [Finding("damaged shard", (), str(error)) for error in errors]
 
 
-def find_doubted(
+def find_label_issues(
     config: DataConfig, options: Namespace, findings: "list[Finding]", progress: "Progress"
 ) -> "list[Finding]":
-    """The labels that the model of the options doubts, of files that are readable."""
-    from ramstrans.evaluation.label_errors import find_label_issues, to_finding
+    """Labels of readable files that the model contradicts."""
+    from ramstrans.data.audit.findings import record_ids, with_ids
+    from ramstrans.data.audit.label_issues import to_finding
+    from ramstrans.data.build import DEFAULT_TOYBIRDS_ROOT
+    from ramstrans.evaluation import label_errors
 
-    unreadable = {path for finding in findings if finding.kind == "unreadable" for path in finding.paths}
-    doubts = find_label_issues(
+    found = label_errors.find_label_issues(
         options.model,
         config,
-        unreadable=unreadable,
+        unreadable={path for finding in findings if finding.kind == "unreadable" for path in finding.paths},
         batch_size=options.batch_size,
         device=options.device,
         precision=options.precision,
         progress=progress,
     )
-    say(str(doubts))
-    return [to_finding(suspicion) for suspicion in doubts.issues]
+    logger.info("%s", found)
+    ids = record_ids(config.root or DEFAULT_TOYBIRDS_ROOT)
+    return [with_ids(to_finding(issue), ids) for issue in found.issues]
 
 
 def print_findings(images: "ImageSet", findings: "list[Finding]", console: "Console") -> None:
-    """Two tables, of the splits and of the kinds of findings, then the findings, a line each."""
+    """Two tables, of the splits and of the kinds of findings, then one line per finding."""
     console.print(split_table(images))
     if findings:
         console.print(kind_table(findings))
-    shown: dict[str, int] = {}
-    for finding in findings:
-        shown[finding.kind] = shown.get(finding.kind, 0) + 1
-        if shown[finding.kind] <= MAX_LINES:
+    for kind, count in Counter(finding.kind for finding in findings).items():
+        for finding in [finding for finding in findings if finding.kind == kind][:MAX_LINES]:
             console.print(str(finding), markup=False, highlight=False, soft_wrap=True)
-    for kind, count in shown.items():
         if count > MAX_LINES:
             console.print(f"{kind}: {count - MAX_LINES} more; --output FILE.csv has them all", soft_wrap=True)
 
@@ -186,7 +167,7 @@ def split_table(images: "ImageSet") -> "Table":
 
     from ramstrans.data.records import SPLITS
 
-    table = Table("split", "images", "classes", "fewest a class", "most a class")
+    table = Table("split", "images", "classes", "fewest per class", "most per class")
     for split in SPLITS:
         counts = [count for count in images.counts(split).values() if count]
         table.add_row(
@@ -196,9 +177,7 @@ def split_table(images: "ImageSet") -> "Table":
 
 
 def kind_table(findings: "list[Finding]") -> "Table":
-    """How many findings of each kind there are, with a few examples."""
-    from collections import Counter
-
+    """Number of findings of each kind, with a few examples."""
     from rich.table import Table
     from rich.text import Text
 
@@ -207,6 +186,6 @@ def kind_table(findings: "list[Finding]") -> "Table":
     table = Table("finding", "severity", "count", "examples")
     for kind, count in Counter(finding.kind for finding in findings).items():
         few = [finding for finding in findings if finding.kind == kind][:MAX_EXAMPLES]
-        style = "bold red" if KINDS[kind] == "spoils" else ""
+        style = "bold red" if KINDS[kind] == "error" else ""
         table.add_row(kind, Text(KINDS[kind], style), str(count), Text(examples(few)))
     return table

@@ -43,7 +43,7 @@ def _draw_toybirds(root: Path, progress: Progress) -> None:
             f"{root} holds something other than a complete toybirds set; for images of your own give "
             "--data.name folder, table or cub, for toybirds another --data.root"
         )
-    ensure_toybirds(root, progress=lambda done, total: progress(done, total, "drawing toybirds"))
+    ensure_toybirds(root, progress)
 
 
 def _by_root(read: Callable[[Path], ImageSet]) -> Reader:

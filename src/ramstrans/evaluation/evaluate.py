@@ -240,9 +240,7 @@ def readable(
     """
     if data.on_unreadable == "stop":
         return records, []
-    errors = find_unreadable(
-        records, data.max_pixels, progress=lambda done, total, *_: progress(done, total, "checking files")
-    )
+    errors = find_unreadable(records, data.max_pixels, progress=progress)
     unreadable = {error.path for error in errors}
     kept = tuple(record for record in records if record.path not in unreadable)
     if not kept:

@@ -1,11 +1,10 @@
 import io
-import threading
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from ramstrans.data.audit import files as check
+from ramstrans.data.audit import files as module
 from ramstrans.data.audit.files import apply_unreadable, find_unreadable
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.errors import DataError, UnreadableImageError
@@ -40,18 +39,18 @@ def test_finds_the_broken_files_in_order(images, num_workers):
     assert all(error.__traceback__ is None and error.__cause__ is None for error in errors)
 
 
-def test_a_file_listed_twice_is_named_once(images):
+def test_a_file_listed_twice_is_reported_once(images):
     errors = find_unreadable(images.records + images.records)
     assert len(errors) == 2
 
 
-def test_pixel_limit_is_handed_on(images):
+def test_the_pixel_limit_is_passed_on(images):
     errors = find_unreadable(images.records[:1], max_pixels=256 * 256 - 1)
     assert "over the limit" in errors[0].reason
     assert not find_unreadable(images.records[:1], max_pixels=256 * 256)
 
 
-def test_stop_names_the_files_and_the_way_on(images):
+def test_stop_names_the_files_and_the_option(images):
     errors = find_unreadable(images.records)
     with pytest.raises(DataError) as caught:
         apply_unreadable(images, errors, "stop")
@@ -94,14 +93,10 @@ def test_nothing_unreadable_changes_nothing():
 
 
 def test_a_file_that_hangs_is_named(images, monkeypatch):
-    release, outcome = threading.Event(), check._outcome
+    def hung(function, paths, num_workers, timeout):
+        yield from map(function, paths[:4])
+        raise TimeoutError(f"timed out after {timeout:g} seconds")
 
-    def hang(path, max_pixels):
-        if path.name == "4.jpg":
-            release.wait(60)
-        return outcome(path, max_pixels)
-
-    monkeypatch.setattr(check, "_outcome", hang)
-    with pytest.raises(DataError, match=r"4\.jpg: timed out after 0\.3 seconds; .*--data\.read_timeout"):
-        find_unreadable(images.records, num_workers=2, timeout=0.3)
-    release.set()
+    monkeypatch.setattr(module, "in_threads", hung)
+    with pytest.raises(DataError, match=r"4\.jpg: timed out after 7 seconds; .*--data\.read_timeout"):
+        find_unreadable(images.records, timeout=7)

@@ -9,29 +9,29 @@ import pytest
 from ramstrans.data.audit.findings import (
     KINDS,
     Finding,
-    check_suffix,
     encode_findings,
     examples,
     has_errors,
+    record_ids,
     sort_findings,
+    with_ids,
 )
-from ramstrans.errors import UsageError
 
 TINY = Finding("tiny", (Path("a.jpg"),), "13 x 11 pixels")
 TWICE = Finding("duplicate across splits", (Path("a.jpg"), Path("b.jpg")), "train 'wren'", ("3", "7"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_told_in_one_line(kind):
-    finding = Finding(kind, (), "so it is")
-    assert str(finding) == f"{kind}: so it is"
-    assert finding.severity in ("spoils", "note")
-    assert has_errors([finding]) == (finding.severity == "spoils")
+def test_every_kind_is_one_line(kind):
+    finding = Finding(kind, (), "a detail")
+    assert str(finding) == f"{kind}: a detail"
+    assert finding.severity in ("error", "warning")
+    assert has_errors([finding]) == (finding.severity == "error")
 
 
-def test_kinds_that_spoil_come_first():
+def test_errors_come_first():
     severities = list(KINDS.values())
-    assert severities == sorted(severities, reverse=True)
+    assert severities == sorted(severities)
     findings = [Finding(kind, (), str(number)) for number in range(2) for kind in reversed(KINDS)]
     ordered = sort_findings(findings)
     assert [finding.kind for finding in ordered] == [kind for kind in KINDS for _ in range(2)]
@@ -40,14 +40,14 @@ def test_kinds_that_spoil_come_first():
 
 def test_a_line_names_paths_and_ids():
     assert str(TINY) == "tiny: a.jpg: 13 x 11 pixels"
-    assert str(TWICE) == "duplicate across splits: a.jpg (image 3), b.jpg (image 7): train 'wren'"
+    assert str(TWICE) == "duplicate across splits: a.jpg (image 3); b.jpg (image 7): train 'wren'"
     partly = TWICE._replace(ids=("", "7"))
-    assert "a.jpg, b.jpg (image 7):" in str(partly)
+    assert "a.jpg; b.jpg (image 7):" in str(partly)
 
 
-def test_of_many_paths_the_first_few_are_named():
+def test_a_line_names_the_first_few_of_many_paths():
     many = Finding("duplicate", tuple(Path(f"{i}.jpg") for i in range(13)), "")
-    assert str(many) == "duplicate: 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, and 8 more"
+    assert str(many) == "duplicate: 0.jpg; 1.jpg; 2.jpg; 3.jpg; 4.jpg; and 8 more"
 
 
 def test_examples_prefer_ids():
@@ -60,7 +60,7 @@ def test_json_holds_all_and_counts(suffix):
     assert content["counts"] == dict.fromkeys(KINDS, 0) | {"duplicate across splits": 1, "tiny": 2}
     assert content["findings"][0] == {
         "kind": "duplicate across splits",
-        "severity": "spoils",
+        "severity": "error",
         "ids": ["3", "7"],
         "paths": ["a.jpg", "b.jpg"],
         "detail": "train 'wren'",
@@ -68,14 +68,14 @@ def test_json_holds_all_and_counts(suffix):
     assert len(content["findings"]) == 3
 
 
-def test_csv_has_a_row_each():
+def test_csv_has_one_row_per_finding():
     comma = Finding("tiny", (Path("a,b.jpg"),), 'a "tiny" one')
     rows = list(csv.DictReader(io.StringIO(encode_findings([TWICE, comma], ".csv").decode())))
     assert rows[0]["paths"].split("\n") == ["a.jpg", "b.jpg"]
     assert rows[0]["ids"].split("\n") == ["3", "7"]
     assert rows[1] == {
         "kind": "tiny",
-        "severity": "note",
+        "severity": "warning",
         "ids": "",
         "paths": "a,b.jpg",
         "detail": 'a "tiny" one',
@@ -89,12 +89,19 @@ def test_odd_file_names_can_be_written_and_stay_in_their_line(suffix):
     assert str(odd) == "tiny: \\udcff .jpg"
 
 
-def test_no_findings_are_a_file_too():
+def test_a_file_without_findings():
     assert encode_findings([], ".csv") == b"kind,severity,ids,paths,detail\n"
     assert json.loads(encode_findings([], ".json"))["findings"] == []
 
 
-def test_an_unknown_suffix():
-    check_suffix(Path("found.CSV"))
-    with pytest.raises(UsageError, match=r"--output found.txt has no known suffix \(\.json, \.csv\)"):
-        check_suffix(Path("found.txt"))
+def test_ids_of_a_data_set_in_cubs_format(tmp_path):
+    (tmp_path / "CUB_200_2011").mkdir()
+    (tmp_path / "CUB_200_2011" / "images.txt").write_text("3 crow/a b.jpg\r\n\n7 wren/b.jpg\nodd\n")
+    ids = record_ids(tmp_path)
+    folder = tmp_path / "CUB_200_2011" / "images"
+    assert ids == {folder / "crow/a b.jpg": "3", folder / "wren/b.jpg": "7"}
+    assert record_ids(tmp_path / "CUB_200_2011") == ids
+    assert record_ids(tmp_path / "elsewhere") == {}
+    both = Finding("duplicate", (folder / "wren/b.jpg", Path("c.jpg")), "")
+    assert with_ids(both, ids).ids == ("7", "")
+    assert with_ids(both, {}) == both

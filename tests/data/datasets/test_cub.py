@@ -5,6 +5,7 @@ import pytest
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.records import Part, Record
 from ramstrans.errors import DataError
+from tests.data.datasets.damage import check_damage
 from tests.shared import CUB50, needs
 
 FILES = {
@@ -19,7 +20,7 @@ FILES = {
 
 
 def write(root, **changes):
-    """A set of three images in CUB's layout, some of its files changed or, by None, left out."""
+    """A set of three images in CUB's format, some of its files changed or, by None, left out."""
     files = FILES | {name.replace("__", "/") + ".txt": text for name, text in changes.items()}
     for name in ("crow/a b.jpg", "wren/b.jpg", "wren/c.jpg"):
         path = root / "images" / name
@@ -32,7 +33,7 @@ def write(root, **changes):
     return root
 
 
-def test_the_whole_layout(tmp_path):
+def test_the_whole_data_set(tmp_path):
     images = read_cub(write(tmp_path))
     folder = tmp_path / "images"
     assert images.class_names == ("001.Crow", "005.Wren")
@@ -55,56 +56,46 @@ def test_boxes_and_parts_are_optional(tmp_path):
     assert {(record.box, record.parts) for record in images.records} == {(None, ())}
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "message"),
-    [
-        ("images", "3 crow/a b.jpg\n7\n", "line 2: 1 columns; the layout has 2: image path"),
-        ("images", "3 crow/a b.jpg\n7 wren/z.jpg\n", "line 2: .*z.jpg does not exist"),
-        ("images", "3 crow/a b.jpg\n7 tit/z.jpg\n", "line 2: .*z.jpg does not exist"),
-        ("images", "3 crow/a b.jpg\n3 wren/b.jpg\n", "line 2: image 3 is listed twice"),
-        ("classes", None, " is missing"),
-        ("classes", "1 Crow\n1 Wren\n", "line 2: class 1 'Wren' is listed twice"),
-        ("classes", "1 Crow\n2 Crow\n", "line 2: class 2 'Crow' is listed twice"),
-        ("classes", "Crow\n", "line 1: 1 columns"),
-        ("image_class_labels", None, " is missing"),
-        ("image_class_labels", "3 1\n7 5\n11 6\n", "line 3: class '6' is not in classes.txt, which lists 2"),
-        ("image_class_labels", "3 1\n7 5 5\n11 5\n", "line 2: class '5 5' is not in classes.txt"),
-        ("image_class_labels", "3 1\n8 5\n", "line 2: image 8 is not in images.txt"),
-        ("image_class_labels", "3 1\n3 5\n", "image 3 has more than one line"),
-        ("image_class_labels", "3 1\n11 5\n", "no line for image 7 of images.txt"),
-        ("train_test_split", None, " is missing"),
-        ("train_test_split", "3 1\n7 2\n11 0\n", "line 2: '2' is neither 0 nor 1"),
-        ("train_test_split", "3 1\n7 1\n", "no line for image 11 of images.txt"),
-        ("bounding_boxes", "3 2 3 5\n", "line 1: 4 columns; the layout has 5: image x y width height"),
-        ("bounding_boxes", "3 2 3 5 x\n", "line 1: could not convert string to float: 'x'"),
-        ("bounding_boxes", "3 2 3 0 5\n", "line 1: the box is 0 wide and 5 high"),
-        ("bounding_boxes", "3 2 nan 5 5\n", "line 1: 'nan' is not a finite number"),
-        ("bounding_boxes", "4 2 3 5 5\n", "line 1: image 4 is not in images.txt"),
-        ("parts/parts", None, " is missing"),
-        ("parts/part_locs", "3 1 0 0 0\n3 3 1 1 1\n", "line 2: part '3' is not in parts.txt, which lists 2"),
-        ("parts/part_locs", "3 1 0 0\n", "line 1: 4 columns"),
-        ("parts/part_locs", "3 1 0 0 yes\n", "line 1: 'yes' is neither 0 nor 1"),
-    ],
-)
-def test_what_is_wrong_is_said_with_file_and_line(tmp_path, file, text, message):
-    write(tmp_path, **{file.replace("/", "__"): text})
-    pattern = f"^{re.escape(str(tmp_path / file))}.txt.*{message}"
-    with pytest.raises(DataError, match=pattern) as caught:
-        read_cub(tmp_path)
-    assert "\n" not in str(caught.value)
+DAMAGE = [
+    ("images.txt", "3 crow/a b.jpg\n7\n", "line 2: 1 columns; the format has 2: image path"),
+    ("images.txt", "3 crow/a b.jpg\n7 wren/z.jpg\n", "line 2: .*z.jpg does not exist"),
+    ("images.txt", "3 crow/a b.jpg\n7 tit/z.jpg\n", "line 2: .*z.jpg does not exist"),
+    ("images.txt", "3 crow/a b.jpg\n3 wren/b.jpg\n", "line 2: image 3 is listed twice"),
+    ("classes.txt", None, " is missing"),
+    ("classes.txt", "1 Crow\n1 Wren\n", "line 2: class 1 'Wren' is listed twice"),
+    ("classes.txt", "1 Crow\n2 Crow\n", "line 2: class 2 'Crow' is listed twice"),
+    ("classes.txt", "Crow\n", "line 1: 1 columns"),
+    ("image_class_labels.txt", None, " is missing"),
+    ("image_class_labels.txt", "3 1\n7 5\n11 6\n", "line 3: class '6' is not in classes.txt, which lists 2"),
+    ("image_class_labels.txt", "3 1\n7 5 5\n11 5\n", "line 2: class '5 5' is not in classes.txt"),
+    ("image_class_labels.txt", "3 1\n8 5\n", "line 2: image 8 is not in images.txt"),
+    ("image_class_labels.txt", "3 1\n3 5\n", "image 3 has more than one line"),
+    ("image_class_labels.txt", "3 1\n11 5\n", "no line for image 7 of images.txt"),
+    ("train_test_split.txt", None, " is missing"),
+    ("train_test_split.txt", "3 1\n7 2\n11 0\n", "line 2: '2' is neither 0 nor 1"),
+    ("train_test_split.txt", "3 1\n7 1\n", "no line for image 11 of images.txt"),
+    ("bounding_boxes.txt", "3 2 3 5\n", "line 1: 4 columns; the format has 5: image x y width height"),
+    ("bounding_boxes.txt", "3 2 3 5 x\n", "line 1: could not convert string to float: 'x'"),
+    ("bounding_boxes.txt", "3 2 3 0 5\n", "line 1: the box is 0 wide and 5 high"),
+    ("bounding_boxes.txt", "3 2 nan 5 5\n", "line 1: 'nan' is not a finite number"),
+    ("bounding_boxes.txt", "4 2 3 5 5\n", "line 1: image 4 is not in images.txt"),
+    ("parts/parts.txt", None, " is missing"),
+    ("parts/part_locs.txt", "3 1 0 0 0\n3 3 1 1 1\n", "line 2: part '3' is not in parts.txt, which lists 2"),
+    ("parts/part_locs.txt", "3 1 0 0\n", "line 1: 4 columns"),
+    ("parts/part_locs.txt", "3 1 0 0 yes\n", "line 1: 'yes' is neither 0 nor 1"),
+    ("classes.txt", b"1 Cr\xf6w\n", " cannot be read: .*utf-8"),
+]
 
 
-def test_folders_that_are_no_data_set(tmp_path):
+@pytest.mark.parametrize(("file", "change", "message"), DAMAGE)
+def test_damage_is_reported_with_file_and_line(tmp_path, file, change, message):
+    check_damage(read_cub, write(tmp_path), file, change, f"^{re.escape(str(tmp_path / file))}.*{message}")
+
+
+def test_folders_that_are_not_a_data_set(tmp_path):
     with pytest.raises(DataError, match="nowhere is not a folder"):
         read_cub(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"holds no images.txt, neither itself nor in CUB_200_2011/"):
-        read_cub(tmp_path)
-
-
-def test_bytes_that_are_no_text(tmp_path):
-    write(tmp_path)
-    (tmp_path / "classes.txt").write_bytes(b"1 Cr\xf6w\n")
-    with pytest.raises(DataError, match=r"classes.txt cannot be read: .*utf-8"):
+    with pytest.raises(DataError, match=r"has no images.txt, neither itself nor in CUB_200_2011/"):
         read_cub(tmp_path)
 
 

@@ -5,11 +5,11 @@ from torchvision.datasets import Flowers102
 
 from ramstrans.data.datasets.flowers102 import read_flowers102
 from ramstrans.data.records import Record
-from ramstrans.errors import DataError
+from tests.data.datasets.damage import check_damage
 from tests.data.fakes import make_flowers102
 
 
-def test_the_whole_layout(tmp_path):
+def test_the_whole_data_set(tmp_path):
     images = read_flowers102(make_flowers102(tmp_path))
     assert images.class_names == ("pink primrose", "hard-leaved pocket orchid", "canterbury bells")
     assert [len(images.of_split(split)) for split in ("train", "val", "test")] == [15, 6, 6]
@@ -28,48 +28,33 @@ def test_paths_and_labels_are_as_torchvision_has_them(tmp_path, monkeypatch, spl
     assert [record.label for record in records] == theirs._labels
 
 
-def change(file, **variables):
-    content = {name: value for name, value in loadmat(file).items() if not name.startswith("_")}
-    savemat(file, content | variables)
+def variables(**changed):
+    """Damage: other values of some variables."""
+
+    def change(file):
+        content = {name: value for name, value in loadmat(file).items() if not name.startswith("_")}
+        savemat(file, content | {name: np.array(values) for name, values in changed.items()})
+
+    return change
 
 
-@pytest.mark.parametrize(
-    ("file", "variables", "message"),
-    [
-        (
-            "imagelabels.mat",
-            {"labels": np.array([1, 103])},
-            "imagelabels.mat: a label is 103; they go from 1 to 102",
-        ),
-        ("imagelabels.mat", {"labels": np.array([0, 1])}, "imagelabels.mat: a label is 0"),
-        (
-            "imagelabels.mat",
-            {"labels": np.array([1, 2])},
-            "image 23 of trnid has no label; imagelabels.mat lists 2",
-        ),
-        ("setid.mat", {"valid": np.array([0])}, "setid.mat: image 0 of valid has no label"),
-        ("setid.mat", {"tstid": np.array([28])}, "setid.mat: image 28 of tstid has no label"),
-        (
-            "setid.mat",
-            {"tstid": np.array([2.5])},
-            "setid.mat: 'tstid' holds something else than a list of whole",
-        ),
-    ],
-)
-def test_what_is_wrong_is_said_with_the_file(tmp_path, file, variables, message):
-    change(make_flowers102(tmp_path) / file, **variables)
-    with pytest.raises(DataError, match=message):
-        read_flowers102(tmp_path)
+DAMAGE = [
+    (
+        "imagelabels.mat",
+        variables(labels=[1, 103]),
+        "a label is 103; labels go from 1 to 102",
+    ),
+    ("imagelabels.mat", variables(labels=[0, 1]), "imagelabels.mat: a label is 0"),
+    ("imagelabels.mat", variables(labels=[1, 2]), "image 23 of trnid has no label; imagelabels.mat lists 2"),
+    ("imagelabels.mat", None, "imagelabels.mat is missing; the format of Flowers-102 needs it"),
+    ("setid.mat", variables(valid=[0]), "setid.mat: image 0 of valid has no label"),
+    ("setid.mat", variables(tstid=[28]), "setid.mat: image 28 of tstid has no label"),
+    ("setid.mat", variables(tstid=[2.5]), "setid.mat: 'tstid' is not a list of whole numbers"),
+    ("setid.mat", None, "has no setid.mat, neither itself nor in flowers-102/"),
+    ("jpg/image_00027.jpg", None, "setid.mat: .*image_00027.jpg does not exist"),
+]
 
 
-def test_what_is_missing_is_named(tmp_path):
-    make_flowers102(tmp_path)
-    (tmp_path / "jpg/image_00027.jpg").unlink()
-    with pytest.raises(DataError, match=r"setid.mat: .*image_00027.jpg does not exist"):
-        read_flowers102(tmp_path)
-    (tmp_path / "imagelabels.mat").unlink()
-    with pytest.raises(DataError, match=r"imagelabels.mat is missing; the layout of Flowers-102 needs it"):
-        read_flowers102(tmp_path)
-    (tmp_path / "setid.mat").unlink()
-    with pytest.raises(DataError, match=r"holds no setid.mat, neither itself nor in flowers-102/"):
-        read_flowers102(tmp_path)
+@pytest.mark.parametrize(("file", "change", "message"), DAMAGE)
+def test_damage_is_reported_with_the_file(tmp_path, file, change, message):
+    check_damage(read_flowers102, make_flowers102(tmp_path), file, change, message)

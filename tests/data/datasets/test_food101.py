@@ -1,17 +1,14 @@
-import json
-import shutil
-
 import pytest
 from torchvision.datasets import Food101
 
 from ramstrans.data.datasets.food101 import read_food101
 from ramstrans.data.records import Record
-from ramstrans.errors import DataError
+from tests.data.datasets.damage import check_damage, damage
 from tests.data.fakes import make_food101
-from tests.data.fakes.photographs import edit
+from tests.data.fakes.blocks import edit
 
 
-def test_the_whole_layout(tmp_path):
+def test_the_whole_data_set(tmp_path):
     images = read_food101(make_food101(tmp_path))
     assert images.class_names == ("apple_pie", "baby_back_ribs", "waffles")
     assert [len(images.of_split(split)) for split in ("train", "val", "test")] == [15, 0, 6]
@@ -19,7 +16,7 @@ def test_the_whole_layout(tmp_path):
 
 
 @pytest.mark.parametrize("lists", ["txt", "json"])
-def test_either_list_will_do_and_torchvision_agrees(tmp_path, lists):
+def test_either_list_works_and_torchvision_agrees(tmp_path, lists):
     meta = make_food101(tmp_path / "food-101") / "meta"
     theirs = {split: Food101(tmp_path, split) for split in ("train", "test")}
     for split in theirs:
@@ -31,7 +28,7 @@ def test_either_list_will_do_and_torchvision_agrees(tmp_path, lists):
         assert [record.label for record in records] == other._labels
 
 
-def test_classes_that_are_listed_in_another_order_than_sorted(tmp_path):
+def test_classes_keep_an_unsorted_order(tmp_path):
     """As two of the published ones are."""
     make_food101(tmp_path)
     for old, new in (("baby_back_ribs", "cheesecake"), ("waffles", "cheese_plate")):
@@ -47,46 +44,31 @@ def test_classes_that_are_listed_in_another_order_than_sorted(tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "message"),
-    [
-        ("classes.txt", "waffles\nwaffles\n", "classes.txt, line 2: class 'waffles' is listed twice"),
-        (
-            "classes.txt",
-            "waffles\napple_pie\n",
-            "train.txt: the class of baby_back_ribs/1005649 is not in classes.txt",
-        ),
-        ("test.txt", "waffles/7\n", r"test.txt: .*images/waffles/7.jpg does not exist"),
-        ("test.txt", "waffles/\n", "test.txt: the class of waffles/ is not in|does not exist"),
-        ("test.txt", "1005654\n", "test.txt: the class of 1005654 is not in classes.txt"),
-    ],
-)
-def test_what_is_wrong_is_said_with_the_file(tmp_path, file, text, message):
-    (make_food101(tmp_path) / "meta" / file).write_text(text)
-    with pytest.raises(DataError, match=message):
-        read_food101(tmp_path)
+DAMAGE = [
+    ("classes.txt", "waffles\nwaffles\n", "classes.txt, line 2: class 'waffles' is listed twice"),
+    (
+        "classes.txt",
+        "waffles\napple_pie\n",
+        "train.txt: the class of baby_back_ribs/1005649 is not in",
+    ),
+    ("classes.txt", None, "has no meta/classes.txt, neither itself nor in food-101/"),
+    ("test.txt", "waffles/7\n", "test.txt: .*images/waffles/7.jpg does not exist"),
+    ("test.txt", "waffles/\n", "test.txt: the class of waffles/ is not in|does not exist"),
+    ("test.txt", "1005654\n", "test.txt: the class of 1005654 is not in classes.txt"),
+    ("../images/waffles", None, "train.txt: .*images/waffles/1005649.jpg does not exist"),
+]
 
 
-@pytest.mark.parametrize("content", [[], {"waffles": "waffles/1"}, 7])
-def test_a_json_list_of_another_kind(tmp_path, content):
-    meta = make_food101(tmp_path) / "meta"
-    (meta / "train.txt").unlink()
-    (meta / "train.json").write_text(json.dumps(content))
-    with pytest.raises(
-        DataError, match=r"train.json holds something else than a list of images for each class"
-    ):
-        read_food101(tmp_path)
+@pytest.mark.parametrize(("file", "change", "message"), DAMAGE)
+def test_damage_is_reported_with_the_file(tmp_path, file, change, message):
+    check_damage(read_food101, make_food101(tmp_path), f"meta/{file}", change, message)
 
 
-def test_what_is_missing_is_named(tmp_path):
-    make_food101(tmp_path)
-    shutil.rmtree(tmp_path / "images/waffles")
-    with pytest.raises(DataError, match=r"train.txt: .*images/waffles/1005649.jpg does not exist"):
-        read_food101(tmp_path)
-    for file in tmp_path.glob("meta/train.*"):
-        file.unlink()
-    with pytest.raises(DataError, match=r"train.txt is missing; the layout of Food-101 needs it"):
-        read_food101(tmp_path)
-    (tmp_path / "meta/classes.txt").unlink()
-    with pytest.raises(DataError, match=r"holds no meta/classes.txt, neither itself nor in food-101/"):
-        read_food101(tmp_path)
+@pytest.mark.parametrize("content", ["[]", '{"waffles": "waffles/1"}', "7", None])
+def test_a_json_list_of_another_kind_or_none(tmp_path, content):
+    root = make_food101(tmp_path)
+    damage(root / "meta/train.txt", None)
+    message = (
+        "train.json is not a list of images for each class" if content else "train.txt is missing; the form"
+    )
+    check_damage(read_food101, root, "meta/train.json", content, message)

@@ -85,7 +85,7 @@ def save(library, root, columns, features):
 
 
 def test_labels_that_are_texts_or_numbers(library, tmp_path):
-    images = [Image.new("RGB", (7, 5), (place, 0, 0)) for place in range(3)]
+    images = [Image.new("RGB", (7, 5), (index, 0, 0)) for index in range(3)]
     for value, labels, names in (
         ("string", ["b", " a", "b"], ("a", "b")),
         ("int64", [10, 9, 10], ("10", "9")),
@@ -102,7 +102,7 @@ def test_labels_that_are_texts_or_numbers(library, tmp_path):
 
 
 def test_of_two_columns_of_images_one_is_to_be_chosen(library, tmp_path):
-    images = [Image.new("RGB", (7, 5), (place, 0, 0)) for place in range(4)]
+    images = [Image.new("RGB", (7, 5), (index, 0, 0)) for index in range(4)]
     root = save(
         library,
         tmp_path / "pairs",

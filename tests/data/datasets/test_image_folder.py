@@ -62,23 +62,23 @@ def test_a_linked_class_folder_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ((), "holds no class folders; put the images into"),
-        (("a.jpg", "b.jpg"), "holds no class folders; put the images into"),
+        ((), "has no class folders; put the images into"),
+        (("a.jpg", "b.jpg"), "has no class folders; put the images into"),
         (("crow/a.jpg",), "one class only, 'crow'"),
         (("train/crow/a.jpg",), "one class only, 'crow'"),
-        (("crow/a.jpg", "wren/a.txt"), r"wren holds no images \(.bmp .gif .jpeg .jpg"),
-        (("train/crow/a.jpg", "train/wren/a.jpg", "test/wren/.b.jpg"), "test/wren holds no images"),
-        (("train/crow/a.jpg", "train/wren/a.jpg", "test/b.jpg"), "test holds no class folders"),
+        (("crow/a.jpg", "wren/a.txt"), r"wren has no images \(.bmp .gif .jpeg .jpg"),
+        (("train/crow/a.jpg", "train/wren/a.jpg", "test/wren/.b.jpg"), "test/wren has no images"),
+        (("train/crow/a.jpg", "train/wren/a.jpg", "test/b.jpg"), "test has no class folders"),
         (("train/crow/a.jpg", "train/wren/a.jpg", "test/tit/b.jpg"), "test/tit has no counterpart"),
         (("train/crow/a.jpg", "train/wren/a.jpg", "val/Crow/b.jpg"), "val/Crow has no counterpart"),
-        (("test/crow/a.jpg", "test/wren/a.jpg"), "holds test/ but no train/"),
+        (("test/crow/a.jpg", "test/wren/a.jpg"), "has test/ but no train/"),
         (
             ("train/crow/a.jpg", "val/crow/a.jpg", "valid/crow/a.jpg"),
             "both val/ and valid/ for the val split",
         ),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path, names, message):
+def test_damage_is_reported(tmp_path, names, message):
     make(tmp_path, *names)
     with pytest.raises(DataError, match=message) as caught:
         read_image_folder(tmp_path)

@@ -5,8 +5,9 @@ import pytest
 from ramstrans.data.datasets.inaturalist import is_inaturalist, read_inaturalist
 from ramstrans.data.records import Record
 from ramstrans.errors import DataError
+from tests.data.datasets.damage import check_damage
 from tests.data.fakes import make_inaturalist2017, make_inaturalist2018, make_inaturalist2021
-from tests.data.fakes.photographs import write_photograph
+from tests.data.fakes.blocks import write_image
 
 NAMES = ("Corvus corax", "Agathis montana (11)", "Agathis montana (13)")
 GROUPS = (
@@ -17,7 +18,7 @@ GROUPS = (
 
 
 def change(file, edit):
-    """Apply a function to what a JSON file holds."""
+    """Apply a function to the content of a JSON file."""
     content = json.loads(file.read_text(encoding="utf-8"))
     edit(content)
     file.write_text(json.dumps(content), encoding="utf-8")
@@ -51,17 +52,17 @@ def test_the_lists_of_2017_with_boxes(tmp_path):
 
 def test_hybrids_of_2017_have_a_cross_in_name_and_folder(tmp_path):
     name = "Anas superciliosa \N{MULTIPLICATION SIGN} platyrhynchos"
-    place = f"train_val_images/Aves/{name}/0a.jpg"
+    path = f"train_val_images/Aves/{name}/0a.jpg"
 
     def cross(content):
         content["categories"][0]["name"] = name
-        content["images"][0]["file_name"] = place
+        content["images"][0]["file_name"] = path
 
     change(make_inaturalist2017(tmp_path) / "train_val2017/train2017.json", cross)
-    write_photograph(tmp_path / place)
+    write_image(tmp_path / path)
     images = read_inaturalist(tmp_path)
     assert images.class_names[0] == name
-    assert images.records[0].path == tmp_path / place
+    assert images.records[0].path == tmp_path / path
 
 
 def test_boxes_without_area_are_left_out(tmp_path):
@@ -82,7 +83,7 @@ def test_the_folders_of_2021(tmp_path, train):
     assert images.records[6] == Record(tmp_path / train / folder / "00001eef-b0a5-4bbb.jpg", 1, "train")
 
 
-def test_of_two_training_folders_one_is_to_be_chosen(tmp_path):
+def test_with_two_training_folders_one_must_be_chosen(tmp_path):
     make_inaturalist2021(make_inaturalist2021(tmp_path, "train"), "train_mini")
     with pytest.raises(DataError, match=r"both train/ and train_mini/; choose by --data.train_folder"):
         read_inaturalist(tmp_path)
@@ -90,7 +91,7 @@ def test_of_two_training_folders_one_is_to_be_chosen(tmp_path):
         assert f"/{name}/" in str(read_inaturalist(tmp_path, name).records[0].path)
 
 
-def test_it_is_known_by_its_lists_or_its_folders(tmp_path, colors):
+def test_it_is_detected_by_its_lists_or_folders(tmp_path, colors):
     for make in (make_inaturalist2017, make_inaturalist2018, make_inaturalist2021):
         root = tmp_path / make.__name__
         root.mkdir()
@@ -100,72 +101,58 @@ def test_it_is_known_by_its_lists_or_its_folders(tmp_path, colors):
     assert not is_inaturalist(tmp_path / "nowhere")
 
 
-def drop(key, place=None):
-    return lambda content: content.pop(key) if place is None else content[key].pop(place)
+def json_edit(edit):
+    """Damage: a function applied to the content."""
+    return lambda file: change(file, edit)
 
 
-def put(key, place, field, value):
-    return lambda content: content[key][place].update({field: value})
+def drop(key, index=None):
+    return json_edit(lambda content: content.pop(key) if index is None else content[key].pop(index))
 
 
-@pytest.mark.parametrize(
-    ("file", "edit", "message"),
-    [
-        ("train2018.json", drop("images"), "train2018.json holds no list of 'images'"),
-        ("train2018.json", drop("categories"), "train2018.json holds no list of 'categories'"),
-        ("val2018.json", drop("annotations"), "val2018.json holds no list of 'annotations'"),
-        ("val2018.json", drop("annotations", 2), "val2018.json: image 17 has no annotation; add it"),
-        (
-            "train2018.json",
-            put("annotations", 0, "category_id", 5),
-            "category 5 of image 0 is not among the 3",
-        ),
-        ("train2018.json", put("annotations", 0, "category_id", "x"), "invalid literal for int"),
-        (
-            "train2018.json",
-            put("images", 0, "id", None),
-            "train2018.json cannot be read in the layout of iNaturalist",
-        ),
-        ("train2018.json", put("images", 3, "file_name", "a/b.jpg"), "a/b.jpg does not exist"),
-        ("train2018.json", lambda content: content["images"].append(7), "holds no list of 'images'"),
-        ("train2018.json", lambda content: content["images"][0].pop("id"), "an entry has no 'id'"),
-        (
-            "categories.json",
-            lambda content: content.append(content[0]),
-            "categories.json: a category is listed",
-        ),
-        ("categories.json", lambda content: content[0].pop("name"), "categories.json: a category has no"),
-        ("categories.json", lambda content: content.pop(), "category 7 of image 0 is not among the 2"),
-    ],
-)
-def test_what_is_wrong_in_the_lists_is_said(tmp_path, file, edit, message):
-    change(make_inaturalist2018(tmp_path) / file, edit)
-    with pytest.raises(DataError, match=message) as caught:
-        read_inaturalist(tmp_path)
-    assert "\n" not in str(caught.value)
-    assert str(tmp_path) in str(caught.value)
+def put(key, index, field, value):
+    return json_edit(lambda content: content[key][index].update({field: value}))
 
 
-def test_lists_that_do_not_go_together(tmp_path):
-    make_inaturalist2018(tmp_path)
-    (tmp_path / "val2018.json").rename(tmp_path / "aside")
-    with pytest.raises(DataError, match=r"val2018.json is missing; the layout of iNaturalist needs it"):
-        read_inaturalist(tmp_path)
-    (tmp_path / "train2017.json").touch()
-    with pytest.raises(DataError, match="holds the lists of 2017, 2018; keep one year a folder"):
-        read_inaturalist(tmp_path)
+TRAIN, VAL, CATEGORIES = "train2018.json", "val2018.json", "categories.json"
+DAMAGE = [
+    (TRAIN, drop("images"), f"{TRAIN} has no list of 'images'"),
+    (TRAIN, drop("categories"), f"{TRAIN} has no list of 'categories'"),
+    (TRAIN, put("annotations", 0, "category_id", 5), "category 5 of image 0 is not among the 3"),
+    (TRAIN, put("annotations", 0, "category_id", "x"), "invalid literal for int"),
+    (TRAIN, put("images", 0, "id", None), f"{TRAIN} cannot be read in the format of iNaturalist"),
+    (TRAIN, put("images", 3, "file_name", "a/b.jpg"), "a/b.jpg does not exist"),
+    (TRAIN, json_edit(lambda content: content["images"].append(7)), "has no list of 'images'"),
+    (TRAIN, json_edit(lambda content: content["images"][0].pop("id")), "an entry has no 'id'"),
+    (VAL, drop("annotations"), f"{VAL} has no list of 'annotations'"),
+    (VAL, drop("annotations", 2), f"{VAL}: image 17 has no annotation; add it"),
+    (VAL, None, f"{VAL} is missing; the format of iNaturalist needs it"),
+    (
+        CATEGORIES,
+        json_edit(lambda content: content.append(content[0])),
+        f"{CATEGORIES}: a category is listed",
+    ),
+    (CATEGORIES, json_edit(lambda content: content[0].pop("name")), f"{CATEGORIES}: a category has no"),
+    (CATEGORIES, json_edit(lambda content: content.pop()), "category 7 of image 0 is not among the 2"),
+    ("train2017.json", "", "has the lists of 2017, 2018; keep one year per folder"),
+]
+
+
+@pytest.mark.parametrize(("file", "change", "message"), DAMAGE)
+def test_damage_to_the_lists_is_reported_with_the_file(tmp_path, file, change, message):
+    check_damage(read_inaturalist, make_inaturalist2018(tmp_path), file, change, message)
 
 
 def test_a_box_of_an_unknown_image(tmp_path):
-    change(make_inaturalist2017(tmp_path) / "val_2017_bboxes.json", put("annotations", 0, "image_id", 99))
-    with pytest.raises(DataError, match=r"val_2017_bboxes.json: image 99 of the annotations is not among"):
-        read_inaturalist(tmp_path)
+    message = "val_2017_bboxes.json: image 99 of the annotations is not among"
+    moved = put("annotations", 0, "image_id", 99)
+    check_damage(read_inaturalist, make_inaturalist2017(tmp_path), "val_2017_bboxes.json", moved, message)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        ((), "holds neither train<year>.json nor train/ or train_mini/"),
+        ((), "has neither train<year>.json nor train/ or train_mini/"),
         (("train/00000_A_B_C_D_E_F_g",), "val cannot be read: No such file or directory"),
         (("train/00000_A_B_C_D_E_F",), "train/00000_A_B_C_D_E_F is not named <number>_<kingdom>_"),
         (
@@ -174,11 +161,11 @@ def test_a_box_of_an_unknown_image(tmp_path):
         ),
         (
             ("train/00000_A_B_C_D_E_F_g", "train/00001_A_B_C_D_E_F_h", "val/00001_A_B_C_D_E_F_h"),
-            "the data set holds no images",
+            "the data set (has|holds) no images",
         ),
     ],
 )
-def test_what_is_wrong_in_the_folders_is_said(tmp_path, make, message):
+def test_damage_to_the_folders_is_reported(tmp_path, make, message):
     for name in make:
         (tmp_path / name).mkdir(parents=True)
     with pytest.raises(DataError, match=message):

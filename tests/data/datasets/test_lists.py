@@ -30,7 +30,7 @@ def test_the_folder_is_the_root_or_the_one_in_it(tmp_path):
     (tmp_path / "above" / "birds" / "list.txt").touch()
     for root in (tmp_path / "above", tmp_path / "above" / "birds"):
         assert find_folder(root, "list.txt", "birds") == tmp_path / "above" / "birds"
-    with pytest.raises(DataError, match=r"holds no list.txt, neither itself nor in fish/"):
+    with pytest.raises(DataError, match=r"has no list.txt, neither itself nor in fish/"):
         find_folder(tmp_path, "list.txt", "fish")
     with pytest.raises(DataError, match="nowhere is not a folder; give the one that holds birds"):
         find_folder(tmp_path / "nowhere", "list.txt", "birds")
@@ -41,7 +41,7 @@ def test_rows_have_numbers_and_as_many_fields_as_columns(tmp_path):
     file.write_text("1 a b\r\n\n  2\tc  \n")
     assert list(read_rows(file, "id name", "Birds")) == [(1, ["1", "a b"]), (3, ["2", "c"])]
     assert list(read_rows(file, "line", "Birds")) == [(1, ["1 a b"]), (3, ["2\tc"])]
-    with pytest.raises(DataError, match=r"list.txt, line 3: 2 columns; the layout has 3: id x y"):
+    with pytest.raises(DataError, match=r"list.txt, line 3: 2 columns; the format has 3: id x y"):
         list(read_rows(file, "id x y", "Birds"))
 
 
@@ -72,16 +72,16 @@ def test_the_first_file_that_is_there(tmp_path):
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"no.txt is missing; the layout of Birds needs it"):
+    with pytest.raises(DataError, match=r"no.txt is missing; the format of Birds needs it"):
         list(read_rows(tmp_path / "no.txt", "id", "Birds"))
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"bytes cannot be read: .*utf-8"):
         list(read_rows(tmp_path / "bytes", "id", "Birds"))
     (tmp_path / "a.json").write_text("{]")
-    with pytest.raises(DataError, match=r"a.json cannot be read in the layout of Birds: Expecting"):
+    with pytest.raises(DataError, match=r"a.json cannot be read in the format of Birds: Expecting"):
         read_json(tmp_path / "a.json", "Birds", lambda entry: entry)
     (tmp_path / "a.json").write_text("[{}]")
-    with pytest.raises(DataError, match=r"a.json: an entry has no 'id'; the layout of Birds needs it"):
+    with pytest.raises(DataError, match=r"a.json: an entry has no 'id'; the format of Birds needs it"):
         read_json(tmp_path / "a.json", "Birds", lambda entry: entry["id"])
 
 

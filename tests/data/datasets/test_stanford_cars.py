@@ -5,12 +5,12 @@ from torchvision.datasets import StanfordCars
 
 from ramstrans.data.datasets.stanford_cars import read_stanford_cars
 from ramstrans.data.records import Record
-from ramstrans.errors import DataError
+from tests.data.datasets.damage import check_damage
 from tests.data.fakes import make_stanford_cars
 from tests.data.fakes.stanford_cars import CLASSES, FIELDS, write_car_annotations
 
 
-def test_the_whole_layout(tmp_path):
+def test_the_whole_data_set(tmp_path):
     images = read_stanford_cars(make_stanford_cars(tmp_path))
     assert images.class_names == CLASSES
     assert [len(images.of_split(split)) for split in ("train", "val", "test")] == [15, 0, 6]
@@ -33,46 +33,39 @@ def test_paths_and_labels_are_as_torchvision_has_them(tmp_path):
         assert list(images.class_names) == theirs.classes
 
 
-ROW = (1, 2, 7, 11, 3, "00001.jpg")
+def annotations(row, fields=FIELDS):
+    """Damage: a single annotation."""
+    return lambda file: write_car_annotations(file, [row], fields)
 
 
-@pytest.mark.parametrize(
-    ("row", "fields", "message"),
-    [
-        ((1, 2, 7, 11, 3, "no.jpg"), FIELDS, "cars_train/no.jpg does not exist"),
-        (
-            (1, 2, 7, 11, 0, "00001.jpg"),
-            FIELDS,
-            "image 00001.jpg: class 0 is not in cars_meta.mat, which lists 3",
-        ),
-        ((1, 2, 7, 11, 4, "00001.jpg"), FIELDS, "image 00001.jpg: class 4 is not in cars_meta.mat"),
-        ((8, 2, 7, 11, 3, "00001.jpg"), FIELDS, "image 00001.jpg: the box is 0 wide and 10 high"),
-        (("x", 2, 7, 11, 3, "00001.jpg"), FIELDS, "image 00001.jpg: could not convert string to float: 'x'"),
-        (
-            ROW,
-            (*FIELDS[:4], "fname"),
-            "the annotations have no 'class'; the layout of Stanford Cars needs it",
-        ),
-        (ROW, FIELDS[1:], "the annotations have no 'bbox_x1'"),
-    ],
-)
-def test_what_is_wrong_is_said_with_the_file(tmp_path, row, fields, message):
-    make_stanford_cars(tmp_path)
-    write_car_annotations(tmp_path / "devkit/cars_train_annos.mat", [row], fields)
-    with pytest.raises(DataError, match=f"cars_train_annos.mat.*{message}"):
-        read_stanford_cars(tmp_path)
+def twice(file):
+    savemat(file, {"class_names": np.array(["a", "b", "a"], dtype=object)})
 
 
-def test_what_is_missing_is_named(tmp_path):
-    make_stanford_cars(tmp_path)
-    (tmp_path / "cars_test_annos_withlabels.mat").unlink()
-    with pytest.raises(DataError, match=r"devkit/cars_test_annos_withlabels.mat is missing"):
-        read_stanford_cars(tmp_path)
-    savemat(tmp_path / "devkit/cars_meta.mat", {"class_names": np.array(["a", "b", "a"], dtype=object)})
-    with pytest.raises(DataError, match=r"cars_meta.mat: a class is listed twice"):
-        read_stanford_cars(tmp_path)
-    (tmp_path / "devkit/cars_meta.mat").unlink()
-    with pytest.raises(
-        DataError, match=r"holds no devkit/cars_meta.mat, neither itself nor in stanford_cars/"
-    ):
-        read_stanford_cars(tmp_path)
+TRAIN, TEST, META = "devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat", "devkit/cars_meta.mat"
+BOX, NAME = (1, 2, 7, 11), "00001.jpg"
+DAMAGE = [
+    (TRAIN, annotations((*BOX, 3, "no.jpg")), f"{TRAIN}: .*cars_train/no.jpg does not exist"),
+    (
+        TRAIN,
+        annotations((*BOX, 0, NAME)),
+        f"{TRAIN}, image {NAME}: class 0 is not in cars_meta.mat",
+    ),
+    (TRAIN, annotations((*BOX, 4, NAME)), f"{TRAIN}, image {NAME}: class 4 is not in cars_meta.mat"),
+    (TRAIN, annotations((8, 2, 7, 11, 3, NAME)), f"{TRAIN}, image {NAME}: the box is 0 wide and 10 high"),
+    (TRAIN, annotations(("x", 2, 7, 11, 3, NAME)), f"{NAME}: could not convert string to float: 'x'"),
+    (
+        TRAIN,
+        annotations((*BOX, 3, NAME), (*FIELDS[:4], "fname")),
+        f"{TRAIN}: the annotations have no 'class'",
+    ),
+    (TRAIN, annotations((*BOX, 3, NAME), FIELDS[1:]), f"{TRAIN}: the annotations have no 'bbox_x1'"),
+    (TEST, None, f"devkit/{TEST} is missing"),
+    (META, twice, "cars_meta.mat: a class is listed twice"),
+    (META, None, f"has no {META}, neither itself nor in stanford_cars/"),
+]
+
+
+@pytest.mark.parametrize(("file", "change", "message"), DAMAGE)
+def test_damage_is_reported_with_the_file(tmp_path, file, change, message):
+    check_damage(read_stanford_cars, make_stanford_cars(tmp_path), file, change, message)

@@ -1,8 +1,8 @@
 import pytest
 
 from ramstrans.data.datasets.voc import read_voc_boxes
-from ramstrans.errors import DataError
-from tests.data.fakes.photographs import voc_xml
+from tests.data.datasets.damage import check_damage, replaced
+from tests.data.fakes.blocks import voc_xml
 
 
 def test_all_boxes_in_order(tmp_path):
@@ -13,25 +13,18 @@ def test_all_boxes_in_order(tmp_path):
     assert read_voc_boxes(file, "Dogs") == []
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("</annotation>", "", "dog cannot be read as XML: "),
-        ("<xmin>2</xmin>", "", "dog: a bndbox has no xmin"),
-        ("<xmin>2</xmin>", "<xmin>two</xmin>", "dog: could not convert string to float: 'two'"),
-        ("<xmin>2</xmin>", "<xmin>nan</xmin>", "dog: 'nan' is not a finite number"),
-        ("<xmin>2</xmin>", "<xmin>11</xmin>", "dog: the box is 11, 3, 11, 7; xmin must be below xmax"),
-        ("<ymax>7</ymax>", "<ymax>1</ymax>", "dog: the box is 2, 3, 11, 1; xmin must be below xmax"),
-    ],
-)
-def test_what_is_wrong_is_said(tmp_path, old, new, message):
-    xml = voc_xml("dog", [(2, 3, 11, 7)])
-    assert old in xml
-    (tmp_path / "dog").write_text(xml.replace(old, new))
-    with pytest.raises(DataError, match=message):
-        read_voc_boxes(tmp_path / "dog", "Dogs")
+DAMAGE = [
+    (replaced("</annotation>", ""), "dog cannot be read as XML: "),
+    (replaced("<xmin>2</xmin>", ""), "dog: a bndbox has no xmin"),
+    (replaced("<xmin>2</xmin>", "<xmin>two</xmin>"), "dog: could not convert string to float: 'two'"),
+    (replaced("<xmin>2</xmin>", "<xmin>nan</xmin>"), "dog: 'nan' is not a finite number"),
+    (replaced("<xmin>2</xmin>", "<xmin>11</xmin>"), "dog: the box is 11, 3, 11, 7; xmin must be below xmax"),
+    (replaced("<ymax>7</ymax>", "<ymax>1</ymax>"), "dog: the box is 2, 3, 11, 1; xmin must be below xmax"),
+    (None, "dog is missing; the format of Dogs needs it"),
+]
 
 
-def test_a_missing_file(tmp_path):
-    with pytest.raises(DataError, match="dog is missing; the layout of Dogs needs it"):
-        read_voc_boxes(tmp_path / "dog", "Dogs")
+@pytest.mark.parametrize(("change", "message"), DAMAGE)
+def test_damage_is_reported_with_the_file(tmp_path, change, message):
+    (tmp_path / "dog").write_text(voc_xml("dog", [(2, 3, 11, 7)]))
+    check_damage(lambda root: read_voc_boxes(root / "dog", "Dogs"), tmp_path, "dog", change, message)

@@ -1,225 +1,265 @@
 import errno
 import hashlib
+import random
+import urllib.error
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from ramstrans.data.download import fetch as download
-from ramstrans.data.download.fetch import check_space, fetch
+from ramstrans.data.download import fetch as module
+from ramstrans.data.download.fetch import MAX_RETRIES, fetch
+from ramstrans.data.download.registry import PublishedFile
 from ramstrans.errors import DataError, OutputError
-from tests.data.download.served import CHECKSUMS, CONTENT, OTHER, WHOLE, assert_whole
 from tests.data.web import Fault
 
-# The good days
+CONTENT = random.Random(0).randbytes(3_000_017)
+OTHER = random.Random(1).randbytes(3_000_017)
+CHECKSUMS = {name: hashlib.new(name, CONTENT).hexdigest() for name in ("md5", "sha256")}
+PATH = "/birds/images.tgz?download=1"
+CUT = 1_000_003
 
 
-def test_a_file_comes(get, web, path):
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "images.tgz"
+
+
+@pytest.fixture
+def part(tmp_path):
+    return tmp_path / "images.tgz.part"
+
+
+@pytest.fixture
+def get(web, path, pauses, caplog):
+    """`fetch` of the one file; `get.logged()` are the lines it logged."""
+    caplog.set_level("INFO", "ramstrans")
+    web.files[PATH] = CONTENT
+
+    def get(checksums=CHECKSUMS, num_bytes=3_000_017, **options):
+        return fetch(PublishedFile(web.url(PATH), num_bytes, checksums), path.parent, **options)
+
+    get.logged = lambda: [record.getMessage() for record in caplog.records]
+    return get
+
+
+def assert_whole(path, content=CONTENT):
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_is_downloaded_once(get, web, path, pauses):
     seen = []
-    fetched = get(progress=lambda *call: seen.append(call))
-    assert fetched == (path, CHECKSUMS["sha256"], 0, True)
+    assert get(progress=lambda *call: seen.append(call)) == path
     assert_whole(path)
-    assert web.requests == [(WHOLE, None, None)]
-    assert get.said == []
-    assert seen[-1] == (len(CONTENT), len(CONTENT), "downloading photographs.tgz")
-    assert seen == sorted(seen)
-
-
-def test_nothing_need_be_known_of_it(get, path):
-    assert get({}, None).sha256 == CHECKSUMS["sha256"]
-    assert_whole(path)
-
-
-def test_what_is_there_is_not_asked_for(get, web, path):
+    assert (len(CONTENT), len(CONTENT), "downloading images.tgz") in seen
+    assert seen[-1] == (len(CONTENT), len(CONTENT), "checking images.tgz.part")
     get()
-    assert get() == (path, CHECKSUMS["sha256"], 0, False)
-    assert get({}, None).is_new is False
-    assert len(web.requests) == 1
-
-
-def test_what_is_there_but_wrong_is_replaced(get, path):
-    for wrong, reason in ((CONTENT[:-1], "3000016 bytes, not 3000017"), (OTHER, "its md5 is ")):
-        path.write_bytes(wrong)
-        assert get().is_new
-        assert_whole(path)
-        assert reason in get.said[-1]
-        assert "downloaded anew" in get.said[-1]
-
-
-def test_an_empty_file(get, web, path):
-    web.files[WHOLE] = b""
-    assert get({}, 0).is_new
-    assert_whole(path, b"")
-
-
-def test_checksums_in_capitals(get, path):
-    get({"sha256": CHECKSUMS["sha256"].upper()})
-    assert_whole(path)
-
-
-def test_a_redirect_is_followed_and_keeps_the_range(get, web, path):
-    moved = Fault(302, {"Location": "/new"})
-    web.files["/new"] = CONTENT
-    web.faults = [moved, Fault(send=1_000_003), moved]
-    assert get().num_retries == 1
-    assert_whole(path)
-    assert [request[:2] for request in web.requests[2:]] == [
-        (WHOLE, "bytes=1000003-"),
-        ("/new", "bytes=1000003-"),
+    assert (web.requests, pauses) == ([(PATH, None)], [])
+    assert get.logged() == [
+        "images.tgz: downloaded, md5 and sha256 as published",
+        "images.tgz: already there",
     ]
 
 
-# What must not be taken
+def test_a_file_without_checksums(get, web, path):
+    web.faults = [Fault(send=CUT)]
+    get({}, 0)
+    assert_whole(path)
+    assert [requested for _, requested in web.requests] == [None, None]  # nothing would tell that they fit
+    assert get.logged()[-1] == "images.tgz: downloaded, no checksum is published"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"), [(CONTENT[:-1], "3000016 bytes, not 3000017"), (OTHER, "its md5 is ")]
+)
+def test_a_file_that_is_there_but_wrong_is_replaced(get, path, wrong, reason):
+    path.write_bytes(wrong)
+    get()
+    assert_whole(path)
+    assert reason in get.logged()[0]
 
 
 @pytest.mark.parametrize("name", ["md5", "sha256"])
-def test_a_wrong_checksum(get, web, path, name):
-    web.files[WHOLE] = OTHER
-    with pytest.raises(
-        DataError, match=rf"its {name} is {hashlib.new(name, OTHER).hexdigest()}, not "
-    ) as caught:
-        get({name: CHECKSUMS[name]})
-    assert CHECKSUMS[name] in str(caught.value)
+def test_every_checksum_is_compared(get, web, path, name):
+    with pytest.raises(DataError, match=rf"its {name} is {CHECKSUMS[name]}, not 00 as published"):
+        get(CHECKSUMS | {name: "00"})
     assert list(path.parent.iterdir()) == []
     assert len(web.requests) == 1
+    get({name: CHECKSUMS[name].upper()})
 
 
-def test_every_checksum_must_be_right(get):
-    with pytest.raises(DataError, match="its sha256 is "):
-        get(CHECKSUMS | {"sha256": "0" * 64}, origin="the record")
-
-
-def test_another_size_is_seen_before_it_comes(get, web, path):
-    with pytest.raises(DataError, match=r"it has 3000017 bytes, not 5 as the catalogue has it"):
+def test_another_size_is_refused_before_it_comes(get, part):
+    with pytest.raises(DataError, match="it has 3000017 bytes, not 5 as published"):
         get(num_bytes=5)
-    assert not path.exists()
+    assert not part.exists()
 
 
-@pytest.mark.parametrize("extra", [b"", b"x" * 99])
-def test_more_than_there_should_be_is_not_kept_coming(get, web, extra):
-    web.always = Fault(body=CONTENT + extra, is_chunked=True)
-    if not extra:
-        assert get().is_new
-        return
-    with pytest.raises(DataError, match=r"more than its 3000017 bytes came"):
+def test_more_bytes_than_published_are_refused(get, web):
+    web.always = Fault(body=CONTENT + b"x", headers={"Content-Length": None})
+    with pytest.raises(DataError, match="it sends more than 3000017 bytes"):
         get()
 
 
-def test_less_than_there_should_be_without_a_length(get, web, path):
-    """Of a server that says neither how long it is nor that it has ended early."""
+def test_fewer_bytes_without_a_length_are_a_broken_connection(get, web, path):
     web.always = Fault(body=CONTENT[:-7], headers={"Content-Length": None}, ignore_range=True)
-    with pytest.raises(DataError, match="the connection broke, 6 times"):
+    with pytest.raises(DataError, match="the connection broke, 6 times in a row"):
         get()
     assert not path.exists()
 
 
-@pytest.mark.parametrize("code", [400, 401, 403, 404, 410])
-def test_a_refusal_is_final_and_says_where_to_put_the_file(get, web, path, waits, code):
+@pytest.mark.parametrize("code", [403, 404])
+def test_a_refusal_is_final_and_a_file_put_there_by_hand_is_taken(get, web, path, pauses, code):
     web.always = Fault(code)
-    with pytest.raises(
-        DataError, match=rf"/birds/photographs.tgz.*answers {code} .*put it at {path} and run"
-    ):
+    with pytest.raises(DataError, match=rf"answers {code} .*put it at {path} and run this again"):
         get()
-    assert waits == []
-    assert list(path.parent.iterdir()) == []
-
-
-def test_a_file_that_was_put_there_by_hand(get, web, path):
-    web.always = Fault(403)
+    assert (pauses, list(path.parent.iterdir())) == ([], [])
     path.write_bytes(CONTENT)
-    assert not get().is_new
+    assert get() == path
 
 
-def test_an_answer_without_a_file(get, web):
-    web.always = Fault(204)
-    with pytest.raises(DataError, match="answers 204, with no file"):
-        get()
-
-
-def test_redirects_without_end_or_to_elsewhere(get, web, monkeypatch):
-    web.always = Fault(302, {"Location": WHOLE})
-    with pytest.raises(DataError, match="answers 302"):
-        get()
+def test_redirects(get, web, path):
+    moved = Fault(302, {"Location": "/new"})
+    web.files["/new"] = CONTENT
+    web.faults = [moved, Fault(send=CUT), moved]
+    get()
+    assert_whole(path)
+    assert web.requests[2:] == [(PATH, f"bytes={CUT}-"), ("/new", f"bytes={CUT}-")]
+    path.unlink()
     web.always = Fault(302, {"Location": "file:///etc/passwd"})
     with pytest.raises(DataError, match="answers 302"):
         get()
 
 
-def test_no_way_from_https_to_http(get, web, path, monkeypatch):
-    opened, asked = download.urlopen, []
+def test_no_redirect_from_https_to_http(web, tmp_path, monkeypatch):
+    opened = module.urlopen
+    web.files[PATH] = CONTENT
+    monkeypatch.setattr(module, "urlopen", lambda _, timeout: opened(web.url(PATH), timeout=timeout))
+    with pytest.raises(DataError, match=r"it redirects to http://127\.0\.0\.1.*not safe"):
+        fetch(PublishedFile("https://example.org/a", 1, {}), tmp_path)
 
-    def redirected(request, timeout):
-        asked.append(request.full_url)
-        request.full_url = web.url(WHOLE)
+
+def test_it_resumes_where_the_connection_broke(get, web, path):
+    web.faults = [Fault(send=CUT), Fault(send=1_000_009)]
+    get()
+    assert_whole(path)
+    assert [requested for _, requested in web.requests] == [None, "bytes=1000003-", "bytes=2000012-"]
+    assert "the connection broke, 1000003 bytes so far; retry in 1 s" in get.logged()[0]
+
+
+@pytest.mark.parametrize(
+    "error", [HTTPException(), urllib.error.URLError("no such host"), ConnectionResetError(), TimeoutError()]
+)
+def test_every_failure_of_a_connection_is_retried(get, path, monkeypatch, error):
+    opened, failures, timeouts = module.urlopen, [error], []
+
+    def fails_once(request, timeout):
+        timeouts.append(timeout)
+        if failures:
+            raise failures.pop()
         return opened(request, timeout=timeout)
 
-    monkeypatch.setattr(download, "urlopen", redirected)
-    with pytest.raises(DataError, match=r"it leads to http://127\.0\.0\.1.*not safe"):
-        fetch("https://example.org/a", path)
-    assert asked == ["https://example.org/a"]
+    monkeypatch.setattr(module, "urlopen", fails_once)
+    get(timeout=7)
+    assert_whole(path)
+    assert timeouts == [7, 7]
+    assert "the connection failed (" in get.logged()[0]
+    assert "()" not in get.logged()[0]
 
 
-# The disk
-
-
-def test_no_room(get, web, path, monkeypatch):
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: Usage(2_000_000))
-    with pytest.raises(OutputError, match=r"has 0.0 GB free, 0.0 GB are needed; make room"):
+def test_pauses_double_and_the_server_may_ask_for_longer_ones(get, web, pauses):
+    web.always = Fault(503)
+    with pytest.raises(DataError, match="503 Service Unavailable, 6 times in a row; check the network"):
         get()
-    assert not path.exists()
+    assert pauses == [1, 2, 4, 8, 16]
+    assert len(web.requests) == MAX_RETRIES + 1
+    pauses.clear()
+    web.always = Fault()
+    web.faults = [Fault(429, {"Retry-After": "7"}), Fault(503, {"Retry-After": "99999"})]
+    web.faults += [Fault(503, {"Retry-After": "Fri, 31 Dec 2100 23:59:59 GMT"})]
+    get()
+    assert pauses == [7, 300, 4]
 
 
-class Usage:
-    def __init__(self, free):
-        self.free = free
+def test_a_megabyte_forgives_earlier_failures_and_less_does_not(get, web, path, part):
+    web.faults = [Fault(503)] * MAX_RETRIES + [Fault(send=1_100_000)] + [Fault(503)] * (MAX_RETRIES - 1)
+    get()
+    assert_whole(path)
+    path.unlink()
+    web.always = Fault(send=1009)
+    with pytest.raises(DataError, match="6 times in a row"):
+        get()
+    assert part.read_bytes() == CONTENT[: 6 * 1009]
 
 
-def test_room_is_counted_in_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: Usage(10**9))
-    check_space(tmp_path, 10**9)
-    with pytest.raises(OutputError, match=r"has 1.0 GB free, 2.5 GB are needed"):
-        check_space(tmp_path, 25 * 10**8)
+def test_a_later_call_resumes(get, web, path, part):
+    part.write_bytes(CONTENT[:CUT])
+    get()
+    assert_whole(path)
+    assert web.requests == [(PATH, f"bytes={CUT}-")]
 
 
-def test_the_rest_needs_room_for_the_rest_only(stopped, get, path, monkeypatch):
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: Usage(len(CONTENT) - 1_000_003))
+def test_a_part_that_is_whole_is_not_requested(get, web, path, part):
+    part.write_bytes(CONTENT)
+    get()
+    assert_whole(path)
+    assert web.requests == []
+
+
+@pytest.mark.parametrize("wrong", [OTHER[:CUT], OTHER, OTHER + b"x"])
+def test_pieces_that_do_not_fit_are_downloaded_again(get, web, path, part, wrong):
+    part.write_bytes(wrong)
+    get()
+    assert_whole(path)
+    assert web.requests[-1] == (PATH, None)
+    assert "starting over" in get.logged()[0]
+
+
+@pytest.mark.parametrize("span", ["bytes 7-3000016/3000017", "bytes 1000003-3000016/*", "", None])
+def test_another_range_than_requested(get, web, path, part, span):
+    part.write_bytes(CONTENT[:CUT])
+    web.faults = [Fault(headers={"Content-Range": span})]
+    get()
+    assert_whole(path)
+    assert [requested for _, requested in web.requests] == [f"bytes={CUT}-", None]
+
+
+def test_a_server_that_cannot_resume(get, web, path, part):
+    part.write_bytes(OTHER[:CUT])
+    web.always = Fault(ignore_range=True)
     get()
     assert_whole(path)
 
 
-def test_a_disk_that_fills_up_keeps_what_came(get, web, path, monkeypatch):
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
+@given(cuts=st.lists(st.integers(0, 20_011), max_size=4), size=st.integers(1, 20_011))
+def test_whatever_the_cuts_the_file_is_the_same(get, web, path, cuts, size):
+    web.files[PATH] = CONTENT[:size]
+    web.faults = [Fault(send=cut) for cut in cuts]
+    path.unlink(missing_ok=True)
+    get({"sha256": hashlib.sha256(CONTENT[:size]).hexdigest()}, size)
+    assert_whole(path, CONTENT[:size])
+    web.faults.clear()
+
+
+def test_a_disk_that_fills_up_keeps_what_came(get, web, path, part, monkeypatch):
     opened = Path.open
-
-    class Full:
-        def __init__(self, stream):
-            self.stream, self.left = stream, 5
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.stream.close()
-
-        def write(self, chunk):
-            self.left -= 1
-            if self.left < 0:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return self.stream.write(chunk)
 
     def full(path, mode="r", *args, **options):
         stream = opened(path, mode, *args, **options)
-        return Full(stream) if mode == "ab" else stream
+        if mode in ("ab", "wb"):
+            stream.write(CONTENT[:CUT])
+            stream.close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return stream
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
-        with pytest.raises(OutputError, match=r"photographs.tgz cannot be written: No space left.*is kept"):
+        with pytest.raises(OutputError, match=r"images.tgz cannot be written \(No space left.*is kept"):
             get()
-    size = path.with_name("photographs.tgz.part").stat().st_size
-    assert 0 < size < len(CONTENT)
+    assert part.stat().st_size == CUT
     get()
     assert_whole(path)
-    assert web.requests[-1][1] == f"bytes={size}-"
-
-
-def test_a_folder_that_is_not_there(web, tmp_path):
-    with pytest.raises(OutputError, match="cannot be written: No such file"):
-        fetch(web.url(WHOLE), tmp_path / "nowhere" / "a")
+    assert web.requests[-1] == (PATH, f"bytes={CUT}-")

@@ -8,48 +8,47 @@ from torchvision.datasets import inaturalist
 from ramstrans.data.build import READERS
 from ramstrans.data.download.registry import REGISTRY, PublishedFile
 
-FILES = {file.url: file for publication in REGISTRY.values() for file in publication.files}
+FILES = {file.url: file for source in REGISTRY.values() for file in source.files}
 LENGTHS = {"md5": 32, "sha256": 64}
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_an_entry_is_whole(name):
-    publication = REGISTRY[name]
+def test_an_entry_is_complete(name):
+    source = REGISTRY[name]
     assert re.fullmatch(r"[a-z0-9_]+", name)
-    assert urllib.parse.urlsplit(publication.page).scheme == "https" or name == "stanford_dogs"
-    assert publication.layout in READERS
-    assert publication.title
-    assert publication.terms
-    for line in (publication.title, publication.terms, publication.directions):
+    assert urllib.parse.urlsplit(source.page).scheme == "https" or name == "stanford_dogs"
+    assert source.data_name in READERS
+    assert source.title
+    assert source.terms
+    for line in (source.title, source.terms, source.instructions):
         assert "\n" not in line
         assert not line.endswith(".")
-    assert bool(publication.files) == bool(publication.holds) == (not publication.directions)
-    names = [file.name for file in publication.files]
+    assert bool(source.files) == bool(source.expected_files) == (not source.instructions)
+    names = [file.name for file in source.files]
     assert len(set(names)) == len(names)
-    assert publication.num_bytes == sum(file.num_bytes for file in publication.files)
+    assert source.num_bytes == sum(file.num_bytes for file in source.files)
 
 
 @pytest.mark.parametrize("url", FILES)
-def test_a_file_is_as_its_publisher_would_say(url):
+def test_a_file_is_well_formed(url):
     file = FILES[url]
     parts = urllib.parse.urlsplit(url)
     assert parts.scheme == "https" or "sha256" in file.checksums, "without https, a strong checksum"
     assert parts.netloc
     assert re.fullmatch(r"[A-Za-z0-9_.-]+", file.name)
     assert file.num_bytes > 0
-    assert file.is_size_exact or not file.checksums
     for algorithm, digest in file.checksums.items():
         assert re.fullmatch(rf"[0-9a-f]{{{LENGTHS[algorithm]}}}", digest)
-    assert not file.into.startswith(("/", "."))
+    assert not file.extract_to.startswith(("/", "."))
 
 
-def test_no_checksum_stands_twice():
+def test_no_checksum_is_listed_twice():
     digests = [digest for file in FILES.values() for digest in file.checksums.values()]
     assert len(set(digests)) == len(digests)
 
 
-def test_which_files_have_no_published_checksum():
-    """Every other one must have."""
+def test_files_without_a_published_checksum():
+    """Every other file must have one."""
     assert {file.name for file in FILES.values() if not file.checksums} == {
         "train_val2017.zip",
         "train_2017_bboxes.zip",
@@ -70,8 +69,8 @@ def test_which_files_have_no_published_checksum():
         ("2021/val.json.tar.gz", 9.4, 2**20),
     ],
 )
-def test_sizes_are_those_that_inaturalist_rounds_up(name, shown, unit):
-    """Except those of 2018's lists, where its README has another file's."""
+def test_sizes_round_up_to_those_of_inaturalist(name, shown, unit):
+    """Except for the lists of 2018, where the README has the sizes of other files."""
     (file,) = (file for url, file in FILES.items() if url.endswith(f".com/{name}"))
     step = 0.1 if isinstance(shown, float) else 1
     assert shown - step < file.num_bytes / unit <= shown
@@ -93,9 +92,11 @@ def test_torchvision_has_the_same_checksums():
         same_as(inaturalist.DATASET_URLS[version], inaturalist.DATASET_MD5[version])
 
 
-def test_torchvision_has_the_same_address_of_aircraft():
+def test_torchvision_has_the_same_address_for_aircraft():
     assert datasets.FGVCAircraft._URL in FILES
 
 
-def test_the_name_is_that_of_the_address():
-    assert PublishedFile("https://example.org/a/b.tgz?download=1#x", 1, {}).name == "b.tgz"
+def test_the_name_and_the_exact_size():
+    rounded = PublishedFile("https://example.org/a/b.tgz?download=1#x", 7, {})
+    assert (rounded.name, rounded.exact_size) == ("b.tgz", None)
+    assert rounded._replace(checksums={"md5": "x"}).exact_size == 7

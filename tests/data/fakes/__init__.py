@@ -1,8 +1,7 @@
-"""Tiny data sets in the layouts that were published: their file names, separators and quirks.
+"""Tiny data sets in the published formats, with their file names, separators and quirks.
 
-Each has 3 classes, of 5 training images and 2 for the test, and of 2 for validation where there is such a
-split. `FAKES` has a maker for each layout that is known by its own files; a newcomer is tested by being
-added.
+Each has 3 classes of 5 training and 2 test images, and 2 validation images if there is such a split.
+`FAKES` has a maker for each format with marker files; a new one is tested by being added.
 """
 
 from tests.data.fakes.fgvc_aircraft import make_fgvc_aircraft

@@ -1,6 +1,6 @@
 """FGVC-Aircraft: lists by level and split, names with blanks and slashes, boxes from pixel 1."""
 
-from tests.data.fakes.photographs import NUM_TEST, NUM_TRAIN, write_lines, write_photograph
+from tests.data.fakes.blocks import NUM_TEST, NUM_TRAIN, write_image, write_lines
 
 TAXA = {
     "737-700": ("Boeing 737", "Boeing"),
@@ -12,16 +12,16 @@ NUM_VAL = 2
 
 
 def make_fgvc_aircraft(root):
-    """The layout below `root/fgvc-aircraft-2013b`, as it is unpacked."""
+    """The data set in `root/fgvc-aircraft-2013b`, as it is unpacked."""
     data = root / "fgvc-aircraft-2013b" / "data"
     levels = [(name, *TAXA[name]) for name in TAXA]
     splits = ["train"] * NUM_TRAIN + ["val"] * NUM_VAL + ["test"] * NUM_TEST
     images = [
-        (f"{place * 101 + 34309:07}", split, names)
-        for place, (split, names) in enumerate((split, names) for split in splits for names in levels)
+        (f"{number * 101 + 34309:07}", split, names)
+        for number, (split, names) in enumerate((split, names) for split in splits for names in levels)
     ]
     for image, _, _ in images:
-        write_photograph(data / "images" / f"{image}.jpg")
+        write_image(data / "images" / f"{image}.jpg")
     for index, (level, file) in enumerate(LISTS.items()):
         write_lines(data / file, dict.fromkeys(names[index] for names in levels))
         for split in ("train", "val", "test"):

@@ -2,13 +2,13 @@
 
 import json
 
-from tests.data.fakes.photographs import NUM_TEST, NUM_TRAIN, write_lines, write_photograph
+from tests.data.fakes.blocks import NUM_TEST, NUM_TRAIN, write_image, write_lines
 
 CLASSES = ("apple_pie", "baby_back_ribs", "waffles")
 
 
 def make_food101(root):
-    """The layout below `root` itself."""
+    """The data set in `root` itself."""
     write_lines(root / "meta" / "classes.txt", CLASSES)
     write_lines(root / "meta" / "labels.txt", ("Apple pie", "Baby back ribs", "Waffles"))
     for split, numbers in (("train", range(NUM_TRAIN)), ("test", range(NUM_TRAIN, NUM_TRAIN + NUM_TEST))):
@@ -17,5 +17,5 @@ def make_food101(root):
         write_lines(root / "meta" / f"{split}.txt", listed)
         (root / "meta" / f"{split}.json").write_text(json.dumps(images))
         for image in listed:
-            write_photograph(root / "images" / f"{image}.jpg")
+            write_image(root / "images" / f"{image}.jpg")
     return root

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from tests.data.fakes.photographs import NUM_TEST, NUM_TRAIN
+from tests.data.fakes.blocks import NUM_TEST, NUM_TRAIN
 
 CLASSES = ("wren", "crow", "tit")
 
@@ -17,8 +17,8 @@ def make_hugging_face(root, **changes):
     )
     splits = {}
     for split, count in (("train", NUM_TRAIN), ("test", NUM_TEST)):
-        labels = [place % len(CLASSES) for place in range(len(CLASSES) * count)]
-        images = [Image.new("RGB", (7, 5), (11 * place, count, 0)) for place in range(len(labels))]
+        labels = [index % len(CLASSES) for index in range(len(CLASSES) * count)]
+        images = [Image.new("RGB", (7, 5), (11 * index, count, 0)) for index in range(len(labels))]
         columns = {"image": images, "label": labels} | (changes if split == "train" else {})
         splits[split] = datasets.Dataset.from_dict(columns, features=features)
     datasets.DatasetDict(splits).save_to_disk(str(root))

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.data.fakes.photographs import NUM_TEST, NUM_TRAIN, write_photograph
+from tests.data.fakes.blocks import NUM_TEST, NUM_TRAIN, write_image
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 TAXA = {
@@ -41,15 +41,15 @@ def make_inaturalist2017(root):
         file.rename(root / "train_val2017" / file.name)
         boxes = [
             {
-                "id": 5 * place + copy,
+                "id": 5 * number + copy,
                 "image_id": image["id"],
                 "category_id": 7,
                 "bbox": box,
                 "area": 1.5,
                 "iscrowd": 0,
             }
-            for place, image in enumerate(content["images"][:2])
-            for copy, box in enumerate([[1.0, 2.0, 5.0, 7.0], [3.0, 1.0, 11.0, 2.0]][: place + 1])
+            for number, image in enumerate(content["images"][:2])
+            for copy, box in enumerate([[1.0, 2.0, 5.0, 7.0], [3.0, 1.0, 11.0, 2.0]][: number + 1])
         ]
         content = content | {"annotations": boxes}
         (root / f"{name}_2017_bboxes.json").write_text(json.dumps(content))
@@ -59,10 +59,10 @@ def make_inaturalist2017(root):
 def make_inaturalist2021(root, train="train_mini"):
     """One folder a species."""
     for folder, count in ((train, NUM_TRAIN), ("val", NUM_TEST)):
-        for place, taxa in enumerate(TAXA.values()):
+        for number, taxa in enumerate(TAXA.values()):
             for index in range(count):
                 name = f"{index * 7919:08x}-b0a5-4bbb.jpg"
-                write_photograph(root / folder / "_".join((f"{place:05}", *taxa)) / name)
+                write_image(root / folder / "_".join((f"{number:05}", *taxa)) / name)
     (root / f"{train}.json").write_text("this gigabyte is never read")
     return root
 
@@ -79,16 +79,16 @@ def _write_lists(root, year, folder, categories):
         images = [
             {
                 "license": 3,
-                "file_name": f"{folder}/{TAXA[key][2]}/{key}/{first + place:06x}.jpg",
+                "file_name": f"{folder}/{TAXA[key][2]}/{key}/{first + number:06x}.jpg",
                 "rights_holder": "Zoë",
                 "height": 31,
                 "width": 23,
-                "id": first + place,
+                "id": first + number,
             }
-            for place, key in enumerate(keys)
+            for number, key in enumerate(keys)
         ]
         for image in images:
-            write_photograph(root / image["file_name"])
+            write_image(root / image["file_name"])
         annotations = [
             {"id": image["id"], "category_id": key, "image_id": image["id"]}
             for image, key in zip(images, keys, strict=True)

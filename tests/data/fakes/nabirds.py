@@ -2,7 +2,7 @@
 
 import uuid
 
-from tests.data.fakes.photographs import NUM_TEST, NUM_TRAIN, write_lines, write_photograph
+from tests.data.fakes.blocks import NUM_TEST, NUM_TRAIN, write_image, write_lines
 
 CLASSES = {
     "0": "Birds",
@@ -19,14 +19,14 @@ LEAVES = ("295", "296", "746")
 
 
 def make_nabirds(root):
-    """The layout below `root` itself."""
+    """The data set in `root` itself."""
     images = [(leaf, index) for leaf in LEAVES for index in range(NUM_TRAIN + NUM_TEST)]
-    keys = [str(uuid.UUID(int=10**30 * (place + 1))) for place in range(len(images))]
+    keys = [str(uuid.UUID(int=10**30 * (index + 1))) for index in range(len(images))]
     paths = [
         f"{int(leaf):04}/{key.replace('-', '')}.jpg" for key, (leaf, _) in zip(keys, images, strict=True)
     ]
     for path in paths:
-        write_photograph(root / "images" / path)
+        write_image(root / "images" / path)
 
     def write(name, values):
         write_lines(root / name, (f"{key} {value}" for key, value in values))
@@ -36,7 +36,7 @@ def make_nabirds(root):
     write("images.txt", zip(keys, paths, strict=True))
     write("image_class_labels.txt", zip(keys, (leaf for leaf, _ in images), strict=True))
     write("train_test_split.txt", zip(keys, (int(i < NUM_TRAIN) for _, i in images), strict=True))
-    write("bounding_boxes.txt", zip(keys, (f"{place} 3 7 11" for place in range(len(keys))), strict=True))
+    write("bounding_boxes.txt", zip(keys, (f"{index} 3 7 11" for index in range(len(keys))), strict=True))
     write("sizes.txt", ((key, "23 31") for key in keys))
     write("parts/parts.txt", [("0", "bill"), ("4", "left eye")])
     write("parts/part_locs.txt", [(key, part) for key in keys for part in ("0 5 7 1", "4 -1 -1 0")])

@@ -3,14 +3,14 @@
 import numpy as np
 from PIL import Image
 
-from tests.data.fakes.photographs import (
+from tests.data.fakes.blocks import (
     HEIGHT,
     NUM_TEST,
     NUM_TRAIN,
     WIDTH,
     voc_xml,
+    write_image,
     write_lines,
-    write_photograph,
 )
 
 BREEDS = {1: ("Abyssinian", 1, 1), 2: ("american_bulldog", 2, 1), 30: ("saint_bernard", 2, 20)}
@@ -18,7 +18,7 @@ BREEDS = {1: ("Abyssinian", 1, 1), 2: ("american_bulldog", 2, 1), 30: ("saint_be
 
 
 def make_oxford_pets(root):
-    """The layout below `root` itself."""
+    """The data set in `root` itself."""
     trimap = np.full((HEIGHT, WIDTH), 2, np.uint8)
     trimap[5:11, 3:13] = 3
     trimap[7:11, 5:12] = 1
@@ -33,7 +33,7 @@ def make_oxford_pets(root):
             for number in numbers:
                 image = f"{breed}_{100 + number}"
                 lines[split].append(f"{image} {class_id} {species} {breed_id}")
-                write_photograph(root / "images" / f"{image}.jpg")
+                write_image(root / "images" / f"{image}.jpg")
                 Image.fromarray(trimap).save(folder / "trimaps" / f"{image}.png")
                 if split == "trainval":
                     xml = voc_xml("cat" if species == 1 else "dog", [(6, 8, 9, 10)], f"{image}.jpg")

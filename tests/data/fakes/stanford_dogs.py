@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.io import savemat
 
-from tests.data.fakes.photographs import NUM_TEST, NUM_TRAIN, voc_xml, write_photograph
+from tests.data.fakes.blocks import NUM_TEST, NUM_TRAIN, voc_xml, write_image
 
 BREEDS = ("n02085620-Chihuahua", "n02085782-Japanese_spaniel", "n02116738-African_hunting_dog")
 BOXES = {0: [(0, 2, 11, 13)], 1: [(1, 2, 7, 11), (5, 0, 13, 7)]}
@@ -11,14 +11,14 @@ BOXES = {0: [(0, 2, 11, 13)], 1: [(1, 2, 7, 11), (5, 0, 13, 7)]}
 
 
 def make_stanford_dogs(root):
-    """The layout below `root` itself."""
+    """The data set in `root` itself."""
     (root / "lists").mkdir(parents=True)
     for split, indices in (("train", range(NUM_TRAIN)), ("test", range(NUM_TRAIN, NUM_TRAIN + NUM_TEST))):
         images = [(breed, label, index) for label, breed in enumerate(BREEDS, start=1) for index in indices]
         names = []
         for breed, _, index in images:
             names.append(f"{breed}/{breed.split('-')[0]}_{index * 37}.jpg")
-            write_photograph(root / "Images" / names[-1])
+            write_image(root / "Images" / names[-1])
             annotation = root / "Annotation" / names[-1].removesuffix(".jpg")
             annotation.parent.mkdir(parents=True, exist_ok=True)
             annotation.write_text(voc_xml(breed, BOXES.get(index, BOXES[0])))

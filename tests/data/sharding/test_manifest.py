@@ -234,7 +234,7 @@ def test_a_manifest_that_was_not_copied(shards):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(DataError, match=r"holds neither shards\.json nor tars"):
+    with pytest.raises(DataError, match=r"has neither shards\.json nor tars"):
         read_shards(tmp_path)
     with pytest.raises(DataError, match="nowhere is not a folder"):
         read_shards(tmp_path / "nowhere")

@@ -1,1 +1,1 @@
-"""What would spoil a result, found in the photographs and their labels."""
+"""Find what makes results misleading in the images and labels of a data set."""

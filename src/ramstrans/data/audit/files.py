@@ -1,9 +1,9 @@
-"""A look at every image file before the first epoch, so that a broken one is named and not met later."""
+"""Decode every image file once, so that broken ones are reported before the first epoch."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.config import DataConfig
@@ -11,12 +11,14 @@ from ramstrans.data.reading.decode import decode_reduced
 from ramstrans.data.reading.threads import in_threads
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.data.splits import check_classes
-from ramstrans.errors import DataError, UnreadableImageError
+from ramstrans.errors import DataError, UnreadableImageError, first_few
 
 NUM_THREADS = min(8, os.cpu_count() or 1)
-"""That decode files side by side, unless another number is asked for."""
+"""Default number of threads that decode files."""
 
 _MAX_NAMED = 10
+
+_T = TypeVar("_T")
 
 
 def find_unreadable(
@@ -29,31 +31,57 @@ def find_unreadable(
     """Read every image file to its end, and return an error for each that cannot be decoded.
 
     Args:
-        records: What to look at; a file listed twice is read once.
+        records: The records to check; a file listed twice is read once.
         max_pixels: As in `decode_image`.
-        num_workers: Threads, which pay because decoding holds no lock; 0 decodes in this one.
-        progress: Called after each file.
-        timeout: Seconds in which one of the threads must be done with a file; 0: any time.
+        num_workers: Threads, which help because decoding releases the GIL; 0 decodes in the calling thread.
+        progress: Reports files done.
+        timeout: Seconds in which one of the threads must finish a file; 0 waits forever.
 
     Returns:
         The errors, in the order of the records.
 
     Raises:
-        DataError: None was; names the file that is waited for.
+        DataError: No thread finished a file in time; names the file that is waited for.
     """
+
+    def decode(path: Path) -> None:
+        # A JPEG is read to its last byte even at its smallest size, in half the time.
+        decode_reduced(path, 1, max_pixels=max_pixels)
+
+    outcomes = decode_each(decode, records, num_workers, progress, timeout)
+    return [outcome for _, outcome in outcomes if isinstance(outcome, UnreadableImageError)]
+
+
+def decode_each(
+    decode: Callable[[Path], _T],
+    records: Iterable[Record],
+    num_workers: int = NUM_THREADS,
+    progress: Progress = no_progress,
+    timeout: float = DataConfig.read_timeout,
+) -> Iterator[tuple[Path, _T | UnreadableImageError]]:
+    """Call a function on each file of some records once; yield each file with its result or error.
+
+    `decode` may raise `UnreadableImageError`; the other arguments are those of `find_unreadable`.
+    """
+
+    def outcome(path: Path) -> _T | UnreadableImageError:
+        try:
+            return decode(path)
+        except UnreadableImageError as error:
+            # A new one: the traceback of the caught one would keep the half-decoded pixels alive.
+            return UnreadableImageError(error.path, error.reason)
+
     paths = list(dict.fromkeys(record.path for record in records))
-    errors, done = [], 0
+    done = 0
     try:
-        for error in in_threads(lambda path: _outcome(path, max_pixels), paths, num_workers, timeout):
+        for result in in_threads(outcome, paths, num_workers, timeout):
+            yield paths[done], result
             done += 1
-            if error is not None:
-                errors.append(error)
             progress(done, len(paths), "checking files")
     except TimeoutError as error:
         raise DataError(
             f"{paths[done]}: {error}; look for a file system that hangs, or give a longer --data.read_timeout"
         ) from error
-    return errors
 
 
 def apply_unreadable(
@@ -63,14 +91,15 @@ def apply_unreadable(
 
     Args:
         images: The data set.
-        errors: What `find_unreadable` found in it.
+        errors: The result of `find_unreadable`.
         on_unreadable: `stop` raises one error that names the files; `skip` drops their records.
 
     Returns:
-        The data set without the unreadable files; the same where there are none.
+        The data set without the unreadable files; the same one if there are none.
 
     Raises:
-        DataError: If there are any and we are to stop, or if too little is left without them.
+        DataError: There are unreadable files and `on_unreadable` is `stop`, or a class is left without
+            training images.
 
     >>> images = ImageSet(("crow", "wren"), tuple(Record(Path(f"{i}.jpg"), i % 2, "train") for i in range(3)))
     >>> error = UnreadableImageError("0.jpg", "empty file")
@@ -80,10 +109,9 @@ def apply_unreadable(
     if not errors:
         return images
     if on_unreadable == "stop":
-        named = "; ".join(str(error) for error in errors[:_MAX_NAMED])
-        more = f"; and {len(errors) - _MAX_NAMED} more" if len(errors) > _MAX_NAMED else ""
         raise DataError(
-            f"{len(errors)} image file{'s' * (len(errors) > 1)} cannot be read: {named}{more}. "
+            f"{len(errors)} image file{'s' * (len(errors) > 1)} cannot be read: "
+            f"{first_few(list(map(str, errors)), _MAX_NAMED)}. "
             "Repair or remove them, or go on without them by --data.on_unreadable skip"
         )
     unreadable = {error.path for error in errors}
@@ -91,13 +119,3 @@ def apply_unreadable(
     remaining = images._replace(records=kept)
     check_classes(remaining)
     return remaining
-
-
-def _outcome(path: Path, max_pixels: int) -> UnreadableImageError | None:
-    try:
-        # A JPEG reduced as far as may be is read to its last byte all the same, in half the time.
-        decode_reduced(path, 1, max_pixels=max_pixels)
-    except UnreadableImageError as error:
-        # A fresh one: the caught one's traceback would keep the half-decoded pixels alive.
-        return UnreadableImageError(error.path, error.reason)
-    return None

@@ -1,41 +1,42 @@
-"""What a check of a data set finds, and which of it would spoil a result."""
+"""Findings of a data set audit, and which of them are errors."""
 
 import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ramstrans.errors import UsageError
+from ramstrans.data.reading.retry import open_retrying
+from ramstrans.errors import first_few
 from ramstrans.plain import utf8_text
 
-Severity = Literal["spoils", "note"]
+Severity = Literal["error", "warning"]
 
 KINDS: dict[str, Severity] = {
-    "unreadable": "spoils",
-    "damaged shard": "spoils",
-    "class without training images": "spoils",
-    "duplicate with two labels": "spoils",
-    "duplicate across splits": "spoils",
-    "near-duplicate with two labels": "spoils",
-    "near-duplicate across splits": "spoils",
-    "empty box": "spoils",
-    "box outside": "spoils",
-    "duplicate": "note",
-    "near-duplicate": "note",
-    "box past the edge": "note",
-    "part outside": "note",
-    "greyscale": "note",
-    "tiny": "note",
-    "elongated": "note",
-    "class with few training images": "note",
-    "class without test images": "note",
-    "imbalance": "note",
-    "suspected label": "note",
+    "unreadable": "error",
+    "damaged shard": "error",
+    "class without training images": "error",
+    "duplicate with two labels": "error",
+    "duplicate across splits": "error",
+    "near-duplicate with two labels": "error",
+    "near-duplicate across splits": "error",
+    "empty box": "error",
+    "box outside": "error",
+    "duplicate": "warning",
+    "near-duplicate": "warning",
+    "box past the edge": "warning",
+    "part outside": "warning",
+    "greyscale": "warning",
+    "tiny": "warning",
+    "elongated": "warning",
+    "class with few training images": "warning",
+    "class without test images": "warning",
+    "imbalance": "warning",
+    "label issue": "warning",
 }
-"""Every kind of finding, the worst first: with one that `spoils`, measured accuracies mean something else."""
+"""Every kind of finding, the worst first. An error makes measured accuracies misleading."""
 
 SUFFIXES = (".json", ".csv")
 _MAX_NAMED = 5
@@ -43,13 +44,13 @@ _COLUMNS = ("kind", "severity", "ids", "paths", "detail")
 
 
 class Finding(NamedTuple):
-    """One thing that was found.
+    """One finding.
 
     Attributes:
         kind: A key of `KINDS`.
-        paths: The image files it is about; none where it is about a class.
+        paths: The image files concerned; empty for a finding about a class.
         detail: What exactly, in a few words.
-        ids: What the data set calls those images, in their order; none where it has no such names.
+        ids: The data set's own names of those images, in their order; empty if it has none.
     """
 
     kind: str
@@ -59,18 +60,16 @@ class Finding(NamedTuple):
 
     @property
     def severity(self) -> Severity:
-        """Whether it spoils a result or is to be known only."""
+        """`error` if it makes results misleading, else `warning`."""
         return KINDS[self.kind]
 
     def __str__(self) -> str:
-        """One line: `kind: path (image id), path (image id): detail`; of many paths the first few."""
+        """One line: `kind: path (image id); path (image id): detail`, with the first few of many paths."""
         ids = self.ids or ("",) * len(self.paths)
         named = [
             f"{path} (image {key})" if key else f"{path}" for path, key in zip(self.paths, ids, strict=True)
         ]
-        if len(named) > _MAX_NAMED:
-            named[_MAX_NAMED:] = [f"and {len(named) - _MAX_NAMED} more"]
-        parts = [self.kind, ", ".join(named), self.detail]
+        parts = [self.kind, first_few(named, _MAX_NAMED), self.detail]
         return " ".join(utf8_text(": ".join(part for part in parts if part)).split())
 
 
@@ -81,12 +80,12 @@ def sort_findings(findings: Sequence[Finding]) -> list[Finding]:
     >>> [finding.kind for finding in sort_findings([tiny, unreadable])]
     ['unreadable', 'tiny']
     """
-    order = {kind: place for place, kind in enumerate(KINDS)}
+    order = {kind: index for index, kind in enumerate(KINDS)}
     return sorted(findings, key=lambda finding: order[finding.kind])
 
 
 def examples(findings: Sequence[Finding]) -> str:
-    """What some findings are about, in short: the names of images or files, or of a class.
+    """The subjects of some findings in short: the names of images or files, or of a class.
 
     >>> examples([Finding("tiny", (Path("folder/a.jpg"),), ""), Finding("imbalance", (), "'wren' has 1")])
     "a.jpg, 'wren' has 1"
@@ -99,26 +98,33 @@ def examples(findings: Sequence[Finding]) -> str:
 
 
 def has_errors(findings: Sequence[Finding]) -> bool:
-    """Whether any of them spoils a result."""
-    return any(finding.severity == "spoils" for finding in findings)
+    """Whether any finding is an error."""
+    return any(finding.severity == "error" for finding in findings)
 
 
-def check_suffix(path: Path) -> None:
-    """Raise unless findings can be written into a file of that name.
+def record_ids(root: Path) -> dict[Path, str]:
+    """The numbers of `images.txt` in a data set in CUB's format, by image file; empty for other formats."""
+    for folder in (root, root / "CUB_200_2011"):
+        if (folder / "images.txt").is_file():
+            with open_retrying(folder / "images.txt") as stream:
+                lines = stream.read().decode("utf-8-sig", errors="replace").split("\n")
+            rows = [line.strip().split(maxsplit=1) for line in lines]
+            return {folder / "images" / row[1]: row[0] for row in rows if len(row) == 2}
+    return {}
 
-    Raises:
-        UsageError: An unknown suffix.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--output {path} has no known suffix ({', '.join(SUFFIXES)}); rename it")
+
+def with_ids(finding: Finding, ids: Mapping[Path, str]) -> Finding:
+    """A finding with the data set's own names of its images, if it has such names."""
+    named = tuple(ids.get(path, "") for path in finding.paths)
+    return finding._replace(ids=named) if any(named) else finding
 
 
 def encode_findings(findings: Sequence[Finding], suffix: str) -> bytes:
-    """The findings as a file: `.json`, with counts, or `.csv`, one row each, several paths one a line.
+    """The findings as a file: `.json` with counts, or `.csv` with one row each and one path per line.
 
     >>> found = [Finding("tiny", (Path("a.jpg"),), "13 x 11 pixels", ("7",))]
     >>> encode_findings(found, ".csv").decode().splitlines()
-    ['kind,severity,ids,paths,detail', 'tiny,note,7,a.jpg,13 x 11 pixels']
+    ['kind,severity,ids,paths,detail', 'tiny,warning,7,a.jpg,13 x 11 pixels']
     """
     rows = [_row(finding) for finding in findings]
     if suffix.lower() == ".json":

@@ -1,1 +1,1 @@
-"""How data sets lie on disk: one file a layout, and what several layouts share."""
+"""Readers of data set formats, one file per format, and what several of them share."""

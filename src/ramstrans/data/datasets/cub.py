@@ -1,4 +1,4 @@
-"""CUB-200-2011 and every data set in its layout: lists of images, labels, splits, boxes and parts.
+"""CUB-200-2011 and every data set in its format: lists of images, labels, splits, boxes and parts.
 
 http://www.vision.caltech.edu/datasets/cub_200_2011/
 """
@@ -14,16 +14,16 @@ _FORMAT = "CUB-200-2011"
 
 
 def read_cub(root: Path) -> ImageSet:
-    """Read a data set in CUB-200-2011's layout; boxes and parts are read where they are there.
+    """Read a data set in CUB-200-2011's format, with boxes and parts if there are lists of them.
 
     Args:
-        root: The folder that holds `images.txt`, or the one above, holding `CUB_200_2011/`.
+        root: The folder of `images.txt`, or its parent, which holds `CUB_200_2011/`.
 
     Returns:
         Classes and records in the order of `classes.txt` and `images.txt`, with visible parts only.
 
     Raises:
-        DataError: Naming the file and line that is missing or wrong.
+        DataError: A file or line is missing or wrong; the message names it.
     """
     folder = find_folder(root, "images.txt", "CUB_200_2011")
     names = read_names(folder / "classes.txt", "class", _FORMAT)

@@ -1,4 +1,4 @@
-"""The list files that CUB-200-2011 and NABirds have in common: images, labels, splits, boxes, parts."""
+"""The list files that CUB-200-2011 and NABirds share: images, labels, splits, boxes, parts."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -19,21 +19,21 @@ from ramstrans.errors import DataError
 _T = TypeVar("_T")
 
 
-def read_names(file: Path, what: str, layout: str, *, are_distinct: bool = True) -> dict[str, str]:
-    """Names by id, from lines of `id name`; a name may hold spaces.
+def read_names(file: Path, what: str, data_format: str, *, are_distinct: bool = True) -> dict[str, str]:
+    """Names by id, from lines of `id name`; a name may contain spaces.
 
     Args:
         file: The list.
-        what: What it lists, in a word, for messages.
-        layout: Name of the data set, for messages.
-        are_distinct: Whether two ids of one name are an error.
+        what: What the names are of, in a word, for messages.
+        data_format: Name of the format, for messages.
+        are_distinct: Whether two ids with the same name are an error.
 
     Raises:
         DataError: Naming the file and line that is missing or wrong.
     """
     names: dict[str, str] = {}
     seen: set[str] = set()
-    for number, (key, name) in read_rows(file, f"{what} name", layout):
+    for number, (key, name) in read_rows(file, f"{what} name", data_format):
         if key in names or (are_distinct and name in seen):
             raise line_error(file, number, f"{what} {key} '{name}' is listed twice")
         names[key] = name
@@ -41,13 +41,13 @@ def read_names(file: Path, what: str, layout: str, *, are_distinct: bool = True)
     return names
 
 
-def read_records(folder: Path, names: dict[str, str], layout: str) -> tuple[Record, ...]:
-    """The records of a data set in these lists; boxes and parts are read where they are there.
+def read_records(folder: Path, names: dict[str, str], data_format: str) -> tuple[Record, ...]:
+    """The records of a data set in these lists, with boxes and parts if there are lists of them.
 
     Args:
-        folder: Holds `images.txt` and the other lists.
-        names: Class names by id; a label is the place of its class there.
-        layout: Name of the data set, for messages.
+        folder: The folder of `images.txt` and the other lists.
+        names: Class names by id; a label is the index of its class there.
+        data_format: Name of the format, for messages.
 
     Returns:
         Records in the order of `images.txt`, with visible parts only.
@@ -56,7 +56,7 @@ def read_records(folder: Path, names: dict[str, str], layout: str) -> tuple[Reco
         DataError: Naming the file and line that is missing or wrong.
     """
     label_of = {class_id: label for label, class_id in enumerate(names)}
-    lists = _Lists(folder, layout)
+    lists = _Lists(folder, data_format)
 
     def label(fields: list[str]) -> int:
         if fields[0] not in label_of:
@@ -77,15 +77,15 @@ def read_records(folder: Path, names: dict[str, str], layout: str) -> tuple[Reco
 
 
 class _Lists:
-    """The lists of one folder, each line of which is about an image of `images.txt`."""
+    """The lists of one folder; each line of them is about an image of `images.txt`."""
 
-    def __init__(self, folder: Path, layout: str) -> None:
+    def __init__(self, folder: Path, data_format: str) -> None:
         self.folder = folder
-        self.layout = layout
-        self.paths = _read_paths(folder, layout)
+        self.data_format = data_format
+        self.paths = _read_paths(folder, data_format)
 
     def one_each(self, name: str, columns: str, parse: Callable[[list[str]], _T]) -> dict[str, _T]:
-        """One parsed value an image."""
+        """One parsed value per image."""
         values: dict[str, _T] = {}
         for image, value in self.each(name, columns, parse):
             if image in values:
@@ -96,7 +96,7 @@ class _Lists:
     def each(self, name: str, columns: str, parse: Callable[[list[str]], _T]) -> Iterator[tuple[str, _T]]:
         """The image id and the parsed rest of each line; a `ValueError` in parsing names the line."""
         file = self.folder / name
-        for number, (image, *fields) in read_rows(file, columns, self.layout):
+        for number, (image, *fields) in read_rows(file, columns, self.data_format):
             if image not in self.paths:
                 raise line_error(file, number, f"image {image} is not in images.txt")
             try:
@@ -105,14 +105,13 @@ class _Lists:
                 raise line_error(file, number, str(error)) from error
 
 
-def _read_paths(folder: Path, layout: str) -> dict[str, Path]:
+def _read_paths(folder: Path, data_format: str) -> dict[str, Path]:
     """Existing image files by id."""
     file, present = folder / "images.txt", FolderListing()
     paths: dict[str, Path] = {}
-    for number, (image, name) in read_rows(file, "image path", layout):
+    for number, (image, name) in read_rows(file, "image path", data_format):
         path = folder / "images" / name
-        if path not in present:
-            raise line_error(file, number, f"{path} does not exist")
+        present.check(path, f"{file}, line {number}")
         if image in paths:
             raise line_error(file, number, f"image {image} is listed twice")
         paths[image] = path
@@ -133,14 +132,14 @@ def _read_parts(lists: _Lists) -> dict[str, list[Part]]:
     parts: dict[str, list[Part]] = defaultdict(list)
     if not (lists.folder / "parts" / "part_locs.txt").is_file():
         return parts
-    names = read_names(lists.folder / "parts" / "parts.txt", "part", lists.layout)
+    names = read_names(lists.folder / "parts" / "parts.txt", "part", lists.data_format)
 
     def part(fields: list[str]) -> Part | None:
         key, x, y, visible = fields
         if key not in names:
             raise ValueError(f"part '{key}' is not in parts.txt, which lists {len(names)}")
-        place = (parse_number(x), parse_number(y))
-        return Part(names[key], *place) if parse_flag(visible) else None
+        located = Part(names[key], parse_number(x), parse_number(y))
+        return located if parse_flag(visible) else None
 
     for image, seen in lists.each("parts/part_locs.txt", "image part x y visible", part):
         if seen is not None:

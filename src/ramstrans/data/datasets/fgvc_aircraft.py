@@ -2,8 +2,8 @@
 
 https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/, Maji et al., 2013, https://arxiv.org/abs/1306.5151.
 
-The bottom 20 pixels of each photograph are a banner with the photographer's name, which its authors ask
-to cut off. It is not cut off here; the boxes end above it.
+The bottom 20 pixels of each image are a banner with the photographer's name, which the authors ask to cut
+off. This reader does not cut it off; the boxes end above it.
 """
 
 from collections.abc import Container, Iterable
@@ -24,7 +24,7 @@ from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 LEVELS = {"variant": "variants.txt", "family": "families.txt", "manufacturer": "manufacturers.txt"}
-"""The lists of classes, from the finest level up."""
+"""The lists of classes by level, from the finest level up."""
 
 _FORMAT = "FGVC-Aircraft"
 
@@ -33,16 +33,16 @@ def read_fgvc_aircraft(root: Path, level: str = DataConfig.aircraft_level) -> Im
     """Read FGVC-Aircraft at one of its levels, in its own training, validation and test splits.
 
     Args:
-        root: The folder that holds `data/`, or the one above, holding `fgvc-aircraft-2013b/`.
-        level: Of `LEVELS`, what the classes are.
+        root: The folder of `data/`, or its parent, which holds `fgvc-aircraft-2013b/`.
+        level: The level of the classes, a key of `LEVELS`.
 
     Returns:
-        Classes in the order of the level's list, some of which hold a `/`; records in the order of the
+        Classes in the order of the level's list, some with a `/` in their name; records in the order of the
         lists of images, by split; the levels above as hierarchy. Boxes are published as first and last
-        pixel, from 1; a few start at 0 all the same, and so end up one pixel outside.
+        pixel, counted from 1; a few start at 0 nevertheless, and thus lie one pixel outside.
 
     Raises:
-        DataError: Naming the file and line that is missing or wrong.
+        DataError: A file or line is missing or wrong; the message names it.
     """
     folder = find_folder(root, "data/variants.txt", "fgvc-aircraft-2013b") / "data"
     above = list(LEVELS)[list(LEVELS).index(level) :]
@@ -53,8 +53,7 @@ def read_fgvc_aircraft(root: Path, level: str = DataConfig.aircraft_level) -> Im
     records = []
     for image, (name, split) in classes[level].items():
         path = folder / "images" / f"{image}.jpg"
-        if path not in present:
-            raise DataError(f"{folder / f'images_{level}_{split}.txt'}: {path} does not exist")
+        present.check(path, folder / f"images_{level}_{split}.txt")
         records.append(Record(path, labels[level][name], split, boxes.get(image)))
     images = ImageSet(tuple(labels[level]), tuple(records), _hierarchy(folder, classes, labels[level]))
     check_classes(images)
@@ -88,7 +87,7 @@ def _read_boxes(file: Path) -> dict[str, Box]:
 def _hierarchy(
     folder: Path, classes: dict[str, dict[str, tuple[str, Split]]], names: Iterable[str]
 ) -> tuple[tuple[str, ...], ...]:
-    """For each class the ones above it, which all of its images must share."""
+    """The classes above each class, which all of its images must share."""
     level, *above = classes
     groups: dict[str, tuple[str, ...]] = {}
     for image, (name, split) in classes[level].items():

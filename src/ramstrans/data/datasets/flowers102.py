@@ -20,16 +20,16 @@ _SPLITS: dict[str, Split] = {"trnid": "train", "valid": "val", "tstid": "test"}
 def read_flowers102(root: Path) -> ImageSet:
     """Read Flowers-102: `setid.mat`, `imagelabels.mat` and `jpg/`, in its own three splits.
 
-    The files have numbers only; the names of the classes are torchvision's, as on the data set's page.
+    The files have numbers only; the class names are torchvision's, which are those of the data set's page.
 
     Args:
-        root: The folder that holds `setid.mat`, or the one above, holding `flowers-102/`.
+        root: The folder of `setid.mat`, or its parent, which holds `flowers-102/`.
 
     Returns:
         Classes by number; records in the order of `setid.mat`: training, validation, test.
 
     Raises:
-        DataError: Naming the file, and the image in it, that is missing or wrong.
+        DataError: A file, or an image in it, is missing or wrong; the message names it.
     """
     folder = find_folder(root, "setid.mat", "flowers-102")
     file = folder / "imagelabels.mat"
@@ -38,7 +38,7 @@ def read_flowers102(root: Path) -> ImageSet:
     names = tuple(Flowers102.classes)
     wrong = [label for label in labels if not 1 <= label <= len(names)]
     if wrong:
-        raise DataError(f"{file}: a label is {wrong[0]}; they go from 1 to {len(names)}")
+        raise DataError(f"{file}: a label is {wrong[0]}; labels go from 1 to {len(names)}")
     records = _read_records(folder, labels)
     flowers = ImageSet(names[: max(labels, default=0)], tuple(records))
     check_classes(flowers)
@@ -55,7 +55,6 @@ def _read_records(folder: Path, labels: list[int]) -> list[Record]:
                     f"{file}: image {image} of {name} has no label; imagelabels.mat lists {len(labels)}"
                 )
             path = folder / "jpg" / f"image_{image:05}.jpg"
-            if path not in present:
-                raise DataError(f"{file}: {path} does not exist")
+            present.check(path, file)
             records.append(Record(path, labels[image - 1] - 1, split))
     return records

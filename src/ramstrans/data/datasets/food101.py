@@ -1,4 +1,4 @@
-"""Food-101: 101,000 photographs of 101 dishes; 750 of each for training, uncleaned, and 250 for the test.
+"""Food-101: 101,000 photographs of 101 dishes; 750 of each, uncleaned, for training, 250 for test.
 
 https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/, Bossard et al., 2014.
 """
@@ -15,18 +15,18 @@ _SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 def read_food101(root: Path) -> ImageSet:
-    """Read Food-101: `meta/classes.txt`, the splits in `meta/*.txt`, or else `meta/*.json`, and `images/`.
+    """Read Food-101: `meta/classes.txt`, the splits in `meta/*.txt` or `meta/*.json`, and `images/`.
 
     Args:
-        root: The folder that holds `meta/`, or the one above, holding `food-101/`.
+        root: The folder of `meta/`, or its parent, which holds `food-101/`.
 
     Returns:
         Classes in the order of `classes.txt`, named as there, e.g. `apple_pie`; records in the order of
-        the lists, training images first. As published, `cheesecake` stands before `cheese_plate`;
-        torchvision sorts them, so that its labels of these two are the other way round.
+        the lists, training images first. As published, `cheesecake` comes before `cheese_plate`;
+        torchvision sorts the names, so its labels of these two are swapped.
 
     Raises:
-        DataError: Naming the file, and the line or image in it, that is missing or wrong.
+        DataError: A file, or a line or image in it, is missing or wrong; the message names it.
     """
     folder = find_folder(root, "meta/classes.txt", "food-101")
     label_of = read_classes(folder / "meta" / "classes.txt", _FORMAT)
@@ -38,8 +38,7 @@ def read_food101(root: Path) -> ImageSet:
             path = folder / "images" / f"{name}.jpg"
             if path.parent.name not in label_of:
                 raise DataError(f"{listed}: the class of {name} is not in classes.txt")
-            if path not in present:
-                raise DataError(f"{listed}: {path} does not exist")
+            present.check(path, listed)
             records.append(Record(path, label_of[path.parent.name], split))
     images = ImageSet(tuple(label_of), tuple(records))
     check_classes(images)
@@ -47,12 +46,12 @@ def read_food101(root: Path) -> ImageSet:
 
 
 def _read_split(folder: Path, split: Split) -> tuple[Path, list[str]]:
-    """The list that is there, and the images in it, as `class/number`."""
+    """The list that exists, and the images in it, as `class/number`."""
     file = folder / f"{split}.txt"
     as_json = file.with_suffix(".json")
     if file.is_file() or not as_json.is_file():
         return file, [name for _, (name,) in read_rows(file, "image", _FORMAT)]
     listed = read_json(as_json, _FORMAT)
     if not isinstance(listed, dict) or not all(isinstance(names, list) for names in listed.values()):
-        raise DataError(f"{as_json} holds something else than a list of images for each class")
+        raise DataError(f"{as_json} is not a list of images for each class")
     return as_json, [str(name) for names in listed.values() for name in names]

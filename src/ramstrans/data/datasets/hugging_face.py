@@ -1,6 +1,6 @@
 """Data sets of Hugging Face's `datasets`: saved to disk, as folders of files, or from the hub.
 
-https://huggingface.co/docs/datasets. The library is an optional one: `pip install datasets`.
+https://huggingface.co/docs/datasets. The library is optional: `pip install datasets`.
 """
 
 import hashlib
@@ -14,11 +14,11 @@ from ramstrans.data.datasets.lists import SPLIT_NAMES
 from ramstrans.data.reading.cache import default_cache_dir
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
-from ramstrans.errors import DataError, OutputError
+from ramstrans.errors import DataError
 from ramstrans.files import write_file
 
 MARKER_FILES = ("dataset_dict.json", "state.json")
-"""What `save_to_disk` leaves in a folder: of several splits, or of one."""
+"""Files that `save_to_disk` writes: for several splits, or for one."""
 
 
 def read_hugging_face(
@@ -28,22 +28,22 @@ def read_hugging_face(
     *,
     cache: Path | None = None,
 ) -> ImageSet:
-    """Read a data set by `datasets`.
+    """Read a data set with `datasets`.
 
-    Images that lie in files are read from there. Those whose bytes are in the data set are written once
-    into a folder of their own, each under the SHA-256 of its bytes.
+    Images stored as files are read from there. Images stored inside the data set are written to a folder
+    once, each named by the SHA-256 of its bytes.
 
     Args:
-        root: A folder of `save_to_disk`; or any other folder that `datasets.load_dataset` reads, e.g. of
-            Parquet files; or, where no such folder exists, a name on the hub, e.g. `ethz/food101`.
-        path_column: Column of the images; where there is none of that name, the only column of images.
-        label_column: Column of the classes: named ones, or any text or whole numbers.
-        cache: Folder for images whose bytes are in the data set. None: `<root>.images` beside the
-            folder, or, for one from the hub, `hugging_face` in the user's cache folder.
+        root: A folder written by `save_to_disk`; or any other folder that `datasets.load_dataset` reads,
+            e.g. of Parquet files; or, if no such folder exists, a name on the hub, e.g. `ethz/food101`.
+        path_column: Column of the images; if there is none of that name, the only column of images.
+        label_column: Column of the classes: class labels, or any text or whole numbers.
+        cache: Folder for images stored inside the data set. None: `<root>.images` beside the folder, or,
+            for a data set from the hub, `hugging_face` in the user's cache folder.
 
     Returns:
-        Classes in the order of their names' list, or sorted where there is none; records by split,
-        training, validation and test, in the order of the rows.
+        Classes in the order of the list of names, or sorted if there is none; records by split (training,
+        validation, test), in the order of the rows.
 
     Raises:
         DataError: The library is not installed or cannot read the data set, or a column, a split or a
@@ -66,7 +66,7 @@ def read_hugging_face(
     return images
 
 
-def _library() -> Any:  # noqa: ANN401 - the module, which has types of its own only where it is installed
+def _library() -> Any:  # noqa: ANN401 - the module is typed only if it is installed
     try:
         return import_module("datasets")
     except ImportError as error:
@@ -75,7 +75,7 @@ def _library() -> Any:  # noqa: ANN401 - the module, which has types of its own 
 
 def _load(library: Any, root: Path) -> Any:  # noqa: ANN401 - a Dataset or DatasetDict
     try:
-        if any((root / landmark).is_file() for landmark in MARKER_FILES):
+        if any((root / marker).is_file() for marker in MARKER_FILES):
             return library.load_from_disk(str(root))
         return library.load_dataset(str(root) if root.is_dir() else root.as_posix())
     except (OSError, ValueError, RuntimeError, KeyError, library.exceptions.DatasetsError) as error:
@@ -86,7 +86,7 @@ def _load(library: Any, root: Path) -> Any:  # noqa: ANN401 - a Dataset or Datas
 
 
 def _by_split(loaded: Any, root: Path) -> dict[Split, Any]:  # noqa: ANN401 - Datasets
-    """The rows of each split that there is; all are training images where there is but one table."""
+    """The rows of each split; a single table is all training images."""
     named = loaded if isinstance(loaded, dict) else {"train": loaded}
     splits: dict[Split, Any] = {}
     for name, rows in named.items():
@@ -102,29 +102,29 @@ def _by_split(loaded: Any, root: Path) -> dict[Split, Any]:  # noqa: ANN401 - Da
     return {split: splits[split] for split in ("train", "val", "test") if split in splits}
 
 
-def _image_column(library: Any, rows: Any, root: Path, asked: str) -> str:  # noqa: ANN401 - a module, a Dataset
+def _image_column(library: Any, rows: Any, root: Path, preferred: str) -> str:  # noqa: ANN401 - a module, a Dataset
     columns = [name for name, feature in rows.features.items() if isinstance(feature, library.Image)]
-    if asked in columns:
-        return asked
+    if preferred in columns:
+        return preferred
     if len(columns) == 1:
         return str(columns[0])
-    there = ", ".join(f"'{name}'" for name in columns) or "none"
-    raise DataError(f"{root} has columns of images: {there}; choose one by --data.path_column")
+    present = ", ".join(f"'{name}'" for name in columns) or "none"
+    raise DataError(f"{root} has columns of images: {present}; choose one by --data.path_column")
 
 
 def _class_names(splits: dict[Split, Any], root: Path, column: str) -> tuple[str, ...]:
-    """The names that go with the training images' column, or else all that occur."""
+    """The class names of the training images' column, or all labels that occur if it has none."""
     for split, rows in splits.items():
         if column not in rows.features:
-            there = ", ".join(f"'{name}'" for name in rows.features)
+            present = ", ".join(f"'{name}'" for name in rows.features)
             raise DataError(
-                f"{root}, {split}: no column '{column}'; it has {there} (choose by --data.label_column)"
+                f"{root}, {split}: no column '{column}'; it has {present} (choose by --data.label_column)"
             )
     found = {split: list(_labels(rows, column)) for split, rows in splits.items()}
     listed = getattr(splits["train"].features[column], "names", None)
     names = tuple(listed or sorted({name for labels in found.values() for name in labels}))
     for split, labels in found.items():
-        wrong = next((place for place, name in enumerate(labels) if not name or name not in names), None)
+        wrong = next((index for index, name in enumerate(labels) if not name or name not in names), None)
         if wrong is not None:
             what = f"'{labels[wrong]}', which is not among the training images'" if labels[wrong] else "empty"
             raise DataError(f"{root}, {split}, row {wrong + 1}: '{column}' is {what}; save it without")
@@ -132,7 +132,7 @@ def _class_names(splits: dict[Split, Any], root: Path, column: str) -> tuple[str
 
 
 def _labels(rows: Any, column: str) -> Iterator[str]:  # noqa: ANN401 - a Dataset
-    """The class name of each row; empty where there is none, which `datasets` writes as -1 too."""
+    """The class name of each row; empty if it has none, which `datasets` may write as -1."""
     names = getattr(rows.features[column], "names", None)
     for value in rows.with_format(None)[column]:
         if value is None or (names is not None and value < 0):
@@ -141,32 +141,29 @@ def _labels(rows: Any, column: str) -> Iterator[str]:  # noqa: ANN401 - a Datase
             yield names[value] if names is not None else str(value).strip()
 
 
-def _paths(library: Any, rows: Any, column: str, folder: Path, place: str) -> Iterator[Path]:  # noqa: ANN401
-    """The file of each row's image, written now if it is in none yet."""
+def _paths(library: Any, rows: Any, column: str, folder: Path, source: str) -> Iterator[Path]:  # noqa: ANN401
+    """The file of each row's image; writes images that are stored inside the data set."""
     undecoded = (
         rows.select_columns([column]).with_format(None).cast_column(column, library.Image(decode=False))
     )
     for number, row in enumerate(undecoded, start=1):
         image = row[column]
         if image is None:
-            raise DataError(f"{place}, row {number}: '{column}' is empty; save it without that row")
+            raise DataError(f"{source}, row {number}: '{column}' is empty; save it without that row")
         content, path = image["bytes"], image["path"]
         if content is not None:
             yield _write(folder, content)
         elif "://" not in path:
             yield Path(path)
         else:
-            raise DataError(f"{place}, row {number}: the image lies in an archive, {path}; unpack it")
+            raise DataError(f"{source}, row {number}: the image is in an archive, {path}; unpack it")
 
 
 def _write(folder: Path, content: bytes) -> Path:
     name = hashlib.sha256(content).hexdigest()
     path = folder / name[:2] / name
     if not path.is_file():
-        try:
-            write_file(path, content)
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
+        write_file(path, content, sync=False)
     return path
 
 

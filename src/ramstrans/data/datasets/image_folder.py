@@ -1,4 +1,4 @@
-"""Folders of photographs, one folder a class: with `train`, `val` and `test` above them, or without."""
+"""Folders of images, one per class, either in `train`, `val` and `test` folders or without splits."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +12,11 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".
 
 
 def read_image_folder(root: Path) -> ImageSet:
-    """Read `root/train/<class>/*.jpg`, with `val` and `test` beside it or not, or `root/<class>/*.jpg`.
+    """Read `root/train/<class>/*.jpg`, and `val` and `test` if they exist, or `root/<class>/*.jpg`.
 
-    The validation folder may be called `val`, `valid` or `validation`. Without a `train` folder every
-    image is a training image; `splits.hold_out` divides them. Folders inside a class are read as part
-    of it. Hidden files, files of other suffixes, and files that lie in no class folder are ignored.
+    The validation folder may be named `val`, `valid` or `validation`. Without a `train` folder every image is
+    a training image; `splits.hold_out` splits them. Folders inside a class belong to it. Hidden files, files
+    with other suffixes, and files in no class folder are ignored.
 
     Args:
         root: The data set's folder.
@@ -25,7 +25,7 @@ def read_image_folder(root: Path) -> ImageSet:
         Classes sorted by name, records by split and path.
 
     Raises:
-        DataError: If a folder is missing or empty, or a class has no training images.
+        DataError: A folder is missing or empty, or a class has no training images.
     """
     classes = {split: _class_folders(folder) for split, folder in _split_folders(root).items()}
     class_names = tuple(sorted({name for folders in classes.values() for name in folders}))
@@ -43,7 +43,7 @@ def read_image_folder(root: Path) -> ImageSet:
 
 
 def _split_folders(root: Path) -> dict[Split, Path]:
-    """The folder of each split; the root itself, as training images, where it has no split folders."""
+    """The folder of each split; the root itself, as training images, if it has no split folders."""
     found: dict[Split, Path] = {}
     for folder in _subfolders(root):
         split = SPLIT_NAMES.get(folder.name)
@@ -51,20 +51,20 @@ def _split_folders(root: Path) -> dict[Split, Path]:
             continue
         if split in found:
             raise DataError(
-                f"{root} holds both {found[split].name}/ and {folder.name}/ for the {split} split; keep one"
+                f"{root} has both {found[split].name}/ and {folder.name}/ for the {split} split; keep one"
             )
         found[split] = folder
     if found and "train" not in found:
         names = ", ".join(f"{folder.name}/" for folder in found.values())
-        raise DataError(f"{root} holds {names} but no train/; add train/<class>/ with the training images")
+        raise DataError(f"{root} has {names} but no train/; add train/<class>/ with the training images")
     return found or {"train": root}
 
 
 def _class_folders(folder: Path) -> dict[str, Path]:
-    """The class folders below a split's folder, by name, in order."""
+    """The class folders in a split's folder, by name, in order."""
     folders = {subfolder.name: subfolder for subfolder in _subfolders(folder)}
     if not folders:
-        raise DataError(f"{folder} holds no class folders; put the images into {folder}/<class>/")
+        raise DataError(f"{folder} has no class folders; put the images into {folder}/<class>/")
     return folders
 
 
@@ -93,7 +93,7 @@ def _images(folder: Path) -> list[Path]:
     paths = sorted(_walk(folder))
     if not paths:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{folder} holds no images ({suffixes}); add some, or remove the folder")
+        raise DataError(f"{folder} has no images ({suffixes}); add some, or remove the folder")
     return paths
 
 
@@ -106,5 +106,5 @@ def _walk(folder: Path) -> Iterator[Path]:
         if not entry.is_dir():
             if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
                 yield Path(entry)
-        elif not entry.is_symlink():  # which may lead round in a circle
+        elif not entry.is_symlink():  # links may form a cycle
             yield from _walk(Path(entry))

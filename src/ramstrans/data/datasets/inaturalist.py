@@ -1,7 +1,7 @@
 """iNaturalist's competition sets: 2017 to 2019 by their lists in COCO's format, 2021 by its folders.
 
 https://github.com/visipedia/inat_comp, Van Horn et al., 2018, https://arxiv.org/abs/1707.06642.
-Labels of the test images were never published, so that what papers report is on the validation images.
+The labels of the test images were never published, so papers report results on the validation images.
 """
 
 import re
@@ -33,7 +33,7 @@ _CLASS_FOLDER = re.compile(r"(\d{5})_([^_]+)_([^_]+)_([^_]+)_([^_]+)_([^_]+)_([^
 
 
 class _Image(NamedTuple):
-    """An entry of `images`, without its licence, owner, size, date and place."""
+    """An entry of `images`, without its licence, owner, size, date and location."""
 
     id: int
     file_name: str
@@ -48,7 +48,7 @@ class _Annotation(NamedTuple):
 
 
 class _List(NamedTuple):
-    """What a list holds."""
+    """The content of a list."""
 
     images: list[_Image]
     annotations: list[_Annotation]
@@ -58,49 +58,47 @@ class _List(NamedTuple):
 def read_inaturalist(root: Path, train_folder: str | None = None) -> ImageSet:
     """Read iNaturalist 2017, 2018 or 2019 by `train<year>.json`, or 2021 by its folders.
 
-    The validation images are the test split, as in all papers; `splits.hold_out` takes another one for
-    validation from the training images.
+    The published validation images are the test split, as in all papers; `splits.hold_out` draws a new
+    validation split from the training images.
 
-    Of 2017 to 2019, the lists lie in the root, or in `train_val<year>/` there, and name images relative
-    to the root. A `categories.json` beside them takes the place of the categories in them, which are
-    without names in 2018. The boxes of 2017 are read from `train_2017_bboxes.json` and
-    `val_2017_bboxes.json` where these are there; several boxes of an image become one around them all,
-    and those without area are left out.
+    2017 to 2019: the lists are in the root, or in `train_val<year>/` there, and name images relative to the
+    root. A `categories.json` beside them replaces the categories in them, which have no names in 2018. The
+    boxes of 2017 are read from `train_2017_bboxes.json` and `val_2017_bboxes.json` if these exist; several
+    boxes of an image become one around all of them, and boxes without area are dropped.
 
-    Of 2021, `train/` or `train_mini/`, and `val/`, hold one folder a species, whose name says all; the
+    2021: `train/` or `train_mini/`, and `val/`, have one folder per species, whose name gives its ranks; the
     list of 2.7 million images, 1 GB of JSON, is not needed.
 
     Args:
         root: The folder of the lists, or of `train/` and `val/`.
-        train_folder: Of 2021, `train` or `train_mini`; None: the one that is there.
+        train_folder: For 2021, `train` or `train_mini`; None: the one that exists.
 
     Returns:
-        Classes by number, under their scientific names, those of one name told apart by number; records
-        in the order of the lists, or by class and file name, training images first. The hierarchy has
-        genus, family, order, class, phylum and kingdom, or, in 2017, the supercategory alone.
+        Classes by number, with their scientific names, plus the number if several share a name; records in
+        the order of the lists, or by class and file name, training images first. The hierarchy has genus,
+        family, order, class, phylum and kingdom, or, for 2017, only the supercategory.
 
     Raises:
-        DataError: Naming the file, and the image or category in it, that is missing or wrong.
+        DataError: A file, or an image or category in it, is missing or wrong; the message names it.
     """
     years = sorted(_years(root))
     if len(years) > 1:
-        raise DataError(f"{root} holds the lists of {', '.join(years)}; keep one year a folder")
+        raise DataError(f"{root} has the lists of {', '.join(years)}; keep one year per folder")
     images = _read_lists(root, years[0]) if years else _read_folders(root, train_folder)
     check_classes(images)
     return images
 
 
 def is_inaturalist(root: Path) -> bool:
-    """Whether there are a year's lists, or folders of classes as of 2021."""
+    """Whether there are lists of 2017 to 2019, or class folders of 2021."""
     return bool(_years(root)) or any(
         next((root / folder).glob("[0-9][0-9][0-9][0-9][0-9]_*_*"), None) for folder in TRAIN_FOLDERS
     )
 
 
 def _years(root: Path) -> set[str]:
-    beside = root.glob("train20[0-9][0-9].json")
-    below = root.glob("train_val20*/train20[0-9][0-9].json")
-    return {file.stem.removeprefix("train") for file in (*beside, *below)}
+    patterns = ("train20[0-9][0-9].json", "train_val20*/train20[0-9][0-9].json")
+    return {file.stem.removeprefix("train") for pattern in patterns for file in root.glob(pattern)}
 
 
 def _read_lists(root: Path, year: str) -> ImageSet:
@@ -126,17 +124,17 @@ def _find(root: Path, year: str, name: str) -> Path:
 
 
 def _read_list(file: Path) -> _List:
-    """A list in COCO's format, of which each entry has shrunk to what we need while it was parsed."""
+    """A list in COCO's format; parsing shrinks each entry to the fields in use."""
     content = read_json(file, _FORMAT, object_hook=_shrink)
     for key, kind in (("images", _Image), ("annotations", _Annotation), ("categories", dict)):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, kind) for entry in entries):
-            raise DataError(f"{file} holds no list of '{key}'; the layout of {_FORMAT} needs it")
+            raise DataError(f"{file} has no list of '{key}'; the format of {_FORMAT} needs it")
     return _List(content["images"], content["annotations"], content["categories"])
 
 
 def _read_categories(train: Path, given: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-    """The categories by number, in order: those given in the list, or those of the file beside it."""
+    """The categories by number, in order: those of `categories.json` beside the list, or of the list."""
     file = train.with_name("categories.json")
     if file.is_file():
         given = read_json(file, _FORMAT)
@@ -198,8 +196,7 @@ def _records(
                 f"{file}: category {category_of[image]} of image {image} is not among "
                 f"the {len(labels)} categories"
             )
-        if f"{root}/{name}" not in present:
-            raise DataError(f"{file}: {root / name} does not exist")
+        present.check(f"{root}/{name}", file)
         yield Record(root / name, labels[category_of[image]], split, boxes.get(name))
 
 
@@ -237,16 +234,16 @@ def _train_folder(root: Path, given: str | None) -> Path:
         return root / there[0]
     if there:
         raise DataError(
-            f"{root} holds both {' and '.join(f'{name}/' for name in there)}; "
+            f"{root} has both {' and '.join(f'{name}/' for name in there)}; "
             f"choose by --data.train_folder {' or '.join(there)}"
         )
     raise DataError(
-        f"{root} holds neither train<year>.json nor {'/ or '.join(TRAIN_FOLDERS)}/; unpack iNaturalist there"
+        f"{root} has neither train<year>.json nor {'/ or '.join(TRAIN_FOLDERS)}/; unpack iNaturalist there"
     )
 
 
 def _class_folders(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Number, ranks and species of each class folder, by its name, in order."""
+    """Number, ranks and species of each class folder, by folder name, in order."""
     try:
         names = [entry.name for entry in listed(folder) if entry.is_dir()]
     except OSError as error:
@@ -259,12 +256,12 @@ def _class_folders(folder: Path) -> dict[str, tuple[str, ...]]:
         if match is None:
             raise DataError(
                 f"{folder / name} is not named <number>_<kingdom>_..._<genus>_<species>; "
-                f"the layout of {_FORMAT} 2021 needs it"
+                f"the format of {_FORMAT} 2021 needs it"
             )
         taxa[name] = match.groups()
     return taxa
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    """The photographs of a class, by name; other files are left alone."""
+    """The images of a class, by name; other files are ignored."""
     return (Path(entry) for entry in listed(folder) if entry.name.endswith(".jpg"))

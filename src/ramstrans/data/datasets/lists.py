@@ -1,4 +1,4 @@
-"""What the readers share: names of splits, list files, image files that must exist, boxes."""
+"""Shared by the readers: names of splits, list files, checks that image files exist, boxes."""
 
 import io
 import json
@@ -20,95 +20,98 @@ SPLIT_NAMES: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
-"""The splits by the names that folders, tables and other libraries give them."""
+"""Splits by the names that folders, tables and other libraries give them."""
 
 
-def find_folder(root: Path, landmark: str, nested: str) -> Path:
-    """The root, or the folder of the published name in it: whichever holds the landmark.
+def find_folder(root: Path, marker: str, nested: str) -> Path:
+    """The root, or the folder of the published name in it: whichever holds the marker file.
 
     Args:
-        root: The folder that was given.
-        landmark: A file or folder that the data set has, relative to its own folder.
-        nested: Name of the data set's own folder, as it is unpacked.
+        root: The given folder.
+        marker: A file or folder of the data set, relative to its own folder.
+        nested: Name of the data set's own folder in its archive.
 
     Raises:
-        DataError: Neither holds it.
+        DataError: Neither holds the marker.
     """
     for folder in (root, root / nested):
-        if (folder / landmark).is_file() or (folder / landmark).is_dir():
+        if (folder / marker).exists():
             return folder
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the one that holds {nested} (--data.root)")
-    raise DataError(f"{root} holds no {landmark}, neither itself nor in {nested}/; unpack the data set there")
+    raise DataError(f"{root} has no {marker}, neither itself nor in {nested}/; unpack the data set there")
 
 
 def first_there(*files: Path) -> Path:
-    """The first of the files that exists, or else the first."""
+    """The first of the files that exists, or the first if none does."""
     return next((file for file in files if file.is_file()), files[0])
 
 
-def read_rows(file: Path, columns: str, layout: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each line that is not blank; the last of two fields may hold spaces.
+def read_rows(file: Path, columns: str, data_format: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each line that is not blank; the last of two fields may contain spaces.
 
     Args:
-        file: Text in UTF-8, fields separated by blanks.
-        columns: Their names, for messages, e.g. `"image class"`.
-        layout: Name of the data set, for messages.
+        file: UTF-8 text, fields separated by blanks.
+        columns: Names of the fields, for messages, e.g. `"image class"`.
+        data_format: Name of the format, for messages.
 
     Raises:
-        DataError: The file is missing or no text, or a line has another number of fields.
+        DataError: The file is missing or not text, or a line has another number of fields.
     """
     num_columns = len(columns.split())
     max_splits = 1 if num_columns == 2 else -1
-    for number, line in enumerate(read_text(file, layout).split("\n"), start=1):
+    for number, line in enumerate(read_text(file, data_format).split("\n"), start=1):
         fields = line.split(maxsplit=max_splits) if num_columns > 1 else [line]
         fields = [field.strip() for field in fields if field.strip()]
         if not fields:
             continue
         if len(fields) != num_columns:
-            raise line_error(file, number, f"{len(fields)} columns; the layout has {num_columns}: {columns}")
+            raise line_error(file, number, f"{len(fields)} columns; the format has {num_columns}: {columns}")
         yield number, fields
 
 
-def read_classes(file: Path, layout: str) -> dict[str, int]:
-    """The label of each class, from a list of one a line: its place there.
+def read_classes(file: Path, data_format: str) -> dict[str, int]:
+    """The label of each class in a list with one class per line: its index there.
 
     Raises:
         DataError: Naming the file, and the line that lists a class again.
     """
     labels: dict[str, int] = {}
-    for number, (name,) in read_rows(file, "class", layout):
+    for number, (name,) in read_rows(file, "class", data_format):
         if name in labels:
             raise line_error(file, number, f"class '{name}' is listed twice")
         labels[name] = len(labels)
     return labels
 
 
-def read_text(file: Path, layout: str) -> str:
-    """The text of a file that the layout needs; a missing or unreadable one is a `DataError`."""
+def read_text(file: Path, data_format: str) -> str:
+    """The text of a file that the format needs; a missing or unreadable one is a `DataError`."""
     try:
-        # None is published with a byte-order mark, but editors add it.
+        # No published list has a byte-order mark, but editors add one.
         with io.TextIOWrapper(open_retrying(file), encoding="utf-8-sig") as text:
             return text.read()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(f"{file} is missing; the layout of {layout} needs it") from error
+        raise DataError(f"{file} is missing; the format of {data_format} needs it") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
-def read_json(file: Path, layout: str, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:  # noqa: ANN401 - as it is written there
-    """What a JSON file that the layout needs holds; each object as the hook makes of it.
+def read_json(
+    file: Path, data_format: str, object_hook: Callable[[dict[str, Any]], Any] | None = None
+) -> Any:  # noqa: ANN401
+    """The content of a JSON file that the format needs, each object replaced by the result of the hook.
 
     Raises:
-        DataError: The file is missing, no JSON, or the hook raised `KeyError`, `TypeError` or `ValueError`.
+        DataError: The file is missing or not JSON, or the hook raised a `KeyError`, `TypeError` or
+            `ValueError`.
     """
-    text = read_text(file, layout)
+    text = read_text(file, data_format)
     try:
         return json.loads(text, object_hook=object_hook)
     except KeyError as error:
-        raise DataError(f"{file}: an entry has no {error}; the layout of {layout} needs it") from error
+        raise DataError(f"{file}: an entry has no {error}; the format of {data_format} needs it") from error
     except (TypeError, ValueError) as error:
-        raise DataError(f"{file} cannot be read in the layout of {layout}: {error}") from error
+        raise DataError(f"{file} cannot be read in the format of {data_format}: {error}") from error
 
 
 def line_error(file: Path, number: int, what: str) -> DataError:
@@ -117,7 +120,7 @@ def line_error(file: Path, number: int, what: str) -> DataError:
 
 
 class FolderListing:
-    """Which files exist; each folder is listed once, which is faster than asking for each file.
+    """The files that exist; lists each folder once, which is faster than one call per file.
 
     >>> Path("nowhere/wren.jpg") in FolderListing()
     False
@@ -132,11 +135,15 @@ class FolderListing:
             self._names[folder] = _file_names(folder)
         return name in self._names[folder]
 
+    def check(self, path: Path | str, source: object) -> None:
+        """Raise a `DataError` unless the file exists; `source` names the list that names the file."""
+        if path not in self:
+            raise DataError(f"{source}: {path} does not exist")
+
 
 def _file_names(folder: str) -> frozenset[str]:
     try:
-        # No `Path` for each of millions.
-        return frozenset(os.listdir(folder or "."))  # noqa: PTH208
+        return frozenset(os.listdir(folder or "."))  # noqa: PTH208 - millions of `Path` would be slow
     except (FileNotFoundError, NotADirectoryError):
         return frozenset()
     except OSError as error:
@@ -144,21 +151,17 @@ def _file_names(folder: str) -> frozenset[str]:
 
 
 def listed(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, by name, without hidden files and folders.
+    """The entries of a folder, sorted by name, without hidden files and folders.
 
     Raises:
         OSError: It cannot be read.
     """
-
-    def scan() -> list[os.DirEntry[str]]:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-
-    return sorted(scan(), key=lambda entry: entry.name)
+    with os.scandir(folder) as entries:
+        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
 
 
 def distinct_names(names: dict[str, str]) -> tuple[str, ...]:
-    """The names, in order; those that several ids share are told apart by their ids.
+    """The names, in order; names that several ids share get their id appended.
 
     >>> distinct_names({"3": "Agathis", "5": "Morus", "8": "Agathis"})
     ('Agathis (3)', 'Morus', 'Agathis (8)')
@@ -188,7 +191,7 @@ def parse_flag(field: str) -> bool:
 
 
 def box_from_size(x: float, y: float, width: float, height: float) -> Box:
-    """Corners from corner and size; past the image's edge is allowed, as some published ones are.
+    """Corners from corner and size; may pass the image's edge, as some published boxes do.
 
     >>> box_from_size(2, 3, 5, 7)
     (2, 3, 7, 10)
@@ -208,7 +211,7 @@ def box_from_pixels(x0: float, y0: float, x1: float, y1: float) -> Box:
 
 
 def box_around(boxes: list[Box]) -> Box | None:
-    """The smallest box that holds them all; None for no boxes.
+    """The smallest box that contains all boxes; None for no boxes.
 
     >>> box_around([(2, 3, 5, 7), (3, 1, 11, 5)])
     (2, 1, 11, 7)

@@ -1,7 +1,7 @@
-"""NABirds: 48,562 photographs of 555 kinds of North American birds, below a hierarchy of groups.
+"""NABirds: 48,562 photographs of 555 kinds of North American birds, with a hierarchy of groups.
 
-https://dl.allaboutbirds.org/nabirds, Van Horn et al., 2015. The lists are CUB-200-2011's, with
-`hierarchy.txt` beside them.
+https://dl.allaboutbirds.org/nabirds, Van Horn et al., 2015. The lists are those of CUB-200-2011,
+plus `hierarchy.txt`.
 """
 
 from pathlib import Path
@@ -16,17 +16,17 @@ _FORMAT = "NABirds"
 
 
 def read_nabirds(root: Path) -> ImageSet:
-    """Read NABirds: classes are those of `classes.txt` that have images, the others are groups.
+    """Read NABirds: entries of `classes.txt` with images are classes, the others are groups.
 
     Args:
-        root: The folder that holds `hierarchy.txt`, or the one above, holding `nabirds/`.
+        root: The folder of `hierarchy.txt`, or its parent, which holds `nabirds/`.
 
     Returns:
         Classes and records in the order of `classes.txt` and `images.txt`, with visible parts only, and
-        the hierarchy up to its root. Classes of one name are told apart by their ids.
+        the hierarchy up to its root. Classes with the same name get their id appended.
 
     Raises:
-        DataError: Naming the file and line that is missing or wrong.
+        DataError: A file or line is missing or wrong; the message names it.
     """
     folder = find_folder(root, "hierarchy.txt", "nabirds")
     names = read_names(folder / "classes.txt", "class", _FORMAT, are_distinct=False)

@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pets: 7,349 photographs of 37 breeds of cats and dogs, with outlines and heads.
+"""Oxford-IIIT Pets: 7,349 photographs of 37 breeds of cats and dogs, with outlines and head boxes.
 
 https://www.robots.ox.ac.uk/~vgg/data/pets/, Parkhi et al., 2012.
 """
@@ -21,7 +21,7 @@ _FORMAT = "Oxford-IIIT Pets"
 _LISTS: dict[Split, str] = {"train": "trainval.txt", "test": "test.txt"}
 _SPECIES = {"1": "cat", "2": "dog"}
 _FOREGROUND = 1
-"""In a trimap; 2 is background, 3 the border between them, which is neither."""
+"""Value of the foreground in a trimap; 2 is background, 3 the border, which is neither."""
 
 
 class _Entry(NamedTuple):
@@ -34,23 +34,22 @@ class _Entry(NamedTuple):
 
 
 def read_oxford_pets(root: Path) -> ImageSet:
-    """Read Oxford-IIIT Pets: `annotations/trainval.txt`, `test.txt`, and what `trimaps/`, `xmls/` hold.
+    """Read Oxford-IIIT Pets: `trainval.txt`, `test.txt`, `trimaps/` and `xmls/` in `annotations/`.
 
-    A photograph's box is that of its trimap's foreground, so that it is the whole animal's and there is
-    one for test images too; each trimap is decoded for it, which takes about 10 s in one thread. The
-    published boxes are of heads, and of most training images only (3,671 of 3,680): the centre of each
-    is the part `head`. Files of photographs that no list names are left alone, as 41 trimaps are.
+    An image's box encloses its trimap's foreground, so it covers the whole animal and test images have one
+    too; this decodes each trimap, which takes about 10 s in one thread. The published boxes enclose heads,
+    and exist for most training images only (3,671 of 3,680): the centre of each is the part `head`. Files
+    of images in no list, such as 41 trimaps, are ignored.
 
     Args:
-        root: The folder that holds `annotations/` and `images/`, or the one above, holding
-            `oxford-iiit-pet/`.
+        root: The folder of `annotations/` and `images/`, or its parent, which holds `oxford-iiit-pet/`.
 
     Returns:
-        Classes by number, named as the image files, e.g. `Abyssinian`, below `cat` or `dog`; records in
-        the order of the lists, those of `trainval.txt` first, as training images.
+        Classes by number, named as the image files, e.g. `Abyssinian`, with the group `cat` or `dog`;
+        records in the order of the lists, those of `trainval.txt` first, as training images.
 
     Raises:
-        DataError: Naming the file and line that is missing or wrong.
+        DataError: A file or line is missing or wrong; the message names it.
     """
     folder = find_folder(root, "annotations/trainval.txt", "oxford-iiit-pet")
     entries = [entry for split in _LISTS for entry in _read_list(folder, split)]
@@ -80,8 +79,7 @@ def _read_list(folder: Path, split: Split) -> list[_Entry]:
     for number, fields in read_rows(file, "image class species breed", _FORMAT):
         image, class_id, species, _ = fields
         path = folder / "images" / f"{image}.jpg"
-        if path not in present:
-            raise line_error(file, number, f"{path} does not exist")
+        present.check(path, f"{file}, line {number}")
         if not class_id.isdecimal() or species not in _SPECIES:
             raise line_error(
                 file, number, f"class '{class_id}', species '{species}'; allowed are a number, and 1 or 2"
@@ -108,11 +106,11 @@ def _classes(folder: Path, entries: list[_Entry]) -> tuple[dict[int, str], tuple
 
 
 def _read_boxes(folder: Path, entries: list[_Entry]) -> list[Box | None]:
-    """The box of each trimap's foreground; none for what has no trimap, or an empty one."""
+    """The box of each trimap's foreground; None for an image without trimap, or with an empty one."""
     present = FolderListing()
     files = [folder / "annotations" / "trimaps" / f"{entry.image}.png" for entry in entries]
-    there = [file if file in present else None for file in files]
-    return list(in_threads(_foreground, there, min(8, os.cpu_count() or 1)))  # decoding holds no lock
+    existing = [file if file in present else None for file in files]
+    return list(in_threads(_foreground, existing, min(8, os.cpu_count() or 1)))  # decoding releases the GIL
 
 
 def _foreground(file: Path | None) -> Box | None:

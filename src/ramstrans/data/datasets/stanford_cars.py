@@ -1,7 +1,7 @@
 """Stanford Cars: 16,185 photographs of 196 makes, models and years, with boxes.
 
-https://ai.stanford.edu/~jkrause/cars/car_dataset.html, Krause et al., 2013. torchvision's reader gives
-neither boxes nor paths, so the annotations are read here.
+https://ai.stanford.edu/~jkrause/cars/car_dataset.html, Krause et al., 2013. torchvision's reader
+returns neither boxes nor paths, so this one reads the annotations itself.
 """
 
 from pathlib import Path
@@ -24,18 +24,18 @@ _BOX = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 def read_stanford_cars(root: Path) -> ImageSet:
     """Read Stanford Cars: `devkit/*.mat`, `cars_train/` and `cars_test/`.
 
-    The labelled test annotations may lie beside `devkit/`, as published, or in it.
+    The labelled test annotations may be beside `devkit/`, as published, or in it.
 
     Args:
-        root: The folder that holds `devkit/`, or the one above, holding `stanford_cars/`.
+        root: The folder of `devkit/`, or its parent, which holds `stanford_cars/`.
 
     Returns:
-        Classes in the order of `cars_meta.mat`, under their names there, some of which hold a `/`;
-        records in the order of the annotations, training images first. Boxes are published as first and
-        last pixel, from 1.
+        Classes in the order of `cars_meta.mat`, with their names there, some with a `/`; records in the
+        order of the annotations, training images first. Boxes are published as first and last pixel,
+        counted from 1.
 
     Raises:
-        DataError: Naming the file, and the image in it, that is missing or wrong.
+        DataError: A file, or an image in it, is missing or wrong; the message names it.
     """
     folder = find_folder(root, "devkit/cars_meta.mat", "stanford_cars")
     (names,) = read_mat(folder / "devkit" / "cars_meta.mat", ("class_names",), _FORMAT)
@@ -55,13 +55,12 @@ def _read_split(folder: Path, split: Split, num_classes: int) -> list[Record]:
     (annotations,) = read_mat(file, ("annotations",), _FORMAT)
     missing = [name for name in ("fname", "class", *_BOX) if name not in (annotations.dtype.names or ())]
     if missing:
-        raise DataError(f"{file}: the annotations have no '{missing[0]}'; the layout of {_FORMAT} needs it")
+        raise DataError(f"{file}: the annotations have no '{missing[0]}'; the format of {_FORMAT} needs it")
     present = FolderListing()
     records = []
     for annotation in annotations:
         path = folder / f"cars_{split}" / str(annotation["fname"])
-        if path not in present:
-            raise DataError(f"{file}: {path} does not exist")
+        present.check(path, file)
         try:
             records.append(_record(path, annotation, split, num_classes))
         except (TypeError, ValueError) as error:

@@ -17,20 +17,20 @@ _LISTS: dict[Split, str] = {"train": "train_list.mat", "test": "test_list.mat"}
 
 
 def read_stanford_dogs(root: Path) -> ImageSet:
-    """Read Stanford Dogs: `lists/*.mat`, `Images/`, and the boxes of `Annotation/` where it is there.
+    """Read Stanford Dogs: `lists/*.mat`, `Images/`, and the boxes of `Annotation/` if it exists.
 
-    The lists are looked for in the folder itself too. A photograph of several dogs has one box around
-    them all. Corners are taken as they are written, which is from 0 up, as in ImageNet.
+    The lists may also be in the folder itself. An image of several dogs has one box around all of them.
+    Corners are used as written, counted from 0, as in ImageNet.
 
     Args:
-        root: The folder that holds `Images/`, or the one above, holding `stanford_dogs/`.
+        root: The folder of `Images/`, or its parent, which holds `stanford_dogs/`.
 
     Returns:
         Classes by label, named as their folders, e.g. `n02085620-Chihuahua`; records in the order of the
         lists, training images first.
 
     Raises:
-        DataError: Naming the file, and the image in it, that is missing or wrong.
+        DataError: A file, or an image in it, is missing or wrong; the message names it.
     """
     folder = find_folder(root, "Images", "stanford_dogs")
     names: dict[int, str] = {}
@@ -49,7 +49,7 @@ def read_stanford_dogs(root: Path) -> ImageSet:
 
 
 def _read_list(folder: Path, split: Split, names: dict[int, str]) -> list[tuple[str, int, Split]]:
-    """Image, label as published and split of each entry; class folders are noted by label."""
+    """Image, published label and split of each entry; adds the class folder of each label to `names`."""
     file = first_there(folder / "lists" / _LISTS[split], folder / _LISTS[split])
     paths, numbers = read_mat(file, ("file_list", "labels"), _FORMAT)
     if len(paths) != len(numbers):
@@ -57,8 +57,7 @@ def _read_list(folder: Path, split: Split, names: dict[int, str]) -> list[tuple[
     present = FolderListing()
     entries: list[tuple[str, int, Split]] = []
     for path, number in zip(map(str, paths), whole_numbers(numbers, file, "labels"), strict=True):
-        if folder / "Images" / path not in present:
-            raise DataError(f"{file}: {folder / 'Images' / path} does not exist")
+        present.check(folder / "Images" / path, file)
         class_folder = path.split("/", maxsplit=1)[0]
         if names.setdefault(number, class_folder) != class_folder:
             raise DataError(f"{file}: label {number} of {path} is that of {names[number]} elsewhere")

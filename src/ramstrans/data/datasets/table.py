@@ -1,4 +1,4 @@
-"""A table of photographs: a CSV, TSV or Parquet file with paths, labels, and perhaps splits and boxes."""
+"""A table of images: a CSV, TSV or Parquet file with paths, labels, and optional splits and boxes."""
 
 import math
 from collections.abc import Iterator
@@ -26,12 +26,12 @@ def read_table(
     label_column: str = DataConfig.label_column,
     split_column: str = DataConfig.split_column,
 ) -> ImageSet:
-    """Read a data set from a table with one row an image.
+    """Read a data set from a table with one row per image.
 
-    Labels are taken as text, so that `007` and `NA` are the names of classes. Without the split column
-    every image is a training image; `splits.hold_out` divides them. The columns `x0`, `y0`, `x1` and
-    `y1`, all four or none, hold the object's box in pixels; empty cells mean no box. Whether each file
-    can be read is for `check.find_unreadable` to say.
+    Labels are read as text, so `007` and `NA` are class names. Without the split column every image is a
+    training image; `splits.hold_out` splits them. The columns `x0`, `y0`, `x1` and `y1`, all four or none,
+    are the object's box in pixels; empty cells mean no box. This does not check whether the files are
+    readable; `audit.files.find_unreadable` does.
 
     Args:
         path: A `.csv`, `.tsv`, `.parquet` or `.pq` file.
@@ -43,8 +43,8 @@ def read_table(
         Classes sorted by name, records in the order of the rows.
 
     Raises:
-        DataError: Naming the column or row that is missing or wrong; rows are counted from 1, without
-            the line of column names.
+        DataError: A column or row is missing or wrong; the message names it. Rows are counted from 1,
+            without the header.
     """
     table = _read(path)
     _check_columns(table, path, (path_column, label_column))
@@ -72,7 +72,7 @@ def _read(path: Path) -> pd.DataFrame:
     suffix = path.suffix.lower()
     if suffix not in (*_SEPARATORS, *_PARQUET):
         raise DataError(
-            f"{path} is no table; give a {', '.join((*_SEPARATORS, *_PARQUET))} file (--data.root)"
+            f"{path} is not a table; give a {', '.join((*_SEPARATORS, *_PARQUET))} file (--data.root)"
         )
     try:
         with open_retrying(path) as stream:
@@ -98,7 +98,7 @@ def _check_columns(table: pd.DataFrame, path: Path, needed: tuple[str, ...]) -> 
 
 
 def _texts(table: pd.DataFrame, path: Path, column: str) -> Iterator[str]:
-    """The cells of a column as text without surrounding blanks; none may be empty."""
+    """The cells of a column as text without surrounding blanks; empty ones are an error."""
     cells = zip(table[column], table[column].isna(), strict=True)
     for row, (cell, is_missing) in enumerate(cells, start=1):
         text = "" if is_missing else str(cell).strip()
@@ -139,7 +139,7 @@ def _check_box_columns(there: list[str], path: Path) -> None:
 def _exists(file: Path) -> bool:
     try:
         return file.exists()
-    except OSError:  # a name too long, a folder that may not be entered
+    except OSError:  # a name too long, a folder without permission
         return False
 
 
@@ -152,7 +152,9 @@ def _box(cells: tuple[Any, ...], path: Path, row: int) -> tuple[float, float, fl
         return None
     if not (-math.inf < x0 < x1 < math.inf and -math.inf < y0 < y1 < math.inf):
         raise _error(
-            path, row, f"the box is {x0:g}, {y0:g}, {x1:g}, {y1:g}; give x0 < x1 and y0 < y1, or no number"
+            path,
+            row,
+            f"the box is {x0:g}, {y0:g}, {x1:g}, {y1:g}; give x0 < x1 and y0 < y1, or leave all four empty",
         )
     return x0, y0, x1, y1
 

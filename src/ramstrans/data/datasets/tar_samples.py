@@ -1,4 +1,4 @@
-"""Tars that others wrote, by WebDataset's conventions: the files of a sample differ in their suffixes only.
+"""Tars in WebDataset's conventions that others wrote: the files of a sample differ only in their suffixes.
 
 https://github.com/webdataset/webdataset
 """
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ramstrans.data.datasets.image_folder import IMAGE_SUFFIXES
-from ramstrans.data.reading.retry import open_retrying, retry
+from ramstrans.data.datasets.lists import SPLIT_NAMES
+from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.reading.tars import Entry, entries_of
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.data.splits import check_classes
@@ -20,19 +21,12 @@ from ramstrans.errors import DataError
 
 CLASSES_FILE = "classes.txt"
 
-_SPLIT_WORDS: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
 _SAMPLE_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 _META_NAME = re.compile(r"__[^/]*__($|/)")
 
 
 class _Sample(NamedTuple):
-    """One labelled photograph; the label is a number, or a class name."""
+    """One labelled image; the label is a number or a class name."""
 
     path: Path
     split: Split
@@ -40,25 +34,26 @@ class _Sample(NamedTuple):
 
 
 def read_tar_samples(root: Path) -> ImageSet:
-    """Read all tars in a folder and below whose samples are a photograph and its label.
+    """Read all tars in a folder and below whose samples are an image and its label.
 
-    The label is `label` of a `.json`, a number or a name, else its `class_name`, else what a `.cls` holds.
-    Numbers count the lines of `root/classes.txt` from 0, or are names themselves where there is no such
-    file. The split is the word `train`, `val` (also `valid`, `validation`) or `test` in the tar's name or
-    folder; without any such word all are training images. Files of a sample follow each other. Samples
-    without a photograph, and other suffixes, are ignored; so are boxes, whose convention nobody tells.
+    The label is the field `label` of a `.json` (a number or a name), else its `class_name`, else the content
+    of a `.cls`. Numbers index the lines of `root/classes.txt` from 0, or are names themselves if there is no
+    such file. The split is the word `train`, `val` (also `valid`, `validation`) or `test` in the tar's name
+    or folder; if no tar has such a word, all images are training images. The files of a sample must be
+    adjacent. Samples without an image and other suffixes are ignored; so are boxes, which have no common
+    convention.
 
-    Every tar is read at each start, which takes long on network file systems. `ramstrans data shard`
-    makes shards of them that are not.
+    Every start reads all tars, which is slow on network file systems. `ramstrans data shard` converts them
+    to shards with an index.
 
     Args:
         root: The folder of the tars.
 
     Returns:
-        Records by tar, as they follow each other there.
+        Records by tar, in the order of its samples.
 
     Raises:
-        DataError: Naming the tar and member that is missing or wrong.
+        DataError: A tar or a member is missing or wrong; the message names it.
     """
     splits = _splits(root)
     samples = [sample for tar, split in splits.items() for sample in _samples(tar, split)]
@@ -77,13 +72,13 @@ def _splits(root: Path) -> dict[Path, Split]:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the one that holds the tars (--data.root)")
     found = {
-        tar: {_SPLIT_WORDS[word] for word in _words(tar.relative_to(root)) if word in _SPLIT_WORDS}
+        tar: {SPLIT_NAMES[word] for word in _words(tar.relative_to(root)) if word in SPLIT_NAMES}
         for tar in sorted(root.rglob("*.tar"))
         if tar.is_file()
     }
     if not found:
         raise DataError(
-            f"{root} holds neither shards.json nor tars; write some by `ramstrans data shard ROOT OUT`"
+            f"{root} has neither shards.json nor tars; write shards by `ramstrans data shard ROOT OUT`"
         )
     if not any(found.values()):
         return dict.fromkeys(found, "train")
@@ -101,23 +96,23 @@ def _words(path: Path) -> list[str]:
 
 
 def _samples(tar: Path, split: Split) -> Iterator[_Sample]:
-    """The labelled photographs of a tar."""
+    """The labelled images of a tar."""
     with open_retrying(tar) as stream:
         for key, files in _grouped(tar):
-            photographs = [entry for suffix, entry in files.items() if f".{suffix}" in IMAGE_SUFFIXES]
-            if len(photographs) > 1:
-                names = " and ".join(entry.name for entry in photographs)
-                raise _error(tar, key, f"it has {names}; keep one photograph a sample")
+            images = [entry for suffix, entry in files.items() if f".{suffix}" in IMAGE_SUFFIXES]
+            if len(images) > 1:
+                names = " and ".join(entry.name for entry in images)
+                raise _error(tar, key, f"it has {names}; keep one image per sample")
             labels = {}
             for suffix in files.keys() & {"json", "cls"}:
                 stream.seek(files[suffix].offset)
                 labels[suffix] = stream.read(files[suffix].size)
-            if photographs:
-                yield _Sample(tar / photographs[0].name, split, _label_in(labels, tar, key))
+            if images:
+                yield _Sample(tar / images[0].name, split, _label_in(labels, tar, key))
 
 
 def _grouped(tar: Path) -> Iterator[tuple[str, dict[str, Entry]]]:
-    """The key of each sample, and its files by suffix: all that comes behind the first dot."""
+    """The key of each sample, and its files by suffix: everything after the first dot."""
     parts = ((_SAMPLE_NAME.fullmatch(entry.name), entry) for entry in entries_of(tar))
     named = ((match[1], match[2].lower(), entry) for match, entry in parts if match)
     seen: set[str] = set()
@@ -125,7 +120,7 @@ def _grouped(tar: Path) -> Iterator[tuple[str, dict[str, Entry]]]:
         if _META_NAME.match(key):
             continue
         if key in seen:
-            raise _error(tar, key, "its files do not follow each other; write them one after another")
+            raise _error(tar, key, "its files are not adjacent; write them one after another")
         seen.add(key)
         files: dict[str, Entry] = {}
         for _, suffix, entry in group:
@@ -136,7 +131,7 @@ def _grouped(tar: Path) -> Iterator[tuple[str, dict[str, Entry]]]:
 
 
 def _label_in(labels: dict[str, bytes], tar: Path, key: str) -> int | str:
-    """The label that a sample's `.json`, else its `.cls` gives."""
+    """The label in a sample's `.json`, else in its `.cls`."""
     try:
         fields = json.loads(labels.get("json", b"{}"))
         for name in ("label", "class_name"):
@@ -146,32 +141,32 @@ def _label_in(labels: dict[str, bytes], tar: Path, key: str) -> int | str:
                 return fields[name]  # type: ignore[no-any-return]
         text = labels.get("cls", b"").decode().strip()
     except UnicodeDecodeError as error:
-        raise _error(tar, key, "its label is no UTF-8; write it anew") from error
+        raise _error(tar, key, "its label is not UTF-8; write it again") from error
     except json.JSONDecodeError as error:
-        raise _error(tar, key, f"its .json is none ({error}); write it anew") from error
+        raise _error(tar, key, f"its .json is not valid ({error}); write it again") from error
     if not text:
         raise _error(tar, key, "it has no label; add `label` or `class_name` to a .json, or a .cls")
     return int(text) if text.isdecimal() else text
 
 
 def _class_names(root: Path, samples: list[_Sample]) -> tuple[str, ...]:
-    """The lines of `classes.txt`, or what the labels are."""
+    """The lines of `classes.txt`, or the labels themselves."""
     file = root / CLASSES_FILE
     try:
-        lines = retry(lambda: file.read_text(encoding="utf-8"), file).splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return _names_of({sample.label for sample in samples}, root)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if len(set(names)) != len(names):
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise DataError(f"{file} names '{twice}' twice; give each class a name of its own")
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        raise DataError(f"{file} lists '{twice}' twice; give each class a different name")
     return names
 
 
 def _names_of(labels: set[int | str], root: Path) -> tuple[str, ...]:
-    """Names sorted, or for numbers as many as the largest asks for.
+    """The names, sorted; for numbers, all up to the largest.
 
     >>> _names_of({"wren", "crow"}, Path()), _names_of({2, 0}, Path())
     (('crow', 'wren'), ('0', '1', '2'))
@@ -187,11 +182,11 @@ def _names_of(labels: set[int | str], root: Path) -> tuple[str, ...]:
 
 
 def _label(label: int | str, path: Path, label_of: dict[str, int]) -> int:
-    """A label as a number, checked."""
+    """A label as a number, after a check."""
     number = label_of.get(label, -1) if isinstance(label, str) else label
     if not 0 <= number < len(label_of):
         raise DataError(
-            f"{path}: its label is {label!r}; {CLASSES_FILE} names {len(label_of)} classes, from 0"
+            f"{path}: its label is {label!r}; {CLASSES_FILE} lists {len(label_of)} classes, from 0"
         )
     return number
 

@@ -1,4 +1,4 @@
-"""Annotations in the XML of PASCAL VOC: the boxes of one photograph.
+"""Annotations in the XML of PASCAL VOC: the boxes of one image.
 
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
 """
@@ -11,18 +11,18 @@ from ramstrans.data.records import Box
 from ramstrans.errors import DataError
 
 
-def read_voc_boxes(file: Path, layout: str) -> list[Box]:
-    """The corners `xmin ymin xmax ymax` of each object, in order, as they are written.
+def read_voc_boxes(file: Path, data_format: str) -> list[Box]:
+    """The corners `xmin ymin xmax ymax` of each object, in order, as written.
 
     Args:
         file: The annotation.
-        layout: Name of the data set, for messages.
+        data_format: Name of the format, for messages.
 
     Raises:
-        DataError: The file is missing, no XML, or a box is incomplete or empty.
+        DataError: The file is missing or not XML, or a box is incomplete or empty.
     """
     try:
-        tree = ElementTree.fromstring(read_text(file, layout))
+        tree = ElementTree.fromstring(read_text(file, data_format))
         return [_corners(box) for box in tree.iterfind("object/bndbox")]
     except ElementTree.ParseError as error:
         raise DataError(f"{file} cannot be read as XML: {error}") from error

@@ -1,7 +1,7 @@
-"""Draws one toy bird: a scene of filled polygons, painted at twice its size and then halved.
+"""Draw one toy bird: a scene of filled polygons, painted at twice its size and then halved.
 
 The bird is a list of shapes in its own frame: x points to its beak, y down to its feet, and it is about
-1.9 units long. A random affine map (flip, turn, size, place) puts it on the canvas, over the clutter.
+1.9 units long. A random affine map (flip, rotation, size, position) puts it on the canvas, over the clutter.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
 Points = NDArray[np.float64]
-Places = dict[str, Points]
+PartPoints = dict[str, Points]
 
 PALETTE: dict[str, Colour] = {"Red": (222, 32, 38), "Yellow": (255, 214, 20), "Blue": (38, 84, 232)}
-"""Colours that a part can have; the berries and petals of the clutter have them too."""
+"""Colours of parts; berries and petals of the clutter have the same ones."""
 
 CODED_PARTS = ("crown", "beak", "wing", "tail")
-"""Parts whose colours make the class, in the order of its code."""
+"""Parts whose colours determine the class, in the order of its code."""
 
 PARTS = (*CODED_PARTS, "eye", "leg")
-"""All parts; eye and leg look the same in every class."""
+"""All parts; eye and leg are the same in every class."""
 
 _SUPERSAMPLING = 2
 _INK, _WHITE = (24, 22, 26), (235, 235, 235)
@@ -42,7 +42,7 @@ class Drawing(NamedTuple):
     Attributes:
         image: RGB, square.
         box: `(x0, y0, x1, y1)` around the bird, half-open float pixels of the image.
-        parts: `(x, y)` of each of `PARTS`, in pixels of the image; none is ever hidden.
+        parts: `(x, y)` of each of `PARTS`, in pixels of the image; all are visible.
     """
 
     image: Image.Image
@@ -51,46 +51,46 @@ class Drawing(NamedTuple):
 
 
 def draw_bird(code: Sequence[int], image_size: int, rng: np.random.Generator) -> Drawing:
-    """Draws one bird on a cluttered background.
+    """Draw one bird on a cluttered background.
 
     Args:
-        code: For each of `CODED_PARTS` the index of its colour in `PALETTE`.
+        code: Index into `PALETTE` of the colour of each of `CODED_PARTS`.
         image_size: Side of the image, in pixels.
-        rng: The only source of chance.
+        rng: The only source of randomness.
 
     >>> drawing = draw_bird((0, 1, 2, 0), 96, np.random.default_rng(3))
     >>> drawing.image.size, sorted(drawing.parts)
     ((96, 96), ['beak', 'crown', 'eye', 'leg', 'tail', 'wing'])
     """
     canvas_size = _SUPERSAMPLING * image_size
-    bird, places = _bird([list(PALETTE.values())[digit] for digit in code], rng)
+    bird, part_points = _bird([list(PALETTE.values())[digit] for digit in code], rng)
     matrix, offset = _placement(np.concatenate([shape.points for shape in bird]), canvas_size, rng)
     bird = [_Shape(shape.points @ matrix + offset, shape.colour) for shape in bird]
-    places = {name: place @ matrix + offset for name, place in places.items()}
+    part_points = {name: point @ matrix + offset for name, point in part_points.items()}
     unit = float(np.linalg.norm(matrix[0]))
 
     image = _backdrop(canvas_size, rng)
     draw = ImageDraw.Draw(image)
-    for points, colour in _clutter(canvas_size, unit, places["leg"], rng) + bird:
+    for points, colour in _clutter(canvas_size, unit, part_points["leg"], rng) + bird:
         draw.polygon([(x, y) for x, y in points.tolist()], fill=colour)
     image = _relit(image.reduce(_SUPERSAMPLING), rng)
 
     outline = np.concatenate([shape.points for shape in bird]) / _SUPERSAMPLING
     (x0, y0), (x1, y1) = outline.min(axis=0).tolist(), outline.max(axis=0).tolist()
-    parts = {name: (place / _SUPERSAMPLING).tolist() for name, place in places.items()}
+    parts = {name: (point / _SUPERSAMPLING).tolist() for name, point in part_points.items()}
     return Drawing(image, (x0, y0, x1, y1), {name: (x, y) for name, (x, y) in parts.items()})
 
 
 # ---- the bird, in its own frame ----
 
 
-def _bird(colours: Sequence[Colour], rng: np.random.Generator) -> tuple[list[_Shape], Places]:
-    """The shapes of a bird, from back to front, and the places of its parts."""
+def _bird(colours: Sequence[Colour], rng: np.random.Generator) -> tuple[list[_Shape], PartPoints]:
+    """The shapes of a bird, from back to front, and the positions of its parts."""
     crown, beak, wing, tail = colours
     body = _muted(50, 130, rng)
     wing_bars = (_stroke((-0.02, -0.10), (-0.08, 0.21), 0.10), _stroke((-0.24, -0.03), (-0.28, 0.20), 0.08))
-    tail_shapes, tail_places = _tail(_shade(body, 0.6), tail, rng)
-    head_shapes, head_places = _head(body, crown, beak, rng)
+    tail_shapes, tail_points = _tail(_shade(body, 0.6), tail, rng)
+    head_shapes, head_points = _head(body, crown, beak, rng)
     shapes = [
         _Shape(_stroke((0.02, 0.36), (0.06, 0.66), 0.05), _INK),
         _Shape(_stroke((0.16, 0.34), (0.20, 0.66), 0.05), _INK),
@@ -102,19 +102,21 @@ def _bird(colours: Sequence[Colour], rng: np.random.Generator) -> tuple[list[_Sh
         *(_Shape(bar, wing) for bar in wing_bars),
     ]
     middle = {"wing": np.array((-0.15, 0.06)), "leg": np.array((0.12, 0.63))}
-    return shapes, {**head_places, **middle, **tail_places}
+    return shapes, {**head_points, **middle, **tail_points}
 
 
-def _tail(feathers: Colour, tip: Colour, rng: np.random.Generator) -> tuple[list[_Shape], Places]:
-    """A tail that is raised or hangs a little, with a coloured tip."""
+def _tail(feathers: Colour, tip: Colour, rng: np.random.Generator) -> tuple[list[_Shape], PartPoints]:
+    """A slightly raised or lowered tail with a coloured tip."""
     root, end = np.array((-0.38, 0.12)), np.array((-1.05, 0.11 + rng.uniform(-0.11, 0.11)))
     band = root + 0.73 * (end - root)
     shapes = [_Shape(_stroke(root, end, 0.21, 0.26), feathers), _Shape(_stroke(band, end, 0.25, 0.26), tip)]
     return shapes, {"tail": (band + end) / 2}
 
 
-def _head(body: Colour, crown: Colour, beak: Colour, rng: np.random.Generator) -> tuple[list[_Shape], Places]:
-    """A round head, carried higher or lower, with its beak, its coloured crown and a ringed eye."""
+def _head(
+    body: Colour, crown: Colour, beak: Colour, rng: np.random.Generator
+) -> tuple[list[_Shape], PartPoints]:
+    """A round head at a random height, with a beak, a coloured crown and a ringed eye."""
     neck = np.array((0.47, -0.30)) + rng.uniform(-0.045, 0.045, 2)
     eye = neck + np.array((0.12, 0.0))
     shapes = [
@@ -124,12 +126,12 @@ def _head(body: Colour, crown: Colour, beak: Colour, rng: np.random.Generator) -
         _Shape(_ellipse(eye, (0.08, 0.08)), _WHITE),
         _Shape(_ellipse(eye, (0.05, 0.05)), _INK),
     ]
-    places = {"crown": neck + np.array((-0.02, -0.15)), "eye": eye, "beak": neck + np.array((0.33, 0.035))}
-    return shapes, places
+    points = {"crown": neck + np.array((-0.02, -0.15)), "eye": eye, "beak": neck + np.array((0.33, 0.035))}
+    return shapes, points
 
 
 def _folded_wing() -> Points:
-    """A drop: round at the shoulder, pointed over the tail."""
+    """A drop shape: round at the shoulder, pointed over the tail."""
     return np.concatenate([_ellipse((0.02, 0.05), (0.22, 0.19), arc=(-1.5, 1.4)), [(-0.52, 0.19)]])
 
 
@@ -139,14 +141,14 @@ def _folded_wing() -> Points:
 def _ellipse(
     centre: ArrayLike, radii: ArrayLike, turn: float = 0.0, arc: tuple[float, float] = (0.0, 2 * np.pi)
 ) -> Points:
-    """An ellipse, or the slice of it between the ends of an arc; angles in radians."""
+    """An ellipse, or the segment of it between the ends of an arc; angles in radians."""
     angles = np.linspace(*arc, 25)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return np.asarray(circle * np.asarray(radii, float) @ _rotation(turn) + np.asarray(centre, float))
 
 
 def _stroke(start: ArrayLike, end: ArrayLike, *widths: float) -> Points:
-    """A straight stroke; the last width is the one at its end."""
+    """A straight stroke; the last width is that of its end."""
     start, end = np.asarray(start), np.asarray(end)
     along = (end - start) / np.linalg.norm(end - start)
     across = np.array((-along[1], along[0])) / 2
@@ -155,7 +157,7 @@ def _stroke(start: ArrayLike, end: ArrayLike, *widths: float) -> Points:
 
 
 def _rotation(angle: float) -> Points:
-    """Turns row vectors by an angle in radians, clockwise as seen on the screen."""
+    """Matrix that rotates row vectors by an angle in radians, clockwise on the screen."""
     return np.array(((np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))))
 
 
@@ -173,7 +175,7 @@ def _placement(outline: Points, canvas_size: int, rng: np.random.Generator) -> t
 
 
 def _backdrop(size: int, rng: np.random.Generator) -> Image.Image:
-    """Sky and foliage out of focus: a grid of 6x6 related colours, enlarged smoothly."""
+    """Blurred sky and foliage: a grid of 6x6 related colours, enlarged smoothly."""
     top, bottom = np.array(_muted(130, 215, rng)), np.array(_muted(130, 215, rng))
     slope = np.linspace(0, 1, 6)[:, None, None]
     patches = top * (1 - slope) + bottom * slope + rng.normal(0, 16, (6, 6, 1)) + rng.normal(0, 6, (6, 6, 3))
@@ -204,13 +206,13 @@ def _branch(size: int, unit: float, through: Points, angle: float, rng: np.rando
 
 
 def _speck(size: int, radius: float, flatness: float, colour: Colour, rng: np.random.Generator) -> _Shape:
-    """An ellipse anywhere on the canvas, turned at random."""
+    """An ellipse at a random position and angle."""
     centre = rng.uniform(0, size, 2)
     return _Shape(_ellipse(centre, (radius, radius * flatness), turn=rng.uniform(0, np.pi)), colour)
 
 
 def _relit(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The image in another light (brightness, contrast, tint), with some sensor noise."""
+    """The image with random brightness, contrast and tint, and some sensor noise."""
     contrast = rng.uniform(0.75, 1.2) * rng.uniform(0.93, 1.07, (3, 1))
     curves = 128 + rng.uniform(-15, 15) + contrast * (np.arange(256) - 128)
     lit = np.asarray(image.point(_as_bytes(curves).ravel().tolist()), dtype=np.int16)
@@ -227,11 +229,11 @@ def _muted(low: int, high: int, rng: np.random.Generator) -> Colour:
 
 
 def _shade(colour: Colour, factor: float) -> Colour:
-    """The colour made darker (below 1) or lighter (above 1)."""
+    """A darker (factor below 1) or lighter (above 1) colour."""
     red, green, blue = _as_bytes(factor * np.array(colour)).tolist()
     return red, green, blue
 
 
 def _as_bytes(values: NDArray[np.number]) -> NDArray[np.uint8]:
-    """Rounded down and kept within 0-255."""
+    """Values rounded down and clipped to 0-255."""
     return np.asarray(values).clip(0, 255).astype(np.uint8)

@@ -1,39 +1,37 @@
-"""toybirds: a fine-grained set that we draw ourselves, written in CUB-200-2011's layout.
+"""toybirds: a generated fine-grained data set in the format of CUB-200-2011.
 
 All classes share shape, pose and body colours, and differ only in the colours of four small parts:
 crown, beak, wing bars and tail tip. The colours of a class are a code word whose digits sum to a
-multiple of three, so two classes never differ in one part alone: any three parts tell, two seldom do.
+multiple of three, so two classes never differ in one part alone: any three parts identify the class,
+two rarely do.
 
     class       crown    beak     wing     tail
     ...         Red      Blue     Yellow   Red
-    ...         Red      Blue     Blue     Blue       the same head; wing and tail must tell
+    ...         Red      Blue     Blue     Blue       the same head; wing and tail differ
 
-Crown and wing can be made out in a small picture of the whole scene; beak and tail hardly.
+Crown and wing are visible in a small image of the whole scene; beak and tail hardly are.
 """
 
 import json
-import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ramstrans.console import Progress, no_progress
 from ramstrans.data.toybirds.drawing import PALETTE, PARTS, Drawing, draw_bird
-from ramstrans.errors import ConfigError, OutputError
+from ramstrans.errors import ConfigError
+from ramstrans.files import new_folder
 
 VERSION = 1
-"""Raised whenever the same arguments come to give other images."""
+"""Incremented whenever the same arguments give other images."""
 
 MARKER = "toybirds.json"
 MAX_CLASSES = 27
 
 _GENERA = ("Finch", "Wren", "Warbler", "Bunting", "Sparrow", "Thrush", "Pipit", "Robin", "Lark")
-
-Progress = Callable[[int, int], None]
-"""Called after each image with the number of images done, and of all."""
 
 Code = tuple[int, int, int, int]
 """Index into `PALETTE` of each of `CODED_PARTS`: crown, beak, wing, tail."""
@@ -41,7 +39,7 @@ Code = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class _Options:
-    """What determines every byte of the set, beside `VERSION`."""
+    """The arguments that, with `VERSION`, determine every byte of the set."""
 
     num_classes: int
     train_per_class: int
@@ -68,7 +66,7 @@ class _Options:
 
 
 class _Entry(NamedTuple):
-    """One image as the lists name it; ids count from 1."""
+    """One image in the lists; ids count from 1."""
 
     image_id: int
     label: int
@@ -80,7 +78,7 @@ class _Entry(NamedTuple):
 def species_codes(num_classes: int) -> tuple[Code, ...]:
     """Colour codes of the first classes; any two differ in at least two parts.
 
-    They are the words of Z3^4 with digit sum 0, in an order that uses each colour about as often.
+    The codes are the words of Z3^4 with digit sum 0, in an order that balances the colours.
 
     >>> species_codes(3)
     ((0, 0, 0, 0), (2, 1, 1, 2), (1, 2, 2, 1))
@@ -91,7 +89,7 @@ def species_codes(num_classes: int) -> tuple[Code, ...]:
 
 
 def species_name(code: Code) -> str:
-    """Name of a class: crown and beak by their colours, the genus by wing and tail.
+    """Name of a class: colours of crown and beak, and a genus for those of wing and tail.
 
     >>> species_name((2, 1, 1, 2))
     'Blue_crowned_Yellow_billed_Thrush'
@@ -109,46 +107,37 @@ def make_toybirds(
     test_per_class: int = 40,
     image_size: int = 176,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> None:
-    """Draws the set into a new folder; the same arguments give the same bytes.
+    """Draw the set into a new folder; the same arguments give the same bytes.
 
-    An image depends on the seed, its class and its number in the class alone. The folder appears only
-    once it is complete.
+    An image depends only on the seed, its class and its number in the class. The folder appears once it is
+    complete.
 
     Args:
-        root: Folder to make; may exist if it is empty.
+        root: Folder to create; may exist if it is empty.
         num_classes: 2 to 27.
-        train_per_class: Training images of each class.
-        test_per_class: Test images of each class.
+        train_per_class: Training images per class.
+        test_per_class: Test images per class.
         image_size: Side of the square images, in pixels.
         seed: Seed of the whole set.
-        progress: Called after each image.
+        progress: Reports images done.
 
     Raises:
-        ConfigError: A number out of range.
-        OutputError: The folder holds something, or cannot be written.
+        ConfigError: A number is out of range.
+        OutputError: The folder is not empty, or cannot be written.
     """
     options = _Options(num_classes, train_per_class, test_per_class, image_size, seed)
-    partial = root.parent / f".{root.name}-{uuid.uuid4().hex[:8]}.partial"
-    try:
-        if root.exists() and any(root.iterdir()):
-            raise OutputError(f"{root} is not empty; give a new folder, or remove this one first")
-        partial.mkdir(parents=True)
-        _write_lists(partial, options, list(_draw_images(partial, options, progress)))
-        partial.replace(root)
-    except OSError as error:
-        raise OutputError(f"{root} cannot be written: {error.strerror}; give another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_folder(root) as draft:
+        _write_lists(draft, options, list(_draw_images(draft, options, progress)))
 
 
 def is_toybirds(root: Path, **arguments: int) -> bool:
-    """Whether a folder holds a complete set of this version, made with the arguments that are given.
+    """Whether a folder holds a complete set of this version, drawn with the given arguments.
 
     Args:
         root: The folder.
-        arguments: Any of the numbers that `make_toybirds` takes; those left out may be anything.
+        arguments: Some of the numbers that `make_toybirds` takes; the others may be anything.
     """
     marker = root / MARKER
     if not marker.is_file():
@@ -163,23 +152,23 @@ def is_toybirds(root: Path, **arguments: int) -> bool:
     return all(made.get(name) == value for name, value in wanted.items()) and num_found == options.num_images
 
 
-def ensure_toybirds(root: Path, progress: Progress | None = None) -> None:
-    """Makes the set with the default arguments, unless the folder holds one already, however made.
+def ensure_toybirds(root: Path, progress: Progress = no_progress) -> None:
+    """Draw the set with the default arguments, unless the folder holds one, drawn with any arguments.
 
     Args:
         root: Folder of the set.
-        progress: Called after each image.
+        progress: Reports images done.
 
     Raises:
-        OutputError: The folder holds something else, a set of another version or with files missing,
-            or it cannot be written.
+        OutputError: The folder holds something else, a set of another version or with missing files,
+            or cannot be written.
     """
     if not is_toybirds(root):
         make_toybirds(root, progress=progress)
 
 
-def _draw_images(folder: Path, options: _Options, progress: Progress | None) -> Iterator[_Entry]:
-    """Writes the images, class by class, training images first."""
+def _draw_images(folder: Path, options: _Options, progress: Progress) -> Iterator[_Entry]:
+    """Write the images, class by class, training images first."""
     image_id = 0
     codes = species_codes(options.num_classes)
     for label, (name, code) in enumerate(zip(_class_names(options), codes, strict=True)):
@@ -191,8 +180,7 @@ def _draw_images(folder: Path, options: _Options, progress: Progress | None) -> 
             # full chroma: the parts are a few pixels of pure colour
             drawing.image.save(folder / "images" / path, quality=90, subsampling=0)
             yield _Entry(image_id, label, path, index < options.train_per_class, drawing)
-            if progress is not None:
-                progress(image_id, options.num_images)
+            progress(image_id, options.num_images, "drawing toybirds")
 
 
 def _class_names(options: _Options) -> list[str]:
@@ -201,7 +189,7 @@ def _class_names(options: _Options) -> list[str]:
 
 
 def _write_lists(folder: Path, options: _Options, entries: list[_Entry]) -> None:
-    """Writes CUB's lists of images, labels, splits, classes, boxes and parts, and the marker."""
+    """Write CUB's lists of images, labels, splits, classes, boxes and parts, and the marker."""
     (folder / "parts").mkdir()
     lists: dict[str, Iterable[str]] = {
         "images.txt": (f"{e.image_id} {e.path}" for e in entries),

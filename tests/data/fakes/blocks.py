@@ -1,15 +1,15 @@
-"""What all fakes are made of."""
+"""Building blocks of the tiny data sets."""
 
 from PIL import Image
 
 WIDTH, HEIGHT = 23, 31
 
 NUM_TRAIN, NUM_TEST = 5, 2
-"""Images of each class."""
+"""Images per class."""
 
 
-def write_photograph(path, color=(90, 120, 40), size=(WIDTH, HEIGHT)):
-    """A JPEG of one color, whatever the name's ending."""
+def write_image(path, color=(90, 120, 40), size=(WIDTH, HEIGHT)):
+    """A JPEG of one color, whatever its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(path, "JPEG")
     return path
@@ -22,14 +22,14 @@ def write_lines(path, lines, end="\n"):
 
 
 def edit(file, old, new):
-    """Replace what is there once or more."""
+    """Replace all occurrences, of which there must be some."""
     text = file.read_text()
     assert old in text
     file.write_text(text.replace(old, new))
 
 
 def voc_xml(name, boxes, file_name="%s"):
-    """An annotation of PASCAL VOC; Stanford Dogs' really have a `%s` for the file name."""
+    """An annotation of PASCAL VOC; those of Stanford Dogs have a literal `%s` as file name."""
     objects = "".join(
         f"\t<object>\n\t\t<name>{name}</name>\n\t\t<pose>Unspecified</pose>\n\t\t<bndbox>\n"
         f"\t\t\t<xmin>{x0}</xmin>\n\t\t\t<ymin>{y0}</ymin>\n\t\t\t<xmax>{x1}</xmax>\n\t\t\t<ymax>{y1}</ymax>\n"
