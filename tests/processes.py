@@ -30,7 +30,8 @@ GRACE = 20
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
-        *("tests.processes", "pytest", "peft", "torch.distributed.checkpoint", "torch.utils.tensorboard"),
+        *("tests.processes", "pytest", "peft", "torchmetrics"),
+        *("torch.distributed.checkpoint", "torch.distributed.fsdp", "torch.utils.tensorboard"),
         *("ramstrans.training.run", "ramstrans.training.loop", "ramstrans.evaluation.evaluate"),
         *("ramstrans.inference.predictor", "ramstrans.cli"),
     ]
@@ -115,6 +116,7 @@ def signal_group(pid, number):
 
 
 def _child(folder, environment, cwd, function, *arguments):
+    multiprocessing.set_start_method(None, force=True)  # as in a new Python, where the server's would be used
     os.setsid()
     for stream, name in enumerate(("stdin", "stdout", "stderr")):
         os.dup2(os.open(folder / name, os.O_APPEND | os.O_RDWR), stream)

@@ -8,6 +8,7 @@ of a step by kind, and what one process is told of two.
 
 import json
 import os
+import socket
 import sys
 from collections import Counter
 from pathlib import Path
@@ -26,7 +27,13 @@ from ramstrans.training.shares import local_shard
 from ramstrans.training.step import build_train_step
 from ramstrans.training.trainable import set_train_mode, set_trainable
 from tests.training.builders import PREPROCESSING, TINY, tiny_run
-from tests.training.fork_server import free_port
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
 
 DEPTH = 6
 SIZES = (50, 75)

@@ -21,7 +21,7 @@ from ramstrans.data.loading.workers import (
     worker_errors,
 )
 from ramstrans.errors import DataError
-from tests.training.processes import ENVIRONMENT, ROOT
+from tests.processes import ENVIRONMENT, ROOT
 
 LONELY = pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="this system cannot wait for signals")
 

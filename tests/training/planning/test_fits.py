@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ramstrans.training.planning.cost import StepCost
 from ramstrans.training.planning.fits import Ground
-from tests.training.processes import python
+from tests.processes import python
 
 PHASES = np.array([[0.0, 0.0, 10.0], [40.0, 20.0, 2.0]])
 COST = StepCost(100, 200, 100, 10, 5, 20, 1, PHASES, 1.0, 1.0)
