@@ -17,8 +17,12 @@ ROOT = Path(__file__).parents[1]
 os.environ["OMP_NUM_THREADS"] = "1"  # the tensors are too small for threads to pay
 os.environ["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"  # child processes import what this one does
 
-settings.register_profile("fixed", deadline=None, print_blob=True, derandomize=True)  # the same examples always
-settings.register_profile("random", deadline=None, print_blob=True, database=None)  # new ones, by --hypothesis-seed
+settings.register_profile(
+    "fixed", deadline=None, print_blob=True, derandomize=True
+)  # the same examples always
+settings.register_profile(
+    "random", deadline=None, print_blob=True, database=None
+)  # new ones, by --hypothesis-seed
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 

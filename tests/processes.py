@@ -1,7 +1,7 @@
-"""Commands in real processes, most of them forked from one server that has imported everything once.
+"""Commands in real processes, most of them forked from one server that imports everything once.
 
-Importing torch and timm takes about 5 CPU-seconds; a fork takes milliseconds. Each forked process leads a session
-and process group of its own, so that a signal can be sent to it together with its loader's workers.
+Importing torch and timm takes about 5 CPU-seconds; a fork takes milliseconds. Each forked process leads a
+session and process group of its own, so that a signal can be sent to it together with its loader's workers.
 """
 
 import atexit
@@ -50,7 +50,7 @@ class Child:
     """A forked process.
 
     Args:
-        function: Called with the arguments; returns the exit code. Importable by name, as in `multiprocessing`.
+        function: Called with the arguments; returns the exit code. Pickled, as in `multiprocessing`.
         arguments: Its arguments.
         environment: Variables added to `ENVIRONMENT`.
         stdin: Text of its standard input.

@@ -55,7 +55,8 @@ def test_every_config_that_comes_along_works(path, config_of, monkeypatch):
     preprocessing = build_preprocessing(
         config.data, config.model.input_size, config.model.zoom_source, cfg["mean"], cfg["std"]
     )
-    assert preprocessing.crop >= config.model.input_size
+    for crop, side in zip(preprocessing.crop, config.model.input_size, strict=True):
+        assert crop >= side
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -103,12 +104,13 @@ def test_every_option_is_in_the_help(capsys):
     assert {"--config", "--dry_run"} <= words
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *(f"data {name}" for name in data.COMMANDS)])
-def test_every_command_has_help(command, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main([*command.split(), "--help"])
-    assert not ended.value.code
-    assert "usage: " in capsys.readouterr().out.lower()
+def test_every_command_has_help(capsys):
+    for command in [*COMMANDS, *(f"data {name}" for name in data.COMMANDS)]:
+        with pytest.raises(SystemExit) as ended:
+            main([*command.split(), "--help"])
+        assert not ended.value.code
+        printed = " ".join(capsys.readouterr().out.split())
+        assert f"usage: ramstrans [options] {command}" in printed.replace(" data [options]", " data"), command
 
 
 def test_version(capsys):

@@ -30,7 +30,7 @@ def tiny_run(root, name="cub", *, data=None, model=None, training=None, **fields
 
 
 def write_config(path, root, *, data=None, model=None, training=None):
-    """Write the config file of a run on `root`, which is in CUB's format: the same model, no defaults of training."""
+    """Write the config file of a run on `root`, in CUB's format; returns its path."""
     config = {
         "data": {"name": "cub", "root": str(root), "val_fraction": 0.25} | (data or {}),
         "model": {"backbone": BACKBONE, "backbone_options": TINY, "image_size": 24} | (model or {}),

@@ -1,12 +1,12 @@
 """Which device to compute on, and how many processes do."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed
 
-from ramstrans.errors import UsageError
+from ramstrans.errors import RamsTransError, UsageError
 
 T = TypeVar("T")
 
@@ -51,13 +51,27 @@ def process_index() -> int:
 
 
 def from_first_process(work: Callable[[], T]) -> T:
-    """What some work gives, done in the first process and told to all; each of them must call this.
+    """Return the result of work that only the first process does; every process must call this.
+
+    Raises:
+        Exception: The work failed. Every process raises, so that none waits for the first one.
 
     >>> from_first_process(lambda: 3)
     3
     """
     if num_processes() == 1:
         return work()
-    found: list[T] = [work()] if process_index() == 0 else [None]  # type: ignore[list-item]
-    torch.distributed.broadcast_object_list(found)
-    return found[0]
+    found: T | None = None
+    error: Exception | None = None
+    if process_index() == 0:
+        try:
+            found = work()
+        except Exception as raised:  # noqa: BLE001 - raised again below, in every process
+            error = raised
+    known = isinstance(error, RamsTransError)  # of others nobody knows whether they can be sent
+    sent = [(found, error if known or error is None else RuntimeError(f"{type(error).__name__}: {error}"))]
+    torch.distributed.broadcast_object_list(sent)
+    result, failure = sent[0]
+    if failure is not None:
+        raise error or failure
+    return cast(T, result)

@@ -9,7 +9,7 @@ import yaml
 from ramstrans.cli import main
 from ramstrans.saved.model import load_state
 from tests.commands.builders import process
-from tests.training.builders import TINY
+from tests.tiny import TINY
 
 
 def test_train_in_a_process_of_its_own(tiny, tmp_path):

@@ -13,7 +13,7 @@ from ramstrans.errors import OutputError, TrainingError
 from ramstrans.training import checkpoint as saving
 from ramstrans.training.checkpoint import MANIFEST, Checkpoints, read_whole
 from ramstrans.training.state import RunState
-from tests.training.builders import same_state
+from tests.tiny import same_state
 
 
 class Run:

@@ -10,7 +10,7 @@ from torch.optim import SGD, AdamW
 
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.optim import build_optimizer, build_schedule, layers, lr_factor
-from tests.training.builders import TINY, tiny_model
+from tests.tiny import TINY, tiny_model
 
 SCHEDULES = st.integers(0, 40).flatmap(lambda warmup: st.tuples(st.just(warmup), st.integers(warmup + 1, 97)))
 

@@ -82,7 +82,7 @@ def assert_same(run, expected, rel=1e-5):
 
 @pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_torchrun_trains_the_same_model_and_one_process_reports(num_workers, recipe, trained_by, tmp_path):
-    """With workers, which each import everything again: they are spawned where processes talk to each other."""
+    """Workers are spawned where processes communicate, so that each imports everything again."""
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, "-m", "ramstrans")
     options = ("--config", recipe, "--output", tmp_path / "run", "--data.num_workers", num_workers)
     done = python(*launch, "train", *options)
@@ -154,7 +154,7 @@ def test_a_sharded_run_resumes_with_more_processes(trained_by, tmp_path):
 @pytest.mark.parametrize("options", [(), FSDP], ids=["ddp", "fsdp"])
 @pytest.mark.parametrize("count", [3, 4])
 def test_more_processes_than_images_per_micro_batch(count, options, trained_by):
-    """Batches of 5 and 4 in two micro-batches: some processes have one image where others have two, or none."""
+    """Batches of 5 and 4 in two micro-batches: some processes have one image, others two or none."""
     assert_same(trained_by(count, "ema", *options), trained_by(1, "ema"))
 
 

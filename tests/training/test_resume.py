@@ -90,7 +90,7 @@ def wait_for_rows(folder, count, child):
 
 
 def test_a_run_killed_again_and_again_ends_with_the_same_bits(recipe, unbroken, tmp_path):
-    """The random moments fall on steps, validation, checkpoints and starts alike; each run gets a little further."""
+    """The random moments fall on steps, validation and checkpoints alike."""
     folder, generator = tmp_path / "run", random.Random(0)
     command = ("train", "--config", recipe, "--output", folder)
     for _ in range(5):
@@ -100,7 +100,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(recipe, unbroken, 
         child.kill()
         child.wait()
         command = ("train", "--resume", folder)
-        if (folder / "report.json").exists():  # killed too late, on a machine that busy
+        if (folder / "report.json").exists():  # killed too late, on a very busy machine
             break
     else:
         done = run(*command, prepare=log_every_step)
@@ -165,7 +165,7 @@ def test_a_killed_run_leaves_no_process_behind(recipe, tmp_path):
 
 
 def read_pipes():
-    """Let pipes be read, which are refused: their reading hangs, as that of no file does that can be had here."""
+    """Allow pipes as images, which are refused otherwise: reading one hangs, as on a dead network share."""
     from ramstrans.data.reading import decode
 
     decode._check_file = lambda path: None
@@ -226,7 +226,9 @@ def test_sigterm_before_training_stops_at_once_and_leaves_nothing(recipe, tmp_pa
     "options",
     [
         ("--data.num_workers", "0"),
-        pytest.param(("--data.num_workers", "1"), marks=pytest.mark.slow),  # spawned: each imports torch again
+        pytest.param(
+            ("--data.num_workers", "1"), marks=pytest.mark.slow
+        ),  # spawned: each imports torch again
         ("--data.num_workers", "0", "--training.fsdp", "true"),
     ],
     ids=["ddp", "ddp with workers", "fsdp"],

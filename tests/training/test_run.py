@@ -13,14 +13,14 @@ from ramstrans.evaluation.run import evaluate_run
 from ramstrans.saved.model import load_metadata, load_state
 from ramstrans.training import run as running
 from ramstrans.training.run import Prepared, prepare, train
-from ramstrans.training.run_folder import check_output, claim_output, default_output
+from ramstrans.training.run_folder import check_output, claim_output
 from ramstrans.training.setup import (
     build_accelerator,
     build_dataset,
     build_loaders,
     use_fused_attention,
 )
-from tests.training.builders import TINY, same_state, tiny_run
+from tests.tiny import TINY, same_state, tiny_run
 
 
 def tree(folder):
@@ -228,12 +228,6 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(OutputError, match="No space left on device"):
         claim_output(tmp_path / "run", overwrite=False)
-
-
-def test_the_default_output_names_data_and_backbone(birds):
-    output = default_output(tiny_run(birds))
-    assert output.parent == Path("runs")
-    assert output.name.startswith("cub-vit_tiny_patch16_224-20")
 
 
 def test_half_precision_needs_a_gpu(birds, tmp_path):

@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ramstrans.data.loading.loader import Batch, EpochBatches
 from ramstrans.data.preprocessing import Preprocessing
@@ -43,11 +45,11 @@ def test_a_source_is_cut_like_its_images():
     assert parts_of(1, 1, 1, 1)[0].high_res is None
 
 
-@pytest.mark.parametrize("num_processes", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("gradient_accumulation_steps", [1, 2, 3, 5])
-@pytest.mark.parametrize("length", [1, 4, 11, 23])
+@given(
+    length=st.integers(1, 23), num_processes=st.integers(1, 7), gradient_accumulation_steps=st.integers(1, 5)
+)
 def test_all_processes_have_as_many_parts_and_every_image_counts_once(
-    num_processes, gradient_accumulation_steps, length
+    length, num_processes, gradient_accumulation_steps
 ):
     batches = [
         EpochBatches(length, 9, shuffle=True, process=process, num_processes=num_processes)
