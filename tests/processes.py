@@ -211,15 +211,14 @@ def log_every_step():
         setattr(evaluate, name, lambda *_: None)
 
 
-def python(*arguments, **options):
+def python(*arguments, env=ENVIRONMENT, cwd=ROOT):
     """Run a new Python to its end."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
-        env=ENVIRONMENT,
-        cwd=options.pop("cwd", ROOT),
+        env=env,
+        cwd=cwd,
         timeout=LIMIT,
-        **options,
     )

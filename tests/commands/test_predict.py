@@ -3,14 +3,14 @@
 import csv
 import io
 
-from tests.commands.builders import process
+from tests.processes import run
 
 
 def test_predict_in_a_process_of_its_own(trained, colors):
     """Paths come from a pipe; standard output is pure CSV, and the rest is elsewhere."""
     images = sorted((colors / "test").glob("*/*.png"))
     paths = "\n".join([*map(str, images), "missing.jpg"])
-    done = process("predict", trained.folder, "-", "--top_k", "2", "--device", "cpu", input=paths)
+    done = run("predict", trained.folder, "-", "--top_k", "2", "--device", "cpu", stdin=paths)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["path"] for row in rows] == [*map(str, images), "missing.jpg"]

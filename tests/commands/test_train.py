@@ -8,12 +8,15 @@ import yaml
 
 from ramstrans.cli import main
 from ramstrans.saved.model import load_state
-from tests.commands.builders import process
+from tests.processes import ENVIRONMENT, python
 from tests.tiny import TINY
 
 
 def test_train_in_a_process_of_its_own(tiny, tmp_path):
-    done = process("train", "--config", tiny, "--output", "run", "--seed", "3", cwd=tmp_path)
+    """The installed package, not the one beside the tests."""
+    installed = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONPATH"}
+    options = ("--config", tiny, "--output", "run", "--seed", 3)
+    done = python("-m", "ramstrans", "train", *options, env=installed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "6 images of the test split" in done.stdout
     assert "fused" in done.stdout

@@ -20,7 +20,7 @@ def whole_boxes(draw, height, width):
 
 @st.composite
 def crops(draw):
-    """A size of images, one box on whole pixels for each, the size of the result, and a seed of their content."""
+    """The size of images, one box on whole pixels for each, the size of the result, and a seed."""
     height, width = draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES))
     boxes = draw(st.lists(whole_boxes(height, width), min_size=1, max_size=3))
     size = draw(st.sampled_from(SIZES)), draw(st.sampled_from(SIZES))

@@ -53,9 +53,10 @@ class Pass(NamedTuple):
     def tolerance(self):
         """The relative error of float32 arithmetic; in 3,500 random passes it was at most a quarter of this.
 
-        A score is a sum of `dim` products, with a rounding error of about eps / 2 times the sum of their absolute
-        values. The softmax makes a relative error of it twice: in the exponential, and in the sum that divides it.
-        What follows are sums and products of numbers that are not negative, at a few eps; layers add up.
+        A score is a sum of `dim` products, with a rounding error of about eps / 2 times the sum of their
+        absolute values. The softmax makes a relative error of it twice: in the exponential, and in the sum that
+        divides it. What follows are sums and products of numbers that are not negative, at a few eps; the errors
+        of layers add up.
         """
         queries, keys = self.tensors()
         score = self.scale * (queries.abs() @ keys.abs().mT).max().item()
@@ -100,18 +101,15 @@ def check_bfloat16(method, drawn):
     np.testing.assert_allclose(saliency, expected, rtol=1e-2, atol=1e-2 / queries.shape[-2])
 
 
-every_check = pytest.mark.parametrize("check", [check_product, check_bfloat16])
-
-
-@every_check
+@pytest.mark.parametrize("check", [check_product, check_bfloat16])
 @settings(max_examples=80)
 @given(drawn=passes())
 def test_tiles_are_the_slow_twin(check, drawn):
     check("tiles", drawn)
 
 
-@every_check
-@settings(max_examples=15)  # slow without `torch.compile`
+@pytest.mark.parametrize("check", [check_product, pytest.param(check_bfloat16, marks=pytest.mark.slow)])
+@settings(max_examples=15)  # each takes long without `torch.compile`
 @given(drawn=passes(max_layers=3))
 def test_flex_is_the_slow_twin(check, drawn):
     check("flex", drawn)
@@ -270,6 +268,7 @@ def real_pass():
     return features, options
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 @every_method
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
