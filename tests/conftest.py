@@ -1,5 +1,6 @@
 """What the tests of several folders share: two tiny data sets, and one tiny run on them."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -24,6 +25,14 @@ settings.register_profile(
     "random", deadline=None, print_blob=True, database=None
 )  # new ones, by --hypothesis-seed
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+LONGEST = ("test_resume.py", "test_processes.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Start the longest files first, so that at the end none keeps one worker busy and the other idle."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +161,26 @@ def fails(capsys):
         return line
 
     return fails
+
+
+@pytest.fixture
+def opening_fails_once(monkeypatch):
+    """Call it, and the next open of a file fails, or the first of each with a suffix; gives those files."""
+
+    def begin(suffix=None):
+        opened, failed = Path.open, []
+
+        def fails_once(path, *mode, **options):
+            fails = path.suffix == suffix and path not in failed if suffix else not failed
+            if fails:
+                failed.append(path)
+                raise OSError(errno.EIO, "Input/output error", str(path))
+            return opened(path, *mode, **options)
+
+        monkeypatch.setattr(Path, "open", fails_once)
+        return failed
+
+    return begin
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """What several tests of this folder share."""
 
-import errno
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,22 +17,3 @@ def records(tmp_path_factory):
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
         made.append(Record(path, index % 3, "train"))
     return tuple(made)
-
-
-@pytest.fixture
-def opening_fails_once(monkeypatch):
-    """Call it, and the next file that is opened fails for a moment; gives the list it is then named in."""
-
-    def begin():
-        opened, failed = Path.open, []
-
-        def fails_once(path, *mode, **options):
-            if not failed:
-                failed.append(path)
-                raise OSError(errno.EIO, "Input/output error", str(path))
-            return opened(path, *mode, **options)
-
-        monkeypatch.setattr(Path, "open", fails_once)
-        return failed
-
-    return begin

@@ -1,9 +1,7 @@
 """The loop on images of plain colour, which any network tells apart."""
 
-import errno
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -373,17 +371,9 @@ def test_a_copied_state_does_not_follow_the_model():
     assert torch.equal(state["backbone.vit.cls_token"], before)
 
 
-def test_reads_that_were_tried_again_are_counted(run, monkeypatch):
+def test_reads_that_were_tried_again_are_counted(run, monkeypatch, opening_fails_once):
     monkeypatch.setattr(reads, "FIRST_PAUSE", 0.001)
-    opener, failed = Path.open, set()
-
-    def fails_once(path, *mode, **options):
-        if path.suffix == ".png" and path not in failed:
-            failed.add(path)
-            raise OSError(errno.EIO, "Input/output error", str(path))
-        return opener(path, *mode, **options)
-
-    monkeypatch.setattr(Path, "open", fails_once)
+    failed = opening_fails_once(".png")
     result, _, rows = run(tiny_model(), max_steps=4, epochs=9, validate_on="test")
     assert result.num_retries == len(failed) == 18
     assert [row["num_retries"] for row in rows if row["kind"] == "train"] == [4, 8, 12, 18]

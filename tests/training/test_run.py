@@ -1,5 +1,4 @@
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,27 +95,17 @@ def test_preparing_writes_nothing_and_says_what_it_found(birds, tmp_path):
     assert not config.output.exists()
 
 
-@pytest.fixture
-def broken(birds, tmp_path):
-    """`birds` with one test image cut short, and its path."""
-    root = tmp_path / "birds"
-    shutil.copytree(birds, root)
-    path = sorted(root.glob("images/001.*/*.jpg"))[-1]
-    path.write_bytes(path.read_bytes()[:400])
-    return root, path
-
-
-def test_nothing_is_written_when_the_data_are_bad(broken, tmp_path):
-    root, path = broken
+def test_nothing_is_written_when_the_data_are_bad(with_broken_file, tmp_path):
+    root, path = with_broken_file
     with pytest.raises(DataError, match=path.name):
-        prepare(tiny_run(root, output=tmp_path / "run"))
+        prepare(tiny_run(root, "folder", output=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_file_that_is_left_out_is_told_to_the_end(broken, tmp_path, no_pictures):
-    root, path = broken
+def test_a_file_that_is_left_out_is_told_to_the_end(with_broken_file, tmp_path, no_pictures):
+    root, path = with_broken_file
     said = []
-    prepared = prepare(tiny_run(root, data={"on_unreadable": "skip"}), said.append)
+    prepared = prepare(tiny_run(root, "folder", data={"on_unreadable": "skip"}), said.append)
     assert any(path.name in line for line in said)
     report = train(prepared, tmp_path / "run")
     assert report["num_images"] == 5

@@ -55,8 +55,8 @@ class Pass(NamedTuple):
 
         A score is a sum of `dim` products, with a rounding error of about eps / 2 times the sum of their
         absolute values. The softmax makes a relative error of it twice: in the exponential and in the sum
-        that divides it. The rest are sums and products of numbers that are not negative, at a few eps; the errors of
-        layers add up.
+        that divides it. The rest are sums and products of numbers that are not negative, at a few eps. The
+        errors of layers add up.
         """
         queries, keys = self.tensors()
         score = self.scale * (queries.abs() @ keys.abs().mT).max().item()
