@@ -1,5 +1,6 @@
 """What the tests of several folders share: two tiny data sets, and one tiny run on them."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -7,16 +8,31 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import settings
 from PIL import Image
 
 from ramstrans.cli import main
 from ramstrans.errors import DataError
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are too small for threads to pay
-settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
-settings.load_profile("untimed")
+ROOT = Path(__file__).parents[1]
+os.environ["OMP_NUM_THREADS"] = "1"  # the tensors are too small for threads to pay
+os.environ["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"  # child processes import what this one does
+
+settings.register_profile(
+    "fixed", deadline=None, print_blob=True, derandomize=True
+)  # the same examples always
+settings.register_profile(
+    "random", deadline=None, print_blob=True, database=None
+)  # new ones, by --hypothesis-seed
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+LONGEST = ("test_resume.py", "test_processes.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Start the longest files first, so that at the end none keeps one worker busy and the other idle."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +92,7 @@ def trained(birds, tmp_path_factory):
     from ramstrans.evaluation import evaluate as judging
     from ramstrans.training import loop
     from ramstrans.training.run import prepare, train
-    from tests.training.builders import tiny_run
+    from tests.tiny import tiny_run
 
     passes, predict_split = [], judging.predict_split
 
@@ -106,17 +122,10 @@ def no_pictures(monkeypatch):
 @pytest.fixture(scope="session")
 def tiny(birds, tmp_path_factory):
     """A config file of a run of two steps on `birds`."""
-    from tests.training.builders import BACKBONE, TINY
+    from tests.tiny import write_config
 
-    config = {
-        "data": {"name": "cub", "root": str(birds), "val_fraction": 0.25},
-        "model": {"backbone": BACKBONE, "backbone_options": TINY, "image_size": 32},
-        "training": {"max_steps": 2, "batch_size": 4},
-        "device": "cpu",
-    }
     path = tmp_path_factory.mktemp("configs") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
+    return write_config(path, birds, model={"image_size": 32}, training={"max_steps": 2, "batch_size": 4})
 
 
 @pytest.fixture
@@ -152,6 +161,26 @@ def fails(capsys):
         return line
 
     return fails
+
+
+@pytest.fixture
+def opening_fails_once(monkeypatch):
+    """Call it, and the next open of a file fails, or the first of each with a suffix; gives those files."""
+
+    def begin(suffix=None):
+        opened, failed = Path.open, []
+
+        def fails_once(path, *mode, **options):
+            fails = path.suffix == suffix and path not in failed if suffix else not failed
+            if fails:
+                failed.append(path)
+                raise OSError(errno.EIO, "Input/output error", str(path))
+            return opened(path, *mode, **options)
+
+        monkeypatch.setattr(Path, "open", fails_once)
+        return failed
+
+    return begin
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from torch import nn
 
 from ramstrans.distributed import full_state_dict, local_shard, materialize, to_meta
 from ramstrans.training.trainable import freeze_blocks
-from tests.training.builders import same_state, tiny_model
+from tests.tiny import same_state, tiny_model
 
 
 def test_an_outline_holds_nothing_and_is_filled_with_the_weights_themselves():

@@ -45,7 +45,7 @@ def test_all_start_from_equal_weights_and_images():
     model, vit = hardware.model(), hardware.vit()
     for name, parameter in vit.named_parameters():
         if name not in ("cls_token", "pos_embed"):
-            assert torch.equal(parameter, model.backbone.vit.get_parameter(name)), name
+            assert torch.equal(parameter, model.encoder.model.get_parameter(name)), name
     assert torch.equal(hardware.images(), hardware.images())
 
 

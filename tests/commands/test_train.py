@@ -8,12 +8,15 @@ import yaml
 
 from ramstrans.cli import main
 from ramstrans.saved.model import load_state
-from tests.commands.builders import process
-from tests.training.builders import TINY
+from tests.processes import ENVIRONMENT, python
+from tests.tiny import TINY
 
 
 def test_train_in_a_process_of_its_own(tiny, tmp_path):
-    done = process("train", "--config", tiny, "--output", "run", "--seed", "3", cwd=tmp_path)
+    """The installed package, not the one beside the tests."""
+    installed = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONPATH"}
+    options = ("--config", tiny, "--output", "run", "--seed", 3)
+    done = python("-m", "ramstrans", "train", *options, env=installed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "6 images of the test split" in done.stdout
     assert "fused" in done.stdout
@@ -70,8 +73,8 @@ def test_dry_run_writes_nothing(tiny, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--model.backbone", "vit_tinny_patch16_224"], "did you mean vit_tiny"),
-        (["--model.backbone", "resnet18"], "is not a plain ViT"),
+        (["--model.encoder", "vit_tinny_patch16_224"], "did you mean vit_tiny"),
+        (["--model.encoder", "resnet18"], "is not a plain ViT"),
         (["--model.image_size", "7"], "smaller than a patch"),
         (["--model.image_size", "33"], "not a multiple of the patch"),
         (["--data.crop", "64", "--data.resize", "48"], "smaller than data.crop 64x64"),

@@ -16,7 +16,7 @@ def test_no_value_is_looked_at_on_the_host(class_tokens, saliency_rows):
     assert [scale.boxes.shape for scale in output.scales] == [(7, 4)] * 3
 
 
-@pytest.mark.parametrize("zoom_source", ["input", "full"])
+@pytest.mark.parametrize("zoom_source", ["input", pytest.param("full", marks=pytest.mark.slow)])
 def test_compiles_into_one_graph(zoom_source):
     model = tiny_model(num_scales=2, zoom_source=zoom_source)
     images = noise(2, 3, *SIZE)
@@ -29,7 +29,10 @@ def test_compiles_into_one_graph(zoom_source):
                     torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("zoom_source", "region_size"), [("input", None), ("full", (80, 64))])
+@pytest.mark.parametrize(
+    ("zoom_source", "region_size"),
+    [pytest.param("input", None, marks=pytest.mark.slow), ("full", (80, 64))],
+)
 def test_exports_for_any_batch(zoom_source, region_size):
     model = tiny_model(num_scales=2, zoom_source=zoom_source, region_size=region_size)
     images = noise(7, 3, *SIZE)

@@ -1,4 +1,5 @@
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,13 +13,25 @@ from tests.models.oracles import components_twin, largest_twin, region_twin
 SIDES = [1, 2, 3, 5, 7, 11, 13, 29]
 
 
-@st.composite
-def random_masks(draw):
-    """(B, h, w) masks, each of its own density."""
-    batch, shape = draw(st.integers(1, 3)), (draw(st.sampled_from(SIDES)), draw(st.sampled_from(SIDES)))
-    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    densities = draw(st.lists(st.floats(0, 1), min_size=batch, max_size=batch))
-    return np.stack([generator.random(shape) < density for density in densities])
+class Masks(NamedTuple):
+    """Random masks, each of its own density, to be made of a seed."""
+
+    shape: tuple[int, int]
+    densities: list[float]
+    seed: int
+
+    def array(self):
+        """(B, h, w)."""
+        generator = np.random.default_rng(self.seed)
+        return np.stack([generator.random(self.shape) < density for density in self.densities])
+
+
+random_masks = st.builds(
+    Masks,
+    st.tuples(st.sampled_from(SIDES), st.sampled_from(SIDES)),
+    st.lists(st.floats(0, 1), min_size=1, max_size=3),
+    st.integers(0, 2**32 - 1),
+)
 
 
 def spiral(height, width, arms=1):
@@ -107,9 +120,9 @@ def check_components(masks):
 
 
 @settings(max_examples=80)
-@given(random_masks())
-def test_components_of_random_masks_are_scipys(masks):
-    check_components(masks)
+@given(random_masks)
+def test_components_of_random_masks_are_scipys(drawn):
+    check_components(drawn.array())
 
 
 @pytest.mark.parametrize("name", adversarial(1, 1))
@@ -146,9 +159,9 @@ def walk_length(mask):
 
 
 @settings(max_examples=80)
-@given(random_masks(), st.sampled_from([0.5, 1.2, 1.3, 3.0]), st.integers(0, 2**32 - 1))
-def test_regions_are_the_slow_twins_and_inside_the_image(masks, threshold, seed):
-    generator = np.random.default_rng(seed)
+@given(random_masks, st.sampled_from([0.5, 1.2, 1.3, 3.0]), st.integers(0, 2**32 - 1))
+def test_regions_are_the_slow_twins_and_inside_the_image(drawn, threshold, seed):
+    masks, generator = drawn.array(), np.random.default_rng(seed)
     saliency = np.float32(0.1 + masks + generator.integers(0, 3, masks.shape))
     size = (16 * saliency.shape[1], 14 * saliency.shape[2])
     boxes, found = propose_regions(torch.from_numpy(saliency), size, threshold)
@@ -219,8 +232,9 @@ def test_overlapping_patches_that_leave_a_rest_at_the_edge():
 
 
 @settings(max_examples=50)
-@given(random_masks(), st.sampled_from([(16, 14), (7, 32)]), st.integers(1, 7), st.integers(1, 7))
-def test_overlapping_patches_are_the_slow_twins(masks, patch, down, across):
+@given(random_masks, st.sampled_from([(16, 14), (7, 32)]), st.integers(1, 7), st.integers(1, 7))
+def test_overlapping_patches_are_the_slow_twins(drawn, patch, down, across):
+    masks = drawn.array()
     rows, columns = masks.shape[1:]
     size = (patch[0] + (rows - 1) * down, patch[1] + (columns - 1) * across)
     saliency = np.float32(masks)

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from ramstrans.errors import OutputError, TrainingError
 from ramstrans.training import checkpoint as saving
 from ramstrans.training.checkpoint import MANIFEST, Checkpoints, RunState, read_whole
-from tests.training.builders import same_state
+from tests.tiny import same_state
 
 
 class Run:

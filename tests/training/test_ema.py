@@ -4,7 +4,7 @@ from torch import nn
 
 from ramstrans.training.ema import build_ema, ema_weight
 from tests.models.builders import noise
-from tests.training.builders import same_state, tiny_model
+from tests.tiny import same_state, tiny_model
 
 
 def moved(model, seed):

@@ -85,7 +85,7 @@ def test_a_run_that_runs_out_of_memory_ends_with_what_to_try(colors, tmp_path, w
     def fail(_module, _args, output):
         allocate() if where == "forward" else output.register_hook(allocate)
 
-    model.backbone.vit.blocks[1].register_forward_hook(fail)
+    model.encoder.model.blocks[1].register_forward_hook(fail)
     log, accelerator = metrics_log(tmp_path)
     loader = tiny_loader(read_image_folder(colors).of_split("train"))
     parts = Components(model, loader, None, PREPROCESSING, TrainingConfig(max_steps=1), accelerator, log)

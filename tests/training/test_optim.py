@@ -11,7 +11,7 @@ from torch.optim import SGD, AdamW
 from ramstrans.errors import ConfigError
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.optim import build_optimizer, build_schedule, lr_factor
-from tests.training.builders import TINY, tiny_model
+from tests.tiny import TINY, tiny_model
 
 SCHEDULES = st.integers(0, 40).flatmap(lambda warmup: st.tuples(st.just(warmup), st.integers(warmup + 1, 97)))
 

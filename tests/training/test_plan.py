@@ -147,8 +147,8 @@ def test_the_step_is_the_runs_own_in_one_process_and_one_micro_batch():
     assert (training.gradient_accumulation_steps, training.compile, training.precision) == (1, False, "bf16")
     assert (training.label_smoothing, training.optimizer) == (0.1, "sgd")
     assert step.accelerator.mixed_precision == "bf16"
-    assert not step.model.backbone.vit.blocks[0].attn.fused_attn
-    assert step.model.backbone.gradient_checkpointing
+    assert not step.model.encoder.model.blocks[0].attn.fused_attn
+    assert step.model.encoder.gradient_checkpointing
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped and taken up again, in real processes."""
+"""Runs that are killed, stopped and resumed, in real processes."""
 
 import json
 import os
@@ -7,62 +7,59 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
 import time
 from contextlib import suppress
 from itertools import product
+from pathlib import Path
 
-import psutil
 import pytest
-import yaml
 
 from ramstrans.cli import main
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.saved.model import load_state
-from tests.training.builders import BACKBONE, TINY, same_state
-from tests.training.processes import LAUNCH, processes_of, python, start, wait_for
+from tests.processes import (
+    has_ended,
+    log_every_step,
+    run,
+    run_main,
+    run_ranks,
+    signal_group,
+    start,
+    start_ranks,
+    wait_until,
+)
+from tests.tiny import same_state, write_config
 
 
 @pytest.fixture(scope="module")
 def recipe(birds, tmp_path_factory):
-    """A config file: workers, accumulation, an average, dropout, mixing and uneven batches; 24 steps."""
-    config = {
-        "data": {
-            **{"name": "cub", "root": str(birds), "val_fraction": 0.25, "num_workers": 2},
-            **{"random_erasing": 0.5, "rand_augment": 1},
-        },
-        "model": {
-            **{"backbone": BACKBONE, "backbone_options": TINY, "image_size": 24, "zoom_source": "full"},
-            **{"dropout": 0.1, "drop_path": 0.1},
-        },
-        "training": {
-            **{"epochs": 12, "batch_size": 5, "lr": 0.003, "optimizer": "adamw", "warmup_steps": 2},
-            **{
-                "gradient_accumulation_steps": 2,
-                "ema_decay": 0.9,
-                "cutmix": 1.0,
-                "mixup": 0.2,
-                "checkpoint_every": 3,
-            },
-        },
-        "device": "cpu",
-    }
+    """A config file: workers, accumulation, an EMA, dropout, mixing and uneven batches; 24 steps."""
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
+    return write_config(
+        path,
+        birds,
+        data={"num_workers": 2, "random_erasing": 0.5, "rand_augment": 1},
+        model={"zoom_source": "full", "dropout": 0.1, "drop_path": 0.1},
+        training={
+            **{"epochs": 12, "batch_size": 5, "lr": 0.003, "optimizer": "adamw", "warmup_steps": 2},
+            **{"gradient_accumulation_steps": 2, "ema_decay": 0.9, "cutmix": 1.0, "mixup": 0.2},
+            "checkpoint_every": 3,
+        },
+    )
 
 
 @pytest.fixture(scope="module")
 def unbroken(recipe, tmp_path_factory):
     """A run that was never stopped."""
-    run = tmp_path_factory.mktemp("runs") / "unbroken"
-    assert main(["train", "--config", str(recipe), "--output", str(run)]) == 0
-    return run
+    folder = tmp_path_factory.mktemp("runs") / "unbroken"
+    done = run("train", "--config", recipe, "--output", folder, prepare=log_every_step)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
-def losses_of(run):
-    """What metrics.jsonl says of each step that it has a row of; a step must not be there twice."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def losses_of(folder):
+    """The losses of each logged step, and all rows of validation; neither may have gaps or repetitions."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     train = [row for row in rows if row["kind"] == "train"]
     assert len({row["step"] for row in train}) == len(train)
     validation = [row for row in rows if row["kind"] == "validation"]
@@ -70,126 +67,129 @@ def losses_of(run):
     return {row["step"]: row["loss_scales"] for row in train}, validation
 
 
-def assert_same_run(run, unbroken):
-    assert same_state(load_state(run), load_state(unbroken))
-    losses, validation = losses_of(run)
-    expected, expected_validation = losses_of(unbroken)
-    assert expected.items() <= losses.items()
+def assert_same_run(folder, expected):
+    assert same_state(load_state(folder), load_state(expected))
+    losses, validation = losses_of(folder)
+    expected_losses, expected_validation = losses_of(expected)
+    assert losses
+    assert losses.items() <= expected_losses.items()
     assert validation == expected_validation
-    reports = [json.loads((folder / "report.json").read_text()) for folder in (run, unbroken)]
+    reports = [json.loads((run / "report.json").read_text()) for run in (folder, expected)]
     for key in ("scales", "fused", "epoch", "steps"):
         assert reports[0][key] == reports[1][key]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_killed_again_and_again_it_ends_with_the_same_bits(seed, recipe, unbroken, tmp_path):
-    run = tmp_path / "run"
-    done = python("-m", "tests.training.kill_loop", seed, 7, run, "--config", recipe)
-    assert done.returncode == 0, done.stderr
-    reached, code = json.loads(done.stdout.splitlines()[-1])
-    assert code == 0, done.stderr
-    assert len(reached) >= 3
-    assert "from the checkpoint of step" in done.stderr
-    assert_same_run(run, unbroken)
+def num_rows(folder):
+    """Whole rows of metrics.jsonl."""
+    path = folder / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def wait_for_rows(folder, count, child):
+    child.wait_for(lambda: num_rows(folder) >= count)
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_bits(recipe, unbroken, tmp_path):
+    """The random moments fall on steps, validation and checkpoints alike."""
+    folder, generator = tmp_path / "run", random.Random(0)
+    command = ("train", "--config", recipe, "--output", folder)
+    for _ in range(5):
+        child = start(*command, prepare=log_every_step)
+        wait_for_rows(folder, max(5, num_rows(folder) + generator.randint(-2, 4)), child)
+        time.sleep(generator.random() * 0.1)
+        child.kill()
+        child.wait()
+        command = ("train", "--resume", folder)
+        if (folder / "report.json").exists():  # killed too late, on a very busy machine
+            break
+    else:
+        done = run(*command, prepare=log_every_step)
+        assert done.returncode == 0, done.stderr
+        assert "from the checkpoint of step" in done.stderr
+    assert_same_run(folder, unbroken)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, recipe, unbroken, tmp_path):
-    run = tmp_path / "run"
-    process = start("-m", "ramstrans", "train", "--config", recipe, "--output", run)
-    checkpoints = run / "checkpoints"
-    wait_for(lambda: checkpoints.is_dir() and list(checkpoints.glob("step-*")), process)
+    folder = tmp_path / "run"
+    child = start("train", "--config", recipe, "--output", folder, prepare=log_every_step)
+    checkpoints = folder / "checkpoints"
+    child.wait_for(lambda: checkpoints.is_dir() and list(checkpoints.glob("step-*")))
     time.sleep(random.Random(number).random() * 0.1)
-    os.killpg(process.pid, number)  # the loader's workers are hit too
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, said
-    assert "Traceback" not in said
-    stopped = re.search(r"stopped by SIG\w+ after step (\d+) of 24; saved: go on with `ramstrans (.*)`", said)
+    signal_group(child.pid, number)  # the loader's workers are hit too
+    done = child.wait()
+    assert done.returncode == 128 + number, done.stderr
+    assert "Traceback" not in done.stderr
+    stopped = re.search(
+        r"stopped by SIG\w+ after step (\d+) of 24; saved: go on with `ramstrans (.*)`", done.stderr
+    )
     assert stopped
     newest = max(int(path.name.removeprefix("step-")) for path in checkpoints.glob("step-*"))
     assert newest == int(stopped[1])
-    assert main(shlex.split(stopped[2])) == 0
-    assert_same_run(run, unbroken)
-
-
-def has_ended(pid):
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-def wait_for_rows(run, count, process):
-    metrics = run / "metrics.jsonl"
-    wait_for(lambda: metrics.exists() and metrics.read_text().count("\n") >= count, process)
+    assert run(*shlex.split(stopped[2]), prepare=log_every_step).returncode == 0
+    assert_same_run(folder, unbroken)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_sigterm_to_every_single_process_saves_and_says_how_to_go_on(seed, recipe, unbroken, tmp_path):
-    run, generator = tmp_path / "run", random.Random(seed)
-    process = start("-m", "ramstrans", "train", "--config", recipe, "--output", run)
-    wait_for_rows(run, 1 + 5 * seed, process)
+    folder, generator = tmp_path / "run", random.Random(seed)
+    child = start("train", "--config", recipe, "--output", folder, prepare=log_every_step)
+    wait_for_rows(folder, 1 + 5 * seed, child)
     time.sleep(generator.random() * 0.1)
-    pids = processes_of(process)
+    pids = child.pids()
     assert len(pids) >= 3
     for pid in generator.sample(pids, len(pids)):  # the main one first, last or between
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         time.sleep(generator.choice([0, 0.02]))
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 143, said
-    assert "Traceback" not in said
+    done = child.wait()
+    assert done.returncode == 143, done.stderr
+    assert "Traceback" not in done.stderr
     assert all(map(has_ended, pids))
-    stopped = re.search(r"stopped by SIGTERM after step \d+ of 24; saved: go on with `ramstrans (.*)`", said)
-    assert stopped, said
-    assert main(shlex.split(stopped[1])) == 0
-    assert_same_run(run, unbroken)
+    stopped = re.search(
+        r"stopped by SIGTERM after step \d+ of 24; saved: go on with `ramstrans (.*)`", done.stderr
+    )
+    assert stopped, done.stderr
+    assert run(*shlex.split(stopped[1]), prepare=log_every_step).returncode == 0
+    assert_same_run(folder, unbroken)
 
 
 def test_a_killed_run_leaves_no_process_behind(recipe, tmp_path):
-    process = start("-m", "ramstrans", "train", "--config", recipe, "--output", tmp_path / "run")
-    wait_for_rows(tmp_path / "run", 1, process)
-    pids = processes_of(process)
+    child = start("train", "--config", recipe, "--output", tmp_path / "run", prepare=log_every_step)
+    wait_for_rows(tmp_path / "run", 1, child)
+    pids = child.pids()
     assert len(pids) >= 3
-    process.kill()
-    process.communicate()
-    end = time.monotonic() + 20
-    while not all(map(has_ended, pids)):
-        assert time.monotonic() < end, "an orphan"
-        time.sleep(0.05)
+    child.process.kill()  # alone, not its group
+    assert child.wait().returncode == -signal.SIGKILL
+    wait_until(lambda: all(map(has_ended, pids)))
 
 
-HANGING = """
-import sys
-from ramstrans.data.reading import decode
-from ramstrans.cli import main
-decode._check_file = lambda path: None  # which refuses pipes, that hang as no file does that can be had here
-sys.exit(main(sys.argv[1:]))
-"""
+def read_pipes():
+    """Allow pipes as images, which are refused otherwise: reading one hangs, as on a dead network share."""
+    from ramstrans.data.reading import decode
+
+    decode._check_file = lambda path: None
 
 
-def in_its_place(path):
-    """A pipe, whose reading hangs, in the place of a file."""
-    path.unlink()
-    os.mkfifo(path)
-    return path
+def read_pipes_unchecked():
+    """As if the file had been whole when it was checked, before training."""
+    from ramstrans.data import build
+
+    read_pipes()
+    build.find_unreadable = lambda *_, **__: []
 
 
 @pytest.mark.parametrize(("phase", "num_workers"), [("list", 0), *product(["check", "training"], [0, 1])])
 def test_a_read_that_hangs_ends_the_run_and_names_the_file(phase, num_workers, recipe, birds, tmp_path):
     root = shutil.copytree(birds, tmp_path / "birds")
-    photograph = read_cub(root).of_split("train")[0].path
-    pipe = in_its_place(root / "classes.txt" if phase == "list" else photograph)
-    code = HANGING
-    if phase == "training":  # as if it had been whole when it was looked at
-        code = code.replace(
-            "sys.exit",
-            "from ramstrans.data import build; build.find_unreadable = lambda *a, **o: []\nsys.exit",
-        )
+    pipe = root / "classes.txt" if phase == "list" else read_cub(root).of_split("train")[0].path
+    pipe.unlink()
+    os.mkfifo(pipe)
     options = {"config": recipe, "output": tmp_path / "run", "data.root": root, "data.read_timeout": 2}
     options["data.num_workers"] = num_workers
     given = [word for name, value in options.items() for word in (f"--{name}", value)]
-    began = time.monotonic()
-    done = python("-c", code, "train", *given)
+    done = run("train", *given, prepare=read_pipes_unchecked if phase == "training" else read_pipes)
     assert done.returncode == 3, done.stderr
-    assert time.monotonic() - began < 120
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ramstrans: ")
     assert str(pipe) in last
@@ -197,59 +197,60 @@ def test_a_read_that_hangs_ends_the_run_and_names_the_file(phase, num_workers, r
     assert "Traceback" not in done.stderr
 
 
-STALLED = """
-import sys, time
-from pathlib import Path
-from ramstrans.cli import main
+def stall_at_the_list():
+    """Stop where classes.txt would be read, and leave a file that shows it."""
+    opened = Path.open
 
-opened = Path.open
-def stall(path, *args, **options):
-    if path.name == "classes.txt":
-        Path(sys.argv[1]).touch()
-        time.sleep(600)
-    return opened(path, *args, **options)
+    def stall(path, *args, **options):
+        if path.name == "classes.txt":
+            Path("reached").touch()
+            time.sleep(600)
+        return opened(path, *args, **options)
 
-Path.open = stall
-sys.exit(main(sys.argv[2:]))
-"""
+    Path.open = stall
 
 
-def test_sigterm_before_training_begins_stops_at_once_and_leaves_nothing(recipe, tmp_path):
-    process = start(
-        *("-c", STALLED, tmp_path / "is read", "train", "--config", recipe, "--output", tmp_path / "run")
-    )
-    wait_for((tmp_path / "is read").exists, process)
-    process.terminate()
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 143, said
-    assert said.splitlines()[-1] == "ramstrans: stopped by SIGTERM"
-    assert "Traceback" not in said
+def test_sigterm_before_training_stops_at_once_and_leaves_nothing(recipe, tmp_path):
+    options = {"prepare": stall_at_the_list, "cwd": tmp_path}
+    child = start("train", "--config", recipe, "--output", tmp_path / "run", **options)
+    child.wait_for((tmp_path / "reached").exists)
+    os.kill(child.pid, signal.SIGTERM)
+    done = child.wait()
+    assert done.returncode == 143, done.stderr
+    assert done.stderr.splitlines()[-1] == "ramstrans: stopped by SIGTERM"
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     "options",
-    [("--data.num_workers", "1"), ("--data.num_workers", "0", "--training.fsdp", "true")],
-    ids=["ddp", "fsdp"],
+    [
+        ("--data.num_workers", "0"),
+        pytest.param(
+            ("--data.num_workers", "1"), marks=pytest.mark.slow
+        ),  # spawned: each imports torch again
+        ("--data.num_workers", "0", "--training.fsdp", "true"),
+    ],
+    ids=["ddp", "ddp with workers", "fsdp"],
 )
 def test_two_processes_are_killed_and_go_on_with_the_same_bits(options, recipe, tmp_path):
     changed = ("--config", recipe, *options)
-    done = python(*LAUNCH, "train", *changed, "--output", tmp_path / "unbroken")
-    assert done.returncode == 0, done.stderr
-    run, generator = tmp_path / "run", random.Random(3)
-    command = [*LAUNCH, "train", *changed, "--output", run]
-    for rows in (3, 9):
-        process = start(*command)
-        wait_for_rows(run, rows, process)
+    run_ranks(2, "train", *changed, "--output", tmp_path / "unbroken", prepare=log_every_step)
+    folder, generator = tmp_path / "run", random.Random(3)
+    command = ["train", *map(str, changed), "--output", str(folder)]
+    for rows in (6, 16):
+        ranks = start_ranks(2, run_main, command, log_every_step)
+        wait_for_rows(folder, rows, ranks[0])
         time.sleep(generator.random() * 0.2)
-        os.killpg(process.pid, signal.SIGKILL)
-        subprocess.run(["pkill", "-KILL", "-f", str(run)], check=False)  # torchrun's children have their own
-        process.communicate(timeout=60)  # until the loaders' processes, which are left, have ended too
-        command = [*LAUNCH, "train", "--resume", run]
-    done = python(*command)
-    assert done.returncode == 0, done.stderr
+        pids = [pid for rank in ranks for pid in rank.pids()]
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+        wait_until(lambda pids=pids: all(map(has_ended, pids)))
+        command = ["train", "--resume", str(folder)]
+    done = run_ranks(2, *command, prepare=log_every_step)
     assert "from the checkpoint of step" in done.stderr
-    assert_same_run(run, tmp_path / "unbroken")
+    assert_same_run(folder, tmp_path / "unbroken")
 
 
 def test_a_finished_run_is_not_resumed(unbroken, capsys):

@@ -1,5 +1,4 @@
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +13,14 @@ from ramstrans.evaluation.evaluate import evaluate_run
 from ramstrans.saved.model import load_metadata, load_state
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.run import Prepared, prepare, train
-from ramstrans.training.run_folder import check_output, claim_output, default_output
+from ramstrans.training.run_folder import check_output, claim_output
 from ramstrans.training.setup import (
     build_accelerator,
     build_dataset,
     build_loaders,
 )
 from ramstrans.training.step import uses_explicit_attention
-from tests.training.builders import same_state, tiny_run
+from tests.tiny import same_state, tiny_run
 
 
 def tree(folder):
@@ -98,26 +97,16 @@ def test_preparing_writes_nothing_and_logs_what_it_found(birds, tmp_path, caplog
     assert not config.output.exists()
 
 
-@pytest.fixture
-def broken(birds, tmp_path):
-    """`birds` with one test image cut short, and its path."""
-    root = tmp_path / "birds"
-    shutil.copytree(birds, root)
-    path = sorted(root.glob("images/001.*/*.jpg"))[-1]
-    path.write_bytes(path.read_bytes()[:400])
-    return root, path
-
-
-def test_nothing_is_written_when_the_data_are_bad(broken, tmp_path):
-    root, path = broken
+def test_nothing_is_written_when_the_data_are_bad(with_broken_file, tmp_path):
+    root, path = with_broken_file
     with pytest.raises(DataError, match=path.name):
-        prepare(tiny_run(root, output=tmp_path / "run"))
+        prepare(tiny_run(root, "folder", output=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_skipped_file_is_logged_and_reported(broken, tmp_path, no_pictures, caplog):
-    root, path = broken
-    prepared = prepare(tiny_run(root, data={"on_unreadable": "skip"}))
+def test_a_skipped_file_is_logged_and_reported(with_broken_file, tmp_path, no_pictures, caplog):
+    root, path = with_broken_file
+    prepared = prepare(tiny_run(root, "folder", data={"on_unreadable": "skip"}))
     assert any(path.name in line for line in caplog.messages)
     report = train(prepared, tmp_path / "run")
     assert report["num_images"] == 5
@@ -229,12 +218,6 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(OutputError, match="No space left on device"):
         claim_output(tmp_path / "run", overwrite=False)
-
-
-def test_the_default_output_names_data_and_backbone(birds):
-    output = default_output(tiny_run(birds))
-    assert output.parent == Path("runs")
-    assert output.name.startswith("cub-vit_tiny_patch16_224-20")
 
 
 def test_half_precision_needs_a_gpu(birds, tmp_path):

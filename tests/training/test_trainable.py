@@ -20,7 +20,7 @@ from ramstrans.training.trainable import (
 )
 from tests.models.builders import noise
 from tests.models.builders import tiny_model as random_model
-from tests.training.builders import same_state, tiny_model
+from tests.tiny import same_state, tiny_model
 
 IMAGES, LABELS = noise(4, 3, 48, 80), torch.tensor([0, 1, 4, 1])
 

@@ -1,6 +1,5 @@
 import copy
 import io
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -316,28 +315,6 @@ def test_chunks_keep_their_class_tokens_alone(monkeypatch):
     for token, saliency in kept:
         for tensor in (token, saliency):
             assert tensor.untyped_storage().nbytes() <= 5 * 24 * 4  # at most 4 images of 24 numbers
-
-
-def test_eight_threads_share_one_model():
-    """Each thread has its own image, and must get that image's answer every time."""
-    model, images = tiny_model(num_scales=2), noise(8, 3, *SIZE)
-    with torch.inference_mode():
-        expected = [model(image[None]) for image in images]
-
-    def ask(index):
-        with torch.inference_mode():
-            outputs = [model(images[index][None]) for _ in range(40)]
-        return [
-            torch.equal(output.fused, expected[index].fused)
-            and torch.equal(output.scales[0].boxes, expected[index].scales[0].boxes)
-            and torch.equal(output.scales[0].saliency, expected[index].scales[0].saliency)
-            for output in outputs
-        ]
-
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(ask, range(8)))
-    assert sum(map(len, answers)) == 320
-    assert all(map(all, answers))
 
 
 def test_images_of_a_batch_do_not_meet():

@@ -1,4 +1,5 @@
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -22,62 +23,95 @@ every_method = pytest.mark.parametrize("method", IMPLEMENTATIONS)
 pytestmark = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 
 
+class Pass(NamedTuple):
+    """One forward pass to be made up: sizes, options and a seed, so that a failing example is one line."""
+
+    batch: int
+    heads: int
+    grid: tuple[int, int]
+    dim: int
+    layers: int
+    num_prefix: int
+    class_index: int
+    rows: str
+    scale: float
+    spread: float
+    seed: int
+
+    @property
+    def options(self):
+        names = ("scale", "num_prefix", "grid", "rows", "class_index")
+        return {name: getattr(self, name) for name in names}
+
+    def tensors(self):
+        """Queries and keys (L, B, H, N, d), in float32."""
+        tokens = self.num_prefix + self.grid[0] * self.grid[1]
+        shape = (self.layers, self.batch, self.heads, tokens, self.dim)
+        return [self.spread * noise(*shape, seed=self.seed + offset) for offset in (0, 1)]
+
+    def tolerance(self):
+        """The relative error of float32 arithmetic; in 3,500 random passes it was at most a quarter of this.
+
+        A score is a sum of `dim` products, with a rounding error of about eps / 2 times the sum of their
+        absolute values. The softmax makes a relative error of it twice: in the exponential and in the sum
+        that divides it. The rest are sums and products of numbers that are not negative, at a few eps. The
+        errors of layers add up.
+        """
+        queries, keys = self.tensors()
+        score = self.scale * (queries.abs() @ keys.abs().mT).max().item()
+        return self.layers * torch.finfo(torch.float32).eps * (score + 4)
+
+
 @st.composite
-def passes(draw):
-    """Queries, keys and options of one pass, in float32."""
-    batch, heads = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 2, 3, 5]))
-    grid = draw(st.sampled_from([(1, 1), (1, 7), (5, 1), (2, 3), (5, 7), (11, 3)]))
-    dim, layers = draw(st.sampled_from([1, 2, 7, 13])), draw(st.sampled_from([1, 2, 3, 7]))
-    num_prefix = draw(st.integers(1, 5))
-    spread = draw(st.sampled_from([0.0, 0.3, 1.0, 3.0]))
-    shape = (layers, batch, heads, num_prefix + grid[0] * grid[1], dim)
-    seed = draw(st.integers(0, 2**32 - 1))
-    options = {
-        "scale": draw(st.sampled_from([dim**-0.5, 1.0, 0.17])),
-        "num_prefix": num_prefix,
-        "grid": grid,
-        "rows": draw(st.sampled_from(["all", "class"])),
-        "class_index": draw(st.integers(0, num_prefix - 1)),
-    }
-    return spread * noise(*shape, seed=seed), spread * noise(*shape, seed=seed + 1), options
-
-
-@every_method
-@settings(max_examples=80)
-@given(drawn=passes())
-def test_equals_product_of_matrices(method, drawn):
-    queries, keys, options = drawn
-    expected, _ = rollout_twin(queries, keys, **options)
-    saliency = rollout(list(queries), list(keys), method=method, **options)
-    assert saliency.dtype == torch.float32
-    np.testing.assert_allclose(saliency, expected, rtol=1e-5, atol=1e-8)
-
-
-@every_method
-@settings(max_examples=50)
-@given(drawn=passes())
-def test_bfloat16_is_close_and_answers_in_float32(method, drawn):
-    queries, keys, options = drawn
-    queries, keys = queries.clamp(-2, 2).bfloat16(), keys.clamp(-2, 2).bfloat16()
-    expected, _ = rollout_twin(
-        queries.float(), keys.float(), **options | {"scale": queries.shape[-1] ** -0.5 / 2}
+def passes(draw, max_layers=7):
+    num_prefix, dim = draw(st.integers(1, 5)), draw(st.sampled_from([1, 2, 7, 13]))
+    return Pass(
+        batch=draw(st.sampled_from([1, 2, 3])),
+        heads=draw(st.sampled_from([1, 2, 3, 5])),
+        grid=draw(st.sampled_from([(1, 1), (1, 7), (5, 1), (2, 3), (5, 7), (11, 3)])),
+        dim=dim,
+        layers=draw(st.sampled_from([layers for layers in (1, 2, 3, 7) if layers <= max_layers])),
+        num_prefix=num_prefix,
+        class_index=draw(st.integers(0, num_prefix - 1)),
+        rows=draw(st.sampled_from(["all", "class"])),
+        scale=draw(st.sampled_from([dim**-0.5, 1.0, 0.17])),
+        spread=draw(st.sampled_from([0.0, 0.3, 1.0, 3.0])),
+        seed=draw(st.integers(0, 2**32 - 2)),
     )
-    options |= {"scale": queries.shape[-1] ** -0.5 / 2}
+
+
+def check_product(method, drawn):
+    """The rollout is the product of the layers' matrices, whose rows sum to 1 and are never negative."""
+    queries, keys = drawn.tensors()
+    expected, _ = rollout_twin(queries, keys, **drawn.options)
+    saliency = rollout(list(queries), list(keys), method=method, **drawn.options)
+    assert saliency.dtype == torch.float32
+    assert (saliency >= 0).all()
+    np.testing.assert_allclose(saliency, expected, rtol=drawn.tolerance(), atol=1e-8)
+
+
+def check_bfloat16(method, drawn):
+    """Half precision (eps 8e-3) is close, and answers in float32."""
+    queries, keys = (tensor.clamp(-2, 2).bfloat16() for tensor in drawn.tensors())
+    options = drawn.options | {"scale": drawn.dim**-0.5 / 2}
+    expected, _ = rollout_twin(queries.float(), keys.float(), **options)
     saliency = rollout(list(queries), list(keys), method=method, **options)
     assert saliency.dtype == torch.float32
     np.testing.assert_allclose(saliency, expected, rtol=1e-2, atol=1e-2 / queries.shape[-2])
 
 
-@every_method
-@settings(max_examples=50)
+@pytest.mark.parametrize("check", [check_product, check_bfloat16])
+@settings(max_examples=80)
 @given(drawn=passes())
-def test_sums_to_one_with_the_prefix_and_is_never_negative(method, drawn):
-    queries, keys, options = drawn
-    saliency = rollout(list(queries), list(keys), method=method, **options)
-    _, shares = rollout_twin(queries, keys, **options)
-    prefix = shares[:, : options["num_prefix"]].sum(axis=1)
-    assert (saliency >= 0).all()
-    np.testing.assert_allclose(saliency.sum(dim=(1, 2)).numpy() + prefix, 1, rtol=1e-5)
+def test_tiles_are_the_slow_twin(check, drawn):
+    check("tiles", drawn)
+
+
+@pytest.mark.parametrize("check", [check_product, pytest.param(check_bfloat16, marks=pytest.mark.slow)])
+@settings(max_examples=15)  # each takes long without `torch.compile`
+@given(drawn=passes(max_layers=3))
+def test_flex_is_the_slow_twin(check, drawn):
+    check("flex", drawn)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +267,7 @@ def real_pass():
     return features, options
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 @every_method
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
