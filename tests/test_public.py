@@ -57,9 +57,7 @@ def test_signatures_are_as_promised():
     assert regions["threshold"].default == 1.2
     assert list(inspect.signature(ramstrans.zoom).parameters) == ["images", "boxes", "size"]
     assert ramstrans.Regions._fields == ("boxes", "has_region")
-    assert ramstrans.Stage._fields == (
-        *("logits", "feature", "crop_box", "saliency", "boxes", "has_region"),
-    )
+    assert ramstrans.Stage._fields == (*("logits", "feature", "crop_box", "saliency", "boxes", "has_region"),)
     assert next(iter(inspect.signature(ramstrans.Predictor.load).parameters)) == "folder"
 
 

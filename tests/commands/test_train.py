@@ -73,8 +73,8 @@ def test_dry_run_writes_nothing(tiny, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--model.encoder", "vit_tinny_patch16_224"], "did you mean vit_tiny"),
-        (["--model.encoder", "resnet18"], "is not a plain ViT"),
+        (["--model.backbone", "vit_tinny_patch16_224"], "did you mean vit_tiny"),
+        (["--model.backbone", "resnet18"], "is not a plain ViT"),
         (["--model.image_size", "7"], "smaller than a patch"),
         (["--model.image_size", "33"], "not a multiple of the patch"),
         (["--data.crop", "64", "--data.resize", "48"], "smaller than data.crop 64x64"),

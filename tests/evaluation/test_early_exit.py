@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -134,14 +136,20 @@ def test_both_ways_are_timed_alternately_on_every_batch(monkeypatch):
         return way
 
     class Model:
+        device = torch.device("cpu")
+
         def eval(self):
             calls.append("eval")
+
+        def normalize(self, images, high_res):
+            return images, high_res
 
         __call__ = staticmethod(tick("full", 5.0))
 
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(module, "exit_early", tick("early", 2.0))
-    monkeypatch.setattr(module, "normalized", lambda *_: (None, None))
-    times = time_exit(Model(), [None] * 3, None, torch.device("cpu"), confidence=0.5, precision="fp32")
+    times = time_exit(
+        Model(), [SimpleNamespace(images=None, high_res=None)] * 3, confidence=0.5, precision="fp32"
+    )
     assert times == {"full": 15.0, "early": 6.0}
     assert calls == ["eval", "early", "full", "full", "early", "early", "full"]

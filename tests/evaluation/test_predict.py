@@ -12,7 +12,6 @@ from ramstrans.evaluation.predict import (
     autocast,
     boxes_in_originals,
     choose_precision,
-    normalized,
     predict_split,
 )
 from ramstrans.models.config import ModelConfig
@@ -22,7 +21,7 @@ from tests.models.builders import randomise
 from tests.training.builders import tiny_model
 
 CPU = torch.device("cpu")
-PREPROCESSING = Preprocessing((60, 50), (48, 44), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+PREPROCESSING = Preprocessing((60, 50), (48, 44))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def test_predictions_are_the_models_in_the_order_of_the_records(model, dataset):
     predictions, sizes = predict(model, dataset)
     batch = collate([dataset[0, index] for index in range(5)], with_high_res=True)
     with torch.no_grad():
-        output = model(*normalized(batch, PREPROCESSING, CPU))
+        output = model(*model.normalize(batch.images, batch.high_res))
     assert predictions.probabilities.shape == (2, 5, 3)
     np.testing.assert_allclose(predictions.probabilities, output.probabilities.numpy(), atol=1e-5)
     assert predictions.labels.tolist() == [record.label for record in dataset.records]
@@ -63,7 +62,7 @@ def test_boxes_are_in_pixels_of_the_original_images(model, dataset):
     predictions, _ = predict(model, dataset)
     batch = collate([dataset[0, index] for index in range(5)], with_high_res=True)
     with torch.no_grad():
-        output = model(*normalized(batch, PREPROCESSING, CPU))
+        output = model(*model.normalize(batch.images, batch.high_res))
     for scale, boxes in zip(output.scales[:1], predictions.boxes, strict=True):
         share = scale.boxes.numpy() / np.array([32, 24, 32, 24])
         expected = share * np.array([35.2, 38.4] * 2) + np.array([2.4, 4.8] * 2)
@@ -145,14 +144,3 @@ def test_fp16_on_a_cpu_is_refused_or_replaced(caplog):
     assert "trained in fp16, which needs a GPU" in caplog.text
     with pytest.raises(UsageError, match="'int8'; give fp32, bf16, fp16"):
         choose_precision("int8", metadata_of(None), CPU)
-
-
-@pytest.mark.parametrize("with_high_res", [True, False])
-def test_image_and_high_res_are_normalised_alike(dataset, with_high_res):
-    batch = collate([dataset[0, 0]], with_high_res=with_high_res)
-    images, high_res = normalized(batch, PREPROCESSING, CPU)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (PREPROCESSING.mean, PREPROCESSING.std))
-    torch.testing.assert_close(images, (batch.images / 255 - mean) / std, atol=1e-5, rtol=0)
-    assert (high_res is not None) == with_high_res
-    if high_res is not None:
-        torch.testing.assert_close(high_res, (batch.high_res / 255 - mean) / std, atol=1e-5, rtol=0)

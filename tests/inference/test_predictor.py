@@ -10,7 +10,7 @@ from PIL import Image
 
 from ramstrans.data.loading.loader import ImageDataset, build_loader
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.reading import photographs
+from ramstrans.data.reading import decode as decoding
 from ramstrans.data.records import Record
 from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.evaluation.predict import predict_split
@@ -103,7 +103,7 @@ def test_predicts_what_the_evaluation_predicts(tmp_path, paths, zoom_source, num
 def test_large_jpegs_are_reduced_as_in_the_evaluation_and_decoded_once(
     predictor, tmp_path, monkeypatch, orientation
 ):
-    exif, decoded, decode = Image.Exif(), [], photographs.decode_reduced
+    exif, decoded, decode = Image.Exif(), [], decoding.decode_reduced
     exif[0x0112] = orientation
 
     def recorded(*args, **options):
@@ -113,7 +113,7 @@ def test_large_jpegs_are_reduced_as_in_the_evaluation_and_decoded_once(
     path = draw(tmp_path / "large.jpg", 1201, 977, exif=exif)
     preprocessing, size = predictor.metadata.preprocessing, predictor.model.image_size
     theirs = ImageDataset([Record(path, 0, "test")], preprocessing, size)[0, 0].view
-    monkeypatch.setattr(photographs, "decode_reduced", recorded)
+    monkeypatch.setattr(decoding, "decode_reduced", recorded)
     explanation = predictor.explain(path)
     assert [sorted(result.image.size) for result in decoded] == [[123, 151]]
     ours = view_of(predictor, path)
@@ -154,8 +154,8 @@ def test_crops_are_what_the_model_saw(tmp_path, paths):
     seen = []
     predictor.model.encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0][0]))
     explanation = predictor.explain(paths[0])
-    mean = torch.tensor(predictor.metadata.preprocessing.mean)[:, None, None]
-    std = torch.tensor(predictor.metadata.preprocessing.std)[:, None, None]
+    mean = torch.tensor(predictor.model.encoder.mean)[:, None, None]
+    std = torch.tensor(predictor.model.encoder.std)[:, None, None]
     assert len(seen) == len(explanation.views.crops) == 3
     for tensor, crop in zip(seen, explanation.views.crops, strict=True):
         pixels = ((tensor * std + mean) * 255).permute(1, 2, 0).numpy()

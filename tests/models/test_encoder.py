@@ -342,9 +342,11 @@ def test_timms_optimisers_know_the_layers_of_the_whole_model():
 
 
 def test_pixels_are_normalised_for_the_weights():
-    encoder = Encoder(tiny_vit(), 1, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
-    pixels = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    encoder = Encoder(tiny_vit(), 1, mean=(0.5, 0.2, 0.0), std=(0.25, 0.2, 1.0))
+    pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3).repeat(2, 3, 1, 1)
+    expected = torch.tensor([[-2, -1.2, 2], [-1, 0, 4], [0, 0.2, 1]])
     torch.testing.assert_close(
-        encoder.normalize(pixels)[0, :, 0], torch.tensor([[-1.0, 1.0], [-1.0, 3.0], [0.0, 1.0]])
+        encoder.normalize(pixels)[:, :, 0], expected.expand(2, 3, 3), atol=1e-6, rtol=0
     )
+    assert pixels.dtype == torch.uint8
     assert Encoder(tiny_vit(), 1).mean == (0.5, 0.5, 0.5)  # of timm's vit_tiny_patch16_224

@@ -47,13 +47,13 @@ def all_metadata(draw):
         patch_stride=draw(st.none() | sides),
         backbone_options=draw(st.dictionaries(st.text(), plain, max_size=3)),
         drop_path=draw(st.floats(0, 0.99)),
+        mean=draw(st.none() | st.tuples(finite, finite, finite)),
+        std=draw(st.none() | st.tuples(*[st.floats(1e-3, 1e3)] * 3)),
     )
     crop = draw(st.tuples(sides, sides))
     preprocessing = Preprocessing(
         draw(st.sampled_from([max(crop), (crop[0] + 3, crop[1])])),
         crop,
-        draw(st.tuples(finite, finite, finite)),
-        draw(st.tuples(*[st.floats(1e-3, 1e3)] * 3)),
     )
     return ModelMetadata(
         model, tuple(names), preprocessing, draw(st.dictionaries(st.text(), plain, max_size=3))
@@ -129,8 +129,8 @@ def edited(**changes):
         (edited(model__image_size=[1, 2, 3]), r"model.image_size is \[1, 2, 3\], not int \| tuple"),
         (edited(model__class_tokens="none"), "model.class_tokens is 'none', not .*joint"),
         (edited(class_names="crow"), "class_names is 'crow', not tuple"),
-        (edited(preprocessing__std=[1, 1]), "preprocessing.std is"),
-        (edited(preprocessing__std=[1, 1, 0]), "std is .*above 0"),
+        (edited(model__std=[1, 1]), "model.std is"),
+        (edited(model__std=[1, 1, 0]), "std is .*above 0"),
         (edited(training=None), "training is None, not dict"),
     ],
 )

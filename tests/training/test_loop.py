@@ -17,7 +17,7 @@ from ramstrans.training.losses import ScaleForward, losses_by_scale
 from ramstrans.training.memory import peak_bytes
 from ramstrans.training.trainable import merged_state_dict
 from tests.models.builders import randomise
-from tests.training.builders import PREPROCESSING, TINY, metrics_log, same_state, tiny_loader, tiny_model
+from tests.training.builders import TINY, metrics_log, same_state, tiny_loader, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def run(images, tmp_path, monkeypatch):
         config = TrainingConfig(**defaults | options)
         train = tiny_loader(images.of_split("train"), seed=seed, augmentation=Augmentation())
         val = None if validate_on is None else tiny_loader(images.of_split(validate_on), shuffle=False)
-        parts = Components(model, train, val, PREPROCESSING, config, accelerator, log)
+        parts = Components(model, train, val, config, accelerator, log)
         result = TrainLoop(parts).run(progress)
         return result, model, [json.loads(line) for line in log.path.read_text().splitlines()]
 
@@ -112,7 +112,7 @@ def test_the_seed_determines_every_bit(run):
 def test_the_best_epoch_on_validation_is_chosen(run, monkeypatch):
     scores, states = iter([10.0, 30.0, 30.0, 20.0]), []
 
-    def told(model, _loader, _preprocessing, _precision, epoch):
+    def told(model, _loader, _precision, epoch):
         states.append(merged_state_dict(model))
         return {"kind": "validation", "epoch": epoch, "top1_scales": [0.0, 0.0], "top1_fused": next(scores)}
 
@@ -349,7 +349,7 @@ def test_validation_leaves_the_weights_alone_and_counts_rightly(images):
     with torch.no_grad():
         model.encoder.model.head.bias[1] = 5.0  # everything is a Bistre owl
     before = merged_state_dict(model)
-    row = validate(model, tiny_loader(images.of_split("test"), shuffle=False), PREPROCESSING, "fp32", 3)
+    row = validate(model, tiny_loader(images.of_split("test"), shuffle=False), "fp32", 3)
     assert row == {
         "kind": "validation",
         "epoch": 3,

@@ -94,7 +94,7 @@ def test_weights_state_and_average_are_held(options, fixed):
     weights = num_bytes(step.model.parameters())
     *_, whole = measure(config, FP32, 2)
     _, ddp = measure(config, FP32, 2, with_ddp=True)
-    step.take(random_batch(config, preprocessing, 2), preprocessing)
+    step.run(random_batch(config, preprocessing, 2))
     own = whole.peak - fixed * weights
     assert weights < own < 10 * weights, "gradients and activations"
     assert ddp.peak - whole.peak == weights
@@ -148,7 +148,7 @@ def test_the_step_is_the_runs_own_in_one_process_and_one_micro_batch():
     assert (training.label_smoothing, training.optimizer) == (0.1, "sgd")
     assert step.accelerator.mixed_precision == "bf16"
     assert not step.model.encoder.model.blocks[0].attn.fused_attn
-    assert step.model.encoder.gradient_checkpointing
+    assert step.model.encoder.model.grad_checkpointing
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ramstrans.data.loading.dataset import Batch
-from ramstrans.data.reading.photographs import ResizedImage
+from ramstrans.data.reading.decode import ResizedImage
 from ramstrans.data.records import Box
 from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.rams import scaled

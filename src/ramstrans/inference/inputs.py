@@ -13,8 +13,7 @@ from ramstrans.data.datasets.image_folder import IMAGE_SUFFIXES
 from ramstrans.data.loading.dataset import Example
 from ramstrans.data.loading.transforms import make_view
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.reading.decode import check_shape, to_rgb
-from ramstrans.data.reading.photographs import ResizedImage, read_resized, resize_in_memory
+from ramstrans.data.reading.decode import ResizedImage, check_shape, read_resized, resize_in_memory, to_rgb
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
 
 ImageInput = Image.Image | Path | str

@@ -19,7 +19,7 @@ from ramstrans.data.reading.decode import read_resized
 from ramstrans.data.records import Record
 from ramstrans.errors import DataError, UnreadableImageError
 from tests.data.loading.loaders import PREPROCESSING, dataset_of, epochs_of, loader_of, same_batch
-from tests.training.processes import ENVIRONMENT, ROOT
+from tests.processes import ENVIRONMENT, ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 

@@ -15,7 +15,6 @@ from ramstrans.data.loading.transforms import (
     erase,
     jitter_color,
     make_view,
-    normalize,
     rand_augment,
 )
 from ramstrans.data.reading.decode import resize_in_memory
@@ -162,15 +161,6 @@ def test_jitter_is_a_pure_function_of_its_generator():
     first, again, other = (jitter_color(image, 0.4, np.random.default_rng(seed)) for seed in (5, 5, 7))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-
-
-def test_normalize_is_as_worked_by_hand():
-    images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3).repeat(2, 3, 1, 1)
-    normalized = normalize(images, (0.5, 0.2, 0.0), (0.25, 0.2, 1.0))
-    assert normalized.dtype == torch.float32
-    assert images.dtype == torch.uint8
-    expected = torch.tensor([[-2, -1.2, 2], [-1, 0, 4], [0, 0.2, 1]])
-    torch.testing.assert_close(normalized[:, :, 0], expected.expand(2, 3, 3), atol=1e-6, rtol=0)
 
 
 def colourful(height=61, width=83, seed=7):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ramstrans.data.loading.dataset import Example, ImageDataset, collate
 from ramstrans.data.loading.transforms import make_view
-from ramstrans.data.reading.photographs import read_resized
+from ramstrans.data.reading.decode import read_resized
 from ramstrans.distributed import autocast
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.report.style import (
