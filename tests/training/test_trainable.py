@@ -215,10 +215,10 @@ class TestLora:
     def test_queries_keys_and_regions_see_the_adapters(self):
         model, plain = adapted(), model_of()
         with torch.no_grad():
-            found, expected = model.encoder(IMAGES, 0), plain.eval().backbone(IMAGES, 0)
-        assert len(found.queries) == len(found.keys) == 3
-        assert not torch.allclose(found.queries[0], expected.queries[0])
-        assert not torch.allclose(found.keys[0], expected.keys[0])
+            found, expected = model.encoder(IMAGES, 0), plain.eval().encoder(IMAGES, 0)
+        assert len(found.attention) == 3
+        assert not torch.allclose(found.attention[0].query, expected.attention[0].query)
+        assert not torch.allclose(found.attention[0].key, expected.attention[0].key)
         assert not torch.allclose(looked(model).scales[0].saliency, looked(plain).scales[0].saliency)
 
     @pytest.mark.parametrize("mlp", [False, True])

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser, add_device_options
+from ramstrans.commands.options import Parser, add_device_options, data_config
 from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
-from ramstrans.errors import DataError, UsageError
+from ramstrans.errors import DataError
 from ramstrans.files import check_output, write_file
 
 if TYPE_CHECKING:
@@ -68,23 +68,6 @@ def run(options: Namespace, _given: list[str]) -> int:
         write_file(output, encode_findings(findings, output.suffix))
         logger.info("findings: %s", output)
     return DataError.exit_code if has_errors(findings) else 0
-
-
-def data_config(root: Path | None, data: Namespace) -> DataConfig:
-    """The data that ROOT, or --data.root, and the other options select.
-
-    Raises:
-        UsageError: Both roots were given.
-    """
-    from ramstrans.data.build import detect_format
-
-    values = dict(vars(data))
-    if root is not None and values["root"] is not None:
-        raise UsageError(f"ROOT is {root} and --data.root {values['root']}; give one of them")
-    values["root"] = root = root or values["root"]
-    if values["name"] is None:
-        values["name"] = "toybirds" if root is None else detect_format(root)
-    return DataConfig(**values)
 
 
 def find_all(

@@ -12,11 +12,10 @@ import yaml
 
 from ramstrans.distributed import from_first_process
 from ramstrans.errors import OutputError
-from ramstrans.training.config import RunConfig
+from ramstrans.training.config import OPTIONS_FILE, RunConfig
 
 RUN_MARK = "metrics.jsonl"
 """File that tells a run folder from any other, so that `overwrite` cannot empty somebody's home."""
-OPTIONS_FILE = "run.yaml"
 
 
 def options_of(config: RunConfig) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import pytest
 
 from ramstrans.data.loading import loader as loading
 from ramstrans.data.loading.dataset import ImageDataset
-from ramstrans.data.loading.loader import SIGNALS, block_signals, build_loader, start_method, worker_errors
+from ramstrans.data.loading.loader import block_signals, build_loader, start_method, worker_errors
 from ramstrans.data.reading.decode import read_resized
 from ramstrans.data.records import Record
+from ramstrans.distributed import SIGNALS
 from ramstrans.errors import DataError, UnreadableImageError
 from tests.data.loading.loaders import PREPROCESSING, dataset_of, epochs_of, loader_of, same_batch
 from tests.processes import ENVIRONMENT, ROOT
@@ -213,7 +214,7 @@ def test_blocked_signals_arrive_afterwards():
     before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
     try:
         with block_signals():
-            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= SIGNALS
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= set(SIGNALS)
             signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # not to any thread of the process
             assert received == []
         assert received == [signal.SIGTERM]
