@@ -1,4 +1,4 @@
-"""Devices, signals and sharding; sharded tensors and collectives run in real processes in `test_processes`."""
+"""Devices, signals and sharding; real collectives are in `tests/training/test_processes.py`."""
 
 import os
 import signal
