@@ -1,13 +1,17 @@
 """Fine-grained image recognition with a recurrent-attention multi-scale Vision Transformer.
 
-An image walks through the package from the top down:
+An image passes through the package from top to bottom:
 
-    data         a photograph is found (layouts: cub, nabirds, ..., table, shards), decoded, made a view
-    model        backbone -> rollout -> regions -> zoom -> and again: rams; its weights and folder
-    training     losses, optimiser, one step, the one loop, checkpoints, a run; what it will take: plan
-    evaluation   metrics, localization, report, pictures
-    inference    predictor, explain, output
-    commands     one file a command of the command line (cli)
+    data         an image file is listed (datasets), decoded (reading), augmented and batched (loading)
+    models       encoder -> attention rollout (saliency) -> regions -> zoom -> next scale (methods/rams)
+    saved        a trained model in a folder: weights and metadata
+    evaluation   predictions, metrics, localization, report, figures
+    training     losses, optimiser, one step, the loop, checkpoints, a run; what fits into memory (plan)
+    inference    Predictor: files in, predictions and explanations out
+    bench        cost of models, speed of loaders
+    commands     one file per command of the command line (cli)
+
+Imports run one way, from the bottom of this list to the top, on errors, files, console and distributed.
 
 Public names are loaded when first used, so that `import ramstrans` is quick.
 """

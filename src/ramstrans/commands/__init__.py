@@ -1,1 +1,1 @@
-"""One file a command: its options, and what it runs."""
+"""The command line's commands, one file each: options, and what runs."""

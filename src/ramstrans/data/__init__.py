@@ -1,1 +1,1 @@
-"""Data sets: formats, reading and decoding, views, batches."""
+"""Data sets: formats, decoding, augmentation, batches."""

@@ -1,1 +1,1 @@
-"""Judging: predictions in, metrics, report and pictures out."""
+"""Evaluate a model on a split: predictions, metrics, report, figures."""

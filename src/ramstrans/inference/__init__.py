@@ -1,1 +1,1 @@
-"""From a trained model to answers: `Predictor`, what goes into it, what comes out, and why."""
+"""From a saved model to predictions: `Predictor`, its inputs, its output files, explanations."""

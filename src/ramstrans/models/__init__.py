@@ -1,1 +1,1 @@
-"""The method, in order of flow: backbone -> rollout -> regions -> zoom -> rams."""
+"""The model: encoder, saliency, regions, zoom, and the methods that combine them."""

@@ -1,1 +1,1 @@
-"""A trained model in a folder: everything that inference needs."""
+"""Saved models: a folder with everything that inference needs."""

@@ -1,1 +1,1 @@
-"""From a config to a run folder: losses, optimiser, the one loop."""
+"""From a config to a run folder: losses, optimiser, the training loop, checkpoints."""

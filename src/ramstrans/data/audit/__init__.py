@@ -1,1 +1,1 @@
-"""Find what makes results misleading in the images and labels of a data set."""
+"""Find errors in the images and labels of a data set that make results misleading."""

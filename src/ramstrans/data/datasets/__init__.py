@@ -1,1 +1,1 @@
-"""Readers of data set formats, one file per format, and what several of them share."""
+"""Readers of data set formats, one file each, and what several of them share."""

@@ -1,1 +1,1 @@
-"""Published data sets: where they are, fetched, unpacked."""
+"""Download published data sets: registry, transfer, unpacking."""

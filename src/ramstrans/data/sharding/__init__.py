@@ -1,1 +1,1 @@
-"""Tar shards: writing, reading and verifying them."""
+"""Write, read and verify tar shards."""

@@ -1,1 +1,1 @@
-"""The generated fine-grained data set."""
+"""toybirds, the generated fine-grained data set."""

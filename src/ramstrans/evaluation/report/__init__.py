@@ -1,1 +1,1 @@
-"""The report on one split: numbers, text and pictures."""
+"""The report on one split: numbers, text and figures."""

@@ -1,1 +1,1 @@
-"""Saliency maps by name, one file each."""
+"""Saliency maps, one file per kind."""
