@@ -32,7 +32,7 @@ def find_label_issues(
     """Predict every image of a data set, and return those whose label the model contradicts.
 
     Args:
-        folder: A run folder, or any model folder.
+        folder: A run folder, or any saved model.
         config: The data. If the folder records how its run held out images, they are held out the same way,
             so that the images the model was trained on are known.
         unreadable: Files to leave out.
@@ -56,10 +56,12 @@ def find_label_issues(
         dataset, _ = dataset_of(metadata, images, split, data, progress)
         loader = build_loader(dataset, batch_size, shuffle=False, with_high_res=metadata.model.needs_high_res)
         predictions, _ = predict_split(model, loader, precision=precision, progress=progress)
-        paths = [record.path for record in predictions.records]
-        is_seen = split == "train"
         found += label_issues(
-            predictions.fused, predictions.labels, paths, metadata.class_names, is_seen=is_seen
+            predictions.fused,
+            predictions.labels,
+            [record.path for record in predictions.records],
+            metadata.class_names,
+            is_seen=split == "train",
         )
     return LabelIssues(found, len(images.of_split("test")), len(images.of_split("train")))
 

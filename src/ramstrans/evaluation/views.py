@@ -81,10 +81,10 @@ def box_in_original(batch: Batch, row: int, box: np.ndarray) -> Box:
 
 
 def crop_images(batch: Batch, boxes: Tensor, size: tuple[int, int]) -> list[Image.Image]:
-    """Crop each image of a batch to its region, as the next scale saw it.
+    """Crop each image of a batch to its region, as the next scale saw it, from high resolution if given.
 
     Args:
-        batch: With or without high-resolution images; regions are cut from these if there are any.
+        batch: B images.
         boxes: (B, 4), half-open regions in pixels of the batch's images.
         size: `(height, width)` of the next scale's input.
     """

@@ -37,17 +37,9 @@ def explain(
     *,
     top_k: int = 5,
 ) -> dict[str, Any]:
-    """Explain the prediction for one image.
+    """Explain the prediction for one image by a PNG file, and a JSON file if one is given.
 
-    Args:
-        predictor: The model.
-        image_path: The image file.
-        picture_path: The PNG file to write; an existing one is replaced.
-        json_path: A file to write the returned values to; an existing one is replaced.
-        top_k: Number of classes per scale.
-
-    Returns:
-        See `explanation_to_json`.
+    Existing files are replaced. Returns what `explanation_to_json` does, with `top_k` classes per scale.
 
     Raises:
         UnreadableImageError: The image cannot be decoded.
@@ -69,11 +61,9 @@ def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
     the part of the image that the scale saw as `[x0, y0, x1, y1]` in pixels, and `saliency`, rows of patches
     that cover this box; null where a value is not finite.
     """
-    values = to_json(explanation.prediction)
-    values["width"], values["height"] = explanation.views.size
-    for scale, crop_box, saliency in zip(
-        values["scales"], explanation.views.crop_boxes, explanation.views.saliencies, strict=True
-    ):
+    values, views = to_json(explanation.prediction), explanation.views
+    values["width"], values["height"] = views.size
+    for scale, crop_box, saliency in zip(values["scales"], views.crop_boxes, views.saliencies, strict=True):
         scale["crop_box"] = [round(side, 2) for side in crop_box]
         scale["saliency"] = [
             [float(f"{value:.6g}") if np.isfinite(value) else None for value in row]

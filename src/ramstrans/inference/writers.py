@@ -112,25 +112,21 @@ SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "p
 
 
 def choose_format(target: Path | None, name: str | None) -> str:
-    """Choose the format: by name, else by the file's suffix, else CSV on standard output.
-
-    >>> choose_format(Path("birds.parquet"), None), choose_format(None, None)
-    ('parquet', 'csv')
-
-    Args:
-        target: The file; None for standard output.
-        name: `csv`, `jsonl` or `parquet`.
+    """Choose the format: by its name, else by the file's suffix, else CSV on standard output.
 
     Raises:
         UsageError: An unknown name or suffix, or Parquet on standard output.
+
+    >>> choose_format(Path("birds.parquet"), None), choose_format(None, None)
+    ('parquet', 'csv')
     """
     if name is not None and name not in WRITERS:
         raise UsageError(f"--format is '{name}'; give {', '.join(WRITERS)}")
-    if name is None and target is not None and target.suffix.lower() not in SUFFIXES:
+    chosen = name or ("csv" if target is None else SUFFIXES.get(target.suffix.lower()))
+    if chosen is None:
         raise UsageError(
             f"--output {target} has no known suffix ({', '.join(SUFFIXES)}); rename it or give --format"
         )
-    chosen = name or (SUFFIXES[target.suffix.lower()] if target is not None else "csv")
     if target is None and chosen == "parquet":
         raise UsageError("--format parquet cannot go to standard output; give --output FILE")
     return chosen
@@ -159,6 +155,6 @@ def write_predictions(
     """
     chosen = choose_format(target, format_name)
     check_output(target, overwrite=overwrite)
-    is_binary = chosen == "parquet"
-    with nullcontext(sys.stdout) if target is None else new_file(target, binary=is_binary) as stream:
+    file = nullcontext(sys.stdout) if target is None else new_file(target, binary=chosen == "parquet")
+    with file as stream:
         WRITERS[chosen](predictions, stream, num_labels)

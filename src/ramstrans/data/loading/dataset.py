@@ -1,6 +1,7 @@
 """Labelled images to views and batches."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -59,10 +60,11 @@ class Example(NamedTuple):
     original_size: Size
 
 
+@dataclass(eq=False)
 class ImageDataset(Dataset[Example]):
     """Views of labelled images; the view of `(epoch, index)` is a pure function of it and the seed.
 
-    Args:
+    Attributes:
         records: The images.
         preprocessing: Resizing and crop.
         image_size: `(height, width)` of the model's input.
@@ -73,27 +75,16 @@ class ImageDataset(Dataset[Example]):
         read_retries: How often a read is retried after a transient error.
     """
 
-    def __init__(
-        self,
-        records: Sequence[Record],
-        preprocessing: Preprocessing,
-        image_size: Size,
-        *,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        cache: MemoryCache | DiskCache | None = None,
-        max_pixels: int = DataConfig.max_pixels,
-        read_retries: int = DataConfig.read_retries,
-    ) -> None:
-        self.records = tuple(records)
-        self.preprocessing = preprocessing
-        self.image_size = image_size
-        self.augmentation = augmentation
-        self.seed = seed
-        self.cache = cache
-        self.max_pixels = max_pixels
-        self.read_retries = read_retries
-        self._being_read: Tensor | None = None
+    records: Sequence[Record]
+    preprocessing: Preprocessing
+    image_size: Size
+    _: KW_ONLY
+    augmentation: Augmentation | None = None
+    seed: int = 0
+    cache: MemoryCache | DiskCache | None = None
+    max_pixels: int = DataConfig.max_pixels
+    read_retries: int = DataConfig.read_retries
+    _being_read: Tensor | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -147,6 +138,12 @@ class ImageDataset(Dataset[Example]):
     def _resized(self, index: int) -> ResizedImage:
         read = read_resized if self.cache is None else self.cache.read
         return read(self.records[index].path, self.preprocessing.resize, max_pixels=self.max_pixels)
+
+
+def to_example(image: ResizedImage, preprocessing: Preprocessing, image_size: Size) -> Example:
+    """Cut the centre view of an image, as an example without class and data set."""
+    view = make_view(image.pixels, image.original_size, preprocessing.crop, image_size)
+    return Example(view, -1, -1, image.original_size)
 
 
 def collate(examples: Sequence[Example], *, with_high_res: bool) -> Batch:

@@ -82,12 +82,9 @@ def build_report(
 
 
 def write_report(folder: Path, report: Report, pictures: Mapping[str, str]) -> None:
-    """Write `report.json` and `report.md`, each whole or not at all.
+    """Write `report.json` and `report.md`, each whole or not at all; the folder is created if missing.
 
-    Args:
-        folder: Where to write; created if missing.
-        report: From `build_report`.
-        pictures: Caption of each figure -> its path relative to `folder`, in order.
+    `pictures` maps the caption of each figure to its path relative to the folder, in order.
     """
     content = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_file(folder / "report.json", content.encode(errors="backslashreplace"))

@@ -19,12 +19,8 @@ def plot_confusion(
 ) -> None:
     """Plot the confusion matrix of the most confused classes; the colours of a row add up to 100 %.
 
-    Args:
-        probabilities: (N, C), finite.
-        labels: (N,) the true classes.
-        class_names: The C names, in label order.
-        path: The PNG file.
-        num_classes: Maximum number of classes; a last column sums up all others.
+    At most `num_classes` are shown; a last column sums up all others. `probabilities` and `labels` are those
+    of `metrics`, `class_names` in label order.
     """
     shown = most_confused_classes(probabilities, labels, num_classes)
     counts = confusion_counts(probabilities, labels, shown)
@@ -62,12 +58,7 @@ def most_confused_classes(probabilities: np.ndarray, labels: np.ndarray, num_cla
 
 
 def confusion_counts(probabilities: np.ndarray, labels: np.ndarray, shown: Sequence[int]) -> np.ndarray:
-    """(n, n + 1) images of each shown class that were classified as each of them, and as any other.
-
-    Args:
-        probabilities: (N, C), finite.
-        labels: (N,) the true classes.
-        shown: The n labels, in the order of rows and columns.
+    """(n, n + 1) images of each of n shown classes that were classified as each of them, and as any other.
 
     >>> confusion_counts(np.eye(3)[[0, 1, 2, 0]], np.array([0, 0, 0, 1]), [0, 1])
     array([[1, 1, 1],

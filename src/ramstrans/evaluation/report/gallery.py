@@ -8,8 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ramstrans.data.loading.dataset import Example, ImageDataset, collate
-from ramstrans.data.loading.transforms import make_view
+from ramstrans.data.loading.dataset import ImageDataset, collate, to_example
 from ramstrans.data.reading.decode import read_resized
 from ramstrans.distributed import autocast
 from ramstrans.evaluation.predict import Predictions
@@ -47,20 +46,11 @@ def choose_indices(predictions: Predictions, count: int = GALLERY_SIZE) -> list[
 def gallery_views(
     model: RamsTrans, metadata: ModelMetadata, dataset: ImageDataset, indices: Sequence[int], precision: str
 ) -> list[ScaleViews]:
-    """Run the model again on some images of a data set, as one batch, for its saliency and crops.
-
-    Args:
-        model: On its device, in eval mode.
-        metadata: Its metadata.
-        dataset: The data set.
-        indices: Indices of the images, at least one.
-        precision: Autocast precision.
-    """
+    """Run a model in eval mode on some images of a data set, as one batch, for its saliency and crops."""
     preprocessing = metadata.preprocessing
     paths = [dataset.records[index].path for index in indices]
     images = [read_resized(path, preprocessing.resize, max_pixels=dataset.max_pixels) for path in paths]
-    views = [make_view(*image, preprocessing.crop, metadata.model.input_size) for image in images]
-    examples = [Example(view, -1, -1, image.original_size) for view, image in zip(views, images, strict=True)]
+    examples = [to_example(image, preprocessing, metadata.model.input_size) for image in images]
     batch = collate(examples, with_high_res=metadata.model.needs_high_res)
     inputs = model.normalize(batch.images, batch.high_res)
     with autocast(model.device, precision):
@@ -75,7 +65,7 @@ def plot_gallery(
     class_names: Sequence[str],
     path: Path,
 ) -> None:
-    """Draw a row of four images per prediction.
+    """Draw a row of four images per prediction, as a PNG file.
 
     Args:
         views: What the scales saw, see `gallery_views`.

@@ -25,15 +25,9 @@ Report = Mapping[str, Any]
 
 
 def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
-    """Render the whole page.
-
-    Args:
-        report: From `build_report`.
-        pictures: Caption of each figure -> its path relative to the page, in order.
-    """
-    title = f"# Report: {report['num_images']} images of the {_cell(report['split'])} split"
+    """Render the whole page of a report from `build_report`, with figures: caption -> path relative to it."""
     sections = [
-        title,
+        f"# Report: {report['num_images']} images of the {_cell(report['split'])} split",
         *_headline(report),
         *(f"> **Note:** {_cell(warning)}." for warning in report["warnings"]),
         *_regions(report),
@@ -151,9 +145,8 @@ def _early_exit(report: Report) -> list[str]:
 
 
 def _pictures(pictures: Mapping[str, str]) -> list[str]:
-    images = [
-        f"![{_cell(caption)}]({quote(path)})\n\n*{_cell(caption)}*" for caption, path in pictures.items()
-    ]
+    captions = {_cell(caption): quote(path) for caption, path in pictures.items()}
+    images = [f"![{caption}]({path})\n\n*{caption}*" for caption, path in captions.items()]
     return ["## Figures", *images] if images else []
 
 

@@ -76,13 +76,9 @@ def draw_image(axes: Axes, image: Image.Image, box: Box) -> None:
 
 
 def draw_saliency(axes: Axes, saliency: np.ndarray, crop: Image.Image, crop_box: Box) -> None:
-    """Draw saliency (h, w) over the grey crop it belongs to; only the crop if it is not finite.
+    """Draw saliency (h, w) over the grey crop that the scale saw; only the crop if it is not finite.
 
-    Args:
-        axes: Axes whose unit is a pixel of the original image.
-        saliency: Saliency of the patches.
-        crop: What the scale saw.
-        crop_box: Where that lies in the original image.
+    The unit of the axes is a pixel of the original image, in which the crop lies at `crop_box`.
     """
     draw_image(axes, crop.convert("L"), crop_box)
     if np.isfinite(saliency).all():
