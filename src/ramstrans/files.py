@@ -14,13 +14,7 @@ from ramstrans.errors import OutputError
 def write_file(path: Path, content: bytes, *, sync: bool = True, hint: str = "give another folder") -> None:
     """Write a file under a temporary name beside it, then rename: no reader ever sees half of it.
 
-    Missing folders are created; an existing file is replaced.
-
-    Args:
-        path: The file.
-        content: All of it.
-        sync: Whether to wait until the disk has it.
-        hint: What to do if it cannot be written.
+    Missing folders are created; an existing file is replaced. The options are those of `new_file`.
 
     Raises:
         OutputError: It cannot be written; nothing of it is left.
@@ -79,15 +73,11 @@ def new_folder(root: Path) -> Iterator[Path]:
     check_new_folder(root)
     draft = root.parent / f".{root.name}-{uuid.uuid4().hex[:8]}.partial"
     try:
-        try:
+        with _writing(root):
             draft.mkdir(parents=True)
-        except OSError as error:
-            raise not_writable(root, error) from error
         yield draft
-        try:
+        with _writing(root):
             draft.replace(root)
-        except OSError as error:
-            raise not_writable(root, error) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -98,13 +88,11 @@ def check_new_folder(root: Path) -> None:
     Raises:
         OutputError: It is not empty, is a file, or is a mount point, which cannot be replaced by a rename.
     """
-    try:
+    with _writing(root):
         if root.is_mount():
             raise OutputError(f"{root} is a mount point; give a new folder in it")
         if root.exists() and any(root.iterdir()):
             raise OutputError(f"{root} is not empty; give a new folder, or remove this one first")
-    except OSError as error:
-        raise not_writable(root, error) from error
 
 
 def check_output(path: Path | None, *, overwrite: bool = False, suffixes: tuple[str, ...] = ()) -> None:
@@ -126,6 +114,14 @@ def check_output(path: Path | None, *, overwrite: bool = False, suffixes: tuple[
         raise OutputError(f"--output {path} is a folder; give a file")
     if path.exists() and not overwrite:
         raise OutputError(f"--output {path} exists; give another, or --overwrite true to replace it")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise not_writable(path, error) from error
 
 
 def not_writable(path: Path, error: OSError, hint: str = "give another folder") -> OutputError:

@@ -17,7 +17,7 @@ from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.inference.inputs import read_input
 from ramstrans.inference.predictor import Predictor
-from ramstrans.saved.early_exit import EarlyExit
+from ramstrans.saved.metadata import EarlyExit
 from ramstrans.saved.model import load_metadata, save_metadata
 from tests.inference.builders import NAMES, draw, make_folder
 

@@ -120,14 +120,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_bounds("data", self, BOUNDS)
-        warn_ignored("data", self, self._needs())
-
-    def _needs(self) -> dict[str, tuple[bool, str]]:
-        """For each option that depends on another: whether it has an effect, and the one it needs."""
-        return {
+        needs = {
             "cache_dir": (self.cache == "disk", "data.cache disk"),
             "aircraft_level": (self.name == "fgvc_aircraft", "data.name fgvc_aircraft"),
             "train_folder": (self.name == "inaturalist", "data.name inaturalist"),
             "rand_magnitude": (self.rand_augment > 0, "data.rand_augment"),
             "shuffle_window": (self.name == "shards", "data.name shards"),
         }
+        warn_ignored("data", self, needs)

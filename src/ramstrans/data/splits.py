@@ -25,9 +25,6 @@ def hold_out(images: ImageSet, fraction: float, seed: int, into: Split) -> Image
         seed: Seed of the draw.
         into: The split they go to, `val` or `test`.
 
-    Returns:
-        The data set with the records in the same order, some of them in another split.
-
     >>> records = tuple(Record(Path(f"{i:02}.jpg"), i // 10, "train") for i in range(20))
     >>> held = hold_out(ImageSet(("crow", "wren"), records), 0.3, seed=0, into="val")
     >>> held.counts("val"), held.counts("train")

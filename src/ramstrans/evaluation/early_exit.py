@@ -15,7 +15,7 @@ from ramstrans.evaluation.metrics import classification_metrics
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.models.methods.early_exit import check_num_scales, exit_early
 from ramstrans.models.methods.rams import RamsTrans
-from ramstrans.saved.early_exit import EarlyExit
+from ramstrans.saved.metadata import EarlyExit
 
 MAX_ACCURACY_DROP = 0.2
 """Percentage points of top-1 accuracy that early exit may cost, see `choose_exit`."""

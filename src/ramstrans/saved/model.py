@@ -48,10 +48,8 @@ def load_model(folder: Path | str, device: str | torch.device = "auto") -> Saved
     # Here and in `load_into`, so that reading a config.json does not import timm.
     from ramstrans.models.methods.rams import build_model
 
-    folder = Path(folder)
     device = choose_device(device) if isinstance(device, str) else device
-    metadata = load_metadata(folder)
-    weights = load_state(folder)
+    metadata, weights = load_metadata(Path(folder)), load_state(Path(folder))
     model = build_model(metadata.model)
     load_into(model, weights)
     return SavedModel(model.to(device).eval(), metadata)

@@ -14,11 +14,10 @@ from ramstrans.data.build import build_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.transforms import Augmentation
-from ramstrans.data.reading.decode import decode_image
 from ramstrans.data.sharding.manifest import MANIFEST, read_manifest, read_shards, verify_shards
 from ramstrans.data.sharding.writer import write_shards
 from ramstrans.errors import DataError, UnreadableImageError
-from tests.data.builders import flip_byte, noise_shards
+from tests.data.builders import decode_image, flip_byte, noise_shards
 from tests.shared import CUB50, needs
 from tests.training.builders import PREPROCESSING, tiny_loader
 

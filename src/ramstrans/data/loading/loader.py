@@ -106,12 +106,9 @@ def _collate_or_error(
     examples: Sequence[Example | RamsTransError], *, with_high_res: bool
 ) -> Batch | RamsTransError:
     """A batch, or the first error among its examples."""
-    readable = []
-    for example in examples:
-        if isinstance(example, RamsTransError):
-            return example
-        readable.append(example)
-    return collate(readable, with_high_res=with_high_res)
+    errors = [example for example in examples if isinstance(example, RamsTransError)]
+    readable = [example for example in examples if isinstance(example, Example)]
+    return errors[0] if errors else collate(readable, with_high_res=with_high_res)
 
 
 def start_method() -> str | None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ Key = tuple[int, int]
 """`(epoch, index)`: what the sampler yields, so that augmentation needs no state in the workers."""
 
 
+@dataclass(eq=False)
 class EpochBatches(Sampler[list[Key]]):
     """Yields batches of `(epoch, index)`; set `epoch` and `first_batch` before each pass.
 
@@ -27,7 +29,7 @@ class EpochBatches(Sampler[list[Key]]):
     last batch has fewer images than there are processes, the remaining processes repeat its first image
     with weight 0. In evaluation, whole batches are distributed round-robin.
 
-    Args:
+    Attributes:
         length: Images of the dataset, at least 1.
         batch_size: Images per global batch; the last one may be smaller.
         shuffle: Whether the order is drawn by (seed, epoch), and batches are shared; otherwise images stay
@@ -36,28 +38,20 @@ class EpochBatches(Sampler[list[Key]]):
         draw: Draws an epoch's order; None: a shuffle. See `order_of`.
         process: Index of this process.
         num_processes: How many there are.
+        epoch: The epoch that the next pass yields.
+        first_batch: Index in the epoch of the first batch of the next pass.
     """
 
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        *,
-        shuffle: bool,
-        seed: int = 0,
-        draw: Draw | None = None,
-        process: int = 0,
-        num_processes: int = 1,
-    ) -> None:
-        self.length = length
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.draw = draw
-        self.process = process
-        self.num_processes = num_processes
-        self.epoch = 0
-        self.first_batch = 0
+    length: int
+    batch_size: int
+    _: KW_ONLY
+    shuffle: bool
+    seed: int = 0
+    draw: Draw | None = None
+    process: int = 0
+    num_processes: int = 1
+    epoch: int = 0
+    first_batch: int = 0
 
     @property
     def num_batches(self) -> int:
@@ -107,15 +101,10 @@ class EpochBatches(Sampler[list[Key]]):
 
 
 def order_of(records: Sequence[Record], *, balance: float = 0.0, window: int | None = None) -> Draw:
-    """How a training epoch's order is drawn.
-
-    Args:
-        records: The training images.
-        balance: See `balanced_order`; 0: each image once.
-        window: See `windowed_order`; None: a full shuffle.
+    """How a training epoch's order is drawn: a full shuffle, `balanced_order` or `windowed_order`.
 
     Raises:
-        UsageError: Both were asked for.
+        UsageError: Both balance and window were given.
     """
     if balance and window is not None:
         raise UsageError("data.balance and data.shuffle_window cannot be combined; leave one of them out")
@@ -170,9 +159,7 @@ def _rounded_counts(
 
 
 def by_shard(records: Sequence[Record]) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-    """Group records by their tars, in the order of each tar's first record.
-
-    Records outside tars are one shard together.
+    """Group records by their tars, in the order of each tar's first record; those outside tars are one shard.
 
     Returns:
         (N,) int64, indices of the records: those of the first shard, of the second, ...; and the number of

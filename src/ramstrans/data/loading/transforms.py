@@ -147,11 +147,7 @@ def change_pixels(high_res: Tensor, augmentation: Augmentation, generator: np.ra
 def rand_augment(image: Tensor, num_ops: int, magnitude: int, generator: np.random.Generator) -> Tensor:
     """RandAugment (https://arxiv.org/abs/1909.13719), torchvision's: operations drawn from 14.
 
-    Args:
-        image: (3, H, W) uint8.
-        num_ops: Operations, one after the other.
-        magnitude: Their strength, 0 to 30.
-        generator: Source of randomness.
+    `image` is (3, H, W) uint8; `magnitude`, the strength of the `num_ops` operations, is 0 to 30.
     """
     transform = v2.RandAugment(num_ops, magnitude, interpolation=InterpolationMode.BILINEAR, fill=list(FILL))
     with _seeded_by(generator):
@@ -163,10 +159,7 @@ def rand_augment(image: Tensor, num_ops: int, magnitude: int, generator: np.rand
 def erase(image: Tensor, probability: float, generator: np.random.Generator) -> Tensor:
     """Random erasing (https://arxiv.org/abs/1708.04896), torchvision's: 2 to 33 % of the pixels get `FILL`.
 
-    Args:
-        image: (3, H, W) uint8; not changed in place.
-        probability: Probability that anything is erased.
-        generator: Source of randomness.
+    `image` is (3, H, W) uint8, not changed in place; `probability` that anything is erased.
     """
     with _seeded_by(generator):
         erased: Tensor = v2.RandomErasing(probability, value=list(FILL))(image)

@@ -76,7 +76,9 @@ class DiskCache:
         image = _load(entry, key)
         if image is None:
             image = read_resized(path, resize, max_pixels=max_pixels)
-            _save(entry, key, image)
+            metadata = {"key": key, "original_size": json.dumps(image.original_size)}
+            content = save({"pixels": image.pixels.permute(1, 2, 0).contiguous()}, metadata)
+            write_file(entry, content, sync=False, hint=_HINT)
         height, width = image.original_size
         check_shape(path, (width, height), max_pixels)
         return image
@@ -108,12 +110,6 @@ def _load(entry: Path, key: str) -> ResizedImage | None:
     except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         logger.warning("%s is damaged (%s); it is rebuilt", entry, error)
         return None
-
-
-def _save(entry: Path, key: str, image: ResizedImage) -> None:
-    pixels = image.pixels.permute(1, 2, 0).contiguous()
-    metadata = {"key": key, "original_size": json.dumps(image.original_size)}
-    write_file(entry, save({"pixels": pixels}, metadata), sync=False, hint=_HINT)
 
 
 def _key(path: Path, resize: int | Size) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
@@ -36,21 +37,19 @@ LONGEST_PAUSE = 30.0
 _T = TypeVar("_T")
 
 
+@dataclass
 class Reads:
     """How often reads are retried, and which one began last.
 
-    Args:
-        retries: Retries of one read.
-
     Attributes:
+        retries: Retries of one read.
         path: File of the newest read; None before the first.
         started: When it began, by `time.monotonic`.
     """
 
-    def __init__(self, retries: int) -> None:
-        self.retries = retries
-        self.path: Path | None = None
-        self.started = 0.0
+    retries: int
+    path: Path | None = None
+    started: float = 0.0
 
 
 _default = Reads(DataConfig.read_retries)
@@ -79,11 +78,7 @@ def retrying(retries: int) -> Iterator[Reads]:
 
 
 def retry(read: Callable[[], _T], path: Path) -> _T:
-    """Call `read`; after a transient error call it again, with growing pauses.
-
-    Args:
-        read: Opens and reads a file.
-        path: That file, for the log.
+    """Call `read`, which reads the file `path`; after a transient error call it again, with growing pauses.
 
     Raises:
         OSError: A permanent error, or the last of too many transient ones; its text says how many.

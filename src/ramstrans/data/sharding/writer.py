@@ -163,12 +163,9 @@ def _labels(record: Record, class_name: str, root: Path | None) -> dict[str, Any
     path = record.path
     if root is not None and path.is_relative_to(root):
         path = path.relative_to(root)
-    labels: dict[str, Any] = {"label": record.label, "class_name": class_name}
-    if record.box is not None:
-        labels["box"] = record.box
-    if record.parts:
-        labels["parts"] = record.parts
-    return labels | {"path": path.as_posix()}
+    box = {} if record.box is None else {"box": record.box}
+    parts = {"parts": record.parts} if record.parts else {}
+    return {"label": record.label, "class_name": class_name, **box, **parts, "path": path.as_posix()}
 
 
 def _suffix(path: Path) -> str:
