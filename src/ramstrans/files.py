@@ -96,15 +96,12 @@ def check_new_folder(root: Path) -> None:
 
 
 def check_output(path: Path | None, *, overwrite: bool = False, suffixes: tuple[str, ...] = ()) -> None:
-    """Raise, before any work is done, unless an output file may be written there.
+    """Raise, before any work is done, unless the file of `--output` may be written; None passes.
 
-    Args:
-        path: The file of `--output`; None passes.
-        overwrite: Whether an existing file may be replaced.
-        suffixes: Allowed suffixes; any if empty.
+    It must have one of the `suffixes`, if any are given.
 
     Raises:
-        OutputError: It exists, is a folder, or has another suffix.
+        OutputError: It exists and may not be overwritten, is a folder, or has another suffix.
     """
     if path is None:
         return

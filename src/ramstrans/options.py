@@ -40,10 +40,7 @@ def check_bounds(section: str, config: object, bounds: Mapping[str, Bound]) -> N
 def warn_ignored(section: str, config: Any, needs: Mapping[str, tuple[bool, str]]) -> None:  # noqa: ANN401
     """Warn about each option that was set but has no effect; call it in `__post_init__`.
 
-    Args:
-        section: Name of the config on the command line, e.g. `"data"`.
-        config: The dataclass.
-        needs: For each such field whether it has an effect, and the option that it needs.
+    `needs` gives for each such field whether it has an effect, and the option that it needs.
     """
     for name, (has_effect, needed) in needs.items():
         if not has_effect and getattr(config, name) != getattr(type(config), name):

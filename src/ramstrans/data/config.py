@@ -4,16 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ramstrans.options import (
-    ABOVE_0_BELOW_1,
-    AT_LEAST_0,
-    AT_LEAST_1,
-    FROM_0_BELOW_1,
-    FROM_0_TO_1,
-    Bound,
-    check_bounds,
-    warn_ignored,
-)
+from ramstrans import options
 
 DatasetFormat = Literal[
     "cub",
@@ -33,14 +24,14 @@ DatasetFormat = Literal[
 ]
 """Formats of data sets; `build.READERS` has a reader for each."""
 
-BOUNDS: dict[str, Bound] = {
-    "val_fraction": FROM_0_BELOW_1,
-    "test_fraction": ABOVE_0_BELOW_1,
-    "rand_magnitude": Bound("0 to 30", lambda value: 0 <= value <= 30),
-    **dict.fromkeys(("random_erasing", "balance"), FROM_0_TO_1),
-    **dict.fromkeys(("color_jitter", "rand_augment", "num_workers"), AT_LEAST_0),
-    **dict.fromkeys(("read_retries", "read_timeout"), AT_LEAST_0),
-    **dict.fromkeys(("max_pixels", "shuffle_window"), AT_LEAST_1),
+BOUNDS: dict[str, options.Bound] = {
+    "val_fraction": options.FROM_0_BELOW_1,
+    "test_fraction": options.ABOVE_0_BELOW_1,
+    "rand_magnitude": options.Bound("0 to 30", lambda value: 0 <= value <= 30),
+    **dict.fromkeys(("random_erasing", "balance"), options.FROM_0_TO_1),
+    **dict.fromkeys(("color_jitter", "rand_augment", "num_workers"), options.AT_LEAST_0),
+    **dict.fromkeys(("read_retries", "read_timeout"), options.AT_LEAST_0),
+    **dict.fromkeys(("max_pixels", "shuffle_window"), options.AT_LEAST_1),
 }
 
 
@@ -119,7 +110,7 @@ class DataConfig:
     max_pixels: int = 200_000_000
 
     def __post_init__(self) -> None:
-        check_bounds("data", self, BOUNDS)
+        options.check_bounds("data", self, BOUNDS)
         needs = {
             "cache_dir": (self.cache == "disk", "data.cache disk"),
             "aircraft_level": (self.name == "fgvc_aircraft", "data.name fgvc_aircraft"),
@@ -127,4 +118,4 @@ class DataConfig:
             "rand_magnitude": (self.rand_augment > 0, "data.rand_augment"),
             "shuffle_window": (self.name == "shards", "data.name shards"),
         }
-        warn_ignored("data", self, needs)
+        options.warn_ignored("data", self, needs)

@@ -88,13 +88,10 @@ def exit_curve(predictions: Predictions) -> ExitCurve:
 def choose_exit(predictions: Predictions, max_accuracy_drop: float = MAX_ACCURACY_DROP) -> EarlyExit:
     """Choose the lowest confidence such that neither it nor any higher one costs more than allowed.
 
-    The cost is counted as predictions that differ from those of all scales, an upper bound of the accuracy
-    lost. The loss is smaller where some of them turn from wrong to right, but on a few hundred images that
-    balance is luck, and a choice by it cost more than allowed on other images (docs/performance.md).
-
-    Args:
-        predictions: For other images than the accuracy is reported on, usually the validation split.
-        max_accuracy_drop: Percentage points of top-1 accuracy.
+    The cost, in percentage points of top-1 accuracy, is counted as predictions that differ from those of all
+    scales, an upper bound of the accuracy lost. The loss is smaller where some of them turn from wrong to
+    right, but on a few hundred images that balance is luck, and a choice by it cost more than allowed on
+    other images (docs/performance.md). Give predictions for other images than the accuracy is reported on.
 
     Raises:
         UsageError: The model has one scale.

@@ -19,9 +19,8 @@ from ramstrans.evaluation.config import EvaluationConfig
 from ramstrans.evaluation.early_exit import choose_exit, exit_report, time_exit
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
-from ramstrans.evaluation.report.confusion import plot_confusion
-from ramstrans.evaluation.report.curves import plot_curves, plot_exit
 from ramstrans.evaluation.report.gallery import choose_indices, gallery_views, plot_gallery
+from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit
 from ramstrans.files import not_writable
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
 from ramstrans.models.methods.rams import RamsTrans
@@ -90,20 +89,11 @@ def evaluate(
 ) -> Report:
     """Predict every image of a split; write report.json, report.md and figures into a folder.
 
-    Several processes share the predictions; the first one writes.
+    Several processes share the predictions; the first one writes. If the folder has a metrics.jsonl, the
+    curves are plotted. `extra` holds further keys of the report, see `build_report`.
 
-    Args:
-        model: On its device.
-        metadata: Class names and preprocessing.
-        dataset: The split, without augmentation.
-        folder: Where to write; if it has a metrics.jsonl, the curves are plotted.
-        precision: `fp32`, `bf16` or `fp16`.
-        batch_size: Images per batch.
-        num_workers: Loader processes.
-        read_timeout: Seconds that a batch may take to load; 0: no limit.
-        confidence: Threshold of early exit, which is evaluated and timed too if one is given.
-        extra: Further keys of the report, see `build_report`.
-        progress: Called after each batch.
+    With a `confidence`, early exit at this threshold is evaluated and timed too. `precision` is `fp32`,
+    `bf16` or `fp16`; `read_timeout` is in seconds per batch, 0: no limit.
     """
     loader = build_loader(
         dataset,

@@ -31,15 +31,9 @@ def find_label_issues(
 ) -> LabelIssues:
     """Predict every image of a data set, and return those whose label the model contradicts.
 
-    Args:
-        folder: A run folder, or any saved model.
-        config: The data. If the folder records how its run held out images, they are held out the same way,
-            so that the images the model was trained on are known.
-        unreadable: Files to leave out.
-        batch_size: Images per batch.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        precision: `fp32`, `bf16` or `fp16`; None: as in training.
-        progress: Reports batches done.
+    If the folder, a run's or any saved model's, records how its run held out images, they are held out the
+    same way, so that the images the model was trained on are known. Files in `unreadable` are left out.
+    Device and precision are those of `EvaluationConfig`.
 
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
@@ -74,6 +68,6 @@ def as_in_training(config: DataConfig, trained_on: Mapping[str, Any]) -> DataCon
 
 def _unseen_as_test(images: ImageSet, unreadable: Container[Path]) -> ImageSet:
     """The readable images with validation and test as one split: the images the model was not trained on."""
-    records = (record for record in images.records if record.path not in unreadable)
-    held_out = (record._replace(split="test") if record.split == "val" else record for record in records)
+    records = [record for record in images.records if record.path not in unreadable]
+    held_out = [record._replace(split="test") if record.split == "val" else record for record in records]
     return images._replace(records=tuple(held_out))

@@ -69,12 +69,10 @@ class Predictor:
         precision: Precision | None = None,
         early_exit: float | Literal["auto"] | None = None,
     ) -> Self:
-        """Load the model of a run folder; see `load_model` and the class.
+        """Load a run folder, or any saved model.
 
         Raises:
-            WeightsError: The folder or its weights are missing, damaged or do not fit.
-            ConfigError: Its config.json is damaged or of a newer version.
-            UsageError: The device, the precision or early exit is not possible.
+            RamsTransError: As `load_model` and the class.
         """
         return cls(load_model(folder, device), precision, early_exit)
 

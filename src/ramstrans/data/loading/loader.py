@@ -158,10 +158,7 @@ def _exit_with_parent() -> None:
 
 @contextmanager
 def worker_errors(files_being_read: Callable[[], list[str]] = list) -> Iterator[None]:
-    """Explain the errors of a loader; torch may raise them anywhere in the main process.
-
-    Args:
-        files_being_read: Gives the files to name.
+    """Explain the errors of a loader, naming files; torch may raise them anywhere in the main process.
 
     Raises:
         DataError: A worker has died, or a batch took too long.

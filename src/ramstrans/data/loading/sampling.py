@@ -60,11 +60,15 @@ class EpochBatches(Sampler[list[Key]]):
 
     def __len__(self) -> int:
         """Batches of a whole epoch that this process gets."""
-        return len(self._numbers(0))
+        return len(self.numbers(0))
 
-    def numbers(self) -> range:
-        """Indices in the epoch of the batches that the next pass yields."""
-        return self._numbers(self.first_batch)
+    def numbers(self, first: int | None = None) -> range:
+        """Indices in the epoch of this process's batches, from `first` or else `first_batch` on."""
+        first = self.first_batch if first is None else first
+        if self.shuffle:
+            return range(first, self.num_batches)
+        first += (self.process - first) % self.num_processes
+        return range(first, self.num_batches, self.num_processes)
 
     def __iter__(self) -> Iterator[list[Key]]:
         order = self.order()
@@ -93,12 +97,6 @@ class EpochBatches(Sampler[list[Key]]):
         own = len(range(self.process, whole, self.num_processes)) if self.shuffle else whole
         return own, whole
 
-    def _numbers(self, first: int) -> range:
-        if self.shuffle:
-            return range(first, self.num_batches)
-        first += (self.process - first) % self.num_processes
-        return range(first, self.num_batches, self.num_processes)
-
 
 def order_of(records: Sequence[Record], *, balance: float = 0.0, window: int | None = None) -> Draw:
     """How a training epoch's order is drawn: a full shuffle, `balanced_order` or `windowed_order`.
@@ -120,20 +118,13 @@ def order_of(records: Sequence[Record], *, balance: float = 0.0, window: int | N
 def balanced_order(
     labels: NDArray[np.int64], generator: np.random.Generator, power: float
 ) -> NDArray[np.int64]:
-    """Draw as many images as there are, rare classes more often: for a long-tailed data set.
+    """(N,) indices of images, as many as there are, rare classes more often: for a long-tailed data set.
 
     A class of n images is drawn with probability proportional to `n ** (1 - power)`, Eq. 1 of
     https://arxiv.org/abs/1910.09217 with q = 1 - power: with 0 this is a shuffle of all images; with 0.5
     classes are drawn by the square root of their images; with 1 all equally often. Class counts equal their
-    expectation, randomly rounded; images of a class are repeated only after all have been drawn.
-
-    Args:
-        labels: (N,) integers, the class of each image.
-        generator: Source of randomness.
-        power: In [0, 1].
-
-    Returns:
-        (N,) int64, indices of images.
+    expectation, randomly rounded; images of a class are repeated only after all have been drawn. `labels`
+    (N,) are the classes of the images, `power` is in [0, 1].
 
     >>> order = balanced_order(np.array([0, 0, 0, 0, 0, 0, 7, 7]), np.random.default_rng(0), 1.0)
     >>> sorted(int(index) for index in order if index >= 6)

@@ -76,19 +76,18 @@ def _scales(report: Report) -> range:
 
 
 def _headline(report: Report) -> list[str]:
-    words = [
+    words = (
         "All numbers in percent. The interval (95 %, Wilson) shows how much top-1 depends on the choice of "
         "images. Mean class accuracy gives every class that has images the same weight. The fused "
         f"probabilities are off by {report['fused']['ece']:.1f} percentage points on average (expected "
         "calibration error, 15 bins)."
-    ]
+    )
     if len(report["scales"]) > 1:
-        gain = report["zoom_gain"]
-        words.append(
-            f"Compared with scale 1 alone, fusing all scales corrected {gain['corrected']} images and "
-            f"spoiled {gain['spoiled']}."
-        )
-    return ["## Accuracy", _table(HEADLINE, headline_rows(report)), " ".join(words)]
+        words += (
+            " Compared with scale 1 alone, fusing all scales corrected {corrected} images and "
+            "spoiled {spoiled}."
+        ).format(**report["zoom_gain"])
+    return ["## Accuracy", _table(HEADLINE, headline_rows(report)), words]
 
 
 def _regions(report: Report) -> list[str]:
