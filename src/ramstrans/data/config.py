@@ -72,7 +72,7 @@ class DataConfig:
         read_retries: How often an image or list file is read again after a transient error of a network or
             file server, with pauses of 0.1, 0.4, 1.6, ... seconds, at most 30. Each retry is logged.
         read_timeout: Seconds that a batch may take to load, or that may pass between two files while lists
-            are read, before the run ends with an error; 0 waits for ever. Less than the 600 seconds after
+            are read, before the run ends with an error; 0 waits forever. Less than the 600 seconds after
             which NCCL gives up waiting for a process, so that this error, which names the file, comes first.
         cache: `none` decodes each image every time; `memory` keeps resized ones for the next epoch, in the
             memory of each loader process; `disk` keeps them in `cache_dir` for all processes, epochs and

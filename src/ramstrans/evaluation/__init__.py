@@ -1,1 +1,1 @@
-"""Judging: predictions in, metrics, report and pictures out."""
+"""Evaluation: predictions in, metrics, report and figures out."""

@@ -42,12 +42,12 @@ def scale_views(
     output: Output,
     scale_sizes: Sequence[tuple[int, int]],
 ) -> list[ScaleViews]:
-    """Collect what the scales saw in each image of a batch.
+    """Collect what the S scales of a model saw in each image of a batch, from its output.
 
     Args:
         images: The B resized images.
         batch: Their views.
-        output: Output of a model with S scales for the batch.
+        output: The model's output for the batch.
         scale_sizes: S sizes `(height, width)` in pixels of what each scale saw.
     """
     height, width = batch.images.shape[2:]
@@ -57,9 +57,8 @@ def scale_views(
         assert scale.boxes is not None, "every scale but the last proposes a region"
         crops.append(crop_images(batch, scale.boxes, size))
         boxes.append(scale.boxes.cpu().numpy())
-    saliencies = [
-        scale.saliency.float().cpu().numpy() for scale in output.scales if scale.saliency is not None
-    ]
+    maps = [scale.saliency for scale in output.scales if scale.saliency is not None]
+    saliencies = [saliency.float().cpu().numpy() for saliency in maps]
     return [
         ScaleViews(
             to_image(image.pixels),

@@ -93,8 +93,7 @@ def expand_inputs(arguments: Sequence[str | Path], stdin: Iterable[str]) -> Iter
 def _expand(path: Path) -> Iterator[Path]:
     """List a file as itself, a folder as its images; one without images as itself, to be reported."""
     images = _images(path) if _is_folder(path) else iter(())
-    first = next(images, path)
-    return chain((first,), images)
+    return chain((next(images, path),), images)
 
 
 def _images(folder: Path) -> Iterator[Path]:

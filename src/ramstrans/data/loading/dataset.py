@@ -91,17 +91,18 @@ class ImageDataset(Dataset[Example]):
 
     def __getitem__(self, key: Key) -> Example:
         epoch, index = key
+        record = self.records[index]
+        read = read_resized if self.cache is None else self.cache.read
         with retrying(self.read_retries):
-            pixels, original_size = self._resized(index)
+            image = read(record.path, self.preprocessing.resize, max_pixels=self.max_pixels)
         view = make_view(
-            pixels,
-            original_size,
+            *image,
             self.preprocessing.crop,
             self.image_size,
             augmentation=self.augmentation,
             generator=np.random.default_rng([self.seed, epoch, index]),
         )
-        return Example(view, self.records[index].label, index, original_size)
+        return Example(view, record.label, index, image.original_size)
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Example | RamsTransError]:
         """The items of a batch, as a loader asks for them; a file that cannot be decoded gives its error.
@@ -134,10 +135,6 @@ class ImageDataset(Dataset[Example]):
         if self._being_read is not None:
             worker = get_worker_info()
             self._being_read[0 if worker is None else worker.id] = index
-
-    def _resized(self, index: int) -> ResizedImage:
-        read = read_resized if self.cache is None else self.cache.read
-        return read(self.records[index].path, self.preprocessing.resize, max_pixels=self.max_pixels)
 
 
 def to_example(image: ResizedImage, preprocessing: Preprocessing, image_size: Size) -> Example:

@@ -27,7 +27,7 @@ _MAX_NAMED = 4
 
 
 class ImageLoader(DataLoader[Batch]):
-    """A loader that raises the errors of its workers as they are, and never waits for ever.
+    """A loader that raises the errors of its workers as they are, and never waits forever.
 
     Attributes:
         read_timeout: Seconds that a batch may take, whatever the number of workers; 0: any time.
@@ -115,8 +115,8 @@ def start_method() -> str | None:
     """How `multiprocessing` starts workers: by spawn in distributed runs, otherwise by its default.
 
     A fork copies one thread of a process, and every lock, held or not. In distributed runs, threads of gloo
-    or NCCL exchange tensors: a lock that one of them holds during the fork stays locked in the copy for
-    ever. PyTorch's documentation of DistributedDataParallel warns of that.
+    or NCCL exchange tensors: a lock that one of them holds during the fork stays locked in the copy
+    forever. PyTorch's documentation of DistributedDataParallel warns of that.
     """
     return "spawn" if num_processes() > 1 else None
 

@@ -62,7 +62,7 @@ class DiskCache:
     def read(
         self, path: Path, resize: int | Size, *, max_pixels: int = DataConfig.max_pixels
     ) -> ResizedImage:
-        """As `read_resized`; whoever comes first decodes a file.
+        """As `read_resized`; the first process that needs a file decodes it.
 
         Raises:
             UnreadableImageError: It cannot be decoded.
@@ -72,7 +72,9 @@ class DiskCache:
             key = _key(path, resize)  # before decoding: a file that changes meanwhile is decoded again
         except OSError:
             return read_resized(path, resize, max_pixels=max_pixels)  # raises what is wrong with it
-        entry = self._entry(path, resize)
+        # named by path and resize alone: a rebuilt entry replaces the old one
+        name = hashlib.sha256(json.dumps([str(path.absolute()), resize]).encode()).hexdigest()
+        entry = self.folder / name[:2] / name
         image = _load(entry, key)
         if image is None:
             image = read_resized(path, resize, max_pixels=max_pixels)
@@ -82,11 +84,6 @@ class DiskCache:
         height, width = image.original_size
         check_shape(path, (width, height), max_pixels)
         return image
-
-    def _entry(self, path: Path, resize: int | Size) -> Path:
-        """The file of an entry, named by path and resize alone: a rebuilt entry replaces the old one."""
-        name = hashlib.sha256(json.dumps([str(path.absolute()), resize]).encode()).hexdigest()
-        return self.folder / name[:2] / name
 
 
 def default_cache_dir() -> Path:

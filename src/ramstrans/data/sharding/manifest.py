@@ -75,7 +75,10 @@ def read_shards(root: Path) -> ImageSet:
         DataError: Naming the file that is missing, damaged or of another version.
     """
     if not (root / MANIFEST).is_file():
-        _check_foreign(root)
+        # ours, read as foreign tars, would have another order
+        if listed := [tar for tar in sorted(root.glob("*.tar")) if list_of(tar).is_file()]:
+            list_name = list_of(listed[0]).name
+            raise DataError(f"{root / MANIFEST} is missing, but {list_name} exists; copy it too")
         return read_tar_samples(root)
     manifest = read_manifest(root)
     indexed: list[tuple[int, Record]] = []
@@ -139,13 +142,6 @@ def _naming(file: Path, hint: str = "copy it again") -> Iterator[None]:
         raise DataError(f"{file} is missing; {hint}") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
-
-
-def _check_foreign(root: Path) -> None:
-    """Refuse a set of ours without its `shards.json`: read as foreign tars it would have another order."""
-    listed = [tar for tar in sorted(root.glob("*.tar")) if list_of(tar).is_file()]
-    if listed:
-        raise DataError(f"{root / MANIFEST} is missing, but {list_of(listed[0]).name} exists; copy it too")
 
 
 def _check_size(root: Path, shard: Shard) -> None:

@@ -54,12 +54,14 @@ def build_report(
         region_metrics(boxes, has_region, predictions.records, image_sizes)._asdict()
         for boxes, has_region in zip(predictions.boxes, predictions.has_region, strict=True)
     ]
+    first = predictions.probabilities[0].argmax(axis=1) == labels
+    right = fused.argmax(axis=1) == labels
     report: Report = {
         "split": ", ".join(sorted({record.split for record in predictions.records})),
         "num_images": len(labels),
         "scales": accuracies[:-1],
         "fused": accuracies[-1] | {"ece": metrics.expected_calibration_error(fused, labels)},
-        "zoom_gain": _zoom_gain(predictions),
+        "zoom_gain": {"corrected": int((right & ~first).sum()), "spoiled": int((first & ~right).sum())},
         "regions": regions[0],
         "regions_by_scale": regions,
         "classes": _classes(fused, labels, class_names),
@@ -102,13 +104,6 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"[yellow]Warning:[/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
 
 
-def _zoom_gain(predictions: Predictions) -> dict[str, int]:
-    """Count the images that fusing all scales corrected, and spoiled, against scale 1 alone."""
-    first = predictions.probabilities[0].argmax(axis=1) == predictions.labels
-    fused = predictions.fused.argmax(axis=1) == predictions.labels
-    return {"corrected": int((fused & ~first).sum()), "spoiled": int((first & ~fused).sum())}
-
-
 def _classes(fused: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
     """Name, number of images and accuracy (NaN without images) per class, in label order."""
     counts = np.bincount(labels, minlength=len(class_names))
@@ -131,14 +126,12 @@ def _confused(fused: np.ndarray, labels: np.ndarray, class_names: Sequence[str])
 
 def _warnings(report: Report) -> list[str]:
     """What a reader of the numbers must know, one line each."""
-    lines = []
-    for scale, regions in markdown.zooms(report):
-        if regions["fallbacks"]:
-            lines.append(
-                f"nothing stood out at scale {scale} in {regions['fallbacks']} of "
-                f"{report['num_images']} images ({regions['fallback_share']:.1f} %); "
-                f"scale {scale + 1} saw the whole input again"
-            )
+    lines = [
+        f"nothing stood out at scale {scale} in {regions['fallbacks']} of {report['num_images']} images "
+        f"({regions['fallback_share']:.1f} %); scale {scale + 1} saw the whole input again"
+        for scale, regions in markdown.zooms(report)
+        if regions["fallbacks"]
+    ]
     num_empty = sum(not entry["num_images"] for entry in report["classes"])
     if num_empty:
         lines.append(
