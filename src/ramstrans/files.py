@@ -35,14 +35,11 @@ def new_file(
 ) -> Iterator[IO[Any]]:
     """Open a stream to a temporary file that becomes `path` at the end, and is removed on any error.
 
-    Args:
-        path: The file; its folder is created if necessary.
-        binary: Whether bytes are written; otherwise UTF-8 text, newlines as they are.
-        sync: Whether to wait until the disk has it.
-        hint: What to do if it cannot be written.
+    Its folder is created if necessary. The stream takes bytes or, unless `binary`, UTF-8 text with newlines
+    as they are; with `sync` it waits until the disk has it all.
 
     Raises:
-        OutputError: It cannot be written; nothing of it is left.
+        OutputError: It cannot be written; nothing of it is left. The message ends with the hint.
     """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -62,10 +59,7 @@ def new_file(
 
 @contextmanager
 def new_folder(root: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `root` that takes its place at the end; an error leaves nothing behind.
-
-    Args:
-        root: Folder to create; may exist if it is empty.
+    """Yield a temporary folder that becomes `root`, new or empty so far; an error leaves nothing behind.
 
     Raises:
         OutputError: It is not empty, or cannot be written.

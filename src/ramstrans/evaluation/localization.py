@@ -38,13 +38,10 @@ class RegionMetrics(NamedTuple):
 def region_metrics(
     boxes: np.ndarray, has_region: np.ndarray, records: Sequence[Record], image_sizes: np.ndarray
 ) -> RegionMetrics:
-    """Measure how well regions cover the object; regions and true boxes are clipped to their image.
+    """Measure how well N regions cover the object; regions and true boxes are clipped to their image.
 
-    Args:
-        boxes: (N, 4) the regions.
-        has_region: (N,) bool, False for a fallback.
-        records: The N records.
-        image_sizes: (N, 2) `(width, height)` of the original images in pixels.
+    Regions are `boxes` (N, 4); `has_region` (N,) is False for a fallback; `image_sizes` (N, 2) are
+    `(width, height)` of the original images in pixels.
 
     >>> from pathlib import Path
     >>> record = Record(Path("wren.jpg"), 0, "test", box=(0.0, 0.0, 10.0, 20.0))

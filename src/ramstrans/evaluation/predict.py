@@ -47,11 +47,7 @@ class Predictions(NamedTuple):
 
 @torch.no_grad()
 def predict_split(
-    model: RamsTrans,
-    loader: DataLoader[Batch],
-    *,
-    precision: str = "fp32",
-    progress: Progress = no_progress,
+    model: RamsTrans, loader: DataLoader[Batch], *, precision: str = "fp32", progress: Progress = no_progress
 ) -> tuple[Predictions, np.ndarray]:
     """Predict every image of a loader over an `ImageDataset`, in order; leaves the model in eval mode.
 

@@ -37,18 +37,11 @@ class ScaleViews(NamedTuple):
 
 
 def scale_views(
-    images: Sequence[ResizedImage],
-    batch: Batch,
-    output: Output,
-    scale_sizes: Sequence[tuple[int, int]],
+    images: Sequence[ResizedImage], batch: Batch, output: Output, scale_sizes: Sequence[tuple[int, int]]
 ) -> list[ScaleViews]:
-    """Collect what the S scales of a model saw in each image of a batch, from its output.
+    """Collect what the S scales of a model saw in each of B images, from its output for their views.
 
-    Args:
-        images: The B resized images.
-        batch: Their views.
-        output: The model's output for the batch.
-        scale_sizes: S sizes `(height, width)` in pixels of what each scale saw.
+    `scale_sizes` are S sizes `(height, width)` in pixels of what each scale saw.
     """
     height, width = batch.images.shape[2:]
     crops = [[to_image(pixels) for pixels in batch.images]]
@@ -82,10 +75,8 @@ def box_in_original(batch: Batch, row: int, box: np.ndarray) -> Box:
 def crop_images(batch: Batch, boxes: Tensor, size: tuple[int, int]) -> list[Image.Image]:
     """Crop each image of a batch to its region, as the next scale saw it, from high resolution if given.
 
-    Args:
-        batch: B images.
-        boxes: (B, 4), half-open regions in pixels of the batch's images.
-        size: `(height, width)` of the next scale's input.
+    Regions are `boxes` (B, 4), half-open, in pixels of the batch's images; `size` is `(height, width)` of the
+    next scale's input.
     """
     high_res = batch.images if batch.high_res is None else batch.high_res
     to_high_res = high_res.shape[3] / batch.images.shape[3], high_res.shape[2] / batch.images.shape[2]

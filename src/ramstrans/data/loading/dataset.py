@@ -109,16 +109,15 @@ class ImageDataset(Dataset[Example]):
 
         Raised in a worker, it would reach the main process as a RuntimeError; `ImageLoader` raises it.
         """
-        return [self._item_or_error(key) for key in keys]
-
-    def _item_or_error(self, key: Key) -> Example | RamsTransError:
-        self._note_read(key[1])
-        try:
-            return self[key]
-        except RamsTransError as error:
-            return error
-        finally:
-            self._note_read(-1)
+        examples: list[Example | RamsTransError] = []
+        for key in keys:
+            self._note_read(key[1])
+            try:
+                examples.append(self[key])
+            except RamsTransError as error:
+                examples.append(error)
+        self._note_read(-1)
+        return examples
 
     def note_reads(self, num_workers: int) -> None:
         """Start to record, in shared memory, what each process of a new loader reads."""

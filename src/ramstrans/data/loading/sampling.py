@@ -173,26 +173,20 @@ def by_shard(records: Sequence[Record]) -> tuple[NDArray[np.int64], tuple[int, .
 def windowed_order(
     shard_sizes: Sequence[int], generator: np.random.Generator, window: int
 ) -> NDArray[np.int64]:
-    """Shuffle shards, then images within a sliding window of `window` shards.
+    """(N,) int64, a permutation of N images: shards are shuffled, and images in a sliding window of shards.
 
     The shard of rank r after the shuffle is read in the time from r to r + `window`, its images at times
     drawn uniformly. So at any time `window` shards are being read. Shards that would start or end alone
     are compressed: all of the first `window` start together, all of the last end together. With a window
-    of all shards this is a full shuffle.
+    of all shards this is a full shuffle; more mix better, fewer read closer together.
 
     Images that are close in time are close on disk. The processes of a machine each take their part of
     every global batch of one order, so they read the same `window` shards: what the first one reads from
     the network, with the system's read-ahead, the others find in the machine's page cache. A window of
     shards should therefore fit in its memory. Every machine reads its part of the images of every shard.
 
-    Args:
-        shard_sizes: Images of each shard; indices of the result count through the shards in this order,
-            see `by_shard`.
-        generator: Source of randomness; give one seeded by (seed, epoch), the same in every process.
-        window: Shards that are read at a time, 1 or more; more mix better, fewer read closer together.
-
-    Returns:
-        (N,) int64, a permutation of the N images.
+    `shard_sizes` are the images of each shard; indices of the result count through the shards in this order,
+    see `by_shard`. Give a generator seeded by (seed, epoch), the same in every process.
 
     Raises:
         UsageError: The window is below 1.

@@ -42,10 +42,8 @@ class Geometry(NamedTuple):
         x0, y0, x1, y1 = np.moveaxis(np.asarray(boxes, dtype=np.float64), -1, 0)
         if self.flip:
             x0, x1 = self.width - x1, self.width - x0
-        (scale_x, scale_y), (offset_x, offset_y) = self.scale, self.offset
-        corners = ((x0 + offset_x) / scale_x, (y0 + offset_y) / scale_y)
-        opposite = ((x1 + offset_x) / scale_x, (y1 + offset_y) / scale_y)
-        return np.stack([*corners, *opposite], axis=-1)
+        view = np.stack([x0, y0, x1, y1], axis=-1)
+        return np.asarray((view + np.tile(self.offset, 2)) / np.tile(self.scale, 2))
 
 
 class View(NamedTuple):
@@ -101,12 +99,9 @@ def make_view(
         original_size: `(height, width)` of the image before resizing.
         crop: `(height, width)` that is cut out.
         image_size: `(height, width)` of the model's input, to which the crop is resized.
-        augmentation: Random changes; None: the centre, unchanged.
+        augmentation: Random changes; None: the centre, unchanged. The view's geometry describes crop and
+            mirroring, not RandAugment's shears, shifts and rotations within the crop.
         generator: Source of randomness; needed with an augmentation.
-
-    Returns:
-        A view whose geometry describes crop and mirroring. Shears, shifts and rotations of RandAugment
-        within the crop are not part of it.
     """
     height, width = resized.shape[-2:]
     spare_y, spare_x = height - crop[0], width - crop[1]

@@ -98,18 +98,13 @@ def read_resized(path: Path, resize: int | Size, *, max_pixels: int = DataConfig
     A large JPEG is decoded at a reduced scale, see `REDUCTION_MARGIN`. What is decoded then may extend up
     to one of its own pixels, half a resized one, beyond the original.
 
-    Args:
-        path: The image file.
-        resize: Shorter side in pixels, or exact `(height, width)`, after EXIF rotation.
-        max_pixels: Refuse an image with more pixels than this.
+    `resize` is the shorter side in pixels, or exact `(height, width)`, after EXIF rotation.
 
     Raises:
-        UnreadableImageError: It cannot be decoded.
+        UnreadableImageError: It cannot be decoded, or has more than `max_pixels`.
     """
-    if isinstance(resize, int):
-        at_least: int | Size = REDUCTION_MARGIN * resize
-    else:
-        at_least = (REDUCTION_MARGIN * resize[0], REDUCTION_MARGIN * resize[1])
+    height, width = (resize, resize) if isinstance(resize, int) else resize
+    at_least = (REDUCTION_MARGIN * height, REDUCTION_MARGIN * width)
     return _resized(*decode_reduced(path, at_least, max_pixels=max_pixels), resize)
 
 
@@ -303,10 +298,9 @@ def _to_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
     usual = (1, 255, 65535) if values.dtype.kind == "f" else (65535,)
-    for top in usual:
-        if low >= 0 and high <= top:
-            low, high = 0, top
-            break
+    fitting = [top for top in usual if low >= 0 and high <= top]
+    if fitting:
+        low, high = 0, fitting[0]
     scale = 255 / max(float(high) - float(low), 1e-30)
     scaled = np.rint((values.astype(np.float64) - low) * scale)
     return np.where(np.isfinite(values), scaled, 0).astype(np.uint8)

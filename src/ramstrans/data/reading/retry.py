@@ -29,10 +29,8 @@ TRANSIENT = frozenset(
 A bad sector of a local disk also raises EIO, permanently; its retries are wasted.
 """
 
-FIRST_PAUSE = 0.1
-"""Seconds before the first retry; each further pause is `PAUSE_GROWTH` times as long."""
-PAUSE_GROWTH = 4
-LONGEST_PAUSE = 30.0
+FIRST_PAUSE, PAUSE_GROWTH, LONGEST_PAUSE = 0.1, 4, 30.0
+"""Seconds before the first retry; each further pause is `PAUSE_GROWTH` times as long, up to the longest."""
 
 _T = TypeVar("_T")
 

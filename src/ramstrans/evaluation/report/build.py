@@ -24,11 +24,7 @@ NUM_CONFUSED = 20
 
 
 def build_report(
-    predictions: Predictions,
-    class_names: Sequence[str],
-    image_sizes: np.ndarray,
-    *,
-    extra: Mapping[str, Any],
+    predictions: Predictions, class_names: Sequence[str], image_sizes: np.ndarray, *, extra: Mapping[str, Any]
 ) -> Report:
     """Compute all metrics of the predictions for one split; all fractions in percent.
 

@@ -41,8 +41,8 @@ def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
 
 def headline_rows(report: Report) -> list[list[str]]:
     """One row per scale, and one for the fused prediction, under `HEADLINE`."""
-    names = [f"scale {index}: {'the region' if index > 1 else 'whole input'}" for index in _scales(report)]
-    entries = [*zip(names, report["scales"], strict=True), ("fused: mean of all", report["fused"])]
+    further = [f"scale {index}: the region" for index in range(2, len(report["scales"]) + 1)]
+    names = ["scale 1: whole input", *further, "fused: mean of all"]
     return [
         [
             name,
@@ -51,13 +51,13 @@ def headline_rows(report: Report) -> list[list[str]]:
             f"{entry['top5']:.1f}",
             f"{entry['mean_class_accuracy']:.1f}",
         ]
-        for name, entry in entries
+        for name, entry in zip(names, [*report["scales"], report["fused"]], strict=True)
     ]
 
 
 def zooms(report: Report) -> list[tuple[int, Mapping[str, Any]]]:
     """Number of each scale whose region the next one sees, with its region metrics."""
-    return [(index, report["regions_by_scale"][index - 1]) for index in _scales(report)[:-1]]
+    return list(enumerate(report["regions_by_scale"][: len(report["scales"]) - 1], start=1))
 
 
 def format_value(value: float | None, unit: str) -> str:
@@ -69,10 +69,6 @@ def format_value(value: float | None, unit: str) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}{unit}" if isinstance(value, float) else f"{value}{unit}"
-
-
-def _scales(report: Report) -> range:
-    return range(1, len(report["scales"]) + 1)
 
 
 def _headline(report: Report) -> list[str]:

@@ -20,13 +20,11 @@ Row = Mapping[str, Any]
 
 
 def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
-    """Plot loss, validation accuracy, learning rate and speed of a training run.
+    """Plot loss, validation accuracy, learning rate and speed of a training run as a PNG file.
 
-    Args:
-        metrics_rows: Rows of `kind` "train" (`step`, `loss`, `loss_scales`, `lr`, `images_per_second`) and
-            "validation" (`epoch`, `top1_scales`, `top1_fused`, percent); other kinds are ignored. Missing
-            and null numbers leave a gap.
-        path: The PNG file.
+    Rows have `kind` "train" (`step`, `loss`, `loss_scales`, `lr`, `images_per_second`) or "validation"
+    (`epoch`, `top1_scales`, `top1_fused`, percent); other kinds are ignored. Missing and null numbers leave
+    a gap.
 
     Raises:
         TrainingError: There is no row of a training step.
