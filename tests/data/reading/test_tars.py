@@ -80,7 +80,7 @@ def test_of_two_with_one_name_the_last_counts_as_for_tar(tmp_path):
     asked=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1),
 )
 def test_an_index_is_a_dict(names, asked):
-    entries = {name: Entry(name, 512 * place, place + 1) for place, name in enumerate(names)}
+    entries = {name: Entry(name, 512 * index, index + 1) for index, name in enumerate(names)}
     index = TarIndex.of(reversed(entries.values()))
     for name in {*names, asked}:
         assert index.find(name) == entries.get(name)
