@@ -23,7 +23,7 @@ def no_progress(_done: int, _total: int, _what: str) -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that speaks, where `torchrun` or `accelerate launch` made several."""
+    """Whether this process is the one that prints, where `torchrun` or `accelerate launch` made several."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -14,13 +14,7 @@ from ramstrans.errors import OutputError
 def write_file(path: Path, content: bytes, *, sync: bool = True, hint: str = "give another folder") -> None:
     """Write a file under a temporary name beside it, then rename: no reader ever sees half of it.
 
-    Missing folders are created; an existing file is replaced.
-
-    Args:
-        path: The file.
-        content: All of it.
-        sync: Whether to wait until the disk has it.
-        hint: What to do if it cannot be written.
+    Missing folders are created; an existing file is replaced. The options are those of `new_file`.
 
     Raises:
         OutputError: It cannot be written; nothing of it is left.
@@ -41,14 +35,11 @@ def new_file(
 ) -> Iterator[IO[Any]]:
     """Open a stream to a temporary file that becomes `path` at the end, and is removed on any error.
 
-    Args:
-        path: The file; its folder is created if necessary.
-        binary: Whether bytes are written; otherwise UTF-8 text, newlines as they are.
-        sync: Whether to wait until the disk has it.
-        hint: What to do if it cannot be written.
+    Its folder is created if necessary. The stream takes bytes or, unless `binary`, UTF-8 text with newlines
+    as they are; with `sync` it waits until the disk has it all.
 
     Raises:
-        OutputError: It cannot be written; nothing of it is left.
+        OutputError: It cannot be written; nothing of it is left. The message ends with the hint.
     """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -68,10 +59,7 @@ def new_file(
 
 @contextmanager
 def new_folder(root: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `root` that takes its place at the end; an error leaves nothing behind.
-
-    Args:
-        root: Folder to create; may exist if it is empty.
+    """Yield a temporary folder that becomes `root`, new or empty so far; an error leaves nothing behind.
 
     Raises:
         OutputError: It is not empty, or cannot be written.
@@ -79,15 +67,11 @@ def new_folder(root: Path) -> Iterator[Path]:
     check_new_folder(root)
     draft = root.parent / f".{root.name}-{uuid.uuid4().hex[:8]}.partial"
     try:
-        try:
+        with _writing(root):
             draft.mkdir(parents=True)
-        except OSError as error:
-            raise not_writable(root, error) from error
         yield draft
-        try:
+        with _writing(root):
             draft.replace(root)
-        except OSError as error:
-            raise not_writable(root, error) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -98,25 +82,20 @@ def check_new_folder(root: Path) -> None:
     Raises:
         OutputError: It is not empty, is a file, or is a mount point, which cannot be replaced by a rename.
     """
-    try:
+    with _writing(root):
         if root.is_mount():
             raise OutputError(f"{root} is a mount point; give a new folder in it")
         if root.exists() and any(root.iterdir()):
             raise OutputError(f"{root} is not empty; give a new folder, or remove this one first")
-    except OSError as error:
-        raise not_writable(root, error) from error
 
 
 def check_output(path: Path | None, *, overwrite: bool = False, suffixes: tuple[str, ...] = ()) -> None:
-    """Raise, before any work is done, unless an output file may be written there.
+    """Raise, before any work is done, unless the file of `--output` may be written; None passes.
 
-    Args:
-        path: The file of `--output`; None passes.
-        overwrite: Whether an existing file may be replaced.
-        suffixes: Allowed suffixes; any if empty.
+    It must have one of the `suffixes`, if any are given.
 
     Raises:
-        OutputError: It exists, is a folder, or has another suffix.
+        OutputError: It exists and may not be overwritten, is a folder, or has another suffix.
     """
     if path is None:
         return
@@ -126,6 +105,14 @@ def check_output(path: Path | None, *, overwrite: bool = False, suffixes: tuple[
         raise OutputError(f"--output {path} is a folder; give a file")
     if path.exists() and not overwrite:
         raise OutputError(f"--output {path} exists; give another, or --overwrite true to replace it")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise not_writable(path, error) from error
 
 
 def not_writable(path: Path, error: OSError, hint: str = "give another folder") -> OutputError:

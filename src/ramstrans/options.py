@@ -8,12 +8,7 @@ from ramstrans.errors import ConfigError
 
 
 class Bound(NamedTuple):
-    """Which numbers an option may have.
-
-    Attributes:
-        allowed: In words, for the error.
-        holds: The test.
-    """
+    """Which numbers an option may have: in words, for the error, and as a test."""
 
     allowed: str
     holds: Callable[[float], bool]
@@ -29,12 +24,9 @@ ABOVE_0_TO_1 = Bound("a number in (0, 1]", lambda value: 0 < value <= 1)
 
 
 def check_bounds(section: str, config: object, bounds: Mapping[str, Bound]) -> None:
-    """Raise unless every number of a config is allowed; None always is.
+    """Raise unless every number of a config dataclass is allowed; None always is.
 
-    Args:
-        section: Name of the config on the command line, e.g. `"data"`.
-        config: The dataclass.
-        bounds: For each checked field its bound.
+    `section` is its name on the command line, e.g. `"data"`.
 
     Raises:
         ConfigError: Naming the first field whose value is not allowed.
@@ -48,10 +40,7 @@ def check_bounds(section: str, config: object, bounds: Mapping[str, Bound]) -> N
 def warn_ignored(section: str, config: Any, needs: Mapping[str, tuple[bool, str]]) -> None:  # noqa: ANN401
     """Warn about each option that was set but has no effect; call it in `__post_init__`.
 
-    Args:
-        section: Name of the config on the command line, e.g. `"data"`.
-        config: The dataclass.
-        needs: For each such field whether it has an effect, and the option that it needs.
+    `needs` gives for each such field whether it has an effect, and the option that it needs.
     """
     for name, (has_effect, needed) in needs.items():
         if not has_effect and getattr(config, name) != getattr(type(config), name):

@@ -16,12 +16,8 @@ def to_plain(value: Any, where: str = "value") -> Any:  # noqa: ANN401 - any tre
 
     Dataclasses become dicts, arrays and tuples lists, paths strings, and numbers that are not finite None.
 
-    Args:
-        value: The tree.
-        where: Its name, for the error.
-
     Raises:
-        ConfigError: JSON cannot hold one of the values; the message says where it is.
+        ConfigError: JSON cannot hold one of the values; the message says where it is, below `where`.
 
     >>> to_plain({"root": Path("birds"), "crop": (7, 5), "loss": np.float32("nan")})
     {'root': 'birds', 'crop': [7, 5], 'loss': None}

@@ -7,8 +7,14 @@ import tarfile
 import numpy as np
 from PIL import Image
 
+from ramstrans.data.reading.decode import decode_reduced
 from ramstrans.data.records import ImageSet, Part, Record
 from ramstrans.data.sharding.writer import write_shards
+
+
+def decode_image(path, **options):
+    """The pixels of a file at its original size."""
+    return decode_reduced(path, None, **options).image
 
 
 def jpeg(seed=0, size=(61, 47), kind="JPEG"):

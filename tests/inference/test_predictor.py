@@ -8,15 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ramstrans.data.loading.loader import ImageDataset, build_loader
+from ramstrans.data.loading.dataset import ImageDataset, to_example
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading import decode as decoding
 from ramstrans.data.records import Record
 from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.evaluation.predict import predict_split
-from ramstrans.inference.inputs import read_input, to_example
+from ramstrans.inference.inputs import read_input
 from ramstrans.inference.predictor import Predictor
-from ramstrans.saved.early_exit import EarlyExit
+from ramstrans.saved.metadata import EarlyExit
 from ramstrans.saved.model import load_metadata, save_metadata
 from tests.inference.builders import NAMES, draw, make_folder
 

@@ -10,8 +10,7 @@ from torch import nn
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError
 from ramstrans.models.config import ModelConfig
-from ramstrans.saved.early_exit import EarlyExit
-from ramstrans.saved.metadata import ModelMetadata, metadata_from_json, metadata_to_json
+from ramstrans.saved.metadata import EarlyExit, ModelMetadata, metadata_from_json, metadata_to_json
 
 METADATA = ModelMetadata(
     ModelConfig(

@@ -37,15 +37,6 @@ Reader = Callable[[Path, DataConfig], ImageSet]
 DEFAULT_TOYBIRDS_ROOT = Path("runs/toybirds-data")
 
 
-def _draw_toybirds(root: Path, progress: Progress) -> None:
-    if root.is_dir() and any(root.iterdir()) and not is_toybirds(root):
-        raise DataError(
-            f"{root} holds something other than a complete toybirds set; for images of your own give "
-            "--data.name folder, table or cub, for toybirds another --data.root"
-        )
-    ensure_toybirds(root, progress)
-
-
 def _by_root(read: Callable[[Path], ImageSet]) -> Reader:
     """A reader that needs no option but the root."""
     return lambda root, _config: read(root)
@@ -100,14 +91,10 @@ def detect_format(root: Path) -> DatasetFormat:
 
 
 def build_image_set(config: DataConfig, progress: Progress = no_progress) -> ImageSet:
-    """Read a data set and give it the splits that training needs.
+    """Read a data set and give it the splits that training needs; toybirds are drawn first, if need be.
 
     If the data set has no test split, one is drawn from the training images; then, unless there is one, a
     validation split of `val_fraction`. Both are stratified, and drawn by `split_seed`.
-
-    Args:
-        config: Which data set.
-        progress: Called while toybirds are drawn.
 
     Raises:
         ConfigError: The data set needs a root, and none is given.
@@ -116,7 +103,12 @@ def build_image_set(config: DataConfig, progress: Progress = no_progress) -> Ima
     root = config.root
     if config.name == "toybirds":
         root = root or DEFAULT_TOYBIRDS_ROOT
-        _draw_toybirds(root, progress)
+        if root.is_dir() and any(root.iterdir()) and not is_toybirds(root):
+            raise DataError(
+                f"{root} holds something other than a complete toybirds set; for images of your own give "
+                "--data.name folder, table or cub, for toybirds another --data.root"
+            )
+        ensure_toybirds(root, progress)
     if root is None:
         raise ConfigError(
             f"data.name is '{config.name}' but no --data.root was given; name its folder or file"
@@ -132,11 +124,7 @@ def build_image_set(config: DataConfig, progress: Progress = no_progress) -> Ima
 
 
 def _read_lists(root: Path, config: DataConfig) -> ImageSet:
-    """Read a data set; give up if no list file comes in time.
-
-    Raises:
-        DataError: One did not, or the data set cannot be used.
-    """
+    """Read a data set; raise DataError if it cannot be used, or if no list file comes in time."""
     with retrying(config.read_retries) as reads:
         try:
             (images,) = in_threads(
@@ -157,11 +145,6 @@ def drop_unreadable(
 
     The first process decodes, and sends what it found to the others.
 
-    Args:
-        images: The data set.
-        config: What to do.
-        progress: Called after each file.
-
     Returns:
         The data set without the unreadable files, and an error for each of these, which is logged too.
 
@@ -180,11 +163,7 @@ def drop_unreadable(
     return remaining, errors
 
 
-def build_preprocessing(
-    config: DataConfig,
-    image_size: Size,
-    zoom_source: str,
-) -> Preprocessing:
+def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) -> Preprocessing:
     """Fill in the sizes that the config leaves open, and check that they fit together.
 
     Raises:
@@ -199,8 +178,8 @@ def build_preprocessing(
     resize = config.resize
     if resize is None:
         resize = round(max(crop) * 8 / 7)
-    smallest = (resize, resize) if isinstance(resize, int) else resize
-    if smallest[0] < crop[0] or smallest[1] < crop[1]:
+    height, width = (resize, resize) if isinstance(resize, int) else resize
+    if height < crop[0] or width < crop[1]:
         raise ConfigError(
             f"data.resize {resize} is smaller than data.crop {crop[0]}x{crop[1]}; resize to at least the crop"
         )
@@ -208,11 +187,7 @@ def build_preprocessing(
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:
-    """Build the cache of resized images, or None.
-
-    Args:
-        config: Which cache.
-        is_read_once: Whether each image is read only once; memory would be filled for nothing then.
+    """Build the cache of resized images, or None; images read only once are not kept in memory.
 
     Raises:
         OutputError: The folder on disk cannot be created.

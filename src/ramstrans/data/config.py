@@ -4,16 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ramstrans.options import (
-    ABOVE_0_BELOW_1,
-    AT_LEAST_0,
-    AT_LEAST_1,
-    FROM_0_BELOW_1,
-    FROM_0_TO_1,
-    Bound,
-    check_bounds,
-    warn_ignored,
-)
+from ramstrans import options
 
 DatasetFormat = Literal[
     "cub",
@@ -33,14 +24,14 @@ DatasetFormat = Literal[
 ]
 """Formats of data sets; `build.READERS` has a reader for each."""
 
-BOUNDS: dict[str, Bound] = {
-    "val_fraction": FROM_0_BELOW_1,
-    "test_fraction": ABOVE_0_BELOW_1,
-    "rand_magnitude": Bound("0 to 30", lambda value: 0 <= value <= 30),
-    **dict.fromkeys(("random_erasing", "balance"), FROM_0_TO_1),
-    **dict.fromkeys(("color_jitter", "rand_augment", "num_workers"), AT_LEAST_0),
-    **dict.fromkeys(("read_retries", "read_timeout"), AT_LEAST_0),
-    **dict.fromkeys(("max_pixels", "shuffle_window"), AT_LEAST_1),
+BOUNDS: dict[str, options.Bound] = {
+    "val_fraction": options.FROM_0_BELOW_1,
+    "test_fraction": options.ABOVE_0_BELOW_1,
+    "rand_magnitude": options.Bound("0 to 30", lambda value: 0 <= value <= 30),
+    **dict.fromkeys(("random_erasing", "balance"), options.FROM_0_TO_1),
+    **dict.fromkeys(("color_jitter", "rand_augment", "num_workers"), options.AT_LEAST_0),
+    **dict.fromkeys(("read_retries", "read_timeout"), options.AT_LEAST_0),
+    **dict.fromkeys(("max_pixels", "shuffle_window"), options.AT_LEAST_1),
 }
 
 
@@ -81,7 +72,7 @@ class DataConfig:
         read_retries: How often an image or list file is read again after a transient error of a network or
             file server, with pauses of 0.1, 0.4, 1.6, ... seconds, at most 30. Each retry is logged.
         read_timeout: Seconds that a batch may take to load, or that may pass between two files while lists
-            are read, before the run ends with an error; 0 waits for ever. Less than the 600 seconds after
+            are read, before the run ends with an error; 0 waits forever. Less than the 600 seconds after
             which NCCL gives up waiting for a process, so that this error, which names the file, comes first.
         cache: `none` decodes each image every time; `memory` keeps resized ones for the next epoch, in the
             memory of each loader process; `disk` keeps them in `cache_dir` for all processes, epochs and
@@ -119,15 +110,12 @@ class DataConfig:
     max_pixels: int = 200_000_000
 
     def __post_init__(self) -> None:
-        check_bounds("data", self, BOUNDS)
-        warn_ignored("data", self, self._needs())
-
-    def _needs(self) -> dict[str, tuple[bool, str]]:
-        """For each option that depends on another: whether it has an effect, and the one it needs."""
-        return {
+        options.check_bounds("data", self, BOUNDS)
+        needs = {
             "cache_dir": (self.cache == "disk", "data.cache disk"),
             "aircraft_level": (self.name == "fgvc_aircraft", "data.name fgvc_aircraft"),
             "train_folder": (self.name == "inaturalist", "data.name inaturalist"),
             "rand_magnitude": (self.rand_augment > 0, "data.rand_augment"),
             "shuffle_window": (self.name == "shards", "data.name shards"),
         }
+        options.warn_ignored("data", self, needs)

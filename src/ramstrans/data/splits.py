@@ -12,21 +12,12 @@ _MAX_NAMED = 5
 
 
 def hold_out(images: ImageSet, fraction: float, seed: int, into: Split) -> ImageSet:
-    """Move a fraction of each class's training images into another split.
+    """Move a fraction of each class's training images, in [0, 1), into another split, `val` or `test`.
 
     The draw of a class depends only on the seed, its name, and its own files: neither the order of
     the records nor the other classes change it. `fraction * num_images` is rounded up or down at
     random, so that the total is right on average however small the classes are; one training image of
-    each class stays. A file listed more than once moves with all its records.
-
-    Args:
-        images: The data set.
-        fraction: Fraction of each class's training images, in [0, 1); 0 changes nothing.
-        seed: Seed of the draw.
-        into: The split they go to, `val` or `test`.
-
-    Returns:
-        The data set with the records in the same order, some of them in another split.
+    each class stays. A file listed more than once moves with all its records. Records keep their order.
 
     >>> records = tuple(Record(Path(f"{i:02}.jpg"), i // 10, "train") for i in range(20))
     >>> held = hold_out(ImageSet(("crow", "wren"), records), 0.3, seed=0, into="val")

@@ -1,12 +1,12 @@
 """Early exit: the curve of accuracy against cost, the choice of a threshold, and the time it saves."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.loader import ImageLoader
@@ -15,7 +15,7 @@ from ramstrans.evaluation.metrics import classification_metrics
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.models.methods.early_exit import check_num_scales, exit_early
 from ramstrans.models.methods.rams import RamsTrans
-from ramstrans.saved.early_exit import EarlyExit
+from ramstrans.saved.metadata import EarlyExit
 
 MAX_ACCURACY_DROP = 0.2
 """Percentage points of top-1 accuracy that early exit may cost, see `choose_exit`."""
@@ -46,30 +46,25 @@ class ExitCurve(NamedTuple):
 def running_means(probabilities: np.ndarray) -> np.ndarray:
     """(S, N, C) means of the first 1, 2, ... S scales' probabilities (S, N, C)."""
     counts = np.arange(1, len(probabilities) + 1)[:, None, None]
-    means: np.ndarray = probabilities.cumsum(axis=0) / counts
-    return means
+    return np.asarray(probabilities.cumsum(axis=0) / counts)
 
 
 def num_scales_used(means: np.ndarray, confidence: float) -> np.ndarray:
-    """(N,) number of scales that each image passes, 1 to S.
+    """(N,) number of scales that each image passes, 1 to S, if it exits at a confidence.
 
-    Args:
-        means: (S, N, C), from `running_means`.
-        confidence: Threshold at which an image exits.
+    `means` (S, N, C) come from `running_means`.
 
     >>> num_scales_used(np.array([[[0.9, 0.1], [0.6, 0.4]], [[0.8, 0.2], [0.3, 0.7]]]), 0.75)
     array([1, 2])
     """
     is_confident = means.max(axis=2) >= confidence
     is_confident[-1] = True  # all exit after the last scale
-    used: np.ndarray = is_confident.argmax(axis=0) + 1
-    return used
+    return np.asarray(is_confident.argmax(axis=0) + 1)
 
 
 def exited_early(means: np.ndarray, confidence: float) -> np.ndarray:
     """(N, C) probabilities with early exit at a confidence; `means` (S, N, C) from `running_means`."""
-    fused: np.ndarray = means[num_scales_used(means, confidence) - 1, np.arange(means.shape[1])]
-    return fused
+    return np.asarray(means[num_scales_used(means, confidence) - 1, np.arange(means.shape[1])])
 
 
 def exit_curve(predictions: Predictions) -> ExitCurve:
@@ -93,14 +88,10 @@ def exit_curve(predictions: Predictions) -> ExitCurve:
 def choose_exit(predictions: Predictions, max_accuracy_drop: float = MAX_ACCURACY_DROP) -> EarlyExit:
     """Choose the lowest confidence such that neither it nor any higher one costs more than allowed.
 
-    The cost is counted as predictions that differ from those of all scales, an upper bound of the accuracy
-    lost. The loss is smaller where some of them turn from wrong to right, but on a few hundred images that
-    balance is luck, and a choice by it cost more than allowed on other images (docs/performance.md).
-
-    Args:
-        predictions: For images other than those that the accuracy is reported on, usually the validation
-            split.
-        max_accuracy_drop: Percentage points of top-1 accuracy.
+    The cost, in percentage points of top-1 accuracy, is counted as predictions that differ from those of all
+    scales, an upper bound of the accuracy lost. The loss is smaller where some of them turn from wrong to
+    right, but on a few hundred images that balance is luck, and a choice by it cost more than allowed on
+    other images (docs/performance.md). Give predictions for other images than the accuracy is reported on.
 
     Raises:
         UsageError: The model has one scale.
@@ -127,43 +118,33 @@ def time_exit(
     precision: str,
     progress: Progress = no_progress,
 ) -> dict[str, float]:
-    """Time a model, without loading, with all scales and with early exit.
+    """Total seconds of a model, without loading, with all scales (`full`) and with early exit (`early`).
 
     Both run on each batch, alternating which one goes first.
-
-    Returns:
-        Total seconds: `full` and `early`.
     """
     model.eval()
-
     device = model.device
-
-    def full(images: Tensor, high_res: Tensor | None) -> None:
-        model(images, high_res, last_region=False)
-
-    def early(images: Tensor, high_res: Tensor | None) -> None:
-        exit_early(model, images, high_res, confidence=confidence)
-
-    def seconds(way: Callable[[Tensor, Tensor | None], None], inputs: tuple[Tensor, Tensor | None]) -> float:
-        synchronize()
-        start = time.perf_counter()
-        with autocast(device, precision):
-            way(*inputs)
-        synchronize()
-        return time.perf_counter() - start
-
-    def synchronize() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    ways = {"full": full, "early": early}
+    ways = {
+        "full": partial(model, last_region=False),
+        "early": partial(exit_early, model, confidence=confidence),
+    }
     total = dict.fromkeys(ways, 0.0)
     for done, batch in enumerate(loader, start=1):
         inputs = model.normalize(batch.images, batch.high_res)
         for name in reversed(ways) if done % 2 else ways:
-            total[name] += seconds(ways[name], inputs)
+            _synchronize(device)
+            start = time.perf_counter()
+            with autocast(device, precision):
+                ways[name](*inputs)
+            _synchronize(device)
+            total[name] += time.perf_counter() - start
         progress(done, len(loader), "timing early exit")
     return total
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def exit_report(predictions: Predictions, confidence: float, seconds: Mapping[str, float]) -> dict[str, Any]:

@@ -19,9 +19,8 @@ from ramstrans.evaluation.config import EvaluationConfig
 from ramstrans.evaluation.early_exit import choose_exit, exit_report, time_exit
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
-from ramstrans.evaluation.report.confusion import plot_confusion
-from ramstrans.evaluation.report.curves import plot_curves, plot_exit
 from ramstrans.evaluation.report.gallery import choose_indices, gallery_views, plot_gallery
+from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit
 from ramstrans.files import not_writable
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
 from ramstrans.models.methods.rams import RamsTrans
@@ -30,19 +29,13 @@ from ramstrans.saved.model import load_model, save_metadata
 
 
 def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progress = no_progress) -> Report:
-    """Evaluate a saved model; writes report.json, report.md and figures.
-
-    Args:
-        config: The model, the data and how to evaluate.
-        command: The command line, for the report.
-        progress: Called after each batch.
+    """Evaluate a saved model; writes report.json, with the command line, report.md and figures.
 
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
     model, metadata = load_model(config.run, config.device)
     precision = choose_precision(config.precision, metadata, model.device)
-    run = metadata.training.get("run", {})
     data = data_config(metadata.run_options("data"), config.data.name, config.data.root)
     images = build_image_set(data, progress)
     check_early_exit(model, images, config.early_exit)
@@ -52,9 +45,10 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     except OSError as error:
         raise not_writable(config.folder, error) from error
     options: dict[str, Any] = {"precision": precision, "progress": progress}
+    run = metadata.training.get("run", {})
     extra = {"config": run, "command": command, "precision": precision, "warnings": left_out}
-    confidence = None if config.early_exit == "auto" else config.early_exit
-    if config.early_exit == "auto":
+    confidence = config.early_exit
+    if confidence == "auto":
         held_out, _ = dataset_of(metadata, images, "val", data, progress)
         loader = build_loader(
             held_out,
@@ -95,20 +89,11 @@ def evaluate(
 ) -> Report:
     """Predict every image of a split; write report.json, report.md and figures into a folder.
 
-    Several processes share the predictions; the first one writes.
+    Several processes share the predictions; the first one writes. If the folder has a metrics.jsonl, the
+    curves are plotted. `extra` holds further keys of the report, see `build_report`.
 
-    Args:
-        model: On its device.
-        metadata: Class names and preprocessing.
-        dataset: The split, without augmentation.
-        folder: Where to write; if it has a metrics.jsonl, the curves are plotted.
-        precision: `fp32`, `bf16` or `fp16`.
-        batch_size: Images per batch.
-        num_workers: Loader processes.
-        read_timeout: Seconds that a batch may take to load; 0: no limit.
-        confidence: Threshold of early exit, which is evaluated and timed too if one is given.
-        extra: Further keys of the report, see `build_report`.
-        progress: Called after each batch.
+    With a `confidence`, early exit at this threshold is evaluated and timed too. `precision` is `fp32`,
+    `bf16` or `fp16`; `read_timeout` is in seconds per batch, 0: no limit.
     """
     loader = build_loader(
         dataset,
@@ -173,8 +158,21 @@ def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Lit
 def dataset_of(
     metadata: ModelMetadata, images: ImageSet, split: Split, data: DataConfig, progress: Progress
 ) -> tuple[ImageDataset, list[str]]:
-    """Build the data set of a split, labelled as the model's classes, and one line per file left out."""
-    records, left_out = readable(with_labels_of(metadata, images, split), data, progress)
+    """Build the data set of a split, labelled as the model's classes, and one line per file left out.
+
+    Files that cannot be decoded are left out if the config says `skip`; otherwise the first one stops the
+    evaluation.
+
+    Raises:
+        DataError: As `with_labels_of`, or no file can be decoded.
+    """
+    records, errors = with_labels_of(metadata, images, split), []
+    if data.on_unreadable == "skip":
+        errors = find_unreadable(records, data.max_pixels, progress=progress)
+        unreadable = {error.path for error in errors}
+        records = tuple(record for record in records if record.path not in unreadable)
+    if not records:
+        raise DataError(f"none of the {len(errors)} files can be read, e.g. {errors[0]}; repair them")
     dataset = ImageDataset(
         records,
         metadata.preprocessing,
@@ -183,12 +181,13 @@ def dataset_of(
         max_pixels=data.max_pixels,
         read_retries=data.read_retries,
     )
-    return dataset, left_out
+    return dataset, [f"left out: {error}" for error in errors]
 
 
 def data_config(trained_on: Mapping[str, object], name: str | None, root: Path | None) -> DataConfig:
     """Data options of the training run, with another format or root if given."""
     known = {field.name for field in dataclasses.fields(DataConfig)}
+    known -= {"resize", "crop"}  # the model's own preprocessing counts
     values = {key: value for key, value in trained_on.items() if key in known}
     values |= {"name": name} if name else {}
     values |= {"root": root} if root else {}
@@ -196,8 +195,6 @@ def data_config(trained_on: Mapping[str, object], name: str | None, root: Path |
         raise UsageError(
             "this saved model does not say what it was trained on; give --data.name and --data.root"
         )
-    for key in ("resize", "crop"):
-        values.pop(key, None)  # the model's own preprocessing counts
     for key in ("root", "cache_dir"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
@@ -223,26 +220,3 @@ def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> t
             "evaluate on the classes that it was trained on"
         )
     return tuple(record._replace(label=labels[images.class_names[record.label]]) for record in records)
-
-
-def readable(
-    records: tuple[Record, ...], data: DataConfig, progress: Progress
-) -> tuple[tuple[Record, ...], list[str]]:
-    """Leave out files that cannot be decoded if the config says `skip`, else keep all records.
-
-    In the latter case, the first unreadable file stops the evaluation.
-
-    Returns:
-        The records, and one line per file left out.
-
-    Raises:
-        DataError: No file can be decoded.
-    """
-    if data.on_unreadable == "stop":
-        return records, []
-    errors = find_unreadable(records, data.max_pixels, progress=progress)
-    unreadable = {error.path for error in errors}
-    kept = tuple(record for record in records if record.path not in unreadable)
-    if not kept:
-        raise DataError(f"none of the {len(records)} files can be read, e.g. {errors[0]}; repair them")
-    return kept, [f"left out: {error}" for error in errors]

@@ -31,15 +31,9 @@ def find_label_issues(
 ) -> LabelIssues:
     """Predict every image of a data set, and return those whose label the model contradicts.
 
-    Args:
-        folder: A run folder, or any model folder.
-        config: The data. If the folder records how its run held out images, they are held out the same way,
-            so that the images the model was trained on are known.
-        unreadable: Files to leave out.
-        batch_size: Images per batch.
-        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        precision: `fp32`, `bf16` or `fp16`; None: as in training.
-        progress: Reports batches done.
+    If the folder, a run's or any saved model's, records how its run held out images, they are held out the
+    same way, so that the images the model was trained on are known. Files in `unreadable` are left out.
+    Device and precision are those of `EvaluationConfig`.
 
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
@@ -56,10 +50,12 @@ def find_label_issues(
         dataset, _ = dataset_of(metadata, images, split, data, progress)
         loader = build_loader(dataset, batch_size, shuffle=False, with_high_res=metadata.model.needs_high_res)
         predictions, _ = predict_split(model, loader, precision=precision, progress=progress)
-        paths = [record.path for record in predictions.records]
-        is_seen = split == "train"
         found += label_issues(
-            predictions.fused, predictions.labels, paths, metadata.class_names, is_seen=is_seen
+            predictions.fused,
+            predictions.labels,
+            [record.path for record in predictions.records],
+            metadata.class_names,
+            is_seen=split == "train",
         )
     return LabelIssues(found, len(images.of_split("test")), len(images.of_split("train")))
 
@@ -72,6 +68,6 @@ def as_in_training(config: DataConfig, trained_on: Mapping[str, Any]) -> DataCon
 
 def _unseen_as_test(images: ImageSet, unreadable: Container[Path]) -> ImageSet:
     """The readable images with validation and test as one split: the images the model was not trained on."""
-    records = (record for record in images.records if record.path not in unreadable)
-    held_out = (record._replace(split="test") if record.split == "val" else record for record in records)
+    records = [record for record in images.records if record.path not in unreadable]
+    held_out = [record._replace(split="test") if record.split == "val" else record for record in records]
     return images._replace(records=tuple(held_out))

@@ -38,13 +38,10 @@ class RegionMetrics(NamedTuple):
 def region_metrics(
     boxes: np.ndarray, has_region: np.ndarray, records: Sequence[Record], image_sizes: np.ndarray
 ) -> RegionMetrics:
-    """Measure how well regions cover the object; regions and true boxes are clipped to their image.
+    """Measure how well N regions cover the object; regions and true boxes are clipped to their image.
 
-    Args:
-        boxes: (N, 4) the regions.
-        has_region: (N,) bool, False for a fallback.
-        records: The N records.
-        image_sizes: (N, 2) `(width, height)` of the original images in pixels.
+    Regions are `boxes` (N, 4); `has_region` (N,) is False for a fallback; `image_sizes` (N, 2) are
+    `(width, height)` of the original images in pixels.
 
     >>> from pathlib import Path
     >>> record = Record(Path("wren.jpg"), 0, "test", box=(0.0, 0.0, 10.0, 20.0))
@@ -53,10 +50,11 @@ def region_metrics(
     (25.0, 50.0, 100.0, None)
     """
     assert len(boxes) == len(has_region) == len(records) > 0
-    regions = _clip(boxes.astype(np.float64), image_sizes)
+    limits = np.tile(image_sizes, 2)
+    regions = np.clip(boxes.astype(np.float64), 0, limits)
     has_box = np.array([record.box is not None for record in records])
     true_boxes = np.array([record.box or (0, 0, 0, 0) for record in records], dtype=np.float64)
-    ious = paired_iou(regions, _clip(true_boxes, image_sizes))[has_box]
+    ious = paired_iou(regions, np.clip(true_boxes, 0, limits))[has_box]
     inside = _parts_inside(regions, records)
     num_fallbacks = len(has_region) - int(np.count_nonzero(has_region))
     return RegionMetrics(
@@ -72,19 +70,13 @@ def region_metrics(
 
 
 def paired_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(N,) intersection over union, in [0, 1], of boxes with their counterparts; 0 for two empty boxes.
-
-    Args:
-        first: (N, 4) boxes.
-        second: (N, 4) counterparts, in the same frame.
+    """(N,) intersection over union in [0, 1] of (N, 4) boxes and their counterparts; 0 for two empty boxes.
 
     >>> paired_iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2]])).round(3)
     array([0.333])
     """
-    corners = np.concatenate(
-        [np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])], 1
-    )
-    intersection = _areas(corners)
+    starts, ends = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
+    intersection = _areas(np.concatenate([starts, ends], axis=1))
     union = _areas(first) + _areas(second) - intersection
     ious = np.zeros(len(first))
     np.divide(intersection, union, out=ious, where=union > 0)
@@ -93,25 +85,17 @@ def paired_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _areas(boxes: np.ndarray) -> np.ndarray:
     """(N,) areas of (N, 4) boxes; 0 where a side is negative."""
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    return np.asarray(sides.prod(axis=1))
-
-
-def _clip(boxes: np.ndarray, image_sizes: np.ndarray) -> np.ndarray:
-    """Clip (N, 4) boxes to their images."""
-    return np.asarray(np.clip(boxes, 0, np.tile(image_sizes, 2)))
+    return np.asarray(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1))
 
 
 def _parts_inside(regions: np.ndarray, records: Sequence[Record]) -> np.ndarray:
     """(P,) bool, for all visible parts of all records: whether the image's half-open region contains it."""
-    return np.array(
-        [
-            x0 <= part.x < x1 and y0 <= part.y < y1
-            for (x0, y0, x1, y1), record in zip(regions, records, strict=True)
-            for part in record.parts
-        ],
-        dtype=bool,
-    )
+    inside = [
+        x0 <= part.x < x1 and y0 <= part.y < y1
+        for (x0, y0, x1, y1), record in zip(regions, records, strict=True)
+        for part in record.parts
+    ]
+    return np.array(inside, dtype=bool)
 
 
 def _percent(shares: np.ndarray) -> float | None:

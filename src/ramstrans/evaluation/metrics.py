@@ -1,7 +1,8 @@
 """Accuracy metrics in percent: top-k, per-class accuracy, confusions, calibration.
 
-NumPy does the counting: ties go to the lower label, as in argmax, a class that is predicted but has no
-images stays out of the mean, and no C x C matrix is ever built.
+`probabilities` are (N, C), finite, for N images and C classes; `labels` are (N,), the true classes. Ties go
+to the lower label, as in argmax, a class that is predicted but has no images stays out of the mean, and no
+C x C matrix is ever built.
 """
 
 from typing import NamedTuple
@@ -39,20 +40,16 @@ class ConfusedPair(NamedTuple):
 def classification_metrics(probabilities: np.ndarray, labels: np.ndarray) -> ScaleMetrics:
     """Top-1, top-5 and mean per-class accuracy of one scale's predictions.
 
-    Args:
-        probabilities: (N, C), finite.
-        labels: (N,) the true classes.
-
     >>> probabilities = np.array([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.1, 0.8, 0.1]])
     >>> metrics = classification_metrics(probabilities, np.array([0, 1, 1]))
     >>> round(metrics.top1, 1), metrics.top5, metrics.mean_class_accuracy
     (66.7, 100.0, 75.0)
     """
     ranks = true_ranks(probabilities, labels)
-    num_right, num_among_five = int((ranks == 0).sum()), int((ranks < 5).sum())
+    num_right = int((ranks == 0).sum())
     return ScaleMetrics(
         top1=100 * num_right / len(ranks),
-        top5=100 * num_among_five / len(ranks),
+        top5=100 * int((ranks < 5).sum()) / len(ranks),
         mean_class_accuracy=float(np.nanmean(per_class_accuracy(probabilities, labels))),
         top1_interval=wilson_interval(num_right, len(ranks)),
     )
@@ -61,9 +58,9 @@ def classification_metrics(probabilities: np.ndarray, labels: np.ndarray) -> Sca
 def true_ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(N,) rank of the true class by probability, 0 for the highest; of equal ones the lower label leads.
 
-    Args:
-        probabilities: (N, C), finite.
-        labels: (N,) the true classes.
+    Raises:
+        DataError: There are no images.
+        WeightsError: A probability is not finite.
 
     >>> true_ranks(np.array([[0.2, 0.5, 0.3], [0.4, 0.4, 0.2]]), np.array([2, 1]))
     array([1, 1])
@@ -79,8 +76,7 @@ def true_ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     truth = np.take_along_axis(probabilities, labels[:, None], axis=1)
     earlier = np.arange(probabilities.shape[1]) < labels[:, None]
     ahead = (probabilities > truth) | ((probabilities == truth) & earlier)
-    ranks: np.ndarray = ahead.sum(axis=1)
-    return ranks
+    return np.asarray(ahead.sum(axis=1))
 
 
 def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
@@ -95,10 +91,6 @@ def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
 
 def per_class_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(C,) accuracy of each class in percent; NaN for a class without images.
-
-    Args:
-        probabilities: (N, C), finite.
-        labels: (N,) the true classes.
 
     >>> per_class_accuracy(np.array([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1]]), np.array([0, 1]))
     array([100.,   0.,  nan])
@@ -115,11 +107,6 @@ def per_class_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndar
 def confused_pairs(probabilities: np.ndarray, labels: np.ndarray, n: int) -> list[ConfusedPair]:
     """Find the `n` most frequent mistakes, most frequent first, equal ones in label order.
 
-    Args:
-        probabilities: (N, C), finite.
-        labels: (N,) the true classes.
-        n: Maximum number of pairs.
-
     >>> confused_pairs(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), np.array([1, 1, 0]), 1)
     [ConfusedPair(true=1, predicted=0, num_images=2)]
     """
@@ -134,14 +121,9 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, nu
     """Mean distance between confidence and accuracy over equal bins of confidence, in percentage points.
 
     0 is perfect: of all predictions with 80 % confidence, 80 % are right. Equation 3 of
-    https://arxiv.org/abs/1706.04599, with bins `((m - 1) / M, m / M]`:
+    https://arxiv.org/abs/1706.04599, with M = `num_bins` bins `((m - 1) / M, m / M]`:
 
         ECE = sum over the bins of |B_m| / N * |accuracy(B_m) - confidence(B_m)|
-
-    Args:
-        probabilities: (N, C), finite.
-        labels: (N,) the true classes.
-        num_bins: M, the number of bins.
 
     >>> round(expected_calibration_error(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1])), 1)
     30.0

@@ -42,28 +42,18 @@ class Predictions(NamedTuple):
     @property
     def fused(self) -> np.ndarray:
         """(N, C) float32, the mean of the scales' probabilities."""
-        mean: np.ndarray = self.probabilities.mean(axis=0)
-        return mean
+        return np.asarray(self.probabilities.mean(axis=0))
 
 
 @torch.no_grad()
 def predict_split(
-    model: RamsTrans,
-    loader: DataLoader[Batch],
-    *,
-    precision: str = "fp32",
-    progress: Progress = no_progress,
+    model: RamsTrans, loader: DataLoader[Batch], *, precision: str = "fp32", progress: Progress = no_progress
 ) -> tuple[Predictions, np.ndarray]:
-    """Predict every image of a loader over an `ImageDataset`; leaves the model in eval mode.
+    """Predict every image of a loader over an `ImageDataset`, in order; leaves the model in eval mode.
 
     If several processes share the batches, each gets the predictions of all of them: every image once, and
-    bit-identical to those of a single process, because the batches are the same.
-
-    Args:
-        model: On any device.
-        loader: In order, not shuffled.
-        precision: Autocast precision, `fp32`, `bf16` or `fp16`.
-        progress: Called after each batch.
+    bit-identical to those of a single process, because the batches are the same. `precision` is that of
+    autocast, `fp32`, `bf16` or `fp16`.
 
     Returns:
         The predictions, and (N, 2) int64, `(width, height)` of the original images in pixels.
@@ -94,7 +84,7 @@ def predict_split(
     indices, *arrays = (np.concatenate(parts, axis) for *parts, axis in zip(*gathered, axes, strict=True))
     order = np.argsort(indices)
     *fields, sizes = (array.take(order, axis) for array, axis in zip(arrays, axes[1:], strict=True))
-    return Predictions(*fields, dataset.records), sizes
+    return Predictions(*fields, tuple(dataset.records)), sizes
 
 
 def choose_precision(given: str | None, metadata: ModelMetadata, device: torch.device) -> str:

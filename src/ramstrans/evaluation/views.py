@@ -37,18 +37,11 @@ class ScaleViews(NamedTuple):
 
 
 def scale_views(
-    images: Sequence[ResizedImage],
-    batch: Batch,
-    output: Output,
-    scale_sizes: Sequence[tuple[int, int]],
+    images: Sequence[ResizedImage], batch: Batch, output: Output, scale_sizes: Sequence[tuple[int, int]]
 ) -> list[ScaleViews]:
-    """Collect what the scales saw in each image of a batch.
+    """Collect what the S scales of a model saw in each of B images, from its output for their views.
 
-    Args:
-        images: The B resized images.
-        batch: Their views.
-        output: Output of a model with S scales for the batch.
-        scale_sizes: S sizes `(height, width)` in pixels of what each scale saw.
+    `scale_sizes` are S sizes `(height, width)` in pixels of what each scale saw.
     """
     height, width = batch.images.shape[2:]
     crops = [[to_image(pixels) for pixels in batch.images]]
@@ -57,9 +50,8 @@ def scale_views(
         assert scale.boxes is not None, "every scale but the last proposes a region"
         crops.append(crop_images(batch, scale.boxes, size))
         boxes.append(scale.boxes.cpu().numpy())
-    saliencies = [
-        scale.saliency.float().cpu().numpy() for scale in output.scales if scale.saliency is not None
-    ]
+    maps = [scale.saliency for scale in output.scales if scale.saliency is not None]
+    saliencies = [saliency.float().cpu().numpy() for saliency in maps]
     return [
         ScaleViews(
             to_image(image.pixels),
@@ -81,12 +73,10 @@ def box_in_original(batch: Batch, row: int, box: np.ndarray) -> Box:
 
 
 def crop_images(batch: Batch, boxes: Tensor, size: tuple[int, int]) -> list[Image.Image]:
-    """Crop each image of a batch to its region, as the next scale saw it.
+    """Crop each image of a batch to its region, as the next scale saw it, from high resolution if given.
 
-    Args:
-        batch: With or without high-resolution images; regions are cut from these if there are any.
-        boxes: (B, 4), half-open regions in pixels of the batch's images.
-        size: `(height, width)` of the next scale's input.
+    Regions are `boxes` (B, 4), half-open, in pixels of the batch's images; `size` is `(height, width)` of the
+    next scale's input.
     """
     high_res = batch.images if batch.high_res is None else batch.high_res
     to_high_res = high_res.shape[3] / batch.images.shape[3], high_res.shape[2] / batch.images.shape[2]

@@ -10,17 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ramstrans.data.records import Box
-from ramstrans.evaluation.report.style import (
-    FUSED_COLOR,
-    MUTED_COLOR,
-    darkened,
-    draw_box,
-    draw_image,
-    draw_saliency,
-    label_text,
-    save_figure,
-    scale_color,
-)
+from ramstrans.evaluation.report import style
 from ramstrans.files import check_output, write_file
 from ramstrans.inference.postprocess import Explanation, Prediction, ScalePrediction
 from ramstrans.inference.predictor import Predictor
@@ -37,17 +27,9 @@ def explain(
     *,
     top_k: int = 5,
 ) -> dict[str, Any]:
-    """Explain the prediction for one image.
+    """Explain the prediction for one image by a PNG file, and a JSON file if one is given.
 
-    Args:
-        predictor: The model.
-        image_path: The image file.
-        picture_path: The PNG file to write; an existing one is replaced.
-        json_path: A file to write the returned values to; an existing one is replaced.
-        top_k: Number of classes per scale.
-
-    Returns:
-        See `explanation_to_json`.
+    Existing files are replaced. Returns what `explanation_to_json` does, with `top_k` classes per scale.
 
     Raises:
         UnreadableImageError: The image cannot be decoded.
@@ -69,11 +51,9 @@ def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
     the part of the image that the scale saw as `[x0, y0, x1, y1]` in pixels, and `saliency`, rows of patches
     that cover this box; null where a value is not finite.
     """
-    values = to_json(explanation.prediction)
-    values["width"], values["height"] = explanation.views.size
-    for scale, crop_box, saliency in zip(
-        values["scales"], explanation.views.crop_boxes, explanation.views.saliencies, strict=True
-    ):
+    values, views = to_json(explanation.prediction), explanation.views
+    values["width"], values["height"] = views.size
+    for scale, crop_box, saliency in zip(values["scales"], views.crop_boxes, views.saliencies, strict=True):
         scale["crop_box"] = [round(side, 2) for side in crop_box]
         scale["saliency"] = [
             [float(f"{value:.6g}") if np.isfinite(value) else None for value in row]
@@ -90,7 +70,7 @@ def plot_explanation(explanation: Explanation, path: Path) -> None:
     _draw_prediction(cells[0], explanation)
     for index in range(num_rows - 1):
         _draw_scale(cells[index + 1], explanation, index)
-    save_figure(figure, path)
+    style.save_figure(figure, path)
 
 
 def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
@@ -98,21 +78,21 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
     prediction, views = explanation
     width, height = views.size
     image, text, bars = cells
-    draw_image(image, views.image, (0, 0, width, height))
+    style.draw_image(image, views.image, (0, 0, width, height))
     for index, crop_box in enumerate(views.crop_boxes):
-        draw_box(image, crop_box, scale_color(index))
+        style.draw_box(image, crop_box, style.scale_color(index))
     name = prediction.path.name if prediction.path else "image in memory"
-    _title(image, label_text(name, 44), f"{width} x {height} pixels")
+    _title(image, style.label_text(name, 44), f"{width} x {height} pixels")
     text.set_axis_off()
     fused = "mean of all scales" if len(prediction.scales) > 1 else "the only scale"
-    lines: list[tuple[str, str, Prediction | ScalePrediction]] = [(fused, FUSED_COLOR, prediction)]
-    lines += [(f"scale {i + 1}", scale_color(i), scale) for i, scale in enumerate(prediction.scales)]
+    lines: list[tuple[str, str, Prediction | ScalePrediction]] = [(fused, style.FUSED_COLOR, prediction)]
+    lines += [(f"scale {i + 1}", style.scale_color(i), scale) for i, scale in enumerate(prediction.scales)]
     for index, (what, color, result) in enumerate(lines):
         y = 0.97 - 0.97 * index / max(len(lines), 4)
-        text.text(0, y, label_text(result.labels[0]), color=color, fontsize=10, weight="bold", va="top")
+        text.text(0, y, style.label_text(result.labels[0]), color=color, fontsize=10, weight="bold", va="top")
         note = f"{result.probabilities[0]:.1%}, {what}"
-        text.text(0, y - 0.09, note, color=MUTED_COLOR, fontsize=8, va="top")
-    _bars(bars, fused, prediction.labels, prediction.probabilities, FUSED_COLOR)
+        text.text(0, y - 0.09, note, color=style.MUTED_COLOR, fontsize=8, va="top")
+    _bars(bars, fused, prediction.labels, prediction.probabilities, style.FUSED_COLOR)
 
 
 def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> None:
@@ -124,17 +104,18 @@ def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> 
     assert scale.box is not None, "an explanation has the last scale's region too"
     is_last = index == len(views.crops) - 1
     if index == 0:
-        draw_image(over, darkened(views.image), (0, 0, width, height))
-    draw_saliency(over, views.saliencies[index], crop, crop_box)
+        style.draw_image(over, style.darkened(views.image), (0, 0, width, height))
+    style.draw_saliency(over, views.saliencies[index], crop, crop_box)
     if index == 0:
         over.set(xlim=(0, width), ylim=(height, 0))
-    draw_box(over, scale.box, FUSED_COLOR if is_last else scale_color(index + 1), dashed=is_last)
+    color = style.FUSED_COLOR if is_last else style.scale_color(index + 1)
+    style.draw_box(over, scale.box, color, dashed=is_last)
     region = f"region of {_sides(scale.box)} pixels" if scale.has_region else "nothing stood out: no region"
     _title(over, f"scale {index + 1}: saliency", f"{region}, not used further" if is_last else region)
-    draw_image(seen, crop, (0, 0, *crop.size))
+    style.draw_image(seen, crop, (0, 0, *crop.size))
     note = f"{_sides(crop_box)} pixels, resized to {crop.width} x {crop.height}"
     _title(seen, f"what scale {index + 1} saw", note)
-    _bars(bars, f"scale {index + 1}", scale.labels, scale.probabilities, scale_color(index))
+    _bars(bars, f"scale {index + 1}", scale.labels, scale.probabilities, style.scale_color(index))
 
 
 def _bars(
@@ -144,7 +125,7 @@ def _bars(
     axes.barh(range(len(labels)), probabilities, color=color, alpha=0.35, height=0.78)
     for row, (label, probability) in enumerate(zip(labels, probabilities, strict=True)):
         weight = "bold" if row == 0 else "normal"
-        axes.text(0.015, row, label_text(label, 32), va="center", fontsize=9, weight=weight)
+        axes.text(0.015, row, style.label_text(label, 32), va="center", fontsize=9, weight=weight)
         axes.text(1.0, row, f"{probability:.1%}", va="center", ha="right", fontsize=9, weight=weight)
     axes.set(xlim=(0, 1), ylim=(max(len(labels), 5) - 0.5, -0.5), xticks=(), yticks=())
     axes.spines[["top", "right", "bottom"]].set_visible(False)
@@ -154,7 +135,7 @@ def _bars(
 def _title(axes: Axes, text: str, note: str) -> None:
     """Write a bold line with a small one under it, above the axes."""
     axes.set_title(f"{text}\n", loc="left", fontsize=10, weight="bold", pad=2)
-    axes.text(0, 1.02, note, transform=axes.transAxes, fontsize=8, color=MUTED_COLOR, in_layout=False)
+    axes.text(0, 1.02, note, transform=axes.transAxes, fontsize=8, color=style.MUTED_COLOR, in_layout=False)
 
 
 def _sides(box: Box) -> str:

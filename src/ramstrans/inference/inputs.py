@@ -1,9 +1,7 @@
 """What goes into a predictor: files, folders, paths on standard input, images in memory."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
@@ -11,9 +9,8 @@ from PIL import Image, ImageOps
 
 from ramstrans.data.datasets.image_folder import IMAGE_SUFFIXES
 from ramstrans.data.loading.dataset import Example
-from ramstrans.data.loading.transforms import make_view
-from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading.decode import ResizedImage, check_shape, read_resized, resize_in_memory, to_rgb
+from ramstrans.data.reading.threads import in_threads
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
 
 ImageInput = Image.Image | Path | str
@@ -22,17 +19,14 @@ STDIN = "-"
 NUM_THREADS = min(8, os.cpu_count() or 1)
 """Threads that decode images while the model computes."""
 
+_is_folder = os.path.isdir  # False where Path.is_dir raises, e.g. because the name is too long
+
 
 def read_input(image: ImageInput, resize: int | tuple[int, int], max_pixels: int) -> ResizedImage:
     """Read an image, upright and resized; a file exactly as the evaluation reads it.
 
-    A large JPEG file is decoded at a reduced scale. An image in memory is resized from all of its pixels,
-    so its pixels may differ slightly from the file's, see `REDUCTION_MARGIN`.
-
-    Args:
-        image: A file, or an image in memory.
-        resize: Shorter side in pixels, or exact `(height, width)`.
-        max_pixels: Refuse an image with more pixels than this.
+    An image in memory is resized from all of its pixels, which may differ slightly from those of a large
+    JPEG file, see `REDUCTION_MARGIN`. `resize` and `max_pixels` are those of `read_resized`.
 
     Raises:
         UnreadableImageError: It cannot be decoded.
@@ -48,19 +42,13 @@ def read_input(image: ImageInput, resize: int | tuple[int, int], max_pixels: int
     return resize_in_memory(upright, resize)
 
 
-def to_example(image: ResizedImage, preprocessing: Preprocessing, image_size: tuple[int, int]) -> Example:
-    """Cut the centre view, as an example without class and data set."""
-    view = make_view(image.pixels, image.original_size, preprocessing.crop, image_size)
-    return Example(view, -1, -1, image.original_size)
-
-
 def read_ahead(
     images: Iterable[ImageInput], read: Callable[[ImageInput], Example], num_ahead: int
 ) -> Iterator[tuple[Path | None, Example | str]]:
     """Read images in threads, in order, with at most `num_ahead` of them in memory.
 
-    Yields:
-        The path, None for an image in memory; and the example, or why it cannot be read.
+    Returns:
+        An iterator over the path, None for an image in memory, and the example, or why it cannot be read.
     """
 
     def path_and_example(image: ImageInput) -> tuple[Path | None, Example | str]:
@@ -70,18 +58,7 @@ def read_ahead(
         except UnreadableImageError as error:
             return path, error.reason
 
-    waiting: deque[Future[tuple[Path | None, Example | str]]] = deque()
-    with ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="decode") as pool:
-        try:
-            for image in images:
-                waiting.append(pool.submit(path_and_example, image))
-                if len(waiting) >= num_ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    return in_threads(path_and_example, images, NUM_THREADS, max_ahead=num_ahead)
 
 
 def expand_inputs(arguments: Sequence[str | Path], stdin: Iterable[str]) -> Iterator[Path]:
@@ -89,14 +66,8 @@ def expand_inputs(arguments: Sequence[str | Path], stdin: Iterable[str]) -> Iter
 
     A file stands for itself even if it is missing, so that it is reported among the others. A folder stands
     for all images in it and below, sorted by path, without hidden ones and links to folders. `-` stands for
-    the paths on standard input, one per line, which are read as they are needed.
-
-    Args:
-        arguments: Files, folders and `-`.
-        stdin: Lines of standard input, read for `-` only.
-
-    Returns:
-        An iterator over paths; the arguments themselves are checked at once.
+    the paths on standard input, one per line, which are read as they are needed. The arguments themselves
+    are checked at once.
 
     Raises:
         UsageError: No arguments, or `-` twice.
@@ -111,7 +82,7 @@ def expand_inputs(arguments: Sequence[str | Path], stdin: Iterable[str]) -> Iter
     if names.count(STDIN) > 1:
         raise UsageError("- was given twice; standard input can be read only once")
     for name in names:
-        if name != STDIN and _is_folder(Path(name)) and next(_images(Path(name)), None) is None:
+        if name != STDIN and _is_folder(name) and next(_images(Path(name)), None) is None:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))
             raise DataError(f"{name} contains no images ({suffixes}); name a folder with some, or files")
     lines = (line for line in (line.rstrip("\r\n") for line in stdin) if line.strip())
@@ -122,8 +93,7 @@ def expand_inputs(arguments: Sequence[str | Path], stdin: Iterable[str]) -> Iter
 def _expand(path: Path) -> Iterator[Path]:
     """List a file as itself, a folder as its images; one without images as itself, to be reported."""
     images = _images(path) if _is_folder(path) else iter(())
-    first = next(images, path)
-    return chain((first,), images)
+    return chain((next(images, path),), images)
 
 
 def _images(folder: Path) -> Iterator[Path]:
@@ -139,11 +109,3 @@ def _images(folder: Path) -> Iterator[Path]:
                 yield from _images(entry)
         elif entry.suffix.lower() in IMAGE_SUFFIXES:
             yield entry
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether this is a folder; False if the system cannot tell, e.g. because the name is too long."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False

@@ -55,12 +55,7 @@ class Prediction(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """What the prediction for one image is based on.
-
-    Attributes:
-        prediction: The prediction.
-        views: What each scale saw, with its saliency.
-    """
+    """The prediction for one image, and what each scale saw, with its saliency."""
 
     prediction: Prediction
     views: ScaleViews
@@ -73,14 +68,10 @@ def to_predictions(
     class_names: Sequence[str],
     top_k: int,
 ) -> list[Prediction]:
-    """Convert the output for a batch to predictions.
+    """Convert the output for a batch of B images, with or without early exit, to predictions.
 
-    Args:
-        output: Output of the model, with or without early exit.
-        batch: The B images.
-        paths: The B files; None for images in memory.
-        class_names: Names of the C classes, in label order.
-        top_k: Maximum number of classes per prediction.
+    `paths` are the B files, None for images in memory; `class_names` are in label order; each prediction has
+    at most `top_k` classes.
     """
     scales: list[list[ScalePrediction]] = [[] for _ in paths]
     for index, scale in enumerate(output.scales):

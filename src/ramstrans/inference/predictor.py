@@ -11,14 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.dataset import Batch, Example, collate
+from ramstrans.data.loading.dataset import Batch, Example, collate, to_example
 from ramstrans.distributed import autocast
 from ramstrans.errors import UsageError
 from ramstrans.evaluation.predict import choose_precision
 from ramstrans.evaluation.views import scale_views
-from ramstrans.inference.inputs import ImageInput, read_ahead, read_input, to_example
+from ramstrans.inference.inputs import ImageInput, read_ahead, read_input
 from ramstrans.inference.postprocess import Explanation, Prediction, to_predictions
-from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, exit_early
 from ramstrans.saved.model import SavedModel, load_model
 
@@ -48,8 +47,7 @@ class Predictor:
         early_exit: float | Literal["auto"] | None = None,
     ) -> None:
         self.model, self.metadata = saved
-        self.device = next(self.model.parameters()).device
-        self.precision = choose_precision(precision, self.metadata, self.device)
+        self.precision = choose_precision(precision, self.metadata, self.model.device)
         if early_exit == "auto":
             if self.metadata.early_exit is None:
                 raise UsageError(
@@ -71,12 +69,10 @@ class Predictor:
         precision: Precision | None = None,
         early_exit: float | Literal["auto"] | None = None,
     ) -> Self:
-        """Load the model of a run folder; see `load_model` and the class.
+        """Load a run folder, or any saved model.
 
         Raises:
-            WeightsError: The folder or its weights are missing, damaged or do not fit.
-            ConfigError: Its config.json is damaged or of a newer version.
-            UsageError: The device, the precision or early exit is not possible.
+            RamsTransError: As `load_model` and the class.
         """
         return cls(load_model(folder, device), precision, early_exit)
 
@@ -107,7 +103,7 @@ class Predictor:
     def stream(
         self, images: Iterable[ImageInput], top_k: int = 5, batch_size: int = 32
     ) -> Iterator[Prediction]:
-        """Predict any number of images in bounded memory, while threads decode the next ones.
+        """Predict any number of images, in order and in bounded memory, while threads decode the next ones.
 
         An image that cannot be read gives a `Prediction` with an error.
 
@@ -115,9 +111,6 @@ class Predictor:
             images: Paths, or images in memory.
             top_k: Number of classes per prediction; fewer if the model has fewer.
             batch_size: Images per batch.
-
-        Returns:
-            An iterator over predictions, in the order of `images`.
         """
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:
@@ -131,8 +124,8 @@ class Predictor:
             UnreadableImageError: It cannot be decoded.
         """
         resized = read_input(image, self.metadata.preprocessing.resize, self.max_pixels)
-        batch = self._batch([to_example(resized, self.metadata.preprocessing, self.model.image_size)])
-        output: Output = self._run(batch, partial(self.model, last_region=True))
+        example = to_example(resized, self.metadata.preprocessing, self.model.image_size)
+        batch, output = self._run([example], partial(self.model, last_region=True))
         path = None if isinstance(image, Image.Image) else Path(image)
         (prediction,) = to_predictions(output, batch, [path], self.class_names, top_k)
         (views,) = scale_views([resized], batch, output, self.model.scale_sizes)
@@ -141,9 +134,8 @@ class Predictor:
     def _stream(self, images: Iterable[ImageInput], top_k: int, batch_size: int) -> Iterator[Prediction]:
         inputs = read_ahead(images, self._read, 2 * batch_size)
         while chunk := list(islice(inputs, batch_size)):
-            examples = [example for _, example in chunk if isinstance(example, Example)]
-            paths = [path for path, example in chunk if isinstance(example, Example)]
-            predictions = iter(self._predict(examples, paths, top_k) if examples else [])
+            readable = [(path, example) for path, example in chunk if isinstance(example, Example)]
+            predictions = iter(self._predict(readable, top_k) if readable else [])
             for path, example in chunk:
                 yield next(predictions) if isinstance(example, Example) else Prediction(path, error=example)
 
@@ -152,27 +144,25 @@ class Predictor:
         resized = read_input(image, preprocessing.resize, self.max_pixels)
         return to_example(resized, preprocessing, self.model.image_size)
 
-    def _predict(
-        self, examples: Sequence[Example], paths: Sequence[Path | None], top_k: int
-    ) -> list[Prediction]:
-        batch = self._batch(examples)
+    def _predict(self, readable: list[tuple[Path | None, Example]], top_k: int) -> list[Prediction]:
         forward = partial(self.model, last_region=self.model.num_scales == 1)
         if self.confidence is not None:
             forward = partial(exit_early, self.model, confidence=self.confidence)
-        return to_predictions(self._run(batch, forward), batch, paths, self.class_names, top_k)
-
-    def _batch(self, examples: Sequence[Example]) -> Batch:
-        return collate(examples, with_high_res=self.metadata.model.needs_high_res)
+        batch, output = self._run([example for _, example in readable], forward)
+        return to_predictions(output, batch, [path for path, _ in readable], self.class_names, top_k)
 
     @torch.inference_mode()
-    def _run(self, batch: Batch, forward: Callable[[Tensor, Tensor | None], Result]) -> Result:
-        """Call a forward pass with the batch on the device; running out of memory is a UsageError."""
+    def _run(
+        self, examples: Sequence[Example], forward: Callable[[Tensor, Tensor | None], Result]
+    ) -> tuple[Batch, Result]:
+        """Call a forward pass with a batch on the device; running out of memory is a UsageError."""
+        batch = collate(examples, with_high_res=self.metadata.model.needs_high_res)
         try:
             images, high_res = self.model.normalize(batch.images, batch.high_res)
-            with autocast(self.device, self.precision):
-                return forward(images, high_res)
+            with autocast(self.model.device, self.precision):
+                return batch, forward(images, high_res)
         except torch.OutOfMemoryError as error:
             raise UsageError(
-                f"a batch of {len(batch.images)} does not fit into the memory of {self.device}; "
+                f"a batch of {len(examples)} does not fit into the memory of {self.model.device}; "
                 "give a smaller --batch_size"
             ) from error

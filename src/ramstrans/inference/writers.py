@@ -37,13 +37,13 @@ def to_row(prediction: Prediction, num_labels: int) -> dict[str, Any]:
     0.75
     """
     row: dict[str, Any] = dict.fromkeys(column_names(num_labels))
-    row["path"], row["error"] = _path_text(prediction.path), prediction.error and utf8_text(prediction.error)
-    best = list(zip(prediction.labels, prediction.probabilities, strict=True))[:num_labels]
+    values = to_json(prediction)
+    row["path"], row["error"] = values["path"], values["error"]
+    best = list(zip(values["labels"], values["probabilities"], strict=True))[:num_labels]
     for rank, (label, probability) in enumerate(best, start=1):
-        row[f"label_{rank}"], row[f"probability_{rank}"] = utf8_text(label), _number(probability, 6)
-    if prediction.scales and (box := prediction.scales[0].box) is not None:
-        region = (*(_number(side, 2) for side in box), prediction.scales[0].has_region)
-        row.update(zip(REGION_COLUMNS, region, strict=True))
+        row[f"label_{rank}"], row[f"probability_{rank}"] = label, probability
+    if values["scales"] and (box := values["scales"][0]["box"]) is not None:
+        row.update(zip(REGION_COLUMNS, (*box, values["scales"][0]["has_region"]), strict=True))
     return row
 
 
@@ -61,7 +61,7 @@ def to_json(prediction: Prediction) -> dict[str, Any]:
         }
 
     return {
-        "path": _path_text(prediction.path),
+        "path": prediction.path and utf8_text(str(prediction.path)),
         "error": prediction.error and utf8_text(prediction.error),
         **classes(prediction.labels, prediction.probabilities),
         "scales": [
@@ -70,10 +70,6 @@ def to_json(prediction: Prediction) -> dict[str, Any]:
             for scale in prediction.scales
         ],
     }
-
-
-def _path_text(path: Path | None) -> str | None:
-    return None if path is None else utf8_text(str(path))
 
 
 def _number(value: float, digits: int) -> float | None:
@@ -112,25 +108,21 @@ SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "p
 
 
 def choose_format(target: Path | None, name: str | None) -> str:
-    """Choose the format: by name, else by the file's suffix, else CSV on standard output.
-
-    >>> choose_format(Path("birds.parquet"), None), choose_format(None, None)
-    ('parquet', 'csv')
-
-    Args:
-        target: The file; None for standard output.
-        name: `csv`, `jsonl` or `parquet`.
+    """Choose the format: by its name, else by the file's suffix, else CSV on standard output.
 
     Raises:
         UsageError: An unknown name or suffix, or Parquet on standard output.
+
+    >>> choose_format(Path("birds.parquet"), None), choose_format(None, None)
+    ('parquet', 'csv')
     """
     if name is not None and name not in WRITERS:
         raise UsageError(f"--format is '{name}'; give {', '.join(WRITERS)}")
-    if name is None and target is not None and target.suffix.lower() not in SUFFIXES:
+    chosen = name or ("csv" if target is None else SUFFIXES.get(target.suffix.lower()))
+    if chosen is None:
         raise UsageError(
             f"--output {target} has no known suffix ({', '.join(SUFFIXES)}); rename it or give --format"
         )
-    chosen = name or (SUFFIXES[target.suffix.lower()] if target is not None else "csv")
     if target is None and chosen == "parquet":
         raise UsageError("--format parquet cannot go to standard output; give --output FILE")
     return chosen
@@ -146,19 +138,15 @@ def write_predictions(
 ) -> None:
     """Write predictions, as they come, to a file or to standard output.
 
-    Args:
-        predictions: The predictions.
-        target: The file, which appears only once all of it is written; None for standard output.
-        format_name: See `choose_format`.
-        num_labels: Number of label and probability columns.
-        overwrite: Whether to replace an existing file.
+    The file `target` appears only once all of it is written; None is standard output. Tables have
+    `num_labels` columns of labels, and as many of probabilities.
 
     Raises:
         UsageError: See `choose_format`.
-        OutputError: The file exists or cannot be written.
+        OutputError: The file cannot be written, or exists and may not be overwritten.
     """
     chosen = choose_format(target, format_name)
     check_output(target, overwrite=overwrite)
-    is_binary = chosen == "parquet"
-    with nullcontext(sys.stdout) if target is None else new_file(target, binary=is_binary) as stream:
+    file = nullcontext(sys.stdout) if target is None else new_file(target, binary=chosen == "parquet")
+    with file as stream:
         WRITERS[chosen](predictions, stream, num_labels)

@@ -12,11 +12,36 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError
 from ramstrans.models.config import ModelConfig
 from ramstrans.plain import to_plain
-from ramstrans.saved.early_exit import EarlyExit
 
 FORMAT_VERSION = 3
 """1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`, mean and std in
 `preprocessing`, and other names of tensors."""
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """A confidence at which images skip the remaining scales, and what it cost where it was chosen.
+
+    Attributes:
+        confidence: Threshold, above 0: an image exits once its highest probability, averaged over the
+            scales it has passed, reaches it.
+        chosen_on: Split that it was chosen on.
+        num_images: Number of images of that split.
+        top1_lost: Loss of top-1 accuracy there, in percentage points; negative for a gain.
+        mean_scales_used: Mean number of scales per image there.
+    """
+
+    confidence: float
+    chosen_on: str
+    num_images: int
+    top1_lost: float
+    mean_scales_used: float
+
+    def __post_init__(self) -> None:
+        if not self.confidence > 0:
+            raise ConfigError(
+                f"the confidence of early exit is {self.confidence}; give more than 0, at most 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -67,10 +92,8 @@ def metadata_to_json(metadata: ModelMetadata) -> str:
     """
     values = dataclasses.asdict(metadata)
     values["model"]["weights"] = None
-    plain = {
-        key: to_plain(values[key], key)
-        for key in dict.fromkeys(["format_version", "ramstrans_version", *values])
-    }
+    order = dict.fromkeys(["format_version", "ramstrans_version", *values])
+    plain = {key: to_plain(values[key], key) for key in order}
     return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -34,11 +34,9 @@ class SavedModel(NamedTuple):
 
 
 def load_model(folder: Path | str, device: str | torch.device = "auto") -> SavedModel:
-    """Load a saved model; needs nothing but the two files of its folder.
+    """Load a run folder, or any folder that `save_model` wrote; only its two files are needed.
 
-    Args:
-        folder: A run folder, or any folder that `save_model` wrote.
-        device: `auto`, the name of a device, or a device.
+    `device` is `auto`, the name of a device, or a device.
 
     Raises:
         WeightsError: The folder or its weights are missing, damaged or do not fit.
@@ -48,10 +46,8 @@ def load_model(folder: Path | str, device: str | torch.device = "auto") -> Saved
     # Here and in `load_into`, so that reading a config.json does not import timm.
     from ramstrans.models.methods.rams import build_model
 
-    folder = Path(folder)
     device = choose_device(device) if isinstance(device, str) else device
-    metadata = load_metadata(folder)
-    weights = load_state(folder)
+    metadata, weights = load_metadata(Path(folder)), load_state(Path(folder))
     model = build_model(metadata.model)
     load_into(model, weights)
     return SavedModel(model.to(device).eval(), metadata)
@@ -64,12 +60,10 @@ def save_model(folder: Path, state_dict: Mapping[str, Tensor], metadata: ModelMe
         OutputError: The folder cannot be written; files that were there stay as they were.
         ConfigError: The metadata hold something that JSON cannot.
     """
-    config = _encoded(metadata)
-    # Copies: safetensors refuses tensors that share memory or are not contiguous.
-    tensors = {
-        key: clone(tensor.detach().cpu(), memory_format=contiguous_format)
-        for key, tensor in state_dict.items()
-    }
+    config, tensors = _encoded(metadata), {}
+    for key, tensor in state_dict.items():
+        # Copies: safetensors refuses tensors that share memory or are not contiguous.
+        tensors[key] = clone(tensor.detach().cpu(), memory_format=contiguous_format)
     with (
         new_file(folder / WEIGHTS_FILE, sync=False, hint=HINT) as weights,
         new_file(folder / CONFIG_FILE, sync=False, hint=HINT) as description,

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from ramstrans.data.datasets.hugging_face import read_hugging_face
-from ramstrans.data.reading.decode import decode_image
 from ramstrans.errors import DataError, OutputError
+from tests.data.builders import decode_image
 from tests.data.fakes.hugging_face import CLASSES, make_hugging_face, quiet_library
 
 

@@ -8,10 +8,9 @@ import pytest
 from PIL import Image
 
 from ramstrans.data.datasets.tar_samples import read_tar_samples
-from ramstrans.data.reading.decode import decode_image
 from ramstrans.data.sharding.manifest import read_shards
 from ramstrans.errors import DataError
-from tests.data.builders import jpeg, make_tar
+from tests.data.builders import decode_image, jpeg, make_tar
 
 
 def sample(key, label, suffix="jpg"):

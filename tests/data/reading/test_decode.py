@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ramstrans.data.reading.decode import _to_eight_bits, decode_image, decode_reduced
+from ramstrans.data.reading.decode import _to_eight_bits, decode_reduced
 from ramstrans.data.reading.retry import retrying
 from ramstrans.errors import UnreadableImageError
+from tests.data.builders import decode_image
 
 WIDTH, HEIGHT = 61, 47
 ORIENTATION = 0x0112

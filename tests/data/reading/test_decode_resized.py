@@ -10,8 +10,9 @@ from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.loading.transforms import make_view
 from ramstrans.data.reading import decode as module
-from ramstrans.data.reading.decode import decode_image, read_resized, resize_in_memory, resized_size
+from ramstrans.data.reading.decode import read_resized, resize_in_memory, resized_size
 from ramstrans.errors import UnreadableImageError
+from tests.data.builders import decode_image
 
 ORIENTATION = 0x0112
 

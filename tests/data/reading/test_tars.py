@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from ramstrans.data.reading import tars
 from ramstrans.data.reading.cache import DiskCache
-from ramstrans.data.reading.decode import decode_image, open_file, read_resized
+from ramstrans.data.reading.decode import open_file, read_resized
 from ramstrans.data.reading.tars import Entry, TarIndex, entries_of, file_status, find_member
 from ramstrans.errors import DataError, UnreadableImageError
-from tests.data.builders import flip_byte, jpeg, make_tar
+from tests.data.builders import decode_image, flip_byte, jpeg, make_tar
 
 FILES = (
     ("a.jpg", b"crow"),
@@ -80,7 +80,7 @@ def test_of_two_with_one_name_the_last_counts_as_for_tar(tmp_path):
     asked=st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1),
 )
 def test_an_index_is_a_dict(names, asked):
-    entries = {name: Entry(name, 512 * place, place + 1) for place, name in enumerate(names)}
+    entries = {name: Entry(name, 512 * index, index + 1) for index, name in enumerate(names)}
     index = TarIndex.of(reversed(entries.values()))
     for name in {*names, asked}:
         assert index.find(name) == entries.get(name)

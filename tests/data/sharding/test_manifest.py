@@ -14,11 +14,10 @@ from ramstrans.data.build import build_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.transforms import Augmentation
-from ramstrans.data.reading.decode import decode_image
 from ramstrans.data.sharding.manifest import MANIFEST, read_manifest, read_shards, verify_shards
 from ramstrans.data.sharding.writer import write_shards
 from ramstrans.errors import DataError, UnreadableImageError
-from tests.data.builders import flip_byte, noise_shards
+from tests.data.builders import decode_image, flip_byte, noise_shards
 from tests.shared import CUB50, needs
 from tests.training.builders import PREPROCESSING, tiny_loader
 
@@ -35,7 +34,7 @@ def test_records_are_what_they_were(tmp_path):
     assert found._replace(records=()) == images._replace(records=())
     assert [record[1:] for record in found.records] == [record[1:] for record in images.records]
     assert all(isinstance(record.box, tuple | None) for record in found.records)
-    assert [record.path.name for record in found.records] == [f"{place:06d}.jpg" for place in range(13)]
+    assert [record.path.name for record in found.records] == [f"{index:06d}.jpg" for index in range(13)]
     for one, other in zip(found.records, images.records, strict=True):
         assert one.path.parent.name.startswith(f"{one.split}-")
         assert np.array_equal(np.asarray(decode_image(one.path)), np.asarray(decode_image(other.path)))
@@ -169,11 +168,11 @@ def test_a_shard_that_goes_missing(shards):
         decode_image(images.records[4].path)
 
 
-def test_a_shard_in_the_place_of_another(shards):
+def test_a_shard_that_is_a_copy_of_another(shards):
     records = read_shards(shards).records
     shutil.copyfile(shards / "train-000000.tar", shards / "train-000001.tar")
-    places = [record.path for record in records if record.path.parent.name == "train-000001.tar"]
-    assert len(find_unreadable([records[0]._replace(path=path) for path in places])) > 0
+    paths = [record.path for record in records if record.path.parent.name == "train-000001.tar"]
+    assert len(find_unreadable([records[0]._replace(path=path) for path in paths])) > 0
     assert "train-000001.tar" in str(verify_shards(shards)[0])
 
 
@@ -193,7 +192,7 @@ def test_a_damaged_list(shards, change, message):
     assert "train-000001.jsonl" in str(error)
 
 
-def test_a_list_that_is_damaged_while_photographs_are_read(shards):
+def test_a_list_that_is_damaged_while_images_are_read(shards):
     path = read_shards(shards).records[4].path
     (shards / "test-000000.jsonl").write_text("{}\n")
     with pytest.raises(UnreadableImageError, match=r"000004\.jpg: its tar cannot .*\.jsonl is damaged"):
@@ -254,7 +253,7 @@ def test_real_photographs(tmp_path):
         ImageDataset(chosen.records, PREPROCESSING, (32, 32), augmentation=Augmentation(), seed=3)
         for chosen in (few, found)
     ]
-    for place, (one, other) in enumerate(zip(few.records, found.records, strict=True)):
+    for index, (one, other) in enumerate(zip(few.records, found.records, strict=True)):
         assert np.array_equal(np.asarray(decode_image(one.path)), np.asarray(decode_image(other.path)))
-        first, second = (dataset[5, place] for dataset in datasets)
+        first, second = (dataset[5, index] for dataset in datasets)
         assert torch.equal(first.view.image, second.view.image)

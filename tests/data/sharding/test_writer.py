@@ -44,7 +44,7 @@ def test_what_lies_there(tmp_path):
         with tarfile.open(output / f"{name}.tar") as archive:
             order = archive.getnames()
             assert all((info.mtime, info.uid, info.uname, info.mode) == (0, 0, "", 0o644) for info in archive)
-        assert order[1::2] == [photograph.replace(".jpg", ".json") for photograph in order[::2]]
+        assert order[1::2] == [name.replace(".jpg", ".json") for name in order[::2]]
         assert len(order) <= 10
         members |= members_of(output / f"{name}.tar")
     assert len(members) == 26

@@ -1,6 +1,7 @@
 """Labelled images to views and batches."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -59,10 +60,11 @@ class Example(NamedTuple):
     original_size: Size
 
 
+@dataclass(eq=False)
 class ImageDataset(Dataset[Example]):
     """Views of labelled images; the view of `(epoch, index)` is a pure function of it and the seed.
 
-    Args:
+    Attributes:
         records: The images.
         preprocessing: Resizing and crop.
         image_size: `(height, width)` of the model's input.
@@ -73,60 +75,49 @@ class ImageDataset(Dataset[Example]):
         read_retries: How often a read is retried after a transient error.
     """
 
-    def __init__(
-        self,
-        records: Sequence[Record],
-        preprocessing: Preprocessing,
-        image_size: Size,
-        *,
-        augmentation: Augmentation | None = None,
-        seed: int = 0,
-        cache: MemoryCache | DiskCache | None = None,
-        max_pixels: int = DataConfig.max_pixels,
-        read_retries: int = DataConfig.read_retries,
-    ) -> None:
-        self.records = tuple(records)
-        self.preprocessing = preprocessing
-        self.image_size = image_size
-        self.augmentation = augmentation
-        self.seed = seed
-        self.cache = cache
-        self.max_pixels = max_pixels
-        self.read_retries = read_retries
-        self._being_read: Tensor | None = None
+    records: Sequence[Record]
+    preprocessing: Preprocessing
+    image_size: Size
+    _: KW_ONLY
+    augmentation: Augmentation | None = None
+    seed: int = 0
+    cache: MemoryCache | DiskCache | None = None
+    max_pixels: int = DataConfig.max_pixels
+    read_retries: int = DataConfig.read_retries
+    _being_read: Tensor | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: Key) -> Example:
         epoch, index = key
+        record = self.records[index]
+        read = read_resized if self.cache is None else self.cache.read
         with retrying(self.read_retries):
-            pixels, original_size = self._resized(index)
+            image = read(record.path, self.preprocessing.resize, max_pixels=self.max_pixels)
         view = make_view(
-            pixels,
-            original_size,
+            *image,
             self.preprocessing.crop,
             self.image_size,
             augmentation=self.augmentation,
             generator=np.random.default_rng([self.seed, epoch, index]),
         )
-        return Example(view, self.records[index].label, index, original_size)
+        return Example(view, record.label, index, image.original_size)
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Example | RamsTransError]:
         """The items of a batch, as a loader asks for them; a file that cannot be decoded gives its error.
 
         Raised in a worker, it would reach the main process as a RuntimeError; `ImageLoader` raises it.
         """
-        return [self._item_or_error(key) for key in keys]
-
-    def _item_or_error(self, key: Key) -> Example | RamsTransError:
-        self._note_read(key[1])
-        try:
-            return self[key]
-        except RamsTransError as error:
-            return error
-        finally:
-            self._note_read(-1)
+        examples: list[Example | RamsTransError] = []
+        for key in keys:
+            self._note_read(key[1])
+            try:
+                examples.append(self[key])
+            except RamsTransError as error:
+                examples.append(error)
+        self._note_read(-1)
+        return examples
 
     def note_reads(self, num_workers: int) -> None:
         """Start to record, in shared memory, what each process of a new loader reads."""
@@ -144,9 +135,11 @@ class ImageDataset(Dataset[Example]):
             worker = get_worker_info()
             self._being_read[0 if worker is None else worker.id] = index
 
-    def _resized(self, index: int) -> ResizedImage:
-        read = read_resized if self.cache is None else self.cache.read
-        return read(self.records[index].path, self.preprocessing.resize, max_pixels=self.max_pixels)
+
+def to_example(image: ResizedImage, preprocessing: Preprocessing, image_size: Size) -> Example:
+    """Cut the centre view of an image, as an example without class and data set."""
+    view = make_view(image.pixels, image.original_size, preprocessing.crop, image_size)
+    return Example(view, -1, -1, image.original_size)
 
 
 def collate(examples: Sequence[Example], *, with_high_res: bool) -> Batch:

@@ -27,7 +27,7 @@ _MAX_NAMED = 4
 
 
 class ImageLoader(DataLoader[Batch]):
-    """A loader that raises the errors of its workers as they are, and never waits for ever.
+    """A loader that raises the errors of its workers as they are, and never waits forever.
 
     Attributes:
         read_timeout: Seconds that a batch may take, whatever the number of workers; 0: any time.
@@ -106,20 +106,17 @@ def _collate_or_error(
     examples: Sequence[Example | RamsTransError], *, with_high_res: bool
 ) -> Batch | RamsTransError:
     """A batch, or the first error among its examples."""
-    readable = []
-    for example in examples:
-        if isinstance(example, RamsTransError):
-            return example
-        readable.append(example)
-    return collate(readable, with_high_res=with_high_res)
+    errors = [example for example in examples if isinstance(example, RamsTransError)]
+    readable = [example for example in examples if isinstance(example, Example)]
+    return errors[0] if errors else collate(readable, with_high_res=with_high_res)
 
 
 def start_method() -> str | None:
     """How `multiprocessing` starts workers: by spawn in distributed runs, otherwise by its default.
 
     A fork copies one thread of a process, and every lock, held or not. In distributed runs, threads of gloo
-    or NCCL exchange tensors: a lock that one of them holds during the fork stays locked in the copy for
-    ever. PyTorch's documentation of DistributedDataParallel warns of that.
+    or NCCL exchange tensors: a lock that one of them holds during the fork stays locked in the copy
+    forever. PyTorch's documentation of DistributedDataParallel warns of that.
     """
     return "spawn" if num_processes() > 1 else None
 
@@ -161,10 +158,7 @@ def _exit_with_parent() -> None:
 
 @contextmanager
 def worker_errors(files_being_read: Callable[[], list[str]] = list) -> Iterator[None]:
-    """Explain the errors of a loader; torch may raise them anywhere in the main process.
-
-    Args:
-        files_being_read: Gives the files to name.
+    """Explain the errors of a loader, naming files; torch may raise them anywhere in the main process.
 
     Raises:
         DataError: A worker has died, or a batch took too long.

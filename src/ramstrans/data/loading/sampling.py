@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ Key = tuple[int, int]
 """`(epoch, index)`: what the sampler yields, so that augmentation needs no state in the workers."""
 
 
+@dataclass(eq=False)
 class EpochBatches(Sampler[list[Key]]):
     """Yields batches of `(epoch, index)`; set `epoch` and `first_batch` before each pass.
 
@@ -27,7 +29,7 @@ class EpochBatches(Sampler[list[Key]]):
     last batch has fewer images than there are processes, the remaining processes repeat its first image
     with weight 0. In evaluation, whole batches are distributed round-robin.
 
-    Args:
+    Attributes:
         length: Images of the dataset, at least 1.
         batch_size: Images per global batch; the last one may be smaller.
         shuffle: Whether the order is drawn by (seed, epoch), and batches are shared; otherwise images stay
@@ -36,28 +38,20 @@ class EpochBatches(Sampler[list[Key]]):
         draw: Draws an epoch's order; None: a shuffle. See `order_of`.
         process: Index of this process.
         num_processes: How many there are.
+        epoch: The epoch that the next pass yields.
+        first_batch: Index in the epoch of the first batch of the next pass.
     """
 
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        *,
-        shuffle: bool,
-        seed: int = 0,
-        draw: Draw | None = None,
-        process: int = 0,
-        num_processes: int = 1,
-    ) -> None:
-        self.length = length
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.draw = draw
-        self.process = process
-        self.num_processes = num_processes
-        self.epoch = 0
-        self.first_batch = 0
+    length: int
+    batch_size: int
+    _: KW_ONLY
+    shuffle: bool
+    seed: int = 0
+    draw: Draw | None = None
+    process: int = 0
+    num_processes: int = 1
+    epoch: int = 0
+    first_batch: int = 0
 
     @property
     def num_batches(self) -> int:
@@ -66,11 +60,15 @@ class EpochBatches(Sampler[list[Key]]):
 
     def __len__(self) -> int:
         """Batches of a whole epoch that this process gets."""
-        return len(self._numbers(0))
+        return len(self.numbers(0))
 
-    def numbers(self) -> range:
-        """Indices in the epoch of the batches that the next pass yields."""
-        return self._numbers(self.first_batch)
+    def numbers(self, first: int | None = None) -> range:
+        """Indices in the epoch of this process's batches, from `first` or else `first_batch` on."""
+        first = self.first_batch if first is None else first
+        if self.shuffle:
+            return range(first, self.num_batches)
+        first += (self.process - first) % self.num_processes
+        return range(first, self.num_batches, self.num_processes)
 
     def __iter__(self) -> Iterator[list[Key]]:
         order = self.order()
@@ -99,23 +97,12 @@ class EpochBatches(Sampler[list[Key]]):
         own = len(range(self.process, whole, self.num_processes)) if self.shuffle else whole
         return own, whole
 
-    def _numbers(self, first: int) -> range:
-        if self.shuffle:
-            return range(first, self.num_batches)
-        first += (self.process - first) % self.num_processes
-        return range(first, self.num_batches, self.num_processes)
-
 
 def order_of(records: Sequence[Record], *, balance: float = 0.0, window: int | None = None) -> Draw:
-    """How a training epoch's order is drawn.
-
-    Args:
-        records: The training images.
-        balance: See `balanced_order`; 0: each image once.
-        window: See `windowed_order`; None: a full shuffle.
+    """How a training epoch's order is drawn: a full shuffle, `balanced_order` or `windowed_order`.
 
     Raises:
-        UsageError: Both were asked for.
+        UsageError: Both balance and window were given.
     """
     if balance and window is not None:
         raise UsageError("data.balance and data.shuffle_window cannot be combined; leave one of them out")
@@ -131,20 +118,13 @@ def order_of(records: Sequence[Record], *, balance: float = 0.0, window: int | N
 def balanced_order(
     labels: NDArray[np.int64], generator: np.random.Generator, power: float
 ) -> NDArray[np.int64]:
-    """Draw as many images as there are, rare classes more often: for a long-tailed data set.
+    """(N,) indices of images, as many as there are, rare classes more often: for a long-tailed data set.
 
     A class of n images is drawn with probability proportional to `n ** (1 - power)`, Eq. 1 of
     https://arxiv.org/abs/1910.09217 with q = 1 - power: with 0 this is a shuffle of all images; with 0.5
     classes are drawn by the square root of their images; with 1 all equally often. Class counts equal their
-    expectation, randomly rounded; images of a class are repeated only after all have been drawn.
-
-    Args:
-        labels: (N,) integers, the class of each image.
-        generator: Source of randomness.
-        power: In [0, 1].
-
-    Returns:
-        (N,) int64, indices of images.
+    expectation, randomly rounded; images of a class are repeated only after all have been drawn. `labels`
+    (N,) are the classes of the images, `power` is in [0, 1].
 
     >>> order = balanced_order(np.array([0, 0, 0, 0, 0, 0, 7, 7]), np.random.default_rng(0), 1.0)
     >>> sorted(int(index) for index in order if index >= 6)
@@ -170,9 +150,7 @@ def _rounded_counts(
 
 
 def by_shard(records: Sequence[Record]) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-    """Group records by their tars, in the order of each tar's first record.
-
-    Records outside tars are one shard together.
+    """Group records by their tars, in the order of each tar's first record; those outside tars are one shard.
 
     Returns:
         (N,) int64, indices of the records: those of the first shard, of the second, ...; and the number of
@@ -195,26 +173,20 @@ def by_shard(records: Sequence[Record]) -> tuple[NDArray[np.int64], tuple[int, .
 def windowed_order(
     shard_sizes: Sequence[int], generator: np.random.Generator, window: int
 ) -> NDArray[np.int64]:
-    """Shuffle shards, then images within a sliding window of `window` shards.
+    """(N,) int64, a permutation of N images: shards are shuffled, and images in a sliding window of shards.
 
     The shard of rank r after the shuffle is read in the time from r to r + `window`, its images at times
     drawn uniformly. So at any time `window` shards are being read. Shards that would start or end alone
     are compressed: all of the first `window` start together, all of the last end together. With a window
-    of all shards this is a full shuffle.
+    of all shards this is a full shuffle; more mix better, fewer read closer together.
 
     Images that are close in time are close on disk. The processes of a machine each take their part of
     every global batch of one order, so they read the same `window` shards: what the first one reads from
     the network, with the system's read-ahead, the others find in the machine's page cache. A window of
     shards should therefore fit in its memory. Every machine reads its part of the images of every shard.
 
-    Args:
-        shard_sizes: Images of each shard; indices of the result count through the shards in this order,
-            see `by_shard`.
-        generator: Source of randomness; give one seeded by (seed, epoch), the same in every process.
-        window: Shards that are read at a time, 1 or more; more mix better, fewer read closer together.
-
-    Returns:
-        (N,) int64, a permutation of the N images.
+    `shard_sizes` are the images of each shard; indices of the result count through the shards in this order,
+    see `by_shard`. Give a generator seeded by (seed, epoch), the same in every process.
 
     Raises:
         UsageError: The window is below 1.

@@ -42,10 +42,8 @@ class Geometry(NamedTuple):
         x0, y0, x1, y1 = np.moveaxis(np.asarray(boxes, dtype=np.float64), -1, 0)
         if self.flip:
             x0, x1 = self.width - x1, self.width - x0
-        (scale_x, scale_y), (offset_x, offset_y) = self.scale, self.offset
-        corners = ((x0 + offset_x) / scale_x, (y0 + offset_y) / scale_y)
-        opposite = ((x1 + offset_x) / scale_x, (y1 + offset_y) / scale_y)
-        return np.stack([*corners, *opposite], axis=-1)
+        view = np.stack([x0, y0, x1, y1], axis=-1)
+        return np.asarray((view + np.tile(self.offset, 2)) / np.tile(self.scale, 2))
 
 
 class View(NamedTuple):
@@ -101,12 +99,9 @@ def make_view(
         original_size: `(height, width)` of the image before resizing.
         crop: `(height, width)` that is cut out.
         image_size: `(height, width)` of the model's input, to which the crop is resized.
-        augmentation: Random changes; None: the centre, unchanged.
+        augmentation: Random changes; None: the centre, unchanged. The view's geometry describes crop and
+            mirroring, not RandAugment's shears, shifts and rotations within the crop.
         generator: Source of randomness; needed with an augmentation.
-
-    Returns:
-        A view whose geometry describes crop and mirroring. Shears, shifts and rotations of RandAugment
-        within the crop are not part of it.
     """
     height, width = resized.shape[-2:]
     spare_y, spare_x = height - crop[0], width - crop[1]
@@ -147,11 +142,7 @@ def change_pixels(high_res: Tensor, augmentation: Augmentation, generator: np.ra
 def rand_augment(image: Tensor, num_ops: int, magnitude: int, generator: np.random.Generator) -> Tensor:
     """RandAugment (https://arxiv.org/abs/1909.13719), torchvision's: operations drawn from 14.
 
-    Args:
-        image: (3, H, W) uint8.
-        num_ops: Operations, one after the other.
-        magnitude: Their strength, 0 to 30.
-        generator: Source of randomness.
+    `image` is (3, H, W) uint8; `magnitude`, the strength of the `num_ops` operations, is 0 to 30.
     """
     transform = v2.RandAugment(num_ops, magnitude, interpolation=InterpolationMode.BILINEAR, fill=list(FILL))
     with _seeded_by(generator):
@@ -163,10 +154,7 @@ def rand_augment(image: Tensor, num_ops: int, magnitude: int, generator: np.rand
 def erase(image: Tensor, probability: float, generator: np.random.Generator) -> Tensor:
     """Random erasing (https://arxiv.org/abs/1708.04896), torchvision's: 2 to 33 % of the pixels get `FILL`.
 
-    Args:
-        image: (3, H, W) uint8; not changed in place.
-        probability: Probability that anything is erased.
-        generator: Source of randomness.
+    `image` is (3, H, W) uint8, not changed in place; `probability` that anything is erased.
     """
     with _seeded_by(generator):
         erased: Tensor = v2.RandomErasing(probability, value=list(FILL))(image)

@@ -62,7 +62,7 @@ class DiskCache:
     def read(
         self, path: Path, resize: int | Size, *, max_pixels: int = DataConfig.max_pixels
     ) -> ResizedImage:
-        """As `read_resized`; whoever comes first decodes a file.
+        """As `read_resized`; the first process that needs a file decodes it.
 
         Raises:
             UnreadableImageError: It cannot be decoded.
@@ -72,19 +72,18 @@ class DiskCache:
             key = _key(path, resize)  # before decoding: a file that changes meanwhile is decoded again
         except OSError:
             return read_resized(path, resize, max_pixels=max_pixels)  # raises what is wrong with it
-        entry = self._entry(path, resize)
+        # named by path and resize alone: a rebuilt entry replaces the old one
+        name = hashlib.sha256(json.dumps([str(path.absolute()), resize]).encode()).hexdigest()
+        entry = self.folder / name[:2] / name
         image = _load(entry, key)
         if image is None:
             image = read_resized(path, resize, max_pixels=max_pixels)
-            _save(entry, key, image)
+            metadata = {"key": key, "original_size": json.dumps(image.original_size)}
+            content = save({"pixels": image.pixels.permute(1, 2, 0).contiguous()}, metadata)
+            write_file(entry, content, sync=False, hint=_HINT)
         height, width = image.original_size
         check_shape(path, (width, height), max_pixels)
         return image
-
-    def _entry(self, path: Path, resize: int | Size) -> Path:
-        """The file of an entry, named by path and resize alone: a rebuilt entry replaces the old one."""
-        name = hashlib.sha256(json.dumps([str(path.absolute()), resize]).encode()).hexdigest()
-        return self.folder / name[:2] / name
 
 
 def default_cache_dir() -> Path:
@@ -108,12 +107,6 @@ def _load(entry: Path, key: str) -> ResizedImage | None:
     except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         logger.warning("%s is damaged (%s); it is rebuilt", entry, error)
         return None
-
-
-def _save(entry: Path, key: str, image: ResizedImage) -> None:
-    pixels = image.pixels.permute(1, 2, 0).contiguous()
-    metadata = {"key": key, "original_size": json.dumps(image.original_size)}
-    write_file(entry, save({"pixels": pixels}, metadata), sync=False, hint=_HINT)
 
 
 def _key(path: Path, resize: int | Size) -> str:

@@ -49,11 +49,8 @@ _TRANSPOSE = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # EXIF orientation to what undoes it
-_SWAPS_SIDES = {5, 6, 7, 8}
-
-_REDUCIBLE = {"JPEG", "MPO"}
-"""Formats that Pillow can decode at 1/2, 1/4 or 1/8; MPO is a JPEG followed by further images."""
+}
+"""What undoes each EXIF orientation; those from 5 on swap width and height."""
 
 # Pillow has no common error: its decoders raise these on damaged files.
 _DECODER_ERRORS = (
@@ -101,34 +98,23 @@ def read_resized(path: Path, resize: int | Size, *, max_pixels: int = DataConfig
     A large JPEG is decoded at a reduced scale, see `REDUCTION_MARGIN`. What is decoded then may extend up
     to one of its own pixels, half a resized one, beyond the original.
 
-    Args:
-        path: The image file.
-        resize: Shorter side in pixels, or exact `(height, width)`, after EXIF rotation.
-        max_pixels: Refuse an image with more pixels than this.
+    `resize` is the shorter side in pixels, or exact `(height, width)`, after EXIF rotation.
 
     Raises:
-        UnreadableImageError: It cannot be decoded.
+        UnreadableImageError: It cannot be decoded, or has more than `max_pixels`.
     """
-    if isinstance(resize, int):
-        at_least: int | Size = REDUCTION_MARGIN * resize
-    else:
-        at_least = (REDUCTION_MARGIN * resize[0], REDUCTION_MARGIN * resize[1])
-    image, original_size = decode_reduced(path, at_least, max_pixels=max_pixels)
-    return ResizedImage(_resize(image, resized_size(original_size, resize)), original_size)
+    height, width = (resize, resize) if isinstance(resize, int) else resize
+    at_least = (REDUCTION_MARGIN * height, REDUCTION_MARGIN * width)
+    return _resized(*decode_reduced(path, at_least, max_pixels=max_pixels), resize)
 
 
 def resize_in_memory(image: Image.Image, resize: int | Size) -> ResizedImage:
     """Resize an upright RGB image as `read_resized` does, but from all of its pixels."""
-    original_size = image.height, image.width
-    return ResizedImage(_resize(image, resized_size(original_size, resize)), original_size)
+    return _resized(image, (image.height, image.width), resize)
 
 
 def resized_size(original_size: Size, resize: int | Size) -> Size:
-    """`(height, width)` of an image after resizing.
-
-    Args:
-        original_size: `(height, width)`.
-        resize: Shorter side in pixels, or exact `(height, width)`.
+    """`(height, width)` of an image after resizing to a shorter side, or to an exact size.
 
     >>> resized_size((375, 500), 256), resized_size((500, 375), 256), resized_size((375, 500), (600, 600))
     ((256, 341), (341, 256), (600, 600))
@@ -140,71 +126,33 @@ def resized_size(original_size: Size, resize: int | Size) -> Size:
     return (resize, longer) if height <= width else (longer, resize)
 
 
-def _resize(image: Image.Image, size: Size) -> Tensor:
-    """(3, height, width) uint8, channels last in memory."""
-    resized: Tensor = F.resize(F.pil_to_tensor(image), list(size), antialias=True)
-    return resized.permute(1, 2, 0).contiguous().permute(2, 0, 1)  # copies nothing on CPUs with AVX2
+def _resized(image: Image.Image, original_size: Size, resize: int | Size) -> ResizedImage:
+    size = resized_size(original_size, resize)
+    pixels = F.resize(F.pil_to_tensor(image), list(size), antialias=True)
+    channels_last = pixels.permute(1, 2, 0).contiguous()  # copies nothing on CPUs with AVX2
+    return ResizedImage(channels_last.permute(2, 0, 1), original_size)
 
 
-def decode_image(path: Path, *, max_pixels: int = DataConfig.max_pixels) -> Image.Image:
-    """Decode an image file to RGB, upright, at its original size.
+def decode_reduced(
+    path: Path, at_least: int | Size | None, *, max_pixels: int = DataConfig.max_pixels
+) -> Decoded:
+    """Decode an image file to RGB, upright, at its original size or, if that is faster, smaller.
 
     EXIF rotation is applied, transparency is laid over white, the first frame of an animation is
     taken, and more than 8 bits are scaled down, not clipped. Safe to call from several threads.
-
-    Args:
-        path: The image file, or a member of a tar, see `tars`.
-        max_pixels: Refuse an image whose header announces more pixels than this, before decoding it.
-
-    Returns:
-        An image of mode RGB without an open file.
-
-    Raises:
-        UnreadableImageError: The file is missing, empty, truncated, too large or not an image.
-    """
-    return _decode(path, max_pixels, None).image
-
-
-def decode_reduced(path: Path, at_least: int | Size, *, max_pixels: int = DataConfig.max_pixels) -> Decoded:
-    """Decode an image file as `decode_image` does, but smaller if that is faster.
 
     The JPEG decoder halves the image, up to three times, as long as it keeps the size asked for.
     Other formats are decoded at their original size.
 
     Args:
-        path: The image file.
+        path: The image file, or a member of a tar, see `tars`.
         at_least: Smallest size of the reduced image in pixels: its shorter side, or exact
-            `(height, width)`, both after EXIF rotation.
-        max_pixels: As in `decode_image`; applies to the original size.
+            `(height, width)`, both after EXIF rotation. None: the original size.
+        max_pixels: Refuse an image whose header announces more pixels than this, before decoding it.
 
     Raises:
-        UnreadableImageError: As `decode_image`.
+        UnreadableImageError: The file is missing, empty, truncated, too large or not an image.
     """
-    return _decode(path, max_pixels, at_least)
-
-
-def check_shape(path: Path | str, size: tuple[int, int], max_pixels: int) -> None:
-    """Refuse an image that would fill the memory, now or when its shorter side is resized.
-
-    Args:
-        path: Named in the error.
-        size: `(width, height)` in pixels.
-        max_pixels: Largest number of pixels allowed.
-
-    Raises:
-        UnreadableImageError: Too many pixels, or one side over `MAX_ELONGATION` times the other.
-    """
-    width, height = size
-    if width * height > max_pixels:
-        reason = f"{width} x {height} pixels, over the limit of {max_pixels:,} (--data.max_pixels)"
-        raise UnreadableImageError(path, reason)
-    if max(size) > MAX_ELONGATION * min(size):
-        reason = f"{width} x {height} pixels, too elongated: over {MAX_ELONGATION} to 1"
-        raise UnreadableImageError(path, reason)
-
-
-def _decode(path: Path, max_pixels: int, at_least: int | Size | None) -> Decoded:
-    """Open, check and decode an image; retry transient errors of all of that."""
 
     def attempt() -> Decoded:
         with open_file(path) as stream, _open(stream) as image:
@@ -220,18 +168,33 @@ def _decode(path: Path, max_pixels: int, at_least: int | Size | None) -> Decoded
         raise UnreadableImageError(path, _reason(error)) from error
 
 
+def check_shape(path: Path | str, size: tuple[int, int], max_pixels: int) -> None:
+    """Refuse an image `size`, `(width, height)`, that would fill the memory, now or once it is resized.
+
+    Raises:
+        UnreadableImageError: Too many pixels, or one side over `MAX_ELONGATION` times the other.
+    """
+    width, height = size
+    if width * height > max_pixels:
+        limit = f"over the limit of {max_pixels:,} (--data.max_pixels)"
+    elif max(size) > MAX_ELONGATION * min(size):
+        limit = f"too elongated: over {MAX_ELONGATION} to 1"
+    else:
+        return
+    raise UnreadableImageError(path, f"{width} x {height} pixels, {limit}")
+
+
 def _load(image: ImageFile.ImageFile, at_least: int | Size | None) -> Decoded:
     width, height = image.size
-    if at_least is not None and image.format in _REDUCIBLE:
-        least_height, least_width = (at_least, at_least) if isinstance(at_least, int) else at_least
-        is_turned = _orientation(image) in _SWAPS_SIDES
-        image.draft(None, (least_height, least_width) if is_turned else (least_width, least_height))
+    if at_least is not None and image.format in {"JPEG", "MPO"}:  # MPO: a JPEG followed by further images
+        sides = (at_least, at_least) if isinstance(at_least, int) else at_least
+        image.draft(None, sides if _orientation(image) >= 5 else sides[::-1])
     image.load()
     orientation = _orientation(image)  # in a PNG it may come after the pixels
     rgb = to_rgb(image)
     if orientation in _TRANSPOSE:
         rgb = rgb.transpose(_TRANSPOSE[orientation])
-    return Decoded(rgb, (width, height) if orientation in _SWAPS_SIDES else (height, width))
+    return Decoded(rgb, (width, height) if orientation >= 5 else (height, width))
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -291,12 +254,10 @@ def _reason(error: BaseException) -> str:
     for kind, reason in _REASONS.items():
         if isinstance(error, kind):
             return reason
-    message = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return (
-        "truncated file" if "truncated" in message else f"damaged image ({message or type(error).__name__})"
-    )
+    message = " ".join(str(error).split()) or type(error).__name__
+    return "truncated file" if "truncated" in message else f"damaged image ({message})"
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
@@ -337,10 +298,9 @@ def _to_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
     usual = (1, 255, 65535) if values.dtype.kind == "f" else (65535,)
-    for top in usual:
-        if low >= 0 and high <= top:
-            low, high = 0, top
-            break
+    fitting = [top for top in usual if low >= 0 and high <= top]
+    if fitting:
+        low, high = 0, fitting[0]
     scale = 255 / max(float(high) - float(low), 1e-30)
     scaled = np.rint((values.astype(np.float64) - low) * scale)
     return np.where(np.isfinite(values), scaled, 0).astype(np.uint8)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
@@ -28,29 +29,25 @@ TRANSIENT = frozenset(
 A bad sector of a local disk also raises EIO, permanently; its retries are wasted.
 """
 
-FIRST_PAUSE = 0.1
-"""Seconds before the first retry; each further pause is `PAUSE_GROWTH` times as long."""
-PAUSE_GROWTH = 4
-LONGEST_PAUSE = 30.0
+FIRST_PAUSE, PAUSE_GROWTH, LONGEST_PAUSE = 0.1, 4, 30.0
+"""Seconds before the first retry; each further pause is `PAUSE_GROWTH` times as long, up to the longest."""
 
 _T = TypeVar("_T")
 
 
+@dataclass
 class Reads:
     """How often reads are retried, and which one began last.
 
-    Args:
-        retries: Retries of one read.
-
     Attributes:
+        retries: Retries of one read.
         path: File of the newest read; None before the first.
         started: When it began, by `time.monotonic`.
     """
 
-    def __init__(self, retries: int) -> None:
-        self.retries = retries
-        self.path: Path | None = None
-        self.started = 0.0
+    retries: int
+    path: Path | None = None
+    started: float = 0.0
 
 
 _default = Reads(DataConfig.read_retries)
@@ -79,11 +76,7 @@ def retrying(retries: int) -> Iterator[Reads]:
 
 
 def retry(read: Callable[[], _T], path: Path) -> _T:
-    """Call `read`; after a transient error call it again, with growing pauses.
-
-    Args:
-        read: Opens and reads a file.
-        path: That file, for the log.
+    """Call `read`, which reads the file `path`; after a transient error call it again, with growing pauses.
 
     Raises:
         OSError: A permanent error, or the last of too many transient ones; its text says how many.

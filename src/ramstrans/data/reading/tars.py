@@ -52,13 +52,10 @@ class TarIndex(NamedTuple):
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> "TarIndex":
         """Index entries in any order; of two with the same name the last one counts, as for tar itself."""
-        by_name = {os.fsencode(entry.name): entry for entry in entries}
-        names = sorted(by_name)
-        return cls(
-            np.array(names, dtype=np.bytes_),
-            np.array([by_name[name].offset for name in names], np.int64),
-            np.array([by_name[name].size for name in names], np.int64),
-        )
+        by_name = dict(sorted({os.fsencode(entry.name): entry for entry in entries}.items()))
+        offsets = np.array([entry.offset for entry in by_name.values()], np.int64)
+        sizes = np.array([entry.size for entry in by_name.values()], np.int64)
+        return cls(np.array(list(by_name), dtype=np.bytes_), offsets, sizes)
 
     def find(self, name: str) -> Entry | None:
         """The entry with a name, or None.

@@ -39,7 +39,7 @@ def in_threads(
         items: Its arguments; may be endless.
         num_workers: Threads; 0 calls the function in this one, without a timeout.
         timeout: Seconds to wait for a result, from its item or the newest file that was opened on; 0 waits
-            for ever.
+            forever.
         max_ahead: Items given to the threads before the first result is yielded, 1 or more.
 
     Raises:

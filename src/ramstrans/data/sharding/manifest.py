@@ -16,6 +16,7 @@ import json
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,22 +66,19 @@ class Manifest(NamedTuple):
 def read_shards(root: Path) -> ImageSet:
     """Read a data set in tar shards: ours by their lists, those of others by `tar_samples`.
 
-    The tars' sizes are checked, not their checksums: see `verify_shards`. A record's path leads into its
-    tar, as `root/train-000000.tar/000123.jpg`. A record takes 0.6 KB of memory, 0.8 with a box, 3 with 15
-    parts as well: 2.7 million without boxes take 1.5 GB. The offsets take 26 bytes per image, in every
-    process that reads images.
-
-    Args:
-        root: The folder of the shards.
-
-    Returns:
-        Classes, records and their order as they were when the shards were written.
+    Ours have the classes, records and order that they were written with. A record's path leads into its tar,
+    as `root/train-000000.tar/000123.jpg`. The tars' sizes are checked, not their checksums: see
+    `verify_shards`. A record takes 0.6 KB of memory, 0.8 with a box, 3 with 15 parts as well: 2.7 million
+    without boxes take 1.5 GB. The offsets take 26 bytes per image, in every process that reads images.
 
     Raises:
         DataError: Naming the file that is missing, damaged or of another version.
     """
     if not (root / MANIFEST).is_file():
-        _check_foreign(root)
+        # ours, read as foreign tars, would have another order
+        if listed := [tar for tar in sorted(root.glob("*.tar")) if list_of(tar).is_file()]:
+            list_name = list_of(listed[0]).name
+            raise DataError(f"{root / MANIFEST} is missing, but {list_name} exists; copy it too")
         return read_tar_samples(root)
     manifest = read_manifest(root)
     indexed: list[tuple[int, Record]] = []
@@ -94,14 +92,7 @@ def read_shards(root: Path) -> ImageSet:
 
 
 def verify_shards(root: Path, progress: Progress = no_progress) -> list[DataError]:
-    """Read every shard of a set, and return an error for each that is not as it was written.
-
-    Args:
-        root: The folder of the shards.
-        progress: Called after each shard.
-
-    Returns:
-        The errors, in the order of the shards; they name the images that are damaged.
+    """Read every shard of a set; return an error for each that is not as written, naming damaged images.
 
     Raises:
         DataError: There is no `shards.json`, or it is damaged.
@@ -124,48 +115,39 @@ def read_manifest(root: Path) -> Manifest:
         DataError: It is missing, damaged, or of another version.
     """
     file = root / MANIFEST
+    content = _read(file, "copy it, or write shards by `ramstrans data shard ROOT OUT`")
     try:
-        fields = json.loads(_read(file, "copy it, or write shards by `ramstrans data shard ROOT OUT`"))
+        fields = json.loads(content)
         version = fields["version"]
         if version == VERSION:
-            return Manifest(
-                tuple(fields["class_names"]),
-                tuple(map(tuple, fields["hierarchy"])),
-                tuple(Shard(**shard) for shard in fields["shards"]),
-            )
-    except DataError:
-        raise
+            hierarchy = tuple(map(tuple, fields["hierarchy"]))
+            shards = tuple(Shard(**shard) for shard in fields["shards"])
+            return Manifest(tuple(fields["class_names"]), hierarchy, shards)
     except (ValueError, LookupError, TypeError) as error:
         raise DataError(f"{file} is damaged ({error}); copy it again") from error
     raise DataError(f"{file} has version {version}; this ramstrans reads {VERSION}: write the shards again")
 
 
 def _read(file: Path, hint: str = "copy it again") -> bytes:
-    try:
+    with _naming(file, hint):
         return retry(file.read_bytes, file)
+
+
+@contextmanager
+def _naming(file: Path, hint: str = "copy it again") -> Iterator[None]:
+    """Turn errors of reading a file into one that names it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{file} is missing; {hint}") from error
     except OSError as error:
-        raise _unreadable(file, error, hint) from error
-
-
-def _unreadable(file: Path, error: OSError, hint: str = "copy it again") -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{file} is missing; {hint}")
-    return DataError(f"{file} cannot be read: {error.strerror or error}")
-
-
-def _check_foreign(root: Path) -> None:
-    """Refuse a set of ours without its `shards.json`: read as foreign tars it would have another order."""
-    listed = [tar for tar in sorted(root.glob("*.tar")) if list_of(tar).is_file()]
-    if listed:
-        raise DataError(f"{root / MANIFEST} is missing, but {list_of(listed[0]).name} exists; copy it too")
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
 def _check_size(root: Path, shard: Shard) -> None:
     tar = root / shard.file
-    try:
+    with _naming(tar):
         num_bytes = tar.stat().st_size
-    except OSError as error:
-        raise _unreadable(tar, error) from error
     if num_bytes != shard.num_bytes:
         raise DataError(f"{tar} has {num_bytes:,} bytes; {MANIFEST} says {shard.num_bytes:,}: copy it again")
 
@@ -174,18 +156,11 @@ def _records(root: Path, shard: Shard) -> Iterator[tuple[int, Record]]:
     """Each record of a shard with its index in the data set."""
     tar = root / shard.file
     for fields in _listed(tar, shard):
-        box, parts = fields.get("box"), fields.get("parts", ())
-        yield (
-            int(fields["file"].partition(".")[0]),
-            Record(
-                tar / fields["file"],
-                fields["label"],
-                shard.split,
-                None if box is None else tuple(box),
-                # the same few names again and again: one string each
-                tuple(Part(sys.intern(name), x, y) for name, x, y in parts),
-            ),
-        )
+        box = tuple(fields["box"]) if fields.get("box") else None
+        # the same few names again and again: one string each
+        parts = tuple(Part(sys.intern(name), x, y) for name, x, y in fields.get("parts", ()))
+        record = Record(tar / fields["file"], fields["label"], shard.split, box, parts)
+        yield int(fields["file"].partition(".")[0]), record
 
 
 def _listed(tar: Path, shard: Shard) -> Iterator[dict[str, Any]]:
@@ -201,11 +176,8 @@ def _verify(root: Path, shard: Shard) -> None:
     _check_size(root, shard)
     tar = root / shard.file
     entries = list(_listed(tar, shard))
-    try:
-        with open_retrying(tar) as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise _unreadable(tar, error) from error
+    with _naming(tar), open_retrying(tar) as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     if sha256 != shard.sha256:
         damaged = [entry["file"] for entry in entries if not _is_intact(tar / entry["file"], entry["crc32"])]
         which = f"damaged: {first_few(damaged, _MAX_NAMED)}" if damaged else "its images are intact"

@@ -72,7 +72,12 @@ def write_shards(
         try:
             sizes = [_file_size(record.path) for record in images.records]
             plan = _plan(images.records, sizes, max_bytes, max_images, seed)
-            _check_space(draft, output, sum(sizes) + _OVERHEAD * len(sizes))
+            needed, free = sum(sizes) + _OVERHEAD * len(sizes), shutil.disk_usage(draft).free
+            if free < needed:
+                raise OutputError(
+                    f"{output} takes about {needed / 1e9:,.1f} GB, its disk has {free / 1e9:,.1f} GB left; "
+                    "free some, or give another folder"
+                )
             _write(images, plan, draft, root, progress)
         except OSError as error:
             raise not_writable(output, error) from error
@@ -126,12 +131,8 @@ def _write(
                 num_done += 1
                 progress(num_done, len(images.records), "writing")
         shards.append(_finish(folder / name, images.records[indices[0]].split, lines)._asdict())
-    manifest = {
-        "version": VERSION,
-        "class_names": images.class_names,
-        "hierarchy": images.hierarchy,
-        "shards": shards,
-    }
+    known = {"class_names": images.class_names, "hierarchy": images.hierarchy}
+    manifest = {"version": VERSION, **known, "shards": shards}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
@@ -163,12 +164,9 @@ def _labels(record: Record, class_name: str, root: Path | None) -> dict[str, Any
     path = record.path
     if root is not None and path.is_relative_to(root):
         path = path.relative_to(root)
-    labels: dict[str, Any] = {"label": record.label, "class_name": class_name}
-    if record.box is not None:
-        labels["box"] = record.box
-    if record.parts:
-        labels["parts"] = record.parts
-    return labels | {"path": path.as_posix()}
+    box = {} if record.box is None else {"box": record.box}
+    parts = {"parts": record.parts} if record.parts else {}
+    return {"label": record.label, "class_name": class_name, **box, **parts, "path": path.as_posix()}
 
 
 def _suffix(path: Path) -> str:
@@ -203,12 +201,3 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UnreadableImageError(path, (error.strerror or type(error).__name__).lower()) from error
-
-
-def _check_space(folder: Path, output: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OutputError(
-            f"{output} takes about {needed / 1e9:,.1f} GB, its disk has {free / 1e9:,.1f} GB left; "
-            "free some, or give another folder"
-        )

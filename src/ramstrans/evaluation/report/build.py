@@ -10,23 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ramstrans.evaluation import metrics
 from ramstrans.evaluation.localization import region_metrics
-from ramstrans.evaluation.metrics import (
-    classification_metrics,
-    confused_pairs,
-    expected_calibration_error,
-    per_class_accuracy,
-)
 from ramstrans.evaluation.predict import Predictions
-from ramstrans.evaluation.report.markdown import (
-    HEADLINE,
-    REGION_ROWS,
-    early_exit_line,
-    format_value,
-    headline_rows,
-    markdown_page,
-    zooms,
-)
+from ramstrans.evaluation.report import markdown
 from ramstrans.files import write_file
 from ramstrans.plain import to_plain, utf8_text
 
@@ -37,11 +24,7 @@ NUM_CONFUSED = 20
 
 
 def build_report(
-    predictions: Predictions,
-    class_names: Sequence[str],
-    image_sizes: np.ndarray,
-    *,
-    extra: Mapping[str, Any],
+    predictions: Predictions, class_names: Sequence[str], image_sizes: np.ndarray, *, extra: Mapping[str, Any]
 ) -> Report:
     """Compute all metrics of the predictions for one split; all fractions in percent.
 
@@ -59,18 +42,22 @@ def build_report(
         `num_images`, `split`, `classes`, `confused`, `warnings`, and `extra`.
     """
     fused, labels = predictions.fused, predictions.labels
-    scales = [classification_metrics(scale, labels)._asdict() for scale in predictions.probabilities]
+    accuracies = [
+        metrics.classification_metrics(probabilities, labels)._asdict()
+        for probabilities in (*predictions.probabilities, fused)
+    ]
     regions = [
         region_metrics(boxes, has_region, predictions.records, image_sizes)._asdict()
         for boxes, has_region in zip(predictions.boxes, predictions.has_region, strict=True)
     ]
+    first = predictions.probabilities[0].argmax(axis=1) == labels
+    right = fused.argmax(axis=1) == labels
     report: Report = {
         "split": ", ".join(sorted({record.split for record in predictions.records})),
         "num_images": len(labels),
-        "scales": scales,
-        "fused": classification_metrics(fused, labels)._asdict()
-        | {"ece": expected_calibration_error(fused, labels)},
-        "zoom_gain": _zoom_gain(predictions),
+        "scales": accuracies[:-1],
+        "fused": accuracies[-1] | {"ece": metrics.expected_calibration_error(fused, labels)},
+        "zoom_gain": {"corrected": int((right & ~first).sum()), "spoiled": int((first & ~right).sum())},
         "regions": regions[0],
         "regions_by_scale": regions,
         "classes": _classes(fused, labels, class_names),
@@ -82,48 +69,41 @@ def build_report(
 
 
 def write_report(folder: Path, report: Report, pictures: Mapping[str, str]) -> None:
-    """Write `report.json` and `report.md`, each whole or not at all.
+    """Write `report.json` and `report.md`, each whole or not at all; the folder is created if missing.
 
-    Args:
-        folder: Where to write; created if missing.
-        report: From `build_report`.
-        pictures: Caption of each figure -> its path relative to `folder`, in order.
+    `pictures` maps the caption of each figure to its path relative to the folder, in order.
     """
     content = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_file(folder / "report.json", content.encode(errors="backslashreplace"))
-    write_file(folder / "report.md", utf8_text(markdown_page(report, pictures)).encode())
+    write_file(folder / "report.md", utf8_text(markdown.markdown_page(report, pictures)).encode())
 
 
 def print_report(report: Report, console: Console) -> None:
     """Print the accuracies, the regions and the warnings."""
     title = f"{report['num_images']} images of the {report['split']} split, percent"
-    table = Table(title=title, title_justify="left")
-    for index, name in enumerate(HEADLINE):
-        table.add_column(name, justify="right" if index else "left")
-    for row in headline_rows(report):
+    table = Table(*markdown.HEADLINE, title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in markdown.headline_rows(report):
         table.add_row(*row)
     console.print(table)
-    for scale, regions in zooms(report):
-        known = [(name, format_value(regions[key], unit)) for key, name, unit, _ in REGION_ROWS]
-        text = ", ".join(f"{name} {value}" for name, value in known if value != "-")
+    for scale, regions in markdown.zooms(report):
+        text = ", ".join(
+            f"{name} {markdown.format_value(regions[key], unit)}"
+            for key, name, unit, _ in markdown.REGION_ROWS
+            if regions[key] is not None
+        )
         console.print(f"Regions of scale {scale}: {text}", highlight=False, soft_wrap=True)
-    if (line := early_exit_line(report)) is not None:
+    if (line := markdown.early_exit_line(report)) is not None:
         console.print(line, highlight=False, soft_wrap=True)
     for warning in report["warnings"]:
         console.print(f"[yellow]Warning:[/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
 
 
-def _zoom_gain(predictions: Predictions) -> dict[str, int]:
-    """Count the images that fusing all scales corrected, and spoiled, against scale 1 alone."""
-    first = predictions.probabilities[0].argmax(axis=1) == predictions.labels
-    fused = predictions.fused.argmax(axis=1) == predictions.labels
-    return {"corrected": int((fused & ~first).sum()), "spoiled": int((first & ~fused).sum())}
-
-
 def _classes(fused: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
     """Name, number of images and accuracy (NaN without images) per class, in label order."""
     counts = np.bincount(labels, minlength=len(class_names))
-    columns = zip(class_names, counts, per_class_accuracy(fused, labels), strict=True)
+    columns = zip(class_names, counts, metrics.per_class_accuracy(fused, labels), strict=True)
     return [{"name": name, "num_images": count, "accuracy": accuracy} for name, count, accuracy in columns]
 
 
@@ -136,20 +116,18 @@ def _confused(fused: np.ndarray, labels: np.ndarray, class_names: Sequence[str])
             "count": pair.num_images,
             "num_images": int((labels == pair.true).sum()),
         }
-        for pair in confused_pairs(fused, labels, NUM_CONFUSED)
+        for pair in metrics.confused_pairs(fused, labels, NUM_CONFUSED)
     ]
 
 
 def _warnings(report: Report) -> list[str]:
     """What a reader of the numbers must know, one line each."""
-    lines = []
-    for scale, regions in zooms(report):
-        if regions["fallbacks"]:
-            lines.append(
-                f"nothing stood out at scale {scale} in {regions['fallbacks']} of "
-                f"{report['num_images']} images ({regions['fallback_share']:.1f} %); "
-                f"scale {scale + 1} saw the whole input again"
-            )
+    lines = [
+        f"nothing stood out at scale {scale} in {regions['fallbacks']} of {report['num_images']} images "
+        f"({regions['fallback_share']:.1f} %); scale {scale + 1} saw the whole input again"
+        for scale, regions in markdown.zooms(report)
+        if regions["fallbacks"]
+    ]
     num_empty = sum(not entry["num_images"] for entry in report["classes"])
     if num_empty:
         lines.append(

@@ -8,22 +8,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ramstrans.data.loading.dataset import Example, ImageDataset, collate
-from ramstrans.data.loading.transforms import make_view
+from ramstrans.data.loading.dataset import ImageDataset, collate, to_example
 from ramstrans.data.reading.decode import read_resized
 from ramstrans.distributed import autocast
 from ramstrans.evaluation.predict import Predictions
-from ramstrans.evaluation.report.style import (
-    MUTED_COLOR,
-    RIGHT_COLOR,
-    WRONG_COLOR,
-    darkened,
-    draw_box,
-    draw_image,
-    draw_saliency,
-    label_text,
-    save_figure,
-)
+from ramstrans.evaluation.report import style
 from ramstrans.evaluation.views import ScaleViews, scale_views
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.saved.metadata import ModelMetadata
@@ -47,20 +36,11 @@ def choose_indices(predictions: Predictions, count: int = GALLERY_SIZE) -> list[
 def gallery_views(
     model: RamsTrans, metadata: ModelMetadata, dataset: ImageDataset, indices: Sequence[int], precision: str
 ) -> list[ScaleViews]:
-    """Run the model again on some images of a data set, as one batch, for its saliency and crops.
-
-    Args:
-        model: On its device, in eval mode.
-        metadata: Its metadata.
-        dataset: The data set.
-        indices: Indices of the images, at least one.
-        precision: Autocast precision.
-    """
+    """Run a model in eval mode on some images of a data set, as one batch, for its saliency and crops."""
     preprocessing = metadata.preprocessing
     paths = [dataset.records[index].path for index in indices]
     images = [read_resized(path, preprocessing.resize, max_pixels=dataset.max_pixels) for path in paths]
-    views = [make_view(*image, preprocessing.crop, metadata.model.input_size) for image in images]
-    examples = [Example(view, -1, -1, image.original_size) for view, image in zip(views, images, strict=True)]
+    examples = [to_example(image, preprocessing, metadata.model.input_size) for image in images]
     batch = collate(examples, with_high_res=metadata.model.needs_high_res)
     inputs = model.normalize(batch.images, batch.high_res)
     with autocast(model.device, precision):
@@ -75,14 +55,10 @@ def plot_gallery(
     class_names: Sequence[str],
     path: Path,
 ) -> None:
-    """Draw a row of four images per prediction.
+    """Draw a row of four images per prediction, as a PNG file.
 
-    Args:
-        views: What the scales saw, see `gallery_views`.
-        predictions: Predictions for the whole split.
-        indices: Indices of the images of `views` in the predictions, at least one.
-        class_names: Names of all classes, in label order.
-        path: The PNG file.
+    `indices` are those of the images of `views` (see `gallery_views`) in the predictions for the whole
+    split, at least one; `class_names` are in label order.
     """
     is_right = predictions.fused[indices].argmax(axis=1) == predictions.labels[indices]
     height = 0.6 + 2.1 * len(views)
@@ -95,38 +71,38 @@ def plot_gallery(
     for cells, seen, index in zip(rows, views, indices, strict=True):
         _write_prediction(cells[0], predictions, index, class_names)
         _draw_views(cells, seen, predictions, index)
-    save_figure(figure, path)
+    style.save_figure(figure, path)
 
 
 def _write_prediction(axes: Axes, predictions: Predictions, index: int, class_names: Sequence[str]) -> None:
     """Write two lines above the axes: the fused prediction, and that of each scale."""
 
     def best(probabilities: np.ndarray) -> str:
-        name = label_text(class_names[int(probabilities.argmax())], 40)
+        name = style.label_text(class_names[int(probabilities.argmax())], 40)
         return f"{name} {100 * probabilities.max():.0f} %"
 
     fused, label = predictions.fused[index], predictions.labels[index]
     is_right = fused.argmax() == label
-    title = best(fused) + ("" if is_right else f", true class {label_text(class_names[label], 40)}")
+    title = best(fused) + ("" if is_right else f", true class {style.label_text(class_names[label], 40)}")
     scales = enumerate(predictions.probabilities[:, index], start=1)
     note = "   ".join(f"scale {number}: {best(probabilities)}" for number, probabilities in scales)
-    color = RIGHT_COLOR if is_right else WRONG_COLOR
+    color = style.RIGHT_COLOR if is_right else style.WRONG_COLOR
     axes.text(0, 1.12, title, transform=axes.transAxes, fontsize=9, weight="bold", color=color)
-    axes.text(0, 1.03, note, transform=axes.transAxes, fontsize=7.5, color=MUTED_COLOR)
+    axes.text(0, 1.03, note, transform=axes.transAxes, fontsize=7.5, color=style.MUTED_COLOR)
 
 
 def _draw_views(cells: Sequence[Axes], seen: ScaleViews, predictions: Predictions, index: int) -> None:
     whole, saliency, region, crop = cells
     everything = (0, 0, *seen.size)
-    draw_image(whole, seen.image, everything)
-    draw_image(saliency, darkened(seen.image), everything)
-    draw_saliency(saliency, seen.saliencies[0], seen.crops[0], seen.crop_boxes[0])
-    draw_image(region, seen.image, everything)
+    style.draw_image(whole, seen.image, everything)
+    style.draw_image(saliency, style.darkened(seen.image), everything)
+    style.draw_saliency(saliency, seen.saliencies[0], seen.crops[0], seen.crop_boxes[0])
+    style.draw_image(region, seen.image, everything)
     true_box = predictions.records[index].box
     if true_box is not None:
-        draw_box(region, true_box, TRUE_COLOR, rim="black", dashed=True)
-    draw_box(region, predictions.boxes[0, index].tolist(), REGION_COLOR, rim="black")
+        style.draw_box(region, true_box, TRUE_COLOR, rim="black", dashed=True)
+    style.draw_box(region, predictions.boxes[0, index].tolist(), REGION_COLOR, rim="black")
     for axes in (saliency, region):
         axes.set(xlim=(0, seen.size[0]), ylim=(seen.size[1], 0))
     next_crop = seen.crops[min(1, len(seen.crops) - 1)]
-    draw_image(crop, next_crop, (0, 0, *next_crop.size))
+    style.draw_image(crop, next_crop, (0, 0, *next_crop.size))

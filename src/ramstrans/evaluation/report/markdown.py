@@ -25,15 +25,9 @@ Report = Mapping[str, Any]
 
 
 def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
-    """Render the whole page.
-
-    Args:
-        report: From `build_report`.
-        pictures: Caption of each figure -> its path relative to the page, in order.
-    """
-    title = f"# Report: {report['num_images']} images of the {_cell(report['split'])} split"
+    """Render the whole page of a report from `build_report`, with figures: caption -> path relative to it."""
     sections = [
-        title,
+        f"# Report: {report['num_images']} images of the {_cell(report['split'])} split",
         *_headline(report),
         *(f"> **Note:** {_cell(warning)}." for warning in report["warnings"]),
         *_regions(report),
@@ -47,8 +41,8 @@ def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
 
 def headline_rows(report: Report) -> list[list[str]]:
     """One row per scale, and one for the fused prediction, under `HEADLINE`."""
-    names = [f"scale {index}: {'the region' if index > 1 else 'whole input'}" for index in _scales(report)]
-    entries = [*zip(names, report["scales"], strict=True), ("fused: mean of all", report["fused"])]
+    further = [f"scale {index}: the region" for index in range(2, len(report["scales"]) + 1)]
+    names = ["scale 1: whole input", *further, "fused: mean of all"]
     return [
         [
             name,
@@ -57,13 +51,13 @@ def headline_rows(report: Report) -> list[list[str]]:
             f"{entry['top5']:.1f}",
             f"{entry['mean_class_accuracy']:.1f}",
         ]
-        for name, entry in entries
+        for name, entry in zip(names, [*report["scales"], report["fused"]], strict=True)
     ]
 
 
 def zooms(report: Report) -> list[tuple[int, Mapping[str, Any]]]:
     """Number of each scale whose region the next one sees, with its region metrics."""
-    return [(index, report["regions_by_scale"][index - 1]) for index in _scales(report)[:-1]]
+    return list(enumerate(report["regions_by_scale"][: len(report["scales"]) - 1], start=1))
 
 
 def format_value(value: float | None, unit: str) -> str:
@@ -77,24 +71,19 @@ def format_value(value: float | None, unit: str) -> str:
     return f"{value:.1f}{unit}" if isinstance(value, float) else f"{value}{unit}"
 
 
-def _scales(report: Report) -> range:
-    return range(1, len(report["scales"]) + 1)
-
-
 def _headline(report: Report) -> list[str]:
-    words = [
+    words = (
         "All numbers in percent. The interval (95 %, Wilson) shows how much top-1 depends on the choice of "
         "images. Mean class accuracy gives every class that has images the same weight. The fused "
         f"probabilities are off by {report['fused']['ece']:.1f} percentage points on average (expected "
         "calibration error, 15 bins)."
-    ]
+    )
     if len(report["scales"]) > 1:
-        gain = report["zoom_gain"]
-        words.append(
-            f"Compared with scale 1 alone, fusing all scales corrected {gain['corrected']} images and "
-            f"spoiled {gain['spoiled']}."
-        )
-    return ["## Accuracy", _table(HEADLINE, headline_rows(report)), " ".join(words)]
+        words += (
+            " Compared with scale 1 alone, fusing all scales corrected {corrected} images and "
+            "spoiled {spoiled}."
+        ).format(**report["zoom_gain"])
+    return ["## Accuracy", _table(HEADLINE, headline_rows(report)), words]
 
 
 def _regions(report: Report) -> list[str]:
@@ -151,9 +140,8 @@ def _early_exit(report: Report) -> list[str]:
 
 
 def _pictures(pictures: Mapping[str, str]) -> list[str]:
-    images = [
-        f"![{_cell(caption)}]({quote(path)})\n\n*{_cell(caption)}*" for caption, path in pictures.items()
-    ]
+    captions = {_cell(caption): quote(path) for caption, path in pictures.items()}
+    images = [f"![{caption}]({path})\n\n*{caption}*" for caption, path in captions.items()]
     return ["## Figures", *images] if images else []
 
 

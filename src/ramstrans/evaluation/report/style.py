@@ -50,19 +50,10 @@ def label_text(text: str, max_length: int = 30) -> str:
 def draw_box(axes: Axes, box: Box, color: str, *, rim: str = "white", dashed: bool = False) -> None:
     """Draw a box with a rim, visible on any image; the box is in the unit of the axes."""
     x0, y0, x1, y1 = box
-    axes.add_patch(
-        Rectangle(
-            (x0, y0),
-            x1 - x0,
-            y1 - y0,
-            fill=False,
-            edgecolor=color,
-            linewidth=2.0,
-            linestyle="--" if dashed else "-",
-            clip_on=False,
-            path_effects=[withStroke(linewidth=3.6, foreground=rim)],
-        )
-    )
+    style = "--" if dashed else "-"
+    outline = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=color, linewidth=2, linestyle=style)
+    outline.set(clip_on=False, path_effects=[withStroke(linewidth=3.6, foreground=rim)])
+    axes.add_patch(outline)
 
 
 def draw_image(axes: Axes, image: Image.Image, box: Box) -> None:
@@ -76,25 +67,16 @@ def draw_image(axes: Axes, image: Image.Image, box: Box) -> None:
 
 
 def draw_saliency(axes: Axes, saliency: np.ndarray, crop: Image.Image, crop_box: Box) -> None:
-    """Draw saliency (h, w) over the grey crop it belongs to; only the crop if it is not finite.
+    """Draw saliency (h, w) over the grey crop that the scale saw; only the crop if it is not finite.
 
-    Args:
-        axes: Axes whose unit is a pixel of the original image.
-        saliency: Saliency of the patches.
-        crop: What the scale saw.
-        crop_box: Where that lies in the original image.
+    The unit of the axes is a pixel of the original image, in which the crop lies at `crop_box`.
     """
     draw_image(axes, crop.convert("L"), crop_box)
     if np.isfinite(saliency).all():
         x0, y0, x1, y1 = crop_box
-        axes.imshow(
-            saliency,
-            cmap="inferno",
-            alpha=0.6,
-            vmax=float(np.quantile(saliency, 0.98)),  # single hot patches would leave the rest dark
-            extent=(x0, x1, y1, y0),
-            interpolation="bilinear",
-        )
+        extent = (x0, x1, y1, y0)
+        top = float(np.quantile(saliency, 0.98))  # single hot patches would leave the rest dark
+        axes.imshow(saliency, cmap="inferno", alpha=0.6, vmax=top, extent=extent, interpolation="bilinear")
 
 
 def darkened(image: Image.Image) -> Image.Image:
