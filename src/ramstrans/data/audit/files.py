@@ -116,6 +116,4 @@ def apply_unreadable(
         )
     unreadable = {error.path for error in errors}
     kept = tuple(record for record in images.records if record.path not in unreadable)
-    remaining = images._replace(records=kept)
-    check_classes(remaining)
-    return remaining
+    return check_classes(images._replace(records=kept))

@@ -27,6 +27,4 @@ def read_cub(root: Path) -> ImageSet:
     """
     folder = find_folder(root, "images.txt", "CUB_200_2011")
     names = read_names(folder / "classes.txt", "class", _FORMAT)
-    images = ImageSet(tuple(names.values()), read_records(folder, names, _FORMAT))
-    check_classes(images)
-    return images
+    return check_classes(ImageSet(tuple(names.values()), read_records(folder, names, _FORMAT)))

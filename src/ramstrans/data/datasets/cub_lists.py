@@ -24,7 +24,7 @@ def read_names(file: Path, what: str, data_format: str, *, are_distinct: bool = 
 
     Args:
         file: The list.
-        what: What the names are of, in a word, for messages.
+        what: What the names name, in a word, for messages.
         data_format: Name of the format, for messages.
         are_distinct: Whether two ids with the same name are an error.
 

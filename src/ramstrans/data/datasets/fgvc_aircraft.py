@@ -1,4 +1,4 @@
-"""FGVC-Aircraft: 10,000 photographs of 100 variants, 70 families, 30 manufacturers, with boxes.
+"""FGVC-Aircraft: 10,000 images of 100 variants, 70 families, 30 manufacturers, with boxes.
 
 https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/, Maji et al., 2013, https://arxiv.org/abs/1306.5151.
 
@@ -55,9 +55,9 @@ def read_fgvc_aircraft(root: Path, level: str = DataConfig.aircraft_level) -> Im
         path = folder / "images" / f"{image}.jpg"
         present.check(path, folder / f"images_{level}_{split}.txt")
         records.append(Record(path, labels[level][name], split, boxes.get(image)))
-    images = ImageSet(tuple(labels[level]), tuple(records), _hierarchy(folder, classes, labels[level]))
-    check_classes(images)
-    return images
+    return check_classes(
+        ImageSet(tuple(labels[level]), tuple(records), _hierarchy(folder, classes, labels[level]))
+    )
 
 
 def _read_images(folder: Path, level: str, names: Container[str]) -> dict[str, tuple[str, Split]]:

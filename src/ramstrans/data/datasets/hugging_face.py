@@ -61,9 +61,7 @@ def read_hugging_face(
         paths = _paths(library, rows, column, cache or _cache(root), f"{root}, {split}")
         labels = (label_of[name] for name in _labels(rows, label_column))
         records += (Record(path, label, split) for path, label in zip(paths, labels, strict=True))
-    images = ImageSet(names, tuple(records))
-    check_classes(images)
-    return images
+    return check_classes(ImageSet(names, tuple(records)))
 
 
 def _library() -> Any:  # noqa: ANN401 - the module is typed only if it is installed

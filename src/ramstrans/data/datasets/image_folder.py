@@ -37,9 +37,7 @@ def read_image_folder(root: Path) -> ImageSet:
         for name, folder in classes.get(split, {}).items()
         for path in _images(folder)
     )
-    images = ImageSet(class_names, records)
-    check_classes(images)
-    return images
+    return check_classes(ImageSet(class_names, records))
 
 
 def _split_folders(root: Path) -> dict[Split, Path]:

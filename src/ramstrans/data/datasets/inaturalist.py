@@ -84,9 +84,7 @@ def read_inaturalist(root: Path, train_folder: str | None = None) -> ImageSet:
     years = sorted(_years(root))
     if len(years) > 1:
         raise DataError(f"{root} has the lists of {', '.join(years)}; keep one year per folder")
-    images = _read_lists(root, years[0]) if years else _read_folders(root, train_folder)
-    check_classes(images)
-    return images
+    return check_classes(_read_lists(root, years[0]) if years else _read_folders(root, train_folder))
 
 
 def is_inaturalist(root: Path) -> bool:

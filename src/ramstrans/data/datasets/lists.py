@@ -1,4 +1,4 @@
-"""Shared by the readers: names of splits, list files, checks that image files exist, boxes."""
+"""What the readers share: names of splits, list files, checks that image files exist, boxes."""
 
 import io
 import json
@@ -24,7 +24,7 @@ SPLIT_NAMES: dict[str, Split] = {
 
 
 def find_folder(root: Path, marker: str, nested: str) -> Path:
-    """The root, or the folder of the published name in it: whichever holds the marker file.
+    """Return the root, or the folder of the published name in it: whichever holds the marker file.
 
     Args:
         root: The given folder.
@@ -43,12 +43,12 @@ def find_folder(root: Path, marker: str, nested: str) -> Path:
 
 
 def first_there(*files: Path) -> Path:
-    """The first of the files that exists, or the first if none does."""
+    """Return the first of the files that exists, or the first one if none does."""
     return next((file for file in files if file.is_file()), files[0])
 
 
 def read_rows(file: Path, columns: str, data_format: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each line that is not blank; the last of two fields may contain spaces.
+    """Yield number and fields of each line that is not blank; the last of two fields may contain spaces.
 
     Args:
         file: UTF-8 text, fields separated by blanks.
@@ -71,7 +71,7 @@ def read_rows(file: Path, columns: str, data_format: str) -> Iterator[tuple[int,
 
 
 def read_classes(file: Path, data_format: str) -> dict[str, int]:
-    """The label of each class in a list with one class per line: its index there.
+    """Read a list with one class per line; the label of a class is its index there.
 
     Raises:
         DataError: Naming the file, and the line that lists a class again.
@@ -85,7 +85,7 @@ def read_classes(file: Path, data_format: str) -> dict[str, int]:
 
 
 def read_text(file: Path, data_format: str) -> str:
-    """The text of a file that the format needs; a missing or unreadable one is a `DataError`."""
+    """Read a text file that the format needs; a missing or unreadable one is a `DataError`."""
     try:
         # No published list has a byte-order mark, but editors add one.
         with io.TextIOWrapper(open_retrying(file), encoding="utf-8-sig") as text:
@@ -99,7 +99,7 @@ def read_text(file: Path, data_format: str) -> str:
 def read_json(
     file: Path, data_format: str, object_hook: Callable[[dict[str, Any]], Any] | None = None
 ) -> Any:  # noqa: ANN401
-    """The content of a JSON file that the format needs, each object replaced by the result of the hook.
+    """Read a JSON file that the format needs, each object replaced by the result of the hook.
 
     Raises:
         DataError: The file is missing or not JSON, or the hook raised a `KeyError`, `TypeError` or
@@ -115,7 +115,7 @@ def read_json(
 
 
 def line_error(file: Path, number: int, what: str) -> DataError:
-    """The error that names a line, counted from 1."""
+    """Make the error that names a line, counted from 1."""
     return DataError(f"{file}, line {number}: {what}")
 
 
@@ -151,7 +151,7 @@ def _file_names(folder: str) -> frozenset[str]:
 
 
 def listed(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder, sorted by name, without hidden files and folders.
+    """List the entries of a folder, sorted by name, without hidden files and folders.
 
     Raises:
         OSError: It cannot be read.
@@ -161,7 +161,7 @@ def listed(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def distinct_names(names: dict[str, str]) -> tuple[str, ...]:
-    """The names, in order; names that several ids share get their id appended.
+    """List the names, in order; names that several ids share get their id appended.
 
     >>> distinct_names({"3": "Agathis", "5": "Morus", "8": "Agathis"})
     ('Agathis (3)', 'Morus', 'Agathis (8)')
@@ -171,7 +171,7 @@ def distinct_names(names: dict[str, str]) -> tuple[str, ...]:
 
 
 def parse_number(field: str) -> float:
-    """A finite number.
+    """Parse a finite number.
 
     >>> parse_number("inf")
     Traceback (most recent call last):
@@ -184,14 +184,14 @@ def parse_number(field: str) -> float:
 
 
 def parse_flag(field: str) -> bool:
-    """True for `1`, False for `0`; anything else is a `ValueError`."""
+    """Parse `1` as True and `0` as False; anything else is a `ValueError`."""
     if field not in ("0", "1"):
         raise ValueError(f"'{field}' is neither 0 nor 1")
     return field == "1"
 
 
 def box_from_size(x: float, y: float, width: float, height: float) -> Box:
-    """Corners from corner and size; may pass the image's edge, as some published boxes do.
+    """Convert corner and size to corners; they may pass the image's edge, as some published boxes do.
 
     >>> box_from_size(2, 3, 5, 7)
     (2, 3, 7, 10)
@@ -202,7 +202,7 @@ def box_from_size(x: float, y: float, width: float, height: float) -> Box:
 
 
 def box_from_pixels(x0: float, y0: float, x1: float, y1: float) -> Box:
-    """Half-open corners from the first and last pixel, counted from 1, as MATLAB and VOC write them.
+    """Convert first and last pixel, counted from 1 as in MATLAB and VOC, to half-open corners.
 
     >>> box_from_pixels(1, 1, 5, 7)
     (0, 0, 5, 7)
@@ -211,7 +211,7 @@ def box_from_pixels(x0: float, y0: float, x1: float, y1: float) -> Box:
 
 
 def box_around(boxes: list[Box]) -> Box | None:
-    """The smallest box that contains all boxes; None for no boxes.
+    """Return the smallest box that contains all boxes; None for no boxes.
 
     >>> box_around([(2, 3, 5, 7), (3, 1, 11, 5)])
     (2, 1, 11, 7)

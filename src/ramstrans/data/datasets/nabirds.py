@@ -1,4 +1,4 @@
-"""NABirds: 48,562 photographs of 555 kinds of North American birds, with a hierarchy of groups.
+"""NABirds: 48,562 images of 555 kinds of North American birds, with a hierarchy of groups.
 
 https://dl.allaboutbirds.org/nabirds, Van Horn et al., 2015. The lists are those of CUB-200-2011,
 plus `hierarchy.txt`.
@@ -35,13 +35,13 @@ def read_nabirds(root: Path) -> ImageSet:
     ids = list(names)
     seen = sorted({record.label for record in records})
     label_of = {old: new for new, old in enumerate(seen)}
-    images = ImageSet(
-        distinct_names({ids[old]: names[ids[old]] for old in seen}),
-        tuple(record._replace(label=label_of[record.label]) for record in records),
-        tuple(tuple(names[group] for group in _above(ids[old], parents, folder)) for old in seen),
+    return check_classes(
+        ImageSet(
+            distinct_names({ids[old]: names[ids[old]] for old in seen}),
+            tuple(record._replace(label=label_of[record.label]) for record in records),
+            tuple(tuple(names[group] for group in _above(ids[old], parents, folder)) for old in seen),
+        )
     )
-    check_classes(images)
-    return images
 
 
 def _read_parents(file: Path, names: dict[str, str]) -> dict[str, str]:

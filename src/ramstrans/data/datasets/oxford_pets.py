@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pets: 7,349 photographs of 37 breeds of cats and dogs, with outlines and head boxes.
+"""Oxford-IIIT Pets: 7,349 images of 37 breeds of cats and dogs, with outlines and head boxes.
 
 https://www.robots.ox.ac.uk/~vgg/data/pets/, Parkhi et al., 2012.
 """
@@ -67,9 +67,7 @@ def read_oxford_pets(root: Path) -> ImageSet:
         )
         for entry, box in zip(entries, boxes, strict=True)
     )
-    images = ImageSet(tuple(names.values()), records, hierarchy)
-    check_classes(images)
-    return images
+    return check_classes(ImageSet(tuple(names.values()), records, hierarchy))
 
 
 def _read_list(folder: Path, split: Split) -> list[_Entry]:

@@ -1,4 +1,4 @@
-"""Stanford Cars: 16,185 photographs of 196 makes, models and years, with boxes.
+"""Stanford Cars: 16,185 images of 196 makes, models and years, with boxes.
 
 https://ai.stanford.edu/~jkrause/cars/car_dataset.html, Krause et al., 2013. torchvision's reader
 returns neither boxes nor paths, so this one reads the annotations itself.
@@ -45,9 +45,7 @@ def read_stanford_cars(root: Path) -> ImageSet:
     records = tuple(
         record for split in _ANNOTATIONS for record in _read_split(folder, split, len(class_names))
     )
-    images = ImageSet(class_names, records)
-    check_classes(images)
-    return images
+    return check_classes(ImageSet(class_names, records))
 
 
 def _read_split(folder: Path, split: Split, num_classes: int) -> list[Record]:

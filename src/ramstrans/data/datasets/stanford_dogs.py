@@ -1,4 +1,4 @@
-"""Stanford Dogs: 20,580 photographs of 120 breeds, from ImageNet, with boxes.
+"""Stanford Dogs: 20,580 images of 120 breeds, from ImageNet, with boxes.
 
 http://vision.stanford.edu/aditya86/ImageNetDogs/, Khosla et al., 2011.
 """
@@ -43,9 +43,7 @@ def read_stanford_dogs(root: Path) -> ImageSet:
         )
         for name, number, split in entries
     )
-    images = ImageSet(tuple(names[number] for number in sorted(names)), records)
-    check_classes(images)
-    return images
+    return check_classes(ImageSet(tuple(names[number] for number in sorted(names)), records))
 
 
 def _read_list(folder: Path, split: Split, names: dict[int, str]) -> list[tuple[str, int, Split]]:
