@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 NOTES = """\
 Max images: most images of one process that fit at once, of 1, 2, 4, ...; accumulation: micro-batches of them.
 Peak: tensors of weights, gradients, optimiser and activations; a tenth of the memory is left free.
-Hours: all steps at the speed of this device, without evaluations and without waiting for data.
-A CPU extrapolates steps that take more than a few seconds, linearly; another device takes other times."""
+Hours: all steps at the speed of this device, without evaluations and waiting for data.
+On a CPU, steps after one of more than a few seconds are extrapolated linearly; other devices differ."""
 
 
 def add_options(parser: Parser) -> None:
-    """Options of `plan`: those of `train`, and what there is to train on."""
+    """Options of `plan`: those of `train`, and the resources and size of the run."""
     parser.add_argument(
-        "--config", action="config", help="YAML file of these options, or the name of one that comes along."
+        "--config", action="config", help="YAML file of these options, or the name of a shipped one."
     )
     parser.add_class_arguments(RunConfig, as_group=False, skip={"output", "overwrite"})
     parser.add_argument(
@@ -42,7 +42,7 @@ def add_options(parser: Parser) -> None:
         help="Memory per process, e.g. 12GB; default: what is free on this device.",
     )
     parser.add_argument(
-        "--processes", type=PositiveInt, default=1, help="Processes that share the images of a step (DDP)."
+        "--processes", type=PositiveInt, default=1, help="Processes that divide the images of a step (DDP)."
     )
     parser.add_argument(
         "--num_images", type=PositiveInt | None, help="Training images; default: those of --data.root."
@@ -84,7 +84,7 @@ def run(options: Namespace, given: list[str]) -> int:
 
 
 def workload(options: Namespace, progress: Progress) -> tuple[RunConfig, int]:
-    """The run that is planned, its number of classes filled in, and its number of training images.
+    """Return the run to plan, its number of classes filled in, and its number of training images.
 
     Raises:
         UsageError: Neither a data set nor the numbers were given.
@@ -94,7 +94,7 @@ def workload(options: Namespace, progress: Progress) -> tuple[RunConfig, int]:
     has_numbers = None not in (options.num_images, options.num_classes or options.model.num_classes)
     has_data = options.data.root is not None or (options.data.name == "toybirds" and not has_numbers)
     if not has_data:
-        options.data.name = "toybirds"  # the one that needs no root; nothing of it is read
+        options.data.name = "toybirds"  # needs no root, and is not read here
     parser = Parser()
     add_options(parser)
     built = parser.instantiate(options)
@@ -120,7 +120,7 @@ def workload(options: Namespace, progress: Progress) -> tuple[RunConfig, int]:
 
 
 def candidates_table(planned: "Plan") -> "Table":
-    """A row for each combination of precision and gradient checkpointing."""
+    """Make a row for each combination of precision and gradient checkpointing."""
     from rich.table import Table
 
     from ramstrans.training.memory import format_bytes
