@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from ramstrans import __version__, cli
-from ramstrans.arguments import config_folder
 from ramstrans.cli import COMMANDS, main
 from ramstrans.commands import data
+from ramstrans.commands.configs import config_folder
 from ramstrans.data.build import READERS, build_preprocessing
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import WeightsError
@@ -126,7 +126,7 @@ def test_version(capsys):
         (["train", "--data.nam", "cub"], "data.nam"),
         (["train", "--training.lr", "fast"], "lr"),
         (["train", "--training.lr", "0"], "training.lr is 0"),
-        (["train", "--training.optimizer", "lion"], "optimizer"),
+        (["train", "--training.optimizer", "adamm"], "training.optimizer is 'adamm'; give sgd, adamw"),
         (["train", "--seed", "-1"], "seed is -1"),
         (["train", "--data.name", "cub"], "no --data.root was given"),
         (["train", "--model.thresholds", "[1.2]"], "one for each of the 2 scales"),

@@ -26,7 +26,6 @@ LEVELS = {
     "training": 7,
     "inference": 7,
     "doctor": 7,
-    "arguments": 7,
     "bench": 8,
     "commands": 9,
     "cli": 10,

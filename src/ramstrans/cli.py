@@ -10,14 +10,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
 from jsonargparse import Namespace
 
 from ramstrans import __version__
-from ramstrans.arguments import completed
 from ramstrans.commands import bench, data, doctor, evaluate, explain, plan, predict, train
+from ramstrans.commands.configs import default_config
 from ramstrans.commands.options import Parser
 from ramstrans.console import logging_to_terminal
 from ramstrans.errors import RamsTransError
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [argument for argument in given if argument != "--debug"]
     try:
         with terminable(), logging_to_terminal():
-            options = build_parser().parse_args(completed(given))
+            parser = build_parser(default_config(given[1:]) if given[:1] == ["train"] else None)
+            options = parser.instantiate(parser.parse_args(given))
             command = options.subcommand
             return COMMANDS[command].run(options[command], given)
     except Terminated:
@@ -73,13 +75,17 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
 
 
 def fail(message: str, code: int) -> int:
-    """Say in one line on standard error what went wrong; returns the exit code."""
+    """Print what went wrong as one line on standard error; return the exit code."""
     print(f"ramstrans: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
     return code
 
 
-def build_parser() -> Parser:
-    """The parser of all commands."""
+def build_parser(train_config: Path | None = None) -> Parser:
+    """The parser of all commands.
+
+    Args:
+        train_config: The config file that `train` starts from.
+    """
     parser = Parser(
         prog="ramstrans",
         description="Fine-grained image recognition that looks twice.",
@@ -89,7 +95,8 @@ def build_parser() -> Parser:
     commands = parser.add_subcommands()
     for name, command in COMMANDS.items():
         about = (command.run.__doc__ or "").splitlines()[0]
-        sub = Parser(description=about)
+        is_based = name == "train" and train_config is not None
+        sub = Parser(description=about, default_config_files=[str(train_config)] if is_based else None)
         commands.add_subcommand(name, sub, help=about)
         command.add_options(sub)  # after it: `data` has commands of its own, to be added in level order
     return parser

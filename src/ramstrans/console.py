@@ -58,11 +58,6 @@ def logging_to_terminal() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def say(line: str) -> None:
-    """Log one line: to be replaced by each module's own logger."""
-    logging.getLogger("ramstrans").info(line)
-
-
 def results() -> "Console":
     """A console on standard output; in a file or pipe tables are whole, unless COLUMNS says how wide."""
     from rich.console import Console

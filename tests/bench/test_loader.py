@@ -43,7 +43,7 @@ def test_images_per_second_by_hand(prepared, monkeypatch):
 def test_the_default_model_and_the_options_of_the_data(birds):
     data = DataConfig("cub", birds, num_workers=1, cache="memory")
     prepared = prepare_loading(data, None, CPU, batch_size=4, num_images=3)
-    assert prepared.config.model.encoder == "deit_tiny_patch16_224"
+    assert prepared.config.model.backbone == "deit_tiny_patch16_224"
     assert prepared.config.model.num_classes == 3
     assert [len(prepared.images.of_split(split)) for split in SPLITS.values()] == [3, 3]
     built = loader.loader_of("training", prepared, CPU)

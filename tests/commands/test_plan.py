@@ -5,7 +5,6 @@ import json
 import pytest
 import yaml
 
-from ramstrans.arguments import completed, config_folder
 from ramstrans.cli import main
 from ramstrans.commands.options import Parser
 from ramstrans.commands.plan import add_options, workload
@@ -46,7 +45,7 @@ def work():
     def work(*arguments):
         parser = Parser(prog="ramstrans plan")
         add_options(parser)
-        return workload(parser.parse_args(list(map(str, arguments))), lambda *_: None)
+        return workload(parser.instantiate(parser.parse_args(list(map(str, arguments)))), lambda *_: None)
 
     return work
 
@@ -152,9 +151,3 @@ def test_something_else_than_an_amount_of_memory_is_refused(ramstrans_plan, opti
     code, _, err = ramstrans_plan(*options, "--memory", "12", "--num_images", 100, "--num_classes", 5)
     assert code == UsageError.exit_code
     assert "'12' is not an amount of memory; give e.g. 12GB" in err
-
-
-def test_a_config_that_comes_along_is_found_by_name_alone():
-    named = completed(["plan", "--config", "toybirds", "--memory", "1GB"])
-    assert named == ["plan", f"--config={config_folder() / 'toybirds.yaml'}", "--memory", "1GB"]
-    assert completed(["plan", "--memory", "1GB"]) == ["plan", "--memory", "1GB"]

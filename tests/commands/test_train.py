@@ -113,7 +113,7 @@ def empty_class(root):
         (lambda _root: None, "does not exist"),
         (empty, "no class folders"),
         (one_class, "one class only, 'Wren'"),
-        (empty_class, "holds no images"),
+        (empty_class, "has no images"),
     ],
     ids=["missing", "empty", "one class", "empty class"],
 )

@@ -1,4 +1,3 @@
-import errno
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -10,7 +9,6 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.loading.loader import ImageDataset
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.reading.retry import retry
 from ramstrans.errors import ConfigError, DataError, OutputError, UnreadableImageError, UsageError
 from ramstrans.evaluation import evaluate as module
 from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
@@ -79,35 +77,10 @@ def test_curves_are_drawn_if_there_are_metrics(trial, tmp_path, monkeypatch, no_
     assert "curves.png" in (tmp_path / "report.md").read_text()
 
 
-def test_retried_reads_are_reported(trial, tmp_path, monkeypatch, no_pictures):
-    """Two of the six files fail once."""
-    model, metadata, dataset = trial
-    failing, resized = {1, 4}, ImageDataset._resized
-
-    def fails_once(dataset, index):
-        def read():
-            if index in failing:
-                failing.remove(index)
-                raise OSError(errno.ESTALE, "Stale file handle")
-            return resized(dataset, index)
-
-        return retry(read, dataset.records[index].path)
-
-    monkeypatch.setattr(ImageDataset, "_resized", fails_once)
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    fresh = ImageDataset(dataset.records, metadata.preprocessing, dataset.image_size)
-    report = report_on((model, metadata, fresh), tmp_path, warnings=["left out: one"])
-    assert report["warnings"][:2] == [
-        "left out: one",
-        "2 reads of images failed temporarily and were retried",
-    ]
-
-
 def test_gallery_views_are_those_of_the_predictions(trial):
     model, metadata, dataset = trial
     loader = module.build_loader(dataset, 4, shuffle=False, with_high_res=metadata.model.needs_high_res)
-    device = next(model.parameters()).device
-    predictions, _ = predict_split(model, loader, metadata.preprocessing, device)
+    predictions, _ = predict_split(model, loader)
     other, views = gallery_views(model, metadata, dataset, [5, 3], "fp32")
     assert views.size == views.image.size == (48, 48)
     assert views.saliencies[0].shape == (3, 4)
@@ -312,8 +285,3 @@ def test_a_cache_of_another_machine_is_ignored(tmp_path):
     assert data_config(trained_on, None, None).cache_dir == tmp_path
     gone = data_config(trained_on | {"cache_dir": str(tmp_path / "gone")}, None, None)
     assert (gone.cache, gone.cache_dir) == ("disk", None)
-
-
-def test_a_format_that_needs_a_root_says_so():
-    with pytest.raises(ConfigError, match=r"--data\.root"):
-        data_config({}, "folder", None)

@@ -40,7 +40,7 @@ def loader_of(dataset, batch_size=2, with_high_res=True):
 
 
 def predict(model, dataset, **options):
-    return predict_split(model, loader_of(dataset), PREPROCESSING, CPU, **options)
+    return predict_split(model, loader_of(dataset), **options)
 
 
 def test_predictions_are_the_models_in_the_order_of_the_records(model, dataset):
@@ -71,13 +71,13 @@ def test_boxes_are_in_pixels_of_the_original_images(model, dataset):
 
 def test_a_plain_vit_has_a_region_all_the_same(dataset):
     model = randomise(tiny_model(image_size=(24, 32), num_scales=1))
-    predictions, _ = predict_split(model, loader_of(dataset, with_high_res=False), PREPROCESSING, CPU)
+    predictions, _ = predict_split(model, loader_of(dataset, with_high_res=False))
     assert predictions.boxes.shape == (1, 5, 4)
 
 
 def test_mirrored_boxes_are_turned_back():
     boxes = torch.tensor([[0.0, 0.0, 10.0, 20.0], [0.0, 0.0, 10.0, 20.0]])
-    scale = Stage(torch.zeros(2, 3), None, boxes, torch.ones(2, dtype=torch.bool))
+    scale = Stage(torch.zeros(2, 3), None, None, None, boxes, torch.ones(2, dtype=torch.bool))
     geometries = (
         Geometry((0.5, 2.0), (7.0, 4.0), 32.0),
         Geometry((0.5, 2.0), (7.0, 4.0), 32.0, flip=True),

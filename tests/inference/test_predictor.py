@@ -81,7 +81,7 @@ def test_predicts_what_the_evaluation_predicts(tmp_path, paths, zoom_source, num
         assert ours.geometry == theirs.geometry
     with_high_res = predictor.metadata.model.needs_high_res
     loader = build_loader(dataset, 3, shuffle=False, with_high_res=with_high_res)
-    expected, sizes = predict_split(predictor.model, loader, preprocessing, torch.device("cpu"))
+    expected, sizes = predict_split(predictor.model, loader)
     for i, prediction in enumerate(predictor(paths, top_k=len(NAMES), batch_size=3)):
         scores = [*expected.probabilities[:, i], expected.fused[i]]
         for ours, theirs in zip([*prediction.scales, prediction], scores, strict=True):
@@ -327,7 +327,6 @@ def test_precision_and_pixel_limit_are_those_of_the_training_run(tmp_path, paths
         predictor.explain(largest)
 
 
-@pytest.mark.xfail(strict=False, reason="the encoder keeps queries and keys on the module during a pass")
 def test_several_threads_may_share_a_predictor(predictor, paths):
     expected = [predictor(path) for path in paths]
     with ThreadPoolExecutor(8) as pool:

@@ -48,7 +48,7 @@ def test_head_of_other_classes_is_left_out_and_stays_random(tmp_path):
     report = load_pretrained(vit, TINY, str(saved(tmp_path, donor.state_dict())))
     assert set(report.unexpected) == set(report.missing) == {"head.weight", "head.bias"}
     assert torch.equal(vit.head.weight, before)
-    assert "left random: 2 (head.weight, head.bias)" in report.summary()
+    assert "missing: 2 (head.weight, head.bias)" in report.summary()
 
 
 @pytest.mark.parametrize("no_embed_class", [False, True])

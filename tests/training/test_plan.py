@@ -142,12 +142,13 @@ def test_checkpointing_holds_less():
 def test_the_step_is_the_runs_own_in_one_process_and_one_micro_batch():
     recipe = {"gradient_accumulation_steps": 3, "optimizer": "sgd", "compile": True, "attention": "math"}
     config = run_config({"weights": "nowhere.safetensors"}, **recipe, label_smoothing=0.1)
-    step, _ = build_step(config, Candidate("bf16", gradient_checkpointing=True))
+    step, _ = build_step(config, Candidate("bf16", gradient_checkpointing=False))
     training = step.config
     assert (training.gradient_accumulation_steps, training.compile, training.precision) == (1, False, "bf16")
     assert (training.label_smoothing, training.optimizer) == (0.1, "sgd")
     assert step.accelerator.mixed_precision == "bf16"
-    assert not step.model.encoder.model.blocks[0].attn.fused_attn
+    assert step.forward_scale.explicit_attention
+    step, _ = build_step(config, Candidate("bf16", gradient_checkpointing=True))
     assert step.model.encoder.model.grad_checkpointing
 
 

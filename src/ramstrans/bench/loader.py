@@ -152,15 +152,17 @@ def loader_of(use: Use, prepared: Prepared, device: torch.device) -> ImageLoader
 
 def drain(loader: ImageLoader) -> Batch:
     """Load all batches; return the first."""
-    first, *_ = (batch if index == 0 else None for index, batch in enumerate(loader))
-    assert first is not None, "the first item is a batch"
+    batches = iter(loader)
+    first = next(batches)
+    for _ in batches:
+        pass
     return first
 
 
 def candidates_of(
     use: Use, prepared: Prepared, loader: ImageLoader, batch: Batch, device: torch.device
 ) -> dict[str, Candidate]:
-    """Build the candidates `loader`, `model` and `together`, as in `predict_split` or in the training loop."""
+    """Build candidates for the loader, the model, and both, as in `predict_split` or in the training loop."""
     config, model = prepared.config, prepared.model
     model.train(use == "training")
     if use == "evaluation":

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.arguments import completed
 from ramstrans.commands import train
-from ramstrans.commands.options import Parser
+from ramstrans.commands.options import Parser, data_config
 from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import UsageError
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NUM_CLASSES = 200
-"""Classes of a config that leaves their number to its data set: as many as CUB-200-2011 has."""
+"""Number of classes if a config leaves it to its data set: that of CUB-200-2011."""
 
 LOADER_DEFAULTS = {"run": None, "num_images": 256}
 
@@ -43,10 +42,10 @@ def add_options(parser: Parser) -> None:
         help="Models to compare with the first one: run folders, config files, or configs that come along.",
     )
     parser.add_argument(
-        "--run", type=Path | None, help="With --data: run folder of the model; default: DeiT-Tiny."
+        "--run", type=Path | None, help="With --data.root: run folder of the model; default: DeiT-Tiny."
     )
     parser.add_argument(
-        "--num_images", type=PositiveInt, default=256, help="With --data: most images per split."
+        "--num_images", type=PositiveInt, default=256, help="With --data.root: most images per split."
     )
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images per batch.")
     parser.add_argument(
@@ -58,6 +57,7 @@ def add_options(parser: Parser) -> None:
         "--output", type=Path | None, help="New folder for bench.json; default: bench-<date>."
     )
     parser.add_class_arguments(DataConfig, "data")
+    parser.set_defaults({"data.name": None})  # detected if not given
 
 
 def run(options: Namespace, given: list[str]) -> int:
@@ -78,9 +78,9 @@ def run(options: Namespace, given: list[str]) -> int:
 
 
 def check_options(options: Namespace) -> None:
-    """Raise UsageError unless the options say what to measure, and nothing that would have no effect."""
+    """Raise UsageError unless the options select one measurement and all of them have an effect."""
     if bool(options.models) == (options.data.root is not None):
-        raise UsageError("give either --models, to compare them, or --data, to measure its loader")
+        raise UsageError("give either --models, to compare them, or --data.root, to measure its loader")
     for name, default in LOADER_DEFAULTS.items():
         if options.models and options[name] != default:
             raise UsageError(f"--{name} has no effect with --models; leave it out")
@@ -89,7 +89,7 @@ def check_options(options: Namespace) -> None:
 def bench_models(
     options: Namespace, device: "torch.device", progress: "Progress"
 ) -> tuple["Table", dict[str, Any]]:
-    """Measure models side by side: a table, and plain values."""
+    """Compare models; return a table, and plain values."""
     from ramstrans.bench.models import measure_models, models_table
 
     how = {"batch_size": options.batch_size, "precision": options.precision, "num_rounds": options.repeats}
@@ -101,12 +101,10 @@ def bench_models(
 def bench_loader(
     options: Namespace, device: "torch.device", progress: "Progress"
 ) -> tuple["Table", dict[str, Any]]:
-    """Measure a data set's loader beside a model, for evaluation and training: a table, and plain values."""
+    """Measure a loader beside a model, for evaluation and training; return a table, and plain values."""
     from ramstrans.bench.loader import SPLITS, loader_table, measure_loader, prepare_loading
 
-    parser = Parser()
-    add_options(parser)
-    data: DataConfig = parser.instantiate(options).data
+    data = data_config(None, options.data)
     how = {name: options[name] for name in ("batch_size", "precision", "num_images")}
     prepared = prepare_loading(data, options.run, device, **how, progress=progress)
     found = [
@@ -117,10 +115,10 @@ def bench_loader(
 
 
 def spec_of(name: str) -> "ModelSpec":
-    """The model of a run folder, with its accuracy if there is a report, or of a config.
+    """Describe the model of a run folder, with its accuracy if there is a report, or of a config.
 
     Raises:
-        RamsTransError: There is none of that name, or it cannot be read.
+        RamsTransError: Nothing has that name, or it cannot be read.
     """
     from ramstrans.bench.models import ModelSpec
     from ramstrans.data.build import build_preprocessing
@@ -132,8 +130,7 @@ def spec_of(name: str) -> "ModelSpec":
         return ModelSpec(dataclasses.replace(metadata.model, weights=None), metadata.preprocessing.crop, top1)
     parser = Parser(prog="ramstrans bench --models")
     train.add_options(parser)
-    line = completed(["plan", "--config", name])[1:]
-    config = train.config_of(parser.instantiate(parser.parse_args(line)))
+    config = train.run_config(parser.instantiate(parser.parse_args(["--config", name])))
     model = dataclasses.replace(
         config.model, num_classes=config.model.num_classes or NUM_CLASSES, weights=None
     )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser
+from ramstrans.commands.configs import NamedConfig
+from ramstrans.commands.options import CONFIG_HELP, Parser
 from ramstrans.console import Progress, progress_bar, results
 from ramstrans.errors import ConfigError, UsageError
 from ramstrans.files import check_output, write_file
@@ -32,9 +33,7 @@ On a CPU, steps after one of more than a few seconds are extrapolated linearly; 
 
 def add_options(parser: Parser) -> None:
     """Options of `plan`: those of `train`, and the resources and size of the run."""
-    parser.add_argument(
-        "--config", action="config", help="YAML file of these options, or the name of a shipped one."
-    )
+    parser.add_argument("--config", action=NamedConfig, help=CONFIG_HELP)
     parser.add_class_arguments(RunConfig, as_group=False, skip={"output", "overwrite"})
     parser.add_argument(
         "--memory",
@@ -93,13 +92,8 @@ def workload(options: Namespace, progress: Progress) -> tuple[RunConfig, int]:
     """
     has_numbers = None not in (options.num_images, options.num_classes or options.model.num_classes)
     has_data = options.data.root is not None or (options.data.name == "toybirds" and not has_numbers)
-    if not has_data:
-        options.data.name = "toybirds"  # needs no root, and is not read here
-    parser = Parser()
-    add_options(parser)
-    built = parser.instantiate(options)
     names = {field.name for field in dataclasses.fields(RunConfig)} - {"output", "overwrite"}
-    config = RunConfig(**{name: built[name] for name in names})
+    config = RunConfig(**{name: options[name] for name in names})
     num_images, num_classes = options.num_images, options.num_classes or config.model.num_classes
     if has_data:
         from ramstrans.data.build import build_image_set

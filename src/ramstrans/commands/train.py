@@ -1,15 +1,19 @@
 """`ramstrans train`."""
 
 import dataclasses
+import logging
 import shlex
 from pathlib import Path
 
 from jsonargparse import Namespace
 
-from ramstrans.commands.options import Parser
-from ramstrans.console import is_first_process, progress_bar, results, say
+from ramstrans.commands.configs import NamedConfig
+from ramstrans.commands.options import CONFIG_HELP, Parser
+from ramstrans.console import is_first_process, progress_bar, results
 from ramstrans.errors import UsageError
-from ramstrans.training.config import RunConfig
+from ramstrans.training.config import OPTIONS_FILE, RunConfig
+
+logger = logging.getLogger(__name__)
 
 MAY_CHANGE = (
     "data.root",
@@ -22,23 +26,21 @@ MAY_CHANGE = (
     "output",
     "overwrite",
 )
-"""Options that a resumed run may be given anew: where things are and how they are read, not what is computed.
+"""Options that may change when a run is resumed: where things are, and how they are read.
 
-The last two are not for its user: the run's own folder is the output.
+The last two are not for the user: the run's own folder is the output.
 """
 
 
 def add_options(parser: Parser) -> None:
     """Options of `train`: the fields of RunConfig."""
-    parser.add_argument(
-        "--config", action="config", help="YAML file of these options, or the name of one that comes along."
-    )
+    parser.add_argument("--config", action=NamedConfig, help=CONFIG_HELP)
     parser.add_class_arguments(RunConfig, as_group=False)
     parser.add_argument(
         "--resume",
         type=Path | None,
-        help="Folder of a run that was stopped, to go on with from its newest checkpoint. Beside it go only "
-        "options that say where things are: --data.root, --data.cache, --data.num_workers, --device.",
+        help="Folder of a stopped run, to continue from its newest checkpoint. Only options that say where "
+        "things are go with it: --data.root, --data.cache, --data.num_workers, --device.",
     )
     parser.add_argument(
         "--dry_run", type=bool, default=False, help="Check data, model and options, and exit."
@@ -46,15 +48,10 @@ def add_options(parser: Parser) -> None:
 
 
 def run(options: Namespace, given: list[str]) -> int:
-    """Train on a set of photographs, judge on its test split, report."""
-    parser = Parser()
-    add_options(parser)
-    config = config_of(parser.instantiate(options))
-    resumes = options.resume is not None
+    """Train on a data set, evaluate on its test split, report."""
+    config, resumes = run_config(options), options.resume is not None
     if resumes:
-        check_unchanged(
-            config, config_of(parser.instantiate(parser.parse_args([f"--config={options.config[0]}"])))
-        )
+        check_unchanged(config, options_of_run(options.resume))
         config = dataclasses.replace(config, output=options.resume, overwrite=False)
     from ramstrans.evaluation.report.build import print_report
     from ramstrans.training.run import prepare
@@ -65,19 +62,26 @@ def run(options: Namespace, given: list[str]) -> int:
         prepared = prepare(config, progress, resumes=resumes)
     output = config.output or default_output(prepared.config)
     if options.dry_run:
-        say(f"dry run: everything fits, nothing was trained; a run would be written to {output}")
+        logger.info("dry run: everything fits, nothing was trained; a run would be written to %s", output)
         return 0
     with progress_bar() as progress:
         report = train_run(prepared, output, command=shlex.join(["ramstrans", *given]), progress=progress)
     if is_first_process():
         print_report(report, results())
-    say(f"report: {output / 'report.md'}")
+    logger.info("report: %s", output / "report.md")
     return 0
 
 
-def config_of(built: Namespace) -> RunConfig:
-    """The run that parsed options ask for."""
-    return RunConfig(**{field.name: built[field.name] for field in dataclasses.fields(RunConfig)})
+def run_config(options: Namespace) -> RunConfig:
+    """The run that instantiated options describe."""
+    return RunConfig(**{field.name: options[field.name] for field in dataclasses.fields(RunConfig)})
+
+
+def options_of_run(run: Path) -> RunConfig:
+    """The options that a run began with."""
+    parser = Parser(default_config_files=[str(run / OPTIONS_FILE)])
+    add_options(parser)
+    return run_config(parser.instantiate(parser.get_defaults()))
 
 
 def check_unchanged(config: RunConfig, before: RunConfig) -> None:

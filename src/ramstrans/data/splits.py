@@ -51,8 +51,8 @@ def hold_out(images: ImageSet, fraction: float, seed: int, into: Split) -> Image
     return images._replace(records=tuple(moved(record) for record in images.records))
 
 
-def check_classes(images: ImageSet) -> ImageSet:
-    """Return the data set if it has two classes or more, each with training images.
+def check_classes(images: ImageSet) -> None:
+    """Raise unless there are two classes or more, each with training images.
 
     Raises:
         DataError: Naming the first few classes without training images.
@@ -75,7 +75,6 @@ def check_classes(images: ImageSet) -> ImageSet:
             f"{len(without)} of {len(names)} classes have no training images: {named}; "
             "add some, or remove the class"
         )
-    return images
 
 
 def _draw(paths: set[Path], fraction: float, key: str) -> list[Path]:

@@ -19,6 +19,9 @@ from ramstrans.options import (
     warn_ignored,
 )
 
+OPTIONS_FILE = "run.yaml"
+"""File of a run folder with every option of the run."""
+
 BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(
         ("epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "evaluate_every"), AT_LEAST_1

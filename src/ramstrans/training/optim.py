@@ -26,9 +26,6 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
 
     Returns:
         An optimiser whose first group has the highest learning rate.
-
-    Raises:
-        ConfigError: Unknown optimiser.
     """
     names: set[str] = getattr(model, "no_weight_decay", set)()
     if config.layer_decay < 1:
@@ -43,15 +40,22 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
         return SGD(groups, lr=config.lr, momentum=config.momentum)
     if config.optimizer == "adamw":
         return AdamW(groups, lr=config.lr, fused=groups[0]["params"][0].device.type in ("cpu", "cuda"))
-    if config.optimizer not in list_optimizers():
-        raise ConfigError(
-            f"training.optimizer is '{config.optimizer}'; give sgd, adamw, or a name of "
-            "timm.optim.list_optimizers(), e.g. lamb"
-        )
     optimizer: Optimizer = create_optimizer_v2(
         groups, opt=config.optimizer, lr=config.lr, momentum=config.momentum
     )
     return optimizer
+
+
+def check_optimizer(name: str) -> None:
+    """Raise ConfigError unless `build_optimizer` knows the optimiser.
+
+    >>> check_optimizer("adamw")
+    """
+    if name not in list_optimizers():  # sgd and adamw among them
+        raise ConfigError(
+            f"training.optimizer is '{name}'; give sgd, adamw, or a name of timm.optim.list_optimizers(), "
+            "e.g. lamb"
+        )
 
 
 def lr_factor(step: int, warmup_steps: int, total_steps: int, min_factor: float = 0.0) -> float:

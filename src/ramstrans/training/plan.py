@@ -267,6 +267,7 @@ def build_step(config: RunConfig, choice: Candidate) -> tuple[TrainStep, Preproc
             config.training,
             precision=choice.precision,
             gradient_checkpointing=choice.gradient_checkpointing,
+            attention="auto" if choice.gradient_checkpointing else config.training.attention,
             gradient_accumulation_steps=1,
             compile=False,
         )

@@ -24,6 +24,7 @@ from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import RunConfig
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import Components, TrainLoop, TrainResult
+from ramstrans.training.optim import check_optimizer
 from ramstrans.training.run_folder import (
     RUN_MARK,
     check_output,
@@ -79,6 +80,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
         check_unfinished(config.output)
     else:
         check_output(config.output, overwrite=config.overwrite)
+    check_optimizer(config.training.optimizer)
     state = start_processes(config)
     with state.main_process_first():  # a set that is generated is generated once
         images = build_image_set(config.data, progress=progress)

@@ -12,11 +12,10 @@ from ramstrans.distributed import from_first_process
 from ramstrans.errors import OutputError
 from ramstrans.files import not_writable
 from ramstrans.plain import to_plain
-from ramstrans.training.config import RunConfig
+from ramstrans.training.config import OPTIONS_FILE, RunConfig
 
 RUN_MARK = "metrics.jsonl"
 """Marker file of a run folder; `--overwrite` deletes only folders that contain it."""
-OPTIONS_FILE = "run.yaml"
 
 
 def options_of(config: RunConfig) -> dict[str, Any]:

@@ -99,12 +99,6 @@ def test_folders_that_are_not_a_data_set(tmp_path):
         read_cub(tmp_path)
 
 
-def test_a_class_without_training_images(tmp_path):
-    write(tmp_path, train_test_split="3 1\n7 0\n11 0\n")
-    with pytest.raises(DataError, match=r"1 of 2 classes have no training images: '005.Wren'"):
-        read_cub(tmp_path)
-
-
 @pytest.mark.realdata
 def test_fifty_classes_of_the_real_one():
     needs(CUB50)

@@ -159,10 +159,6 @@ def test_a_box_of_an_unknown_image(tmp_path):
             ("train/00000_A_B_C_D_E_F_g", "val/00001_A_B_C_D_E_F_h"),
             r"val/00001_A_B_C_D_E_F_h has no counterpart in .*train; unpack it there \(1 such\)",
         ),
-        (
-            ("train/00000_A_B_C_D_E_F_g", "train/00001_A_B_C_D_E_F_h", "val/00001_A_B_C_D_E_F_h"),
-            "the data set (has|holds) no images",
-        ),
     ],
 )
 def test_damage_to_the_folders_is_reported(tmp_path, make, message):

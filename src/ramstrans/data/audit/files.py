@@ -116,4 +116,6 @@ def apply_unreadable(
         )
     unreadable = {error.path for error in errors}
     kept = tuple(record for record in images.records if record.path not in unreadable)
-    return check_classes(images._replace(records=kept))
+    remaining = images._replace(records=kept)
+    check_classes(remaining)
+    return remaining

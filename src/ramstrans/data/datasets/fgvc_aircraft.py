@@ -20,7 +20,6 @@ from ramstrans.data.datasets.lists import (
     read_rows,
 )
 from ramstrans.data.records import SPLITS, Box, ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 LEVELS = {"variant": "variants.txt", "family": "families.txt", "manufacturer": "manufacturers.txt"}
@@ -55,9 +54,7 @@ def read_fgvc_aircraft(root: Path, level: str = DataConfig.aircraft_level) -> Im
         path = folder / "images" / f"{image}.jpg"
         present.check(path, folder / f"images_{level}_{split}.txt")
         records.append(Record(path, labels[level][name], split, boxes.get(image)))
-    return check_classes(
-        ImageSet(tuple(labels[level]), tuple(records), _hierarchy(folder, classes, labels[level]))
-    )
+    return ImageSet(tuple(labels[level]), tuple(records), _hierarchy(folder, classes, labels[level]))
 
 
 def _read_images(folder: Path, level: str, names: Container[str]) -> dict[str, tuple[str, Split]]:

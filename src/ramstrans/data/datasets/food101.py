@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ramstrans.data.datasets.lists import FolderListing, find_folder, read_classes, read_json, read_rows
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 _FORMAT = "Food-101"
@@ -40,7 +39,7 @@ def read_food101(root: Path) -> ImageSet:
                 raise DataError(f"{listed}: the class of {name} is not in classes.txt")
             present.check(path, listed)
             records.append(Record(path, label_of[path.parent.name], split))
-    return check_classes(ImageSet(tuple(label_of), tuple(records)))
+    return ImageSet(tuple(label_of), tuple(records))
 
 
 def _read_split(folder: Path, split: Split) -> tuple[Path, list[str]]:

@@ -13,7 +13,6 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.lists import SPLIT_NAMES
 from ramstrans.data.reading.cache import default_cache_dir
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 from ramstrans.files import write_file
 
@@ -61,7 +60,7 @@ def read_hugging_face(
         paths = _paths(library, rows, column, cache or _cache(root), f"{root}, {split}")
         labels = (label_of[name] for name in _labels(rows, label_column))
         records += (Record(path, label, split) for path, label in zip(paths, labels, strict=True))
-    return check_classes(ImageSet(names, tuple(records)))
+    return ImageSet(names, tuple(records))
 
 
 def _library() -> Any:  # noqa: ANN401 - the module is typed only if it is installed

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ramstrans.data.datasets.lists import SPLIT_NAMES, listed
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
@@ -37,7 +36,7 @@ def read_image_folder(root: Path) -> ImageSet:
         for name, folder in classes.get(split, {}).items()
         for path in _images(folder)
     )
-    return check_classes(ImageSet(class_names, records))
+    return ImageSet(class_names, records)
 
 
 def _split_folders(root: Path) -> dict[Split, Path]:

@@ -20,7 +20,6 @@ from ramstrans.data.datasets.lists import (
     read_json,
 )
 from ramstrans.data.records import Box, ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 TRAIN_FOLDERS = ("train", "train_mini")
@@ -84,7 +83,7 @@ def read_inaturalist(root: Path, train_folder: str | None = None) -> ImageSet:
     years = sorted(_years(root))
     if len(years) > 1:
         raise DataError(f"{root} has the lists of {', '.join(years)}; keep one year per folder")
-    return check_classes(_read_lists(root, years[0]) if years else _read_folders(root, train_folder))
+    return _read_lists(root, years[0]) if years else _read_folders(root, train_folder)
 
 
 def is_inaturalist(root: Path) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from ramstrans.data.datasets.cub_lists import read_names, read_records
 from ramstrans.data.datasets.lists import distinct_names, find_folder, line_error, read_rows
 from ramstrans.data.records import ImageSet
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 _FORMAT = "NABirds"
@@ -35,12 +34,10 @@ def read_nabirds(root: Path) -> ImageSet:
     ids = list(names)
     seen = sorted({record.label for record in records})
     label_of = {old: new for new, old in enumerate(seen)}
-    return check_classes(
-        ImageSet(
-            distinct_names({ids[old]: names[ids[old]] for old in seen}),
-            tuple(record._replace(label=label_of[record.label]) for record in records),
-            tuple(tuple(names[group] for group in _above(ids[old], parents, folder)) for old in seen),
-        )
+    return ImageSet(
+        distinct_names({ids[old]: names[ids[old]] for old in seen}),
+        tuple(record._replace(label=label_of[record.label]) for record in records),
+        tuple(tuple(names[group] for group in _above(ids[old], parents, folder)) for old in seen),
     )
 
 

@@ -14,7 +14,6 @@ from ramstrans.data.datasets.voc import read_voc_boxes
 from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.reading.threads import in_threads
 from ramstrans.data.records import Box, ImageSet, Part, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 _FORMAT = "Oxford-IIIT Pets"
@@ -67,7 +66,7 @@ def read_oxford_pets(root: Path) -> ImageSet:
         )
         for entry, box in zip(entries, boxes, strict=True)
     )
-    return check_classes(ImageSet(tuple(names.values()), records, hierarchy))
+    return ImageSet(tuple(names.values()), records, hierarchy)
 
 
 def _read_list(folder: Path, split: Split) -> list[_Entry]:

@@ -9,7 +9,6 @@ from ramstrans.data.datasets.lists import FolderListing, box_around, find_folder
 from ramstrans.data.datasets.mat import read_mat, whole_numbers
 from ramstrans.data.datasets.voc import read_voc_boxes
 from ramstrans.data.records import Box, ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 _FORMAT = "Stanford Dogs"
@@ -43,7 +42,7 @@ def read_stanford_dogs(root: Path) -> ImageSet:
         )
         for name, number, split in entries
     )
-    return check_classes(ImageSet(tuple(names[number] for number in sorted(names)), records))
+    return ImageSet(tuple(names[number] for number in sorted(names)), records)
 
 
 def _read_list(folder: Path, split: Split, names: dict[int, str]) -> list[tuple[str, int, Split]]:

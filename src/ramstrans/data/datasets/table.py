@@ -12,7 +12,6 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.lists import SPLIT_NAMES
 from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
@@ -64,7 +63,7 @@ def read_table(
         Record(file, label_of[label], split, box)
         for file, label, split, box in zip(files, labels, splits, boxes, strict=True)
     )
-    return check_classes(ImageSet(class_names, tuple(records)))
+    return ImageSet(class_names, tuple(records))
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -16,7 +16,6 @@ from ramstrans.data.datasets.lists import SPLIT_NAMES
 from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.reading.tars import Entry, entries_of
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 CLASSES_FILE = "classes.txt"
@@ -59,11 +58,9 @@ def read_tar_samples(root: Path) -> ImageSet:
     samples = [sample for tar, split in splits.items() for sample in _samples(tar, split)]
     class_names = _class_names(root, samples)
     label_of = {name: label for label, name in enumerate(class_names)}
-    return check_classes(
-        ImageSet(
-            class_names,
-            tuple(Record(path, _label(label, path, label_of), split) for path, split, label in samples),
-        )
+    return ImageSet(
+        class_names,
+        tuple(Record(path, _label(label, path, label_of), split) for path, split, label in samples),
     )
 
 
