@@ -1,10 +1,8 @@
 import builtins
 import importlib
 import io
-import os
 import platform
 import shutil
-from collections import namedtuple
 from importlib import metadata
 
 import pytest
@@ -12,9 +10,7 @@ import torch
 from rich.console import Console
 
 from ramstrans import doctor
-from ramstrans.doctor import Check, check_folder, check_packages, diagnose, render
-
-Usage = namedtuple("Usage", "total used free")
+from ramstrans.doctor import Check, check_packages, diagnose, render
 
 
 @pytest.fixture
@@ -60,10 +56,10 @@ def test_ramstrans_that_is_not_installed_is_missing(monkeypatch):
     assert [check.status for check in check_packages()] == ["ok", "missing"]
 
 
-def test_this_machine_has_cpu_attention_and_folders(installed):
+def test_this_machine_has_a_cpu_and_attention(installed):
     installed("torch")
     checks = by_name(diagnose())
-    assert {"python", "torch", "cpu", "attention on cpu", "current folder"} <= set(checks)
+    assert {"python", "torch", "cpu", "attention on cpu"} <= set(checks)
     assert f"{torch.get_num_threads()} threads" in checks["cpu"].value
     assert "math (fp32 bf16" in checks["attention on cpu"].value
     assert not [check for check in checks.values() if check.status == "missing"]
@@ -91,7 +87,7 @@ def test_a_package_that_does_not_load_is_missing_and_the_rest_goes_on(monkeypatc
     assert checks["import torch"].status == "missing"
     assert checks["import torch"].value == str(error)
     assert "cpu" not in checks
-    assert "current folder" in checks
+    assert "ramstrans" in checks
 
 
 def test_doctor_starts_without_torch(monkeypatch):
@@ -104,7 +100,7 @@ def test_doctor_starts_without_torch(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without_torch)
     importlib.reload(doctor)
-    assert list(doctor.check_folders())
+    assert list(doctor.check_packages())
 
 
 @pytest.mark.parametrize(("driver", "status"), [("/usr/bin/nvidia-smi", "warning"), (None, "ok")])
@@ -142,16 +138,6 @@ def test_the_cpus_units_for_bf16(monkeypatch, cpuinfo, expected):
     monkeypatch.setattr(doctor.Path, "is_file", lambda _: cpuinfo is not None)
     monkeypatch.setattr(doctor.Path, "read_text", lambda _, encoding: cpuinfo)
     assert expected in doctor.check_cpu().value
-
-
-def test_folders(tmp_path, monkeypatch):
-    assert check_folder("cache", tmp_path / "not" / "yet", "move").status == "ok"
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    check = check_folder("cache", tmp_path, "move it")
-    assert (check.status, check.hint) == ("warning", "cannot be written; move it")
-    monkeypatch.undo()
-    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: Usage(9, 8, 1))
-    assert check_folder("cache", tmp_path, "move").hint.startswith("free some space")
 
 
 def test_table_shows_every_check_as_it_is():

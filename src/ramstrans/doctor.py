@@ -1,10 +1,9 @@
-"""Report what this machine offers ramstrans: versions, devices, attention kernels, folders.
+"""Report what this machine offers ramstrans: versions, devices and attention kernels.
 
 Requirements are imported only when they are checked, so that a missing package can be reported.
 """
 
 import importlib
-import os
 import platform
 import shutil
 import warnings
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 GIB = 2**30
-MIN_FREE = 2 * GIB
-"""Bytes of free disk that downloads and runs are likely to need: ViT-B weights and a run."""
-
 COLORS = {"ok": "green", "warning": "yellow", "missing": "red"}
 
 
@@ -50,7 +46,7 @@ def diagnose() -> list[Check]:
         checks = [*check_packages(), *check_imports()]
         if not any(check.name == "import torch" for check in checks):
             checks += [check_cpu(), *check_accelerators(), *check_attention()]
-    return [*checks, *check_folders()]
+    return checks
 
 
 def render(checks: Iterable[Check]) -> "Table":
@@ -173,23 +169,3 @@ def check_attention() -> Iterator[Check]:
             choose_implementation(torch.device(device), compiled=flag) for flag in (False, True)
         )
         yield Check(f"rollout on {device}", f"{eager}, in a compiled model {compiled}")
-
-
-def check_folders() -> Iterator[Check]:
-    """Check that the cache of weights and the current folder can be written, and have space."""
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    hub = Path(os.environ.get("HF_HUB_CACHE", Path(os.environ.get("HF_HOME", home / "huggingface"), "hub")))
-    yield check_folder("cache of timm's weights", hub, "set HF_HOME to a folder that can be written")
-    yield check_folder("current folder", Path.cwd(), "give --output, a folder that can be written")
-
-
-def check_folder(name: str, folder: Path, remedy: str) -> Check:
-    """Check that a folder, or its nearest existing parent, can be written and has space."""
-    nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(nearest).free
-    hint = ""
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
-        hint = f"cannot be written; {remedy}"
-    elif free < MIN_FREE:
-        hint = f"free some space: {MIN_FREE / GIB:.0f} GiB or more"
-    return Check(name, f"{folder}, {free / GIB:.1f} GiB free", "warning" if hint else "ok", hint)

@@ -133,8 +133,8 @@ def measure_loader(
     slower = map(min, rates["loader"], rates["model"])
     shares = [both / alone for both, alone in zip(rates["together"], slower, strict=True)]
     num_images = candidates["loader"].num_images
-    alone, model, together = (quartiles(rates[name]) for name in ("loader", "model", "together"))
-    return LoaderResult(use, num_images, num_images / first_pass, alone, model, together, quartiles(shares))
+    speeds = {name: quartiles(rate) for name, rate in rates.items()}
+    return LoaderResult(use, num_images, num_images / first_pass, **speeds, share=quartiles(shares))
 
 
 def loader_of(use: Use, prepared: Prepared, device: torch.device) -> ImageLoader:

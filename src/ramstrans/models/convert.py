@@ -24,21 +24,9 @@ WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model")
 PREFIXES = ("module.", "backbone.")
 
 UNREADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    LookupError,
-    EOFError,
-    AssertionError,
-    AttributeError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    SafetensorError,
-    pickle.UnpicklingError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
+    *(OSError, RuntimeError, ValueError, LookupError, EOFError, AssertionError, AttributeError, TypeError),
+    *(OverflowError, MemoryError, SafetensorError, pickle.UnpicklingError, struct.error),
+    *(zipfile.BadZipFile, zlib.error),
 )
 """Exceptions that the three readers raise on truncated or foreign files (found by fuzzing)."""
 

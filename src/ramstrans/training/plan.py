@@ -91,7 +91,7 @@ class Candidate(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What fits.
+    """The combinations measured for a run.
 
     Attributes:
         device: The device that measured.
