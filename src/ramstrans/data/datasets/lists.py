@@ -7,11 +7,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.records import Box, Split
 from ramstrans.errors import DataError
+
+Value = TypeVar("Value")
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -70,18 +72,37 @@ def read_rows(file: Path, columns: str, data_format: str) -> Iterator[tuple[int,
         yield number, fields
 
 
+def read_keyed(file: Path, columns: str, data_format: str, parse: Callable[..., Value]) -> dict[str, Value]:
+    """Read a list whose first field is different in each line, as a dict of the parsed lines.
+
+    Args:
+        file: As in `read_rows`.
+        columns: As in `read_rows`.
+        data_format: As in `read_rows`.
+        parse: Called with the fields of a line; a `ValueError` says what is wrong with them.
+
+    Raises:
+        DataError: Naming the file and the line that is wrong.
+    """
+    values: dict[str, Value] = {}
+    for number, fields in read_rows(file, columns, data_format):
+        if fields[0] in values:
+            raise line_error(file, number, f"{columns.partition(' ')[0]} '{fields[0]}' is listed twice")
+        try:
+            values[fields[0]] = parse(*fields)
+        except ValueError as error:
+            raise line_error(file, number, str(error)) from error
+    return values
+
+
 def read_classes(file: Path, data_format: str) -> dict[str, int]:
     """Read a list with one class per line; the label of a class is its index there.
 
     Raises:
         DataError: Naming the file, and the line that lists a class again.
     """
-    labels: dict[str, int] = {}
-    for number, (name,) in read_rows(file, "class", data_format):
-        if name in labels:
-            raise line_error(file, number, f"class '{name}' is listed twice")
-        labels[name] = len(labels)
-    return labels
+    names = read_keyed(file, "class", data_format, str)
+    return {name: label for label, name in enumerate(names)}
 
 
 def read_text(file: Path, data_format: str) -> str:

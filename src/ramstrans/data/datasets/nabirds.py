@@ -7,7 +7,7 @@ plus `hierarchy.txt`.
 from pathlib import Path
 
 from ramstrans.data.datasets.cub_lists import read_names, read_records
-from ramstrans.data.datasets.lists import distinct_names, find_folder, line_error, read_rows
+from ramstrans.data.datasets.lists import distinct_names, find_folder, read_keyed
 from ramstrans.data.records import ImageSet
 from ramstrans.errors import DataError
 
@@ -43,17 +43,13 @@ def read_nabirds(root: Path) -> ImageSet:
 
 def _read_parents(file: Path, names: dict[str, str]) -> dict[str, str]:
     """The parent's id by the child's."""
-    parents: dict[str, str] = {}
-    for number, (child, parent) in read_rows(file, "child parent", _FORMAT):
-        for key in (child, parent):
-            if key not in names:
-                raise line_error(
-                    file, number, f"class '{key}' is not in classes.txt, which lists {len(names)}"
-                )
-        if child in parents:
-            raise line_error(file, number, f"class {child} has more than one parent; keep one")
-        parents[child] = parent
-    return parents
+
+    def known(child: str, parent: str) -> str:
+        if unknown := [key for key in (child, parent) if key not in names]:
+            raise ValueError(f"class '{unknown[0]}' is not in classes.txt, which lists {len(names)}")
+        return parent
+
+    return read_keyed(file, "child parent", _FORMAT, known)
 
 
 def _above(class_id: str, parents: dict[str, str], folder: Path) -> list[str]:
