@@ -17,7 +17,7 @@ TENSORS = {"cls_token": torch.randn(1, 1, 5), "norm.weight": torch.randn(5)}
 
 
 def google_twin(vit, num_heads):
-    """A ViT's tensors in Google's layout: the mapping the other way round, in NumPy."""
+    """A ViT's tensors in Google's format: the inverse mapping, in NumPy."""
     s = {key: tensor.numpy() for key, tensor in vit.state_dict().items()}
     dim = s["norm.weight"].shape[0]
     out = {

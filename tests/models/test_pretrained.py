@@ -156,12 +156,12 @@ def test_timm_weights_come_from_a_pretrained_donor(monkeypatch):
     assert torch.equal(vit.norm.weight, donor.norm.weight)
 
 
-def test_unknown_tag_says_how_to_give_a_file():
+def test_an_unknown_tag_is_an_error_that_names_the_file_option():
     with pytest.raises(WeightsError, match=r"Invalid pretrained tag .* --model.weights FILE"):
         load_pretrained(tiny_vit(), f"{TINY}.nonsense", "timm")
 
 
-def test_no_network_says_how_to_give_a_file(monkeypatch, tmp_path):
+def test_no_network_is_an_error_that_names_the_file_option(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match=r"Check the network .* --model.weights FILE"):

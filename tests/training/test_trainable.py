@@ -139,7 +139,7 @@ def test_without_adapters_the_plain_state_is_the_state():
     assert lora_layers(model) == []
 
 
-def test_a_missing_peft_is_told_with_what_to_do(monkeypatch):
+def test_a_missing_peft_is_an_error_with_a_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"needs peft.*; pip install 'ramstrans\[lora\]'"):
         add_lora(tiny_model())

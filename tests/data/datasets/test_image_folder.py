@@ -5,7 +5,7 @@ from ramstrans.errors import DataError
 
 
 def make(root, *names):
-    """Empty files, which will do: the reader looks at names alone."""
+    """Create empty files: the reader uses only their names."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,11 +16,11 @@ from tests.data.builders import jpeg, make_tar
 
 def sample(key, label, suffix="jpg"):
     """The files of a sample with its label in a .cls."""
-    return [(f"{key}.cls", str(label).encode()), (f"{key}.{suffix}", b"photograph")]
+    return [(f"{key}.cls", str(label).encode()), (f"{key}.{suffix}", b"image")]
 
 
 def with_json(key, **fields):
-    return [(f"{key}.jpg", b"photograph"), (f"{key}.json", json.dumps(fields).encode())]
+    return [(f"{key}.jpg", b"image"), (f"{key}.json", json.dumps(fields).encode())]
 
 
 TWO = [*sample("a", 0), *sample("b", 1)]
@@ -36,9 +36,9 @@ def rows(root):
 
 def test_a_tar_of_the_librarys_own_writer(tmp_path):
     webdataset = pytest.importorskip("webdataset")
-    photographs = [jpeg(seed) for seed in range(7)]
+    contents = [jpeg(seed) for seed in range(7)]
     with (tmp_path / "birds-train-0.tar").open("wb") as stream, webdataset.TarWriter(stream) as writer:
-        for index, content in enumerate(photographs):
+        for index, content in enumerate(contents):
             writer.write(
                 {"__key__": f"folder/{index:03d}", "jpg": content, "cls": index % 2, "txt": "a bird"}
             )
@@ -46,7 +46,7 @@ def test_a_tar_of_the_librarys_own_writer(tmp_path):
     images = read_shards(tmp_path)
     assert images.class_names == ("crow", "wren")
     assert [record.label for record in images.records] == [0, 1, 0, 1, 0, 1, 0]
-    for record, content in zip(images.records, photographs, strict=True):
+    for record, content in zip(images.records, contents, strict=True):
         expected = Image.open(io.BytesIO(content))
         assert np.array_equal(np.asarray(decode_image(record.path)), np.asarray(expected))
 

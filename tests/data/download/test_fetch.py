@@ -68,7 +68,7 @@ def test_a_file_without_checksums(get, web, path):
     web.faults = [Fault(send=CUT)]
     get({}, 0)
     assert_whole(path)
-    assert [requested for _, requested in web.requests] == [None, None]  # nothing would tell that they fit
+    assert [requested for _, requested in web.requests] == [None, None]  # nothing would verify that they fit
     assert get.logged()[-1] == "images.tgz: downloaded, no checksum is published"
 
 
