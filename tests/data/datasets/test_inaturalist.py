@@ -154,7 +154,10 @@ def test_a_box_of_an_unknown_image(tmp_path):
     [
         ((), "has neither train<year>.json nor train/ or train_mini/"),
         (("train/00000_A_B_C_D_E_F_g",), "val does not exist; give the folder"),
-        (("train/00000_A_B_C_D_E_F",), "the class folder 00000_A_B_C_D_E_F is not named <number>_<kingdom>_"),
+        (
+            ("train/00000_A_B_C_D_E_F", "val/00000_A_B_C_D_E_F"),
+            "the class folder 00000_A_B_C_D_E_F is not named <number>_<kingdom>_",
+        ),
         (
             ("train/00000_A_B_C_D_E_F_g", "val/00001_A_B_C_D_E_F_h"),
             r"val/00001_A_B_C_D_E_F_h has no counterpart among the training images; .* \(1 such",
