@@ -167,6 +167,7 @@ def test_a_box_of_an_unknown_image(tmp_path):
 def test_damage_to_the_folders_is_reported(tmp_path, make, message):
     for name in make:
         (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.jpg").touch()
     with pytest.raises(DataError, match=message):
         read_inaturalist(tmp_path)
 
