@@ -7,8 +7,8 @@
     ├── DataError                      exit code 3   a data set that cannot be used as it is
     │   └── UnreadableImageError                     one image file that cannot be decoded
     ├── WeightsError                   exit code 1   weights that are missing or do not fit
-    └── TrainingError                  exit code 1   a run that cannot go on
-        └── StoppedError               128 + signal  a run that a signal stopped, and that can be resumed
+    └── TrainingError                  exit code 1   a run that cannot continue
+        └── StoppedError               128 + signal  a run that a signal stopped and that can be resumed
 
 A message says what came, what is allowed, and what to do next, in one line.
 """
@@ -58,7 +58,7 @@ class UnreadableImageError(DataError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[Self], tuple[Path, str]]:
-        """Survive the way from a loader's worker process."""
+        """Allow pickling, to leave a loader's worker process."""
         return type(self), (self.path, self.reason)
 
 
@@ -67,29 +67,29 @@ class WeightsError(RamsTransError):
 
 
 class TrainingError(RamsTransError):
-    """A training run that cannot go on."""
+    """A training run that cannot continue."""
 
 
 class StoppedError(TrainingError):
     """A training run that a signal has stopped between two steps.
 
     Args:
-        message: What was saved, and how to go on.
-        signal_number: Of the signal, e.g. 15.
+        message: What was saved, and how to resume.
+        signal_number: Number of the signal, e.g. 15.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.signal_number = signal_number
-        self.exit_code = 128 + signal_number  # as shells have it
+        self.exit_code = 128 + signal_number  # the convention of shells
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, int]]:
-        """Survive the way to another process."""
+        """Allow pickling, to reach another process."""
         return type(self), (str(self), self.signal_number)
 
 
 def first_few(items: Sequence[str], limit: int = 3) -> str:
-    """Join the first few of many phrases, and count the others.
+    """Join the first few of many phrases, and count the rest.
 
     >>> first_few(["a", "b", "c"], limit=2)
     'a; b; and 1 more'

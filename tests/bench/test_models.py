@@ -48,11 +48,11 @@ def test_all_models_are_timed():
 def test_regions_are_cut_from_the_crop_if_the_model_does_so(name, crop, monkeypatch):
     seen, forward = [], RamsTrans.forward
 
-    def noted(model, images, high_res=None, **options):
+    def recorded(model, images, high_res=None, **options):
         seen.append((images.shape, high_res if high_res is None else tuple(high_res.shape[2:]), options))
         return forward(model, images, high_res, **options)
 
-    monkeypatch.setattr(RamsTrans, "forward", noted)
+    monkeypatch.setattr(RamsTrans, "forward", recorded)
     candidate = inference(SPECS[name], CPU, 3, "bf16")
     output = candidate.run()
     assert seen == [((3, 3, 32, 32), crop, {"last_region": False})]

@@ -186,7 +186,7 @@ def test_a_damaged_shard_is_named(check, birds, tmp_path):
     assert code == 0
     tar = next(root.glob("test-*.tar"))
     content = bytearray(tar.read_bytes())
-    content[600] ^= 1  # inside the first photograph
+    content[600] ^= 1  # inside the first image
     tar.write_bytes(content)
     code, out = check(root, *options)
     assert code == DataError.exit_code

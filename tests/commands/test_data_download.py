@@ -20,10 +20,10 @@ def calls(monkeypatch):
     """Arguments of each call of `download_data_set`; nothing is downloaded."""
     calls = []
 
-    def noted(name, root, *, keep_archives, **_):
+    def recorded(name, root, *, keep_archives, **_):
         calls.append((name, root.name, keep_archives))
 
-    monkeypatch.setattr(published, "download_data_set", noted)
+    monkeypatch.setattr(published, "download_data_set", recorded)
     return calls
 
 

@@ -304,3 +304,18 @@ def test_a_list_that_hangs_is_named(name, birds, tmp_path, monkeypatch):
     )
     with pytest.raises(DataError, match=rf"{list_file.name}: timed out after 0\.3 s.*--data\.read_timeout"):
         build_image_set(DataConfig(name, root, read_timeout=0.3))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "holds no images"),
+        (["a.jpg,wren,train"], "one class only, 'wren'"),
+        (["a.jpg,wren,train", "b.jpg,crow,test"], "1 of 2 classes have no training images: 'crow'"),
+    ],
+)
+def test_classes_are_checked_after_reading(tmp_path, rows, message):
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "set.csv").write_text("\n".join(["path,label,split", *rows, ""]))
+    with pytest.raises(DataError, match=message):
+        build_image_set(DataConfig("table", tmp_path / "set.csv"))

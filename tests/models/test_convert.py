@@ -17,7 +17,7 @@ TENSORS = {"cls_token": torch.randn(1, 1, 5), "norm.weight": torch.randn(5)}
 
 
 def google_twin(vit, num_heads):
-    """A ViT's tensors in Google's layout: the mapping the other way round, in NumPy."""
+    """A ViT's tensors in Google's format: the inverse mapping, in NumPy."""
     s = {key: tensor.numpy() for key, tensor in vit.state_dict().items()}
     dim = s["norm.weight"].shape[0]
     out = {
@@ -73,7 +73,7 @@ def test_google_npz_gives_the_same_function(tmp_path, prefix):
     torch.testing.assert_close(vit(image), donor(image), atol=1e-6, rtol=0)
 
 
-def test_google_layout_agrees_with_timms_own_reader(tmp_path):
+def test_google_files_agree_with_timms_own_reader(tmp_path):
     donor, vit, theirs = random_vit(1), random_vit(2), random_vit(3)
     np.savez(tmp_path / "ViT.npz", **google_twin(donor, 3))
     load_pretrained(vit, "vit_tiny_patch16_224", tmp_path / "ViT.npz")
@@ -124,7 +124,7 @@ def test_a_prefix_stays_where_the_short_name_is_taken(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("none.pth", "does not exist"), (".", "is a folder"), ("w.onnx", "is of no known kind")],
+    [("none.pth", "does not exist"), (".", "is a folder"), ("w.onnx", "has an unknown format")],
 )
 def test_paths_that_cannot_be_weights(tmp_path, name, message):
     (tmp_path / "w.onnx").touch()

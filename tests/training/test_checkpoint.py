@@ -118,7 +118,7 @@ def test_every_file_is_under_the_checksum(run):
     assert read_whole(folder) == run.state
 
 
-def test_a_checkpoint_whose_best_one_is_damaged_is_passed_over(run):
+def test_a_checkpoint_whose_best_one_is_damaged_is_skipped(run):
     run.train(1, best=True)
     run.train(1)
     flip(run.checkpoints.path(1) / "weights.safetensors")
@@ -129,7 +129,7 @@ def test_a_checkpoint_whose_best_one_is_damaged_is_passed_over(run):
 def test_all_damaged_is_an_error_not_a_new_start(run):
     run.train(1)
     cut_short(run.checkpoints.path(1) / "model.safetensors")
-    with pytest.raises(TrainingError, match="begin again from the start"):
+    with pytest.raises(TrainingError, match="start again"):
         run.checkpoints.newest()
 
 
@@ -155,7 +155,7 @@ def test_a_checkpoint_of_an_abandoned_future_is_replaced(run):
 
 
 @pytest.mark.parametrize("where", ["save_state", "save_file", "sync"])
-def test_a_full_disk_is_told_and_leaves_the_last_one(run, monkeypatch, where):
+def test_a_full_disk_is_an_error_and_leaves_the_last_one(run, monkeypatch, where):
     run.train(1, best=True)
     kept = {path: path.read_bytes() for path in run.checkpoints.folder.rglob("*") if path.is_file()}
 
@@ -204,7 +204,7 @@ def test_a_manifest_is_readable_by_people(run):
     }
 
 
-def test_a_checkpoint_of_another_version_is_told(run):
+def test_a_checkpoint_of_another_version_is_refused(run):
     run.train(1)
     path = run.checkpoints.path(1) / MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))

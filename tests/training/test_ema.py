@@ -8,7 +8,7 @@ from tests.tiny import same_state, tiny_model
 
 
 def moved(model, seed):
-    """All weights and buffers set anew."""
+    """Set all weights and buffers to new values."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in model.state_dict().values():
@@ -66,7 +66,7 @@ def test_the_average_needs_no_gradients_and_the_model_keeps_its_own():
 
 
 def test_the_average_looks_twice_like_the_model():
-    """Its hooks are its own: what it notes is not noted by the model."""
+    """The copy has its own hooks: what it records is not recorded by the model."""
     model = tiny_model().eval()
     ema = build_ema(model, 0.9)
     images = noise(2, 3, 32, 32)

@@ -106,7 +106,7 @@ def test_frozen_parts_are_in_evaluation_mode():
     assert not any(part.training for block in model.encoder.model.blocks for part in block.modules())
 
 
-def test_a_probes_features_are_those_that_it_is_judged_by():
+def test_a_probes_features_are_those_that_it_is_evaluated_with():
     model = model_of()
     freeze_backbone(model)
     set_train_mode(model)
@@ -139,7 +139,7 @@ def test_without_adapters_the_plain_state_is_the_state():
     assert lora_layers(model) == []
 
 
-def test_a_missing_peft_is_told_with_what_to_do(monkeypatch):
+def test_a_missing_peft_is_an_error_with_a_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"needs peft.*; pip install 'ramstrans\[lora\]'"):
         add_lora(tiny_model())
@@ -163,7 +163,7 @@ def adapted(*, mlp=False, **options):
 
 
 @torch.no_grad()
-def looked(model):
+def run_model(model):
     return model.eval()(IMAGES)
 
 
@@ -171,9 +171,9 @@ def looked(model):
 class TestLora:
     def test_it_starts_as_the_model_was(self):
         model = model_of()
-        before, state = looked(model), merged_state_dict(model)
+        before, state = run_model(model), merged_state_dict(model)
         add_lora(model)
-        for found, expected in zip(looked(model).scales, before.scales, strict=True):
+        for found, expected in zip(run_model(model).scales, before.scales, strict=True):
             assert torch.equal(found.logits, expected.logits)
             assert torch.equal(found.boxes, expected.boxes)
         assert same_state(merged_state_dict(model), state)
@@ -219,21 +219,21 @@ class TestLora:
         assert len(found.attention) == 3
         assert not torch.allclose(found.attention[0].query, expected.attention[0].query)
         assert not torch.allclose(found.attention[0].key, expected.attention[0].key)
-        assert not torch.allclose(looked(model).scales[0].saliency, looked(plain).scales[0].saliency)
+        assert not torch.allclose(run_model(model).scales[0].saliency, run_model(plain).scales[0].saliency)
 
     @pytest.mark.parametrize("mlp", [False, True])
     @pytest.mark.parametrize("qkv_bias", [False, True])
-    def test_the_plain_model_says_the_same(self, mlp, qkv_bias):
+    def test_the_plain_model_predicts_the_same(self, mlp, qkv_bias):
         options = {"backbone_options": {"qkv_bias": qkv_bias}}
         model, plain = adapted(mlp=mlp, **options), model_of(**options)
-        expected, state = looked(model), merged_state_dict(model)
+        expected, state = run_model(model), merged_state_dict(model)
         assert list(state) == list(plain.state_dict())
         assert not same_state(state, plain.state_dict())
         plain.load_state_dict(state)
-        for found, wanted in zip(looked(plain).scales, expected.scales, strict=True):
+        for found, wanted in zip(run_model(plain).scales, expected.scales, strict=True):
             torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(found.saliency, wanted.saliency, rtol=1e-4, atol=1e-6)
-        again = looked(model)  # telling its plain state changed nothing
+        again = run_model(model)  # merging changed nothing
         assert torch.equal(again.scales[1].logits, expected.scales[1].logits)
 
     def test_it_is_resumed_from_its_own_state(self):
@@ -241,7 +241,7 @@ class TestLora:
         other = model_of(seed=3)
         add_lora(other, rank=3, alpha=6)
         other.load_state_dict(model.state_dict())
-        assert torch.equal(looked(other).scales[1].logits, looked(model).scales[1].logits)
+        assert torch.equal(run_model(other).scales[1].logits, run_model(model).scales[1].logits)
 
     def test_an_average_of_it_can_be_merged(self):
         model = adapted()

@@ -15,8 +15,7 @@ from ramstrans.models.methods.rams import build_model
 def count_macs(run: Callable[[], object]) -> int:
     """Multiply-adds of the matrix products and convolutions in a call: half of its FLOPs.
 
-    The counter does not see fused attention on every device: let it be computed by matrix products, as
-    `macs_of` does.
+    The counter does not see fused attention on every device: compute it by matrix products as `macs_of` does.
 
     >>> count_macs(lambda: torch.zeros(2, 3) @ torch.zeros(3, 5))
     30
@@ -28,14 +27,14 @@ def count_macs(run: Callable[[], object]) -> int:
 
 
 def _in_place_product(_sum: Sequence[int], left: Sequence[int], right: Sequence[int], **_: object) -> int:
-    """FLOPs of `baddbmm_` from its shapes; torch's counter knows `baddbmm` only."""
+    """Return the FLOPs of `baddbmm_` from its shapes; torch's counter knows only `baddbmm`."""
     return 2 * math.prod(left) * right[-1]
 
 
 def macs_of(config: ModelConfig) -> int:
-    """Multiply-adds per image of the model that a config describes: all scales and the rollouts between them.
+    """Multiply-adds per image of a model: all scales and the rollouts between them.
 
-    With one scale, those of the plain ViT.
+    With one scale, this is the plain ViT.
     """
     images = torch.zeros(1, 3, *config.input_size)
     # regions are resized to the same size whatever the resolution that they are cut from

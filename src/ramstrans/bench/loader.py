@@ -1,4 +1,4 @@
-"""Whether a loader keeps up with a model: each alone, and both together."""
+"""Measure whether a loader keeps up with a model: each alone, and both together."""
 
 import itertools
 import time
@@ -33,7 +33,7 @@ BACKBONE = "deit_tiny_patch16_224"
 
 Use = Literal["evaluation", "training"]
 SPLITS: dict[Use, Split] = {"evaluation": "test", "training": "train"}
-"""What images are loaded for, and from which split."""
+"""The uses of images, and the split that each loads."""
 
 
 class LoaderResult(NamedTuple):
@@ -73,7 +73,7 @@ def prepare_loading(
     num_images: int = 256,
     progress: Progress = no_progress,
 ) -> Prepared:
-    """Data, model and preprocessing of a training run on few images.
+    """Load data, model and preprocessing of a training run on a few images.
 
     Args:
         data: The images, and how they are loaded.
@@ -81,7 +81,7 @@ def prepare_loading(
         device: Where the model computes.
         batch_size: Images per batch.
         precision: Autocast precision.
-        num_images: Most images of each split.
+        num_images: Maximum number of images per split.
         progress: Called while the data set is read.
 
     Raises:
@@ -108,7 +108,7 @@ def prepare_loading(
 
 
 def subsample(records: tuple[Record, ...], count: int) -> tuple[Record, ...]:
-    """At most `count` records, evenly spread."""
+    """Return at most `count` records, evenly spread."""
     step = max(len(records) / count, 1)
     return tuple(records[int(index * step)] for index in range(min(count, len(records))))
 
@@ -133,12 +133,12 @@ def measure_loader(
     slower = map(min, rates["loader"], rates["model"])
     shares = [both / alone for both, alone in zip(rates["together"], slower, strict=True)]
     num_images = candidates["loader"].num_images
-    alone, model, together = (quartiles(rates[name]) for name in ("loader", "model", "together"))
-    return LoaderResult(use, num_images, num_images / first_pass, alone, model, together, quartiles(shares))
+    speeds = {name: quartiles(rate) for name, rate in rates.items()}
+    return LoaderResult(use, num_images, num_images / first_pass, **speeds, share=quartiles(shares))
 
 
 def loader_of(use: Use, prepared: Prepared, device: torch.device) -> ImageLoader:
-    """A loader as `ramstrans evaluate` or `ramstrans train` builds it."""
+    """Build a loader as `ramstrans evaluate` or `ramstrans train` does."""
     config = prepared.config
     return build_loader(
         build_dataset(config, prepared.images, prepared.preprocessing, SPLITS[use]),
@@ -151,7 +151,7 @@ def loader_of(use: Use, prepared: Prepared, device: torch.device) -> ImageLoader
 
 
 def drain(loader: ImageLoader) -> Batch:
-    """Load everything; returns the first batch."""
+    """Load all batches; return the first."""
     batches = iter(loader)
     first = next(batches)
     for _ in batches:
@@ -162,7 +162,7 @@ def drain(loader: ImageLoader) -> Batch:
 def candidates_of(
     use: Use, prepared: Prepared, loader: ImageLoader, batch: Batch, device: torch.device
 ) -> dict[str, Candidate]:
-    """Loader, model, and both, as in `predict_split` or in the training loop."""
+    """Build candidates for the loader, the model, and both, as in `predict_split` or in the training loop."""
     config, model = prepared.config, prepared.model
     model.train(use == "training")
     if use == "evaluation":
@@ -193,7 +193,7 @@ def _three(loader: ImageLoader, model: Candidate, together: Callable[[], object]
 
 
 def loader_table(results: Sequence[LoaderResult]) -> Table:
-    """A row per use."""
+    """Make a row per use."""
     table = Table("use", "images", title="Images per second, medians over rounds", title_justify="left")
     for heading in ("first pass", "loader", "model", "together", "/ slower"):
         table.add_column(heading, justify="right")

@@ -1,4 +1,4 @@
-"""Models side by side: accuracy if it is known, counted work, and measured time."""
+"""Compare models: accuracy if it is known, counted work, and measured time."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,11 +17,11 @@ from ramstrans.models.methods.rams import build_model
 
 
 class ModelSpec(NamedTuple):
-    """A model to be measured, with random weights, which cost the same.
+    """A model to measure, with random weights, which cost the same as trained ones.
 
     Attributes:
         config: The model, its number of classes included.
-        crop: `(height, width)` in pixels that regions are cut from with `zoom_source="full"`.
+        crop: `(height, width)` in pixels of the image that regions are cut from with `zoom_source="full"`.
         top1: Accuracy on the test split in percent; None if it is not known.
     """
 
@@ -31,10 +31,10 @@ class ModelSpec(NamedTuple):
 
 
 class ModelResult(NamedTuple):
-    """What one image costs a model.
+    """The cost of one image.
 
     Attributes:
-        name: As given.
+        name: Name of the model.
         spec: The model.
         macs: Multiply-adds per image.
         seconds: Seconds per image, in a batch.
@@ -72,14 +72,14 @@ def measure_models(
     num_rounds: int = 5,
     progress: Progress = no_progress,
 ) -> list[ModelResult]:
-    """Time inference of models in turn on random images.
+    """Time inference of models in turn, on random images.
 
     Args:
-        specs: By name; the others are compared with the first.
+        specs: Models by name; the others are compared with the first.
         device: Where to compute.
         batch_size: Images per call.
         precision: Autocast precision.
-        num_rounds: How often each is timed.
+        num_rounds: How often to time each.
         progress: Called after each round.
     """
     candidates = {name: inference(spec, device, batch_size, precision) for name, spec in specs.items()}
@@ -98,11 +98,11 @@ def measure_models(
 
 
 def inference(spec: ModelSpec, device: torch.device, batch_size: int, precision: str) -> Candidate:
-    """A model with a batch of random images, and with a high-resolution one if it cuts regions from that."""
+    """Build a model and a random batch, with high-resolution images if regions are cut from those."""
     model = build_model(spec.config).to(device).eval()
     images = torch.randn(batch_size, 3, *spec.config.input_size, device=device)
-    has_high_res = spec.config.zoom_source == "full" and spec.config.num_scales > 1
-    high_res = torch.randn(batch_size, 3, *spec.crop, device=device) if has_high_res else None
+    needs_high_res = spec.config.needs_high_res
+    high_res = torch.randn(batch_size, 3, *spec.crop, device=device) if needs_high_res else None
 
     def run() -> object:
         with torch.inference_mode(), autocast(device, precision):
@@ -112,7 +112,7 @@ def inference(spec: ModelSpec, device: torch.device, batch_size: int, precision:
 
 
 def models_table(results: Sequence[ModelResult]) -> Table:
-    """A row per model."""
+    """Make a row per model."""
     table = Table(
         "model", title="Inference per image; ratio: median over rounds", title_justify="left", box=None
     )

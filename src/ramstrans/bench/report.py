@@ -1,4 +1,4 @@
-"""bench.json: what was measured, and on which machine."""
+"""bench.json: the measurements, and the machine that they were made on."""
 
 import json
 import os
@@ -19,17 +19,14 @@ PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 
 
 def write_json(output: Path, device: torch.device, measured: dict[str, Any]) -> Path:
-    """Write bench.json into a folder: the machine, and what was measured on it."""
-    values: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "machine": describe_machine(device),
-    } | measured
+    """Write bench.json into a folder: the machine, and the measurements."""
+    values = {"format_version": FORMAT_VERSION, "machine": describe_machine(device), **measured}
     write_file(output / "bench.json", (json.dumps(values, indent=2, default=str) + "\n").encode())
     return output / "bench.json"
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Date, processor, device, threads, versions and attention kernels, as plain values."""
+    """Describe date, processor, device, threads, versions and attention kernels, as plain values."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "system": platform.platform(),
@@ -45,7 +42,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor's name; `unknown` if the system does not give it."""
+    """Return the processor's name; `unknown` if the system does not give it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -53,7 +50,7 @@ def cpu_name() -> str:
 
 
 def format_ratio(ratio: float) -> str:
-    """A ratio with its significant digits.
+    """Format a ratio with its significant digits.
 
     >>> format_ratio(1.0804), format_ratio(0.000532)
     ('1.080', '0.00053')

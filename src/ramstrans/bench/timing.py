@@ -1,4 +1,4 @@
-"""Timing that a busy machine disturbs little: candidates take turns, and ratios are taken within a round."""
+"""Timing on a busy machine: candidates take turns, so that ratios within a round are robust."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +11,11 @@ from ramstrans.console import Progress, no_progress
 
 
 class Candidate(NamedTuple):
-    """Something to be timed.
+    """Something to time.
 
     Attributes:
-        run: Does the work once.
-        num_images: Images that one call processes.
+        run: A call that does the work once.
+        num_images: Images per call.
     """
 
     run: Callable[[], object]
@@ -31,7 +31,7 @@ class Quartiles(NamedTuple):
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
-    """Median and quartiles, interpolated linearly.
+    """Compute median and quartiles, interpolated linearly.
 
     >>> quartiles([4.0, 1.0, 2.0, 3.0, 5.0])
     Quartiles(median=3.0, low=2.0, high=4.0)
@@ -48,13 +48,13 @@ def interleave(
     warm_up: bool = True,
     progress: Progress = no_progress,
 ) -> dict[str, list[float]]:
-    """Time every candidate once per round; a different one goes first in each round.
+    """Time every candidate once per round; each round starts with a different one.
 
     Args:
-        candidates: By name.
-        num_rounds: Rounds that count.
-        device: What they compute on; it is waited for before and after each call.
-        warm_up: Whether to run one more round first, which does not count.
+        candidates: Candidates by name.
+        num_rounds: Number of timed rounds.
+        device: The device that they compute on; synchronised before and after each call.
+        warm_up: Whether to run an untimed round first.
         progress: Called after each round.
 
     Returns:
@@ -76,7 +76,7 @@ def interleave(
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done all its work; on a CPU, calls return when they are done."""
+    """Wait until a GPU has finished its work; CPU calls return when they are done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

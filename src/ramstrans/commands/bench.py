@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NUM_CLASSES = 200
-"""Classes of a config that leaves their number to its data set: as many as CUB-200-2011 has."""
+"""Number of classes if a config leaves it to its data set: that of CUB-200-2011."""
 
 LOADER_DEFAULTS = {"run": None, "num_images": 256}
 
@@ -78,7 +78,7 @@ def run(options: Namespace, given: list[str]) -> int:
 
 
 def check_options(options: Namespace) -> None:
-    """Raise UsageError unless the options say what to measure, and nothing that would have no effect."""
+    """Raise UsageError unless the options select one measurement and all of them have an effect."""
     if bool(options.models) == (options.data.root is not None):
         raise UsageError("give either --models, to compare them, or --data.root, to measure its loader")
     for name, default in LOADER_DEFAULTS.items():
@@ -89,7 +89,7 @@ def check_options(options: Namespace) -> None:
 def bench_models(
     options: Namespace, device: "torch.device", progress: "Progress"
 ) -> tuple["Table", dict[str, Any]]:
-    """Measure models side by side: a table, and plain values."""
+    """Compare models; return a table, and plain values."""
     from ramstrans.bench.models import measure_models, models_table
 
     how = {"batch_size": options.batch_size, "precision": options.precision, "num_rounds": options.repeats}
@@ -101,7 +101,7 @@ def bench_models(
 def bench_loader(
     options: Namespace, device: "torch.device", progress: "Progress"
 ) -> tuple["Table", dict[str, Any]]:
-    """Measure a data set's loader beside a model, for evaluation and training: a table, and plain values."""
+    """Measure a loader beside a model, for evaluation and training; return a table, and plain values."""
     from ramstrans.bench.loader import SPLITS, loader_table, measure_loader, prepare_loading
 
     data = data_config(None, options.data)
@@ -115,10 +115,10 @@ def bench_loader(
 
 
 def spec_of(name: str) -> "ModelSpec":
-    """The model of a run folder, with its accuracy if there is a report, or of a config.
+    """Describe the model of a run folder, with its accuracy if there is a report, or of a config.
 
     Raises:
-        RamsTransError: There is none of that name, or it cannot be read.
+        RamsTransError: Nothing has that name, or it cannot be read.
     """
     from ramstrans.bench.models import ModelSpec
     from ramstrans.data.build import build_preprocessing

@@ -1,7 +1,8 @@
 """`ramstrans data check`."""
 
 import logging
-from collections import Counter
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ DEFAULT_SIDE = 224
 """Shorter side in pixels below which an image is tiny, unless a crop or a model sets another."""
 
 MAX_LINES = 20
-"""Findings of one kind on the terminal; a file has them all."""
+"""Findings of each kind on the terminal; a file has them all."""
 
 MAX_EXAMPLES = 3
 
@@ -51,32 +52,32 @@ def add_options(parser: Parser) -> None:
 
 def run(options: Namespace, _given: list[str]) -> int:
     """Find what makes results misleading: files, duplicates, boxes, classes, labels; exits 3 on errors."""
-    from ramstrans.data.audit.findings import SUFFIXES, encode_findings, has_errors, sort_findings
-    from ramstrans.data.build import build_image_set
+    from ramstrans.data.audit import findings as audit
+    from ramstrans.data.build import DEFAULT_TOYBIRDS_ROOT, build_image_set
 
-    output: Path | None = options.output
     config = data_config(options.root, options.data)
-    check_output(output, overwrite=options.overwrite, suffixes=SUFFIXES)
+    check_output(options.output, overwrite=options.overwrite, suffixes=audit.SUFFIXES)
     with progress_bar() as progress:
         images = build_image_set(config, progress)
         findings = find_all(images, config, options.model, progress)
         if options.model is not None:
             findings += find_label_issues(config, options, findings, progress)
-    findings = sort_findings(findings)
+    ids = audit.record_ids(config.root or DEFAULT_TOYBIRDS_ROOT)
+    findings = audit.sort_findings([audit.with_ids(finding, ids) for finding in findings])
     print_findings(images, findings, results())
-    if output is not None:
-        write_file(output, encode_findings(findings, output.suffix))
-        logger.info("findings: %s", output)
-    return DataError.exit_code if has_errors(findings) else 0
+    if options.output is not None:
+        write_file(options.output, audit.encode_findings(findings, options.output.suffix))
+        logger.info("findings: %s", options.output)
+    return DataError.exit_code if audit.has_errors(findings) else 0
 
 
 def find_all(
     images: "ImageSet", config: DataConfig, model: Path | None, progress: "Progress"
 ) -> "list[Finding]":
-    """Findings about files, annotations and classes; checks that a model, if given, has these classes."""
-    from ramstrans.data.audit.findings import record_ids
+    """Audit files, annotations, classes and shards; a given model must have these classes."""
+    from ramstrans.data.audit.findings import Finding
     from ramstrans.data.audit.images import audit_images
-    from ramstrans.data.build import DEFAULT_TOYBIRDS_ROOT
+    from ramstrans.data.sharding.manifest import MANIFEST, verify_shards
 
     smallest_side = DEFAULT_SIDE
     if model is not None:
@@ -84,38 +85,24 @@ def find_all(
         from ramstrans.saved.model import load_metadata
 
         metadata = load_metadata(model)
-        with_labels_of(metadata, images, "train")  # raises before any file is read
+        with_labels_of(metadata, images, "train")
         smallest_side = max(metadata.model.input_size)
     if config.crop is not None:
         smallest_side = config.crop if isinstance(config.crop, int) else max(config.crop)
     findings = audit_images(
-        images,
-        smallest_side=smallest_side,
-        ids=record_ids(config.root or DEFAULT_TOYBIRDS_ROOT),
-        max_pixels=config.max_pixels,
-        progress=progress,
+        images, smallest_side=smallest_side, max_pixels=config.max_pixels, progress=progress
     )
-    return findings + find_damaged_shards(config, progress)
-
-
-def find_damaged_shards(config: DataConfig, progress: "Progress") -> "list[Finding]":
-    """Shards that differ from their checksums; none if there are no shards, or no checksums of them."""
-    from ramstrans.data.audit.findings import Finding
-    from ramstrans.data.sharding.manifest import MANIFEST, verify_shards
-
-    if config.name != "shards" or config.root is None or not (config.root / MANIFEST).is_file():
-        return []
-    errors = verify_shards(config.root, progress)
-    return [Finding("damaged shard", (), str(error)) for error in errors]
+    if config.name == "shards" and config.root is not None and (config.root / MANIFEST).is_file():
+        errors = verify_shards(config.root, progress)
+        findings += [Finding("damaged shard", (), str(error)) for error in errors]
+    return findings
 
 
 def find_label_issues(
     config: DataConfig, options: Namespace, findings: "list[Finding]", progress: "Progress"
 ) -> "list[Finding]":
-    """Labels of readable files that the model contradicts."""
-    from ramstrans.data.audit.findings import record_ids, with_ids
+    """Find labels of readable files that the model contradicts."""
     from ramstrans.data.audit.label_issues import to_finding
-    from ramstrans.data.build import DEFAULT_TOYBIRDS_ROOT
     from ramstrans.evaluation import label_errors
 
     found = label_errors.find_label_issues(
@@ -128,24 +115,25 @@ def find_label_issues(
         progress=progress,
     )
     logger.info("%s", found)
-    ids = record_ids(config.root or DEFAULT_TOYBIRDS_ROOT)
-    return [with_ids(to_finding(issue), ids) for issue in found.issues]
+    return [to_finding(issue) for issue in found.issues]
 
 
 def print_findings(images: "ImageSet", findings: "list[Finding]", console: "Console") -> None:
-    """Two tables, of the splits and of the kinds of findings, then one line per finding."""
+    """Print a table of the splits, one of the kinds of findings, and a line per finding (sorted by kind)."""
     console.print(split_table(images))
-    if findings:
-        console.print(kind_table(findings))
-    for kind, count in Counter(finding.kind for finding in findings).items():
-        for finding in [finding for finding in findings if finding.kind == kind][:MAX_LINES]:
+    by_kind = {kind: list(group) for kind, group in groupby(findings, key=attrgetter("kind"))}
+    if by_kind:
+        console.print(kind_table(by_kind))
+    for kind, group in by_kind.items():
+        for finding in group[:MAX_LINES]:
             console.print(str(finding), markup=False, highlight=False, soft_wrap=True)
-        if count > MAX_LINES:
-            console.print(f"{kind}: {count - MAX_LINES} more; --output FILE.csv has them all", soft_wrap=True)
+        if len(group) > MAX_LINES:
+            more = f"{kind}: {len(group) - MAX_LINES} more; --output FILE.csv has them all"
+            console.print(more, soft_wrap=True)
 
 
 def split_table(images: "ImageSet") -> "Table":
-    """Images and classes of each split."""
+    """Count images and classes of each split."""
     from rich.table import Table
 
     from ramstrans.data.records import SPLITS
@@ -153,22 +141,20 @@ def split_table(images: "ImageSet") -> "Table":
     table = Table("split", "images", "classes", "fewest per class", "most per class")
     for split in SPLITS:
         counts = [count for count in images.counts(split).values() if count]
-        table.add_row(
-            split, *map(str, (sum(counts), len(counts), min(counts, default=0), max(counts, default=0)))
-        )
+        cells = sum(counts), len(counts), min(counts, default=0), max(counts, default=0)
+        table.add_row(split, *map(str, cells))
     return table
 
 
-def kind_table(findings: "list[Finding]") -> "Table":
-    """Number of findings of each kind, with a few examples."""
+def kind_table(by_kind: "dict[str, list[Finding]]") -> "Table":
+    """Count the findings of each kind, with a few examples."""
     from rich.table import Table
     from rich.text import Text
 
     from ramstrans.data.audit.findings import KINDS, examples
 
     table = Table("finding", "severity", "count", "examples")
-    for kind, count in Counter(finding.kind for finding in findings).items():
-        few = [finding for finding in findings if finding.kind == kind][:MAX_EXAMPLES]
+    for kind, group in by_kind.items():
         style = "bold red" if KINDS[kind] == "error" else ""
-        table.add_row(kind, Text(KINDS[kind], style), str(count), Text(examples(few)))
+        table.add_row(kind, Text(KINDS[kind], style), str(len(group)), Text(examples(group[:MAX_EXAMPLES])))
     return table

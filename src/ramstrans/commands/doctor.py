@@ -11,7 +11,7 @@ def add_options(_parser: Parser) -> None:
 
 
 def run(_options: Namespace, _given: list[str]) -> int:
-    """Say which versions, devices and attention kernels are here, and what is missing."""
+    """Report versions, devices and attention kernels, and what is missing."""
     from ramstrans.doctor import diagnose, render
 
     console = results()

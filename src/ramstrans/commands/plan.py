@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 NOTES = """\
 Max images: most images of one process that fit at once, of 1, 2, 4, ...; accumulation: micro-batches of them.
 Peak: tensors of weights, gradients, optimiser and activations; a tenth of the memory is left free.
-Hours: all steps at the speed of this device, without evaluations and without waiting for data.
-A CPU extrapolates steps that take more than a few seconds, linearly; another device takes other times."""
+Hours: all steps at the speed of this device, without evaluations and waiting for data.
+On a CPU, steps after one of more than a few seconds are extrapolated linearly; other devices differ."""
 
 
 def add_options(parser: Parser) -> None:
-    """Options of `plan`: those of `train`, and what there is to train on."""
+    """Options of `plan`: those of `train`, and the resources and size of the run."""
     parser.add_argument("--config", action=NamedConfig, help=CONFIG_HELP)
     parser.add_class_arguments(RunConfig, as_group=False, skip={"output", "overwrite"})
     parser.add_argument(
@@ -41,7 +41,7 @@ def add_options(parser: Parser) -> None:
         help="Memory per process, e.g. 12GB; default: what is free on this device.",
     )
     parser.add_argument(
-        "--processes", type=PositiveInt, default=1, help="Processes that share the images of a step (DDP)."
+        "--processes", type=PositiveInt, default=1, help="Processes that divide the images of a step (DDP)."
     )
     parser.add_argument(
         "--num_images", type=PositiveInt | None, help="Training images; default: those of --data.root."
@@ -83,7 +83,7 @@ def run(options: Namespace, given: list[str]) -> int:
 
 
 def workload(options: Namespace, progress: Progress) -> tuple[RunConfig, int]:
-    """The run that is planned, its number of classes filled in, and its number of training images.
+    """Return the run to plan, its number of classes filled in, and its number of training images.
 
     Raises:
         UsageError: Neither a data set nor the numbers were given.
@@ -114,7 +114,7 @@ def workload(options: Namespace, progress: Progress) -> tuple[RunConfig, int]:
 
 
 def candidates_table(planned: "Plan") -> "Table":
-    """A row for each combination of precision and gradient checkpointing."""
+    """Make a row for each combination of precision and gradient checkpointing."""
     from rich.table import Table
 
     from ramstrans.training.memory import format_bytes

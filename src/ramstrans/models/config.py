@@ -13,15 +13,15 @@ THRESHOLDS = (1.2, 1.3)
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that determines a model but its weights' values.
+    """Everything that determines a model except the values of its weights.
 
     Attributes:
         backbone: Name of a plain timm ViT, e.g. `vit_base_patch16_224`.
         num_classes: Number of classes, at least 2; None: as many as the data set has.
         image_size: Side of the input in pixels, or `[height, width]`.
-        region_size: Side to which later scales see their region enlarged, or `[height, width]`; position
+        region_size: Side in pixels that later scales see their region at, or `[height, width]`; position
             embeddings are resampled. None: `image_size`, as in the paper.
-        num_scales: Number of looks; 1 is a plain ViT.
+        num_scales: Number of scales; 1 is a plain ViT.
         weights: `timm` for the backbone's pretrained weights from timm's hub, the path of a
             `.safetensors`, `.pth` or Google `.npz` file, or None for random ones.
         class_tokens: `joint`: every scale's token is present in every pass (the paper's equation);
@@ -30,13 +30,13 @@ class ModelConfig:
         thresholds: eta, the multiple of the mean saliency above which a patch stands out; one for
             each region, `num_scales` of them. None: 1.2 for the first and 1.3 for later ones.
         zoom_source: `input`: crop the tensor the model saw; `full`: crop a higher-resolution one.
-        zoom_margin: Share of the box's sides added around it before the crop, e.g. 0.1; 0 in the paper.
-        patch_stride: Distance of neighbouring patches in pixels; None: the patch size (no overlap).
+        zoom_margin: Margin around the box in the crop, as a share of its sides, e.g. 0.1; 0 in the paper.
+        patch_stride: Distance between neighbouring patches in pixels; None: the patch size (no overlap).
         backbone_options: Further arguments for `timm.create_model`, e.g. `{depth: 6}`.
-        dropout: Rate on the embedded tokens and in each MLP and attention projection.
-        drop_path: Rate of stochastic depth of the last block, growing linearly from 0.
-        mean: Of red, green and blue that the weights expect, for pixels in [0, 1]; None: timm's value.
-        std: Of red, green and blue, likewise.
+        dropout: Dropout rate on the embedded tokens and in each MLP and attention projection.
+        drop_path: Stochastic depth rate of the last block, growing linearly from 0.
+        mean: Mean of red, green and blue that the weights expect, for pixels in [0, 1]; None: timm's value.
+        std: Standard deviation of red, green and blue, as for `mean`.
     """
 
     backbone: str = "vit_base_patch16_224"
@@ -88,7 +88,7 @@ class ModelConfig:
 
     @property
     def scale_sizes(self) -> tuple[tuple[int, int], ...]:
-        """`(height, width)` in pixels of what each scale sees."""
+        """`(height, width)` in pixels of the input of each scale."""
         later = self.input_size if self.region_size is None else _both_sides(self.region_size)
         return (self.input_size, *(later,) * (self.num_scales - 1))
 
@@ -99,7 +99,7 @@ class ModelConfig:
 
     @property
     def region_thresholds(self) -> tuple[float, ...]:
-        """Each scale's eta."""
+        """The threshold eta of each scale."""
         first, later = THRESHOLDS
         return self.thresholds or (first,) + (later,) * (self.num_scales - 1)
 

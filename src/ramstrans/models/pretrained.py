@@ -1,16 +1,11 @@
-"""Pretrained weights: from timm's hub or a file into a plain timm ViT, with an account of what went where."""
+"""Load pretrained weights from timm's hub or a file into a plain timm ViT, with a report."""
 
 import math
-import socket
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-import huggingface_hub.constants as hub
 import timm
 import torch
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
@@ -23,16 +18,16 @@ from ramstrans.errors import WeightsError, first_few
 from ramstrans.models.convert import Tensors, read_weights
 
 HEADS = ("head.", "head_dist.")
-"""Tensors that may stay random: classes differ from data set to data set."""
+"""Prefixes of tensors that may stay random: classes differ between data sets."""
 
 
 class WeightsReport(NamedTuple):
-    """What became of every tensor of a source of weights, and of the ViT.
+    """Which tensors were loaded, resized, unexpected or missing.
 
     Attributes:
         source: The file, or the name and tag of timm's weights.
-        loaded: The ViT's tensors that were filled as they came.
-        resized: Those that were resampled to this image or patch size first.
+        loaded: The ViT's tensors that were loaded unchanged.
+        resized: Those that were resampled to this image or patch size.
         unexpected: The source's tensors that were not used.
         missing: The ViT's tensors that kept their random values (the head's, if any).
     """
@@ -44,15 +39,16 @@ class WeightsReport(NamedTuple):
     missing: tuple[str, ...]
 
     def summary(self) -> str:
-        """The account in two lines.
+        """Format the report in two lines.
 
         >>> print(WeightsReport("a.pth", ("norm.bias",), ("pos_embed",), (), ("head.bias",)).summary())
-        weights from a.pth: 1 loaded as is; resized: 1 (pos_embed)
-        left out: none; left random: 1 (head.bias)
+        weights from a.pth: 1 loaded unchanged; resized: 1 (pos_embed)
+        unexpected: none; missing: 1 (head.bias)
         """
         return (
-            f"weights from {self.source}: {len(self.loaded)} loaded as is; resized: {_listed(self.resized)}\n"
-            f"left out: {_listed(self.unexpected)}; left random: {_listed(self.missing)}"
+            f"weights from {self.source}: {len(self.loaded)} loaded unchanged; "
+            f"resized: {_listed(self.resized)}\n"
+            f"unexpected: {_listed(self.unexpected)}; missing: {_listed(self.missing)}"
         )
 
 
@@ -60,7 +56,7 @@ def load_pretrained(vit: VisionTransformer, name: str, weights: str | Path) -> W
     """Fill a plain timm ViT, in place, with pretrained weights.
 
     Position embeddings of another grid and patch kernels of another size are resampled; a head of
-    another number of classes is left out. On an error the ViT is as it was.
+    another number of classes is not loaded. On an error the ViT is unchanged.
 
     Args:
         vit: Built by timm; its class token not widened yet.
@@ -70,10 +66,10 @@ def load_pretrained(vit: VisionTransformer, name: str, weights: str | Path) -> W
             (https://github.com/google-research/vision_transformer).
 
     Returns:
-        WeightsReport, to be shown to the user.
+        The report, to be logged.
 
     Raises:
-        WeightsError: The weights cannot be had, or do not fit; names the first few tensors.
+        WeightsError: The weights cannot be read, or do not fit; names the first few tensors.
     """
     source, tensors = fetch_timm(name) if str(weights) == "timm" else read_weights(Path(weights))
     own = vit.state_dict()
@@ -104,7 +100,7 @@ def load_pretrained(vit: VisionTransformer, name: str, weights: str | Path) -> W
 
 
 def mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """What keeps the given tensors from filling the expected ones, a phrase a tensor.
+    """Describe what keeps the given tensors from filling the expected ones, one phrase per tensor.
 
     >>> mismatches({"a": torch.zeros(2, 3), "b": torch.zeros(5)}, {"a": torch.zeros(3, 2)})
     ['a is (3, 2), not the (2, 3) of the model', 'b (5,) is missing']
@@ -120,13 +116,15 @@ def mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> l
 
 
 def _listed(names: Sequence[str], limit: int = 4) -> str:
-    """`3 (a, b, c)`, cut short after a few."""
+    """Format as `3 (a, b, c)`, with the first few names."""
     shown = ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
     return f"{len(names)} ({shown})" if names else "none"
 
 
 def fetch_timm(name: str) -> tuple[str, Tensors]:
-    """The pretrained weights that timm has of a model, from its cache or the hub.
+    """Fetch timm's pretrained weights of a model, from the cache or the hub.
+
+    Without a network, HF_HUB_OFFLINE=1 saves the hub's client its retries before it reads the cache.
 
     Returns:
         The name with its tag, and the tensors by timm's names.
@@ -135,8 +133,7 @@ def fetch_timm(name: str) -> tuple[str, Tensors]:
         WeightsError: No such weights, or no network.
     """
     try:
-        with _offline_if_unreachable():
-            donor: Any = timm.create_model(name, pretrained=True)
+        donor: Any = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError, ValueError, EntryNotFoundError, HfHubHTTPError) as error:
         raise WeightsError(
             f"no pretrained weights of '{name}' from timm's hub: {_first_line(error)} Check the network and "
@@ -147,25 +144,8 @@ def fetch_timm(name: str) -> tuple[str, Tensors]:
     return f"timm's {architecture}" + (f".{tag}" if tag else ""), donor.state_dict()
 
 
-@contextmanager
-def _offline_if_unreachable() -> Iterator[None]:
-    """Look in the hub's cache only, at once, where its host name does not even resolve.
-
-    The hub's client would try for most of a minute, with a warning each time, before it looks there.
-    """
-    before = hub.HF_HUB_OFFLINE
-    try:
-        socket.getaddrinfo(urlsplit(hub.ENDPOINT).hostname, 443)
-    except OSError:
-        hub.HF_HUB_OFFLINE = before or not urllib.request.getproxies()  # a proxy resolves names itself
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
-
-
 def _first_line(error: BaseException) -> str:
-    """First line of an error's message, with a full stop."""
+    """Return the first line of an error's message, with a full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
 
 
@@ -175,10 +155,10 @@ def _is_other_head(key: str, tensor: Tensor, own: Mapping[str, Tensor]) -> bool:
 
 
 def _with_rows_of(vit: VisionTransformer, tensors: Tensors) -> Tensors:
-    """The tensors, with those position rows before the patches that the ViT has.
+    """Fit the position rows before the patches to those of the ViT.
 
     A distillation token's row is dropped with the token; a class token's row is added to the token
-    where the ViT adds positions to patches only, which is the same function.
+    if the ViT adds positions only to patches, which is the same function.
     """
     position = tensors.get("pos_embed")
     if position is None or position.ndim != 3:
@@ -198,9 +178,9 @@ def _is_square(number: int) -> bool:
 
 
 def _resample(tensors: Tensors, vit: VisionTransformer) -> tuple[str, ...]:
-    """Fit position embeddings and patch kernel to the ViT's grid and patch size; names of those changed.
+    """Resample position embeddings and patch kernel to the ViT's grid and patch size; return what changed.
 
-    The grid of the source is taken to be square, as that of every published ViT is.
+    Assumes that the grid of the source is square, as in every published ViT.
     """
     resized = []
     kernel, own = tensors.get("patch_embed.proj.weight"), vit.patch_embed.proj.weight

@@ -1,7 +1,7 @@
 """From saliency to a region: threshold, largest connected component, bounding box.
 
 Everything is batched tensor arithmetic with a number of steps that depends on the grid's size alone:
-no loop over images, no look at a value on the host.
+no loop over images, no synchronisation with the host.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Regions(NamedTuple):
 
     Attributes:
         boxes: (B, 4) float32, half-open `(x0, y0, x1, y1)` in pixels of the image the saliency belongs to.
-        has_region: (B,) bool; False where nothing stood out and the box is the whole image.
+        has_region: (B,) bool; False if no patch stands out and the box is the whole image.
     """
 
     boxes: Tensor
@@ -33,9 +33,9 @@ def propose_regions(
 ) -> Regions:
     """Box the largest 8-connected component of the patches that stand out.
 
-    A patch stands out if its saliency is above `threshold` times the mean over patches. Of equally
-    large components the one met first in raster order is taken. Where no patch stands out, or the
-    saliency is not finite, the region is the whole image (DPPM of https://arxiv.org/abs/2107.08192;
+    A patch stands out if its saliency is above `threshold` times the mean over patches. Among
+    equally large components the first in raster order wins. If no patch stands out, or the saliency is
+    not finite, the region is the whole image (DPPM of https://arxiv.org/abs/2107.08192;
     eta = 1.2 from its released set-up).
 
     Args:
@@ -43,11 +43,11 @@ def propose_regions(
         image_size: `(height, width)` of the image in pixels, or the side of a square one.
         threshold: eta, above 0.
         patch_size: `(height, width)` of a patch in pixels; None: the image divided by the grid.
-        patch_stride: `(down, across)`, distance of neighbouring patches in pixels, where they overlap;
+        patch_stride: `(down, across)`, distance between neighbouring patches in pixels, if they overlap;
             None: the patch size.
 
     Returns:
-        Regions, boxes in the frame of `image_size`.
+        Regions, boxes in pixels of `image_size`.
 
     >>> saliency = torch.tensor([[[9.0, 9.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 9.0]]])
     >>> propose_regions(saliency, (48, 48))
@@ -75,9 +75,9 @@ def propose_regions(
 def _extent(hit: Tensor) -> tuple[Tensor, Tensor]:
     """First hit, and one past the last hit, of each row of a (B, n) mask, as float32 (B,)."""
     length = hit.shape[1]
-    place = torch.arange(length, device=hit.device)
-    first = torch.where(hit, place, length).amin(dim=1)
-    last = torch.where(hit, place, -1).amax(dim=1)
+    index = torch.arange(length, device=hit.device)
+    first = torch.where(hit, index, length).amin(dim=1)
+    last = torch.where(hit, index, -1).amax(dim=1)
     return first.float(), last.float() + 1
 
 
@@ -88,7 +88,7 @@ def largest_component(mask: Tensor) -> Tensor:
         mask: (B, h, w) bool.
 
     Returns:
-        (B, h, w) bool; all False where the mask is.
+        (B, h, w) bool; all False if the mask is.
 
     >>> largest_component(torch.tensor([[[1, 0, 1], [0, 1, 0], [0, 0, 0]]]).bool()).int()
     tensor([[[1, 0, 1],
@@ -108,8 +108,8 @@ def largest_component(mask: Tensor) -> Tensor:
 def label_components(mask: Tensor) -> Tensor:
     """Label 8-connected components by the raster index of their first patch.
 
-    Borůvka's scheme: in each round every component so far joins the smallest-labelled neighbour, of two
-    that choose each other the smaller stays, and pointers are followed to the end by doubling. The number
+    Borůvka's scheme: in each round every component so far joins its smallest-labelled neighbour, the smaller
+    of two that choose each other stays, and pointer doubling follows the chains to their end. The number
     of unfinished components at least halves in a round, so ceil(log2(h·w)) rounds are enough for any
     mask, spirals included.
 

@@ -9,8 +9,8 @@ from torch import Tensor
 def zoom(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Crop one box from each image and resize it bilinearly.
 
-    The same as cutting the box out and calling `F.interpolate(crop, size, mode="bilinear",
-    align_corners=False)` where the box lies on whole pixels: samples never reach outside the box.
+    Equals cutting the box out and calling `F.interpolate(crop, size, mode="bilinear",
+    align_corners=False)` if the box lies on whole pixels: samples never reach outside the box.
 
     Args:
         images: (B, C, H, W).
@@ -29,7 +29,7 @@ def zoom(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     x = _centres(boxes[:, 0], boxes[:, 2], size[1]) * (2 / width) - 1
     y = _centres(boxes[:, 1], boxes[:, 3], size[0]) * (2 / height) - 1
     grid = torch.stack([x[:, None, :].expand(-1, size[0], -1), y[:, :, None].expand(-1, -1, size[1])], dim=-1)
-    # bfloat16 places would be off by up to a pixel
+    # bfloat16 coordinates would be off by up to a pixel
     precise = torch.promote_types(images.dtype, torch.float32)
     with torch.autocast(images.device.type, enabled=False):
         crops = F.grid_sample(
@@ -39,7 +39,7 @@ def zoom(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _centres(start: Tensor, stop: Tensor, count: int) -> Tensor:
-    """(B, count) sample places, in pixels: centres of `count` equal steps, kept half a pixel inside."""
+    """(B, count) sample positions, in pixels: centres of `count` equal steps, kept half a pixel inside."""
     steps = (torch.arange(count, device=start.device) + 0.5) / count
-    places = start[:, None] + steps * (stop - start)[:, None]
-    return torch.minimum(torch.maximum(places, start[:, None] + 0.5), stop[:, None] - 0.5)
+    positions = start[:, None] + steps * (stop - start)[:, None]
+    return torch.minimum(torch.maximum(positions, start[:, None] + 0.5), stop[:, None] - 0.5)

@@ -39,7 +39,7 @@ BOUNDS: dict[str, Bound] = {
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the weights are found; the defaults are the paper's, but for length and batch.
+    """The training recipe; the defaults are the paper's, except for length and batch size.
 
     Attributes:
         epochs: Passes over the training images.
@@ -49,7 +49,7 @@ class TrainingConfig:
             gradients.
         optimizer: `sgd` (the paper), `adamw`, or any name of `timm.optim.list_optimizers()`.
         lr: Peak learning rate.
-        momentum: Of SGD.
+        momentum: Momentum of SGD.
         weight_decay: Not applied to biases, norms, tokens and position embeddings.
         layer_decay: Factor on the learning rate from each layer to the one below, in (0, 1]; 1 is off.
         warmup_steps: Steps of linear warm-up before the cosine.
@@ -58,31 +58,31 @@ class TrainingConfig:
         gradient_clip: Largest norm of all gradients together; 0 is off.
         label_smoothing: In [0, 1).
         mixup: alpha of mixup; 0 is off.
-        cutmix: alpha of CutMix, with a target for each look from what it sees; 0 is off.
-        mixing_probability: Share of the batches that are mixed, where either is on.
+        cutmix: alpha of CutMix, with a target for each scale by what it sees; 0 is off.
+        mixing_probability: Share of batches that are mixed, if either is on.
         contrastive: Weight of TransFG's contrastive loss on the class tokens; 0 is off.
-        ema_decay: Decay of an exponential moving average of the weights, which is judged and kept in their
-            place; 0 is off.
+        ema_decay: Decay of an exponential moving average of the weights, which is evaluated and saved instead
+            of them; 0 is off.
         finetune: What is trained: `all`, the `head` alone (linear probe), or `lora`: adapters and the head.
-        freeze_blocks: Of `all`: first blocks that are frozen, with the embedding before them.
-        train_tokens: Of `head`: train the class tokens too.
-        train_norms: Of `head`: train the LayerNorms too.
-        lora_rank: Of `lora`: rank of the adapters.
-        lora_alpha: Of `lora`: scale of the adapters, divided by their rank.
-        lora_mlp: Of `lora`: adapt the MLPs too, not the attention alone.
+        freeze_blocks: With `all`: number of first blocks to freeze, with the embedding before them.
+        train_tokens: With `head`: train the class tokens too.
+        train_norms: With `head`: train the LayerNorms too.
+        lora_rank: With `lora`: rank of the adapters.
+        lora_alpha: With `lora`: scale of the adapters, divided by their rank.
+        lora_mlp: With `lora`: adapt the MLPs too, not only the attention.
         loss_weights: Weight of each scale's cross-entropy, `num_scales` of them; None: 1 each (paper).
         precision: Autocast precision of forward and loss.
         attention: `fused` keeps the backbone's fused attention; `math` multiplies matrices, which
             trains faster on CPUs with bf16 units; `auto` takes `math` for bf16 on CPU, else `fused`.
-        gradient_checkpointing: Keep each block's input only and compute the block again for its
-            gradients: far less memory, a third more time.
-        compile: Let torch.compile (inductor) fuse each look; pays on GPUs, from a few hundred steps on.
+        gradient_checkpointing: Keep only each block's input and recompute the block for its gradients:
+            far less memory, a third more time.
+        compile: Let torch.compile (inductor) fuse each scale; pays on GPUs, from a few hundred steps on.
         fsdp: With several processes, shard weights, gradients and optimiser state between them (FSDP2)
             instead of copying them (DDP).
-        evaluate_every: Epochs between evaluations on the validation part.
-        checkpoint_every: Steps between checkpoints; None: one an epoch; 0: none, and no resuming.
-        keep_checkpoints: How many of the newest checkpoints are kept, beside the best epoch's.
-        max_skipped_steps: Steps in a row that may be skipped because the loss or a gradient is not finite,
+        evaluate_every: Epochs between evaluations on the validation split.
+        checkpoint_every: Steps between checkpoints; None: one per epoch; 0: none, and no resuming.
+        keep_checkpoints: Number of newest checkpoints to keep, besides the best epoch's.
+        max_skipped_steps: Consecutive steps that may be skipped because the loss or a gradient is not finite
             before the run stops.
     """
 
@@ -127,7 +127,7 @@ class TrainingConfig:
         check_bounds("training", self, BOUNDS)
         if self.contrastive and (self.mixup or self.cutmix):
             raise ConfigError(
-                "training.contrastive needs images of one class each; take it or mixup and cutmix, not both"
+                "training.contrastive needs images of one class each; use it or mixup and cutmix, not both"
             )
         if self.freeze_blocks and self.finetune != "all":
             raise ConfigError(
@@ -136,7 +136,7 @@ class TrainingConfig:
         if self.compile and self.gradient_checkpointing:
             raise ConfigError(
                 "training.compile does not go with training.gradient_checkpointing: a compiled graph decides "
-                "itself what to compute again; leave one out"
+                "itself what to recompute; leave one out"
             )
         if self.attention == "math" and self.gradient_checkpointing:
             raise ConfigError(
@@ -158,15 +158,15 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One training run, whole.
+    """Everything that determines a training run.
 
     Attributes:
-        data: Which photographs.
-        model: Which network.
-        training: Which recipe.
+        data: The images, and how they are loaded.
+        model: The network.
+        training: The recipe.
         output: Run folder; None: `runs/<data name>-<backbone>-<date>`.
         overwrite: Replace an existing run folder.
-        seed: Of initial weights, order and augmentation.
+        seed: Seed of initial weights, order and augmentation.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
     """
 

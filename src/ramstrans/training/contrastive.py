@@ -1,11 +1,11 @@
-"""The contrastive loss of TransFG: class tokens of one class together, those of others apart."""
+"""The contrastive loss of TransFG: pull class tokens of one class together, push others apart."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 MARGIN = 0.4
-"""alpha of the paper: classes need not be told apart further than to this cosine."""
+"""alpha of the paper: below this cosine, images of two classes cost nothing."""
 
 
 def contrastive_loss(class_tokens: Tensor, labels: Tensor, margin: float = MARGIN) -> Tensor:
@@ -13,13 +13,13 @@ def contrastive_loss(class_tokens: Tensor, labels: Tensor, margin: float = MARGI
 
     With sim the cosine of two images' class tokens, the mean over all B^2 ordered pairs of `1 - sim` for
     images of one class and `max(sim - margin, 0)` for images of two. An image is paired with itself too,
-    which costs 0. In several processes each compares within its own part of the batch, so the loss says
-    little where that part holds each class once.
+    which costs 0. Each process compares only images of its own share of the batch, so the loss does
+    little if that share holds each class once.
 
     Args:
         class_tokens: (B, D), after the final LayerNorm.
         labels: (B,) int64.
-        margin: In [-1, 1].
+        margin: alpha, in [-1, 1].
 
     Returns:
         () float32.

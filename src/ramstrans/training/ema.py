@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, to be judged and kept instead of the last ones."""
+"""An exponential moving average (EMA) of the weights, evaluated and saved instead of the last ones."""
 
 from pathlib import Path
 
@@ -11,18 +11,18 @@ from torch.optim.swa_utils import AveragedModel
 from ramstrans.distributed import local_shard
 
 FOLDER = "average"
-"""Of a checkpoint, with each process's part of an average that is shared."""
+"""Folder in a checkpoint that holds each process's shard of the average."""
 
 
 def ema_weight(num_averaged: Tensor, decay: float) -> Tensor:
-    """How much of the present weights enters the average, `1 - min(decay, (1 + n) / (10 + n))`.
+    """Weight of the present weights in the average, `1 - min(decay, (1 + n) / (10 + n))`.
 
-    The decay warms up, so that a short run is not judged by its random head: that is the `num_updates` of
+    The decay warms up, so that a short run is not dominated by its random head, as with `num_updates` in
     https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage.
 
     Args:
-        num_averaged: () int64, n: steps that are in the average already, 1 or more.
-        decay: In [0, 1).
+        num_averaged: () int64, n: steps already in the average, 1 or more.
+        decay: Final decay, in [0, 1).
 
     >>> import torch
     >>> [round(float(ema_weight(torch.tensor(n), 0.99)), 4) for n in (1, 10, 890, 892)]
@@ -32,23 +32,23 @@ def ema_weight(num_averaged: Tensor, decay: float) -> Tensor:
 
 
 def build_ema(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the model that follows it: call `update_parameters(model)` after each optimiser step.
+    """Copy a model and average its weights: call `update_parameters(model)` after each optimiser step.
 
     The first call copies the weights, each later one moves the average by `ema_weight` towards them.
-    Buffers are copied, not averaged. The average itself is `.module`, a model like the other, which needs
-    no gradients. `state_dict` holds all that goes on: average, buffers and number of steps. Where processes
-    share the weights (FSDP2), each averages its own part, and holds no more.
+    Buffers are copied, not averaged. The averaged model is `.module`; its parameters need no gradients.
+    `state_dict` holds everything: average, buffers and number of steps. Under FSDP2 each process averages and
+    holds only its own shards.
 
     Args:
-        model: On its device, its parts frozen and its adapters added. Of a shared one, an `outline` that is
-            `filled` with its parts: FSDP2 lets nobody copy the model itself.
+        model: On its device, after freezing and adding adapters. Instead of a sharded model, which FSDP2 does
+            not let anyone copy, its materialised meta copy.
         decay: In [0, 1); 0.999 averages over the last thousand steps or so.
     """
     assert 0 <= decay < 1, f"decay is {decay}, not in [0, 1)"
 
     def move(averages: list[Tensor], weights: list[Tensor], num_averaged: Tensor | int) -> None:
-        assert isinstance(num_averaged, Tensor), "AveragedModel hands its own count"
-        weight = ema_weight(num_averaged, decay)  # stays on the device: a number would wait for it
+        assert isinstance(num_averaged, Tensor), "AveragedModel passes its own count"
+        weight = ema_weight(num_averaged, decay)  # stays on the device: a float would synchronise
         for ema, present in zip(averages, weights, strict=True):
             local_shard(ema).lerp_(local_shard(present), weight.to(ema.dtype))
 
@@ -58,16 +58,16 @@ def build_ema(model: nn.Module, decay: float) -> AveragedModel:
 
 
 def register_ema(ema: AveragedModel, accelerator: Accelerator) -> None:
-    """Have an average saved and loaded with Accelerate's state; parts of tensors by every process."""
+    """Save and load an average with Accelerate's state; under FSDP2 every process handles its shards."""
     if not accelerator.is_fsdp2:
         accelerator.register_for_checkpointing(ema)
         return
 
-    def save_parts(_models: list[nn.Module], _weights: list[dict[str, Tensor]], folder: str) -> None:
+    def save_shards(_models: list[nn.Module], _weights: list[dict[str, Tensor]], folder: str) -> None:
         save(ema.state_dict(), checkpoint_id=Path(folder, FOLDER))
 
-    def load_parts(_models: list[nn.Module], folder: str) -> None:
+    def load_shards(_models: list[nn.Module], folder: str) -> None:
         load(ema.state_dict(), checkpoint_id=Path(folder, FOLDER))  # into the tensors themselves
 
-    accelerator.register_save_state_pre_hook(save_parts)
-    accelerator.register_load_state_pre_hook(load_parts)
+    accelerator.register_save_state_pre_hook(save_shards)
+    accelerator.register_load_state_pre_hook(load_shards)

@@ -1,4 +1,4 @@
-"""What a run writes down while it goes."""
+"""The log of a run: metrics.jsonl and the trackers."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ from accelerate import Accelerator
 
 
 class MetricsLog:
-    """Appends rows to metrics.jsonl and hands their numbers to the trackers; in the first process only.
+    """Appends rows to metrics.jsonl and passes their numbers to the trackers, in the first process only.
 
     Args:
         path: The file.
-        accelerator: Has the trackers.
+        accelerator: Holds the trackers.
     """
 
     def __init__(self, path: Path, accelerator: Accelerator) -> None:
@@ -20,7 +20,7 @@ class MetricsLog:
         self.accelerator = accelerator
 
     def write(self, row: dict[str, Any], step: int) -> None:
-        """Write one row; each is whole on disk when this returns."""
+        """Write one row; the file is closed when this returns."""
         if not self.accelerator.is_main_process:
             return
         with self.path.open("a", encoding="utf-8") as file:
@@ -29,11 +29,11 @@ class MetricsLog:
         self.accelerator.log(numbers, step=step)
 
     def num_bytes(self) -> int:
-        """Length of the file."""
+        """Length of the file; 0 if there is none."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def cut(self, num_bytes: int) -> None:
-        """Forget the rows after a checkpoint, which will be written again."""
+        """Remove the rows after a checkpoint; a resumed run writes them again."""
         if self.accelerator.is_main_process and self.num_bytes() > num_bytes:
             with self.path.open("rb+") as file:
                 file.truncate(num_bytes)

@@ -1,4 +1,4 @@
-"""Bytes of tensors: counted in a call, written for people, and recognised when there are too few."""
+"""Memory of tensors: count the bytes of a call, parse and format amounts, recognise out-of-memory errors."""
 
 import re
 import weakref
@@ -14,7 +14,7 @@ from ramstrans.errors import UsageError
 UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 SIGNS = ("defaultcpuallocator", "not enough memory", "out of memory", "cublas_status_alloc_failed")
-"""Words of error messages that Accelerate does not recognise."""
+"""Parts of out-of-memory messages that Accelerate does not recognise, in lower case."""
 
 OUT_OF_MEMORY = (
     "out of memory in a training step; try in this order: more --training.gradient_accumulation_steps, "
@@ -31,7 +31,7 @@ class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Attributes:
         current: Bytes held now.
-        peak: Most bytes held at a time.
+        peak: Most bytes held at once.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        """Run an operator; count the storages of its results that are not among its arguments'."""
+        """Run an operator; count the storages of its results that its arguments do not share."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         known = {id(tensor.untyped_storage()) for tensor in tensors_in((args, *kwargs.values()))}
@@ -67,11 +67,11 @@ class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """Most bytes of tensors that a call holds at a time beyond those held before, by `TensorMemory` on a CPU.
+    """Count the most bytes of tensors that a call holds at once, beyond those held before.
 
     Args:
         run: The call. Call it once before, so that what is created only once does not count.
-        device: The CPU or CUDA device that it computes on.
+        device: The CPU, where `TensorMemory` counts, or CUDA device that it computes on.
 
     >>> peak_bytes(lambda: torch.zeros(5) + torch.zeros(5), torch.device("cpu"))
     60
@@ -90,7 +90,7 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
 
 
 def tensors_in(values: Iterable[object]) -> Iterator[Tensor]:
-    """The tensors among some values, however nested."""
+    """Yield the tensors among some values, however nested."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -99,12 +99,12 @@ def tensors_in(values: Iterable[object]) -> Iterator[Tensor]:
 
 
 def num_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of some tensors together."""
+    """Sum the bytes of some tensors."""
     return sum(tensor.nbytes for tensor in tensors)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that a CPU or GPU did not have enough memory.
+    """Whether an error means that a CPU or GPU did not have enough memory.
 
     >>> is_out_of_memory(RuntimeError("MPS backend out of memory (allocated: 5 GB)"))
     True
@@ -117,7 +117,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes of an amount with its unit.
+    """Parse an amount of memory with its unit into bytes.
 
     Raises:
         UsageError: It is not an amount of memory.
@@ -133,7 +133,7 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(count: float) -> str:
-    """An amount of memory in units of 1000.
+    """Format an amount of memory in units of 1000.
 
     >>> format_bytes(12_345_678_901), format_bytes(56_700_000), format_bytes(345_000)
     ('12.3 GB', '57 MB', '0.3 MB')

@@ -1,4 +1,4 @@
-"""Mixup and CutMix for a model that looks more than once: pixels of two images, shares of two classes."""
+"""Mixup and CutMix for a model of several scales: pixels of two images, shares of two classes."""
 
 import math
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from torch import Tensor
 from ramstrans.data.preprocessing import Size
 
 MIXING_STREAM = 1
-"""Keeps these random numbers apart from those of the views, which are seeded by three numbers too."""
+"""Separates these random numbers from those of the views, which have a key of three numbers too."""
 
 
 class Mixing(NamedTuple):
-    """How a batch is mixed: image i with image `partners[i]`, all of them alike.
+    """How a batch is mixed: image i with image `partners[i]`, all in the same way.
 
     Attributes:
         partners: (B,) int64 on the CPU, a permutation; an image may be its own partner.
@@ -29,13 +29,13 @@ class Mixing(NamedTuple):
 
 
 def mixing_generator(seed: int, epoch: int, step: int, process: int = 0) -> np.random.Generator:
-    """The random numbers of one batch, a pure function of its place, so that a resumed run draws them again.
+    """The generator of one batch, a pure function of its index, so that a resumed run draws the same.
 
     Args:
-        seed: Of the run.
-        epoch: From 0.
-        step: Of the epoch or of the run, from 0.
-        process: Rank; each process mixes within its own part of the batch.
+        seed: Seed of the run.
+        epoch: Epoch, from 0.
+        step: Step of the epoch or of the run, from 0.
+        process: Rank; each process mixes within its own share of the batch.
     """
     entropy = np.random.SeedSequence([seed, epoch, step, process], spawn_key=(MIXING_STREAM,))
     return np.random.default_rng(entropy)
@@ -50,22 +50,22 @@ def draw_mixing(
     cutmix: float = 0.0,
     probability: float = 1.0,
 ) -> Mixing | None:
-    """Draw how one batch is mixed; where both ways are on, each with probability 1/2.
+    """Draw how one batch is mixed; if both methods are on, each has probability 1/2.
 
     Mixup (https://arxiv.org/abs/1710.09412) draws lambda from Beta(alpha, alpha). So does CutMix
     (https://arxiv.org/abs/1905.04899), whose rectangle has sqrt(1 - lambda) of each side, a centre drawn
-    uniformly, and is cut off at the edges; `share` is what is left of its area.
+    uniformly, and is clipped at the edges; `share` is what remains of its area.
 
     Args:
-        num_images: B.
+        num_images: Images in the batch, B.
         size: `(height, width)` of the input in pixels.
-        generator: Where the randomness comes from, and all of it.
+        generator: The only source of randomness.
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of CutMix; 0 is off.
-        probability: That this batch is mixed, in [0, 1].
+        probability: Probability that this batch is mixed, in [0, 1].
 
     Returns:
-        None: leave the batch as it is, e.g. because its only image has no partner.
+        The mixing; None to leave the batch as it is, e.g. because its only image has no partner.
     """
     if not (mixup or cutmix) or num_images < 2 or generator.random() >= probability:
         return None
@@ -80,7 +80,7 @@ def draw_mixing(
 
 
 def _draw_rectangle(size: Size, share: float, generator: np.random.Generator) -> tuple[int, int, int, int]:
-    """`(x0, y0, x1, y1)` inside an image of `(height, width)`, about `share` of it where no edge cuts it."""
+    """`(x0, y0, x1, y1)` in an image of `(height, width)`, about `share` of it unless an edge clips it."""
     corners = []
     for side in reversed(size):
         centre, half = generator.uniform(0, side), side * math.sqrt(share) / 2
@@ -90,15 +90,14 @@ def _draw_rectangle(size: Size, share: float, generator: np.random.Generator) ->
 
 
 def mix(images: Tensor, high_res: Tensor | None, mixing: Mixing) -> tuple[Tensor, Tensor | None]:
-    """Mix a batch, and the same views at another resolution, alike; neither is changed in place.
+    """Mix a batch, and the same views at another resolution, in the same way, neither in place.
 
-    Where the resolution of `high_res` is not a multiple of the input's, its rectangle is rounded to whole
-    pixels.
+    If `high_res` is not a multiple of the input's resolution, the rectangle is rounded to whole pixels.
 
     Args:
         images: (B, 3, H, W), normalised.
         high_res: (B, 3, H', W'), or None.
-        mixing: Drawn for B images of (H, W).
+        mixing: The mixing drawn for B images of (H, W).
 
     Returns:
         Both, mixed.
@@ -115,7 +114,7 @@ def mix(images: Tensor, high_res: Tensor | None, mixing: Mixing) -> tuple[Tensor
 
 
 def _mixed(images: Tensor, mixing: Mixing, size: Size) -> Tensor:
-    """Mix images of any resolution; `size` is the one that the rectangle counts in."""
+    """Mix images of any resolution; the rectangle is in pixels of an input of `size`."""
     assert len(images) == len(mixing.partners), "mixing was drawn for a batch of another length"
     partners = mixing.partners.to(images.device)
     if mixing.rectangle is None:
@@ -128,10 +127,10 @@ def _mixed(images: Tensor, mixing: Mixing, size: Size) -> Tensor:
 
 
 def partner_shares(mixing: Mixing, boxes: Tensor) -> Tensor:
-    """(B,) float32, the partner's share of each target, for a look that sees `boxes` of the mixed images.
+    """(B,) float32, the partner's share of each target, at a scale that sees `boxes` of the mixed images.
 
-    A later look may see nothing of what CutMix pasted, or nothing else: its share is the pasted area within
-    its box over the area of the box. Mixup's is the same everywhere.
+    A later scale may see nothing of what CutMix pasted, or nothing else: its share is the pasted area within
+    its box over the area of the box. For mixup the share is the same everywhere.
 
     Args:
         mixing: How the images were mixed.

@@ -1,8 +1,8 @@
-"""What fits into memory, measured before a run by real training steps with a growing number of images.
+"""Measure what fits into memory before a run, by real training steps with a growing number of images.
 
 In each precision, with and without gradient checkpointing, the whole model takes steps of 1, 2, 4, ...
 random images until memory runs out or the images of one process are reached. On a CPU, where a step may
-take minutes, steps that follow one of more than `SLOW_STEP` are not taken but extrapolated linearly.
+take minutes, steps after one of more than `SLOW_STEP` are extrapolated linearly instead.
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -38,20 +37,20 @@ from ramstrans.training.trainable import set_train_mode, set_trainable
 Precision = Literal["fp32", "bf16", "fp16"]
 
 PRECISIONS: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
-"""By type of device; memory is not counted on others."""
+"""Precisions to try, by type of device; memory cannot be counted on others."""
 
 SLOW_STEP = 3.0
-"""Seconds of a step that is taken only once; on a CPU, larger ones are extrapolated."""
+"""Seconds above which a step is taken only once and, on a CPU, larger ones are extrapolated."""
 
 MARGIN = 0.1
-"""Share of the memory that is left free, for scratch space of kernels and gaps between tensors."""
+"""Share of the memory to leave free, for scratch space of kernels and gaps between tensors."""
 
 
 class Measurement(NamedTuple):
     """One training step.
 
     Attributes:
-        images: Images that pass at once.
+        images: Images in the step, all at once.
         peak: Most bytes of tensors held at a time.
         seconds: Time of the step.
     """
@@ -62,16 +61,16 @@ class Measurement(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """One combination of precision and gradient checkpointing, and what the run takes with it.
+    """One combination of precision and gradient checkpointing, and what the run costs with it.
 
     Attributes:
         precision: Autocast precision.
-        gradient_checkpointing: Whether blocks are computed again in the backward pass.
+        gradient_checkpointing: Whether blocks are recomputed in the backward pass.
         max_images: Most images of one process that fit at once, of the numbers tried; 0: not even one.
-        gradient_accumulation_steps: Micro-batches of so many images per step; None: it does not fit.
+        gradient_accumulation_steps: Micro-batches of that size per step; None: nothing fits.
         peak: Most bytes of tensors held at a time.
         seconds: Seconds per optimiser step on this device.
-        hours: Hours for all steps of the run, without evaluations and without waiting for data.
+        hours: Hours for all steps of the run, without evaluations and waiting for data.
     """
 
     precision: Precision
@@ -83,7 +82,7 @@ class Candidate(NamedTuple):
     hours: float | None = None
 
     def options(self) -> str:
-        """Command-line options of this combination."""
+        """Format this combination as command-line options."""
         return (
             f"--training.precision {self.precision} "
             f"--training.gradient_accumulation_steps {self.gradient_accumulation_steps} "
@@ -92,7 +91,7 @@ class Candidate(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What fits.
+    """The combinations measured for a run.
 
     Attributes:
         device: The device that measured.
@@ -138,10 +137,10 @@ def plan(
     """Measure which precision, gradient checkpointing and accumulation make the steps of a run fit.
 
     Args:
-        config: The run, its number of classes known; these three options of it and `compile` do not matter.
+        config: The run, with its number of classes; these three options and `compile` are ignored.
         num_images: Training images.
         memory: Bytes that each process may use; None: what is free on this device.
-        processes: Processes that share the images of a step (DDP), one per device.
+        processes: Processes that divide the images of a step (DDP), one per device.
         progress: Called before each combination.
 
     Raises:
@@ -167,23 +166,21 @@ def plan(
     images = math.ceil(training.batch_size / processes)
     usable = (1 - MARGIN) * memory
     candidates: list[Candidate] = []
-    choices = [
-        Candidate(precision, again) for precision in PRECISIONS[device.type] for again in (False, True)
-    ]
+    choices = [Candidate(name, again) for name in PRECISIONS[device.type] for again in (False, True)]
     for number, choice in enumerate(choices):
         progress(number, len(choices), f"measuring {choice.precision}")
-        measured = takewhile(
-            lambda step: step.peak <= usable, measure(config, choice, images, with_ddp=processes > 1)
-        )
-        fitting = list(measured)
-        del measured  # and the model in it
-        candidates.append(with_step(choice, fitting[-1], images, steps) if fitting else choice)
+        candidate = choice
+        for step in measure(config, choice, images, with_ddp=processes > 1):
+            if step.peak > usable:
+                break
+            candidate = with_step(choice, step, images, steps)
+        candidates.append(candidate)
         clear_device_cache(garbage_collection=True)
     return Plan(str(device), memory, training.batch_size, images, steps, tuple(candidates))
 
 
 def with_step(choice: Candidate, step: Measurement, images: int, steps: int) -> Candidate:
-    """A candidate whose steps of `images` images per process are made of a measured one."""
+    """Complete a candidate: steps of `images` images per process as multiples of a measured one."""
     seconds = step.seconds * images / step.images
     return choice._replace(
         max_images=step.images,
@@ -199,8 +196,8 @@ def measure(
 ) -> Iterator[Measurement]:
     """Take steps of 1, 2, 4, ... up to `images` images, as long as this device has memory for them.
 
-    The peak is that of the run: with fewer than all images at once, those that wait and the gradients of
-    other micro-batches count as held too.
+    The peak is that of the run: in several micro-batches, the waiting images and the accumulated gradients
+    count too.
 
     Args:
         config: The run.
@@ -236,9 +233,9 @@ def measure(
 
 
 def measure_step(run: Callable[[], object], images: int, device: torch.device) -> Measurement:
-    """Take a step and count its memory; take a quick one again, since counting takes time too.
+    """Take a step and count its memory; time a quick one again, because counting takes time too.
 
-    A step returns numbers, so it has waited for its device.
+    A step returns numbers, so it is synchronised with its device.
     """
     start = time.perf_counter()
     peak = peak_bytes(run, device)
@@ -251,7 +248,7 @@ def measure_step(run: Callable[[], object], images: int, device: torch.device) -
 
 
 def extrapolate(low: Measurement, high: Measurement, images: int) -> Measurement:
-    """A larger step: memory linear through two smaller ones, time in proportion to the number of images.
+    """Predict a larger step: memory linear through two smaller ones, time proportional to the images.
 
     >>> extrapolate(Measurement(2, 30.0, 1.5), Measurement(4, 50.0, 2.0), 8)
     Measurement(images=8, peak=90.0, seconds=4.0)
@@ -263,7 +260,7 @@ def extrapolate(low: Measurement, high: Measurement, images: int) -> Measurement
 
 
 def build_step(config: RunConfig, choice: Candidate) -> tuple[TrainStep, Preprocessing]:
-    """The training step of a run in one process, with random weights and all its images at once."""
+    """Build the training step of a run in one process, with random weights and one micro-batch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the config has warned already
         training = dataclasses.replace(
@@ -287,7 +284,7 @@ def build_step(config: RunConfig, choice: Candidate) -> tuple[TrainStep, Preproc
 
 
 def random_batch(config: RunConfig, preprocessing: Preprocessing, count: int) -> Batch:
-    """Random images and labels, in the sizes that the run's loader gives."""
+    """Draw random images and labels of the sizes that the run's loader yields."""
     assert config.model.num_classes is not None, "known from the data or the user"
     generator = torch.Generator().manual_seed(config.seed)
 

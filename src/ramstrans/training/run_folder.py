@@ -1,7 +1,5 @@
-"""The run folder: who may write there, and how a run's options are kept in it."""
+"""The run folder: whether a run may write there, and the options that it keeps."""
 
-import dataclasses
-import json
 import os
 import shutil
 from datetime import datetime
@@ -12,20 +10,22 @@ import yaml
 
 from ramstrans.distributed import from_first_process
 from ramstrans.errors import OutputError
+from ramstrans.files import not_writable
+from ramstrans.plain import to_plain
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
 
 RUN_MARK = "metrics.jsonl"
-"""File that tells a run folder from any other, so that `overwrite` cannot empty somebody's home."""
+"""Marker file of a run folder; `--overwrite` deletes only folders that contain it."""
 
 
 def options_of(config: RunConfig) -> dict[str, Any]:
-    """Every option as plain values: texts for paths, lists for tuples."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    """Every option as plain values: strings for paths, lists for tuples."""
+    plain: dict[str, Any] = to_plain(config, "options")
     return plain
 
 
 def write_options(output: Path, config: RunConfig) -> None:
-    """Write run.yaml, from which the run can be repeated or taken up again."""
+    """Write run.yaml, from which the run can be repeated or resumed."""
     text = yaml.safe_dump(options_of(config), sort_keys=False)
     (output / OPTIONS_FILE).write_text(text, encoding="utf-8")
 
@@ -42,20 +42,20 @@ def check_output(output: Path | None, *, overwrite: bool) -> None:
         return
     nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise OutputError(f"--output {output}: {nearest} is no folder that you can write to; give another")
+        raise OutputError(f"--output {output}: {nearest} is not a folder that you can write to; give another")
     if not (output.is_dir() and any(output.iterdir())):
         return
     if not overwrite:
         raise OutputError(
             f"--output {output} exists; give another, or --overwrite true to replace it, "
-            f"or go on with an unfinished run by --resume {output}"
+            f"or resume an unfinished run by --resume {output}"
         )
     if not (output / RUN_MARK).exists():
         raise OutputError(f"--output {output} is not a run folder and will not be replaced; give another")
 
 
 def claim_output(output: Path, *, overwrite: bool) -> None:
-    """Make the run folder, empty; an earlier run there is replaced if the user said so."""
+    """Create an empty run folder, replacing an earlier run there if `overwrite` is true."""
     check_output(output, overwrite=overwrite)
     try:
         if output.is_dir() and overwrite:
@@ -63,13 +63,11 @@ def claim_output(output: Path, *, overwrite: bool) -> None:
         output.mkdir(parents=True, exist_ok=True)
         (output / RUN_MARK).touch()
     except OSError as error:
-        raise OutputError(
-            f"--output {output} cannot be written: {error.strerror or error}; give another folder"
-        ) from error
+        raise not_writable(output, error) from error
 
 
 def check_unfinished(run: Path) -> None:
-    """Raise OutputError unless there is a run that can be taken up again."""
+    """Raise OutputError unless the folder holds a run that can be resumed."""
     if not (run / OPTIONS_FILE).is_file():
         raise OutputError(
             f"--resume {run}: no {OPTIONS_FILE} there; give the run folder of a run that was stopped"

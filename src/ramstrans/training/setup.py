@@ -1,4 +1,4 @@
-"""What a run is built of: processes and devices, loaders, data sets."""
+"""Builders of a training run: processes and devices, loaders, data sets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +21,12 @@ from ramstrans.distributed import choose_device
 from ramstrans.errors import UsageError
 from ramstrans.training.config import RunConfig
 
-MOST_AT_A_TIME = 64
-"""Images of an evaluation; more are hardly faster."""
+MAX_EVALUATION_BATCH = 64
+"""Images per batch of an evaluation; more are hardly faster."""
 
 
 def start_processes(config: RunConfig) -> PartialState:
-    """Meet the other processes, if `accelerate launch` or `torchrun` has started some."""
+    """Join the other processes, if `accelerate launch` or `torchrun` has started some."""
     device = choose_device(config.device)
     # Accelerate keeps the first run's precision and device for the whole process, or refuses others.
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -36,7 +36,7 @@ def start_processes(config: RunConfig) -> PartialState:
 def build_accelerator(
     config: RunConfig, output: Path, block_names: Sequence[str] = ("Block",)
 ) -> Accelerator:
-    """Devices, processes and precision by Accelerate.
+    """Set up devices, processes and precision by Accelerate.
 
     Args:
         config: The run's options.
@@ -52,9 +52,9 @@ def build_accelerator(
         if state.num_processes == 1:
             torch.cuda.set_device(device.index or 0)
         elif config.device not in ("auto", "cuda"):
-            raise UsageError(f"device is {config.device}; several processes take one GPU each: leave it out")
+            raise UsageError(f"device is {config.device}; several processes use one GPU each: leave it out")
     if training.precision == "fp16" and device.type == "cpu":
-        raise UsageError("training.precision fp16 needs a GPU; on a CPU take bf16 or fp32")
+        raise UsageError("training.precision fp16 needs a GPU; on a CPU use bf16 or fp32")
     return Accelerator(
         mixed_precision={"fp32": "no"}.get(training.precision, training.precision),
         cpu=device.type == "cpu" and not training.fsdp,
@@ -66,17 +66,17 @@ def build_accelerator(
 
 
 def _fsdp(state: PartialState, block_names: Sequence[str]) -> FullyShardedDataParallelPlugin:
-    """FSDP2, block by block, in the precision that replicas of the model would have: see `ScaleForward`.
+    """FSDP2, one shard per block, in the precision that replicas of the model would have: see `ScaleForward`.
 
-    Accelerate would cast weights, gradients, inputs and outputs to half precision instead of taking autocast:
-    boxes would be whole pixels, or every second one above 256.
+    Accelerate would cast weights, gradients, inputs and outputs to half precision instead of using autocast:
+    boxes would be rounded to whole pixels, above 256 to even ones.
     """
     if state.num_processes == 1:
         raise UsageError(
             "training.fsdp needs several processes: `accelerate launch` or `torchrun`, or leave it out"
         )
     if state.device.type == "cpu":
-        # FSDP2 works over gloo too, but Accelerate offers it to accelerators only.
+        # FSDP2 works over gloo too, but Accelerate offers it for accelerators only.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     return FullyShardedDataParallelPlugin(
         fsdp_version=2,
@@ -90,7 +90,7 @@ def _fsdp(state: PartialState, block_names: Sequence[str]) -> FullyShardedDataPa
 def build_loaders(
     config: RunConfig, images: ImageSet, preprocessing: Preprocessing, *, pin_memory: bool = False
 ) -> tuple[ImageLoader, ImageLoader | None]:
-    """Loaders of the training and, if there is one, the validation part."""
+    """Loaders of the training and, if there is one, the validation split."""
     batch_size = config.training.batch_size
     options: dict[str, Any] = {
         "with_high_res": config.model.needs_high_res,
@@ -107,19 +107,18 @@ def build_loaders(
 
 
 def evaluation_batch_size(config: RunConfig) -> int:
-    """Images that a process judges at a time: no more than it trains on at a time, nor than pay.
+    """Images per batch of an evaluation: at most a micro-batch of training and `MAX_EVALUATION_BATCH`.
 
-    The same for any number of processes, so that the figures are the same to the last bit.
+    The same for any number of processes, so that metrics are the same to the last bit.
     """
-    return min(
-        max(config.training.batch_size // config.training.gradient_accumulation_steps, 1), MOST_AT_A_TIME
-    )
+    micro_batch = config.training.batch_size // config.training.gradient_accumulation_steps
+    return min(max(micro_batch, 1), MAX_EVALUATION_BATCH)
 
 
 def build_dataset(
     config: RunConfig, images: ImageSet, preprocessing: Preprocessing, split: Split
 ) -> ImageDataset:
-    """The views of one split: at random in training, the centre otherwise."""
+    """The views of one split: random ones for training, centred ones otherwise."""
     data = config.data
     return ImageDataset(
         images.of_split(split),

@@ -1,4 +1,4 @@
-"""Which weights are trained: all, all but the first blocks, the head alone, or LoRA adapters and the head.
+"""Which weights are trained: all, all but the first blocks, only the head, or LoRA adapters and the head.
 
 Frozen weights have `requires_grad` False, and `build_optimizer` leaves them out.
 """
@@ -16,15 +16,15 @@ ADAPTER = "default"
 
 
 def set_trainable(model: RamsTrans, config: TrainingConfig, seed: int = 0) -> None:
-    """Freeze, and adapt, what the recipe says.
+    """Freeze weights and add adapters as the recipe says.
 
     Args:
         model: Changed in place.
         config: The recipe.
-        seed: Of adapters, the same in all processes.
+        seed: Seed of the adapters, the same in all processes.
 
     Raises:
-        ConfigError: It does not go with the model, or peft is missing.
+        ConfigError: The recipe does not fit the model, or peft is missing.
     """
     if config.finetune == "head":
         freeze_backbone(model, tokens=config.train_tokens, norms=config.train_norms)
@@ -35,14 +35,14 @@ def set_trainable(model: RamsTrans, config: TrainingConfig, seed: int = 0) -> No
 
 
 def freeze_backbone(model: RamsTrans, *, tokens: bool = False, norms: bool = False) -> None:
-    """Train the head alone: a linear probe of what the backbone knows.
+    """Train only the head: a linear probe of the backbone.
 
-    Class tokens start as copies of one, so the scales of a frozen backbone differ only by what they see.
+    Class tokens start as copies of one, so the scales of a frozen backbone differ only in their input.
 
     Args:
         model: Changed in place.
-        tokens: Train the class tokens too, so that each scale learns its own question.
-        norms: Train all LayerNorms too; their blocks then count as trained, see `set_train_mode`.
+        tokens: Train the class tokens too, so that each scale gets its own.
+        norms: Train all LayerNorms too; their blocks then count as trained in `set_train_mode`.
     """
     encoder = model.encoder
     encoder.requires_grad_(False)
@@ -55,7 +55,7 @@ def freeze_backbone(model: RamsTrans, *, tokens: bool = False, norms: bool = Fal
 
 
 def freeze_blocks(model: RamsTrans, count: int) -> None:
-    """Freeze the first `count` blocks, and where that is 1 or more all that comes before them.
+    """Freeze the first `count` blocks and, if there are any, everything before them.
 
     Args:
         model: Changed in place.
@@ -77,10 +77,10 @@ def freeze_blocks(model: RamsTrans, count: int) -> None:
 
 
 def set_train_mode(model: RamsTrans) -> None:
-    """Put a model into training mode, and what is frozen into evaluation mode; in place of `model.train()`.
+    """Put a model into training mode but frozen modules into evaluation mode; replaces `model.train()`.
 
-    Dropout and stochastic depth of frozen modules would only make their features differ from those that the
-    trained head is evaluated with.
+    Dropout and stochastic depth of frozen modules would only make their features differ from those in
+    evaluation.
     """
     model.train()
     model.encoder.set_train_mode()
@@ -89,16 +89,16 @@ def set_train_mode(model: RamsTrans) -> None:
 def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = False, seed: int = 0) -> None:
     """Freeze the backbone and train low-rank updates of its layers (https://arxiv.org/abs/2106.09685).
 
-    A layer's weight becomes `W + alpha / rank * B A`, A (rank, in) drawn at random, B (out, rank) 0 at first,
-    so that the model starts as it was. Queries and keys come out of the adapted layer, so the regions follow.
-    The head is trained in full. Layers are adapted by peft.
+    A layer's weight becomes `W + alpha / rank * B A`, with A (rank, in) random and B (out, rank) initially 0,
+    so that the model starts unchanged. Queries and keys come from adapted layers, so regions change too. The
+    head is trained in full. The adapters are peft's.
 
     Args:
         model: Changed in place.
-        rank: 1 or more.
+        rank: Rank of the updates, 1 or more.
         alpha: Scale of the updates, 1 or more.
-        mlp: Adapt the MLPs' layers too, not the attention's `qkv` and `proj` alone.
-        seed: Of A: PyTorch's own generator differs between processes, and stays as it is.
+        mlp: Adapt the MLPs' layers too, not only the attention's `qkv` and `proj`.
+        seed: Seed of A: PyTorch's own generator differs between processes, and is left unchanged.
 
     Raises:
         ConfigError: peft is not installed.
@@ -124,13 +124,13 @@ def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = Fa
 
 def lora_layers(model: nn.Module) -> list[tuple[str, Any]]:
     """Names and modules of all layers with an adapter."""
-    return [(name, part) for name, part in model.named_modules() if hasattr(part, "get_delta_weight")]
+    return [(name, layer) for name, layer in model.named_modules() if hasattr(layer, "get_delta_weight")]
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of the plain model, adapters added in, copied to the CPU; the model stays as it is.
+    """The weights of the plain model with adapters merged, copied to the CPU; the model is not changed.
 
-    Without adapters that is the state dict. It goes into model folders, which then need no peft.
+    Without adapters this is the state dict. Saved models hold these weights, so they need no peft.
     """
     state = {
         name.replace(".base_layer.", "."): tensor.detach().to("cpu", copy=True)

@@ -19,7 +19,7 @@ from ramstrans.data.audit.duplicates import (
 
 
 def scene(seed, size=(151, 113)):
-    """Soft blobs of colour, as a photograph has from afar."""
+    """Soft blobs of colour, like a photograph from a distance."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 

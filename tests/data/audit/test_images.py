@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from ramstrans.data.audit.boxes_classes import FEW_TRAINING_IMAGES
-from ramstrans.data.audit.findings import record_ids
+from ramstrans.data.audit.findings import record_ids, sort_findings, with_ids
 from ramstrans.data.audit.images import audit_images, read_facts
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.records import ImageSet, Part, Record
@@ -24,7 +24,7 @@ def scene(seed, size=SIZE):
 
 @pytest.fixture
 def make(tmp_path):
-    """Saves a image; the record of it."""
+    """Saves an image and returns its record."""
 
     def make(name, image, label=0, split="train", box=None, parts=(), **options):
         image.save(tmp_path / name, **options)
@@ -140,11 +140,8 @@ def test_greyscale(clean, make):
         make("nearly.png", Image.merge("RGB", [grey, grey, grey.point(lambda value: min(value + 1, 255))])),
     ]
     findings = [finding for finding in audit(*clean, *records) if finding.kind == "greyscale"]
-    assert [(finding.paths[0].name, finding.detail) for finding in findings] == [
-        ("one.jpg", "no colour, stored as L"),
-        ("three.png", "three equal channels, stored as RGB"),
-        ("sixteen.png", "no colour, stored as I;16"),
-    ]
+    assert [finding.paths[0].name for finding in findings] == ["one.jpg", "three.png", "sixteen.png"]
+    assert {finding.detail for finding in findings} == {"no colour"}
 
 
 def test_sizes(clean, make):
@@ -195,7 +192,7 @@ def test_without_a_test_split_no_class_lacks_it(clean):
 
 def test_facts(clean):
     facts = read_facts(clean[0].path)
-    assert (facts.size, facts.grey) == ((97, 113), None)
+    assert (facts.size, facts.is_grey) == ((97, 113), False)
     clean[2].path.write_bytes(b"")
     with pytest.raises(UnreadableImageError, match="empty file"):
         read_facts(clean[2].path)
@@ -214,7 +211,8 @@ def test_generated_birds_are_clean(birds):
 def test_fifty_classes_of_the_real_one():
     needs(CUB50)
     root = CUB50.parent
-    findings = audit_images(read_cub(root), ids=record_ids(root))
+    names = record_ids(root)
+    findings = sort_findings([with_ids(one, names) for one in audit_images(read_cub(root))])
     ids = {kind: [finding.ids for finding in findings if finding.kind == kind] for kind, *_ in findings}
     assert ids.pop("tiny")[:2] == [("10",), ("22",)]
     assert ids == {

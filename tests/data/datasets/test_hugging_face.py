@@ -18,7 +18,7 @@ def library(tmp_path, monkeypatch):
 
 
 def first_pixels(images):
-    """The first pixel of each image, which tells them apart."""
+    """The first pixel of each image, which distinguishes them."""
     return [decode_image(record.path).getpixel((0, 0)) for record in images.records]
 
 
@@ -175,7 +175,7 @@ def test_what_datasets_cannot_read(library, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_without_the_library_the_way_to_it_is_told(tmp_path, monkeypatch):
+def test_without_the_library_the_error_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match="needs the library datasets; pip install datasets"):
         read_hugging_face(tmp_path)

@@ -53,7 +53,7 @@ def test_a_mark_that_an_editor_put_first_is_no_part_of_a_list(tmp_path):
     assert read_json(file, "Birds") == [7]
 
 
-def test_classes_are_labelled_by_their_places(tmp_path):
+def test_classes_are_labelled_by_their_indices(tmp_path):
     file = tmp_path / "classes.txt"
     file.write_text("F/A-18\n\nBAE 146-200 \nwren")
     assert list(read_classes(file, "Birds").items()) == [("F/A-18", 0), ("BAE 146-200", 1), ("wren", 2)]

@@ -49,7 +49,7 @@ DAMAGE = [
     ("hierarchy.txt", replaced("19 0", "20 0"), "line 2: class '20' is not in classes.txt, which lists 8"),
     ("hierarchy.txt", replaced("19 0", "19 1000"), "line 2: class '1000' is not in classes.txt"),
     ("hierarchy.txt", replaced("19 0", "19"), "line 2: 1 columns; the format has 2: child parent"),
-    ("hierarchy.txt", replaced("19 0", "19 0\n19 1"), "line 3: class 19 has more than one parent"),
+    ("hierarchy.txt", replaced("19 0", "19 0\n19 1"), "line 3: child '19' is listed twice"),
     ("hierarchy.txt", replaced("19 0", "19 22"), "class 22 is above itself"),
     ("hierarchy.txt", replaced("295 1", "295 295"), "class 295 is above itself"),
     ("classes.txt", replaced("22 Pacific", "19 Pacific"), "line 4: class 19 'Pacific Wren' is listed twice"),

@@ -15,11 +15,11 @@ from tests.data.builders import decode_image, jpeg, make_tar
 
 def sample(key, label, suffix="jpg"):
     """The files of a sample with its label in a .cls."""
-    return [(f"{key}.cls", str(label).encode()), (f"{key}.{suffix}", b"photograph")]
+    return [(f"{key}.cls", str(label).encode()), (f"{key}.{suffix}", b"image")]
 
 
 def with_json(key, **fields):
-    return [(f"{key}.jpg", b"photograph"), (f"{key}.json", json.dumps(fields).encode())]
+    return [(f"{key}.jpg", b"image"), (f"{key}.json", json.dumps(fields).encode())]
 
 
 TWO = [*sample("a", 0), *sample("b", 1)]
@@ -35,9 +35,9 @@ def rows(root):
 
 def test_a_tar_of_the_librarys_own_writer(tmp_path):
     webdataset = pytest.importorskip("webdataset")
-    photographs = [jpeg(seed) for seed in range(7)]
+    contents = [jpeg(seed) for seed in range(7)]
     with (tmp_path / "birds-train-0.tar").open("wb") as stream, webdataset.TarWriter(stream) as writer:
-        for index, content in enumerate(photographs):
+        for index, content in enumerate(contents):
             writer.write(
                 {"__key__": f"folder/{index:03d}", "jpg": content, "cls": index % 2, "txt": "a bird"}
             )
@@ -45,7 +45,7 @@ def test_a_tar_of_the_librarys_own_writer(tmp_path):
     images = read_shards(tmp_path)
     assert images.class_names == ("crow", "wren")
     assert [record.label for record in images.records] == [0, 1, 0, 1, 0, 1, 0]
-    for record, content in zip(images.records, photographs, strict=True):
+    for record, content in zip(images.records, contents, strict=True):
         expected = Image.open(io.BytesIO(content))
         assert np.array_equal(np.asarray(decode_image(record.path)), np.asarray(expected))
 
@@ -121,9 +121,6 @@ def test_what_is_no_sample_is_ignored(tmp_path):
         ([*TWO, *with_json("c", label=True)], r"sample c: 'label' is True"),
         ([*TWO, *with_json("c", label=-1)], r"c\.jpg: its label is -1"),
         ([*TWO, *sample("c", "wren")], "labels are both numbers and names"),
-        ([*TWO, *sample("c", 7)], "6 of 8 classes have no training images|5 of 8 classes"),
-        ([*sample("a", 0)], "one class only"),
-        ([("a.txt", b"")], "(has|holds) no images"),
     ],
 )
 def test_damage_is_reported(tmp_path, files, message):
@@ -138,7 +135,6 @@ def test_damage_is_reported(tmp_path, files, message):
     [
         ("crow\n", r"b\.jpg: its label is 1; classes\.txt lists 1 classes, from 0"),
         ("crow\nwren\ncrow\n", "lists 'crow' twice"),
-        ("crow\nwren\nowl\n", "1 of 3 classes have no training images: 'owl'"),
     ],
 )
 def test_a_wrong_file_of_classes(tmp_path, text, message):

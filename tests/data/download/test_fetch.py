@@ -68,7 +68,7 @@ def test_a_file_without_checksums(get, web, path):
     web.faults = [Fault(send=CUT)]
     get({}, 0)
     assert_whole(path)
-    assert [requested for _, requested in web.requests] == [None, None]  # nothing would tell that they fit
+    assert [requested for _, requested in web.requests] == [None, None]  # nothing would verify that they fit
     assert get.logged()[-1] == "images.tgz: downloaded, no checksum is published"
 
 
@@ -113,7 +113,7 @@ def test_fewer_bytes_without_a_length_are_a_broken_connection(get, web, path):
 @pytest.mark.parametrize("code", [403, 404])
 def test_a_refusal_is_final_and_a_file_put_there_by_hand_is_taken(get, web, path, pauses, code):
     web.always = Fault(code)
-    with pytest.raises(DataError, match=rf"answers {code} .*put it at {path} and run this again"):
+    with pytest.raises(DataError, match=rf"responds {code} .*put it at {path} and run this again"):
         get()
     assert (pauses, list(path.parent.iterdir())) == ([], [])
     path.write_bytes(CONTENT)
@@ -129,7 +129,7 @@ def test_redirects(get, web, path):
     assert web.requests[2:] == [(PATH, f"bytes={CUT}-"), ("/new", f"bytes={CUT}-")]
     path.unlink()
     web.always = Fault(302, {"Location": "file:///etc/passwd"})
-    with pytest.raises(DataError, match="answers 302"):
+    with pytest.raises(DataError, match="responds 302"):
         get()
 
 

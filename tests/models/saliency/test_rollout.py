@@ -196,8 +196,8 @@ def test_a_push_is_a_row_times_the_head_mean(method):
     query, key = noise(2, 3, 7, 5, seed=1), noise(2, 3, 7, 5, seed=2)
     weights = (0.4 * query.double() @ key.double().mT).softmax(dim=-1).mean(dim=1)
     expected = (shares.double()[:, None] @ weights)[:, 0]
-    pushed = IMPLEMENTATIONS[method](shares, query, key, 0.4).double()
-    torch.testing.assert_close(pushed, expected, rtol=1e-5, atol=1e-7)
+    propagated = IMPLEMENTATIONS[method](shares, query, key, 0.4).double()
+    torch.testing.assert_close(propagated, expected, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("tile", [1, 16, 17, 2 * 17, 5 * 17, 17**2, 3 * 17**2, 10**6])
@@ -254,7 +254,7 @@ def test_an_exported_graph_stays_portable(exporting, expected, monkeypatch):
 
 @pytest.fixture(scope="module")
 def real_pass():
-    """Queries and keys of DeiT-Tiny on 16 photographs of birds, and the options of their rollout."""
+    """Queries and keys of DeiT-Tiny on 16 images of birds, and the options of their rollout."""
     needs(DEIT_TINY, CUB50)
     records = read_cub(CUB50).of_split("test")[::87]
     config = ModelConfig("deit_tiny_patch16_224", num_classes=50, weights=DEIT_TINY)
@@ -280,4 +280,4 @@ def test_real_saliency_and_its_boxes(real_pass, method, dtype, tolerance):
     np.testing.assert_allclose(saliency, expected, rtol=tolerance)
     boxes = propose_regions(saliency, 224).boxes
     assert torch.equal(boxes, propose_regions(torch.from_numpy(expected), 224).boxes)
-    assert len(boxes.unique(dim=0)) > 10  # photographs differ, and so do their regions
+    assert len(boxes.unique(dim=0)) > 10  # images differ, and so do their regions

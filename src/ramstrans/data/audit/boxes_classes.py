@@ -1,4 +1,4 @@
-"""Findings about annotations: boxes and parts outside their image, classes with too few images."""
+"""Audit annotations: boxes and parts outside their image, classes with too few images."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from ramstrans.data.audit.findings import Finding
 from ramstrans.data.records import Box, ImageSet, Record
 
 EDGE_TOLERANCE = 1.0
-"""Pixels by which a box may pass the edge unreported, as 11 boxes of cub50 do, whose pixels count from 1."""
+"""Pixels by which a box may pass the edge unreported: 11 boxes of cub50 do, whose pixels count from 1."""
 
 FEW_TRAINING_IMAGES = 5
 MAX_IMBALANCE = 10.0
@@ -15,7 +15,7 @@ MAX_IMBALANCE = 10.0
 
 
 def box_findings(records: Iterable[Record], sizes: Mapping[Path, tuple[int, int]]) -> Iterator[Finding]:
-    """Boxes and parts that do not lie in their images.
+    """Find boxes and parts that do not lie in their images.
 
     Args:
         records: The records, of readable images.
@@ -34,7 +34,7 @@ def box_findings(records: Iterable[Record], sizes: Mapping[Path, tuple[int, int]
 
 
 def box_issue(box: Box, width: int, height: int) -> str | None:
-    """What is wrong with a box, or None.
+    """Classify what is wrong with a box.
 
     Args:
         box: `(x0, y0, x1, y1)` in pixels of the image.
@@ -58,7 +58,7 @@ def box_issue(box: Box, width: int, height: int) -> str | None:
 
 
 def class_findings(images: ImageSet) -> Iterator[Finding]:
-    """Classes with no or few images, and imbalance between classes."""
+    """Find classes with no or few images, and imbalance between classes."""
     train, test = images.counts("train"), images.counts("test")
     for name, count in train.items():
         if count == 0:

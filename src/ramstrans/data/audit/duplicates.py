@@ -4,7 +4,7 @@ A fingerprint is the 64 lowest frequencies of the image reduced to 32 x 32 grey 
 brightness; their signs are a 64-bit hash, as in pHash (https://www.phash.org). Two images are near-duplicates
 if at most `MAX_DISTANCE` signs differ and the cosine of their frequencies is at least `MIN_COSINE`.
 
-Resized, squeezed, mirrored, compressed or turned grey, 150 of 150 photographs remain near-duplicates of their
+Resized, squeezed, mirrored, compressed or turned grey, 150 of 150 images remain near-duplicates of their
 originals; 149 if 30 % brighter; 131 with 2 % cut off each side, 61 with 4 %; 26 in a white frame. Changed
 copies of exactly symmetric drawings are missed, because the signs of such drawings are noise.
 

@@ -41,7 +41,7 @@ def find_unreadable(
         The errors, in the order of the records.
 
     Raises:
-        DataError: No thread finished a file in time; names the file that is waited for.
+        DataError: No thread finished a file in time; the message names the file.
     """
 
     def decode(path: Path) -> None:
@@ -80,14 +80,14 @@ def decode_each(
             progress(done, len(paths), "checking files")
     except TimeoutError as error:
         raise DataError(
-            f"{paths[done]}: {error}; look for a file system that hangs, or give a longer --data.read_timeout"
+            f"{paths[done]}: {error}; check the file system, or give a longer --data.read_timeout"
         ) from error
 
 
 def apply_unreadable(
     images: ImageSet, errors: Sequence[UnreadableImageError], on_unreadable: Literal["stop", "skip"]
 ) -> ImageSet:
-    """Stop because of unreadable files, or leave them out.
+    """Raise because of unreadable files, or leave them out.
 
     Args:
         images: The data set.

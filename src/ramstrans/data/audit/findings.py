@@ -74,7 +74,7 @@ class Finding(NamedTuple):
 
 
 def sort_findings(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings by kind, the worst first, otherwise in order.
+    """Sort findings by kind, the worst first, otherwise in order.
 
     >>> tiny, unreadable = Finding("tiny", (), "13 x 11"), Finding("unreadable", (), "empty file")
     >>> [finding.kind for finding in sort_findings([tiny, unreadable])]
@@ -85,16 +85,13 @@ def sort_findings(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def examples(findings: Sequence[Finding]) -> str:
-    """The subjects of some findings in short: the names of images or files, or of a class.
+    """List the subjects of some findings in short: names of images or files, or of a class.
 
     >>> examples([Finding("tiny", (Path("folder/a.jpg"),), ""), Finding("imbalance", (), "'wren' has 1")])
     "a.jpg, 'wren' has 1"
     """
-    short = [
-        " = ".join(finding.ids or [path.name for path in finding.paths][:2]) or finding.detail
-        for finding in findings
-    ]
-    return utf8_text(", ".join(short))
+    names = ([*(one.ids or [path.name for path in one.paths][:2])] or [one.detail] for one in findings)
+    return utf8_text(", ".join(map(" = ".join, names)))
 
 
 def has_errors(findings: Sequence[Finding]) -> bool:
@@ -103,7 +100,7 @@ def has_errors(findings: Sequence[Finding]) -> bool:
 
 
 def record_ids(root: Path) -> dict[Path, str]:
-    """The numbers of `images.txt` in a data set in CUB's format, by image file; empty for other formats."""
+    """Read the image ids of a data set in CUB's format, by image file; empty for other formats."""
     for folder in (root, root / "CUB_200_2011"):
         if (folder / "images.txt").is_file():
             with open_retrying(folder / "images.txt") as stream:
@@ -114,19 +111,28 @@ def record_ids(root: Path) -> dict[Path, str]:
 
 
 def with_ids(finding: Finding, ids: Mapping[Path, str]) -> Finding:
-    """A finding with the data set's own names of its images, if it has such names."""
+    """Add the data set's own names of its images to a finding, if it has such names."""
     named = tuple(ids.get(path, "") for path in finding.paths)
     return finding._replace(ids=named) if any(named) else finding
 
 
 def encode_findings(findings: Sequence[Finding], suffix: str) -> bytes:
-    """The findings as a file: `.json` with counts, or `.csv` with one row each and one path per line.
+    """Encode findings as a file: `.json` with counts, or `.csv` with one row each and one path per line.
 
     >>> found = [Finding("tiny", (Path("a.jpg"),), "13 x 11 pixels", ("7",))]
     >>> encode_findings(found, ".csv").decode().splitlines()
     ['kind,severity,ids,paths,detail', 'tiny,warning,7,a.jpg,13 x 11 pixels']
     """
-    rows = [_row(finding) for finding in findings]
+    rows = [
+        {
+            "kind": finding.kind,
+            "severity": finding.severity,
+            "ids": list(map(utf8_text, finding.ids)),
+            "paths": [utf8_text(str(path)) for path in finding.paths],
+            "detail": utf8_text(finding.detail),
+        }
+        for finding in findings
+    ]
     if suffix.lower() == ".json":
         counts = Counter(finding.kind for finding in findings)
         content = {"counts": {kind: counts[kind] for kind in KINDS}, "findings": rows}
@@ -135,16 +141,5 @@ def encode_findings(findings: Sequence[Finding], suffix: str) -> bytes:
     writer = csv.DictWriter(stream, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        cells = {key: "\n".join(cell) if isinstance(cell, list) else cell for key, cell in row.items()}
-        writer.writerow(cells)
+        writer.writerow(row | {"ids": "\n".join(row["ids"]), "paths": "\n".join(row["paths"])})
     return stream.getvalue().encode()
-
-
-def _row(finding: Finding) -> dict[str, str | list[str]]:
-    return {
-        "kind": finding.kind,
-        "severity": finding.severity,
-        "ids": list(map(utf8_text, finding.ids)),
-        "paths": [utf8_text(str(path)) for path in finding.paths],
-        "detail": utf8_text(finding.detail),
-    }

@@ -1,6 +1,6 @@
 """Audit a data set's files, boxes, classes and splits in one pass.
 
-Each file is decoded once, a JPEG at reduced size; an unreadable file is a finding like others.
+Each file is decoded once, a JPEG at reduced size; an unreadable file is a finding like any other.
 """
 
 import hashlib
@@ -10,36 +10,35 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.boxes_classes import box_findings, class_findings
 from ramstrans.data.audit.duplicates import Fingerprints, fingerprint, near_groups
 from ramstrans.data.audit.files import NUM_THREADS, decode_each
-from ramstrans.data.audit.findings import Finding, sort_findings, with_ids
+from ramstrans.data.audit.findings import Finding
 from ramstrans.data.config import DataConfig
-from ramstrans.data.reading.decode import FORMATS, decode_reduced, open_file
+from ramstrans.data.reading.decode import decode_reduced
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.errors import UnreadableImageError
 
 MAX_RATIO = 3.0
 """Longer side over shorter above which an image is elongated: the centre crop keeps less than a third."""
 
-_MIN_SIDE = 64  # twice the side that a fingerprint is computed at
+_MIN_SIDE = 64  # twice the side at which a fingerprint is computed
 
 
 class ImageFacts(NamedTuple):
-    """What is kept of a decoded file.
+    """What the audit keeps of a decoded file.
 
     Attributes:
         size: `(height, width)` in pixels after EXIF rotation.
-        grey: Pillow's mode of an image without colour, e.g. `"L"`; None for one with colour.
+        is_grey: Whether its pixels have no colour.
         digest: Hash of size and pixels: equal for files that differ only in metadata.
         fingerprint: (64,) see `duplicates`.
     """
 
     size: tuple[int, int]
-    grey: str | None
+    is_grey: bool
     digest: bytes
     fingerprint: Fingerprints
 
@@ -48,7 +47,6 @@ def audit_images(
     images: ImageSet,
     *,
     smallest_side: int = 224,
-    ids: Mapping[Path, str] | None = None,
     max_pixels: int = DataConfig.max_pixels,
     num_workers: int = NUM_THREADS,
     progress: Progress = no_progress,
@@ -58,26 +56,24 @@ def audit_images(
     Args:
         images: The data set.
         smallest_side: Images with a shorter side below this, in pixels, are tiny; e.g. the model's input.
-        ids: The data set's own names of its images, see `record_ids`.
         max_pixels: As in `decode_image`.
         num_workers: Threads; 0 decodes in the calling thread.
         progress: Reports files done.
 
     Returns:
-        The findings, the worst kinds first. Those about classes count readable images.
+        The findings. Those about classes count readable images.
     """
     outcomes = dict(
         decode_each(lambda path: read_facts(path, max_pixels), images.records, num_workers, progress)
     )
     facts = {path: outcome for path, outcome in outcomes.items() if isinstance(outcome, ImageFacts)}
     readable = images._replace(records=tuple(record for record in images.records if record.path in facts))
-    findings = [
+    return [
         *_file_findings(outcomes, smallest_side),
         *_duplicate_findings(readable, facts),
         *box_findings(readable.records, {path: found.size for path, found in facts.items()}),
         *class_findings(readable),
     ]
-    return sort_findings([with_ids(finding, ids or {}) for finding in findings])
 
 
 def read_facts(path: Path, max_pixels: int = DataConfig.max_pixels) -> ImageFacts:
@@ -88,32 +84,21 @@ def read_facts(path: Path, max_pixels: int = DataConfig.max_pixels) -> ImageFact
     """
     image, size = decode_reduced(path, _MIN_SIDE, max_pixels=max_pixels)
     pixels = np.asarray(image)
-    is_grey = bool((pixels == pixels[..., :1]).all())
     digest = hashlib.blake2b(repr(size).encode() + pixels.tobytes(), digest_size=16).digest()
-    return ImageFacts(size, _mode(path) if is_grey else None, digest, fingerprint(image))
-
-
-def _mode(path: Path) -> str:
-    """Pillow's name of how the pixels of a decodable file are stored."""
-    try:
-        with open_file(path) as stream, Image.open(stream, formats=FORMATS) as image:
-            return image.mode
-    except Image.DecompressionBombError:  # Pillow's own limit
-        return "grey"
+    return ImageFacts(size, bool((pixels == pixels[..., :1]).all()), digest, fingerprint(image))
 
 
 def _file_findings(
     outcomes: Mapping[Path, ImageFacts | UnreadableImageError], smallest_side: int
 ) -> Iterator[Finding]:
-    """Unreadable, greyscale, tiny and elongated images."""
+    """Find unreadable, greyscale, tiny and elongated images."""
     for path, found in outcomes.items():
         if isinstance(found, UnreadableImageError):
             yield Finding("unreadable", (path,), found.reason)
             continue
         height, width = found.size
-        if found.grey is not None:
-            stored = "three equal channels" if found.grey == "RGB" else "no colour"
-            yield Finding("greyscale", (path,), f"{stored}, stored as {found.grey}")
+        if found.is_grey:
+            yield Finding("greyscale", (path,), "no colour")
         if min(found.size) < smallest_side:
             detail = f"{width} x {height} pixels, the shorter side below {smallest_side}"
             yield Finding("tiny", (path,), detail)
@@ -123,7 +108,7 @@ def _file_findings(
 
 
 def _duplicate_findings(images: ImageSet, facts: Mapping[Path, ImageFacts]) -> Iterator[Finding]:
-    """Images with the same pixels, or nearly the same."""
+    """Find images with the same pixels, or nearly the same."""
     copies: dict[bytes, list[Record]] = defaultdict(list)
     for record in images.records:
         copies[facts[record.path].digest].append(record)
@@ -139,7 +124,7 @@ def _duplicate_findings(images: ImageSet, facts: Mapping[Path, ImageFacts]) -> I
 
 
 def _repeated(kind: str, records: Sequence[Record], class_names: Sequence[str]) -> Finding:
-    """A finding about records of one image."""
+    """Make a finding about records of one image."""
     if len({record.label for record in records}) > 1:
         kind += " with two labels"
     elif len({record.split for record in records}) > 1:

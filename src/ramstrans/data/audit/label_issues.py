@@ -79,7 +79,7 @@ def label_issues(
     *,
     is_seen: bool = False,
 ) -> list[LabelIssue]:
-    """The images whose label the predictions contradict, by falling difference of the two confidences.
+    """Find images whose label the predictions contradict, by falling difference of the two confidences.
 
     Args:
         probabilities: (N, C), rows sum to 1, of all images that share thresholds.
@@ -104,7 +104,7 @@ def label_issues(
 
 
 def confident_classes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(N,) int64, the class `c_i` of each image, -1 for none; see the module.
+    """(N,) int64, the class `c_i` of each image, -1 for none; see the module docstring.
 
     Args:
         probabilities: (N, C), rows sum to 1.
@@ -136,7 +136,7 @@ def class_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
 
 
 def to_finding(issue: LabelIssue) -> Finding:
-    """A label issue as a finding of an audit."""
+    """Convert a label issue to a finding of an audit."""
     detail = (
         f"given '{issue.given}' ({issue.given_confidence:.0%}), "
         f"suggested '{issue.suggested}' ({issue.confidence:.0%})"

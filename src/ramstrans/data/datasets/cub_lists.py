@@ -1,9 +1,8 @@
 """The list files that CUB-200-2011 and NABirds share: images, labels, splits, boxes, parts."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from ramstrans.data.datasets.lists import (
     FolderListing,
@@ -11,12 +10,11 @@ from ramstrans.data.datasets.lists import (
     line_error,
     parse_flag,
     parse_number,
+    read_keyed,
     read_rows,
 )
 from ramstrans.data.records import Box, Part, Record, Split
 from ramstrans.errors import DataError
-
-_T = TypeVar("_T")
 
 
 def read_names(file: Path, what: str, data_format: str, *, are_distinct: bool = True) -> dict[str, str]:
@@ -24,7 +22,7 @@ def read_names(file: Path, what: str, data_format: str, *, are_distinct: bool = 
 
     Args:
         file: The list.
-        what: What the names are of, in a word, for messages.
+        what: What the names name, in a word, for messages.
         data_format: Name of the format, for messages.
         are_distinct: Whether two ids with the same name are an error.
 
@@ -56,96 +54,64 @@ def read_records(folder: Path, names: dict[str, str], data_format: str) -> tuple
         DataError: Naming the file and line that is missing or wrong.
     """
     label_of = {class_id: label for label, class_id in enumerate(names)}
-    lists = _Lists(folder, data_format)
+    present = FolderListing()
 
-    def label(fields: list[str]) -> int:
-        if fields[0] not in label_of:
-            raise ValueError(f"class '{fields[0]}' is not in classes.txt, which lists {len(label_of)}")
-        return label_of[fields[0]]
+    def path(_image: str, name: str) -> Path:
+        if (file := folder / "images" / name) not in present:
+            raise ValueError(f"{file} does not exist")
+        return file
 
-    labels = lists.one_each("image_class_labels.txt", "image class", label)
-    splits = lists.one_each("train_test_split.txt", "image is_train", _split)
-    for required, file in ((labels, "image_class_labels.txt"), (splits, "train_test_split.txt")):
-        if len(required) < len(lists.paths):
-            missing = next(image for image in lists.paths if image not in required)
-            raise DataError(f"{folder / file}: no line for image {missing} of images.txt; add it")
-    boxes, parts = _read_boxes(lists), _read_parts(lists)
+    paths = read_keyed(folder / "images.txt", "image path", data_format, path)
+
+    def label(image: str, class_id: str) -> int:
+        check_listed(image, paths)
+        if class_id not in label_of:
+            raise ValueError(f"class '{class_id}' is not in classes.txt, which lists {len(label_of)}")
+        return label_of[class_id]
+
+    def split(image: str, is_train: str) -> Split:
+        check_listed(image, paths)
+        return "train" if parse_flag(is_train) else "test"
+
+    def box(image: str, *numbers: str) -> Box:
+        check_listed(image, paths)
+        return box_from_size(*map(parse_number, numbers))
+
+    labels = read_keyed(folder / "image_class_labels.txt", "image class", data_format, label)
+    splits = read_keyed(folder / "train_test_split.txt", "image is_train", data_format, split)
+    for required, name in ((labels, "image_class_labels.txt"), (splits, "train_test_split.txt")):
+        if missing := [image for image in paths if image not in required]:
+            raise DataError(f"{folder / name}: no line for image {missing[0]} of images.txt; add it")
+    boxes, box_file = dict[str, Box](), folder / "bounding_boxes.txt"
+    if box_file.is_file():
+        boxes = read_keyed(box_file, "image x y width height", data_format, box)
+    parts = _read_parts(folder / "parts", paths, data_format)
     return tuple(
         Record(path, labels[image], splits[image], boxes.get(image), tuple(parts.get(image, ())))
-        for image, path in lists.paths.items()
+        for image, path in paths.items()
     )
 
 
-class _Lists:
-    """The lists of one folder; each line of them is about an image of `images.txt`."""
-
-    def __init__(self, folder: Path, data_format: str) -> None:
-        self.folder = folder
-        self.data_format = data_format
-        self.paths = _read_paths(folder, data_format)
-
-    def one_each(self, name: str, columns: str, parse: Callable[[list[str]], _T]) -> dict[str, _T]:
-        """One parsed value per image."""
-        values: dict[str, _T] = {}
-        for image, value in self.each(name, columns, parse):
-            if image in values:
-                raise DataError(f"{self.folder / name}: image {image} has more than one line; keep one")
-            values[image] = value
-        return values
-
-    def each(self, name: str, columns: str, parse: Callable[[list[str]], _T]) -> Iterator[tuple[str, _T]]:
-        """The image id and the parsed rest of each line; a `ValueError` in parsing names the line."""
-        file = self.folder / name
-        for number, (image, *fields) in read_rows(file, columns, self.data_format):
-            if image not in self.paths:
-                raise line_error(file, number, f"image {image} is not in images.txt")
-            try:
-                yield image, parse(fields)
-            except ValueError as error:
-                raise line_error(file, number, str(error)) from error
+def check_listed(image: str, paths: Mapping[str, Path]) -> None:
+    """Raise ValueError unless an image is in `images.txt`."""
+    if image not in paths:
+        raise ValueError(f"image {image} is not in images.txt")
 
 
-def _read_paths(folder: Path, data_format: str) -> dict[str, Path]:
-    """Existing image files by id."""
-    file, present = folder / "images.txt", FolderListing()
-    paths: dict[str, Path] = {}
-    for number, (image, name) in read_rows(file, "image path", data_format):
-        path = folder / "images" / name
-        present.check(path, f"{file}, line {number}")
-        if image in paths:
-            raise line_error(file, number, f"image {image} is listed twice")
-        paths[image] = path
-    return paths
-
-
-def _read_boxes(lists: _Lists) -> dict[str, Box]:
-    name = "bounding_boxes.txt"
-    if not (lists.folder / name).is_file():
-        return {}
-    return lists.one_each(
-        name, "image x y width height", lambda fields: box_from_size(*map(parse_number, fields))
-    )
-
-
-def _read_parts(lists: _Lists) -> dict[str, list[Part]]:
-    """The visible parts of each image, from `parts/`."""
+def _read_parts(folder: Path, paths: Mapping[str, Path], data_format: str) -> dict[str, list[Part]]:
+    """The visible parts of each image, if there are lists of them."""
     parts: dict[str, list[Part]] = defaultdict(list)
-    if not (lists.folder / "parts" / "part_locs.txt").is_file():
+    file = folder / "part_locs.txt"
+    if not file.is_file():
         return parts
-    names = read_names(lists.folder / "parts" / "parts.txt", "part", lists.data_format)
-
-    def part(fields: list[str]) -> Part | None:
-        key, x, y, visible = fields
-        if key not in names:
-            raise ValueError(f"part '{key}' is not in parts.txt, which lists {len(names)}")
-        located = Part(names[key], parse_number(x), parse_number(y))
-        return located if parse_flag(visible) else None
-
-    for image, seen in lists.each("parts/part_locs.txt", "image part x y visible", part):
-        if seen is not None:
-            parts[image].append(seen)
+    names = read_names(folder / "parts.txt", "part", data_format)
+    for number, (image, key, x, y, visible) in read_rows(file, "image part x y visible", data_format):
+        try:
+            check_listed(image, paths)
+            if key not in names:
+                raise ValueError(f"part '{key}' is not in parts.txt, which lists {len(names)}")
+            part = Part(names[key], parse_number(x), parse_number(y))
+            parts[image] += [part] if parse_flag(visible) else []
+        except ValueError as error:
+            raise line_error(file, number, str(error)) from error
     return parts
-
-
-def _split(fields: list[str]) -> Split:
-    return "train" if parse_flag(fields[0]) else "test"

@@ -1,4 +1,4 @@
-"""FGVC-Aircraft: 10,000 photographs of 100 variants, 70 families, 30 manufacturers, with boxes.
+"""FGVC-Aircraft: 10,000 images of 100 variants, 70 families, 30 manufacturers, with boxes.
 
 https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/, Maji et al., 2013, https://arxiv.org/abs/1306.5151.
 
@@ -17,10 +17,10 @@ from ramstrans.data.datasets.lists import (
     line_error,
     parse_number,
     read_classes,
+    read_keyed,
     read_rows,
 )
 from ramstrans.data.records import SPLITS, Box, ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 LEVELS = {"variant": "variants.txt", "family": "families.txt", "manufacturer": "manufacturers.txt"}
@@ -48,16 +48,14 @@ def read_fgvc_aircraft(root: Path, level: str = DataConfig.aircraft_level) -> Im
     above = list(LEVELS)[list(LEVELS).index(level) :]
     labels = {upper: read_classes(folder / LEVELS[upper], _FORMAT) for upper in above}
     classes = {upper: _read_images(folder, upper, labels[upper]) for upper in above}
-    boxes = _read_boxes(folder / "images_box.txt")
+    boxes = read_keyed(folder / "images_box.txt", "image xmin ymin xmax ymax", _FORMAT, _box)
     present = FolderListing()
     records = []
     for image, (name, split) in classes[level].items():
         path = folder / "images" / f"{image}.jpg"
         present.check(path, folder / f"images_{level}_{split}.txt")
         records.append(Record(path, labels[level][name], split, boxes.get(image)))
-    images = ImageSet(tuple(labels[level]), tuple(records), _hierarchy(folder, classes, labels[level]))
-    check_classes(images)
-    return images
+    return ImageSet(tuple(labels[level]), tuple(records), _hierarchy(folder, classes, labels[level]))
 
 
 def _read_images(folder: Path, level: str, names: Container[str]) -> dict[str, tuple[str, Split]]:
@@ -74,14 +72,8 @@ def _read_images(folder: Path, level: str, names: Container[str]) -> dict[str, t
     return images
 
 
-def _read_boxes(file: Path) -> dict[str, Box]:
-    boxes: dict[str, Box] = {}
-    for number, (image, *corners) in read_rows(file, "image xmin ymin xmax ymax", _FORMAT):
-        try:
-            boxes[image] = box_from_pixels(*map(parse_number, corners))
-        except ValueError as error:
-            raise line_error(file, number, str(error)) from error
-    return boxes
+def _box(_image: str, *corners: str) -> Box:
+    return box_from_pixels(*map(parse_number, corners))
 
 
 def _hierarchy(

@@ -13,7 +13,6 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.lists import SPLIT_NAMES
 from ramstrans.data.reading.cache import default_cache_dir
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 from ramstrans.files import write_file
 
@@ -61,9 +60,7 @@ def read_hugging_face(
         paths = _paths(library, rows, column, cache or _cache(root), f"{root}, {split}")
         labels = (label_of[name] for name in _labels(rows, label_column))
         records += (Record(path, label, split) for path, label in zip(paths, labels, strict=True))
-    images = ImageSet(names, tuple(records))
-    check_classes(images)
-    return images
+    return ImageSet(names, tuple(records))
 
 
 def _library() -> Any:  # noqa: ANN401 - the module is typed only if it is installed
@@ -86,7 +83,7 @@ def _load(library: Any, root: Path) -> Any:  # noqa: ANN401 - a Dataset or Datas
 
 
 def _by_split(loaded: Any, root: Path) -> dict[Split, Any]:  # noqa: ANN401 - Datasets
-    """The rows of each split; a single table is all training images."""
+    """Return the rows of each split; a single table is all training images."""
     named = loaded if isinstance(loaded, dict) else {"train": loaded}
     splits: dict[Split, Any] = {}
     for name, rows in named.items():
@@ -113,7 +110,7 @@ def _image_column(library: Any, rows: Any, root: Path, preferred: str) -> str:  
 
 
 def _class_names(splits: dict[Split, Any], root: Path, column: str) -> tuple[str, ...]:
-    """The class names of the training images' column, or all labels that occur if it has none."""
+    """Return the class names of the training images' column, or all labels that occur if it has none."""
     for split, rows in splits.items():
         if column not in rows.features:
             present = ", ".join(f"'{name}'" for name in rows.features)
@@ -132,7 +129,7 @@ def _class_names(splits: dict[Split, Any], root: Path, column: str) -> tuple[str
 
 
 def _labels(rows: Any, column: str) -> Iterator[str]:  # noqa: ANN401 - a Dataset
-    """The class name of each row; empty if it has none, which `datasets` may write as -1."""
+    """Yield the class name of each row; empty if it has none, which `datasets` may write as -1."""
     names = getattr(rows.features[column], "names", None)
     for value in rows.with_format(None)[column]:
         if value is None or (names is not None and value < 0):
@@ -142,7 +139,7 @@ def _labels(rows: Any, column: str) -> Iterator[str]:  # noqa: ANN401 - a Datase
 
 
 def _paths(library: Any, rows: Any, column: str, folder: Path, source: str) -> Iterator[Path]:  # noqa: ANN401
-    """The file of each row's image; writes images that are stored inside the data set."""
+    """Yield the file of each row's image; write images that are stored inside the data set."""
     undecoded = (
         rows.select_columns([column]).with_format(None).cast_column(column, library.Image(decode=False))
     )

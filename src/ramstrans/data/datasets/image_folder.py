@@ -1,11 +1,10 @@
 """Folders of images, one per class, either in `train`, `val` and `test` folders or without splits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ramstrans.data.datasets.lists import SPLIT_NAMES, listed
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
@@ -27,7 +26,19 @@ def read_image_folder(root: Path) -> ImageSet:
     Raises:
         DataError: A folder is missing or empty, or a class has no training images.
     """
-    classes = {split: _class_folders(folder) for split, folder in _split_folders(root).items()}
+    return read_split_folders(_split_folders(root))
+
+
+def read_split_folders(folders: Mapping[Split, Path]) -> ImageSet:
+    """Read `<folder>/<class>/*.jpg` of each split, as `read_image_folder` does.
+
+    Args:
+        folders: The folder of each split, at least of `train`.
+
+    Raises:
+        DataError: A folder is missing or empty, or a class has no training images.
+    """
+    classes = {split: _class_folders(folder) for split, folder in folders.items()}
     class_names = tuple(sorted({name for folders in classes.values() for name in folders}))
     label_of = {name: label for label, name in enumerate(class_names)}
     _check_trained(classes)
@@ -37,9 +48,7 @@ def read_image_folder(root: Path) -> ImageSet:
         for name, folder in classes.get(split, {}).items()
         for path in _images(folder)
     )
-    images = ImageSet(class_names, records)
-    check_classes(images)
-    return images
+    return ImageSet(class_names, records)
 
 
 def _split_folders(root: Path) -> dict[Split, Path]:

@@ -10,17 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ramstrans.data.datasets.image_folder import read_split_folders
 from ramstrans.data.datasets.lists import (
     FolderListing,
     box_around,
     box_from_size,
     distinct_names,
     first_there,
-    listed,
     read_json,
 )
 from ramstrans.data.records import Box, ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 TRAIN_FOLDERS = ("train", "train_mini")
@@ -84,9 +83,7 @@ def read_inaturalist(root: Path, train_folder: str | None = None) -> ImageSet:
     years = sorted(_years(root))
     if len(years) > 1:
         raise DataError(f"{root} has the lists of {', '.join(years)}; keep one year per folder")
-    images = _read_lists(root, years[0]) if years else _read_folders(root, train_folder)
-    check_classes(images)
-    return images
+    return _read_lists(root, years[0]) if years else _read_folders(root, train_folder)
 
 
 def is_inaturalist(root: Path) -> bool:
@@ -206,24 +203,18 @@ def _groups(category: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _read_folders(root: Path, train_folder: str | None) -> ImageSet:
-    folders: dict[Split, Path] = {"train": _train_folder(root, train_folder), "test": root / "val"}
-    classes = {split: _class_folders(folder) for split, folder in folders.items()}
-    label_of = {name: label for label, name in enumerate(classes["train"])}
-    unknown = [name for name in classes["test"] if name not in label_of]
-    if unknown:
-        raise DataError(
-            f"{folders['test'] / unknown[0]} has no counterpart in {folders['train']}; "
-            f"unpack it there ({len(unknown)} such)"
-        )
-    records = tuple(
-        Record(path, label_of[name], split)
-        for split, names in classes.items()
-        for name in names
-        for path in _images(folders[split] / name)
-    )
-    taxa = list(classes["train"].values())
+    images = read_split_folders({"train": _train_folder(root, train_folder), "test": root / "val"})
+    taxa = []
+    for name in images.class_names:
+        if (match := _CLASS_FOLDER.fullmatch(name)) is None:
+            raise DataError(
+                f"{root}: the class folder {name} is not named <number>_<kingdom>_..._<genus>_<species>; "
+                f"the format of {_FORMAT} 2021 needs it"
+            )
+        taxa.append(match.groups())
     names = distinct_names({number: f"{genus} {species}" for number, *_, genus, species in taxa})
-    return ImageSet(names, records, tuple(tuple(reversed(groups[1:-1])) for groups in taxa))
+    hierarchy = tuple(tuple(reversed(groups[1:-1])) for groups in taxa)
+    return ImageSet(names, images.records, hierarchy)
 
 
 def _train_folder(root: Path, given: str | None) -> Path:
@@ -240,28 +231,3 @@ def _train_folder(root: Path, given: str | None) -> Path:
     raise DataError(
         f"{root} has neither train<year>.json nor {'/ or '.join(TRAIN_FOLDERS)}/; unpack iNaturalist there"
     )
-
-
-def _class_folders(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Number, ranks and species of each class folder, by folder name, in order."""
-    try:
-        names = [entry.name for entry in listed(folder) if entry.is_dir()]
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be read: {error.strerror}; unpack iNaturalist 2021 there"
-        ) from error
-    taxa = {}
-    for name in names:
-        match = _CLASS_FOLDER.fullmatch(name)
-        if match is None:
-            raise DataError(
-                f"{folder / name} is not named <number>_<kingdom>_..._<genus>_<species>; "
-                f"the format of {_FORMAT} 2021 needs it"
-            )
-        taxa[name] = match.groups()
-    return taxa
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    """The images of a class, by name; other files are ignored."""
-    return (Path(entry) for entry in listed(folder) if entry.name.endswith(".jpg"))

@@ -1,4 +1,4 @@
-"""Shared by the readers: names of splits, list files, checks that image files exist, boxes."""
+"""What the readers share: names of splits, list files, checks that image files exist, boxes."""
 
 import io
 import json
@@ -7,11 +7,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.records import Box, Split
 from ramstrans.errors import DataError
+
+Value = TypeVar("Value")
 
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -24,7 +26,7 @@ SPLIT_NAMES: dict[str, Split] = {
 
 
 def find_folder(root: Path, marker: str, nested: str) -> Path:
-    """The root, or the folder of the published name in it: whichever holds the marker file.
+    """Return the root, or the folder of the published name in it: whichever holds the marker file.
 
     Args:
         root: The given folder.
@@ -43,12 +45,12 @@ def find_folder(root: Path, marker: str, nested: str) -> Path:
 
 
 def first_there(*files: Path) -> Path:
-    """The first of the files that exists, or the first if none does."""
+    """Return the first of the files that exists, or the first one if none does."""
     return next((file for file in files if file.is_file()), files[0])
 
 
 def read_rows(file: Path, columns: str, data_format: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each line that is not blank; the last of two fields may contain spaces.
+    """Yield number and fields of each line that is not blank; the last of two fields may contain spaces.
 
     Args:
         file: UTF-8 text, fields separated by blanks.
@@ -70,22 +72,41 @@ def read_rows(file: Path, columns: str, data_format: str) -> Iterator[tuple[int,
         yield number, fields
 
 
+def read_keyed(file: Path, columns: str, data_format: str, parse: Callable[..., Value]) -> dict[str, Value]:
+    """Read a list whose first field is different in each line, as a dict of the parsed lines.
+
+    Args:
+        file: As in `read_rows`.
+        columns: As in `read_rows`.
+        data_format: As in `read_rows`.
+        parse: Called with the fields of a line; a `ValueError` says what is wrong with them.
+
+    Raises:
+        DataError: Naming the file and the line that is wrong.
+    """
+    values: dict[str, Value] = {}
+    for number, fields in read_rows(file, columns, data_format):
+        if fields[0] in values:
+            raise line_error(file, number, f"{columns.partition(' ')[0]} '{fields[0]}' is listed twice")
+        try:
+            values[fields[0]] = parse(*fields)
+        except ValueError as error:
+            raise line_error(file, number, str(error)) from error
+    return values
+
+
 def read_classes(file: Path, data_format: str) -> dict[str, int]:
-    """The label of each class in a list with one class per line: its index there.
+    """Read a list with one class per line; the label of a class is its index there.
 
     Raises:
         DataError: Naming the file, and the line that lists a class again.
     """
-    labels: dict[str, int] = {}
-    for number, (name,) in read_rows(file, "class", data_format):
-        if name in labels:
-            raise line_error(file, number, f"class '{name}' is listed twice")
-        labels[name] = len(labels)
-    return labels
+    names = read_keyed(file, "class", data_format, str)
+    return {name: label for label, name in enumerate(names)}
 
 
 def read_text(file: Path, data_format: str) -> str:
-    """The text of a file that the format needs; a missing or unreadable one is a `DataError`."""
+    """Read a text file that the format needs; a missing or unreadable one is a `DataError`."""
     try:
         # No published list has a byte-order mark, but editors add one.
         with io.TextIOWrapper(open_retrying(file), encoding="utf-8-sig") as text:
@@ -99,7 +120,7 @@ def read_text(file: Path, data_format: str) -> str:
 def read_json(
     file: Path, data_format: str, object_hook: Callable[[dict[str, Any]], Any] | None = None
 ) -> Any:  # noqa: ANN401
-    """The content of a JSON file that the format needs, each object replaced by the result of the hook.
+    """Read a JSON file that the format needs, each object replaced by the result of the hook.
 
     Raises:
         DataError: The file is missing or not JSON, or the hook raised a `KeyError`, `TypeError` or
@@ -115,7 +136,7 @@ def read_json(
 
 
 def line_error(file: Path, number: int, what: str) -> DataError:
-    """The error that names a line, counted from 1."""
+    """Make the error that names a line, counted from 1."""
     return DataError(f"{file}, line {number}: {what}")
 
 
@@ -151,7 +172,7 @@ def _file_names(folder: str) -> frozenset[str]:
 
 
 def listed(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder, sorted by name, without hidden files and folders.
+    """List the entries of a folder, sorted by name, without hidden files and folders.
 
     Raises:
         OSError: It cannot be read.
@@ -161,7 +182,7 @@ def listed(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def distinct_names(names: dict[str, str]) -> tuple[str, ...]:
-    """The names, in order; names that several ids share get their id appended.
+    """List the names, in order; names that several ids share get their id appended.
 
     >>> distinct_names({"3": "Agathis", "5": "Morus", "8": "Agathis"})
     ('Agathis (3)', 'Morus', 'Agathis (8)')
@@ -171,7 +192,7 @@ def distinct_names(names: dict[str, str]) -> tuple[str, ...]:
 
 
 def parse_number(field: str) -> float:
-    """A finite number.
+    """Parse a finite number.
 
     >>> parse_number("inf")
     Traceback (most recent call last):
@@ -184,14 +205,14 @@ def parse_number(field: str) -> float:
 
 
 def parse_flag(field: str) -> bool:
-    """True for `1`, False for `0`; anything else is a `ValueError`."""
+    """Parse `1` as True and `0` as False; anything else is a `ValueError`."""
     if field not in ("0", "1"):
         raise ValueError(f"'{field}' is neither 0 nor 1")
     return field == "1"
 
 
 def box_from_size(x: float, y: float, width: float, height: float) -> Box:
-    """Corners from corner and size; may pass the image's edge, as some published boxes do.
+    """Convert corner and size to corners; they may pass the image's edge, as some published boxes do.
 
     >>> box_from_size(2, 3, 5, 7)
     (2, 3, 7, 10)
@@ -202,7 +223,7 @@ def box_from_size(x: float, y: float, width: float, height: float) -> Box:
 
 
 def box_from_pixels(x0: float, y0: float, x1: float, y1: float) -> Box:
-    """Half-open corners from the first and last pixel, counted from 1, as MATLAB and VOC write them.
+    """Convert first and last pixel, counted from 1 as in MATLAB and VOC, to half-open corners.
 
     >>> box_from_pixels(1, 1, 5, 7)
     (0, 0, 5, 7)
@@ -211,7 +232,7 @@ def box_from_pixels(x0: float, y0: float, x1: float, y1: float) -> Box:
 
 
 def box_around(boxes: list[Box]) -> Box | None:
-    """The smallest box that contains all boxes; None for no boxes.
+    """Return the smallest box that contains all boxes; None for no boxes.
 
     >>> box_around([(2, 3, 5, 7), (3, 1, 11, 5)])
     (2, 1, 11, 7)

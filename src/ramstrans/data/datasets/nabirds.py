@@ -1,4 +1,4 @@
-"""NABirds: 48,562 photographs of 555 kinds of North American birds, with a hierarchy of groups.
+"""NABirds: 48,562 images of 555 kinds of North American birds, with a hierarchy of groups.
 
 https://dl.allaboutbirds.org/nabirds, Van Horn et al., 2015. The lists are those of CUB-200-2011,
 plus `hierarchy.txt`.
@@ -7,9 +7,8 @@ plus `hierarchy.txt`.
 from pathlib import Path
 
 from ramstrans.data.datasets.cub_lists import read_names, read_records
-from ramstrans.data.datasets.lists import distinct_names, find_folder, line_error, read_rows
+from ramstrans.data.datasets.lists import distinct_names, find_folder, read_keyed
 from ramstrans.data.records import ImageSet
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 _FORMAT = "NABirds"
@@ -35,28 +34,22 @@ def read_nabirds(root: Path) -> ImageSet:
     ids = list(names)
     seen = sorted({record.label for record in records})
     label_of = {old: new for new, old in enumerate(seen)}
-    images = ImageSet(
+    return ImageSet(
         distinct_names({ids[old]: names[ids[old]] for old in seen}),
         tuple(record._replace(label=label_of[record.label]) for record in records),
         tuple(tuple(names[group] for group in _above(ids[old], parents, folder)) for old in seen),
     )
-    check_classes(images)
-    return images
 
 
 def _read_parents(file: Path, names: dict[str, str]) -> dict[str, str]:
     """The parent's id by the child's."""
-    parents: dict[str, str] = {}
-    for number, (child, parent) in read_rows(file, "child parent", _FORMAT):
-        for key in (child, parent):
-            if key not in names:
-                raise line_error(
-                    file, number, f"class '{key}' is not in classes.txt, which lists {len(names)}"
-                )
-        if child in parents:
-            raise line_error(file, number, f"class {child} has more than one parent; keep one")
-        parents[child] = parent
-    return parents
+
+    def known(child: str, parent: str) -> str:
+        if unknown := [key for key in (child, parent) if key not in names]:
+            raise ValueError(f"class '{unknown[0]}' is not in classes.txt, which lists {len(names)}")
+        return parent
+
+    return read_keyed(file, "child parent", _FORMAT, known)
 
 
 def _above(class_id: str, parents: dict[str, str], folder: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pets: 7,349 photographs of 37 breeds of cats and dogs, with outlines and head boxes.
+"""Oxford-IIIT Pets: 7,349 images of 37 breeds of cats and dogs, with outlines and head boxes.
 
 https://www.robots.ox.ac.uk/~vgg/data/pets/, Parkhi et al., 2012.
 """
@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from ramstrans.data.datasets.lists import FolderListing, box_from_pixels, find_folder, line_error, read_rows
+from ramstrans.data.datasets.lists import FolderListing, box_from_pixels, find_folder, read_keyed
 from ramstrans.data.datasets.voc import read_voc_boxes
 from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.reading.threads import in_threads
 from ramstrans.data.records import Box, ImageSet, Part, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 _FORMAT = "Oxford-IIIT Pets"
@@ -67,25 +66,21 @@ def read_oxford_pets(root: Path) -> ImageSet:
         )
         for entry, box in zip(entries, boxes, strict=True)
     )
-    images = ImageSet(tuple(names.values()), records, hierarchy)
-    check_classes(images)
-    return images
+    return ImageSet(tuple(names.values()), records, hierarchy)
 
 
 def _read_list(folder: Path, split: Split) -> list[_Entry]:
-    file = folder / "annotations" / _LISTS[split]
     present = FolderListing()
-    entries = []
-    for number, fields in read_rows(file, "image class species breed", _FORMAT):
-        image, class_id, species, _ = fields
-        path = folder / "images" / f"{image}.jpg"
-        present.check(path, f"{file}, line {number}")
+
+    def entry(image: str, class_id: str, species: str, _breed: str) -> _Entry:
+        if (path := folder / "images" / f"{image}.jpg") not in present:
+            raise ValueError(f"{path} does not exist")
         if not class_id.isdecimal() or species not in _SPECIES:
-            raise line_error(
-                file, number, f"class '{class_id}', species '{species}'; allowed are a number, and 1 or 2"
-            )
-        entries.append(_Entry(image, int(class_id), _SPECIES[species], split))
-    return entries
+            raise ValueError(f"class '{class_id}', species '{species}'; allowed are a number, and 1 or 2")
+        return _Entry(image, int(class_id), _SPECIES[species], split)
+
+    file = folder / "annotations" / _LISTS[split]
+    return list(read_keyed(file, "image class species breed", _FORMAT, entry).values())
 
 
 def _classes(folder: Path, entries: list[_Entry]) -> tuple[dict[int, str], tuple[tuple[str, ...], ...]]:

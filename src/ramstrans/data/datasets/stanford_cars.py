@@ -1,4 +1,4 @@
-"""Stanford Cars: 16,185 photographs of 196 makes, models and years, with boxes.
+"""Stanford Cars: 16,185 images of 196 makes, models and years, with boxes.
 
 https://ai.stanford.edu/~jkrause/cars/car_dataset.html, Krause et al., 2013. torchvision's reader
 returns neither boxes nor paths, so this one reads the annotations itself.
@@ -10,7 +10,6 @@ from typing import Any
 from ramstrans.data.datasets.lists import FolderListing, box_from_pixels, find_folder, first_there
 from ramstrans.data.datasets.mat import read_mat
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 _FORMAT = "Stanford Cars"
@@ -45,9 +44,7 @@ def read_stanford_cars(root: Path) -> ImageSet:
     records = tuple(
         record for split in _ANNOTATIONS for record in _read_split(folder, split, len(class_names))
     )
-    images = ImageSet(class_names, records)
-    check_classes(images)
-    return images
+    return ImageSet(class_names, records)
 
 
 def _read_split(folder: Path, split: Split, num_classes: int) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Tars in WebDataset's conventions that others wrote: the files of a sample differ only in their suffixes.
+"""Tars in WebDataset's conventions, without an index: the files of a sample differ only in their suffixes.
 
 https://github.com/webdataset/webdataset
 """
@@ -16,7 +16,6 @@ from ramstrans.data.datasets.lists import SPLIT_NAMES
 from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.reading.tars import Entry, entries_of
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError
 
 CLASSES_FILE = "classes.txt"
@@ -59,20 +58,22 @@ def read_tar_samples(root: Path) -> ImageSet:
     samples = [sample for tar, split in splits.items() for sample in _samples(tar, split)]
     class_names = _class_names(root, samples)
     label_of = {name: label for label, name in enumerate(class_names)}
-    images = ImageSet(
+    return ImageSet(
         class_names,
         tuple(Record(path, _label(label, path, label_of), split) for path, split, label in samples),
     )
-    check_classes(images)
-    return images
 
 
 def _splits(root: Path) -> dict[Path, Split]:
-    """The split of each tar, in order."""
+    """Find the tars and the split of each, in order."""
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the one that holds the tars (--data.root)")
     found = {
-        tar: {SPLIT_NAMES[word] for word in _words(tar.relative_to(root)) if word in SPLIT_NAMES}
+        tar: {
+            SPLIT_NAMES[word]
+            for word in re.split(r"[^a-z0-9]+", tar.relative_to(root).as_posix().lower())
+            if word in SPLIT_NAMES
+        }
         for tar in sorted(root.rglob("*.tar"))
         if tar.is_file()
     }
@@ -89,10 +90,6 @@ def _splits(root: Path) -> dict[Path, Split]:
                 "name, or none in any"
             )
     return {tar: splits.pop() for tar, splits in found.items()}
-
-
-def _words(path: Path) -> list[str]:
-    return re.split(r"[^a-z0-9]+", path.as_posix().lower())
 
 
 def _samples(tar: Path, split: Split) -> Iterator[_Sample]:
@@ -131,7 +128,7 @@ def _grouped(tar: Path) -> Iterator[tuple[str, dict[str, Entry]]]:
 
 
 def _label_in(labels: dict[str, bytes], tar: Path, key: str) -> int | str:
-    """The label in a sample's `.json`, else in its `.cls`."""
+    """Read the label from a sample's `.json`, else from its `.cls`."""
     try:
         fields = json.loads(labels.get("json", b"{}"))
         for name in ("label", "class_name"):
@@ -150,7 +147,7 @@ def _label_in(labels: dict[str, bytes], tar: Path, key: str) -> int | str:
 
 
 def _class_names(root: Path, samples: list[_Sample]) -> tuple[str, ...]:
-    """The lines of `classes.txt`, or the labels themselves."""
+    """Read the lines of `classes.txt`, or list the labels themselves."""
     file = root / CLASSES_FILE
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -166,7 +163,7 @@ def _class_names(root: Path, samples: list[_Sample]) -> tuple[str, ...]:
 
 
 def _names_of(labels: set[int | str], root: Path) -> tuple[str, ...]:
-    """The names, sorted; for numbers, all up to the largest.
+    """List the names, sorted; for numbers, all up to the largest.
 
     >>> _names_of({"wren", "crow"}, Path()), _names_of({2, 0}, Path())
     (('crow', 'wren'), ('0', '1', '2'))
@@ -182,7 +179,7 @@ def _names_of(labels: set[int | str], root: Path) -> tuple[str, ...]:
 
 
 def _label(label: int | str, path: Path, label_of: dict[str, int]) -> int:
-    """A label as a number, after a check."""
+    """Convert a label to a number, and check its range."""
     number = label_of.get(label, -1) if isinstance(label, str) else label
     if not 0 <= number < len(label_of):
         raise DataError(

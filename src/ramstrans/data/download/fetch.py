@@ -1,10 +1,10 @@
-"""Download one file over HTTP: resumed where it stopped, retried, checked, and whole or not there at all.
+"""Download one file over HTTP, with retries, resuming and checksums; it appears whole or not at all.
 
-What has come of a file is kept as `NAME.part`; the rest is requested by range
-(https://www.rfc-editor.org/rfc/rfc9110#section-14). The checksum tells whether both pieces are of the same
+A partial file is kept as `NAME.part`; the rest is requested by range
+(https://www.rfc-editor.org/rfc/rfc9110#section-14). The checksum verifies that both pieces belong to the same
 file, so a file without a published checksum always starts over.
 
-This module uses urllib because huggingface_hub brings along another HTTP client from release to release.
+This module uses urllib because the HTTP client of huggingface_hub changes between releases.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from ramstrans.files import not_writable
 logger = logging.getLogger(__name__)
 
 MAX_RETRIES = 5
-"""Failures in a row, each after less than `_PROGRESS_BYTES`."""
+"""Consecutive failures, each after less than `_PROGRESS_BYTES`."""
 
 TIMEOUT = 60.0
 """Seconds without a byte after which a connection counts as broken."""
@@ -40,7 +40,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
 class TransientError(Exception):
-    """A failed attempt that is worth another one, after the seconds that the server asks for."""
+    """A failed attempt that is worth another one, after `pause` seconds if the server asks for a pause."""
 
     def __init__(self, reason: str, pause: float = 0) -> None:
         super().__init__(reason)
@@ -50,7 +50,7 @@ class TransientError(Exception):
 def fetch(
     file: PublishedFile, folder: Path, *, timeout: float = TIMEOUT, progress: Progress = no_progress
 ) -> Path:
-    """Download one file into a folder, unless it is there already with the published checksums.
+    """Download one file into a folder, unless it exists with the published checksums.
 
     Args:
         file: Its address, size and checksums, all of which must match.
@@ -63,7 +63,7 @@ def fetch(
 
     Raises:
         DataError: The server does not deliver the file, or delivers another one.
-        OutputError: It cannot be written; what has come is kept for the next call.
+        OutputError: It cannot be written; the partial file is kept for the next call.
     """
     path = folder / file.name
     try:
@@ -76,8 +76,10 @@ def fetch(
         part = path.with_name(f"{path.name}.part")
         _complete(file, part, timeout, progress)
         part.replace(path)
-    except OSError as error:  # of the disk: network errors have become others by now
-        raise not_writable(path, error, "make room or give another folder; what has come is kept") from error
+    except OSError as error:  # of the disk: network errors are other types by now
+        raise not_writable(
+            path, error, "free some space or give another folder; the partial file is kept"
+        ) from error
     checked = f"{' and '.join(file.checksums)} as published" if file.checksums else "no checksum is published"
     logger.info("%s: downloaded, %s", path.name, checked)
     return path
@@ -110,7 +112,7 @@ def _complete(file: PublishedFile, part: Path, timeout: float, progress: Progres
 
 
 def _receive(file: PublishedFile, part: Path, timeout: float, progress: Progress) -> None:
-    """Append the rest of a file, as far as one connection delivers it."""
+    """Append as much of the rest of a file as one connection delivers."""
     size = _size(part)
     if file.exact_size is not None and size >= max(file.exact_size, 1):
         return
@@ -136,19 +138,19 @@ def _receive(file: PublishedFile, part: Path, timeout: float, progress: Progress
 
 
 def _span(part: Path, response: HTTPResponse) -> tuple[int, int | None]:
-    """The offset in the file at which an answer begins, 0 or where `part` ends, and the file's size."""
+    """Return the offset at which a response begins, 0 or the end of `part`, and the size of the file."""
     if response.status != 206:
         length = response.headers.get("Content-Length", "")
         return 0, int(length) if length.isdecimal() else None
     span = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if span is None or int(span[1]) != _size(part):
         part.unlink()
-        raise TransientError("starting over, as the server sent something else than the rest")
+        raise TransientError("starting over, as the server did not send the rest")
     return int(span[1]), int(span[2])
 
 
 def _next_chunk(file: PublishedFile, part: Path, response: HTTPResponse) -> bytes:
-    """Some of the next bytes of an answer; none at its end."""
+    """Read some of the next bytes of a response; none at its end."""
     with _network_errors(file, part):
         return response.read1(_CHUNK)
 
@@ -160,7 +162,7 @@ def _network_errors(file: PublishedFile, part: Path) -> Iterator[None]:
         yield
     except HTTPError as error:
         error.close()
-        answer = f"the server answers {error.code} {error.reason}"
+        answer = f"the server responds {error.code} {error.reason}"
         if error.code in _RETRIED_CODES:
             seconds = error.headers.get("Retry-After", "")
             raise TransientError(answer, int(seconds) if seconds.isdecimal() else 0) from error
@@ -174,7 +176,7 @@ def _network_errors(file: PublishedFile, part: Path) -> Iterator[None]:
 
 
 def _problem(file: PublishedFile, path: Path, progress: Progress) -> str | None:
-    """How a file on disk differs from the published one, in a few words; None if it does not."""
+    """Describe how a file on disk differs from the published one; None if it does not."""
     size, done = _size(path), 0
     if file.exact_size not in (None, size):
         return f"it has {size} bytes, not {file.exact_size} as published"
@@ -192,5 +194,5 @@ def _problem(file: PublishedFile, path: Path, progress: Progress) -> str | None:
 
 
 def _size(path: Path) -> int:
-    """Bytes in a file; 0 if there is none."""
+    """Return the bytes in a file; 0 if there is none."""
     return path.stat().st_size if path.exists() else 0

@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 def download_data_set(
     name: str, root: Path, *, keep_archives: bool = False, progress: Progress = no_progress
 ) -> None:
-    """Download a published data set and unpack it into a new folder, which appears once it is whole.
+    """Download a published data set and unpack it into a new folder, which appears once it is complete.
 
-    The files are downloaded into `ROOT.archives` beside it, where an interrupted download resumes the next
-    time, and which is removed at the end.
+    The files are downloaded into `ROOT.archives` beside it, where the next call resumes an interrupted
+    download. It is removed at the end.
 
     Args:
         name: A key of `REGISTRY`.
@@ -33,7 +33,7 @@ def download_data_set(
     Raises:
         DataError: There is no direct download (the message says how to get the set), or a file cannot be
             downloaded or unpacked.
-        OutputError: The folder is not empty or cannot be written, or the disk has too little room.
+        OutputError: The folder is not empty or cannot be written, or the disk has too little space.
     """
     source = REGISTRY[name]
     if not source.files:

@@ -1,4 +1,4 @@
-"""Unpack archives that others made: nothing outside the folder, no devices, no more than the disk holds.
+"""Unpack archives safely: nothing outside the folder, no devices, no more than the disk holds.
 
 Tar files go through the `data` filter of PEP 706 (https://peps.python.org/pep-0706/), which refuses devices
 and links out of the folder and ignores owners. Zip files get the same checks here.
@@ -46,12 +46,12 @@ def unpack(archive: Path, folder: Path, progress: Progress = no_progress) -> Non
 
     Args:
         archive: Its name ends with one of `SUFFIXES`.
-        folder: An existing folder that nobody else writes to. On an error it is left half filled.
+        folder: An existing folder that nobody else writes to. An error leaves it half filled.
         progress: Reports bytes of a tar file, or unpacked ones of a zip file.
 
     Raises:
         DataError: It is damaged, or has a member that must not be unpacked.
-        OutputError: The folder cannot be written, or its disk has too little room.
+        OutputError: The folder cannot be written, or its disk has too little space.
     """
     if not is_archive(archive.name):
         raise DataError(f"{archive} is not an archive; allowed are {' '.join(SUFFIXES)}")
@@ -65,16 +65,16 @@ def unpack(archive: Path, folder: Path, progress: Progress = no_progress) -> Non
 
 
 def check_space(folder: Path, num_bytes: int) -> None:
-    """Raise unless a folder's disk has that much room.
+    """Raise unless a folder's disk has that much space.
 
     Raises:
-        OutputError: It has less.
+        OutputError: It has less space.
     """
     free = shutil.disk_usage(folder).free
     if num_bytes > free:
         raise OutputError(
             f"{folder} has {free / 1e9:.1f} GB free, {num_bytes / 1e9:.1f} GB are needed; "
-            "make room, or give a folder on another disk"
+            "free some space, or give a folder on another disk"
         )
 
 

@@ -13,66 +13,35 @@ Crown and wing are visible in a small image of the whole scene; beak and tail ha
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.toybirds.drawing import PALETTE, PARTS, Drawing, draw_bird
+from ramstrans.data.toybirds.drawing import PALETTE, PARTS, draw_bird
 from ramstrans.errors import ConfigError
 from ramstrans.files import new_folder
 
 VERSION = 1
-"""Incremented whenever the same arguments give other images."""
+"""Incremented when the same arguments give other images."""
 
 MARKER = "toybirds.json"
 MAX_CLASSES = 27
+
+ALLOWED = {
+    "num_classes": (2, MAX_CLASSES),
+    "train_per_class": (1, 100_000),
+    "test_per_class": (1, 100_000),
+    "image_size": (32, 4096),
+    "seed": (0, 2**63 - 1),
+}
+"""Lowest and highest value of each argument of `make_toybirds`."""
 
 _GENERA = ("Finch", "Wren", "Warbler", "Bunting", "Sparrow", "Thrush", "Pipit", "Robin", "Lark")
 
 Code = tuple[int, int, int, int]
 """Index into `PALETTE` of each of `CODED_PARTS`: crown, beak, wing, tail."""
-
-
-@dataclass(frozen=True)
-class _Options:
-    """The arguments that, with `VERSION`, determine every byte of the set."""
-
-    num_classes: int
-    train_per_class: int
-    test_per_class: int
-    image_size: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        allowed = {
-            "num_classes": (2, MAX_CLASSES),
-            "train_per_class": (1, 100_000),
-            "test_per_class": (1, 100_000),
-            "image_size": (32, 4096),
-            "seed": (0, 2**63 - 1),
-        }
-        for name, (low, high) in allowed.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"toybirds: {name} is {value}; give {low} to {high}")
-
-    @property
-    def num_images(self) -> int:
-        return self.num_classes * (self.train_per_class + self.test_per_class)
-
-
-class _Entry(NamedTuple):
-    """One image in the lists; ids count from 1."""
-
-    image_id: int
-    label: int
-    path: str
-    is_train: bool
-    drawing: Drawing
 
 
 def species_codes(num_classes: int) -> tuple[Code, ...]:
@@ -127,9 +96,23 @@ def make_toybirds(
         ConfigError: A number is out of range.
         OutputError: The folder is not empty, or cannot be written.
     """
-    options = _Options(num_classes, train_per_class, test_per_class, image_size, seed)
+    options = {
+        "num_classes": num_classes,
+        "train_per_class": train_per_class,
+        "test_per_class": test_per_class,
+        "image_size": image_size,
+        "seed": seed,
+    }
+    for name, (low, high) in ALLOWED.items():
+        if not low <= options[name] <= high:
+            raise ConfigError(f"toybirds: {name} is {options[name]}; give {low} to {high}")
     with new_folder(root) as draft:
-        _write_lists(draft, options, list(_draw_images(draft, options, progress)))
+        (draft / "parts").mkdir()
+        lists = _draw_images(draft, num_classes, train_per_class, test_per_class, image_size, seed, progress)
+        lists[MARKER] = [json.dumps({"version": VERSION, **options}, indent=2)]
+        for name, lines in lists.items():
+            text = "".join(f"{line}\n" for line in lines)
+            (draft / name).write_bytes(text.encode())  # the same bytes on every system
 
 
 def is_toybirds(root: Path, **arguments: int) -> bool:
@@ -139,17 +122,14 @@ def is_toybirds(root: Path, **arguments: int) -> bool:
         root: The folder.
         arguments: Some of the numbers that `make_toybirds` takes; the others may be anything.
     """
-    marker = root / MARKER
-    if not marker.is_file():
-        return False
     try:
-        made = json.loads(marker.read_text(encoding="utf-8"))
-        options = _Options(**{name: value for name, value in made.items() if name != "version"})
-    except (ValueError, TypeError, AttributeError):  # not a marker that we wrote
+        made = json.loads((root / MARKER).read_text(encoding="utf-8"))
+        num_images = made["num_classes"] * (made["train_per_class"] + made["test_per_class"])
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):  # not a marker of ours
         return False
     wanted = {"version": VERSION, **arguments}
     num_found = sum(1 for _ in (root / "images").glob("*/*.jpg"))
-    return all(made.get(name) == value for name, value in wanted.items()) and num_found == options.num_images
+    return all(made.get(name) == value for name, value in wanted.items()) and num_found == num_images
 
 
 def ensure_toybirds(root: Path, progress: Progress = no_progress) -> None:
@@ -167,51 +147,36 @@ def ensure_toybirds(root: Path, progress: Progress = no_progress) -> None:
         make_toybirds(root, progress=progress)
 
 
-def _draw_images(folder: Path, options: _Options, progress: Progress) -> Iterator[_Entry]:
-    """Write the images, class by class, training images first."""
-    image_id = 0
-    codes = species_codes(options.num_classes)
-    for label, (name, code) in enumerate(zip(_class_names(options), codes, strict=True)):
+def _draw_images(
+    folder: Path,
+    num_classes: int,
+    train_per_class: int,
+    test_per_class: int,
+    image_size: int,
+    seed: int,
+    progress: Progress,
+) -> dict[str, list[str]]:
+    """Write the images, class by class, training images first; return the lines of CUB's lists."""
+    per_class, image_id = train_per_class + test_per_class, 0
+    lists: dict[str, list[str]] = defaultdict(list)
+    lists["parts/parts.txt"] = [f"{part_id} {name}" for part_id, name in enumerate(PARTS, start=1)]
+    for label, code in enumerate(species_codes(num_classes)):
+        species = species_name(code)
+        name = f"{label + 1:03d}.{species}"
+        lists["classes.txt"].append(f"{label + 1} {name}")
         (folder / "images" / name).mkdir(parents=True)
-        for index in range(options.train_per_class + options.test_per_class):
+        for index in range(per_class):
             image_id += 1
-            path = f"{name}/{name.partition('.')[2]}_{index + 1:04d}.jpg"
-            drawing = draw_bird(code, options.image_size, np.random.default_rng((options.seed, label, index)))
+            path = f"{name}/{species}_{index + 1:04d}.jpg"
+            image, box, parts = draw_bird(code, image_size, np.random.default_rng((seed, label, index)))
             # full chroma: the parts are a few pixels of pure colour
-            drawing.image.save(folder / "images" / path, quality=90, subsampling=0)
-            yield _Entry(image_id, label, path, index < options.train_per_class, drawing)
-            progress(image_id, options.num_images, "drawing toybirds")
-
-
-def _class_names(options: _Options) -> list[str]:
-    codes = species_codes(options.num_classes)
-    return [f"{number:03d}.{species_name(code)}" for number, code in enumerate(codes, start=1)]
-
-
-def _write_lists(folder: Path, options: _Options, entries: list[_Entry]) -> None:
-    """Write CUB's lists of images, labels, splits, classes, boxes and parts, and the marker."""
-    (folder / "parts").mkdir()
-    lists: dict[str, Iterable[str]] = {
-        "images.txt": (f"{e.image_id} {e.path}" for e in entries),
-        "image_class_labels.txt": (f"{e.image_id} {e.label + 1}" for e in entries),
-        "train_test_split.txt": (f"{e.image_id} {int(e.is_train)}" for e in entries),
-        "classes.txt": (f"{label} {name}" for label, name in enumerate(_class_names(options), start=1)),
-        "bounding_boxes.txt": (f"{e.image_id} {_corner_and_size(e.drawing)}" for e in entries),
-        "parts/parts.txt": (f"{part_id} {name}" for part_id, name in enumerate(PARTS, start=1)),
-        "parts/part_locs.txt": (line for e in entries for line in _part_lines(e)),
-        MARKER: [json.dumps({"version": VERSION, **asdict(options)}, indent=2)],
-    }
-    for name, lines in lists.items():
-        text = "".join(f"{line}\n" for line in lines)
-        (folder / name).write_bytes(text.encode())  # the same bytes on every system
-
-
-def _corner_and_size(drawing: Drawing) -> str:
-    x0, y0, x1, y1 = (round(value, 2) for value in drawing.box)
-    return f"{x0:.2f} {y0:.2f} {x1 - x0:.2f} {y1 - y0:.2f}"
-
-
-def _part_lines(entry: _Entry) -> Iterator[str]:
-    for part_id, name in enumerate(PARTS, start=1):
-        x, y = entry.drawing.parts[name]
-        yield f"{entry.image_id} {part_id} {x:.2f} {y:.2f} 1"
+            image.save(folder / "images" / path, quality=90, subsampling=0)
+            x0, y0, x1, y1 = (round(value, 2) for value in box)
+            lists["images.txt"].append(f"{image_id} {path}")
+            lists["image_class_labels.txt"].append(f"{image_id} {label + 1}")
+            lists["train_test_split.txt"].append(f"{image_id} {int(index < train_per_class)}")
+            lists["bounding_boxes.txt"].append(f"{image_id} {x0:.2f} {y0:.2f} {x1 - x0:.2f} {y1 - y0:.2f}")
+            for part_id, (x, y) in enumerate((parts[part] for part in PARTS), start=1):
+                lists["parts/part_locs.txt"].append(f"{image_id} {part_id} {x:.2f} {y:.2f} 1")
+            progress(image_id, num_classes * per_class, "drawing toybirds")
+    return lists

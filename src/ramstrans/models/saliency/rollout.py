@@ -1,13 +1,13 @@
-"""Attention rollout: one saliency value a patch, from the queries and keys of all layers.
+"""Attention rollout: one saliency value per patch, from the queries and keys of all layers.
 
 With `A_l` the head mean of layer l's attention weights, `G_l = (A_l + I) / 2` and
 `g = G_L ... G_1` (Eq. 4-9 of https://arxiv.org/abs/2107.08192), the saliency of a patch is the mean of
-its column of g, or its entry in the class token's row. Either is a row vector times g, so it is pushed
-through the layers from the last to the first, `r <- (r + r A_l) / 2`, and no product of matrices is formed.
+its column of g, or its entry in the class token's row. Either is a row vector times g, so it is propagated
+through the layers from the last to the first, `r <- (r + r A_l) / 2`, without a product of two matrices.
 
-Two ways to push, the same function, both without an attention matrix of a whole layer in memory:
+Two implementations of the same function, neither with a whole layer's attention matrix in memory:
 
-    tiles   softmax of a tile of rows at a time, small enough to stay in the processor's cache
+    tiles   softmax of one tile of rows at a time, small enough to stay in the processor's cache
     flex    FlexAttention with queries and keys swapped: with lse_i the log-sum-exp of row i,
             (r P)_j = exp(logsumexp_i(s k_j q_i + log r_i - lse_i)), a log-sum-exp that the kernel returns
 """
@@ -23,7 +23,7 @@ Method = Literal["tiles", "flex"]
 CPU_TILE = 640_000
 """Attention weights in the tile of one CPU thread: 2.5 MB in float32, one head of 800 tokens."""
 DEVICE_TILE = 2**26
-"""Of a tile on other devices, where a kernel's launch costs more than its memory: 256 MB in float32."""
+"""Attention weights in a tile on other devices, where launches cost more than memory: 256 MB in float32."""
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def rollout(
     class_index: int = 0,
     method: Method | None = None,
 ) -> Tensor:
-    """Roll the attention of all layers out to one saliency value a patch.
+    """Roll out the attention of all layers to one saliency value per patch.
 
     Args:
         queries: L tensors (B, H, N, d), first layer first; N = num_prefix + h * w tokens.
@@ -46,12 +46,12 @@ def rollout(
         scale: Factor on q·k before the softmax, usually `d ** -0.5`.
         num_prefix: Number of tokens before the patches (class and register tokens).
         grid: `(h, w)`, rows and columns of patches.
-        rows: `all`: mean over all N query rows; `class`: the row of token `class_index` alone.
-        class_index: Position of the class token that `rows="class"` reads.
-        method: How to push a row vector through a layer; None: what `choose_implementation` takes.
+        rows: `all`: mean over all N query rows; `class`: only the row of token `class_index`.
+        class_index: Index of the class token that `rows="class"` reads.
+        method: Implementation that propagates a row vector through a layer; None: `choose_implementation`.
 
     Returns:
-        (B, h, w) float32, non-negative; with the prefix tokens' shares it sums to 1.
+        (B, h, w) float32, non-negative; with the values of the prefix tokens it sums to 1.
 
     >>> q = [torch.zeros(1, 1, 5, 3)]  # uniform attention: every patch gets 1/5
     >>> rollout(q, q, scale=1.0, num_prefix=1, grid=(2, 2))
@@ -74,13 +74,13 @@ def rollout(
 
 
 def choose_implementation(device: torch.device, *, compiled: bool) -> Method:
-    """How to push on a device: `flex` in a compiled graph on a GPU of capability 8 or more, else `tiles`.
+    """Choose the implementation: `flex` in a compiled graph on a GPU of capability 8 or more, else `tiles`.
 
-    Outside a compiled graph FlexAttention would form whole matrices.
+    Outside of a compiled graph FlexAttention would form whole matrices.
 
     Args:
-        device: Where queries and keys are.
-        compiled: Whether the push becomes part of a graph that `torch.compile` makes.
+        device: Device of queries and keys.
+        compiled: Whether the rollout becomes part of a graph of `torch.compile`.
 
     >>> choose_implementation(torch.device("cpu"), compiled=True)
     'tiles'
@@ -91,7 +91,7 @@ def choose_implementation(device: torch.device, *, compiled: bool) -> Method:
 
 
 def propagate_tiled(relevance: Tensor, query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Push a row vector through one layer: `r A`, with A the head mean of softmax(scale · q kᵀ).
+    """Propagate a row vector through one layer: `r A`, with A the head mean of softmax(scale · q kᵀ).
 
     Args:
         relevance: (B, N) float32, the row vector r.
@@ -112,29 +112,29 @@ def propagate_tiled(relevance: Tensor, query: Tensor, key: Tensor, scale: float)
         return (relevance[:, None, None] @ weights).mean(dim=1).squeeze(1)
     rows = (relevance / heads)[:, None].expand(-1, heads, -1).reshape(batch * heads, 1, num_tokens)
     query, key = (query * scale).flatten(0, 1), key.flatten(0, 1).transpose(-2, -1)
-    pushed = torch.zeros_like(rows)
-    for matrices, part in _tiles(batch * heads, num_tokens, query.device):
-        weights = torch.bmm(query[matrices, part], key[matrices]).softmax(dim=-1, dtype=torch.float32)
-        pushed[matrices].baddbmm_(rows[matrices, :, part], weights)
-    return pushed.view(batch, heads, num_tokens).sum(dim=1)
+    propagated = torch.zeros_like(rows)
+    for matrices, tile in _tiles(batch * heads, num_tokens, query.device):
+        weights = torch.bmm(query[matrices, tile], key[matrices]).softmax(dim=-1, dtype=torch.float32)
+        propagated[matrices].baddbmm_(rows[matrices, :, tile], weights)
+    return propagated.view(batch, heads, num_tokens).sum(dim=1)
 
 
 def _tiles(num_matrices: int, num_rows: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Which matrices and which of their rows are dealt with at a time: even parts of at most a tile.
+    """Yield slices of matrices and of their rows: even tiles of at most the largest size.
 
-    On a CPU each thread has matrices of its own: shared ones would travel between the cores' caches.
+    On a CPU each thread has its own matrices: shared ones would travel between the cores' caches.
     """
     largest, num_threads = (CPU_TILE, torch.get_num_threads()) if device.type == "cpu" else (DEVICE_TILE, 1)
     matrices = num_threads * max(1, largest // num_rows**2)
-    num_parts = -(-num_rows // max(1, largest // num_rows))
-    rows = -(-num_rows // num_parts)
+    num_tiles = -(-num_rows // max(1, largest // num_rows))
+    rows = -(-num_rows // num_tiles)
     for first in range(0, num_matrices, matrices):
         for row in range(0, num_rows, rows):
             yield slice(first, first + matrices), slice(row, row + rows)
 
 
 def propagate_flex(relevance: Tensor, query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """The same as `propagate_tiled` by FlexAttention, which has to be compiled to be fast."""
+    """Compute `propagate_tiled` by FlexAttention, which must be compiled to be fast."""
     from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
     with_lse = AuxRequest(lse=True)
