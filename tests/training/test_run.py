@@ -207,7 +207,7 @@ def test_an_empty_folder_may_be_filled(tmp_path):
 def test_an_output_that_cannot_be_written_is_told_at_once(tmp_path, below):
     file = tmp_path / "file"
     file.write_text("not a folder")
-    with pytest.raises(OutputError, match="file is no folder"):
+    with pytest.raises(OutputError, match="file is not a folder"):
         check_output(file / below, overwrite=True)
 
 
