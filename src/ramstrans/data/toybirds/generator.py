@@ -123,7 +123,7 @@ def is_toybirds(root: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):  # not a marker of ours
         return False
     num_found = sum(1 for _ in (root / "images").glob("*/*.jpg"))
-    return made.get("version") == VERSION and num_found == num_images
+    return bool(made.get("version") == VERSION and num_found == num_images)
 
 
 def ensure_toybirds(root: Path, progress: Progress = no_progress) -> None:
