@@ -204,14 +204,14 @@ def test_an_empty_folder_may_be_filled(tmp_path):
 
 
 @pytest.mark.parametrize("below", [".", "run", "deep/run"])
-def test_an_output_that_cannot_be_written_is_told_at_once(tmp_path, below):
+def test_an_output_that_cannot_be_written_is_refused_at_once(tmp_path, below):
     file = tmp_path / "file"
     file.write_text("not a folder")
     with pytest.raises(OutputError, match="file is not a folder"):
         check_output(file / below, overwrite=True)
 
 
-def test_a_full_disk_is_told(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 

@@ -75,13 +75,6 @@ def test_an_archive_that_is_refused_leaves_nothing(birds, root, tmp_path, conten
     assert files_in(root) == UNPACKED
 
 
-def test_an_expected_file_that_is_missing(birds, root, monkeypatch, caplog):
-    source = REGISTRY["birds"]._replace(expected_files=("images", "images/tit"))
-    monkeypatch.setitem(REGISTRY, "birds", source)
-    download_data_set("birds", root)
-    assert caplog.messages == [f"{root} has no images/tit: the publisher may have changed it"]
-
-
 @pytest.mark.parametrize("name", [name for name, source in REGISTRY.items() if not source.files])
 def test_instructions_where_there_is_no_download(root, name):
     with pytest.raises(DataError, match=rf"cannot be downloaded directly: .*--data.name {name}") as caught:

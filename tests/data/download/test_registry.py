@@ -23,7 +23,7 @@ def test_an_entry_is_complete(name):
     for line in (source.title, source.terms, source.instructions):
         assert "\n" not in line
         assert not line.endswith(".")
-    assert bool(source.files) == bool(source.expected_files) == (not source.instructions)
+    assert bool(source.files) == (not source.instructions)
     names = [file.name for file in source.files]
     assert len(set(names)) == len(names)
     assert source.num_bytes == sum(file.num_bytes for file in source.files)

@@ -56,9 +56,6 @@ def download_data_set(
             with new_folder(root) as draft:
                 for file, path in zip(source.files, paths, strict=True):
                     _unpack(file, path, draft, progress)
-                for expected in source.expected_files:
-                    if not (draft / expected).exists():
-                        logger.warning("%s has no %s: the publisher may have changed it", root, expected)
         if not keep_archives:
             shutil.rmtree(archives)
     except Timeout as error:

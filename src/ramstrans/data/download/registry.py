@@ -67,7 +67,6 @@ class DatasetSource(NamedTuple):
         page: Address of its page.
         terms: Licence or terms of use, in one line.
         files: The files to download; empty if there is no direct download.
-        expected_files: Some paths that exist once it is unpacked.
         instructions: How to get it by hand if there is no direct download.
     """
 
@@ -76,7 +75,6 @@ class DatasetSource(NamedTuple):
     page: str
     terms: str
     files: tuple[PublishedFile, ...] = ()
-    expected_files: tuple[str, ...] = ()
     instructions: str = ""
 
     @property
@@ -96,13 +94,12 @@ def _read_files() -> dict[str, tuple[PublishedFile, ...]]:
     return files
 
 
-def _inaturalist(year: str, expected_files: tuple[str, ...], part: str = "") -> DatasetSource:
+def _inaturalist(year: str, part: str = "") -> DatasetSource:
     return DatasetSource(
         title=f"iNaturalist {year}{part}",
         data_name="inaturalist",
         page=f"https://github.com/visipedia/inat_comp/tree/master/{year}",
         terms=_INATURALIST_TERMS,
-        expected_files=expected_files,
     )
 
 
@@ -112,7 +109,6 @@ _SOURCES = {
         data_name="cub",
         page="https://www.vision.caltech.edu/datasets/cub_200_2011/",
         terms="none in the archive's README; the photographs, from Flickr, belong to their photographers",
-        expected_files=("CUB_200_2011/images.txt",),
     ),
     "nabirds": DatasetSource(
         title="NABirds",
@@ -132,7 +128,6 @@ _SOURCES = {
             "none known of the set; its photographs are from ImageNet: non-commercial research and education "
             "only (https://image-net.org/download)"
         ),
-        expected_files=("Images", "Annotation", "lists/train_list.mat", "lists/test_list.mat"),
     ),
     "stanford_cars": DatasetSource(
         title="Stanford Cars",
@@ -152,22 +147,16 @@ _SOURCES = {
         data_name="fgvc_aircraft",
         page=f"{_VGG}/fgvc-aircraft/",
         terms="non-commercial research only; the photographers keep the copyright",
-        expected_files=("fgvc-aircraft-2013b/data/images_variant_train.txt",),
     ),
-    "inaturalist2017": _inaturalist("2017", ("train_val_images",)),
-    "inaturalist2018": _inaturalist(
-        "2018", ("train_val2018", "train2018.json", "val2018.json", "categories.json")
-    ),
-    "inaturalist2021": _inaturalist("2021", ("train", "train.json", "val", "val.json")),
-    "inaturalist2021_mini": _inaturalist(
-        "2021", ("train_mini", "train_mini.json", "val", "val.json"), part=", train_mini"
-    ),
+    "inaturalist2017": _inaturalist("2017"),
+    "inaturalist2018": _inaturalist("2018"),
+    "inaturalist2021": _inaturalist("2021"),
+    "inaturalist2021_mini": _inaturalist("2021", part=", train_mini"),
     "flowers102": DatasetSource(
         title="Oxford Flowers-102",
         data_name="flowers102",
         page=f"{_VGG}/flowers/102/",
         terms="none known; ask its publisher",
-        expected_files=("jpg", "imagelabels.mat", "setid.mat"),
     ),
     "oxford_pets": DatasetSource(
         title="Oxford-IIIT Pets",
@@ -177,14 +166,12 @@ _SOURCES = {
             "CC BY-SA 4.0 by its page, research only by the README in its archive; the photographs' "
             "copyright remains with their owners"
         ),
-        expected_files=("images", "annotations/list.txt", "annotations/trainval.txt", "annotations/test.txt"),
     ),
     "food101": DatasetSource(
         title="Food-101",
         data_name="food101",
         page="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
         terms="photographs from Foodspotting: scientific fair use; anything else is up to their owners",
-        expected_files=("food-101/images", "food-101/meta/train.txt"),
     ),
 }
 
