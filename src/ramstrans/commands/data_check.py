@@ -90,7 +90,11 @@ def find_all(
     if config.crop is not None:
         smallest_side = config.crop if isinstance(config.crop, int) else max(config.crop)
     findings = audit_images(
-        images, smallest_side=smallest_side, max_pixels=config.max_pixels, progress=progress
+        images,
+        smallest_side=smallest_side,
+        max_pixels=config.max_pixels,
+        progress=progress,
+        timeout=config.read_timeout,
     )
     if config.name == "shards" and config.root is not None and (config.root / MANIFEST).is_file():
         errors = verify_shards(config.root, progress)

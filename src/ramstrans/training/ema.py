@@ -4,8 +4,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint import load, save  # type: ignore[attr-defined]  # exported by its __init__
 from torch.optim.swa_utils import AveragedModel
 
 from ramstrans.distributed import local_shard

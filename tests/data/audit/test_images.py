@@ -1,15 +1,17 @@
+import threading
 from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from ramstrans.data.audit import images as images_module
 from ramstrans.data.audit.boxes_classes import FEW_TRAINING_IMAGES
 from ramstrans.data.audit.findings import record_ids, sort_findings, with_ids
 from ramstrans.data.audit.images import audit_images, read_facts
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.records import ImageSet, Part, Record
-from ramstrans.errors import UnreadableImageError
+from ramstrans.errors import DataError, UnreadableImageError
 from tests.shared import CUB50, needs
 
 SIZE = (113, 97)
@@ -221,3 +223,11 @@ def test_fifty_classes_of_the_real_one():
         "box past the edge": [("960",), ("999",), ("1218",)],
         "greyscale": [("448",), ("1401",)],
     }
+
+
+def test_a_file_that_hangs_is_named(birds, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(images_module, "read_facts", lambda *_: released.wait(60))
+    with pytest.raises(DataError, match=r"\.jpg: .*data\.read_timeout"):
+        audit_images(read_cub(birds), num_workers=2, timeout=0.2)
+    released.set()

@@ -32,7 +32,7 @@ def find_unreadable(
 
     Args:
         records: The records to check; a file listed twice is read once.
-        max_pixels: As in `decode_image`.
+        max_pixels: As in `decode_reduced`.
         num_workers: Threads, which help because decoding releases the GIL; 0 decodes in the calling thread.
         progress: Reports files done.
         timeout: Seconds in which one of the threads must finish a file; 0 waits forever.

@@ -50,22 +50,26 @@ def audit_images(
     max_pixels: int = DataConfig.max_pixels,
     num_workers: int = NUM_THREADS,
     progress: Progress = no_progress,
+    timeout: float = DataConfig.read_timeout,
 ) -> list[Finding]:
     """Check every file, box and class of a data set.
 
     Args:
         images: The data set.
         smallest_side: Images with a shorter side below this, in pixels, are tiny; e.g. the model's input.
-        max_pixels: As in `decode_image`.
+        max_pixels: As in `decode_reduced`.
         num_workers: Threads; 0 decodes in the calling thread.
         progress: Reports files done.
+        timeout: As in `find_unreadable`.
 
     Returns:
         The findings. Those about classes count readable images.
     """
-    outcomes = dict(
-        decode_each(lambda path: read_facts(path, max_pixels), images.records, num_workers, progress)
-    )
+
+    def facts_of(path: Path) -> ImageFacts:
+        return read_facts(path, max_pixels)
+
+    outcomes = dict(decode_each(facts_of, images.records, num_workers, progress, timeout))
     facts = {path: outcome for path, outcome in outcomes.items() if isinstance(outcome, ImageFacts)}
     readable = images._replace(records=tuple(record for record in images.records if record.path in facts))
     return [
