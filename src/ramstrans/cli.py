@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail("stopped by SIGTERM", 128 + signal.SIGTERM)
     except KeyboardInterrupt:
         return fail("stopped", 128 + signal.SIGINT)
-    except BrokenPipeError:  # the reader of a pipe, say `head`, has gone: nothing to tell it
+    except BrokenPipeError:  # the reader of a pipe, say `head`, has gone: there is nobody to report to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:

@@ -121,15 +121,6 @@ def _sendable(error: Exception | None) -> Exception | None:
     return RuntimeError(f"{type(error).__name__}: {error}")
 
 
-def summed(number: int) -> int:
-    """The sum of a number over all processes, each of which calls this."""
-    if num_processes() == 1:
-        return number
-    numbers: list[int] = [0] * num_processes()
-    torch.distributed.all_gather_object(numbers, number)
-    return sum(numbers)
-
-
 def to_meta(model: Model) -> Model:
     """A copy of a model without its weights, which takes no memory; to be given some by `materialize`.
 

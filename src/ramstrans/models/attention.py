@@ -12,7 +12,7 @@ class AttentionCall(NamedTuple):
 
     Attributes:
         query: (B, H, N, d), as it enters the softmax: after norms and rotary embedding.
-        key: (B, H, N, d), likewise.
+        key: (B, H, N, d), as the queries.
         bias: Added to the scaled scores, broadcastable to (B, H, N, N), or None.
         scale: Factor on q·k.
     """

@@ -53,8 +53,8 @@ class Encoder(nn.Module):
         model: The ViT; becomes part of this module and is widened in place.
         num_scales: S, number of class tokens.
         class_tokens: `joint`: all S tokens enter every pass; `separate`: token s alone enters pass s.
-        mean: Of red, green and blue, for pixels in [0, 1]; None: what timm says of the model.
-        std: Of red, green and blue, likewise.
+        mean: Of red, green and blue, for pixels in [0, 1]; None: the value that timm has for the model.
+        std: Of red, green and blue, in the same way.
 
     Raises:
         ConfigError: This ViT cannot work; the message says why.
