@@ -164,15 +164,17 @@ class Encoder(nn.Module):
     def _forward_features(self, images: Tensor, scale: int) -> Tensor:
         """(B, N, D) tokens after the final LayerNorm."""
         vit = self.model
-        if self.class_tokens == "joint":
-            joint: Tensor = vit.forward_features(images)
-            return joint
-        embedded = vit._pos_embed(vit.patch_embed(images))
-        own, others = embedded[:, scale : scale + 1], embedded[:, self.num_scales :]
-        tokens = vit.norm_pre(torch.cat([own, others], dim=1))
-        tokens = checkpoint_seq(vit.blocks, tokens) if vit.grad_checkpointing else vit.blocks(tokens)
-        separate: Tensor = vit.norm(tokens)
-        return separate
+        tokens = vit._pos_embed(vit.patch_embed(images))
+        if self.class_tokens != "joint":
+            tokens = torch.cat([tokens[:, scale : scale + 1], tokens[:, self.num_scales :]], dim=1)
+        tokens = vit.norm_pre(tokens)
+        if vit.grad_checkpointing:
+            tokens = checkpoint_seq(vit.blocks, tokens)
+        else:
+            for block in vit.blocks:  # `vit.blocks(tokens)` would hold its input to the end
+                tokens = block(tokens)
+        normalized: Tensor = vit.norm(tokens)
+        return normalized
 
     def forward_head(self, class_token: Tensor) -> Tensor:
         """(B, num_classes) logits of a class token (B, D)."""
