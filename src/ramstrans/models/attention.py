@@ -23,7 +23,23 @@ class AttentionCall(NamedTuple):
     scale: float
 
 
-class RecordAttention(TorchFunctionMode):
+class _AttentionMode(TorchFunctionMode):
+    """Call `_attend` in place of every `F.scaled_dot_product_attention` called inside."""
+
+    def _attend(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - those of torch's function
+        raise NotImplementedError
+
+    def __torch_function__(
+        self,
+        func: Any,  # noqa: ANN401 - any function of torch
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        return (self._attend if func is F.scaled_dot_product_attention else func)(*args, **(kwargs or {}))
+
+
+class RecordAttention(_AttentionMode):
     """Record the queries and keys of every `F.scaled_dot_product_attention` called inside.
 
     The outputs stay the same to the last bit. Modes are per thread, so that one model serves any number of
@@ -47,18 +63,9 @@ class RecordAttention(TorchFunctionMode):
         self.calls = calls
         self.copy = copy
 
-    def __torch_function__(
-        self,
-        func: Any,  # noqa: ANN401 - any function of torch
-        types: Any,  # noqa: ANN401
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
-        """Call the function; record it first if it is attention."""
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            self.calls.append(_call(*args, **kwargs, copy=self.copy))
-        return func(*args, **kwargs)
+    def _attend(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - those of torch's function
+        self.calls.append(_call(*args, **kwargs, copy=self.copy))
+        return F.scaled_dot_product_attention(*args, **kwargs)
 
 
 def _call(
@@ -77,23 +84,15 @@ def _call(
     return AttentionCall(query, key, attn_mask, query.shape[-1] ** -0.5 if scale is None else scale)
 
 
-class ExplicitAttention(TorchFunctionMode):
+class ExplicitAttention(_AttentionMode):
     """Compute every `F.scaled_dot_product_attention` called inside by matrix products; the same function.
 
     In bfloat16 on CPUs forward and backward take about half the time of the fused kernel. Not for
     checkpointed blocks: the backward pass, which computes them again, is outside of any mode.
     """
 
-    def __torch_function__(
-        self,
-        func: Any,  # noqa: ANN401 - any function of torch
-        types: Any,  # noqa: ANN401
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
-        """Call the function, or its replacement if it is attention."""
-        kwargs = kwargs or {}
-        return (explicit_attention if func is F.scaled_dot_product_attention else func)(*args, **kwargs)
+    def _attend(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - those of torch's function
+        return explicit_attention(*args, **kwargs)
 
 
 def explicit_attention(

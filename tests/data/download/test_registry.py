@@ -76,20 +76,24 @@ def test_sizes_round_up_to_those_of_inaturalist(name, shown, unit):
     assert shown - step < file.num_bytes / unit <= shown
 
 
-def same_as(url, md5):
+_FLOWERS = datasets.Flowers102
+TORCHVISION = [
+    (datasets.Food101._URL, datasets.Food101._MD5),
+    *datasets.OxfordIIITPet._RESOURCES,
+    *((_FLOWERS._download_url_prefix + name, md5) for name, md5 in _FLOWERS._file_dict.values()),
+    *(
+        (inaturalist.DATASET_URLS[version], inaturalist.DATASET_MD5[version])
+        for version in ("2017", "2018", "2021_train", "2021_train_mini", "2021_valid")
+    ),
+]
+
+
+@pytest.mark.parametrize(("url", "md5"), TORCHVISION)
+def test_torchvision_has_the_same_checksums(url, md5):
+    """Whether by http or https."""
     path = url.split("://")[1]
     (file,) = (file for file in FILES.values() if file.url.split("://")[1] == path)
     assert file.checksums["md5"] == md5
-
-
-def test_torchvision_has_the_same_checksums():
-    same_as(datasets.Food101._URL, datasets.Food101._MD5)
-    for url, md5 in datasets.OxfordIIITPet._RESOURCES:
-        same_as(url, md5)
-    for name, md5 in datasets.Flowers102._file_dict.values():
-        same_as(datasets.Flowers102._download_url_prefix + name, md5)
-    for version in ("2017", "2018", "2021_train", "2021_train_mini", "2021_valid"):
-        same_as(inaturalist.DATASET_URLS[version], inaturalist.DATASET_MD5[version])
 
 
 def test_torchvision_has_the_same_address_for_aircraft():
