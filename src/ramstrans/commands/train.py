@@ -19,7 +19,6 @@ MAY_CHANGE = (
     "data.root",
     "data.num_workers",
     "data.read_timeout",
-    "data.read_retries",
     "data.cache",
     "data.cache_dir",
     "device",

@@ -21,8 +21,6 @@ from ramstrans.data.datasets.stanford_dogs import read_stanford_dogs
 from ramstrans.data.datasets.table import read_table
 from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
-from ramstrans.data.reading.retry import retrying
-from ramstrans.data.reading.threads import in_threads
 from ramstrans.data.records import ImageSet
 from ramstrans.data.sharding.manifest import MANIFEST, read_shards
 from ramstrans.data.splits import check_classes, hold_out
@@ -113,28 +111,13 @@ def build_image_set(config: DataConfig, progress: Progress = no_progress) -> Ima
         raise ConfigError(
             f"data.name is '{config.name}' but no --data.root was given; name its folder or file"
         )
-    images = _read_lists(root, config)
+    images = READERS[config.name](root, config)
     check_classes(images)
     if not images.of_split("test"):
         images = hold_out(images, config.test_fraction, config.split_seed, "test")
     if not images.of_split("val"):
         images = hold_out(images, config.val_fraction, config.split_seed, "val")
     check_classes(images)
-    return images
-
-
-def _read_lists(root: Path, config: DataConfig) -> ImageSet:
-    """Read a data set; raise DataError if it cannot be used, or if no list file comes in time."""
-    with retrying(config.read_retries) as reads:
-        try:
-            (images,) = in_threads(
-                lambda root: READERS[config.name](root, config), [root], 1, config.read_timeout
-            )
-        except TimeoutError as error:
-            raise DataError(
-                f"{reads.path or root}: {error}; look for a file system that hangs, or give a longer "
-                "--data.read_timeout"
-            ) from error
     return images
 
 
@@ -151,12 +134,11 @@ def drop_unreadable(
     Raises:
         DataError: A file cannot be decoded and the config says `stop`; names the first few.
     """
-    with retrying(config.read_retries):
-        errors = from_first_process(
-            lambda: find_unreadable(
-                images.records, config.max_pixels, progress=progress, timeout=config.read_timeout
-            )
+    errors = from_first_process(
+        lambda: find_unreadable(
+            images.records, config.max_pixels, progress=progress, timeout=config.read_timeout
         )
+    )
     remaining = apply_unreadable(images, errors, config.on_unreadable)
     for error in errors:
         logger.warning("left out: %s", error)

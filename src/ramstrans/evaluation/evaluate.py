@@ -179,7 +179,6 @@ def dataset_of(
         metadata.model.input_size,
         cache=build_cache(data, is_read_once=True),
         max_pixels=data.max_pixels,
-        read_retries=data.read_retries,
     )
     return dataset, [f"left out: {error}" for error in errors]
 

@@ -132,5 +132,4 @@ def build_dataset(
         seed=config.seed,
         cache=build_cache(data, is_read_once=split == "test"),
         max_pixels=data.max_pixels,
-        read_retries=data.read_retries,
     )

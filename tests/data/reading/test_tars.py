@@ -247,7 +247,7 @@ def test_an_endless_file_of_nothing_is_an_empty_tar(tmp_path):
 @pytest.mark.parametrize("call", ["open", "pread"])
 def test_transient_errors_are_retried(tmp_path, monkeypatch, call, caplog):
     tar = make_tar(tmp_path / "set.tar", [("a.jpg", jpeg())])
-    monkeypatch.setattr("ramstrans.data.reading.retry.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("ramstrans.data.reading.retry.PAUSES", [0.001] * 4)
     works, failed = getattr(os, call), []
 
     def fails_once(*args, **options):
