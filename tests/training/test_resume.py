@@ -179,7 +179,7 @@ def read_pipes_unchecked():
     build.find_unreadable = lambda *_, **__: []
 
 
-@pytest.mark.parametrize(("phase", "num_workers"), product(["check", "training"], [0, 1]))
+@pytest.mark.parametrize(("phase", "num_workers"), list(product(["check", "training"], [0, 1])))
 def test_a_read_that_hangs_ends_the_run_and_names_the_file(phase, num_workers, recipe, birds, tmp_path):
     root = shutil.copytree(birds, tmp_path / "birds")
     pipe = read_cub(root).of_split("train")[0].path
