@@ -86,7 +86,7 @@ def read_facts(path: Path, max_pixels: int = DataConfig.max_pixels) -> ImageFact
     Raises:
         UnreadableImageError: It cannot be decoded.
     """
-    image, size = decode_reduced(path, _MIN_SIDE, max_pixels=max_pixels)
+    image, size = decode_reduced(path, (_MIN_SIDE, _MIN_SIDE), max_pixels=max_pixels)
     pixels = np.asarray(image)
     digest = hashlib.blake2b(repr(size).encode() + pixels.tobytes(), digest_size=16).digest()
     return ImageFacts(size, bool((pixels == pixels[..., :1]).all()), digest, fingerprint(image))
