@@ -106,12 +106,12 @@ def test_the_draw_depends_on_the_seed_alone(colors):
 def test_toybirds_are_drawn_if_there_are_none(tmp_path, monkeypatch):
     calls = []
 
-    def draw(root, progress):
+    def draw(root, *, progress):
         calls.append(root)
         progress(1, 2, "drawing toybirds")
         raise DataError("drawn")
 
-    monkeypatch.setattr("ramstrans.data.build.ensure_toybirds", draw)
+    monkeypatch.setattr("ramstrans.data.build.make_toybirds", draw)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="drawn"):
         build_image_set(DataConfig(), progress=lambda *call: calls.append(call))

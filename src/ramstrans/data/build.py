@@ -24,7 +24,7 @@ from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_d
 from ramstrans.data.records import ImageSet
 from ramstrans.data.sharding.manifest import MANIFEST, read_shards
 from ramstrans.data.splits import check_classes, hold_out
-from ramstrans.data.toybirds.generator import ensure_toybirds, is_toybirds
+from ramstrans.data.toybirds.generator import is_toybirds, make_toybirds
 from ramstrans.distributed import from_first_process
 from ramstrans.errors import ConfigError, DataError, UnreadableImageError
 
@@ -101,12 +101,13 @@ def build_image_set(config: DataConfig, progress: Progress = no_progress) -> Ima
     root = config.root
     if config.name == "toybirds":
         root = root or DEFAULT_TOYBIRDS_ROOT
-        if root.is_dir() and any(root.iterdir()) and not is_toybirds(root):
-            raise DataError(
-                f"{root} holds something other than a complete toybirds set; for images of your own give "
-                "--data.name folder, table or cub, for toybirds another --data.root"
-            )
-        ensure_toybirds(root, progress)
+        if not is_toybirds(root):
+            if root.is_dir() and any(root.iterdir()):
+                raise DataError(
+                    f"{root} holds something other than a complete toybirds set; for images of your own "
+                    "give --data.name folder, table or cub, for toybirds another --data.root"
+                )
+            make_toybirds(root, progress=progress)
     if root is None:
         raise ConfigError(
             f"data.name is '{config.name}' but no --data.root was given; name its folder or file"
@@ -146,7 +147,7 @@ def drop_unreadable(
 
 
 def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) -> Preprocessing:
-    """Fill in the sizes that the config leaves open, and check that they fit together.
+    """Fill in the sizes that the config leaves open.
 
     Raises:
         ConfigError: The crop is larger than the resized image.
@@ -160,12 +161,7 @@ def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) 
     resize = config.resize
     if resize is None:
         resize = round(max(crop) * 8 / 7)
-    height, width = (resize, resize) if isinstance(resize, int) else resize
-    if height < crop[0] or width < crop[1]:
-        raise ConfigError(
-            f"data.resize {resize} is smaller than data.crop {crop[0]}x{crop[1]}; resize to at least the crop"
-        )
-    return Preprocessing(resize=resize, crop=(crop[0], crop[1]))
+    return Preprocessing(resize, crop)
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:
