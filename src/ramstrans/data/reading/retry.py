@@ -14,6 +14,7 @@ TRANSIENT = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOTCONN),
     *(errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH),
     *(errno.ECONNABORTED, errno.ECONNRESET, errno.ECONNREFUSED),
+    getattr(errno, "EREMOTEIO", errno.EIO),  # Linux alone has it
 }
 """Errors of a network or file server that may be gone at the next attempt.
 

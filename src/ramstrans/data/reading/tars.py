@@ -142,16 +142,6 @@ def file_status(path: Path) -> os.stat_result:
     return path.stat() if member is None else member.status
 
 
-def tar_name(path: Path) -> str:
-    """The part of a path up to its tar, by its text alone; empty if it names none.
-
-    >>> tar_name(Path("shards/train-000000.tar/000123.jpg"))
-    'shards/train-000000.tar'
-    """
-    match = _TAR_IN_PATH.search(path.as_posix())
-    return match.string[: match.end() - 1] if match else ""
-
-
 def list_of(tar: Path) -> Path:
     """The list beside a shard of ours, one JSON object per line and image."""
     return tar.with_suffix(".jsonl")
