@@ -93,13 +93,13 @@ class Member(NamedTuple):
         entry = self._entry()
         with self.tar.open("rb") as stream:
             stream.seek(entry.offset - _BLOCK)
-            content = stream.read(_BLOCK + entry.size)
-        if len(content) < _BLOCK + entry.size:
+            header, content = stream.read(_BLOCK), stream.read(entry.size)
+        if len(content) < entry.size:
             raise self._error(f"{self.tar.name} ends before it does; copy that tar again")
         # the header before each content shows whether the tar has changed, or its list is wrong
-        if _size_in_header(content[:_BLOCK]) != entry.size:
+        if _size_in_header(header) != entry.size:
             raise self._error(f"{self.tar.name} does not hold it where it should; copy that tar again")
-        return content[_BLOCK:]
+        return content
 
     def _entry(self) -> Entry:
         status = self.status
