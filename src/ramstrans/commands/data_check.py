@@ -106,10 +106,9 @@ def find_label_issues(
     config: DataConfig, options: Namespace, findings: "list[Finding]", progress: "Progress"
 ) -> "list[Finding]":
     """Find labels of readable files that the model contradicts."""
-    from ramstrans.data.audit.label_issues import to_finding
     from ramstrans.evaluation import label_errors
 
-    found = label_errors.find_label_issues(
+    return label_errors.find_label_issues(
         options.model,
         config,
         unreadable={path for finding in findings if finding.kind == "unreadable" for path in finding.paths},
@@ -118,8 +117,6 @@ def find_label_issues(
         precision=options.precision,
         progress=progress,
     )
-    logger.info("%s", found)
-    return [to_finding(issue) for issue in found.issues]
 
 
 def print_findings(images: "ImageSet", findings: "list[Finding]", console: "Console") -> None:
