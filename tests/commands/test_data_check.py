@@ -86,20 +86,20 @@ def damage(root):
     boxes = dict(line.split(maxsplit=1) for line in (root / "bounding_boxes.txt").read_text().splitlines())
     boxes[train] = "100 3 5 7"
     (root / "bounding_boxes.txt").write_text("".join(f"{key} {box}\n" for key, box in boxes.items()))
-    return {"train": train, "test": test, "broken": broken}, root / "images" / paths[broken]
+    return [root / "images" / paths[image] for image in (train, test, broken)]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])
 def test_errors_are_found_and_written(check, copied, tmp_path, suffix):
-    ids, broken = damage(copied)
+    train, test, broken = damage(copied)
     target = tmp_path / "new" / f"found.{suffix}"
     code, out = check(copied, "--output", target, "--data.val_fraction", "0")
     assert code == DataError.exit_code
     rows = {row[0]: row[1:] for row in cells(out) if len(row) == 4}
-    assert rows["unreadable"] == ["error", "1", ids["broken"]]
-    assert rows["duplicate across splits"] == ["error", "1", f"{ids['train']} = {ids['test']}"]
-    assert rows["box outside"] == ["error", "1", ids["train"]]
-    assert f"unreadable: {broken} (image {ids['broken']}): empty file" in out.splitlines()
+    assert rows["unreadable"] == ["error", "1", broken.name]
+    assert rows["duplicate across splits"] == ["error", "1", f"{train.name} = {test.name}"]
+    assert rows["box outside"] == ["error", "1", train.name]
+    assert f"unreadable: {broken}: empty file" in out.splitlines()
     text = target.read_text()
     written = list(csv.DictReader(text.splitlines())) if suffix == "csv" else json.loads(text)["findings"]
     assert (written[0]["kind"], written[0]["severity"]) == ("unreadable", "error")
@@ -140,7 +140,7 @@ def test_an_output_is_replaced_if_asked_for(check, birds, tmp_path):
 def test_a_model_contradicts_labels_beside_broken_files(check, trained, copied, monkeypatch):
     from ramstrans.evaluation import label_errors
 
-    _, broken = damage(copied)
+    *_, broken = damage(copied)
     asked = {}
 
     def found(folder, config, **options):
@@ -155,7 +155,7 @@ def test_a_model_contradicts_labels_beside_broken_files(check, trained, copied, 
     assert (asked["device"], asked["batch_size"], asked["precision"]) == ("cpu", 3, None)
     assert ["label issue", "warning", "1"] in [row[:3] for row in cells(out)]
     first = next(line for line in out.splitlines() if line.startswith("label issue: "))
-    assert first.endswith("(image 1): given 'crow' (10%), suggested 'wren' (90%)")
+    assert first.endswith(": given 'crow' (10%), suggested 'wren' (90%)")
     assert not any(line.startswith("tiny") for line in out.splitlines())  # 48 pixels for an input of 24
 
 
