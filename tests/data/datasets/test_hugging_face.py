@@ -37,13 +37,6 @@ def test_images_that_are_inside_are_written_once_under_their_hash(library, tmp_p
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_another_folder_for_the_images(library, tmp_path):
-    root = make_hugging_face(tmp_path / "birds")
-    images = read_hugging_face(root, cache=tmp_path / "kept")
-    assert all(record.path.parents[1] == tmp_path / "kept" for record in images.records)
-    assert not (tmp_path / "birds.images").exists()
-
-
 def test_a_folder_that_cannot_be_written(library, tmp_path):
     root = make_hugging_face(tmp_path / "birds")
     (tmp_path / "birds.images").touch()

@@ -24,21 +24,18 @@ def read_hugging_face(
     root: Path,
     path_column: str = DataConfig.path_column,
     label_column: str = DataConfig.label_column,
-    *,
-    cache: Path | None = None,
 ) -> ImageSet:
     """Read a data set with `datasets`.
 
     Images stored as files are read from there. Images stored inside the data set are written to a folder
-    once, each named by the SHA-256 of its bytes.
+    once, each named by the SHA-256 of its bytes: `<root>.images` beside the data set's or, for one from the
+    hub, `hugging_face` in the user's cache folder.
 
     Args:
         root: A folder written by `save_to_disk`; or any other folder that `datasets.load_dataset` reads,
             e.g. of Parquet files; or, if no such folder exists, a name on the hub, e.g. `ethz/food101`.
         path_column: Column of the images; if there is none of that name, the only column of images.
         label_column: Column of the classes: class labels, or any text or whole numbers.
-        cache: Folder for images stored inside the data set. None: `<root>.images` beside the folder, or,
-            for a data set from the hub, `hugging_face` in the user's cache folder.
 
     Returns:
         Classes in the order of the list of names, or sorted if there is none; records by split (training,
@@ -57,7 +54,7 @@ def read_hugging_face(
     label_of = {name: label for label, name in enumerate(names)}
     records: list[Record] = []
     for split, rows in splits.items():
-        paths = _paths(library, rows, column, cache or _cache(root), f"{root}, {split}")
+        paths = _paths(library, rows, column, _cache(root), f"{root}, {split}")
         labels = (label_of[name] for name in _labels(rows, label_column))
         records += (Record(path, label, split) for path, label in zip(paths, labels, strict=True))
     return ImageSet(names, tuple(records))
