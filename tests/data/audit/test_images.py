@@ -229,7 +229,7 @@ def test_fifty_classes_of_the_real_one():
 
 def test_a_file_that_hangs_is_named(birds, monkeypatch):
     released = threading.Event()
-    monkeypatch.setattr(images_module, "read_facts", lambda *_: released.wait(60))
+    monkeypatch.setattr(images_module, "read_facts", lambda *_, **__: released.wait(60))
     with pytest.raises(DataError, match=r"\.jpg: .*data\.read_timeout"):
         audit_images(read_cub(birds), num_workers=2, timeout=0.2)
     released.set()

@@ -129,12 +129,13 @@ def _read_categories(train: Path, given: list[dict[str, Any]]) -> dict[int, dict
     else:
         file = train
     try:
-        numbers = [int(category["id"]) for category in given if category["name"]]
+        categories = {int(category["id"]): category for category in given if category["name"]}
+        is_whole = len(categories) == len(given)
     except (KeyError, TypeError, ValueError):
-        numbers = []
-    if len(set(numbers)) < len(given):
+        is_whole = False
+    if not is_whole:
         raise DataError(f"{file}: each category needs a name, and a whole number of its own as id")
-    return dict(sorted(zip(numbers, given, strict=True)))
+    return dict(sorted(categories.items()))
 
 
 def _shrink(entry: dict[str, Any]) -> Any:  # noqa: ANN401 - categories stay as they are
