@@ -53,7 +53,7 @@ def add_options(parser: Parser) -> None:
 def run(options: Namespace, _given: list[str]) -> int:
     """Find what makes results misleading: files, duplicates, boxes, classes, labels; exits 3 on errors."""
     from ramstrans.data.audit import findings as audit
-    from ramstrans.data.build import DEFAULT_TOYBIRDS_ROOT, build_image_set
+    from ramstrans.data.build import build_image_set
 
     config = data_config(options.root, options.data)
     check_output(options.output, overwrite=options.overwrite, suffixes=audit.SUFFIXES)
@@ -62,13 +62,12 @@ def run(options: Namespace, _given: list[str]) -> int:
         findings = find_all(images, config, options.model, progress)
         if options.model is not None:
             findings += find_label_issues(config, options, findings, progress)
-    ids = audit.record_ids(config.root or DEFAULT_TOYBIRDS_ROOT)
-    findings = audit.sort_findings([audit.with_ids(finding, ids) for finding in findings])
+    findings = audit.sort_findings(findings)
     print_findings(images, findings, results())
     if options.output is not None:
         write_file(options.output, audit.encode_findings(findings, options.output.suffix))
         logger.info("findings: %s", options.output)
-    return DataError.exit_code if audit.has_errors(findings) else 0
+    return DataError.exit_code if any(finding.severity == "error" for finding in findings) else 0
 
 
 def find_all(
@@ -106,10 +105,9 @@ def find_label_issues(
     config: DataConfig, options: Namespace, findings: "list[Finding]", progress: "Progress"
 ) -> "list[Finding]":
     """Find labels of readable files that the model contradicts."""
-    from ramstrans.data.audit.label_issues import to_finding
     from ramstrans.evaluation import label_errors
 
-    found = label_errors.find_label_issues(
+    return label_errors.find_label_issues(
         options.model,
         config,
         unreadable={path for finding in findings if finding.kind == "unreadable" for path in finding.paths},
@@ -118,8 +116,6 @@ def find_label_issues(
         precision=options.precision,
         progress=progress,
     )
-    logger.info("%s", found)
-    return [to_finding(issue) for issue in found.issues]
 
 
 def print_findings(images: "ImageSet", findings: "list[Finding]", console: "Console") -> None:
