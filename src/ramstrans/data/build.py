@@ -178,12 +178,15 @@ def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) 
     resize = config.resize
     if resize is None:
         resize = round(max(crop) * 8 / 7)
+    if config.fit != "crop" and isinstance(resize, int):
+        shorter = min(crop)
+        resize = round(crop[0] * resize / shorter), round(crop[1] * resize / shorter)
     height, width = (resize, resize) if isinstance(resize, int) else resize
     if height < crop[0] or width < crop[1]:
         raise ConfigError(
             f"data.resize {resize} is smaller than data.crop {crop[0]}x{crop[1]}; resize to at least the crop"
         )
-    return Preprocessing(resize=resize, crop=(crop[0], crop[1]))
+    return Preprocessing(resize, (crop[0], crop[1]), config.fit)
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:

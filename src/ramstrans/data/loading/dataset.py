@@ -94,10 +94,11 @@ class ImageDataset(Dataset[Example]):
         record = self.records[index]
         read = read_resized if self.cache is None else self.cache.read
         with retrying(self.read_retries):
-            image = read(record.path, self.preprocessing.resize, max_pixels=self.max_pixels)
+            resize, fit = self.preprocessing.resize, self.preprocessing.fit
+            image = read(record.path, resize, fit, max_pixels=self.max_pixels)
         view = make_view(
             *image,
-            self.preprocessing.crop,
+            self.preprocessing,
             self.image_size,
             augmentation=self.augmentation,
             generator=np.random.default_rng([self.seed, epoch, index]),
@@ -138,7 +139,7 @@ class ImageDataset(Dataset[Example]):
 
 def to_example(image: ResizedImage, preprocessing: Preprocessing, image_size: Size) -> Example:
     """Cut the centre view of an image, as an example without class and data set."""
-    view = make_view(image.pixels, image.original_size, preprocessing.crop, image_size)
+    view = make_view(image.pixels, image.original_size, preprocessing, image_size)
     return Example(view, -1, -1, image.original_size)
 
 
