@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
 from ramstrans.inference.inputs import expand_inputs, read_ahead, read_input
 from tests.inference.builders import draw
@@ -103,9 +104,9 @@ def test_images_over_the_limit_are_refused(tmp_path):
     path = draw(tmp_path / "x.png", 31, 23)
     with Image.open(path) as in_memory:
         for image in (path, in_memory):
-            assert read_input(image, (7, 5), 31 * 23).original_size == (23, 31)
+            assert read_input(image, Preprocessing((7, 5), (5, 5)), 31 * 23).original_size == (23, 31)
             with pytest.raises(UnreadableImageError, match="over the limit of 712"):
-                read_input(image, (7, 5), 31 * 23 - 1)
+                read_input(image, Preprocessing((7, 5), (5, 5)), 31 * 23 - 1)
 
 
 def test_images_are_read_ahead_in_order_and_errors_keep_their_position():

@@ -53,7 +53,7 @@ def without_last_region(prediction):
 def view_of(predictor, path):
     """The view of a file that the predictor's model sees."""
     preprocessing = predictor.metadata.preprocessing
-    resized = read_input(path, preprocessing.resize, predictor.max_pixels)
+    resized = read_input(path, preprocessing, predictor.max_pixels)
     return to_example(resized, preprocessing, predictor.model.image_size).view
 
 

@@ -10,7 +10,7 @@ from ramstrans.console import progress_bar
 from ramstrans.data.config import DataConfig, DatasetFormat
 
 _LOADING_FIELDS = {
-    *("resize", "crop", "flip", "color_jitter", "rand_augment", "rand_magnitude", "random_erasing"),
+    *("resize", "crop", "fit", "flip", "color_jitter", "rand_augment", "rand_magnitude", "random_erasing"),
     *("balance", "shuffle_window", "num_workers", "cache", "cache_dir"),
 }
 """Fields of DataConfig that do not determine which images there are."""

@@ -160,7 +160,10 @@ def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) 
     resize = config.resize
     if resize is None:
         resize = round(max(crop) * 8 / 7)
-    return Preprocessing(resize, crop)
+    if config.fit != "crop" and isinstance(resize, int):
+        shorter = min(crop)
+        resize = round(crop[0] * resize / shorter), round(crop[1] * resize / shorter)
+    return Preprocessing(resize, crop, config.fit)
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from ramstrans import options
+from ramstrans.data.preprocessing import Fit
 
 DatasetFormat = Literal[
     "cub",
@@ -59,6 +60,9 @@ class DataConfig:
         crop: Side in pixels of the square that is cut out (at random in training, from the centre
             otherwise), or `[height, width]`. None: the model's image size, twice that for
             `zoom_source: full`.
+        fit: What is seen of an image of another shape than the model's input. `crop`: the centre;
+            `squash`: all of it, distorted; `pad`: all of it, with grey bars. In training, `squash` and `pad`
+            see random parts, from the crop's size up to the whole.
         flip: Mirror training images at random.
         color_jitter: Strength of random brightness, contrast and saturation in training; 0 is off.
         rand_augment: Operations of RandAugment per training image; 0 is off.
@@ -92,6 +96,7 @@ class DataConfig:
     on_unreadable: Literal["stop", "skip"] = "stop"
     resize: int | tuple[int, int] | None = None
     crop: int | tuple[int, int] | None = None
+    fit: Fit = "crop"
     flip: bool = True
     color_jitter: float = 0.0
     rand_augment: int = 0

@@ -1,31 +1,41 @@
 """How an image becomes the tensor that a model sees; saved with the model."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ramstrans.errors import ConfigError
 
 Size = tuple[int, int]
 """`(height, width)` in pixels."""
 
+Fit = Literal["crop", "squash", "pad"]
+"""How an image of any shape becomes an input of a fixed one."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, then cut out the centre; the model normalises.
+    """Resize, then cut out a view; the model normalises.
 
     >>> Preprocessing(256, (224, 224)).crop
     (224, 224)
 
     Attributes:
         resize: Shorter side in pixels after resizing, or exact `(height, width)`; at least the crop.
-        crop: `(height, width)` in pixels, cut from the resized image.
+        crop: `(height, width)` in pixels of a view of the resized image.
+        fit: `crop`: the view is cut from the centre, what lies outside is not seen; `squash`: it is all of
+            the image, resized to exactly `resize`; `pad`: it is all of the image, resized to fit into
+            `resize` and padded evenly with `transforms.FILL`.
     """
 
     resize: int | Size
     crop: Size
+    fit: Fit = "crop"
 
     def __post_init__(self) -> None:
         if min(self.crop) < 1:
             raise ConfigError(f"crop is {self.crop}; give (height, width) in pixels, 1 or more each")
+        if self.fit != "crop" and isinstance(self.resize, int):
+            raise ConfigError(f"resize is {self.resize}; fit {self.fit} needs (height, width)")
         height, width = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
         if height < self.crop[0] or width < self.crop[1]:
             raise ConfigError(

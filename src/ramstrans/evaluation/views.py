@@ -65,10 +65,14 @@ def scale_views(
 
 
 def box_in_original(batch: Batch, row: int, box: np.ndarray) -> Box:
-    """Map a box (4,) from pixels of an image of the batch to the original, clipped against rounding."""
-    width, height = batch.original_sizes[row].tolist()
+    """Map a box (4,) from pixels of an image of the batch to the original, and clip it to that.
+
+    A box in the padding becomes a line of one pixel at the edge.
+    """
+    size = batch.original_sizes[row].numpy()
     original = batch.geometries[row].to_original(box).astype(np.float32)
-    x0, y0, x1, y1 = np.clip(original, 0, (width, height, width, height)).tolist()
+    low = np.clip(original[:2], 0, size - 1)
+    (x0, y0), (x1, y1) = low.tolist(), np.clip(original[2:], low + 1, size).tolist()
     return x0, y0, x1, y1
 
 

@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from ramstrans.data.datasets.image_folder import IMAGE_SUFFIXES
 from ramstrans.data.loading.dataset import Example
+from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading.decode import ResizedImage, check_shape, read_resized, resize_in_memory, to_rgb
 from ramstrans.data.reading.threads import in_threads
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
@@ -22,24 +23,25 @@ NUM_THREADS = min(8, os.cpu_count() or 1)
 _is_folder = os.path.isdir  # False where Path.is_dir raises, e.g. because the name is too long
 
 
-def read_input(image: ImageInput, resize: int | tuple[int, int], max_pixels: int) -> ResizedImage:
+def read_input(image: ImageInput, preprocessing: Preprocessing, max_pixels: int) -> ResizedImage:
     """Read an image, upright and resized; a file exactly as the evaluation reads it.
 
     An image in memory is resized from all of its pixels, which may differ slightly from those of a large
-    JPEG file, see `REDUCTION_MARGIN`. `resize` and `max_pixels` are those of `read_resized`.
+    JPEG file, see `REDUCTION_MARGIN`. Images of more than `max_pixels` are refused.
 
     Raises:
         UnreadableImageError: It cannot be decoded.
     """
+    resize, fit = preprocessing.resize, preprocessing.fit
     if not isinstance(image, Image.Image):
-        return read_resized(Path(image), resize, max_pixels=max_pixels)
+        return read_resized(Path(image), resize, fit, max_pixels=max_pixels)
     name = "image in memory"
     check_shape(name, image.size, max_pixels)
     try:
         upright = to_rgb(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError) as error:  # one that was opened but not yet read
         raise UnreadableImageError(name, f"damaged image ({error})") from error
-    return resize_in_memory(upright, resize)
+    return resize_in_memory(upright, resize, fit)
 
 
 def read_ahead(

@@ -123,7 +123,7 @@ class Predictor:
         Raises:
             UnreadableImageError: It cannot be decoded.
         """
-        resized = read_input(image, self.metadata.preprocessing.resize, self.max_pixels)
+        resized = read_input(image, self.metadata.preprocessing, self.max_pixels)
         example = to_example(resized, self.metadata.preprocessing, self.model.image_size)
         batch, output = self._run([example], partial(self.model, last_region=True))
         path = None if isinstance(image, Image.Image) else Path(image)
@@ -141,7 +141,7 @@ class Predictor:
 
     def _read(self, image: ImageInput) -> Example:
         preprocessing = self.metadata.preprocessing
-        resized = read_input(image, preprocessing.resize, self.max_pixels)
+        resized = read_input(image, preprocessing, self.max_pixels)
         return to_example(resized, preprocessing, self.model.image_size)
 
     def _predict(self, readable: list[tuple[Path | None, Example]], top_k: int) -> list[Prediction]:

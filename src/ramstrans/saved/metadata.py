@@ -13,9 +13,9 @@ from ramstrans.errors import ConfigError
 from ramstrans.models.config import ModelConfig
 from ramstrans.plain import to_plain
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`, mean and std in
-`preprocessing`, and other names of tensors."""
+`preprocessing`, and other names of tensors; 3: without `preprocessing.fit`."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,19 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
             f"format_version {version} was written by a newer ramstrans ({values.get('ramstrans_version')}); "
             f"this one reads up to {FORMAT_VERSION}: upgrade with pip install -U ramstrans"
         )
-    if version not in (1, 2):
+    if version not in (1, 2, 3):
         return values
     values = {"early_exit": None} | values | {"format_version": FORMAT_VERSION}
+    if isinstance(values.get("preprocessing"), dict):
+        values["preprocessing"] = {"fit": "crop"} | values["preprocessing"]
     if isinstance(values.get("model"), dict):
         values["model"] = {"region_size": None, "mean": None, "std": None} | values["model"]
         if isinstance(values.get("preprocessing"), dict):
-            statistics = {name: values["preprocessing"].pop(name, None) for name in ("mean", "std")}
+            statistics = {
+                name: values["preprocessing"].pop(name)
+                for name in ("mean", "std")
+                if name in values["preprocessing"]
+            }
             values["model"] |= statistics
     if isinstance(values["early_exit"], dict) and "mean_looks" in values["early_exit"]:
         values["early_exit"]["mean_scales_used"] = values["early_exit"].pop("mean_looks")

@@ -17,9 +17,11 @@ from ramstrans.data.loading.transforms import (
     make_view,
     rand_augment,
 )
+from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading.decode import resize_in_memory
 
 ORIGINAL, RESIZED, CROP, INPUT = (40, 60), (60, 75), (48, 56), (24, 42)  # (height, width)
+PREPROCESSING = Preprocessing(RESIZED, CROP)
 
 
 def painted(x0, y0, x1, y1):
@@ -39,7 +41,7 @@ def centroid(image):
 def view_of(resized, seed=None, **options):
     augmentation = None if seed is None else Augmentation(**options)
     generator = None if seed is None else np.random.default_rng(seed)
-    return make_view(resized, ORIGINAL, CROP, INPUT, augmentation=augmentation, generator=generator)
+    return make_view(resized, ORIGINAL, PREPROCESSING, INPUT, augmentation=augmentation, generator=generator)
 
 
 def test_the_geometry_of_a_centre_view_is_as_worked_by_hand():
@@ -66,6 +68,35 @@ def test_a_painted_block_is_found_where_the_geometry_says():
     assert flips == {True, False}
 
 
+@pytest.mark.parametrize(("fit", "resize"), [("crop", 60), ("squash", (60, 75)), ("pad", (60, 75))])
+def test_whatever_the_fit_a_block_is_found_where_the_geometry_says(fit, resize):
+    pixels = np.zeros((*ORIGINAL, 3), np.uint8)
+    pixels[16:24, 26:34] = 255
+    preprocessing = Preprocessing(resize, CROP, fit)
+    image = resize_in_memory(Image.fromarray(pixels), resize, fit)
+    for seed in (None, *range(11)):
+        augmentation = None if seed is None else Augmentation()
+        generator = None if seed is None else np.random.default_rng(seed)
+        view = make_view(*image, preprocessing, INPUT, augmentation=augmentation, generator=generator)
+        x, y = centroid((view.image > 140) * view.image.double())
+        found = view.geometry.to_original(np.array([x, y, x, y]))
+        assert found[:2] == pytest.approx([30, 20], abs=1), f"seed {seed}"
+        assert seed is None or tuple(view.high_res.shape[1:]) == CROP
+
+
+def test_squash_and_pad_see_the_whole_image_and_crop_its_centre():
+    image = Image.new("RGB", (100, 40), "white")
+    seen = {}
+    for fit, resize in (("crop", 40), ("squash", (40, 40)), ("pad", (40, 40))):
+        view = make_view(
+            *resize_in_memory(image, resize, fit), Preprocessing(resize, (40, 40), fit), (40, 40)
+        )
+        seen[fit] = view.geometry.to_original(np.array([0.0, 0.0, 40.0, 40.0])).tolist()
+        white = (view.image == 255).all(dim=0)
+        assert white.sum() == (16 * 40 if fit == "pad" else 40 * 40)
+    assert seen == {"crop": [30, 0, 70, 40], "squash": [0, 0, 100, 40], "pad": [0, -30, 100, 70]}
+
+
 @given(
     scale=st.tuples(st.floats(0.1, 8), st.floats(0.1, 8)),
     offset=st.tuples(st.floats(0, 300), st.floats(0, 300)),
@@ -86,15 +117,15 @@ def test_to_original_undoes_the_view(scale, offset, flip, corner, sides):
 
 def test_a_view_without_augmentation_is_the_centre():
     resized = torch.arange(3 * 60 * 75).remainder(251).to(torch.uint8).reshape(3, 60, 75)
-    view = make_view(resized, ORIGINAL, (48, 56), (48, 56))
+    view = make_view(resized, ORIGINAL, PREPROCESSING, CROP)
     assert torch.equal(view.image, resized[:, 6:54, 9:65])
     assert torch.equal(view.high_res, view.image)
 
 
 def test_random_crops_reach_both_ends_and_stay_inside():
-    resized = torch.zeros(3, 7, 5, dtype=torch.uint8)
+    resized, five = torch.zeros(3, 7, 5, dtype=torch.uint8), Preprocessing((7, 5), (5, 5))
     offsets = {
-        make_view(resized, (7, 5), (5, 5), (5, 5), augmentation=Augmentation(), generator=rng).geometry.offset
+        make_view(resized, (7, 5), five, (5, 5), augmentation=Augmentation(), generator=rng).geometry.offset
         for rng in map(np.random.default_rng, range(23))
     }
     assert offsets == {(0.0, 0.0), (0.0, 1.0), (0.0, 2.0)}
@@ -110,12 +141,12 @@ def test_nothing_is_mirrored_or_coloured_unless_asked():
 
 def test_an_augmentation_needs_a_generator():
     with pytest.raises(AssertionError, match="generator"):
-        make_view(painted(0, 0, 9, 9), ORIGINAL, CROP, INPUT, augmentation=Augmentation())
+        make_view(painted(0, 0, 9, 9), ORIGINAL, PREPROCESSING, INPUT, augmentation=Augmentation())
 
 
 def test_a_crop_larger_than_the_image_is_our_own_mistake():
     with pytest.raises(AssertionError, match="smaller than the crop"):
-        make_view(torch.zeros(3, 31, 31, dtype=torch.uint8), (31, 31), (37, 23), (37, 23))
+        make_view(torch.zeros(3, 31, 31, dtype=torch.uint8), (31, 31), Preprocessing(37, (37, 23)), (37, 23))
 
 
 CHANGES = {
@@ -199,7 +230,7 @@ def test_a_view_is_a_pure_function_of_its_generator(changes, monkeypatch):
 def test_what_is_off_draws_nothing():
     """Place and mirror, as ever: with the later options off their runs can be repeated."""
     rng, twin = np.random.default_rng(3), np.random.default_rng(3)
-    view = make_view(colourful(), ORIGINAL, CROP, INPUT, augmentation=Augmentation(), generator=rng)
+    view = make_view(colourful(), ORIGINAL, PREPROCESSING, INPUT, augmentation=Augmentation(), generator=rng)
     top, left, flip = int(twin.integers(14)), int(twin.integers(28)), bool(twin.random() < 0.5)
     cut = colourful()[:, top : top + 48, left : left + 56]
     assert torch.equal(view.high_res, cut.flip(-1) if flip else cut)

@@ -42,7 +42,7 @@ def decoded(monkeypatch):
     """Every (path, resize) that is decoded rather than found."""
     calls, read = [], caching.read_resized
 
-    def noted(path, resize, **options):
+    def noted(path, resize, *fit, **options):
         calls.append((path, resize))
         return read(path, resize, **options)
 

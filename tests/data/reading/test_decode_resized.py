@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.loading.transforms import make_view
+from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading import decode as module
 from ramstrans.data.reading.decode import read_resized, resize_in_memory, resized_size
 from ramstrans.errors import UnreadableImageError
@@ -100,7 +101,7 @@ def test_positions_are_those_of_the_original(tmp_path, turned):
     image.save(tmp_path / "a.jpg", exif=exif, quality=95)
     resized = read_resized(tmp_path / "a.jpg", 73)
     assert resized.original_size == (600, 801)
-    view = make_view(*resized, (71, 97), (71, 97))
+    view = make_view(*resized, Preprocessing((73, 97), (71, 97)), (71, 97))
     weight = view.image[0].double() * (view.image[0] > 20)
     y, x = (torch.arange(side).double() + 0.5 for side in (71, 97))
     x, y = float((weight.sum(0) * x).sum() / weight.sum()), float((weight.sum(1) * y).sum() / weight.sum())

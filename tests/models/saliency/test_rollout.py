@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.loading.transforms import make_view
+from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading.decode import read_resized
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model
@@ -259,7 +260,10 @@ def real_pass():
     records = read_cub(CUB50).of_split("test")[::87]
     config = ModelConfig("deit_tiny_patch16_224", num_classes=50, weights=DEIT_TINY)
     model = build_model(config).eval()
-    views = [make_view(*read_resized(record.path, 256), (224, 224), config.input_size) for record in records]
+    preprocessing = Preprocessing(256, (224, 224))
+    views = [
+        make_view(*read_resized(record.path, 256), preprocessing, config.input_size) for record in records
+    ]
     with torch.no_grad():
         features = model.encoder(model.encoder.normalize(torch.stack([view.image for view in views])), 0)
     scale = features.attention[0].scale

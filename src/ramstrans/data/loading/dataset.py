@@ -90,10 +90,11 @@ class ImageDataset(Dataset[Example]):
         epoch, index = key
         record = self.records[index]
         read = read_resized if self.cache is None else self.cache.read
-        image = read(record.path, self.preprocessing.resize, max_pixels=self.max_pixels)
+        resize, fit = self.preprocessing.resize, self.preprocessing.fit
+        image = read(record.path, resize, fit, max_pixels=self.max_pixels)
         view = make_view(
             *image,
-            self.preprocessing.crop,
+            self.preprocessing,
             self.image_size,
             augmentation=self.augmentation,
             generator=np.random.default_rng([self.seed, epoch, index]),
@@ -134,7 +135,7 @@ class ImageDataset(Dataset[Example]):
 
 def to_example(image: ResizedImage, preprocessing: Preprocessing, image_size: Size) -> Example:
     """Cut the centre view of an image, as an example without class and data set."""
-    view = make_view(image.pixels, image.original_size, preprocessing.crop, image_size)
+    view = make_view(image.pixels, image.original_size, preprocessing, image_size)
     return Example(view, -1, -1, image.original_size)
 
 

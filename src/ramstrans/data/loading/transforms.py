@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from ramstrans.data.preprocessing import Size
+from ramstrans.data.preprocessing import Preprocessing, Size
 
 FILL = (124, 116, 104)
 """Colour of pixels that are erased or moved in from outside, ImageNet's mean: about 0 once normalised."""
@@ -86,45 +86,78 @@ class Augmentation:
 def make_view(
     resized: Tensor,
     original_size: Size,
-    crop: Size,
+    preprocessing: Preprocessing,
     image_size: Size,
     *,
     augmentation: Augmentation | None = None,
     generator: np.random.Generator | None = None,
 ) -> View:
-    """Cut a view out of a resized image: its centre, or a random view if an augmentation is given.
+    """Cut a view out of a resized image, a random one if an augmentation is given.
+
+    With `fit` "crop" it has the crop's size and lies in the centre, or anywhere. Otherwise it is the whole
+    image, or any part of its shape from the crop's size on, resized to the crop.
 
     Args:
-        resized: (3, h, w) uint8, at least `crop` each way.
+        resized: (3, h, w) uint8, resized as `preprocessing` says.
         original_size: `(height, width)` of the image before resizing.
-        crop: `(height, width)` that is cut out.
-        image_size: `(height, width)` of the model's input, to which the crop is resized.
-        augmentation: Random changes; None: the centre, unchanged. The view's geometry describes crop and
+        preprocessing: Sizes and `fit`.
+        image_size: `(height, width)` of the model's input, to which the view is resized.
+        augmentation: Random changes; None: none. The view's geometry describes crop and
             mirroring, not RandAugment's shears, shifts and rotations within the crop.
         generator: Source of randomness; needed with an augmentation.
     """
-    height, width = resized.shape[-2:]
-    spare_y, spare_x = height - crop[0], width - crop[1]
-    assert min(spare_y, spare_x) >= 0, "the resized image is smaller than the crop"
+    scale = resized.shape[2] / original_size[1], resized.shape[1] / original_size[0]
+    resized, (padded_x, padded_y) = pad_to(resized, preprocessing)
+    (height, width), crop = resized.shape[1:], preprocessing.crop
+    assert min(height - crop[0], width - crop[1]) >= 0, "the resized image is smaller than the crop"
+    assert augmentation is None or generator is not None, "an augmentation needs a generator"
+    cut = crop if preprocessing.fit == "crop" else (height, width)
+    if generator is not None and preprocessing.fit != "crop":
+        share = generator.random()
+        cut = (round(crop[0] + share * (height - crop[0])), round(crop[1] + share * (width - crop[1])))
+    spare_y, spare_x = height - cut[0], width - cut[1]
     top, left, flip = spare_y // 2, spare_x // 2, False
-    if augmentation is not None:
-        assert generator is not None, "an augmentation needs a generator"
+    if augmentation is not None and generator is not None:
         top, left = int(generator.integers(spare_y + 1)), int(generator.integers(spare_x + 1))
         flip = augmentation.flip and bool(generator.random() < 0.5)
-    high_res = resized[:, top : top + crop[0], left : left + crop[1]]
+    high_res = resized[:, top : top + cut[0], left : left + cut[1]]
     if flip:
         high_res = high_res.flip(-1)
     if augmentation is not None and generator is not None:
+        high_res = resized_to(high_res, crop)  # of one size in a batch
         high_res = change_pixels(high_res, augmentation, generator)
-    image = high_res if crop == image_size else F.resize(high_res, list(image_size), antialias=True)
-    ratio_y, ratio_x = image_size[0] / crop[0], image_size[1] / crop[1]
+    ratio_y, ratio_x = image_size[0] / cut[0], image_size[1] / cut[1]
     geometry = Geometry(
-        (width / original_size[1] * ratio_x, height / original_size[0] * ratio_y),
-        (left * ratio_x, top * ratio_y),
+        (scale[0] * ratio_x, scale[1] * ratio_y),
+        ((left - padded_x) * ratio_x, (top - padded_y) * ratio_y),
         float(image_size[1]),
         flip,
     )
-    return View(image, high_res, geometry)
+    return View(resized_to(high_res, image_size), high_res, geometry)
+
+
+def pad_to(resized: Tensor, preprocessing: Preprocessing) -> tuple[Tensor, tuple[int, int]]:
+    """Pad an image (3, h, w) evenly to `resize` with `FILL` if `fit` is "pad".
+
+    Returns:
+        The padded image, and the pixels added `(left, above)`.
+    """
+    if preprocessing.fit != "pad":
+        return resized, (0, 0)
+    assert not isinstance(preprocessing.resize, int), "checked by Preprocessing"
+    (height, width), (whole_y, whole_x) = resized.shape[1:], preprocessing.resize
+    top, left = (whole_y - height) // 2, (whole_x - width) // 2
+    canvas = torch.tensor(FILL, dtype=torch.uint8).expand(whole_y, whole_x, 3).clone().permute(2, 0, 1)
+    canvas[:, top : top + height, left : left + width] = resized
+    return canvas, (left, top)
+
+
+def resized_to(image: Tensor, size: Size) -> Tensor:
+    """Resize an image (3, h, w) to a size `(height, width)`; one of that size is returned as it is."""
+    if tuple(image.shape[1:]) == tuple(size):
+        return image
+    resized: Tensor = F.resize(image, list(size), antialias=True)
+    return resized
 
 
 def change_pixels(high_res: Tensor, augmentation: Augmentation, generator: np.random.Generator) -> Tensor:

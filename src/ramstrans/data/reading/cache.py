@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.preprocessing import Size
+from ramstrans.data.preprocessing import Fit, Size
 from ramstrans.data.reading.decode import DECODING_VERSION, ResizedImage, check_shape, read_resized
 from ramstrans.data.reading.tars import file_status
 from ramstrans.files import not_writable, write_file
@@ -26,15 +26,15 @@ class MemoryCache:
     """Resized images in the memory of this process; each loader process fills its own."""
 
     def __init__(self) -> None:
-        self._images: dict[tuple[Path, int | Size], ResizedImage] = {}
+        self._images: dict[tuple[Path, int | Size, Fit], ResizedImage] = {}
 
     def read(
-        self, path: Path, resize: int | Size, *, max_pixels: int = DataConfig.max_pixels
+        self, path: Path, resize: int | Size, fit: Fit = "crop", *, max_pixels: int = DataConfig.max_pixels
     ) -> ResizedImage:
         """As `read_resized`, decoding each file once."""
-        key = path, resize
+        key = path, resize, fit
         if key not in self._images:
-            self._images[key] = read_resized(path, resize, max_pixels=max_pixels)
+            self._images[key] = read_resized(path, resize, fit, max_pixels=max_pixels)
         return self._images[key]
 
 
@@ -60,7 +60,7 @@ class DiskCache:
             raise not_writable(folder, error, _HINT) from error
 
     def read(
-        self, path: Path, resize: int | Size, *, max_pixels: int = DataConfig.max_pixels
+        self, path: Path, resize: int | Size, fit: Fit = "crop", *, max_pixels: int = DataConfig.max_pixels
     ) -> ResizedImage:
         """As `read_resized`; the first process that needs a file decodes it.
 
@@ -69,15 +69,15 @@ class DiskCache:
             OutputError: The entry cannot be written.
         """
         try:
-            key = _key(path, resize)  # before decoding: a file that changes meanwhile is decoded again
+            key = _key(path, resize, fit)  # before decoding: a file that changes meanwhile is decoded again
         except OSError:
-            return read_resized(path, resize, max_pixels=max_pixels)  # raises what is wrong with it
+            return read_resized(path, resize, fit, max_pixels=max_pixels)  # raises what is wrong with it
         # named by path and resize alone: a rebuilt entry replaces the old one
-        name = hashlib.sha256(json.dumps([str(path.absolute()), resize]).encode()).hexdigest()
+        name = hashlib.sha256(json.dumps([str(path.absolute()), resize, fit]).encode()).hexdigest()
         entry = self.folder / name[:2] / name
         image = _load(entry, key)
         if image is None:
-            image = read_resized(path, resize, max_pixels=max_pixels)
+            image = read_resized(path, resize, fit, max_pixels=max_pixels)
             metadata = {"key": key, "original_size": json.dumps(image.original_size)}
             content = save({"pixels": image.pixels.permute(1, 2, 0).contiguous()}, metadata)
             write_file(entry, content, sync=False, hint=_HINT)
@@ -109,8 +109,8 @@ def _load(entry: Path, key: str) -> ResizedImage | None:
         return None
 
 
-def _key(path: Path, resize: int | Size) -> str:
+def _key(path: Path, resize: int | Size, fit: Fit) -> str:
     """All that the pixels depend on."""
     status = file_status(path)
     decoder = [DECODING_VERSION, PIL.__version__, torch.__version__]
-    return json.dumps([str(path.absolute()), status.st_size, status.st_mtime_ns, resize, decoder])
+    return json.dumps([str(path.absolute()), status.st_size, status.st_mtime_ns, resize, fit, decoder])

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.preprocessing import Size
+from ramstrans.data.preprocessing import Fit, Size
 from ramstrans.data.reading.retry import retry
 from ramstrans.data.reading.tars import find_member
 from ramstrans.errors import UnreadableImageError
@@ -92,42 +92,51 @@ class ResizedImage(NamedTuple):
     original_size: Size
 
 
-def read_resized(path: Path, resize: int | Size, *, max_pixels: int = DataConfig.max_pixels) -> ResizedImage:
+def read_resized(
+    path: Path, resize: int | Size, fit: Fit = "crop", *, max_pixels: int = DataConfig.max_pixels
+) -> ResizedImage:
     """Read an image, upright and resized; training, evaluation and prediction all do it here.
 
     A large JPEG is decoded at a reduced scale, see `REDUCTION_MARGIN`. What is decoded then may extend up
     to one of its own pixels, half a resized one, beyond the original.
 
-    `resize` is the shorter side in pixels, or exact `(height, width)`, after EXIF rotation.
+    `resize` is the shorter side in pixels, or exact `(height, width)`, after EXIF rotation; with `fit` "pad"
+    the image keeps its aspect ratio and fits into that.
 
     Raises:
         UnreadableImageError: It cannot be decoded, or has more than `max_pixels`.
     """
     height, width = (resize, resize) if isinstance(resize, int) else resize
     at_least = (REDUCTION_MARGIN * height, REDUCTION_MARGIN * width)
-    return _resized(*decode_reduced(path, at_least, max_pixels=max_pixels), resize)
+    return _resized(*decode_reduced(path, at_least, max_pixels=max_pixels), resize, fit)
 
 
-def resize_in_memory(image: Image.Image, resize: int | Size) -> ResizedImage:
+def resize_in_memory(image: Image.Image, resize: int | Size, fit: Fit = "crop") -> ResizedImage:
     """Resize an upright RGB image as `read_resized` does, but from all of its pixels."""
-    return _resized(image, (image.height, image.width), resize)
+    return _resized(image, (image.height, image.width), resize, fit)
 
 
-def resized_size(original_size: Size, resize: int | Size) -> Size:
-    """`(height, width)` of an image after resizing to a shorter side, or to an exact size.
+def resized_size(original_size: Size, resize: int | Size, fit: Fit = "crop") -> Size:
+    """`(height, width)` of an image after resizing to a shorter side, to an exact size, or to fit into it.
 
     >>> resized_size((375, 500), 256), resized_size((500, 375), 256), resized_size((375, 500), (600, 600))
     ((256, 341), (341, 256), (600, 600))
+    >>> resized_size((375, 500), (600, 600), "pad")
+    (450, 600)
     """
     if not isinstance(resize, int):
-        return resize
+        if fit != "pad":
+            return resize
+        scale = min(side / original for side, original in zip(resize, original_size, strict=True))
+        height, width = (max(round(side * scale), 1) for side in original_size)
+        return height, width
     height, width = original_size
     longer = int(resize * max(original_size) / min(original_size))
     return (resize, longer) if height <= width else (longer, resize)
 
 
-def _resized(image: Image.Image, original_size: Size, resize: int | Size) -> ResizedImage:
-    size = resized_size(original_size, resize)
+def _resized(image: Image.Image, original_size: Size, resize: int | Size, fit: Fit) -> ResizedImage:
+    size = resized_size(original_size, resize, fit)
     pixels = F.resize(F.pil_to_tensor(image), list(size), antialias=True)
     channels_last = pixels.permute(1, 2, 0).contiguous()  # copies nothing on CPUs with AVX2
     return ResizedImage(channels_last.permute(2, 0, 1), original_size)
