@@ -1,11 +1,9 @@
 """Options that several commands share."""
 
-from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 from jsonargparse import ArgumentParser
 
-from ramstrans.data.config import DataConfig
 from ramstrans.errors import UsageError
 
 CONFIG_HELP = "YAML file of these options, or the name of one that comes along."
@@ -27,20 +25,3 @@ def add_device_options(parser: Parser) -> None:
     parser.add_argument(
         "--precision", type=Precision | None, help="Default: as the run was trained, else fp32."
     )
-
-
-def data_config(root: Path | None, data: Any) -> DataConfig:  # noqa: ANN401 - parsed options
-    """The data that ROOT, or --data.root, and the other options select.
-
-    Raises:
-        UsageError: Both roots were given.
-    """
-    from ramstrans.data.build import detect_format
-
-    values = dict(vars(data))
-    if root is not None and values["root"] is not None:
-        raise UsageError(f"ROOT is {root} and --data.root {values['root']}; give one of them")
-    values["root"] = root = root or values["root"]
-    if values["name"] is None:
-        values["name"] = "toybirds" if root is None else detect_format(root)
-    return DataConfig(**values)
