@@ -23,7 +23,7 @@ from ramstrans.saved.model import load_into, save_model
 from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import RunConfig
 from ramstrans.training.log import MetricsLog
-from ramstrans.training.loop import Components, TrainLoop, TrainResult
+from ramstrans.training.loop import TrainLoop, TrainResult
 from ramstrans.training.optim import check_optimizer
 from ramstrans.training.run_folder import (
     RUN_MARK,
@@ -145,7 +145,7 @@ def train_into(
     output: Path, prepared: Prepared, accelerator: Accelerator, progress: Progress, signals: SignalHandler
 ) -> TrainResult:
     """Train, from the newest checkpoint if there is one."""
-    config, every = prepared.config, prepared.config.training.checkpoint_every
+    config = prepared.config
     checkpoints = Checkpoints(output / "checkpoints", config.training.keep_checkpoints)
     state = RunState(num_processes=accelerator.num_processes, data=fingerprint(prepared.images, config))
     trackers: dict[str, Any] = {}
@@ -161,16 +161,17 @@ def train_into(
     train_loader, val_loader = build_loaders(
         config, prepared.images, prepared.preprocessing, pin_memory=accelerator.device.type == "cuda"
     )
-    components = Components(
+    return TrainLoop(
         prepared.model,
         train_loader,
         val_loader,
         config.training,
         accelerator,
         MetricsLog(output / RUN_MARK, accelerator),
-        None if every == 0 else checkpoints,
-    )
-    return TrainLoop(components, state, signals).run(progress)
+        None if config.training.checkpoint_every == 0 else checkpoints,
+        state,
+        signals,
+    ).run(progress)
 
 
 def save_and_evaluate(
@@ -183,13 +184,8 @@ def save_and_evaluate(
 ) -> Report:
     """Write the chosen weights and evaluate them on the test split."""
     config = prepared.config
-    summary = {
-        "epoch": result.epoch,
-        "chosen_on": result.chosen_on,
-        "steps": result.steps,
-        "num_skipped": result.num_skipped,
-        "seconds": round(result.seconds, 1),
-    }
+    summary = result._asdict()
+    del summary["weights"]
     options = options_of(config)
     metadata = ModelMetadata(
         config.model, prepared.images.class_names, prepared.preprocessing, training={"run": options} | summary
