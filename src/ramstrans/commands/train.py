@@ -74,7 +74,8 @@ def run(options: Namespace, given: list[str]) -> int:
 
 def run_config(options: Namespace) -> RunConfig:
     """The run that instantiated options describe."""
-    return RunConfig(**{field.name: options[field.name] for field in dataclasses.fields(RunConfig)})
+    names = [field.name for field in dataclasses.fields(RunConfig)]
+    return RunConfig(**{name: options[name] for name in names if name in options})
 
 
 def options_of_run(run: Path) -> RunConfig:

@@ -14,7 +14,7 @@ from ramstrans.data.build import build_image_set, build_preprocessing, drop_unre
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet
 from ramstrans.distributed import SignalHandler
-from ramstrans.errors import ConfigError, DataError
+from ramstrans.errors import DataError
 from ramstrans.evaluation.evaluate import evaluate
 from ramstrans.evaluation.report.build import Report
 from ramstrans.models.methods.rams import RamsTrans, build_model
@@ -39,6 +39,7 @@ from ramstrans.training.setup import (
     build_loaders,
     evaluation_batch_size,
     start_processes,
+    with_classes_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -87,16 +88,11 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     images, errors = drop_unreadable(images, config.data, progress)
     counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
     logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
-    num_classes = len(images.class_names)
-    if config.model.num_classes not in (None, num_classes):
-        raise ConfigError(
-            f"model.num_classes is {config.model.num_classes}; the data set has {num_classes}: leave it out"
-        )
-    model_config = dataclasses.replace(config.model, num_classes=num_classes)
+    config = with_classes_of(config, images)
     set_seed(config.seed)
-    model = build_model(model_config)
-    mean, std = model.encoder.mean, model.encoder.std
-    config = dataclasses.replace(config, model=dataclasses.replace(model_config, mean=mean, std=std))
+    model = build_model(config.model)
+    model_config = dataclasses.replace(config.model, mean=model.encoder.mean, std=model.encoder.std)
+    config = dataclasses.replace(config, model=model_config)
     if state.num_processes > 1:
         set_seed(config.seed + state.process_index)  # of dropout
     preprocessing = build_preprocessing(config.data, config.model.input_size, config.model.zoom_source)
