@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -29,13 +29,12 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.distributed import choose_device
 from ramstrans.errors import TrainingError, UsageError
 from ramstrans.models.methods.rams import build_model
+from ramstrans.options import Precision
 from ramstrans.training.config import RunConfig
 from ramstrans.training.memory import format_bytes, is_out_of_memory, num_bytes, peak_bytes, tensors_in
 from ramstrans.training.setup import build_accelerator
 from ramstrans.training.step import TrainStep, build_train_step
 from ramstrans.training.trainable import set_train_mode, set_trainable
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 PRECISIONS: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
 """Precisions to try, by type of device; memory cannot be counted on others."""
@@ -161,16 +160,19 @@ def plan(
     if memory is None:
         on_gpu = device.type == "cuda"
         memory = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    usable = (1 - MARGIN) * memory
+
+    def fits(step: Measurement) -> bool:
+        return step.peak <= usable
+
     per_epoch = math.ceil(num_images / training.batch_size)
     steps = min(training.epochs * per_epoch, training.max_steps or sys.maxsize)
     images = math.ceil(training.batch_size / processes)
-    usable = (1 - MARGIN) * memory
     candidates: list[Candidate] = []
     choices = [Candidate(name, again) for name in PRECISIONS[device.type] for again in (False, True)]
     for number, choice in enumerate(choices):
         progress(number, len(choices), f"measuring {choice.precision}")
-        steps_taken = measure(config, choice, images, with_ddp=processes > 1)
-        fitting = list(takewhile(lambda step: step.peak <= usable, steps_taken))
+        fitting = list(takewhile(fits, measure(config, choice, images, with_ddp=processes > 1)))
         candidates.append(choice._replace(largest=fitting[-1] if fitting else None))
         clear_device_cache(garbage_collection=True)
     return Plan(device, memory, images, steps, tuple(candidates))
