@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser, add_device_options, data_config
+from ramstrans.commands.options import Parser
 from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
-from ramstrans.errors import DataError
+from ramstrans.errors import DataError, UsageError
 from ramstrans.files import check_output, write_file
+from ramstrans.options import Precision
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +48,10 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--output", type=Path | None, help="Write all findings to this .json or .csv file.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace that file.")
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images per batch, with --model.")
-    add_device_options(parser)
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
+    parser.add_argument(
+        "--precision", type=Precision | None, help="Default: as the run was trained, else fp32."
+    )
 
 
 def run(options: Namespace, _given: list[str]) -> int:
@@ -68,6 +72,21 @@ def run(options: Namespace, _given: list[str]) -> int:
         write_file(options.output, audit.encode_findings(findings, options.output.suffix))
         logger.info("findings: %s", options.output)
     return DataError.exit_code if any(finding.severity == "error" for finding in findings) else 0
+
+
+def data_config(root: Path | None, data: Namespace) -> DataConfig:
+    """The data that ROOT, or --data.root, and the other options select.
+
+    Raises:
+        UsageError: Both roots were given.
+    """
+    from ramstrans.data.build import detect_format
+
+    if root is not None and data.root is not None:
+        raise UsageError(f"ROOT is {root} and --data.root {data.root}; give one of them")
+    root = root or data.root
+    name = data.name or ("toybirds" if root is None else detect_format(root))
+    return DataConfig(**vars(data) | {"root": root, "name": name})
 
 
 def find_all(
