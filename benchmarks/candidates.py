@@ -9,7 +9,6 @@ regions       only the step from saliency maps to the images of the next scale
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from benchmarks.cases import Case
 from benchmarks.hardware import Hardware
 from benchmarks.reference import ReferenceModel
+from ramstrans.bench.timing import Candidate
 from ramstrans.distributed import autocast
 from ramstrans.models.regions import propose_regions
 from ramstrans.models.zoom import zoom
@@ -26,18 +26,6 @@ from ramstrans.training.optim import build_optimizer
 
 NUM_MAPS = 64
 """Images whose regions are proposed at once; forward passes may take fewer."""
-
-
-class Candidate(NamedTuple):
-    """Something to measure.
-
-    Attributes:
-        run: A call that does the work once.
-        num_images: Images per call.
-    """
-
-    run: Callable[[], object]
-    num_images: int
 
 
 def build_candidates(case: Case, device: torch.device, *, compiled: bool = False) -> dict[str, Candidate]:

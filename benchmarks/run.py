@@ -59,8 +59,7 @@ def measure(
     candidates = build_candidates(case, device, compiled=mode == "compiled")
     num_images = {name: candidate.num_images for name, candidate in candidates.items()}
     if case.measure == "time":
-        runs = {name: candidate.run for name, candidate in candidates.items()}
-        return Outcome(interleave(runs, num_rounds, device, progress=progress), num_images)
+        return Outcome(interleave(candidates, num_rounds, device, progress=progress), num_images)
     values: dict[str, list[float]] = {}
     for name, candidate in candidates.items():
         candidate.run()  # what is created only once does not count

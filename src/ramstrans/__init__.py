@@ -8,7 +8,7 @@ An image passes through the package from top to bottom:
     evaluation   predictions, metrics, localization, report, figures
     training     losses, optimiser, one step, the loop, checkpoints, a run; what fits into memory (plan)
     inference    Predictor: files in, predictions and explanations out
-    bench        cost of models side by side
+    bench        cost of models, speed of loaders
     commands     one file per command of the command line (cli)
 
 Imports run one way, from the bottom of this list to the top, on errors, files, console and distributed.

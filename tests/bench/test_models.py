@@ -54,8 +54,9 @@ def test_regions_are_cut_from_the_crop_if_the_model_does_so(name, crop, monkeypa
 
     monkeypatch.setattr(RamsTrans, "forward", recorded)
     candidate = inference(SPECS[name], CPU, 3, "bf16")
-    output = candidate()
+    output = candidate.run()
     assert seen == [((3, 3, 32, 32), crop, {"last_region": False})]
+    assert candidate.num_images == 3
     assert output.scales[-1].boxes is None
 
 

@@ -7,6 +7,18 @@ import pytest
 from ramstrans.cli import main
 
 
+def test_the_loader_of_a_data_set(trained, birds, tmp_path, capsys):
+    data = ["--data.root", str(birds), "--data.num_workers", "1", "--batch_size", "4"]
+    options = ["--run", str(trained.folder), "--repeats", "1", "--device", "cpu"]
+    assert main(["bench", *data, *options, "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "evaluation" in printed
+    assert "training" in printed
+    written = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert written["options"]["data"]["num_workers"] == 1
+    assert [use["use"] for use in written["loader"]] == ["evaluation", "training"]
+
+
 def test_a_run_a_config_file_and_a_config_that_comes_along(trained, tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = [str(trained.folder), str(tiny), "cub50_deit_tiny_three_scales"]
@@ -27,7 +39,10 @@ def test_a_run_a_config_file_and_a_config_that_comes_along(trained, tiny, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "models"),
+        ([], "give either --models, to compare them, or --data.root, to measure its loader"),
+        (["--models", "a", "--data.root", "b", "--data.name", "cub"], "give either --models"),
+        (["--models", "a", "--run", "b"], "--run has no effect with --models; leave it out"),
+        (["--models", "a", "--num_images", "5"], "--num_images has no effect with --models"),
         (["--models", "a", "--repeats", "0"], "repeats"),
         (["--models", "nowhere"], "nowhere"),
     ],

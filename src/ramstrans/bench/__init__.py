@@ -1,1 +1,1 @@
-"""What models cost side by side."""
+"""What models cost side by side, and whether the loader of a data set keeps up with a model."""

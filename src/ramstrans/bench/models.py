@@ -1,6 +1,6 @@
 """Compare models: accuracy if it is known, counted work, and measured time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ramstrans.bench.flops import macs_of
 from ramstrans.bench.report import format_ratio
-from ramstrans.bench.timing import Quartiles, interleave, quartiles
+from ramstrans.bench.timing import Candidate, Quartiles, interleave, quartiles
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.preprocessing import Size
 from ramstrans.distributed import autocast
@@ -97,8 +97,8 @@ def measure_models(
     ]
 
 
-def inference(spec: ModelSpec, device: torch.device, batch_size: int, precision: str) -> Callable[[], object]:
-    """A call of a new model on a random batch, with high-resolution images if regions are cut from those."""
+def inference(spec: ModelSpec, device: torch.device, batch_size: int, precision: str) -> Candidate:
+    """Build a model and a random batch, with high-resolution images if regions are cut from those."""
     model = build_model(spec.config).to(device).eval()
     images = torch.randn(batch_size, 3, *spec.config.input_size, device=device)
     needs_high_res = spec.config.needs_high_res
@@ -108,7 +108,7 @@ def inference(spec: ModelSpec, device: torch.device, batch_size: int, precision:
         with torch.inference_mode(), autocast(device, precision):
             return model(images, high_res, last_region=False)
 
-    return run
+    return Candidate(run, batch_size)
 
 
 def models_table(results: Sequence[ModelResult]) -> Table:

@@ -10,6 +10,18 @@ import torch
 from ramstrans.console import Progress, no_progress
 
 
+class Candidate(NamedTuple):
+    """Something to time.
+
+    Attributes:
+        run: A call that does the work once.
+        num_images: Images per call.
+    """
+
+    run: Callable[[], object]
+    num_images: int
+
+
 class Quartiles(NamedTuple):
     """Median and quartiles of many values."""
 
@@ -29,18 +41,20 @@ def quartiles(values: Sequence[float]) -> Quartiles:
 
 
 def interleave(
-    candidates: Mapping[str, Callable[[], object]],
+    candidates: Mapping[str, Candidate],
     num_rounds: int,
     device: torch.device,
     *,
+    warm_up: bool = True,
     progress: Progress = no_progress,
 ) -> dict[str, list[float]]:
-    """Time every candidate once per round, after an untimed round; each round starts with a different one.
+    """Time every candidate once per round; each round starts with a different one.
 
     Args:
-        candidates: Calls by name.
+        candidates: Candidates by name.
         num_rounds: Number of timed rounds.
         device: The device that they compute on; synchronised before and after each call.
+        warm_up: Whether to run an untimed round first.
         progress: Called after each round.
 
     Returns:
@@ -48,12 +62,12 @@ def interleave(
     """
     names = list(candidates)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(-1, num_rounds):
+    for number in range(-1 if warm_up else 0, num_rounds):
         first = max(number, 0) % len(names)
         for name in names[first:] + names[:first]:
             synchronize(device)
             start = time.perf_counter()
-            candidates[name]()
+            candidates[name].run()
             synchronize(device)
             if number >= 0:
                 seconds[name].append(time.perf_counter() - start)

@@ -6,33 +6,46 @@ import logging
 import shlex
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands import train
-from ramstrans.commands.options import Parser
+from ramstrans.commands.options import Parser, data_config
 from ramstrans.console import progress_bar, results
+from ramstrans.data.config import DataConfig
+from ramstrans.errors import UsageError
 from ramstrans.files import check_new_folder
 
 if TYPE_CHECKING:
+    import torch
+    from rich.table import Table
+
     from ramstrans.bench.models import ModelSpec
+    from ramstrans.console import Progress
 
 logger = logging.getLogger(__name__)
 
 NUM_CLASSES = 200
 """Number of classes if a config leaves it to its data set: that of CUB-200-2011."""
 
+LOADER_DEFAULTS = {"run": None, "num_images": 256}
+
 
 def add_options(parser: Parser) -> None:
-    """Options of `bench`."""
+    """Options of `bench`: models, or a data set with all options of loading it."""
     parser.add_argument(
         "--models",
         type=str,
         nargs="+",
-        required=True,
         help="Models to compare with the first one: run folders, config files, or configs that come along.",
+    )
+    parser.add_argument(
+        "--run", type=Path | None, help="With --data.root: run folder of the model; default: DeiT-Tiny."
+    )
+    parser.add_argument(
+        "--num_images", type=PositiveInt, default=256, help="With --data.root: most images per split."
     )
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images per batch.")
     parser.add_argument(
@@ -43,26 +56,62 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--output", type=Path | None, help="New folder for bench.json; default: bench-<date>."
     )
+    parser.add_class_arguments(DataConfig, "data")
+    parser.set_defaults({"data.name": None})  # detected if not given
 
 
 def run(options: Namespace, given: list[str]) -> int:
-    """Compare models in accuracy, work and time."""
+    """Compare models in accuracy, work and time; or measure whether a data set's loader keeps up with one."""
+    check_options(options)
     output = options.output or Path(f"bench-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
     check_new_folder(output)
-    from ramstrans.bench.models import measure_models, models_table
     from ramstrans.bench.report import write_json
     from ramstrans.distributed import choose_device
 
-    device = choose_device(options.device)
-    how = {"batch_size": options.batch_size, "precision": options.precision, "num_rounds": options.repeats}
-    specs = {name: spec_of(name) for name in options.models}
+    device, measure = choose_device(options.device), bench_models if options.models else bench_loader
     with progress_bar() as progress:
-        found = measure_models(specs, device, **how, progress=progress)
-    measured = {"options": how, "models": [result.to_json() for result in found]}
+        table, measured = measure(options, device, progress)
     path = write_json(output, device, {"command": shlex.join(["ramstrans", *given])} | measured)
-    results().print(models_table(found))
+    results().print(table)
     logger.info("results: %s", path)
     return 0
+
+
+def check_options(options: Namespace) -> None:
+    """Raise UsageError unless the options select one measurement and all of them have an effect."""
+    if bool(options.models) == (options.data.root is not None):
+        raise UsageError("give either --models, to compare them, or --data.root, to measure its loader")
+    for name, default in LOADER_DEFAULTS.items():
+        if options.models and options[name] != default:
+            raise UsageError(f"--{name} has no effect with --models; leave it out")
+
+
+def bench_models(
+    options: Namespace, device: "torch.device", progress: "Progress"
+) -> tuple["Table", dict[str, Any]]:
+    """Compare models; return a table, and plain values."""
+    from ramstrans.bench.models import measure_models, models_table
+
+    how = {"batch_size": options.batch_size, "precision": options.precision, "num_rounds": options.repeats}
+    specs = {name: spec_of(name) for name in options.models}
+    found = measure_models(specs, device, **how, progress=progress)
+    return models_table(found), {"options": how, "models": [result.to_json() for result in found]}
+
+
+def bench_loader(
+    options: Namespace, device: "torch.device", progress: "Progress"
+) -> tuple["Table", dict[str, Any]]:
+    """Measure a loader beside a model, for evaluation and training; return a table, and plain values."""
+    from ramstrans.bench.loader import SPLITS, loader_table, measure_loader, prepare_loading
+
+    data = data_config(None, options.data)
+    how = {name: options[name] for name in ("batch_size", "precision", "num_images")}
+    prepared = prepare_loading(data, options.run, device, **how, progress=progress)
+    found = [
+        measure_loader(use, prepared, device, num_rounds=options.repeats, progress=progress) for use in SPLITS
+    ]
+    how |= {"run": options.run, "repeats": options.repeats, "data": dataclasses.asdict(data)}
+    return loader_table(found), {"options": how, "loader": [result.to_json() for result in found]}
 
 
 def spec_of(name: str) -> "ModelSpec":

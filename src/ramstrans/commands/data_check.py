@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser
+from ramstrans.commands.options import Parser, data_config
 from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
-from ramstrans.errors import DataError, UsageError
+from ramstrans.errors import DataError
 from ramstrans.files import check_output, write_file
 from ramstrans.options import Precision
 
@@ -72,21 +72,6 @@ def run(options: Namespace, _given: list[str]) -> int:
         write_file(options.output, audit.encode_findings(findings, options.output.suffix))
         logger.info("findings: %s", options.output)
     return DataError.exit_code if any(finding.severity == "error" for finding in findings) else 0
-
-
-def data_config(root: Path | None, data: Namespace) -> DataConfig:
-    """The data that ROOT, or --data.root, and the other options select.
-
-    Raises:
-        UsageError: Both roots were given.
-    """
-    from ramstrans.data.build import detect_format
-
-    if root is not None and data.root is not None:
-        raise UsageError(f"ROOT is {root} and --data.root {data.root}; give one of them")
-    root = root or data.root
-    name = data.name or ("toybirds" if root is None else detect_format(root))
-    return DataConfig(**vars(data) | {"root": root, "name": name})
 
 
 def find_all(
