@@ -6,7 +6,8 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from ramstrans.commands.options import Parser, Precision
+from ramstrans.commands.options import Parser
+from ramstrans.options import Precision
 
 logger = logging.getLogger(__name__)
 
