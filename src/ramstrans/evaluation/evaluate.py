@@ -127,7 +127,7 @@ def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Lit
         return
     check_num_scales(model.num_scales)
     if early_exit != "auto":
-        check_confidence(early_exit, UsageError)
+        check_confidence(early_exit)
     elif not images.of_split("val"):
         raise UsageError(
             "--early_exit auto chooses on validation images, and none were held out; train with "

@@ -54,7 +54,7 @@ class Predictor:
                 )
             early_exit = self.metadata.early_exit.confidence
         if early_exit is not None:
-            check_confidence(early_exit, UsageError)
+            check_confidence(early_exit)
             check_num_scales(self.model.num_scales)
         self.confidence: float | None = early_exit
         self.max_pixels = int(self.metadata.run_options("data").get("max_pixels", DataConfig.max_pixels))

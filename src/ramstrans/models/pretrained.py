@@ -135,18 +135,14 @@ def fetch_timm(name: str) -> tuple[str, Tensors]:
     try:
         donor: Any = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError, ValueError, EntryNotFoundError, HfHubHTTPError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise WeightsError(
-            f"no pretrained weights of '{name}' from timm's hub: {_first_line(error)} Check the network and "
-            "the name (timm.list_pretrained()), or give a local file: --model.weights FILE.safetensors "
-            "(or .pth, or Google's .npz)"
+            f"no pretrained weights of '{name}' from timm's hub ({reason}); check the network and the name "
+            "(timm.list_pretrained()), or give a local file: --model.weights FILE.safetensors (or .pth, or "
+            "Google's .npz)"
         ) from error
     architecture, tag = name.split(".", 1)[0], donor.pretrained_cfg.get("tag")
     return f"timm's {architecture}" + (f".{tag}" if tag else ""), donor.state_dict()
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, with a full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
 
 
 def _fitted(tensors: Tensors, vit: VisionTransformer) -> Tensors:
