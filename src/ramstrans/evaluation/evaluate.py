@@ -38,7 +38,8 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     precision = choose_precision(config.precision, metadata, model.device)
     data = data_config(metadata.run_options("data"), config.data.name, config.data.root)
     images = build_image_set(data, progress)
-    check_early_exit(model, images, config.early_exit)
+    if config.early_exit is not None:
+        check_early_exit(model, images, config.early_exit)
     dataset, left_out = dataset_of(metadata, images, config.split, data, progress)
     try:
         config.folder.mkdir(parents=True, exist_ok=True)
@@ -121,10 +122,8 @@ def draw_figures(
     return figures
 
 
-def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Literal["auto"] | None) -> None:
+def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Literal["auto"]) -> None:
     """Raise if early exit cannot be evaluated, before anything is computed."""
-    if early_exit is None:
-        return
     check_num_scales(model.num_scales)
     if early_exit != "auto":
         check_confidence(early_exit)
@@ -168,9 +167,8 @@ def data_config(trained_on: Mapping[str, object], name: str | None, root: Path |
     """Data options of the training run, with another format or root if given."""
     known = {field.name for field in dataclasses.fields(DataConfig)}
     known -= {"resize", "crop"}  # the model's own preprocessing counts
-    values = {key: value for key, value in trained_on.items() if key in known}
-    values |= {"name": name} if name else {}
-    values |= {"root": root} if root else {}
+    given = {key: value for key, value in {"name": name, "root": root}.items() if value}
+    values = {key: value for key, value in trained_on.items() if key in known} | given
     if "name" not in values:
         raise UsageError(
             "this saved model does not say what it was trained on; give --data.name and --data.root"

@@ -161,7 +161,8 @@ def _fitted(tensors: Tensors, vit: VisionTransformer) -> Tensors:
         return fitted
     if "dist_token" in tensors:
         position = torch.cat([position[:, :1], position[:, 2:]], dim=1)
-    if vit.no_embed_class and "cls_token" in tensors and _is_square(position.shape[1] - 1):
+    num_others = position.shape[1] - 1
+    if vit.no_embed_class and "cls_token" in tensors and math.isqrt(num_others) ** 2 == num_others:
         fitted["cls_token"] = tensors["cls_token"] + position[:, :1]
         position = position[:, 1:]
     num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
@@ -171,8 +172,3 @@ def _fitted(tensors: Tensors, vit: VisionTransformer) -> Tensors:
             position, list(grid), old_size=[side, side], num_prefix_tokens=num_prefix
         )
     return fitted | {"pos_embed": position}
-
-
-def _is_square(number: int) -> bool:
-    """Whether a number of patches fills a square grid."""
-    return math.isqrt(number) ** 2 == number
