@@ -96,6 +96,12 @@ class Encoder(nn.Module):
         return device
 
     @property
+    def num_features(self) -> int:
+        """D, width of the pooled feature."""
+        width: int = self.model.num_features
+        return width
+
+    @property
     def blocks(self) -> nn.Sequential:
         """The transformer blocks, first to last."""
         blocks: nn.Sequential = self.model.blocks
