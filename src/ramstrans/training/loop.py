@@ -249,7 +249,7 @@ class TrainLoop:
 
 def validate(model: RamsTrans, loader: ImageLoader, precision: str, epoch: int) -> dict[str, Any]:
     """One row of metrics.jsonl about the validation part."""
-    predictions, _ = predict_split(model, loader, precision=precision)
+    predictions = predict_split(model, loader, precision=precision)
     scales = [classification_metrics(p, predictions.labels).top1 for p in predictions.probabilities]
     fused = classification_metrics(predictions.fused, predictions.labels).top1
     return {"kind": "validation", "epoch": epoch, "top1_scales": scales, "top1_fused": fused}
