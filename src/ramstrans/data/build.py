@@ -186,7 +186,8 @@ def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) 
         raise ConfigError(
             f"data.resize {resize} is smaller than data.crop {crop[0]}x{crop[1]}; resize to at least the crop"
         )
-    return Preprocessing(resize, (crop[0], crop[1]), config.fit)
+    zoom_pixels = config.zoom_pixels if zoom_source == "native" else None
+    return Preprocessing(resize, (crop[0], crop[1]), config.fit, zoom_pixels)
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:

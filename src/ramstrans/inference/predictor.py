@@ -18,6 +18,7 @@ from ramstrans.evaluation.predict import choose_precision
 from ramstrans.evaluation.views import scale_views
 from ramstrans.inference.inputs import ImageInput, read_ahead, read_input
 from ramstrans.inference.postprocess import Explanation, Prediction, to_predictions
+from ramstrans.models.methods.base import HighRes
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, exit_early
 from ramstrans.saved.model import SavedModel, load_model
 
@@ -153,7 +154,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _run(
-        self, examples: Sequence[Example], forward: Callable[[Tensor, Tensor | None], Result]
+        self, examples: Sequence[Example], forward: Callable[[Tensor, HighRes | None], Result]
     ) -> tuple[Batch, Result]:
         """Call a forward pass with a batch on the device; running out of memory is a UsageError."""
         batch = collate(examples, with_high_res=self.metadata.model.needs_high_res)

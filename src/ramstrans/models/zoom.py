@@ -1,7 +1,13 @@
-"""Crop a box out of each image and enlarge it, in one batched sampling step."""
+"""Crop a box out of each image and resize it: a batch in one step, or images of any sizes one by one."""
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 
@@ -43,3 +49,38 @@ def _centres(start: Tensor, stop: Tensor, count: int) -> Tensor:
     steps = (torch.arange(count, device=start.device) + 0.5) / count
     positions = start[:, None] + steps * (stop - start)[:, None]
     return torch.minimum(torch.maximum(positions, start[:, None] + 0.5), stop[:, None] - 0.5)
+
+
+def zoom_each(images: Sequence[Tensor], boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crop one box from each of B images of any sizes; resize it bilinearly, with antialiasing (Pillow's).
+
+    Where a box is reduced, all of its pixels count; where it is enlarged, this is `zoom`, but for pixels that
+    the box's edges cut through. Samples never reach beyond those.
+
+    Args:
+        images: B tensors (3, h_i, w_i) uint8 on the CPU.
+        boxes: (B, 4), half-open `(x0, y0, x1, y1)` as shares of the images' sides, in [0, 1], not empty, on
+            any device.
+        size: `(height, width)` of the result in pixels.
+
+    Returns:
+        (B, 3, *size) uint8 on the CPU.
+
+    >>> image = torch.arange(0, 240, 60, dtype=torch.uint8).expand(3, 1, 4)
+    >>> zoom_each([image], torch.tensor([[0.5, 0.0, 1.0, 1.0]]), (1, 1))[0, 0]
+    tensor([[150]], dtype=torch.uint8)
+    """
+    crops = [_zoom_one(image, box, size) for image, box in zip(images, boxes.tolist(), strict=True)]
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+
+
+def _zoom_one(image: Tensor, box: Sequence[float], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(height, width, 3) uint8 of one box; only the pixels that it touches are copied."""
+    height, width = image.shape[1:]
+    x0, y0, x1, y1 = (
+        min(max(edge, 0), 1) * side for edge, side in zip(box, (width, height) * 2, strict=True)
+    )
+    left, top = math.floor(x0), math.floor(y0)
+    pixels = image[:, top : math.ceil(y1), left : math.ceil(x1)].permute(1, 2, 0).contiguous().numpy()
+    inside = (x0 - left, y0 - top, x1 - left, y1 - top)
+    return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR, inside))

@@ -39,8 +39,7 @@ def gallery_views(
     """Run a model in eval mode on some images of a data set, as one batch, for its saliency and crops."""
     preprocessing = metadata.preprocessing
     paths = [dataset.records[index].path for index in indices]
-    resize, fit = preprocessing.resize, preprocessing.fit
-    images = [read_resized(path, resize, fit, max_pixels=dataset.max_pixels) for path in paths]
+    images = [read_resized(path, *preprocessing.reading, max_pixels=dataset.max_pixels) for path in paths]
     examples = [to_example(image, preprocessing, metadata.model.input_size) for image in images]
     batch = collate(examples, with_high_res=metadata.model.needs_high_res)
     inputs = model.normalize(batch.images, batch.high_res)
