@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 Reader = Callable[[Path, DataConfig], ImageSet]
 
+LITTLE_SEEN = 0.25
+"""Share of a square photograph below which a crop is probably a mistake; by default it is 0.77."""
+
 DEFAULT_TOYBIRDS_ROOT = Path("runs/toybirds-data")
 
 
@@ -187,7 +190,15 @@ def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) 
             f"data.resize {resize} is smaller than data.crop {crop[0]}x{crop[1]}; resize to at least the crop"
         )
     zoom_pixels = config.zoom_pixels if zoom_source == "native" else None
-    return Preprocessing(resize, (crop[0], crop[1]), config.fit, zoom_pixels)
+    preprocessing = Preprocessing(resize, (crop[0], crop[1]), config.fit, zoom_pixels)
+    seen = crop[0] * crop[1] / (height * width)
+    if config.fit == "crop" and seen < LITTLE_SEEN:
+        logger.warning(
+            "data.crop %dx%d with data.resize %s sees at most %.1f %% of a photograph; give a larger crop or a "
+            "smaller resize, or data.fit squash or pad, which see all of it",
+            *(*crop, resize, 100 * seen),
+        )
+    return preprocessing
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+SLIVER = 0.001
+"""Share of a pixel that is rounding: a box on whole pixels stays there."""
+
 
 @torch.no_grad()
 def zoom(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -76,11 +79,20 @@ def zoom_each(images: Sequence[Tensor], boxes: Tensor, size: tuple[int, int]) ->
 
 def _zoom_one(image: Tensor, box: Sequence[float], size: tuple[int, int]) -> NDArray[np.uint8]:
     """(height, width, 3) uint8 of one box; only the pixels that it touches are copied."""
-    height, width = image.shape[1:]
-    x0, y0, x1, y1 = (
-        min(max(edge, 0), 1) * side for edge, side in zip(box, (width, height) * 2, strict=True)
-    )
-    left, top = math.floor(x0), math.floor(y0)
-    pixels = image[:, top : math.ceil(y1), left : math.ceil(x1)].permute(1, 2, 0).contiguous().numpy()
-    inside = (x0 - left, y0 - top, x1 - left, y1 - top)
-    return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR, inside))
+    left, right, x0, x1 = _touched(box[0], box[2], image.shape[2])
+    top, bottom, y0, y1 = _touched(box[1], box[3], image.shape[1])
+    pixels = image[:, top:bottom, left:right].permute(1, 2, 0).contiguous().numpy()
+    return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR, (x0, y0, x1, y1)))
+
+
+def _touched(start: float, stop: float, length: int) -> tuple[int, int, float, float]:
+    """The pixels, first and past the last, that a span touches by more than `SLIVER`; the span from there.
+
+    >>> _touched(0.25, 0.7, 10)
+    (2, 7, 0.5, 5.0)
+    """
+    start, stop = max(start, 0.0) * length, min(stop, 1.0) * length
+    first = min(math.floor(start + SLIVER), length - 1)
+    last = max(math.ceil(stop - SLIVER), first + 1)
+    begin = min(max(start - first, 0.0), last - first - SLIVER)
+    return first, last, begin, max(min(stop, last) - first, begin + SLIVER)
