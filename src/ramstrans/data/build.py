@@ -194,8 +194,8 @@ def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) 
     seen = crop[0] * crop[1] / (height * width)
     if config.fit == "crop" and seen < LITTLE_SEEN:
         logger.warning(
-            "data.crop %dx%d with data.resize %s sees at most %.1f %% of a photograph; give a larger crop or a "
-            "smaller resize, or data.fit squash or pad, which see all of it",
+            "data.crop %dx%d with data.resize %s sees at most %.1f %% of a photograph; give a larger crop or "
+            "a smaller resize, or data.fit squash or pad, which see all of it",
             *(*crop, resize, 100 * seen),
         )
     return preprocessing
