@@ -148,8 +148,8 @@ def _draw_cut(
     (height, width), crop = frame, preprocessing.crop
     assert min(height - crop[0], width - crop[1]) >= 0, "the resized image is smaller than the crop"
     assert augmentation is None or generator is not None, "an augmentation needs a generator"
-    cut = crop if preprocessing.fit == "crop" else (height, width)
-    if generator is not None and preprocessing.fit != "crop":
+    cut = crop if preprocessing.fit == "crop" else frame
+    if augmentation is not None and generator is not None and preprocessing.fit != "crop":
         share = generator.random()
         cut = (round(crop[0] + share * (height - crop[0])), round(crop[1] + share * (width - crop[1])))
     spare_y, spare_x = height - cut[0], width - cut[1]
