@@ -172,10 +172,7 @@ def _resized(
 
 
 def decode_reduced(
-    path: Path,
-    at_least: int | Size | Callable[[Size], Size] | None,
-    *,
-    max_pixels: int = DataConfig.max_pixels,
+    path: Path, at_least: Size | Callable[[Size], Size], *, max_pixels: int = DataConfig.max_pixels
 ) -> Decoded:
     """Decode an image file to RGB, upright, at its original size or, if that is faster, smaller.
 
@@ -187,9 +184,8 @@ def decode_reduced(
 
     Args:
         path: The image file, or a member of a tar, see `tars`.
-        at_least: Smallest size of the reduced image in pixels: its shorter side, or exact
-            `(height, width)`, both after EXIF rotation, or that as a function of the original's. None: the
-            original size.
+        at_least: Smallest `(height, width)` of the reduced image in pixels, after EXIF rotation, or that as a
+            function of the original's.
         max_pixels: Refuse an image whose header announces more pixels than this, before decoding it.
 
     Raises:
@@ -226,13 +222,12 @@ def check_shape(path: Path | str, size: tuple[int, int], max_pixels: int) -> Non
     raise UnreadableImageError(path, f"{width} x {height} pixels, {limit}")
 
 
-def _load(image: ImageFile.ImageFile, at_least: int | Size | Callable[[Size], Size] | None) -> Decoded:
+def _load(image: ImageFile.ImageFile, at_least: Size | Callable[[Size], Size]) -> Decoded:
     width, height = image.size
-    if at_least is not None and image.format in {"JPEG", "MPO"}:  # MPO: a JPEG followed by further images
+    if image.format in {"JPEG", "MPO"}:  # MPO: a JPEG followed by further images
         if callable(at_least):
             at_least = at_least((width, height) if _orientation(image) >= 5 else (height, width))
-        sides = (at_least, at_least) if isinstance(at_least, int) else at_least
-        image.draft(None, sides if _orientation(image) >= 5 else sides[::-1])
+        image.draft(None, at_least if _orientation(image) >= 5 else at_least[::-1])
     image.load()
     orientation = _orientation(image)  # in a PNG it may come after the pixels
     rgb = to_rgb(image)

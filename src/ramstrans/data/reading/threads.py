@@ -1,16 +1,12 @@
 """An ordered thread-pool map with a timeout, which abandons threads that hang."""
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
-
-from ramstrans.data.reading.retry import current_reads
 
 MAX_AHEAD = 1024
 """Items whose results are computed before they are asked for: a million of them would take a gigabyte."""
@@ -18,7 +14,7 @@ MAX_AHEAD = 1024
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-_Task = tuple[Future[Any], Context, Any]
+_Task = tuple[Future[Any], Any]
 
 
 def in_threads(
@@ -31,15 +27,14 @@ def in_threads(
 ) -> Iterator[_R]:
     """Map a function over items in threads; yield the results in order.
 
-    The function sees the caller's context variables. Unlike those of `concurrent.futures`, threads that
-    hang are abandoned, and do not keep the program from ending.
+    Unlike those of `concurrent.futures`, threads that hang are abandoned, and do not keep the program from
+    ending.
 
     Args:
         function: Safe to call from several threads.
         items: Its arguments; may be endless.
         num_workers: Threads; 0 calls the function in this one, without a timeout.
-        timeout: Seconds to wait for a result, from its item or the newest file that was opened on; 0 waits
-            forever.
+        timeout: Seconds to wait for a result; 0 waits forever.
         max_ahead: Items given to the threads before the first result is yielded, 1 or more.
 
     Raises:
@@ -58,7 +53,7 @@ def in_threads(
     try:
         for item in items:
             pending.append(Future())
-            tasks.put((pending[-1], copy_context(), item))
+            tasks.put((pending[-1], item))
             if len(pending) == max_ahead:
                 yield _result(pending.popleft(), timeout)
         while pending:
@@ -73,17 +68,14 @@ def in_threads(
 
 def _work(function: Callable[[Any], Any], tasks: "SimpleQueue[_Task | None]") -> None:
     while (task := tasks.get()) is not None:
-        future, context, item = task
+        future, item = task
         try:
-            future.set_result(context.run(function, item))
+            future.set_result(function(item))
         except BaseException as error:  # noqa: BLE001 - raised where the result is waited for
             future.set_exception(error)
 
 
 def _result(future: Future[_R], timeout: float) -> _R:
-    left = timeout
-    while not wait([future], left or None).done:
-        left = current_reads().started + timeout - time.monotonic()
-        if left <= 0:
-            raise TimeoutError(f"timed out after {timeout:g} seconds")
+    if not wait([future], timeout or None).done:
+        raise TimeoutError(f"timed out after {timeout:g} seconds")
     return future.result()
