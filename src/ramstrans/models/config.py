@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ramstrans.errors import ConfigError
-from ramstrans.models.regions import Component
 from ramstrans.options import AT_LEAST_0, FROM_0_BELOW_1, FROM_0_TO_1, Bound, check_bounds
 
 THRESHOLDS = (1.2, 1.3)
@@ -22,6 +21,9 @@ BOUNDS = {
     "drop_path": FROM_0_BELOW_1,
 }
 
+
+Component = Literal["count", "saliency"]
+"""What makes a component the largest: the number of its patches, or their summed saliency."""
 
 ZoomSource = Literal["input", "full", "native"]
 """What regions are cut from."""

@@ -4,13 +4,12 @@ Everything is batched tensor arithmetic with a number of steps that depends on t
 no loop over images, no synchronisation with the host.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Component = Literal["count", "saliency"]
-"""What makes a component the largest: the number of its patches, or their summed saliency."""
+from ramstrans.models.config import Component
 
 
 class Regions(NamedTuple):

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from ramstrans.errors import ConfigError, UsageError
-from ramstrans.models.config import ModelConfig, ZoomSource
+from ramstrans.models.config import Component, ModelConfig, ZoomSource
 from ramstrans.models.encoder import Encoder, Features, build_vit
 from ramstrans.models.methods.base import ForwardScale, HighRes, Output, Stage, Stages
 from ramstrans.models.pretrained import load_pretrained
-from ramstrans.models.regions import Component, Regions, grow_boxes, propose_regions
+from ramstrans.models.regions import Regions, grow_boxes, propose_regions
 from ramstrans.models.saliency.rollout import rollout
 from ramstrans.models.zoom import zoom, zoom_each
 
