@@ -35,9 +35,9 @@ class Fault:
     def __init__(self, happen):
         self.happen = happen
 
-    def read(self, path, resize, fit, *, max_pixels):
+    def read(self, path, resize, fit, zoom_pixels, *, max_pixels):
         self.happen(path)
-        return read_resized(path, resize, fit, max_pixels=max_pixels)
+        return read_resized(path, resize, fit, zoom_pixels, max_pixels=max_pixels)
 
 
 def die(_path):
