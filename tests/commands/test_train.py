@@ -77,7 +77,7 @@ def test_dry_run_writes_nothing(tiny, tmp_path, monkeypatch, capsys):
         (["--model.backbone", "resnet18"], "is not a plain ViT"),
         (["--model.image_size", "7"], "smaller than a patch"),
         (["--model.image_size", "33"], "not a multiple of the patch"),
-        (["--data.crop", "64", "--data.resize", "48"], "smaller than data.crop 64x64"),
+        (["--data.crop", "64", "--data.resize", "48"], "resize is 48, too small for the crop of (64, 64)"),
         (["--device", "cuda:97"], "cuda:97"),
         (["--model.num_classes", "4"], "the data set has 3"),
     ],

@@ -14,7 +14,7 @@ from ramstrans.data.sharding.writer import write_shards
 
 def decode_image(path, **options):
     """The pixels of a file at its original size."""
-    return decode_reduced(path, None, **options).image
+    return decode_reduced(path, (10**6, 10**6), **options).image
 
 
 def jpeg(seed=0, size=(61, 47), kind="JPEG"):

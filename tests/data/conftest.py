@@ -36,7 +36,7 @@ def opening_fails(monkeypatch):
             return opened(path, *mode, **options)
 
         monkeypatch.setattr(Path, "open", fails)
-        monkeypatch.setattr("ramstrans.data.reading.retry.FIRST_PAUSE", 0.001)
+        monkeypatch.setattr("ramstrans.data.reading.retry.PAUSES", [0.001] * 4)
         return failed
 
     return begin

@@ -1,6 +1,5 @@
 import csv
 import shutil
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from ramstrans.data.build import (
 from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
-from ramstrans.data.sharding.manifest import MANIFEST
 from ramstrans.data.sharding.writer import write_shards
 from ramstrans.data.splits import hold_out
 from ramstrans.errors import ConfigError, DataError
@@ -108,12 +106,12 @@ def test_the_draw_depends_on_the_seed_alone(colors):
 def test_toybirds_are_drawn_if_there_are_none(tmp_path, monkeypatch):
     calls = []
 
-    def draw(root, progress):
+    def draw(root, *, progress):
         calls.append(root)
         progress(1, 2, "drawing toybirds")
         raise DataError("drawn")
 
-    monkeypatch.setattr("ramstrans.data.build.ensure_toybirds", draw)
+    monkeypatch.setattr("ramstrans.data.build.make_toybirds", draw)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="drawn"):
         build_image_set(DataConfig(), progress=lambda *call: calls.append(call))
@@ -290,20 +288,6 @@ def test_lists_are_read_again_after_a_transient_error(name, birds, colors, tmp_p
     failed = opening_fails()
     assert build_image_set(config) == expected
     assert f"{failed[0]}: Input/output error; retry 1 of 4" in caplog.text
-
-
-@pytest.mark.parametrize("name", ["cub", "stanford_cars", "shards"])
-def test_a_list_that_hangs_is_named(name, birds, tmp_path, monkeypatch):
-    root = MAKERS[name](birds, None, tmp_path)
-    list_file = (
-        root / {"cub": "classes.txt", "stanford_cars": "devkit/cars_meta.mat", "shards": MANIFEST}[name]
-    )
-    opened = Path.open
-    monkeypatch.setattr(
-        Path, "open", lambda path, *a, **o: time.sleep(60) if path == list_file else opened(path, *a, **o)
-    )
-    with pytest.raises(DataError, match=rf"{list_file.name}: timed out after 0\.3 s.*--data\.read_timeout"):
-        build_image_set(DataConfig(name, root, read_timeout=0.3))
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_a_config_is_valid_without_data(name):
         ("test_fraction", 0, r"a number in \(0, 1\)"),
         ("rand_magnitude", 31, "0 to 30"),
         ("balance", 1.5, r"a number in \[0, 1\]"),
-        ("read_retries", -1, "0 or more"),
+        ("read_timeout", -1, "0 or more"),
         ("shuffle_window", 0, "1 or more"),
     ],
 )

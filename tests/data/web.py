@@ -146,4 +146,4 @@ def source_of(web):
         for name, content in CONTENTS.items()
     )
     files = (images, lists._replace(num_bytes=26_000, checksums={}, extract_to="lists"), ids)
-    return DatasetSource("Birds", "cub", "https://example.org", "none", files, ("images/wren",))
+    return DatasetSource("Birds", "cub", "https://example.org", "none", files)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser, add_device_options, data_config
+from ramstrans.commands.options import Parser, data_config
 from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import DataError
 from ramstrans.files import check_output, write_file
+from ramstrans.options import Precision
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,13 +48,16 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--output", type=Path | None, help="Write all findings to this .json or .csv file.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace that file.")
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images per batch, with --model.")
-    add_device_options(parser)
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
+    parser.add_argument(
+        "--precision", type=Precision | None, help="Default: as the run was trained, else fp32."
+    )
 
 
 def run(options: Namespace, _given: list[str]) -> int:
     """Find what makes results misleading: files, duplicates, boxes, classes, labels; exits 3 on errors."""
     from ramstrans.data.audit import findings as audit
-    from ramstrans.data.build import DEFAULT_TOYBIRDS_ROOT, build_image_set
+    from ramstrans.data.build import build_image_set
 
     config = data_config(options.root, options.data)
     check_output(options.output, overwrite=options.overwrite, suffixes=audit.SUFFIXES)
@@ -62,13 +66,12 @@ def run(options: Namespace, _given: list[str]) -> int:
         findings = find_all(images, config, options.model, progress)
         if options.model is not None:
             findings += find_label_issues(config, options, findings, progress)
-    ids = audit.record_ids(config.root or DEFAULT_TOYBIRDS_ROOT)
-    findings = audit.sort_findings([audit.with_ids(finding, ids) for finding in findings])
+    findings = audit.sort_findings(findings)
     print_findings(images, findings, results())
     if options.output is not None:
         write_file(options.output, audit.encode_findings(findings, options.output.suffix))
         logger.info("findings: %s", options.output)
-    return DataError.exit_code if audit.has_errors(findings) else 0
+    return DataError.exit_code if any(finding.severity == "error" for finding in findings) else 0
 
 
 def find_all(
@@ -106,10 +109,9 @@ def find_label_issues(
     config: DataConfig, options: Namespace, findings: "list[Finding]", progress: "Progress"
 ) -> "list[Finding]":
     """Find labels of readable files that the model contradicts."""
-    from ramstrans.data.audit.label_issues import to_finding
     from ramstrans.evaluation import label_errors
 
-    found = label_errors.find_label_issues(
+    return label_errors.find_label_issues(
         options.model,
         config,
         unreadable={path for finding in findings if finding.kind == "unreadable" for path in finding.paths},
@@ -118,8 +120,6 @@ def find_label_issues(
         precision=options.precision,
         progress=progress,
     )
-    logger.info("%s", found)
-    return [to_finding(issue) for issue in found.issues]
 
 
 def print_findings(images: "ImageSet", findings: "list[Finding]", console: "Console") -> None:

@@ -21,12 +21,10 @@ from ramstrans.data.datasets.stanford_dogs import read_stanford_dogs
 from ramstrans.data.datasets.table import read_table
 from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
-from ramstrans.data.reading.retry import retrying
-from ramstrans.data.reading.threads import in_threads
 from ramstrans.data.records import ImageSet
 from ramstrans.data.sharding.manifest import MANIFEST, read_shards
 from ramstrans.data.splits import check_classes, hold_out
-from ramstrans.data.toybirds.generator import ensure_toybirds, is_toybirds
+from ramstrans.data.toybirds.generator import is_toybirds, make_toybirds
 from ramstrans.distributed import from_first_process
 from ramstrans.errors import ConfigError, DataError, UnreadableImageError
 
@@ -103,38 +101,23 @@ def build_image_set(config: DataConfig, progress: Progress = no_progress) -> Ima
     root = config.root
     if config.name == "toybirds":
         root = root or DEFAULT_TOYBIRDS_ROOT
-        if root.is_dir() and any(root.iterdir()) and not is_toybirds(root):
-            raise DataError(
-                f"{root} holds something other than a complete toybirds set; for images of your own give "
-                "--data.name folder, table or cub, for toybirds another --data.root"
-            )
-        ensure_toybirds(root, progress)
+        if not is_toybirds(root):
+            if root.is_dir() and any(root.iterdir()):
+                raise DataError(
+                    f"{root} holds something other than a complete toybirds set; for images of your own "
+                    "give --data.name folder, table or cub, for toybirds another --data.root"
+                )
+            make_toybirds(root, progress=progress)
     if root is None:
         raise ConfigError(
             f"data.name is '{config.name}' but no --data.root was given; name its folder or file"
         )
-    images = _read_lists(root, config)
+    images = READERS[config.name](root, config)
     check_classes(images)
     if not images.of_split("test"):
         images = hold_out(images, config.test_fraction, config.split_seed, "test")
     if not images.of_split("val"):
         images = hold_out(images, config.val_fraction, config.split_seed, "val")
-    check_classes(images)
-    return images
-
-
-def _read_lists(root: Path, config: DataConfig) -> ImageSet:
-    """Read a data set; raise DataError if it cannot be used, or if no list file comes in time."""
-    with retrying(config.read_retries) as reads:
-        try:
-            (images,) = in_threads(
-                lambda root: READERS[config.name](root, config), [root], 1, config.read_timeout
-            )
-        except TimeoutError as error:
-            raise DataError(
-                f"{reads.path or root}: {error}; look for a file system that hangs, or give a longer "
-                "--data.read_timeout"
-            ) from error
     return images
 
 
@@ -151,12 +134,11 @@ def drop_unreadable(
     Raises:
         DataError: A file cannot be decoded and the config says `stop`; names the first few.
     """
-    with retrying(config.read_retries):
-        errors = from_first_process(
-            lambda: find_unreadable(
-                images.records, config.max_pixels, progress=progress, timeout=config.read_timeout
-            )
+    errors = from_first_process(
+        lambda: find_unreadable(
+            images.records, config.max_pixels, progress=progress, timeout=config.read_timeout
         )
+    )
     remaining = apply_unreadable(images, errors, config.on_unreadable)
     for error in errors:
         logger.warning("left out: %s", error)
@@ -164,7 +146,7 @@ def drop_unreadable(
 
 
 def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) -> Preprocessing:
-    """Fill in the sizes that the config leaves open, and check that they fit together.
+    """Fill in the sizes that the config leaves open.
 
     Raises:
         ConfigError: The crop is larger than the resized image.
@@ -181,12 +163,7 @@ def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) 
     if config.fit != "crop" and isinstance(resize, int):
         shorter = min(crop)
         resize = round(crop[0] * resize / shorter), round(crop[1] * resize / shorter)
-    height, width = (resize, resize) if isinstance(resize, int) else resize
-    if height < crop[0] or width < crop[1]:
-        raise ConfigError(
-            f"data.resize {resize} is smaller than data.crop {crop[0]}x{crop[1]}; resize to at least the crop"
-        )
-    return Preprocessing(resize, (crop[0], crop[1]), config.fit)
+    return Preprocessing(resize, crop, config.fit)
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:

@@ -30,8 +30,7 @@ BOUNDS: dict[str, options.Bound] = {
     "test_fraction": options.ABOVE_0_BELOW_1,
     "rand_magnitude": options.Bound("0 to 30", lambda value: 0 <= value <= 30),
     **dict.fromkeys(("random_erasing", "balance"), options.FROM_0_TO_1),
-    **dict.fromkeys(("color_jitter", "rand_augment", "num_workers"), options.AT_LEAST_0),
-    **dict.fromkeys(("read_retries", "read_timeout"), options.AT_LEAST_0),
+    **dict.fromkeys(("color_jitter", "rand_augment", "num_workers", "read_timeout"), options.AT_LEAST_0),
     **dict.fromkeys(("max_pixels", "shuffle_window"), options.AT_LEAST_1),
 }
 
@@ -73,11 +72,9 @@ class DataConfig:
             equally often; 0.5: by the square root of their images. The length of an epoch stays the same.
         shuffle_window: For `shards`: how many are read, and mixed, at a time in training; None: all.
         num_workers: Loader processes; 0 loads in the main process.
-        read_retries: How often an image or list file is read again after a transient error of a network or
-            file server, with pauses of 0.1, 0.4, 1.6, ... seconds, at most 30. Each retry is logged.
-        read_timeout: Seconds that a batch may take to load, or that may pass between two files while lists
-            are read, before the run ends with an error; 0 waits forever. Less than the 600 seconds after
-            which NCCL gives up waiting for a process, so that this error, which names the file, comes first.
+        read_timeout: Seconds that a batch may take to load before the run ends with an error; 0: any time.
+            Less than the 600 seconds after which NCCL gives up waiting for a process, so that this error,
+            which names the file, comes first.
         cache: `none` decodes each image every time; `memory` keeps resized ones for the next epoch, in the
             memory of each loader process; `disk` keeps them in `cache_dir` for all processes, epochs and
             runs.
@@ -108,7 +105,6 @@ class DataConfig:
     balance: float = 0.0
     shuffle_window: int | None = None
     num_workers: int = 0
-    read_retries: int = 4
     read_timeout: float = 300.0
     cache: Literal["none", "memory", "disk"] = "none"
     cache_dir: Path | None = None

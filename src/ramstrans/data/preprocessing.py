@@ -32,13 +32,12 @@ class Preprocessing:
     fit: Fit = "crop"
 
     def __post_init__(self) -> None:
-        if len(self.crop) != 2 or min(self.crop) < 1:
+        if min(self.crop) < 1:
             raise ConfigError(f"crop is {self.crop}; give (height, width) in pixels, 1 or more each")
         if self.fit != "crop" and isinstance(self.resize, int):
             raise ConfigError(f"resize is {self.resize}; fit {self.fit} needs (height, width)")
-        resize = (self.resize,) if isinstance(self.resize, int) else self.resize
-        needed = (max(self.crop),) if isinstance(self.resize, int) else self.crop
-        if len(resize) != len(needed) or any(got < need for got, need in zip(resize, needed, strict=True)):
+        height, width = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        if height < self.crop[0] or width < self.crop[1]:
             raise ConfigError(
                 f"resize is {self.resize}, too small for the crop of {self.crop}; give a shorter side of "
                 f"{max(self.crop)} pixels or more, or (height, width) of at least the crop"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from ramstrans.data.records import ImageSet, Record, Split
-from ramstrans.errors import DataError, UsageError, first_few
+from ramstrans.errors import DataError, first_few
 
 _MAX_NAMED = 5
 
@@ -24,8 +24,7 @@ def hold_out(images: ImageSet, fraction: float, seed: int, into: Split) -> Image
     >>> held.counts("val"), held.counts("train")
     ({'crow': 3, 'wren': 3}, {'crow': 7, 'wren': 7})
     """
-    if not 0 <= fraction < 1:
-        raise UsageError(f"the fraction to hold out is {fraction}; give one in [0, 1)")
+    assert 0 <= fraction < 1, f"the fraction to hold out is {fraction}"
     paths_of: dict[int, set[Path]] = defaultdict(set)
     for record in images.of_split("train"):
         paths_of[record.label].add(record.path)

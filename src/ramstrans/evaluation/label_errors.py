@@ -1,12 +1,14 @@
 """Run a trained model over a whole data set to find label issues, see `ramstrans.data.audit.label_issues`."""
 
 import dataclasses
+import logging
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.audit.label_issues import LabelIssue, LabelIssues, label_issues
+from ramstrans.data.audit.findings import Finding
+from ramstrans.data.audit.label_issues import label_issues
 from ramstrans.data.build import build_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import build_loader
@@ -14,6 +16,8 @@ from ramstrans.data.records import ImageSet, Split
 from ramstrans.evaluation.evaluate import dataset_of
 from ramstrans.evaluation.predict import choose_precision, predict_split
 from ramstrans.saved.model import load_model
+
+logger = logging.getLogger(__name__)
 
 _SPLIT_FIELDS = ("val_fraction", "test_fraction", "split_seed")
 """Fields of `DataConfig` that determine which images are held out."""
@@ -28,8 +32,8 @@ def find_label_issues(
     device: str = "auto",
     precision: str | None = None,
     progress: Progress = no_progress,
-) -> LabelIssues:
-    """Predict every image of a data set, and return those whose label the model contradicts.
+) -> list[Finding]:
+    """Predict every image of a data set, and find labels that the model contradicts, on unseen images first.
 
     If the folder, a run's or any saved model's, records how its run held out images, they are held out the
     same way, so that the images the model was trained on are known. Files in `unreadable` are left out.
@@ -42,22 +46,29 @@ def find_label_issues(
     data = as_in_training(config, metadata.run_options("data"))
     images = _unseen_as_test(build_image_set(data, progress), unreadable)
     precision = choose_precision(precision, metadata, model.device)
-    found: list[LabelIssue] = []
+    found: list[Finding] = []
     splits: tuple[Split, ...] = ("test", "train")
     for split in splits:
         if not images.of_split(split):
             continue
         dataset, _ = dataset_of(metadata, images, split, data, progress)
         loader = build_loader(dataset, batch_size, shuffle=False, with_high_res=metadata.model.needs_high_res)
-        predictions, _ = predict_split(model, loader, precision=precision, progress=progress)
-        found += label_issues(
+        predictions = predict_split(model, loader, precision=precision, progress=progress)
+        issues = label_issues(
             predictions.fused,
             predictions.labels,
             [record.path for record in predictions.records],
             metadata.class_names,
             is_seen=split == "train",
         )
-    return LabelIssues(found, len(images.of_split("test")), len(images.of_split("train")))
+        found += issues
+        logger.info(
+            "the model contradicts %d of %d labels of images that it was %strained on",
+            len(issues),
+            len(predictions.records),
+            "" if split == "train" else "not ",
+        )
+    return found
 
 
 def as_in_training(config: DataConfig, trained_on: Mapping[str, Any]) -> DataConfig:

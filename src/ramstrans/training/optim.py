@@ -97,9 +97,9 @@ def build_schedule(
 
 def schedule_factor(config: TrainingConfig, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
     """The factor of a run on its peak learning rate, by step: `lr_factor` with the config's warm-up."""
-    warmup_steps = config.warmup_steps
-    if config.warmup_epochs is not None:
-        warmup_steps = steps_of_epochs(config.warmup_epochs, steps_per_epoch)
+    warmup_steps, epochs = config.warmup_steps, config.warmup_epochs
+    if epochs is not None:  # at least one step if there is any part of an epoch
+        warmup_steps = max(round(epochs * steps_per_epoch), int(epochs > 0))
     warmup_steps = min(warmup_steps, total_steps // 2)
     return lambda step: lr_factor(step, warmup_steps, total_steps, config.min_lr_factor)
 
@@ -120,12 +120,3 @@ def num_steps(config: TrainingConfig, steps_per_epoch: int) -> int:
     (21, 20)
     """
     return min(config.epochs * steps_per_epoch, config.max_steps or sys.maxsize)
-
-
-def steps_of_epochs(epochs: float, steps_per_epoch: int) -> int:
-    """Whole steps that some epochs take, at least one where there is any part of an epoch.
-
-    >>> steps_of_epochs(1.5, 7), steps_of_epochs(0.01, 7), steps_of_epochs(0, 7)
-    (10, 1, 0)
-    """
-    return max(round(epochs * steps_per_epoch), int(epochs > 0))

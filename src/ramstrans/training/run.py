@@ -14,20 +14,20 @@ from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.build import build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet
 from ramstrans.distributed import SignalHandler
-from ramstrans.errors import ConfigError, DataError, UsageError, WeightsError
+from ramstrans.errors import DataError, UsageError, WeightsError
 from ramstrans.evaluation.evaluate import evaluate
 from ramstrans.evaluation.report.build import Report
-from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.saved.metadata import ModelMetadata
 from ramstrans.saved.model import load_into, load_metadata, load_state, save_model
 from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.log import MetricsLog
-from ramstrans.training.loop import Components, TrainLoop, TrainResult
+from ramstrans.training.loop import TrainLoop, TrainResult
 from ramstrans.training.optim import check_optimizer, num_steps, schedule_factor
 from ramstrans.training.run_folder import (
     RUN_MARK,
@@ -45,6 +45,7 @@ from ramstrans.training.setup import (
     build_loaders,
     evaluation_batch_size,
     start_processes,
+    with_classes_of,
 )
 
 CHANGED = (
@@ -98,16 +99,11 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     images, errors = drop_unreadable(images, config.data, progress)
     counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
     logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
-    num_classes = len(images.class_names)
-    if config.model.num_classes not in (None, num_classes):
-        raise ConfigError(
-            f"model.num_classes is {config.model.num_classes}; the data set has {num_classes}: leave it out"
-        )
-    model_config = dataclasses.replace(config.model, num_classes=num_classes)
+    config = with_classes_of(config, images)
     set_seed(config.seed)
-    model = first_model(model_config, config.output if resumes else None, config)
-    mean, std = model.encoder.mean, model.encoder.std
-    config = dataclasses.replace(config, model=dataclasses.replace(model_config, mean=mean, std=std))
+    model = first_model(config, resumes=resumes)
+    model_config = dataclasses.replace(config.model, mean=model.encoder.mean, std=model.encoder.std)
+    config = dataclasses.replace(config, model=model_config)
     if state.num_processes > 1:
         set_seed(config.seed + state.process_index)  # of dropout
     preprocessing = build_preprocessing(config.data, config.model.input_size, config.model.zoom_source)
@@ -118,21 +114,22 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     return Prepared(config, images, model, preprocessing, tuple(map(str, errors)), resumes)
 
 
-def first_model(model_config: ModelConfig, resumed: Path | None, config: RunConfig) -> RamsTrans:
+def first_model(config: RunConfig, *, resumes: bool) -> RamsTrans:
     """The model to begin with; that of a resumed run needs its first weights only if nothing was saved yet.
 
     Raises:
         WeightsError: The weights are missing or do not fit.
     """
-    if resumed is None:
-        return build_model(model_config)
-    if checkpoints_of(resumed, config).steps() or has_trained(resumed, config):
-        return build_model(dataclasses.replace(model_config, weights=None))
+    output = config.output
+    if not resumes or output is None:
+        return build_model(config.model)
+    if checkpoints_of(output, config).steps() or has_trained(output, config):
+        return build_model(dataclasses.replace(config.model, weights=None))
     try:
-        return build_model(model_config)
+        return build_model(config.model)
     except WeightsError as error:
         raise WeightsError(
-            f"{resumed} has no checkpoint yet, and the weights that the run began with cannot be read again "
+            f"{output} has no checkpoint yet, and the weights that the run began with cannot be read again "
             f"({error}); start another run"
         ) from error
 
@@ -197,7 +194,7 @@ def train_into(
     output: Path, prepared: Prepared, accelerator: Accelerator, progress: Progress, signals: SignalHandler
 ) -> TrainResult:
     """Train, from the newest checkpoint if there is one."""
-    config, every = prepared.config, prepared.config.training.checkpoint_every
+    config = prepared.config
     checkpoints, state = checkpoints_of(output, config), new_state(prepared, accelerator)
     train_loader, val_loader = build_loaders(
         config, prepared.images, prepared.preprocessing, pin_memory=accelerator.device.type == "cuda"
@@ -215,16 +212,17 @@ def train_into(
         if accelerator.is_main_process:
             write_options(output, config)
     accelerator.init_trackers("tensorboard", init_kwargs=trackers)
-    components = Components(
+    return TrainLoop(
         prepared.model,
         train_loader,
         val_loader,
         config.training,
         accelerator,
         MetricsLog(output / RUN_MARK, accelerator),
-        None if every == 0 else checkpoints,
-    )
-    return TrainLoop(components, state, signals).run(progress)
+        None if config.training.checkpoint_every == 0 else checkpoints,
+        state,
+        signals,
+    ).run(progress)
 
 
 def new_state(prepared: Prepared, accelerator: Accelerator) -> RunState:
@@ -254,13 +252,8 @@ def trained_before(
 def metadata_of(prepared: Prepared, result: TrainResult) -> ModelMetadata:
     """What is saved beside the weights of a run."""
     config = prepared.config
-    summary = {
-        "epoch": result.epoch,
-        "chosen_on": result.chosen_on,
-        "steps": result.steps,
-        "num_skipped": result.num_skipped,
-        "seconds": round(result.seconds, 1),
-    }
+    summary = result._asdict()
+    del summary["weights"]
     return ModelMetadata(
         config.model,
         prepared.images.class_names,
@@ -281,15 +274,20 @@ def evaluate_test(
     """Evaluate the chosen weights on the test split, and write the report."""
     config = prepared.config
     summary = {key: value for key, value in metadata.training.items() if key != "run"}
+    loader = build_loader(
+        build_dataset(config, prepared.images, prepared.preprocessing, "test"),
+        evaluation_batch_size(config),
+        shuffle=False,
+        with_high_res=config.model.needs_high_res,
+        num_workers=config.data.num_workers,
+        timeout=config.data.read_timeout,
+    )
     return evaluate(
         trained_model(prepared, weights, accelerator),
         metadata,
-        build_dataset(config, prepared.images, prepared.preprocessing, "test"),
+        loader,
         output,
         precision=config.training.precision,
-        batch_size=evaluation_batch_size(config),
-        num_workers=config.data.num_workers,
-        read_timeout=config.data.read_timeout,
         extra={"config": options_of(config), "command": command, "warnings": prepared.unreadable} | summary,
         progress=progress,
     )
@@ -300,8 +298,9 @@ def fingerprint(images: ImageSet, config: RunConfig) -> str:
     digest = hashlib.sha256("\n".join(images.class_names).encode(errors="surrogateescape"))
     root = config.data.root
     for record in images.records:
-        is_below = root is not None and record.path.is_relative_to(root)
-        path = record.path.relative_to(root) if is_below and root is not None else record.path
+        path = record.path
+        if root is not None and path.is_relative_to(root):
+            path = path.relative_to(root)
         digest.update(f"\n{record.split} {record.label} {path}".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

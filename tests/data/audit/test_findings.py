@@ -11,14 +11,11 @@ from ramstrans.data.audit.findings import (
     Finding,
     encode_findings,
     examples,
-    has_errors,
-    record_ids,
     sort_findings,
-    with_ids,
 )
 
 TINY = Finding("tiny", (Path("a.jpg"),), "13 x 11 pixels")
-TWICE = Finding("duplicate across splits", (Path("a.jpg"), Path("b.jpg")), "train 'wren'", ("3", "7"))
+TWICE = Finding("duplicate across splits", (Path("a.jpg"), Path("b.jpg")), "train 'wren'")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -26,7 +23,6 @@ def test_every_kind_is_one_line(kind):
     finding = Finding(kind, (), "a detail")
     assert str(finding) == f"{kind}: a detail"
     assert finding.severity in ("error", "warning")
-    assert has_errors([finding]) == (finding.severity == "error")
 
 
 def test_errors_come_first():
@@ -38,11 +34,9 @@ def test_errors_come_first():
     assert [finding.detail for finding in ordered[:4]] == ["0", "1", "0", "1"]
 
 
-def test_a_line_names_paths_and_ids():
+def test_a_line_names_paths():
     assert str(TINY) == "tiny: a.jpg: 13 x 11 pixels"
-    assert str(TWICE) == "duplicate across splits: a.jpg (image 3); b.jpg (image 7): train 'wren'"
-    partly = TWICE._replace(ids=("", "7"))
-    assert "a.jpg; b.jpg (image 7):" in str(partly)
+    assert str(TWICE) == "duplicate across splits: a.jpg; b.jpg: train 'wren'"
 
 
 def test_a_line_names_the_first_few_of_many_paths():
@@ -50,8 +44,8 @@ def test_a_line_names_the_first_few_of_many_paths():
     assert str(many) == "duplicate: 0.jpg; 1.jpg; 2.jpg; 3.jpg; 4.jpg; and 8 more"
 
 
-def test_examples_prefer_ids():
-    assert examples([TINY, TWICE]) == "a.jpg, 3 = 7"
+def test_examples_are_names_of_files():
+    assert examples([TINY, TWICE]) == "a.jpg, a.jpg = b.jpg"
 
 
 @pytest.mark.parametrize("suffix", [".json", ".JSON"])
@@ -61,7 +55,6 @@ def test_json_holds_all_and_counts(suffix):
     assert content["findings"][0] == {
         "kind": "duplicate across splits",
         "severity": "error",
-        "ids": ["3", "7"],
         "paths": ["a.jpg", "b.jpg"],
         "detail": "train 'wren'",
     }
@@ -72,11 +65,9 @@ def test_csv_has_one_row_per_finding():
     comma = Finding("tiny", (Path("a,b.jpg"),), 'a "tiny" one')
     rows = list(csv.DictReader(io.StringIO(encode_findings([TWICE, comma], ".csv").decode())))
     assert rows[0]["paths"].split("\n") == ["a.jpg", "b.jpg"]
-    assert rows[0]["ids"].split("\n") == ["3", "7"]
     assert rows[1] == {
         "kind": "tiny",
         "severity": "warning",
-        "ids": "",
         "paths": "a,b.jpg",
         "detail": 'a "tiny" one',
     }
@@ -90,18 +81,5 @@ def test_odd_file_names_can_be_written_and_stay_in_their_line(suffix):
 
 
 def test_a_file_without_findings():
-    assert encode_findings([], ".csv") == b"kind,severity,ids,paths,detail\n"
+    assert encode_findings([], ".csv") == b"kind,severity,paths,detail\n"
     assert json.loads(encode_findings([], ".json"))["findings"] == []
-
-
-def test_ids_of_a_data_set_in_cubs_format(tmp_path):
-    (tmp_path / "CUB_200_2011").mkdir()
-    (tmp_path / "CUB_200_2011" / "images.txt").write_text("3 crow/a b.jpg\r\n\n7 wren/b.jpg\nodd\n")
-    ids = record_ids(tmp_path)
-    folder = tmp_path / "CUB_200_2011" / "images"
-    assert ids == {folder / "crow/a b.jpg": "3", folder / "wren/b.jpg": "7"}
-    assert record_ids(tmp_path / "CUB_200_2011") == ids
-    assert record_ids(tmp_path / "elsewhere") == {}
-    both = Finding("duplicate", (folder / "wren/b.jpg", Path("c.jpg")), "")
-    assert with_ids(both, ids).ids == ("7", "")
-    assert with_ids(both, {}) == both

@@ -1,5 +1,5 @@
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from ramstrans.data.audit import images as images_module
 from ramstrans.data.audit.boxes_classes import FEW_TRAINING_IMAGES
-from ramstrans.data.audit.findings import record_ids, sort_findings, with_ids
+from ramstrans.data.audit.findings import sort_findings
 from ramstrans.data.audit.images import audit_images, read_facts
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.records import ImageSet, Part, Record
@@ -213,9 +213,11 @@ def test_generated_birds_are_clean(birds):
 def test_fifty_classes_of_the_real_one():
     needs(CUB50)
     root = CUB50.parent
-    names = record_ids(root)
-    findings = sort_findings([with_ids(one, names) for one in audit_images(read_cub(root))])
-    ids = {kind: [finding.ids for finding in findings if finding.kind == kind] for kind, *_ in findings}
+    rows = [line.split() for line in (CUB50 / "images.txt").read_text().splitlines()]
+    names = {CUB50 / "images" / path: number for number, path in rows}
+    ids = defaultdict(list)
+    for finding in sort_findings(audit_images(read_cub(root))):
+        ids[finding.kind].append(tuple(names[path] for path in finding.paths))
     assert ids.pop("tiny")[:2] == [("10",), ("22",)]
     assert ids == {
         "near-duplicate across splits": [("1413", "1460")],
@@ -227,7 +229,7 @@ def test_fifty_classes_of_the_real_one():
 
 def test_a_file_that_hangs_is_named(birds, monkeypatch):
     released = threading.Event()
-    monkeypatch.setattr(images_module, "read_facts", lambda *_: released.wait(60))
+    monkeypatch.setattr(images_module, "read_facts", lambda *_, **__: released.wait(60))
     with pytest.raises(DataError, match=r"\.jpg: .*data\.read_timeout"):
         audit_images(read_cub(birds), num_workers=2, timeout=0.2)
     released.set()

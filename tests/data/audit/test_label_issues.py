@@ -6,12 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramstrans.data.audit.label_issues import (
-    LabelIssue,
-    LabelIssues,
     class_thresholds,
     confident_classes,
     label_issues,
-    to_finding,
 )
 
 # Three classes, two images given as each of the first two, one as the third.
@@ -51,13 +48,12 @@ def test_by_hand():
     assert class_thresholds(HAND, LABELS) == pytest.approx([0.5, 0.5, 0.4])
     assert confident_classes(HAND, LABELS).tolist() == [0, 1, 1, -1, 0]
     found = issues_of(HAND, LABELS, ["crow", "wren", "tit"])
-    assert [(issue.path.name, issue.given, issue.suggested) for issue in found] == [
-        ("1.jpg", "crow", "wren"),
-        ("4.jpg", "tit", "crow"),
+    assert [(issue.kind, issue.severity, issue.paths[0].name, issue.detail) for issue in found] == [
+        ("label issue", "warning", "1.jpg", "given 'crow' (20%), suggested 'wren' (70%)"),
+        ("label issue", "warning", "4.jpg", "given 'tit' (40%), suggested 'crow' (55%)"),
     ]
-    assert [issue.confidence for issue in found] == pytest.approx([0.7, 0.55])
-    assert [issue.given_confidence for issue in found] == pytest.approx([0.2, 0.4])
-    assert not any(issue.is_seen for issue in found)
+    seen = label_issues(HAND, LABELS, [Path("a.jpg")] * 5, ["crow", "wren", "tit"], is_seen=True)
+    assert seen[0].detail == f"{found[0].detail}; the model was trained on it, which makes this weaker"
 
 
 def test_a_class_without_images_is_never_suggested():
@@ -96,21 +92,8 @@ def test_swapped_labels_of_a_good_model_are_found(seed):
     swapped = rng.choice(97, 7, replace=False)
     labels[swapped] = (labels[swapped] + rng.integers(1, 5, 7)) % 5
     found = issues_of(probabilities, labels, [f"bird {label}" for label in range(5)])
-    assert {int(issue.path.stem) for issue in found} == set(swapped.tolist())
-    assert all(issue.suggested == f"bird {true[int(issue.path.stem)]}" for issue in found)
-    margins = [issue.confidence - issue.given_confidence for issue in found]
-    assert margins == sorted(margins, reverse=True)
-
-
-def test_a_finding_names_both_classes():
-    issue = LabelIssue("a.jpg", "crow", "wren", 0.934, 0.021, is_seen=False)
-    finding = to_finding(issue)
-    assert (finding.kind, finding.paths, finding.severity) == ("label issue", ("a.jpg",), "warning")
-    assert finding.detail == "given 'crow' (2%), suggested 'wren' (93%)"
-    assert to_finding(issue._replace(is_seen=True)).detail.endswith(
-        "; the model was trained on it, which makes this weaker"
-    )
-
-
-def test_seen_images_are_mentioned_only_if_there_are_any():
-    assert str(LabelIssues([], 7, 0)).endswith("0 of 7 labels of images that it was not trained on")
+    assert {int(issue.paths[0].stem) for issue in found} == set(swapped.tolist())
+    indices = [int(issue.paths[0].stem) for issue in found]
+    assert all(f"suggested 'bird {true[i]}'" in one.detail for i, one in zip(indices, found, strict=True))
+    margins = [probabilities[index, true[index]] - probabilities[index, labels[index]] for index in indices]
+    assert margins == pytest.approx(sorted(margins, reverse=True))

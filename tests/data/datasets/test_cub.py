@@ -56,19 +56,23 @@ def test_boxes_and_parts_are_optional(tmp_path):
     assert {(record.box, record.parts) for record in images.records} == {(None, ())}
 
 
+def test_classes_with_the_same_name_get_their_id(tmp_path):
+    images = read_cub(write(tmp_path, classes="1 Crow\n5 Crow\n"))
+    assert images.class_names == ("Crow (1)", "Crow (5)")
+
+
 DAMAGE = [
     ("images.txt", "3 crow/a b.jpg\n7\n", "line 2: 1 columns; the format has 2: image path"),
     ("images.txt", "3 crow/a b.jpg\n7 wren/z.jpg\n", "line 2: .*z.jpg does not exist"),
     ("images.txt", "3 crow/a b.jpg\n7 tit/z.jpg\n", "line 2: .*z.jpg does not exist"),
     ("images.txt", "3 crow/a b.jpg\n3 wren/b.jpg\n", "line 2: image '3' is listed twice"),
     ("classes.txt", None, " is missing"),
-    ("classes.txt", "1 Crow\n1 Wren\n", "line 2: class 1 'Wren' is listed twice"),
-    ("classes.txt", "1 Crow\n2 Crow\n", "line 2: class 2 'Crow' is listed twice"),
+    ("classes.txt", "1 Crow\n1 Wren\n", "line 2: class '1' is listed twice"),
     ("classes.txt", "Crow\n", "line 1: 1 columns"),
     ("image_class_labels.txt", None, " is missing"),
     ("image_class_labels.txt", "3 1\n7 5\n11 6\n", "line 3: class '6' is not in classes.txt, which lists 2"),
     ("image_class_labels.txt", "3 1\n7 5 5\n11 5\n", "line 2: class '5 5' is not in classes.txt"),
-    ("image_class_labels.txt", "3 1\n8 5\n", "line 2: image 8 is not in images.txt"),
+    ("image_class_labels.txt", "3 1\n8 5\n7 5\n11 5\n", ": image 8 is not in images.txt"),
     ("image_class_labels.txt", "3 1\n3 5\n", "image '3' is listed twice"),
     ("image_class_labels.txt", "3 1\n11 5\n", "no line for image 7 of images.txt"),
     ("train_test_split.txt", None, " is missing"),
@@ -78,10 +82,11 @@ DAMAGE = [
     ("bounding_boxes.txt", "3 2 3 5 x\n", "line 1: could not convert string to float: 'x'"),
     ("bounding_boxes.txt", "3 2 3 0 5\n", "line 1: the box is 0 wide and 5 high"),
     ("bounding_boxes.txt", "3 2 nan 5 5\n", "line 1: 'nan' is not a finite number"),
-    ("bounding_boxes.txt", "4 2 3 5 5\n", "line 1: image 4 is not in images.txt"),
+    ("bounding_boxes.txt", "4 2 3 5 5\n", ": image 4 is not in images.txt"),
     ("parts/parts.txt", None, " is missing"),
     ("parts/part_locs.txt", "3 1 0 0 0\n3 3 1 1 1\n", "line 2: part '3' is not in parts.txt, which lists 2"),
     ("parts/part_locs.txt", "3 1 0 0\n", "line 1: 4 columns"),
+    ("parts/part_locs.txt", "8 1 0 0 0\n", ": image 8 is not in images.txt"),
     ("parts/part_locs.txt", "3 1 0 0 yes\n", "line 1: 'yes' is neither 0 nor 1"),
     ("classes.txt", b"1 Cr\xf6w\n", " cannot be read: .*utf-8"),
 ]

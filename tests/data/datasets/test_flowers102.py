@@ -46,7 +46,7 @@ DAMAGE = [
     ),
     ("imagelabels.mat", variables(labels=[0, 1]), "imagelabels.mat: a label is 0"),
     ("imagelabels.mat", variables(labels=[1, 2]), "image 23 of trnid has no label; imagelabels.mat lists 2"),
-    ("imagelabels.mat", None, "imagelabels.mat is missing; the format of Flowers-102 needs it"),
+    ("imagelabels.mat", None, "imagelabels.mat is missing; unpack the whole set"),
     ("setid.mat", variables(valid=[0]), "setid.mat: image 0 of valid has no label"),
     ("setid.mat", variables(tstid=[28]), "setid.mat: image 28 of tstid has no label"),
     ("setid.mat", variables(tstid=[2.5]), "setid.mat: 'tstid' is not a list of whole numbers"),

@@ -3,7 +3,7 @@ from torchvision.datasets import Food101
 
 from ramstrans.data.datasets.food101 import read_food101
 from ramstrans.data.records import Record
-from tests.data.datasets.damage import check_damage, damage
+from tests.data.datasets.damage import check_damage
 from tests.data.fakes import make_food101
 from tests.data.fakes.blocks import edit
 
@@ -15,17 +15,13 @@ def test_the_whole_data_set(tmp_path):
     assert images.records[5] == Record(tmp_path / "images/baby_back_ribs/1005649.jpg", 1, "train")
 
 
-@pytest.mark.parametrize("lists", ["txt", "json"])
-def test_either_list_works_and_torchvision_agrees(tmp_path, lists):
-    meta = make_food101(tmp_path / "food-101") / "meta"
-    theirs = {split: Food101(tmp_path, split) for split in ("train", "test")}
-    for split in theirs:
-        (meta / f"{split}.{'json' if lists == 'txt' else 'txt'}").unlink()
-    images = read_food101(tmp_path)
-    for split, other in theirs.items():
-        records = images.of_split(split)
-        assert [record.path for record in records] == other._image_files
-        assert [record.label for record in records] == other._labels
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_paths_and_labels_are_as_torchvision_has_them(tmp_path, split):
+    make_food101(tmp_path / "food-101")
+    records = read_food101(tmp_path).of_split(split)
+    theirs = Food101(tmp_path, split)
+    assert [record.path for record in records] == theirs._image_files
+    assert [record.label for record in records] == theirs._labels
 
 
 def test_classes_keep_an_unsorted_order(tmp_path):
@@ -52,6 +48,7 @@ DAMAGE = [
         "train.txt: the class of baby_back_ribs/1005649 is not in",
     ),
     ("classes.txt", None, "has no meta/classes.txt, neither itself nor in food-101/"),
+    ("train.txt", None, "train.txt is missing; unpack the whole set"),
     ("test.txt", "waffles/7\n", "test.txt: .*images/waffles/7.jpg does not exist"),
     ("test.txt", "waffles/\n", "test.txt: the class of waffles/ is not in|does not exist"),
     ("test.txt", "1005654\n", "test.txt: the class of 1005654 is not in classes.txt"),
@@ -62,13 +59,3 @@ DAMAGE = [
 @pytest.mark.parametrize(("file", "change", "message"), DAMAGE)
 def test_damage_is_reported_with_the_file(tmp_path, file, change, message):
     check_damage(read_food101, make_food101(tmp_path), f"meta/{file}", change, message)
-
-
-@pytest.mark.parametrize("content", ["[]", '{"waffles": "waffles/1"}', "7", None])
-def test_a_json_list_of_another_kind_or_none(tmp_path, content):
-    root = make_food101(tmp_path)
-    damage(root / "meta/train.txt", None)
-    message = (
-        "train.json is not a list of images for each class" if content else "train.txt is missing; the form"
-    )
-    check_damage(read_food101, root, "meta/train.json", content, message)

@@ -39,27 +39,27 @@ def test_the_folder_is_the_root_or_the_one_in_it(tmp_path):
 def test_rows_have_numbers_and_as_many_fields_as_columns(tmp_path):
     file = tmp_path / "list.txt"
     file.write_text("1 a b\r\n\n  2\tc  \n")
-    assert list(read_rows(file, "id name", "Birds")) == [(1, ["1", "a b"]), (3, ["2", "c"])]
-    assert list(read_rows(file, "line", "Birds")) == [(1, ["1 a b"]), (3, ["2\tc"])]
+    assert list(read_rows(file, "id name")) == [(1, ["1", "a b"]), (3, ["2", "c"])]
+    assert list(read_rows(file, "line")) == [(1, ["1 a b"]), (3, ["2\tc"])]
     with pytest.raises(DataError, match=r"list.txt, line 3: 2 columns; the format has 3: id x y"):
-        list(read_rows(file, "id x y", "Birds"))
+        list(read_rows(file, "id x y"))
 
 
 def test_a_mark_that_an_editor_put_first_is_no_part_of_a_list(tmp_path):
     file = tmp_path / "list.txt"
     file.write_bytes(b"\xef\xbb\xbf1 wren\r\n2 crow\r\n")
-    assert [fields for _, fields in read_rows(file, "id name", "Birds")] == [["1", "wren"], ["2", "crow"]]
+    assert [fields for _, fields in read_rows(file, "id name")] == [["1", "wren"], ["2", "crow"]]
     file.write_bytes(b"\xef\xbb\xbf[7]")
-    assert read_json(file, "Birds") == [7]
+    assert read_json(file) == [7]
 
 
 def test_classes_are_labelled_by_their_indices(tmp_path):
     file = tmp_path / "classes.txt"
     file.write_text("F/A-18\n\nBAE 146-200 \nwren")
-    assert list(read_classes(file, "Birds").items()) == [("F/A-18", 0), ("BAE 146-200", 1), ("wren", 2)]
+    assert list(read_classes(file).items()) == [("F/A-18", 0), ("BAE 146-200", 1), ("wren", 2)]
     file.write_text("wren\ncrow\nwren\n")
     with pytest.raises(DataError, match=r"classes.txt, line 3: class 'wren' is listed twice"):
-        read_classes(file, "Birds")
+        read_classes(file)
 
 
 def test_the_first_file_that_is_there(tmp_path):
@@ -72,17 +72,19 @@ def test_the_first_file_that_is_there(tmp_path):
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"no.txt is missing; the format of Birds needs it"):
-        list(read_rows(tmp_path / "no.txt", "id", "Birds"))
+    with pytest.raises(
+        DataError, match=r"no.txt is missing; unpack the whole set, or choose another --data.name"
+    ):
+        list(read_rows(tmp_path / "no.txt", "id"))
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match=r"bytes cannot be read: .*utf-8"):
-        list(read_rows(tmp_path / "bytes", "id", "Birds"))
+        list(read_rows(tmp_path / "bytes", "id"))
     (tmp_path / "a.json").write_text("{]")
-    with pytest.raises(DataError, match=r"a.json cannot be read in the format of Birds: Expecting"):
-        read_json(tmp_path / "a.json", "Birds", lambda entry: entry)
+    with pytest.raises(DataError, match=r"a.json is not as published: Expecting"):
+        read_json(tmp_path / "a.json", lambda entry: entry)
     (tmp_path / "a.json").write_text("[{}]")
-    with pytest.raises(DataError, match=r"a.json: an entry has no 'id'; the format of Birds needs it"):
-        read_json(tmp_path / "a.json", "Birds", lambda entry: entry["id"])
+    with pytest.raises(DataError, match=r"a.json: an entry has no 'id'; take the published file"):
+        read_json(tmp_path / "a.json", lambda entry: entry["id"])
 
 
 def test_each_folder_is_listed_once(tmp_path, monkeypatch):

@@ -11,23 +11,23 @@ from ramstrans.errors import DataError
 def test_variables_are_flat_even_with_one_value(tmp_path):
     names = np.array([["a/b.jpg"]], dtype=object)
     savemat(tmp_path / "a.mat", {"names": names, "labels": np.array([[3, 5, 7]], np.uint8)})
-    read, labels = read_mat(tmp_path / "a.mat", ("names", "labels"), "Dogs")
+    read, labels = read_mat(tmp_path / "a.mat", ("names", "labels"))
     assert (read.tolist(), labels.tolist()) == (["a/b.jpg"], [3, 5, 7])
 
 
 def test_unreadable_files_are_named(tmp_path):
     file = tmp_path / "a.mat"
-    with pytest.raises(DataError, match=r"a.mat is missing; the format of Dogs needs it"):
-        read_mat(file, ("labels",), "Dogs")
+    with pytest.raises(DataError, match=r"a.mat is missing; unpack the whole set"):
+        read_mat(file, ("labels",))
     savemat(file, {"labels": np.arange(99)}, do_compression=True)
-    with pytest.raises(DataError, match=r"a.mat has no 'names'; the format of Dogs needs it"):
-        read_mat(file, ("labels", "names"), "Dogs")
+    with pytest.raises(DataError, match=r"a.mat has no 'names'; take the published file"):
+        read_mat(file, ("labels", "names"))
     content = file.read_bytes()
     damaged = (b"", b"text" * 99, content[:-9], content[:140] + b"\xff" * 20 + content[160:])
     for bytes_ in damaged:
         file.write_bytes(bytes_)
         with pytest.raises(DataError, match=r"a.mat cannot be read as a MATLAB file") as caught:
-            read_mat(file, ("labels",), "Dogs")
+            read_mat(file, ("labels",))
         assert "\n" not in str(caught.value)
 
 

@@ -53,7 +53,7 @@ DAMAGE = [
     ),
     (TEST, lambda file: savemat(file, {"labels": np.arange(3)}), "test_list.mat has no 'file_list'"),
     (TEST, None, f"{TEST} is missing"),
-    (ANNOTATION, None, f"{ANNOTATION} is missing; the format of Stanford Dogs needs it"),
+    (ANNOTATION, None, f"{ANNOTATION} is missing; unpack the whole set"),
     ("Images", None, "has no Images, neither itself nor in stanford_dogs/"),
 ]
 

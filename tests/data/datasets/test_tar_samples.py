@@ -134,7 +134,7 @@ def test_damage_is_reported(tmp_path, files, message):
     ("text", "message"),
     [
         ("crow\n", r"b\.jpg: its label is 1; classes\.txt lists 1 classes, from 0"),
-        ("crow\nwren\ncrow\n", "lists 'crow' twice"),
+        ("crow\nwren\ncrow\n", "line 3: class 'crow' is listed twice"),
     ],
 )
 def test_a_wrong_file_of_classes(tmp_path, text, message):

@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import random
+import ssl
 import urllib.error
 from http.client import HTTPException
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ramstrans.data.download import fetch as module
-from ramstrans.data.download.fetch import MAX_RETRIES, fetch
+from ramstrans.data.download.fetch import MAX_RETRIES, TIMEOUT, fetch
 from ramstrans.data.download.registry import PublishedFile
 from ramstrans.errors import DataError, OutputError
 from tests.data.web import Fault
@@ -105,7 +106,7 @@ def test_more_bytes_than_published_are_refused(get, web):
 
 def test_fewer_bytes_without_a_length_are_a_broken_connection(get, web, path):
     web.always = Fault(body=CONTENT[:-7], headers={"Content-Length": None}, ignore_range=True)
-    with pytest.raises(DataError, match="the connection broke, 6 times in a row"):
+    with pytest.raises(DataError, match=r"the connection failed \(it ended early\), 6 times in a row"):
         get()
     assert not path.exists()
 
@@ -146,11 +147,18 @@ def test_it_resumes_where_the_connection_broke(get, web, path):
     get()
     assert_whole(path)
     assert [requested for _, requested in web.requests] == [None, "bytes=1000003-", "bytes=2000012-"]
-    assert "the connection broke, 1000003 bytes so far; retry in 1 s" in get.logged()[0]
+    assert "the connection failed (it ended early), 1000003 bytes so far; retry in 1 s" in get.logged()[0]
 
 
 @pytest.mark.parametrize(
-    "error", [HTTPException(), urllib.error.URLError("no such host"), ConnectionResetError(), TimeoutError()]
+    "error",
+    [
+        HTTPException(),
+        ssl.SSLError("unexpected EOF"),
+        urllib.error.URLError("no such host"),
+        ConnectionResetError(),
+        TimeoutError(),
+    ],
 )
 def test_every_failure_of_a_connection_is_retried(get, path, monkeypatch, error):
     opened, failures, timeouts = module.urlopen, [error], []
@@ -162,9 +170,9 @@ def test_every_failure_of_a_connection_is_retried(get, path, monkeypatch, error)
         return opened(request, timeout=timeout)
 
     monkeypatch.setattr(module, "urlopen", fails_once)
-    get(timeout=7)
+    get()
     assert_whole(path)
-    assert timeouts == [7, 7]
+    assert timeouts == [TIMEOUT, TIMEOUT]
     assert "the connection failed (" in get.logged()[0]
     assert "()" not in get.logged()[0]
 
@@ -217,7 +225,7 @@ def test_pieces_that_do_not_fit_are_downloaded_again(get, web, path, part, wrong
     assert "starting over" in get.logged()[0]
 
 
-@pytest.mark.parametrize("span", ["bytes 7-3000016/3000017", "bytes 1000003-3000016/*", "", None])
+@pytest.mark.parametrize("span", ["bytes 7-3000016/3000017", "", None])
 def test_another_range_than_requested(get, web, path, part, span):
     part.write_bytes(CONTENT[:CUT])
     web.faults = [Fault(headers={"Content-Range": span})]

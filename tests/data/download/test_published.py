@@ -1,9 +1,9 @@
+import shutil
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from ramstrans.data.download import unpack as unpacking
 from ramstrans.data.download.published import download_data_set
 from ramstrans.data.download.registry import REGISTRY
 from ramstrans.errors import DataError, OutputError
@@ -61,7 +61,7 @@ def test_it_resumes_the_next_time(birds, root):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"<html>log in</html>", "not a zip file"), (zipped({"../../stolen": b"x"}), "'../../stolen' has '..'")],
+    [(b"<html>log in</html>", "not a zip file"), (zipped({"stolen": b"x" * 99})[:-1], "not a zip file")],
 )
 def test_an_archive_that_is_refused_leaves_nothing(birds, root, tmp_path, content, reason):
     birds.files["/lists.zip"] = content
@@ -122,13 +122,13 @@ class Usage:
 
 def test_room_for_the_archives_and_for_what_is_in_them(birds, root, monkeypatch):
     total, there = REGISTRY["birds"].num_bytes, 11
-    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: Usage(2 * total - there - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2 * total - there - 1))
     archives = root.with_name("birds.archives")
     archives.mkdir(parents=True)
     (archives / "images.tgz.part").write_bytes(CONTENTS["/images.tgz"][:there])
     with pytest.raises(OutputError, match="GB are needed"):
         download_data_set("birds", root)
     assert birds.requests == []
-    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: Usage(2 * total - there))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2 * total - there))
     download_data_set("birds", root)
     assert files_in(root) == UNPACKED

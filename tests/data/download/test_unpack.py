@@ -1,15 +1,16 @@
+import contextlib
 import errno
 import io
 import stat
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramstrans.data.download import unpack as module
-from ramstrans.data.download.unpack import SUFFIXES, check_space, unpack
+from ramstrans.data.download.unpack import SUFFIXES, unpack
 from ramstrans.errors import DataError, OutputError
 from tests.data.web import files_in, tarred, zipped
 
@@ -95,22 +96,19 @@ def test_links_inside_are_kept_and_special_rights_are_not(tmp_path, folder):
     assert not (folder / "a" / "file").stat().st_mode & (stat.S_ISUID | stat.S_ISGID | stat.S_IWOTH)
 
 
-BAD_NAMES = ("/etc/cron", "../stolen", "a/../../stolen", "..", "C:/stolen", "//host/share/x", "..\\stolen")
-
-
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("name", BAD_NAMES)
-def test_paths_out_of_the_folder(tmp_path, folder, refused, suffix, name):
+@pytest.mark.parametrize("name", ["/tmp/stolen", "../stolen", "a/../../stolen", "//host/x", "..\\stolen"])
+def test_paths_out_of_the_folder_are_refused_or_lead_into_it(tmp_path, folder, suffix, name):
     archive = tmp_path / f"a{suffix}"
     archive.write_bytes(archived(suffix, {name: b"x"}))
-    assert f"the path {name!r}" in refused(archive)
-    assert files_in(folder) == {}
+    with contextlib.suppress(DataError):
+        unpack(archive, folder)
+    assert set(tmp_path.rglob("*")) - set(folder.rglob("*")) == {archive, folder.parent, folder}
+    assert not Path("/tmp/stolen").exists()
 
 
-def test_a_zero_byte_in_a_name_of_a_zip_file(tmp_path, refused):
-    archive = tmp_path / "a.zip"
-    archive.write_bytes(zipped({"a#/../x": b""}).replace(b"a#/../x", b"a\0/../x"))
-    assert "a zero byte" in refused(archive)
+def test_a_tar_that_names_a_file_outside(tmp_path, refused):
+    assert "outside the destination" in refused(write_tar(tmp_path / "a.tar", member("../stolen")))
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
@@ -132,14 +130,14 @@ def test_devices(tmp_path, folder, refused):
     assert list(folder.iterdir()) == []
 
 
-def test_links_and_devices_of_a_zip_file(tmp_path, folder, refused):
+def test_links_and_devices_of_a_zip_file_become_files(tmp_path, folder):
     for kind in (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO):
         info = zipfile.ZipInfo("link")
         info.external_attr = (kind | 0o777) << 16
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as bundle:
             bundle.writestr(info, "/etc/passwd")
-        assert "'link' is a link, a device or a pipe" in refused(tmp_path / "a.zip")
-    assert list(folder.iterdir()) == []
+        unpack(tmp_path / "a.zip", folder)
+        assert stat.S_ISREG((folder / "link").lstat().st_mode)
 
 
 def test_an_encrypted_zip_file(tmp_path, refused):
@@ -170,19 +168,8 @@ def test_content_with_another_checksum(tmp_path, refused, suffix):
     assert "CRC" in refused(archive)
 
 
-def test_other_names_are_not_archives(tmp_path, folder):
-    with pytest.raises(DataError, match=r"setid.mat is not an archive; .* \.tar \.tar\.gz \.tgz \.zip"):
-        unpack(tmp_path / "setid.mat", folder)
-
-
 def test_a_full_disk(tmp_path, folder, monkeypatch):
-    (tmp_path / "a.zip").write_bytes(zipped({"a": b"x" * 101}))
     (tmp_path / "a.tgz").write_bytes(tarred({"a": b"x" * 101}))
-    with monkeypatch.context() as patch:
-        patch.setattr(module.shutil, "disk_usage", lambda _: Usage(100))
-        with pytest.raises(OutputError, match=r"inner has 0.0 GB free, 0.0 GB are needed"):
-            unpack(tmp_path / "a.zip", folder)
-    assert list(folder.iterdir()) == []
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -190,18 +177,6 @@ def test_a_full_disk(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(tarfile.TarFile, "extract", full)
     with pytest.raises(OutputError, match=r"inner cannot be written \(No space left on device\)"):
         unpack(tmp_path / "a.tgz", folder)
-
-
-class Usage:
-    def __init__(self, free):
-        self.free = free
-
-
-def test_room_is_counted_in_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: Usage(10**9))
-    check_space(tmp_path, 10**9)
-    with pytest.raises(OutputError, match=r"has 1.0 GB free, 2.5 GB are needed"):
-        check_space(tmp_path, 25 * 10**8)
 
 
 @given(

@@ -220,11 +220,6 @@ def test_every_shard_may_be_the_first():
     assert firsts == set(range(5))
 
 
-def test_a_window_below_one():
-    with pytest.raises(UsageError, match="the window is 0 shards; give 1 or more"):
-        windowed([3, 5], 0)
-
-
 @given(st.lists(st.sampled_from(["a.tar/1.jpg", "b.tar/x/1.jpg", "b.tar/y/2.jpg", "c/1.jpg", "d/2.jpg"])))
 def test_records_by_shard(paths):
     records = [Record(Path("set", path), 0, "train") for path in paths]

@@ -1,19 +1,15 @@
 """Members are those that tarfile finds; errors name the tar and the member."""
 
-import errno
-import multiprocessing
 import os
 import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramstrans.data.reading import tars
 from ramstrans.data.reading.cache import DiskCache
 from ramstrans.data.reading.decode import open_file, read_resized
 from ramstrans.data.reading.tars import Entry, TarIndex, entries_of, file_status, find_member
@@ -39,10 +35,6 @@ def tar(tmp_path, request):
 
 def read(path):
     return find_member(path).read()
-
-
-def num_open():
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_members_are_what_was_put_in(tar):
@@ -144,21 +136,7 @@ def test_a_replaced_tar_is_indexed_again(tmp_path):
     assert (read(tar / "a.jpg"), read(tar / "b.jpg")) == (b"new", b"more")
 
 
-def test_no_more_tars_are_open_than_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr(tars, "_open_tar", tars.functools.lru_cache(3)(tars._open_tar.__wrapped__))
-    made = [make_tar(tmp_path / f"{number}.tar", [("a.jpg", b"%d" % number)]) for number in range(11)]
-    before = num_open()
-    for _ in range(2):
-        assert [read(tar / "a.jpg") for tar in made] == [b"%d" % number for number in range(11)]
-    assert num_open() - before == 3
-    tars._open_tar.cache_clear()
-    assert num_open() == before
-
-
-def test_threads_share_what_is_opened(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        tars, "_open_tar", tars.functools.lru_cache(2)(tars._open_tar.__wrapped__)
-    )  # dropped all the time
+def test_threads_read_side_by_side(tmp_path):
     contents = {(t, m): bytes([t, m]) * (997 * m + 1) for t in range(5) for m in range(7)}
     for t in range(5):
         make_tar(tmp_path / f"{t}.tar", [(f"{m}.jpg", contents[t, m]) for m in range(7)])
@@ -167,19 +145,6 @@ def test_threads_share_what_is_opened(tmp_path, monkeypatch):
     with ThreadPoolExecutor(7) as executor:
         found = list(executor.map(lambda key: read(tmp_path / f"{key[0]}.tar" / f"{key[1]}.jpg"), asked))
     assert found == [contents[tuple(key)] for key in asked]
-    tars._open_tar.cache_clear()
-
-
-def _read_all(paths):
-    return [read(path) for path in paths]
-
-
-def test_forked_processes_read_side_by_side(tmp_path):
-    tar = make_tar(tmp_path / "set.tar", [(f"{m}.jpg", bytes([m]) * (9973 * m)) for m in range(1, 7)])
-    paths = [tar / f"{m}.jpg" for m in range(1, 7)]
-    expected = _read_all(paths)  # opened and indexed before a fork
-    with multiprocessing.get_context("fork").Pool(3) as pool:
-        assert pool.map(_read_all, [paths, paths[::-1]] * 5) == [expected, expected[::-1]] * 5
 
 
 def test_what_is_missing_is_named(tar):
@@ -244,19 +209,10 @@ def test_an_endless_file_of_nothing_is_an_empty_tar(tmp_path):
         decode_image(tmp_path / "set.tar" / "a.jpg")
 
 
-@pytest.mark.parametrize("call", ["open", "pread"])
-def test_transient_errors_are_retried(tmp_path, monkeypatch, call, caplog):
+def test_transient_errors_are_retried(tmp_path, monkeypatch, opening_fails, caplog):
     tar = make_tar(tmp_path / "set.tar", [("a.jpg", jpeg())])
-    monkeypatch.setattr("ramstrans.data.reading.retry.FIRST_PAUSE", 0.001)
-    works, failed = getattr(os, call), []
-
-    def fails_once(*args, **options):
-        if not failed and (call == "pread" or args[0] == tar):
-            failed.append(call)
-            raise OSError(errno.ESTALE, "Stale file handle", str(tar))
-        return works(*args, **options)
-
-    monkeypatch.setattr(os, call, fails_once)
     assert decode_image(tar / "a.jpg").size == (61, 47)
-    assert failed == [call]
-    assert f"{tar / 'a.jpg'}: Stale file handle; retry 1" in caplog.text
+    failed = opening_fails()
+    assert decode_image(tar / "a.jpg").size == (61, 47)
+    assert failed == [tar]
+    assert f"{tar / 'a.jpg'}: Input/output error; retry 1" in caplog.text

@@ -2,9 +2,7 @@
 
 import gc
 import threading
-import time
 import weakref
-from contextvars import ContextVar
 from itertools import count
 
 import pytest
@@ -12,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramstrans.data.reading import threads
-from ramstrans.data.reading.retry import retrying
 from ramstrans.data.reading.threads import check_wanted, in_threads
 from tests.processes import python
 
@@ -59,13 +56,6 @@ def test_an_error_is_raised_at_its_item():
         next(results)
 
 
-def test_threads_see_the_callers_variables():
-    variable = ContextVar("variable", default="none")
-    token = variable.set("the caller's")
-    assert list(in_threads(lambda _: variable.get(), range(5), 2)) == ["the caller's"] * 5
-    variable.reset(token)
-
-
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_hanging_item_is_abandoned(num_workers):
     release = threading.Event()
@@ -73,12 +63,6 @@ def test_a_hanging_item_is_abandoned(num_workers):
     with pytest.raises(TimeoutError, match=r"timed out after 0\.1 seconds"):
         next(results)
     release.set()
-
-
-def test_the_timeout_counts_from_the_newest_file_on():
-    with retrying(0) as reads:
-        reads.started = time.monotonic() + 60  # as if files were opened all the time
-        assert list(in_threads(lambda item: time.sleep(0.3) or item, [3], 1, timeout=0.1)) == [3]
 
 
 def test_threads_end_with_the_items_or_when_the_results_are_dropped():

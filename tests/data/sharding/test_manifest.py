@@ -97,7 +97,7 @@ def test_intact_shards_pass(shards):
     assert calls == [(done, 4, "verifying checksums") for done in range(1, 5)]
 
 
-def test_a_flipped_byte_is_found_and_its_image_named(shards):
+def test_a_flipped_byte_is_found(shards):
     record = read_shards(shards).records[3]
     tar = record.path.parent
     line = next(
@@ -108,22 +108,12 @@ def test_a_flipped_byte_is_found_and_its_image_named(shards):
     flip_byte(tar, line["offset"] + line["size"] // 2)
     read_shards(shards)  # which reads no image
     (error,) = verify_shards(shards)
-    assert f"{tar} is damaged" in str(error)
-    assert "(damaged: 000003.jpg); copy it again" in str(error)
+    assert f"{tar} is damaged: its SHA-256 is not that of shards.json; copy it again" in str(error)
     flip_byte(tar, line["offset"] - 512)  # its header
     with pytest.raises(
         UnreadableImageError, match=rf"{tar.name}/000003\.jpg: .* does not hold it where it should"
     ):
         decode_image(record.path)
-    (error,) = verify_shards(shards)
-    assert "(damaged: 000003.jpg)" in str(error)
-
-
-def test_a_flipped_byte_between_images_is_found(shards):
-    flip_byte(shards / "test-000000.tar", -1)
-    (error,) = verify_shards(shards)
-    assert "test-000000.tar is damaged" in str(error)
-    assert "its images are intact" in str(error)
 
 
 def test_every_flipped_byte_is_found(shards):

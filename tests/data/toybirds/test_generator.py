@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ramstrans.data.datasets.cub import read_cub
-from ramstrans.data.toybirds import generator as toybirds
 from ramstrans.data.toybirds.drawing import CODED_PARTS, PALETTE, PARTS, draw_bird
 from ramstrans.data.toybirds.generator import (
-    ensure_toybirds,
     is_toybirds,
     make_toybirds,
     species_codes,
@@ -229,17 +227,8 @@ def test_a_damaged_folder_is_neither_taken_nor_overwritten(root, tmp_path, damag
     before = digests(folder)
     assert not is_toybirds(folder)
     with pytest.raises(OutputError, match="not empty"):
-        ensure_toybirds(folder)
+        make_toybirds(folder)
     assert digests(folder) == before
-
-
-def test_ensure_takes_any_complete_set_and_makes_the_default_one_otherwise(root, tmp_path, monkeypatch):
-    made = []
-    monkeypatch.setattr(toybirds, "make_toybirds", lambda folder, **arguments: made.append(folder))
-    ensure_toybirds(root)
-    assert made == []
-    ensure_toybirds(tmp_path / "new")
-    assert made == [tmp_path / "new"]
 
 
 def test_progress_counts_every_image(tmp_path):

@@ -23,8 +23,7 @@ def box_findings(records: Iterable[Record], sizes: Mapping[Path, tuple[int, int]
     """
     for record in records:
         height, width = sizes[record.path]
-        kind = None if record.box is None else box_issue(record.box, width, height)
-        if kind is not None and record.box is not None:
+        if record.box is not None and (kind := box_issue(record.box, width, height)):
             corners = ", ".join(f"{corner:g}" for corner in record.box)
             yield Finding(kind, (record.path,), f"({corners}) in {width} x {height} pixels")
         for part in record.parts:

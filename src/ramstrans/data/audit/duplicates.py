@@ -14,11 +14,10 @@ cosine has 0.948 and 23 differing signs; the closest by signs has 4 and a cosine
 alone would separate them.
 """
 
-import functools
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -31,8 +30,11 @@ MIN_CONTRAST = 2.0
 """Root mean square in grey levels of 255 below which an image is flat: its signs are noise."""
 
 _SIDE = 32
-_NUM_FREQUENCIES = 64
 _MAX_PAIRS = 1 << 22  # compared at once, in 20 MB, or 200 MB if all are near
+
+_NEAREST = np.argsort(np.square(np.indices((_SIDE, _SIDE))).sum(axis=0), axis=None, kind="stable")
+_ROWS, _COLUMNS = np.divmod(_NEAREST[1:65], _SIDE)
+"""Of the 64 lowest frequencies; the very lowest is the mean."""
 
 Fingerprints = NDArray[np.float16]
 """(N, 64) unit vectors, or zeros for flat images."""
@@ -48,21 +50,15 @@ def fingerprint(image: Image.Image) -> Fingerprints:
     1.0
     """
     small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    transform, rows, columns = _basis()
-    frequencies = transform @ np.asarray(small, np.float32) @ transform.T
-    lowest = frequencies[rows, columns]
-    norm = float(np.linalg.norm(lowest))
-    if norm < MIN_CONTRAST * _SIDE:
-        return np.zeros(_NUM_FREQUENCIES, np.float16)
-    unit: Fingerprints = (lowest / norm).astype(np.float16)
+    lowest = dctn(np.asarray(small, np.float32), norm="ortho")[_ROWS, _COLUMNS]
+    norm = np.linalg.norm(lowest)
+    unit: Fingerprints = (lowest / norm if norm >= MIN_CONTRAST * _SIDE else 0 * lowest).astype(np.float16)
     return unit
 
 
-def mirrored(fingerprints: Fingerprints) -> Fingerprints:
+def mirrored(fingerprints: NDArray[np.floating]) -> NDArray[np.floating]:
     """The fingerprints of the images flipped left to right: odd columns change their sign."""
-    _, _, columns = _basis()
-    flipped: Fingerprints = fingerprints * np.where(columns % 2, -1, 1).astype(np.float16)
-    return flipped
+    return np.where(_COLUMNS % 2, -fingerprints, fingerprints)
 
 
 def near_groups(fingerprints: Fingerprints) -> list[list[int]]:
@@ -82,12 +78,11 @@ def near_groups(fingerprints: Fingerprints) -> list[list[int]]:
     >>> near_groups(np.stack([fingerprint(image) for image in images]))
     [[0, 2]]
     """
-    textured = np.flatnonzero(fingerprints.any(axis=1))
-    kept = fingerprints[textured].astype(np.float32)
+    kept = fingerprints.astype(np.float32)
     count, hashes = len(kept), _hashes(kept)
     group: NDArray[np.integer] = np.arange(count)
     rows = max(1, _MAX_PAIRS // max(1, count))
-    for queries in (kept, mirrored(fingerprints[textured]).astype(np.float32)):
+    for queries in (kept, mirrored(kept)):
         for start in range(0, count, rows):
             block = queries[start : start + rows]
             first, second = np.nonzero(block @ kept[start:].T >= MIN_COSINE)
@@ -98,19 +93,8 @@ def near_groups(fingerprints: Fingerprints) -> list[list[int]]:
                 edges = coo_array((np.ones(len(pairs[0])), pairs), shape=(count, count))
                 group = connected_components(edges, directed=False)[1][group]
     order = np.argsort(group, kind="stable")
-    members = np.split(textured[order], np.flatnonzero(np.diff(group[order])) + 1)
+    members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
     return sorted(indices.tolist() for indices in members if len(indices) > 1)
-
-
-@functools.cache
-def _basis() -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """The orthonormal DCT-II matrix (32, 32), and the rows and columns of the 64 lowest frequencies."""
-    frequency, sample = np.arange(_SIDE)[:, None], np.arange(_SIDE)[None]
-    transform = np.cos(np.pi * (2 * sample + 1) * frequency / (2 * _SIDE)) * np.sqrt(2 / _SIDE)
-    transform[0] /= np.sqrt(2)
-    rows, columns = np.divmod(np.arange(1, _SIDE * _SIDE), _SIDE)  # from 1: without the mean
-    lowest = np.argsort(rows**2 + columns**2, kind="stable")[:_NUM_FREQUENCIES]
-    return transform.astype(np.float32), rows[lowest], columns[lowest]
 
 
 def _hashes(fingerprints: NDArray[np.floating]) -> NDArray[np.uint64]:

@@ -46,7 +46,7 @@ def find_unreadable(
 
     def decode(path: Path) -> None:
         # A JPEG is read to its last byte even at its smallest size, in half the time.
-        decode_reduced(path, 1, max_pixels=max_pixels)
+        decode_reduced(path, (1, 1), max_pixels=max_pixels)
 
     outcomes = decode_each(decode, records, num_workers, progress, timeout)
     return [outcome for _, outcome in outcomes if isinstance(outcome, UnreadableImageError)]

@@ -6,6 +6,7 @@ Each file is decoded once, a JPEG at reduced size; an unreadable file is a findi
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,11 +66,8 @@ def audit_images(
     Returns:
         The findings. Those about classes count readable images.
     """
-
-    def facts_of(path: Path) -> ImageFacts:
-        return read_facts(path, max_pixels)
-
-    outcomes = dict(decode_each(facts_of, images.records, num_workers, progress, timeout))
+    read = partial(read_facts, max_pixels=max_pixels)
+    outcomes = dict(decode_each(read, images.records, num_workers, progress, timeout))
     facts = {path: outcome for path, outcome in outcomes.items() if isinstance(outcome, ImageFacts)}
     readable = images._replace(records=tuple(record for record in images.records if record.path in facts))
     return [
@@ -86,7 +84,7 @@ def read_facts(path: Path, max_pixels: int = DataConfig.max_pixels) -> ImageFact
     Raises:
         UnreadableImageError: It cannot be decoded.
     """
-    image, size = decode_reduced(path, _MIN_SIDE, max_pixels=max_pixels)
+    image, size = decode_reduced(path, (_MIN_SIDE, _MIN_SIDE), max_pixels=max_pixels)
     pixels = np.asarray(image)
     digest = hashlib.blake2b(repr(size).encode() + pixels.tobytes(), digest_size=16).digest()
     return ImageFacts(size, bool((pixels == pixels[..., :1]).all()), digest, fingerprint(image))

@@ -18,57 +18,10 @@ thresholds for the two kinds separately.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ramstrans.data.audit.findings import Finding
-
-
-class LabelIssue(NamedTuple):
-    """One label that is probably wrong.
-
-    Attributes:
-        path: The image file.
-        given: Name of the class it is labelled as.
-        suggested: Name of the class that the model predicts.
-        confidence: Probability of `suggested`.
-        given_confidence: Probability of `given`.
-        is_seen: Whether the model was trained on this image, which makes the issue weaker.
-    """
-
-    path: Path
-    given: str
-    suggested: str
-    confidence: float
-    given_confidence: float
-    is_seen: bool
-
-
-class LabelIssues(NamedTuple):
-    """The label issues of a data set.
-
-    Attributes:
-        issues: Those of images that the model was not trained on first, the most confident first.
-        num_unseen: Readable images that the model was not trained on.
-        num_seen: Readable images that it was trained on.
-    """
-
-    issues: list[LabelIssue]
-    num_unseen: int
-    num_seen: int
-
-    def __str__(self) -> str:
-        """One line: how many labels the model contradicts, of how many images.
-
-        >>> str(LabelIssues([LabelIssue(Path("a.jpg"), "crow", "wren", 0.9, 0.1, False)], 7, 0))
-        'the model contradicts 1 of 7 labels of images that it was not trained on'
-        """
-        num_seen = sum(issue.is_seen for issue in self.issues)
-        num_unseen = len(self.issues) - num_seen
-        unseen = f"{num_unseen} of {self.num_unseen} labels of images that it was not trained on"
-        seen = f", and {num_seen} of {self.num_seen} of images that it was trained on"
-        return f"the model contradicts {unseen}" + (seen if self.num_seen else "")
 
 
 def label_issues(
@@ -78,7 +31,7 @@ def label_issues(
     class_names: Sequence[str],
     *,
     is_seen: bool = False,
-) -> list[LabelIssue]:
+) -> list[Finding]:
     """Find images whose label the predictions contradict, by falling difference of the two confidences.
 
     Args:
@@ -86,21 +39,19 @@ def label_issues(
         labels: (N,) the given classes.
         paths: The N image files.
         class_names: The C names, in label order.
-        is_seen: Whether the model was trained on these images.
+        is_seen: Whether the model was trained on these images; each finding then says that it is weaker.
     """
     confident = confident_classes(probabilities, labels)
-    issues = [
-        LabelIssue(
-            paths[index],
-            class_names[labels[index]],
-            class_names[confident[index]],
-            float(probabilities[index, confident[index]]),
-            float(probabilities[index, labels[index]]),
-            is_seen,
-        )
-        for index in np.flatnonzero((confident >= 0) & (confident != labels)).tolist()
-    ]
-    return sorted(issues, key=lambda issue: issue.given_confidence - issue.confidence)
+    indices = np.flatnonzero((confident >= 0) & (confident != labels))
+    given, suggested = probabilities[indices, labels[indices]], probabilities[indices, confident[indices]]
+    weaker = "; the model was trained on it, which makes this weaker" if is_seen else ""
+    issues = []
+    for rank in np.argsort(given - suggested, kind="stable").tolist():
+        index = indices[rank]
+        names = class_names[labels[index]], class_names[confident[index]]
+        detail = f"given '{names[0]}' ({given[rank]:.0%}), suggested '{names[1]}' ({suggested[rank]:.0%})"
+        issues.append(Finding("label issue", (paths[index],), detail + weaker))
+    return issues
 
 
 def confident_classes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -133,13 +84,3 @@ def class_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
     thresholds = np.full(num_classes, np.inf)
     np.divide(totals, counts, out=thresholds, where=counts > 0)
     return thresholds
-
-
-def to_finding(issue: LabelIssue) -> Finding:
-    """Convert a label issue to a finding of an audit."""
-    detail = (
-        f"given '{issue.given}' ({issue.given_confidence:.0%}), "
-        f"suggested '{issue.suggested}' ({issue.confidence:.0%})"
-    )
-    seen = "; the model was trained on it, which makes this weaker" if issue.is_seen else ""
-    return Finding("label issue", (issue.path,), detail + seen)

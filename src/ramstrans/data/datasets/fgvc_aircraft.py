@@ -26,8 +26,6 @@ from ramstrans.errors import DataError
 LEVELS = {"variant": "variants.txt", "family": "families.txt", "manufacturer": "manufacturers.txt"}
 """The lists of classes by level, from the finest level up."""
 
-_FORMAT = "FGVC-Aircraft"
-
 
 def read_fgvc_aircraft(root: Path, level: str = DataConfig.aircraft_level) -> ImageSet:
     """Read FGVC-Aircraft at one of its levels, in its own training, validation and test splits.
@@ -46,9 +44,9 @@ def read_fgvc_aircraft(root: Path, level: str = DataConfig.aircraft_level) -> Im
     """
     folder = find_folder(root, "data/variants.txt", "fgvc-aircraft-2013b") / "data"
     above = list(LEVELS)[list(LEVELS).index(level) :]
-    labels = {upper: read_classes(folder / LEVELS[upper], _FORMAT) for upper in above}
+    labels = {upper: read_classes(folder / LEVELS[upper]) for upper in above}
     classes = {upper: _read_images(folder, upper, labels[upper]) for upper in above}
-    boxes = read_keyed(folder / "images_box.txt", "image xmin ymin xmax ymax", _FORMAT, _box)
+    boxes = read_keyed(folder / "images_box.txt", "image xmin ymin xmax ymax", _box)
     present = FolderListing()
     records = []
     for image, (name, split) in classes[level].items():
@@ -63,7 +61,7 @@ def _read_images(folder: Path, level: str, names: Container[str]) -> dict[str, t
     images: dict[str, tuple[str, Split]] = {}
     for split in SPLITS:
         file = folder / f"images_{level}_{split}.txt"
-        for number, (image, name) in read_rows(file, "image class", _FORMAT):
+        for number, (image, name) in read_rows(file, "image class"):
             if name not in names:
                 raise line_error(file, number, f"class '{name}' is not in {LEVELS[level]}")
             if image in images:

@@ -12,7 +12,6 @@ from ramstrans.data.datasets.mat import read_mat, whole_numbers
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.errors import DataError
 
-_FORMAT = "Flowers-102"
 _SPLITS: dict[str, Split] = {"trnid": "train", "valid": "val", "tstid": "test"}
 
 
@@ -32,7 +31,7 @@ def read_flowers102(root: Path) -> ImageSet:
     """
     folder = find_folder(root, "setid.mat", "flowers-102")
     file = folder / "imagelabels.mat"
-    (values,) = read_mat(file, ("labels",), _FORMAT)
+    (values,) = read_mat(file, ("labels",))
     labels = whole_numbers(values, file, "labels")
     names = tuple(Flowers102.classes)
     wrong = [label for label in labels if not 1 <= label <= len(names)]
@@ -45,7 +44,7 @@ def read_flowers102(root: Path) -> ImageSet:
 def _read_records(folder: Path, labels: list[int]) -> list[Record]:
     file, present = folder / "setid.mat", FolderListing()
     records = []
-    for (name, split), values in zip(_SPLITS.items(), read_mat(file, tuple(_SPLITS), _FORMAT), strict=True):
+    for (name, split), values in zip(_SPLITS.items(), read_mat(file, tuple(_SPLITS)), strict=True):
         for image in whole_numbers(values, file, name):
             if not 1 <= image <= len(labels):
                 raise DataError(

@@ -24,21 +24,18 @@ def read_hugging_face(
     root: Path,
     path_column: str = DataConfig.path_column,
     label_column: str = DataConfig.label_column,
-    *,
-    cache: Path | None = None,
 ) -> ImageSet:
     """Read a data set with `datasets`.
 
     Images stored as files are read from there. Images stored inside the data set are written to a folder
-    once, each named by the SHA-256 of its bytes.
+    once, each named by the SHA-256 of its bytes: `<root>.images` beside the data set's or, for one from the
+    hub, `hugging_face` in the user's cache folder.
 
     Args:
         root: A folder written by `save_to_disk`; or any other folder that `datasets.load_dataset` reads,
             e.g. of Parquet files; or, if no such folder exists, a name on the hub, e.g. `ethz/food101`.
         path_column: Column of the images; if there is none of that name, the only column of images.
         label_column: Column of the classes: class labels, or any text or whole numbers.
-        cache: Folder for images stored inside the data set. None: `<root>.images` beside the folder, or,
-            for a data set from the hub, `hugging_face` in the user's cache folder.
 
     Returns:
         Classes in the order of the list of names, or sorted if there is none; records by split (training,
@@ -51,15 +48,21 @@ def read_hugging_face(
     """
     library = _library()
     splits = _by_split(_load(library, root), root)
-    first = splits[next(iter(splits))]
-    column = _image_column(library, first, root, path_column)
-    names = _class_names(splits, root, label_column)
+    column = _image_column(library, splits["train"], root, path_column)
+    labels = {split: _labels(rows, label_column, f"{root}, {split}") for split, rows in splits.items()}
+    listed = getattr(splits["train"].features[label_column], "names", None)
+    names = tuple(listed or sorted(set().union(*labels.values())))
     label_of = {name: label for label, name in enumerate(names)}
+    if unknown := [name for found in labels.values() for name in found if name not in label_of]:
+        raise DataError(
+            f"{root}: '{label_column}' is '{unknown[0]}', which is not among the training images'; "
+            "save it without"
+        )
     records: list[Record] = []
     for split, rows in splits.items():
-        paths = _paths(library, rows, column, cache or _cache(root), f"{root}, {split}")
-        labels = (label_of[name] for name in _labels(rows, label_column))
-        records += (Record(path, label, split) for path, label in zip(paths, labels, strict=True))
+        paths = _paths(library, rows, column, _cache(root), f"{root}, {split}")
+        pairs = zip(paths, labels[split], strict=True)
+        records += (Record(path, label_of[name], split) for path, name in pairs)
     return ImageSet(names, tuple(records))
 
 
@@ -109,33 +112,20 @@ def _image_column(library: Any, rows: Any, root: Path, preferred: str) -> str:  
     raise DataError(f"{root} has columns of images: {present}; choose one by --data.path_column")
 
 
-def _class_names(splits: dict[Split, Any], root: Path, column: str) -> tuple[str, ...]:
-    """Return the class names of the training images' column, or all labels that occur if it has none."""
-    for split, rows in splits.items():
-        if column not in rows.features:
-            present = ", ".join(f"'{name}'" for name in rows.features)
-            raise DataError(
-                f"{root}, {split}: no column '{column}'; it has {present} (choose by --data.label_column)"
-            )
-    found = {split: list(_labels(rows, column)) for split, rows in splits.items()}
-    listed = getattr(splits["train"].features[column], "names", None)
-    names = tuple(listed or sorted({name for labels in found.values() for name in labels}))
-    for split, labels in found.items():
-        wrong = next((index for index, name in enumerate(labels) if not name or name not in names), None)
-        if wrong is not None:
-            what = f"'{labels[wrong]}', which is not among the training images'" if labels[wrong] else "empty"
-            raise DataError(f"{root}, {split}, row {wrong + 1}: '{column}' is {what}; save it without")
-    return names
-
-
-def _labels(rows: Any, column: str) -> Iterator[str]:  # noqa: ANN401 - a Dataset
-    """Yield the class name of each row; empty if it has none, which `datasets` may write as -1."""
+def _labels(rows: Any, column: str, source: str) -> list[str]:  # noqa: ANN401 - a Dataset
+    """List the class name of each row; `datasets` may write a missing label as -1."""
+    if column not in rows.features:
+        present = ", ".join(f"'{name}'" for name in rows.features)
+        raise DataError(f"{source}: no column '{column}'; it has {present} (choose by --data.label_column)")
     names = getattr(rows.features[column], "names", None)
-    for value in rows.with_format(None)[column]:
-        if value is None or (names is not None and value < 0):
-            yield ""
-        else:
-            yield names[value] if names is not None else str(value).strip()
+    labels = []
+    for number, value in enumerate(rows.with_format(None)[column], start=1):
+        is_missing = value is None or (names is not None and value < 0)
+        label = "" if is_missing else str(value).strip() if names is None else str(names[value])
+        if not label:
+            raise DataError(f"{source}, row {number}: '{column}' is empty; save it without that row")
+        labels.append(label)
+    return labels
 
 
 def _paths(library: Any, rows: Any, column: str, folder: Path, source: str) -> Iterator[Path]:  # noqa: ANN401

@@ -1,9 +1,11 @@
 """Folders of images, one per class, either in `train`, `val` and `test` folders or without splits."""
 
+import os
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 
-from ramstrans.data.datasets.lists import SPLIT_NAMES, listed
+from ramstrans.data.datasets.lists import SPLIT_NAMES
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split
 from ramstrans.errors import DataError
 
@@ -24,7 +26,7 @@ def read_image_folder(root: Path) -> ImageSet:
         Classes sorted by name, records by split and path.
 
     Raises:
-        DataError: A folder is missing or empty, or a class has no training images.
+        DataError: A folder is missing or empty.
     """
     return read_split_folders(_split_folders(root))
 
@@ -36,12 +38,11 @@ def read_split_folders(folders: Mapping[Split, Path]) -> ImageSet:
         folders: The folder of each split, at least of `train`.
 
     Raises:
-        DataError: A folder is missing or empty, or a class has no training images.
+        DataError: A folder is missing or empty.
     """
     classes = {split: _class_folders(folder) for split, folder in folders.items()}
     class_names = tuple(sorted({name for folders in classes.values() for name in folders}))
     label_of = {name: label for label, name in enumerate(class_names)}
-    _check_trained(classes)
     records = tuple(
         Record(path, label_of[name], split)
         for split in SPLITS
@@ -77,24 +78,9 @@ def _class_folders(folder: Path) -> dict[str, Path]:
     return folders
 
 
-def _check_trained(classes: dict[Split, dict[str, Path]]) -> None:
-    for split, folders in classes.items():
-        untrained = sorted(folders.keys() - classes["train"].keys())
-        if untrained:
-            raise DataError(
-                f"{folders[untrained[0]]} has no counterpart among the training images; "
-                f"add that class there or remove it ({len(untrained)} such in the {split} split)"
-            )
-
-
 def _subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, sorted by name, without hidden ones."""
-    try:
-        return [Path(entry) for entry in listed(folder) if entry.is_dir()]
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} does not exist; give the folder of the data set (--data.root)") from error
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read as a folder: {error.strerror}") from error
+    return [Path(entry) for entry in _listed(folder) if entry.is_dir()]
 
 
 def _images(folder: Path) -> list[Path]:
@@ -107,13 +93,20 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    try:
-        entries = listed(folder)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
-    for entry in entries:
+    for entry in _listed(folder):
         if not entry.is_dir():
             if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
                 yield Path(entry)
         elif not entry.is_symlink():  # links may form a cycle
             yield from _walk(Path(entry))
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder, sorted by name, without hidden files and folders."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=attrgetter("name"))
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} does not exist; give the folder of the data set (--data.root)") from error
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read as a folder: {error.strerror}") from error

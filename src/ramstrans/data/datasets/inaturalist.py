@@ -24,7 +24,6 @@ from ramstrans.errors import DataError
 
 TRAIN_FOLDERS = ("train", "train_mini")
 
-_FORMAT = "iNaturalist"
 _SPLITS: dict[Split, str] = {"train": "train", "test": "val"}
 _RANKS = ("genus", "family", "order", "class", "phylum", "kingdom")
 _CLASS_FOLDER = re.compile(r"(\d{5})_([^_]+)_([^_]+)_([^_]+)_([^_]+)_([^_]+)_([^_]+)_([^_]+)")
@@ -44,14 +43,6 @@ class _Annotation(NamedTuple):
     image_id: int
     category_id: int
     box: Box | None
-
-
-class _List(NamedTuple):
-    """The content of a list."""
-
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: list[dict[str, Any]]
 
 
 def read_inaturalist(root: Path, train_folder: str | None = None) -> ImageSet:
@@ -103,7 +94,7 @@ def _read_lists(root: Path, year: str) -> ImageSet:
         split: _find(root, year, f"{name}{year}.json") for split, name in _SPLITS.items()
     }
     contents = {split: _read_list(file) for split, file in files.items()}
-    categories = _read_categories(files["train"], contents["train"].categories)
+    categories = _read_categories(files["train"], contents["train"]["categories"])
     labels = {number: label for label, number in enumerate(categories)}
     records: list[Record] = []
     for split, name in _SPLITS.items():
@@ -120,29 +111,30 @@ def _find(root: Path, year: str, name: str) -> Path:
     return first_there(root / f"train_val{year}" / name, root / name)
 
 
-def _read_list(file: Path) -> _List:
+def _read_list(file: Path) -> dict[str, list[Any]]:
     """A list in COCO's format; parsing shrinks each entry to the fields in use."""
-    content = read_json(file, _FORMAT, object_hook=_shrink)
+    content = read_json(file, object_hook=_shrink)
     for key, kind in (("images", _Image), ("annotations", _Annotation), ("categories", dict)):
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, kind) for entry in entries):
-            raise DataError(f"{file} has no list of '{key}'; the format of {_FORMAT} needs it")
-    return _List(content["images"], content["annotations"], content["categories"])
+            raise DataError(f"{file} has no list of '{key}'; take the published file")
+    return content  # type: ignore[no-any-return]
 
 
 def _read_categories(train: Path, given: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """The categories by number, in order: those of `categories.json` beside the list, or of the list."""
     file = train.with_name("categories.json")
     if file.is_file():
-        given = read_json(file, _FORMAT)
+        given = read_json(file)
     else:
         file = train
     try:
         categories = {int(category["id"]): category for category in given if category["name"]}
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file}: a category has no whole number as id, or no name") from error
-    if len(categories) < len(given):
-        raise DataError(f"{file}: a category is listed twice, or has no name")
+        is_whole = len(categories) == len(given)
+    except (KeyError, TypeError, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise DataError(f"{file}: each category needs a name, and a whole number of its own as id")
     return dict(sorted(categories.items()))
 
 
@@ -164,9 +156,9 @@ def _read_boxes(file: Path) -> dict[str, Box]:
     if not file.is_file():
         return {}
     content = _read_list(file)
-    names = {image.id: image.file_name for image in content.images}
+    names = {image.id: image.file_name for image in content["images"]}
     boxes: dict[str, list[Box]] = defaultdict(list)
-    for image_id, _, box in content.annotations:
+    for image_id, _, box in content["annotations"]:
         if image_id not in names:
             raise DataError(f"{file}: image {image_id} of the annotations is not among its images")
         if box is not None:
@@ -178,14 +170,14 @@ def _read_boxes(file: Path) -> dict[str, Box]:
 def _records(
     root: Path,
     file: Path,
-    content: _List,
+    content: dict[str, list[Any]],
     split: Split,
     labels: dict[int, int],
     boxes: dict[str, Box],
 ) -> Iterator[Record]:
-    category_of = {image: category for image, category, _ in content.annotations}
+    category_of = {image: category for image, category, _ in content["annotations"]}
     present = FolderListing()
-    for image, name in content.images:
+    for image, name in content["images"]:
         if image not in category_of:
             raise DataError(f"{file}: image {image} has no annotation; add it")
         if category_of[image] not in labels:
@@ -209,7 +201,7 @@ def _read_folders(root: Path, train_folder: str | None) -> ImageSet:
         if (match := _CLASS_FOLDER.fullmatch(name)) is None:
             raise DataError(
                 f"{root}: the class folder {name} is not named <number>_<kingdom>_..._<genus>_<species>; "
-                f"the format of {_FORMAT} 2021 needs it"
+                "take the published folders"
             )
         taxa.append(match.groups())
     names = distinct_names({number: f"{genus} {species}" for number, *_, genus, species in taxa})
@@ -218,9 +210,7 @@ def _read_folders(root: Path, train_folder: str | None) -> ImageSet:
 
 
 def _train_folder(root: Path, given: str | None) -> Path:
-    there = [name for name in TRAIN_FOLDERS if (root / name).is_dir()]
-    if given is not None:
-        return root / given
+    there = [given] if given else [name for name in TRAIN_FOLDERS if (root / name).is_dir()]
     if len(there) == 1:
         return root / there[0]
     if there:

@@ -49,20 +49,19 @@ def first_there(*files: Path) -> Path:
     return next((file for file in files if file.is_file()), files[0])
 
 
-def read_rows(file: Path, columns: str, data_format: str) -> Iterator[tuple[int, list[str]]]:
+def read_rows(file: Path, columns: str) -> Iterator[tuple[int, list[str]]]:
     """Yield number and fields of each line that is not blank; the last of two fields may contain spaces.
 
     Args:
         file: UTF-8 text, fields separated by blanks.
         columns: Names of the fields, for messages, e.g. `"image class"`.
-        data_format: Name of the format, for messages.
 
     Raises:
         DataError: The file is missing or not text, or a line has another number of fields.
     """
     num_columns = len(columns.split())
     max_splits = 1 if num_columns == 2 else -1
-    for number, line in enumerate(read_text(file, data_format).split("\n"), start=1):
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
         fields = line.split(maxsplit=max_splits) if num_columns > 1 else [line]
         fields = [field.strip() for field in fields if field.strip()]
         if not fields:
@@ -72,20 +71,19 @@ def read_rows(file: Path, columns: str, data_format: str) -> Iterator[tuple[int,
         yield number, fields
 
 
-def read_keyed(file: Path, columns: str, data_format: str, parse: Callable[..., Value]) -> dict[str, Value]:
+def read_keyed(file: Path, columns: str, parse: Callable[..., Value]) -> dict[str, Value]:
     """Read a list whose first field is different in each line, as a dict of the parsed lines.
 
     Args:
         file: As in `read_rows`.
         columns: As in `read_rows`.
-        data_format: As in `read_rows`.
         parse: Called with the fields of a line; a `ValueError` says what is wrong with them.
 
     Raises:
         DataError: Naming the file and the line that is wrong.
     """
     values: dict[str, Value] = {}
-    for number, fields in read_rows(file, columns, data_format):
+    for number, fields in read_rows(file, columns):
         if fields[0] in values:
             raise line_error(file, number, f"{columns.partition(' ')[0]} '{fields[0]}' is listed twice")
         try:
@@ -95,44 +93,51 @@ def read_keyed(file: Path, columns: str, data_format: str, parse: Callable[..., 
     return values
 
 
-def read_classes(file: Path, data_format: str) -> dict[str, int]:
+def read_names(file: Path, what: str) -> dict[str, str]:
+    """Read names by id from lines of `id name`; a name may contain spaces.
+
+    Raises:
+        DataError: Naming the file, and the line that is wrong or lists an id again.
+    """
+    return read_keyed(file, f"{what} name", lambda _key, name: name)
+
+
+def read_classes(file: Path) -> dict[str, int]:
     """Read a list with one class per line; the label of a class is its index there.
 
     Raises:
         DataError: Naming the file, and the line that lists a class again.
     """
-    names = read_keyed(file, "class", data_format, str)
+    names = read_keyed(file, "class", str)
     return {name: label for label, name in enumerate(names)}
 
 
-def read_text(file: Path, data_format: str) -> str:
+def read_text(file: Path) -> str:
     """Read a text file that the format needs; a missing or unreadable one is a `DataError`."""
     try:
         # No published list has a byte-order mark, but editors add one.
         with io.TextIOWrapper(open_retrying(file), encoding="utf-8-sig") as text:
             return text.read()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DataError(f"{file} is missing; the format of {data_format} needs it") from error
+        raise DataError(f"{file} is missing; unpack the whole set, or choose another --data.name") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
-def read_json(
-    file: Path, data_format: str, object_hook: Callable[[dict[str, Any]], Any] | None = None
-) -> Any:  # noqa: ANN401
+def read_json(file: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:  # noqa: ANN401
     """Read a JSON file that the format needs, each object replaced by the result of the hook.
 
     Raises:
         DataError: The file is missing or not JSON, or the hook raised a `KeyError`, `TypeError` or
             `ValueError`.
     """
-    text = read_text(file, data_format)
+    text = read_text(file)
     try:
         return json.loads(text, object_hook=object_hook)
     except KeyError as error:
-        raise DataError(f"{file}: an entry has no {error}; the format of {data_format} needs it") from error
+        raise DataError(f"{file}: an entry has no {error}; take the published file") from error
     except (TypeError, ValueError) as error:
-        raise DataError(f"{file} cannot be read in the format of {data_format}: {error}") from error
+        raise DataError(f"{file} is not as published: {error}") from error
 
 
 def line_error(file: Path, number: int, what: str) -> DataError:
@@ -169,16 +174,6 @@ def _file_names(folder: str) -> frozenset[str]:
         return frozenset()
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from error
-
-
-def listed(folder: Path) -> list[os.DirEntry[str]]:
-    """List the entries of a folder, sorted by name, without hidden files and folders.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: entry.name)
 
 
 def distinct_names(names: dict[str, str]) -> tuple[str, ...]:

@@ -13,13 +13,12 @@ _UNREADABLE = (OSError, ValueError, TypeError, LookupError, NotImplementedError,
 """Exceptions of SciPy for damaged files, besides its own error."""
 
 
-def read_mat(file: Path, variables: tuple[str, ...], data_format: str) -> list[NDArray[np.generic]]:
+def read_mat(file: Path, variables: tuple[str, ...]) -> list[NDArray[np.generic]]:
     """Variables of a MATLAB file, each flat (N,), its cells and fields without their outer dimensions.
 
     Args:
         file: A `.mat` file of version 7 or older.
         variables: Names of the variables.
-        data_format: Name of the format, for messages.
 
     Raises:
         DataError: The file or a variable is missing, or it cannot be read.
@@ -28,7 +27,7 @@ def read_mat(file: Path, variables: tuple[str, ...], data_format: str) -> list[N
     from scipy.io.matlab import MatReadError
 
     if not file.is_file():
-        raise DataError(f"{file} is missing; the format of {data_format} needs it")
+        raise DataError(f"{file} is missing; unpack the whole set, or choose another --data.name")
     try:
         with open_retrying(file) as stream:
             content = loadmat(stream, squeeze_me=True)  # type: ignore[arg-type] # it documents streams too
@@ -36,7 +35,7 @@ def read_mat(file: Path, variables: tuple[str, ...], data_format: str) -> list[N
         raise DataError(f"{file} cannot be read as a MATLAB file: {error}") from error
     missing = [name for name in variables if name not in content]
     if missing:
-        raise DataError(f"{file} has no '{missing[0]}'; the format of {data_format} needs it")
+        raise DataError(f"{file} has no '{missing[0]}'; take the published file")
     return [np.atleast_1d(content[name]) for name in variables]
 
 

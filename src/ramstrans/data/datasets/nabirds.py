@@ -6,12 +6,10 @@ plus `hierarchy.txt`.
 
 from pathlib import Path
 
-from ramstrans.data.datasets.cub_lists import read_names, read_records
-from ramstrans.data.datasets.lists import distinct_names, find_folder, read_keyed
+from ramstrans.data.datasets.cub import read_records
+from ramstrans.data.datasets.lists import distinct_names, find_folder, read_keyed, read_names
 from ramstrans.data.records import ImageSet
 from ramstrans.errors import DataError
-
-_FORMAT = "NABirds"
 
 
 def read_nabirds(root: Path) -> ImageSet:
@@ -28,9 +26,9 @@ def read_nabirds(root: Path) -> ImageSet:
         DataError: A file or line is missing or wrong; the message names it.
     """
     folder = find_folder(root, "hierarchy.txt", "nabirds")
-    names = read_names(folder / "classes.txt", "class", _FORMAT, are_distinct=False)
+    names = read_names(folder / "classes.txt", "class")
     parents = _read_parents(folder / "hierarchy.txt", names)
-    records = read_records(folder, names, _FORMAT)
+    records = read_records(folder, names)
     ids = list(names)
     seen = sorted({record.label for record in records})
     label_of = {old: new for new, old in enumerate(seen)}
@@ -49,7 +47,7 @@ def _read_parents(file: Path, names: dict[str, str]) -> dict[str, str]:
             raise ValueError(f"class '{unknown[0]}' is not in classes.txt, which lists {len(names)}")
         return parent
 
-    return read_keyed(file, "child parent", _FORMAT, known)
+    return read_keyed(file, "child parent", known)
 
 
 def _above(class_id: str, parents: dict[str, str], folder: Path) -> list[str]:

@@ -16,7 +16,6 @@ from ramstrans.data.reading.threads import in_threads
 from ramstrans.data.records import Box, ImageSet, Part, Record, Split
 from ramstrans.errors import DataError
 
-_FORMAT = "Oxford-IIIT Pets"
 _LISTS: dict[Split, str] = {"train": "trainval.txt", "test": "test.txt"}
 _SPECIES = {"1": "cat", "2": "dog"}
 _FOREGROUND = 1
@@ -80,7 +79,7 @@ def _read_list(folder: Path, split: Split) -> list[_Entry]:
         return _Entry(image, int(class_id), _SPECIES[species], split)
 
     file = folder / "annotations" / _LISTS[split]
-    return list(read_keyed(file, "image class species breed", _FORMAT, entry).values())
+    return list(read_keyed(file, "image class species breed", entry).values())
 
 
 def _classes(folder: Path, entries: list[_Entry]) -> tuple[dict[int, str], tuple[tuple[str, ...], ...]]:
@@ -121,5 +120,5 @@ def _foreground(file: Path | None) -> Box | None:
 def _read_head(file: Path, present: FolderListing) -> tuple[Part, ...]:
     if file not in present:
         return ()
-    boxes = [box_from_pixels(*box) for box in read_voc_boxes(file, _FORMAT)]
+    boxes = [box_from_pixels(*box) for box in read_voc_boxes(file)]
     return tuple(Part("head", (x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in boxes)

@@ -12,7 +12,6 @@ from ramstrans.data.datasets.mat import read_mat
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.errors import DataError
 
-_FORMAT = "Stanford Cars"
 _ANNOTATIONS: dict[Split, str] = {
     "train": "cars_train_annos.mat",
     "test": "cars_test_annos_withlabels.mat",
@@ -37,7 +36,7 @@ def read_stanford_cars(root: Path) -> ImageSet:
         DataError: A file, or an image in it, is missing or wrong; the message names it.
     """
     folder = find_folder(root, "devkit/cars_meta.mat", "stanford_cars")
-    (names,) = read_mat(folder / "devkit" / "cars_meta.mat", ("class_names",), _FORMAT)
+    (names,) = read_mat(folder / "devkit" / "cars_meta.mat", ("class_names",))
     class_names = tuple(str(name).strip() for name in names)
     if len(set(class_names)) < len(class_names):
         raise DataError(f"{folder / 'devkit' / 'cars_meta.mat'}: a class is listed twice; keep one")
@@ -49,10 +48,10 @@ def read_stanford_cars(root: Path) -> ImageSet:
 
 def _read_split(folder: Path, split: Split, num_classes: int) -> list[Record]:
     file = first_there(folder / "devkit" / _ANNOTATIONS[split], folder / _ANNOTATIONS[split])
-    (annotations,) = read_mat(file, ("annotations",), _FORMAT)
+    (annotations,) = read_mat(file, ("annotations",))
     missing = [name for name in ("fname", "class", *_BOX) if name not in (annotations.dtype.names or ())]
     if missing:
-        raise DataError(f"{file}: the annotations have no '{missing[0]}'; the format of {_FORMAT} needs it")
+        raise DataError(f"{file}: the annotations have no '{missing[0]}'; take the published file")
     present = FolderListing()
     records = []
     for annotation in annotations:

@@ -11,7 +11,6 @@ from ramstrans.data.datasets.voc import read_voc_boxes
 from ramstrans.data.records import Box, ImageSet, Record, Split
 from ramstrans.errors import DataError
 
-_FORMAT = "Stanford Dogs"
 _LISTS: dict[Split, str] = {"train": "train_list.mat", "test": "test_list.mat"}
 
 
@@ -48,7 +47,7 @@ def read_stanford_dogs(root: Path) -> ImageSet:
 def _read_list(folder: Path, split: Split, names: dict[int, str]) -> list[tuple[str, int, Split]]:
     """Image, published label and split of each entry; adds the class folder of each label to `names`."""
     file = first_there(folder / "lists" / _LISTS[split], folder / _LISTS[split])
-    paths, numbers = read_mat(file, ("file_list", "labels"), _FORMAT)
+    paths, numbers = read_mat(file, ("file_list", "labels"))
     if len(paths) != len(numbers):
         raise DataError(f"{file}: {len(paths)} images have {len(numbers)} labels; there must be one each")
     present = FolderListing()
@@ -63,4 +62,4 @@ def _read_list(folder: Path, split: Split, names: dict[int, str]) -> list[tuple[
 
 
 def _read_box(folder: Path, image: str) -> Box | None:
-    return box_around(read_voc_boxes(folder / "Annotation" / Path(image).with_suffix(""), _FORMAT))
+    return box_around(read_voc_boxes(folder / "Annotation" / Path(image).with_suffix("")))

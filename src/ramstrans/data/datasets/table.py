@@ -11,7 +11,7 @@ import pandas as pd
 from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.lists import SPLIT_NAMES
 from ramstrans.data.reading.retry import open_retrying
-from ramstrans.data.records import ImageSet, Record, Split
+from ramstrans.data.records import Box, ImageSet, Record, Split
 from ramstrans.errors import DataError
 
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
@@ -116,7 +116,7 @@ def _splits(table: pd.DataFrame, path: Path, column: str) -> list[Split]:
     return splits
 
 
-def _boxes(table: pd.DataFrame, path: Path) -> list[tuple[float, float, float, float] | None]:
+def _boxes(table: pd.DataFrame, path: Path) -> list[Box | None]:
     there = [column for column in BOX_COLUMNS if column in table.columns]
     if not there:
         return [None] * len(table)
@@ -129,7 +129,7 @@ def _boxes(table: pd.DataFrame, path: Path) -> list[tuple[float, float, float, f
     return [_box(row_cells, path, row) for row, row_cells in enumerate(cells, start=1)]
 
 
-def _box(cells: tuple[Any, ...], path: Path, row: int) -> tuple[float, float, float, float] | None:
+def _box(cells: tuple[Any, ...], path: Path, row: int) -> Box | None:
     try:
         x0, y0, x1, y1 = (math.nan if pd.isna(cell) or cell == "" else float(cell) for cell in cells)
     except (TypeError, ValueError) as error:

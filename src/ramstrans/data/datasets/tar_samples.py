@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ramstrans.data.datasets.image_folder import IMAGE_SUFFIXES
-from ramstrans.data.datasets.lists import SPLIT_NAMES
+from ramstrans.data.datasets.lists import SPLIT_NAMES, read_classes
 from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.reading.tars import Entry, entries_of
 from ramstrans.data.records import ImageSet, Record, Split
@@ -56,10 +56,13 @@ def read_tar_samples(root: Path) -> ImageSet:
     """
     splits = _splits(root)
     samples = [sample for tar, split in splits.items() for sample in _samples(tar, split)]
-    class_names = _class_names(root, samples)
-    label_of = {name: label for label, name in enumerate(class_names)}
+    if (file := root / CLASSES_FILE).is_file():
+        label_of = read_classes(file)
+    else:
+        names = _names_of({sample.label for sample in samples}, root)
+        label_of = {name: label for label, name in enumerate(names)}
     return ImageSet(
-        class_names,
+        tuple(label_of),
         tuple(Record(path, _label(label, path, label_of), split) for path, split, label in samples),
     )
 
@@ -144,22 +147,6 @@ def _label_in(labels: dict[str, bytes], tar: Path, key: str) -> int | str:
     if not text:
         raise _error(tar, key, "it has no label; add `label` or `class_name` to a .json, or a .cls")
     return int(text) if text.isdecimal() else text
-
-
-def _class_names(root: Path, samples: list[_Sample]) -> tuple[str, ...]:
-    """Read the lines of `classes.txt`, or list the labels themselves."""
-    file = root / CLASSES_FILE
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return _names_of({sample.label for sample in samples}, root)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
-    names = tuple(line.strip() for line in lines if line.strip())
-    if len(set(names)) != len(names):
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise DataError(f"{file} lists '{twice}' twice; give each class a different name")
-    return names
 
 
 def _names_of(labels: set[int | str], root: Path) -> tuple[str, ...]:

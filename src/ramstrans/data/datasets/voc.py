@@ -11,25 +11,20 @@ from ramstrans.data.records import Box
 from ramstrans.errors import DataError
 
 
-def read_voc_boxes(file: Path, data_format: str) -> list[Box]:
+def read_voc_boxes(file: Path) -> list[Box]:
     """The corners `xmin ymin xmax ymax` of each object, in order, as written.
 
     Args:
         file: The annotation.
-        data_format: Name of the format, for messages.
 
     Raises:
         DataError: The file is missing or not XML, or a box is incomplete or empty.
     """
+    text = read_text(file)
     try:
-        tree = ElementTree.fromstring(read_text(file, data_format))
-        return [_corners(box) for box in tree.iterfind("object/bndbox")]
-    except ElementTree.ParseError as error:
-        raise DataError(f"{file} cannot be read as XML: {error}") from error
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{file}: {error}") from error
+        return [_corners(box) for box in ElementTree.fromstring(text).iterfind("object/bndbox")]
+    except (ElementTree.ParseError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
 
 
 def _corners(box: ElementTree.Element) -> Box:

@@ -9,13 +9,11 @@ This module uses urllib because the HTTP client of huggingface_hub changes betwe
 
 import hashlib
 import logging
-import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
+from ssl import SSLError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from ramstrans import __version__
@@ -36,26 +34,16 @@ _MAX_PAUSE = 300.0
 _CHUNK = 2**18
 _PROGRESS_BYTES = 2**20
 _RETRIED_CODES = frozenset({408, 425, 429, 500, 502, 503, 504})
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_BROKEN = (URLError, HTTPException, SSLError, ConnectionError, TimeoutError)
+"""Errors of a connection; those of the disk are other kinds of `OSError`."""
 
 
-class TransientError(Exception):
-    """A failed attempt that is worth another one, after `pause` seconds if the server asks for a pause."""
-
-    def __init__(self, reason: str, pause: float = 0) -> None:
-        super().__init__(reason)
-        self.pause = pause
-
-
-def fetch(
-    file: PublishedFile, folder: Path, *, timeout: float = TIMEOUT, progress: Progress = no_progress
-) -> Path:
+def fetch(file: PublishedFile, folder: Path, progress: Progress = no_progress) -> Path:
     """Download one file into a folder, unless it exists with the published checksums.
 
     Args:
         file: Its address, size and checksums, all of which must match.
         folder: An existing folder; a file of that name with other checksums is replaced.
-        timeout: Seconds without a byte after which to try again.
         progress: Reports bytes received and in total.
 
     Returns:
@@ -74,9 +62,9 @@ def fetch(
                 return path
             logger.warning("%s: %s; downloading it again", path, problem)
         part = path.with_name(f"{path.name}.part")
-        _complete(file, part, timeout, progress)
+        _complete(file, part, progress)
         part.replace(path)
-    except OSError as error:  # of the disk: network errors are other types by now
+    except OSError as error:
         raise not_writable(
             path, error, "free some space or give another folder; the partial file is kept"
         ) from error
@@ -85,94 +73,71 @@ def fetch(
     return path
 
 
-def _complete(file: PublishedFile, part: Path, timeout: float, progress: Progress) -> None:
+def _complete(file: PublishedFile, part: Path, progress: Progress) -> None:
     """Receive and check a file in as many attempts as it takes."""
     failures = 0
     while True:
         if not file.checksums:
             part.unlink(missing_ok=True)
-        before = _size(part)
+        before, pause = _size(part), 0
         try:
-            _receive(file, part, timeout, progress)
-            if (problem := _problem(file, part, progress)) is None:
+            _receive(file, part, progress)
+            problem = _problem(file, part, progress)
+            if problem is None:
                 return
             part.unlink()
             if before == 0:
                 raise DataError(f"{file.url}: {problem}; ask the publisher what has changed")
-            raise TransientError(f"starting over, as the pieces do not fit ({problem})")
-        except TransientError as error:
-            failures = failures + 1 if _size(part) - before < _PROGRESS_BYTES else 1
-            if failures > MAX_RETRIES:
+            reason = f"starting over, as the pieces do not fit ({problem})"
+        except HTTPError as error:
+            error.close()
+            reason = f"the server responds {error.code} {error.reason}"
+            if error.code not in _RETRIED_CODES:
                 raise DataError(
-                    f"{file.url}: {error}, {failures} times in a row; check the network and run this again"
+                    f"{file.url}: {reason}; if you can get the file in another way, put it at "
+                    f"{part.with_suffix('')} and run this again"
                 ) from error
-            pause = min(max(error.pause, 2.0 ** (failures - 1)), _MAX_PAUSE)
-            logger.warning("%s: %s, %d bytes so far; retry in %g s", file.name, error, _size(part), pause)
-            time.sleep(pause)
+            asked = error.headers.get("Retry-After", "")
+            pause = int(asked) if asked.isdecimal() else 0
+        except _BROKEN as error:
+            cause = getattr(error, "reason", error)
+            reason = f"the connection failed ({str(cause) or type(cause).__name__})"
+        failures = failures + 1 if _size(part) - before < _PROGRESS_BYTES else 1
+        if failures > MAX_RETRIES:
+            raise DataError(
+                f"{file.url}: {reason}, {failures} times in a row; check the network and run this again"
+            )
+        seconds = min(max(pause, 2.0 ** (failures - 1)), _MAX_PAUSE)
+        logger.warning("%s: %s, %d bytes so far; retry in %g s", file.name, reason, _size(part), seconds)
+        time.sleep(seconds)
 
 
-def _receive(file: PublishedFile, part: Path, timeout: float, progress: Progress) -> None:
+def _receive(file: PublishedFile, part: Path, progress: Progress) -> None:
     """Append as much of the rest of a file as one connection delivers."""
     size = _size(part)
     if file.exact_size is not None and size >= max(file.exact_size, 1):
         return
     headers = {"User-Agent": f"ramstrans/{__version__}"} | ({"Range": f"bytes={size}-"} if size else {})
-    with _network_errors(file, part):
-        response = urlopen(Request(file.url, headers=headers), timeout=timeout)
-    with response:
+    with urlopen(Request(file.url, headers=headers), timeout=TIMEOUT) as response:
         if file.url.startswith("https:") and not response.url.startswith("https:"):
             raise DataError(f"{file.url}: it redirects to {response.url}, which is not safe")
-        size, total = _span(part, response)
-        if file.exact_size is not None and total not in (None, file.exact_size):
+        if response.status != 206:
+            size = 0
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {size}-"):
+            part.unlink()
+            raise ConnectionError("the server did not send the rest; starting over")
+        total = file.exact_size if response.length is None else size + response.length
+        if file.exact_size not in (None, total):
             raise DataError(f"{file.url}: it has {total} bytes, not {file.exact_size} as published")
-        total = file.exact_size if total is None else total
         with part.open("ab" if size else "wb") as stream:
-            while chunk := _next_chunk(file, part, response):
+            while chunk := response.read1(_CHUNK):
                 stream.write(chunk)
                 size += len(chunk)
                 progress(size, total or 0, f"downloading {file.name}")
                 if total is not None and size > total:
                     raise DataError(f"{file.url}: it sends more than {total} bytes; ask the publisher")
     if total is not None and size < total:
-        raise TransientError("the connection broke")
-
-
-def _span(part: Path, response: HTTPResponse) -> tuple[int, int | None]:
-    """Return the offset at which a response begins, 0 or the end of `part`, and the size of the file."""
-    if response.status != 206:
-        length = response.headers.get("Content-Length", "")
-        return 0, int(length) if length.isdecimal() else None
-    span = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if span is None or int(span[1]) != _size(part):
-        part.unlink()
-        raise TransientError("starting over, as the server did not send the rest")
-    return int(span[1]), int(span[2])
-
-
-def _next_chunk(file: PublishedFile, part: Path, response: HTTPResponse) -> bytes:
-    """Read some of the next bytes of a response; none at its end."""
-    with _network_errors(file, part):
-        return response.read1(_CHUNK)
-
-
-@contextmanager
-def _network_errors(file: PublishedFile, part: Path) -> Iterator[None]:
-    """Raise a `TransientError` for a broken connection or a busy server, a `DataError` for a refusal."""
-    try:
-        yield
-    except HTTPError as error:
-        error.close()
-        answer = f"the server responds {error.code} {error.reason}"
-        if error.code in _RETRIED_CODES:
-            seconds = error.headers.get("Retry-After", "")
-            raise TransientError(answer, int(seconds) if seconds.isdecimal() else 0) from error
-        raise DataError(
-            f"{file.url}: {answer}; if you can get the file in another way, put it at "
-            f"{part.with_suffix('')} and run this again"
-        ) from error
-    except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise TransientError(f"the connection failed ({str(reason) or type(reason).__name__})") from error
+        raise ConnectionError("it ended early")
 
 
 def _problem(file: PublishedFile, path: Path, progress: Progress) -> str | None:

@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.download.fetch import fetch
 from ramstrans.data.download.registry import REGISTRY, PublishedFile
-from ramstrans.data.download.unpack import check_space, is_archive, unpack
+from ramstrans.data.download.unpack import SUFFIXES, unpack
 from ramstrans.errors import DataError, OutputError
 from ramstrans.files import check_new_folder, new_folder, not_writable
 
@@ -51,8 +51,13 @@ def download_data_set(
         with FileLock(archives / ".lock", timeout=0):
             # Images do not shrink in an archive: unpacked, they take at least as much again.
             present = sum(path.stat().st_size for path in archives.iterdir())
-            check_space(archives, 2 * source.num_bytes - present)
-            paths = [fetch(file, archives, progress=progress) for file in source.files]
+            missing, free = 2 * source.num_bytes - present, shutil.disk_usage(archives).free
+            if missing > free:
+                raise OutputError(
+                    f"{root.parent} has {free / 1e9:.1f} GB free, {missing / 1e9:.1f} GB are needed; "
+                    "free some space, or give a folder on another disk"
+                )
+            paths = [fetch(file, archives, progress) for file in source.files]
             with new_folder(root) as draft:
                 for file, path in zip(source.files, paths, strict=True):
                     _unpack(file, path, draft, progress)
@@ -68,7 +73,7 @@ def _unpack(file: PublishedFile, path: Path, root: Path, progress: Progress) -> 
     """Unpack an archive, or copy another file."""
     folder = root / file.extract_to
     folder.mkdir(exist_ok=True)
-    if is_archive(file.name):
+    if file.name.lower().endswith(SUFFIXES):
         unpack(path, folder, progress)
     else:
         shutil.copyfile(path, folder / file.name)

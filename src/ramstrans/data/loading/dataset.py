@@ -15,7 +15,6 @@ from ramstrans.data.loading.transforms import Augmentation, Geometry, View, make
 from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
 from ramstrans.data.reading.decode import ResizedImage, read_resized
-from ramstrans.data.reading.retry import retrying
 from ramstrans.data.reading.threads import check_wanted
 from ramstrans.data.records import Record
 from ramstrans.errors import RamsTransError
@@ -73,7 +72,6 @@ class ImageDataset(Dataset[Example]):
         seed: Seed of the augmentation.
         cache: Keeps resized images; None: each is decoded every time.
         max_pixels: Larger images are refused.
-        read_retries: How often a read is retried after a transient error.
     """
 
     records: Sequence[Record]
@@ -84,7 +82,6 @@ class ImageDataset(Dataset[Example]):
     seed: int = 0
     cache: MemoryCache | DiskCache | None = None
     max_pixels: int = DataConfig.max_pixels
-    read_retries: int = DataConfig.read_retries
     _being_read: Tensor | None = field(default=None, init=False)
 
     def __len__(self) -> int:
@@ -94,9 +91,8 @@ class ImageDataset(Dataset[Example]):
         epoch, index = key
         record = self.records[index]
         read = read_resized if self.cache is None else self.cache.read
-        with retrying(self.read_retries):
-            resize, fit = self.preprocessing.resize, self.preprocessing.fit
-            image = read(record.path, resize, fit, max_pixels=self.max_pixels)
+        resize, fit = self.preprocessing.resize, self.preprocessing.fit
+        image = read(record.path, resize, fit, max_pixels=self.max_pixels)
         view = make_view(
             *image,
             self.preprocessing,

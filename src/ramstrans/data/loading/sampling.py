@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from ramstrans.data.reading.tars import tar_name
 from ramstrans.data.records import Record
 from ramstrans.errors import UsageError
 
@@ -163,9 +162,8 @@ def by_shard(records: Sequence[Record]) -> tuple[NDArray[np.int64], tuple[int, .
     ([0, 2, 3, 1, 4], (3, 2))
     """
     number_of: dict[str, int] = {}
-    numbers = np.array(
-        [number_of.setdefault(tar_name(record.path), len(number_of)) for record in records], np.int64
-    )
+    tars = (record.path.as_posix().rpartition(".tar/")[0] for record in records)
+    numbers = np.array([number_of.setdefault(tar, len(number_of)) for tar in tars], np.int64)
     sizes = np.bincount(numbers, minlength=len(number_of))
     return np.argsort(numbers, kind="stable"), tuple(sizes.tolist())
 
@@ -188,15 +186,11 @@ def windowed_order(
     `shard_sizes` are the images of each shard; indices of the result count through the shards in this order,
     see `by_shard`. Give a generator seeded by (seed, epoch), the same in every process.
 
-    Raises:
-        UsageError: The window is below 1.
-
     >>> order = windowed_order([2, 3, 2], np.random.default_rng(0), window=1)
     >>> [sorted(part.tolist()) for part in np.split(order, [3, 5])]
     [[2, 3, 4], [5, 6], [0, 1]]
     """
-    if window < 1:
-        raise UsageError(f"the window is {window} shards; give 1 or more")
+    assert window >= 1, f"the window is {window} shards"
     num_shards = len(shard_sizes)
     window = min(window, num_shards)
     ranks = np.repeat(generator.permutation(num_shards), shard_sizes)

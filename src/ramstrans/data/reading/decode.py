@@ -142,9 +142,7 @@ def _resized(image: Image.Image, original_size: Size, resize: int | Size, fit: F
     return ResizedImage(channels_last.permute(2, 0, 1), original_size)
 
 
-def decode_reduced(
-    path: Path, at_least: int | Size | None, *, max_pixels: int = DataConfig.max_pixels
-) -> Decoded:
+def decode_reduced(path: Path, at_least: Size, *, max_pixels: int = DataConfig.max_pixels) -> Decoded:
     """Decode an image file to RGB, upright, at its original size or, if that is faster, smaller.
 
     EXIF rotation is applied, transparency is laid over white, the first frame of an animation is
@@ -155,8 +153,7 @@ def decode_reduced(
 
     Args:
         path: The image file, or a member of a tar, see `tars`.
-        at_least: Smallest size of the reduced image in pixels: its shorter side, or exact
-            `(height, width)`, both after EXIF rotation. None: the original size.
+        at_least: Smallest `(height, width)` of the reduced image in pixels, after EXIF rotation.
         max_pixels: Refuse an image whose header announces more pixels than this, before decoding it.
 
     Raises:
@@ -193,11 +190,10 @@ def check_shape(path: Path | str, size: tuple[int, int], max_pixels: int) -> Non
     raise UnreadableImageError(path, f"{width} x {height} pixels, {limit}")
 
 
-def _load(image: ImageFile.ImageFile, at_least: int | Size | None) -> Decoded:
+def _load(image: ImageFile.ImageFile, at_least: Size) -> Decoded:
     width, height = image.size
-    if at_least is not None and image.format in {"JPEG", "MPO"}:  # MPO: a JPEG followed by further images
-        sides = (at_least, at_least) if isinstance(at_least, int) else at_least
-        image.draft(None, sides if _orientation(image) >= 5 else sides[::-1])
+    if image.format in {"JPEG", "MPO"}:  # MPO: a JPEG followed by further images
+        image.draft(None, at_least if _orientation(image) >= 5 else at_least[::-1])
     image.load()
     orientation = _orientation(image)  # in a PNG it may come after the pixels
     rgb = to_rgb(image)

@@ -1,8 +1,7 @@
 """Files inside tars: a path may lead into one, as in `shards/train-000000.tar/000123.jpg`.
 
 A member is read by its offset in the tar, known from the list beside a shard of ours, or from one pass over
-the headers of any other tar. `os.pread` shares no file position: it is safe in threads, and in forked
-workers that inherit open tars; spawned ones open their own.
+the headers of any other tar. Each read opens the tar, as it would open an image file.
 """
 
 import functools
@@ -18,11 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ramstrans.data.reading.retry import open_retrying, retry
+from ramstrans.data.reading.retry import open_retrying
 from ramstrans.errors import DataError, UnreadableImageError
-
-MAX_OPEN_TARS = 128
-"""Tars that a process holds open; many systems allow it no more than 256 or 1024 files."""
 
 _TAR_IN_PATH = re.compile(r"\.tar/")
 _BLOCK = tarfile.BLOCKSIZE
@@ -95,26 +91,23 @@ class Member(NamedTuple):
             OSError: The tar cannot be read.
         """
         entry = self._entry()
-        tar = _open_tar(self.tar, *self._version)
-        content = tar.read(entry.offset - _BLOCK, _BLOCK + entry.size)
-        if len(content) < _BLOCK + entry.size:
+        with self.tar.open("rb") as stream:
+            stream.seek(entry.offset - _BLOCK)
+            header, content = stream.read(_BLOCK), stream.read(entry.size)
+        if len(content) < entry.size:
             raise self._error(f"{self.tar.name} ends before it does; copy that tar again")
         # the header before each content shows whether the tar has changed, or its list is wrong
-        if _size_in_header(content[:_BLOCK]) != entry.size:
+        if _size_in_header(header) != entry.size:
             raise self._error(f"{self.tar.name} does not hold it where it should; copy that tar again")
-        return content[_BLOCK:]
-
-    @property
-    def _version(self) -> tuple[int, ...]:
-        """Numbers that differ once the tar has been changed or replaced."""
-        status = self.status
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        return content
 
     def _entry(self) -> Entry:
-        if not stat.S_ISREG(self.status.st_mode):
+        status = self.status
+        if not stat.S_ISREG(status.st_mode):
             raise self._error(f"{self.tar.name} is not a regular file")
+        version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
         try:
-            entry = _index(self.tar, *self._version).find(self.name)
+            entry = _index(self.tar, version).find(self.name)
         except DataError as error:
             raise self._error(f"its tar cannot be used ({error})") from error
         if entry is None:
@@ -149,16 +142,6 @@ def file_status(path: Path) -> os.stat_result:
     return path.stat() if member is None else member.status
 
 
-def tar_name(path: Path) -> str:
-    """The part of a path up to its tar, by its text alone; empty if it names none.
-
-    >>> tar_name(Path("shards/train-000000.tar/000123.jpg"))
-    'shards/train-000000.tar'
-    """
-    match = _TAR_IN_PATH.search(path.as_posix())
-    return match.string[: match.end() - 1] if match else ""
-
-
 def list_of(tar: Path) -> Path:
     """The list beside a shard of ours, one JSON object per line and image."""
     return tar.with_suffix(".jsonl")
@@ -189,51 +172,21 @@ def entries_of(tar: Path) -> Iterator[Entry]:
         raise DataError(f"{tar} cannot be read: {error.strerror or error}") from error
 
 
-def listed_entries(tar: Path) -> Iterator[Entry]:
-    """The images in a shard of ours, from its list.
-
-    Raises:
-        DataError: The list is damaged or cannot be read.
-    """
-    file = list_of(tar)
+def _listed_entries(file: Path) -> Iterator[Entry]:
+    """The images in a shard of ours, from its list."""
     try:
-        for line in retry(file.read_bytes, file).splitlines():
+        for line in file.read_bytes().splitlines():
             fields = json.loads(line)
             yield Entry(fields["file"], fields["offset"], fields["size"])
     except (ValueError, LookupError, TypeError) as error:
         raise DataError(f"{file} is damaged; copy it again, or remove it to go without") from error
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
-
-
-class _OpenTar:
-    """A tar that is closed when the last thread that reads it drops it."""
-
-    def __init__(self, tar: Path) -> None:
-        self._descriptor = os.open(tar, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Bytes from an offset on; fewer if the file ends."""
-        pieces = []
-        while size > 0 and (piece := os.pread(self._descriptor, size, offset)):
-            pieces.append(piece)
-            offset, size = offset + len(piece), size - len(piece)
-        return b"".join(pieces)
-
-
-# No locks of our own: one that a thread holds during a fork would stay locked in the child.
-@functools.lru_cache(maxsize=MAX_OPEN_TARS)
-def _open_tar(tar: Path, *_version: int) -> _OpenTar:
-    return _OpenTar(tar)
 
 
 @functools.cache
-def _index(tar: Path, *_version: int) -> TarIndex:
-    return TarIndex.of(listed_entries(tar) if list_of(tar).is_file() else entries_of(tar))
+def _index(tar: Path, _version: tuple[int, ...]) -> TarIndex:
+    """The index of a tar; the version differs once the tar has been changed or replaced."""
+    listed = list_of(tar)
+    return TarIndex.of(_listed_entries(listed) if listed.is_file() else entries_of(tar))
 
 
 def _size_in_header(block: bytes) -> int:

@@ -6,12 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, wait
-from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
-
-from ramstrans.data.reading.retry import current_reads
 
 MAX_AHEAD = 1024
 """Items whose results are computed before they are asked for: a million of them would take a gigabyte."""
@@ -23,7 +20,7 @@ SECONDS_TO_END, SECONDS_IF_ONE_HANGS = 5.0, 1.0
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-_Task = tuple[Future[Any], Context, Any]
+_Task = tuple[Future[Any], Any]
 
 
 class _Worker(threading.Thread):
@@ -50,12 +47,12 @@ class _Worker(threading.Thread):
     def run(self) -> None:
         """Do the tasks; keep no result alive."""
         while (task := self.tasks.get()) is not None and not self.is_told_to_end:
-            future, context, item = task
+            future, item = task
             try:
-                future.set_result(context.run(self.function, item))
+                future.set_result(self.function(item))
             except BaseException as error:  # noqa: BLE001 - raised where the result is waited for
                 future.set_exception(error)
-            del task, future, context, item
+            del task, future, item
 
     @staticmethod
     def end(workers: Iterable["_Worker"], seconds: float = SECONDS_TO_END) -> None:
@@ -99,15 +96,14 @@ def in_threads(
 ) -> Iterator[_R]:
     """Map a function over items in threads; yield the results in order.
 
-    The function sees the caller's context variables. The threads end with the results, or when these are
-    dropped, or with the program. Unlike those of `concurrent.futures`, threads that hang are abandoned.
+    The threads end with the results, or when these are dropped, or with the program. Unlike those of
+    `concurrent.futures`, threads that hang are abandoned.
 
     Args:
         function: Safe to call from several threads.
         items: Its arguments; may be endless.
         num_workers: Threads; 0 calls the function in this one, without a timeout.
-        timeout: Seconds to wait for a result, from its item or the newest file that was opened on; 0 waits
-            forever.
+        timeout: Seconds to wait for a result; 0 waits forever.
         max_ahead: Items given to the threads before the first result is yielded, 1 or more.
 
     Raises:
@@ -128,7 +124,7 @@ def in_threads(
     try:
         for item in items:
             pending.append(Future())
-            tasks.put((pending[-1], copy_context(), item))
+            tasks.put((pending[-1], item))
             if len(pending) == max_ahead:
                 yield _result(pending.popleft(), timeout)
         while pending:
@@ -142,9 +138,6 @@ def in_threads(
 
 
 def _result(future: Future[_R], timeout: float) -> _R:
-    left = timeout
-    while not wait([future], left or None).done:
-        left = current_reads().started + timeout - time.monotonic()
-        if left <= 0:
-            raise TimeoutError(f"timed out after {timeout:g} seconds")
+    if not wait([future], timeout or None).done:
+        raise TimeoutError(f"timed out after {timeout:g} seconds")
     return future.result()

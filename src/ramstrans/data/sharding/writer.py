@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,7 +146,7 @@ def _add(
         info = tarfile.TarInfo(member)
         info.size = len(data)
         archive.addfile(info, io.BytesIO(data))
-    return {"file": name, "offset": offset, "size": len(content), "crc32": zlib.crc32(content)} | labels
+    return {"file": name, "offset": offset, "size": len(content)} | labels
 
 
 def _finish(tar: Path, split: Split, lines: list[dict[str, Any]]) -> Shard:

@@ -108,7 +108,7 @@ def make_toybirds(
             raise ConfigError(f"toybirds: {name} is {options[name]}; give {low} to {high}")
     with new_folder(root) as draft:
         (draft / "parts").mkdir()
-        lists = _draw_images(draft, num_classes, train_per_class, test_per_class, image_size, seed, progress)
+        lists = _draw_images(draft, options, progress)
         lists[MARKER] = [json.dumps({"version": VERSION, **options}, indent=2)]
         for name, lines in lists.items():
             text = "".join(f"{line}\n" for line in lines)
@@ -126,32 +126,10 @@ def is_toybirds(root: Path) -> bool:
     return bool(made.get("version") == VERSION and num_found == num_images)
 
 
-def ensure_toybirds(root: Path, progress: Progress = no_progress) -> None:
-    """Draw the set with the default arguments, unless the folder holds one, drawn with any arguments.
-
-    Args:
-        root: Folder of the set.
-        progress: Reports images done.
-
-    Raises:
-        OutputError: The folder holds something else, a set of another version or with missing files,
-            or cannot be written.
-    """
-    if not is_toybirds(root):
-        make_toybirds(root, progress=progress)
-
-
-def _draw_images(
-    folder: Path,
-    num_classes: int,
-    train_per_class: int,
-    test_per_class: int,
-    image_size: int,
-    seed: int,
-    progress: Progress,
-) -> dict[str, list[str]]:
+def _draw_images(folder: Path, options: dict[str, int], progress: Progress) -> dict[str, list[str]]:
     """Write the images, class by class, training images first; return the lines of CUB's lists."""
-    per_class, image_id = train_per_class + test_per_class, 0
+    num_classes, train_per_class = options["num_classes"], options["train_per_class"]
+    per_class, image_id = train_per_class + options["test_per_class"], 0
     lists: dict[str, list[str]] = defaultdict(list)
     lists["parts/parts.txt"] = [f"{part_id} {name}" for part_id, name in enumerate(PARTS, start=1)]
     for label, code in enumerate(species_codes(num_classes)):
@@ -162,7 +140,8 @@ def _draw_images(
         for index in range(per_class):
             image_id += 1
             path = f"{name}/{species}_{index + 1:04d}.jpg"
-            image, box, parts = draw_bird(code, image_size, np.random.default_rng((seed, label, index)))
+            rng = np.random.default_rng((options["seed"], label, index))
+            image, box, parts = draw_bird(code, options["image_size"], rng)
             # full chroma: the parts are a few pixels of pure colour
             image.save(folder / "images" / path, quality=90, subsampling=0)
             x0, y0, x1, y1 = (round(value, 2) for value in box)
