@@ -206,6 +206,25 @@ def test_a_batch_that_cannot_be_sent_ends_the_wait(records, share, message, monk
     assert "Traceback" not in capfd.readouterr().err
 
 
+def broken(*_args, **_options):
+    raise ConnectionResetError(104, "Connection reset by peer")
+
+
+def test_a_connection_that_breaks_before_the_worker_has_ended_is_its_death(records, monkeypatch):
+    dataset = ImageDataset(records, PREPROCESSING, (32, 32))
+    loader = build_loader(dataset, 1, shuffle=True, with_high_res=False, num_workers=1)
+    batches = iter(loader)
+    next(batches)
+    monkeypatch.setattr(loader._iterator._data_queue, "get", broken)
+    worker = loader._iterator._workers[0]
+    monkeypatch.setattr(
+        loading, "wait", lambda sentinels, _: os.kill(worker.pid, signal.SIGKILL) or sentinels
+    )
+    with pytest.raises(DataError, match="killed by SIGKILL"):
+        list(batches)
+    assert worker.exitcode == -signal.SIGKILL
+
+
 def kill_a_worker(loader, number):
     worker = loader._iterator._workers[0]
     os.kill(worker.pid, number)

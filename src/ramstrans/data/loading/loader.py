@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import repeat, takewhile
+from multiprocessing.connection import wait
 from multiprocessing.queues import Queue
 from typing import Any, NoReturn
 
@@ -84,13 +85,21 @@ class _Batches(_MultiProcessingDataLoaderIter):
             left = last - time.monotonic()
             try:
                 found: tuple[bool, Any] = super()._try_get_data(min(max(left, 0), WORKER_SECONDS))  # type: ignore[no-untyped-call]
-            except RuntimeError as error:
-                codes = [worker.exitcode for worker in self._workers]
-                if not any(code is not None for code in codes):
+            except (RuntimeError, OSError, EOFError) as error:
+                codes = self._exit_codes()
+                if not codes:
                     raise
                 raise death(codes, self.files_being_read()) from error
             if found[0] or left <= WORKER_SECONDS:
                 return found
+
+    def _exit_codes(self) -> list[int | None]:
+        """The codes of workers that have ended, or are ending: their connections break first."""
+        ended = wait([worker.sentinel for worker in self._workers], WORKER_SECONDS)
+        workers = [worker for worker in self._workers if worker.sentinel in ended]
+        for worker in workers:
+            worker.join(WORKER_SECONDS)
+        return [worker.exitcode for worker in workers]
 
 
 def _with_timeout(batches: Iterator[Batch], seconds: float) -> Iterator[Batch]:
