@@ -15,6 +15,7 @@ from ramstrans.data.loading.transforms import Augmentation, Geometry, View, make
 from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
 from ramstrans.data.reading.decode import ResizedImage, read_resized
+from ramstrans.data.reading.threads import check_wanted
 from ramstrans.data.records import Record
 from ramstrans.errors import RamsTransError
 
@@ -108,6 +109,7 @@ class ImageDataset(Dataset[Example]):
         """
         examples: list[Example | RamsTransError] = []
         for key in keys:
+            check_wanted()
             self._note_read(key[1])
             try:
                 examples.append(self[key])
@@ -117,9 +119,10 @@ class ImageDataset(Dataset[Example]):
         return examples
 
     def note_reads(self, num_workers: int) -> None:
-        """Start to record, in shared memory, what each process of a new loader reads."""
+        """Start to record what each process of a new loader reads; in shared memory if there are workers."""
         self._being_read = torch.full((max(num_workers, 1),), -1)
-        self._being_read.share_memory_()  # type: ignore[no-untyped-call]
+        if num_workers:
+            self._being_read.share_memory_()  # type: ignore[no-untyped-call]
 
     def files_being_read(self) -> list[str]:
         """The files that the newest loader's processes, or this one, are reading, or died reading."""
