@@ -119,8 +119,8 @@ class DataConfig:
         options.check_bounds("data", self, BOUNDS)
         needs = {
             "cache_dir": (self.cache == "disk", "data.cache disk"),
-            "image_folder": (self.name == "table", "data.name table"),
-            "class_level": (self.name == "folder", "data.name folder"),
+            "image_folder": (self.name in ("table", None), "data.name table"),
+            "class_level": (self.name in ("folder", None), "data.name folder"),
             "aircraft_level": (self.name == "fgvc_aircraft", "data.name fgvc_aircraft"),
             "train_folder": (self.name == "inaturalist", "data.name inaturalist"),
             "rand_magnitude": (self.rand_augment > 0, "data.rand_augment"),
