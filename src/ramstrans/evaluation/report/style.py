@@ -28,6 +28,8 @@ MUTED_COLOR = "#555555"
 DPI = 110
 MAX_SIDE = 640  # pixels of an image in a figure
 
+_LEFT_TO_RIGHT = "\u200e"  # keeps the percentage after an Arabic or Hebrew name where it is
+
 
 def scale_color(index: int) -> str:
     """Colour of scale `index`, from 0; colours repeat when there are many scales.
@@ -46,7 +48,9 @@ def label_text(text: str, max_length: int = 30) -> str:
     """
     line = "".join(map(_drawable, " ".join(text.split())))
     short = line if len(line) <= max_length else line[: max_length - 1] + "…"
-    return short.replace("$", r"\$")
+    short = short.replace("$", r"\$")
+    is_right_to_left = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in short)
+    return f"{_LEFT_TO_RIGHT}{short}{_LEFT_TO_RIGHT}" if is_right_to_left else short
 
 
 def _drawable(letter: str) -> str:
