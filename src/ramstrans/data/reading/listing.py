@@ -1,5 +1,6 @@
 """Folders are listed here, for training, checks and predictions: which files are images, what is left out."""
 
+import functools
 import logging
 import os
 from collections import Counter
@@ -71,9 +72,14 @@ class LeftOut:
         self._counts.update(other._counts)
 
     def log(self, source: object) -> None:
-        """Log one warning with all counts, if there are any."""
+        """Log one warning with all counts, if there are any; the same one only once per process."""
         if self:
-            logger.warning("%s: left out %s", source, self)
+            _warn_once(f"{source}: left out {self}")
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)
 
 
 def refuse(folder: Path, error: OSError) -> NoReturn:
