@@ -130,8 +130,8 @@ def test_gpus_are_listed_with_their_memory(monkeypatch):
     ("cpuinfo", "expected"),
     [
         ("flags: amx_bf16 sse", "bf16 by amx_bf16"),
-        ("flags: sse", "no units for bf16"),
-        (None, "bf16 unknown"),
+        ("flags: sse", "no known units for bf16"),
+        (None, "no known units for bf16"),
     ],
 )
 def test_the_cpus_units_for_bf16(monkeypatch, cpuinfo, expected):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from types import FrameType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed
@@ -74,32 +74,28 @@ def from_first_process(work: Callable[[], T]) -> T:
     """Do some work in the first process and return its result in all; each process must call this.
 
     Raises:
-        RamsTransError: The work failed; raised in every process, so that none waits for the others.
+        Exception: The work failed; as by `agree`.
 
     >>> from_first_process(lambda: 3)
     3
     """
-    if num_processes() == 1:
-        return work()
-    outcome: list[tuple[T | None, Exception | None]] = [(None, None)]
-    if process_index() == 0:
-        try:
-            outcome = [(work(), None)]
-        except Exception as error:  # noqa: BLE001 - raised again below, here and elsewhere
-            outcome = [(None, error)]
-    sent = [(value, _sendable(error)) for value, error in outcome]
-    torch.distributed.broadcast_object_list(sent)
-    failure = outcome[0][1] or sent[0][1]
-    if failure is not None:
-        raise failure
-    return sent[0][0]  # type: ignore[return-value]
+    results: list[T | None] = [None]
+
+    def work_if_first() -> None:
+        if process_index() == 0:
+            results[0] = work()
+
+    agree(work_if_first)
+    if num_processes() > 1:
+        torch.distributed.broadcast_object_list(results)
+    return cast(T, results[0])
 
 
 def agree(work: Callable[[], None]) -> None:
-    """Do one process's part of common work; if it fails in any process, raise in all.
+    """Do one process's part of common work; if it fails in any process, raise in all, so that none waits.
 
     Raises:
-        RamsTransError: The work failed here, or elsewhere.
+        Exception: The work failed here, or elsewhere; as a RuntimeError then, unless it is a RamsTransError.
     """
     error: Exception | None = None
     try:

@@ -106,9 +106,8 @@ def check_cpu() -> Check:
 
     cpuinfo = Path("/proc/cpuinfo")
     words = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.is_file() else []
-    units = [unit for unit in ("amx_bf16", "avx512_bf16", "bf16") if unit in words]
-    missing = "no units for bf16: --training.precision fp32 is faster" if words else "units for bf16 unknown"
-    bf16 = f"bf16 by {' and '.join(units)}" if units else missing
+    units = " and ".join(unit for unit in ("amx_bf16", "avx512_bf16", "bf16") if unit in words)
+    bf16 = f"bf16 by {units}" if units else "no known units for bf16: --training.precision fp32 is faster"
     capability = torch.backends.cpu.get_cpu_capability()
     return Check("cpu", f"{torch.get_num_threads()} threads, {capability}, {bf16}")
 
@@ -138,6 +137,7 @@ def check_attention() -> Iterator[Check]:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    from ramstrans.distributed import DTYPES
     from ramstrans.models.saliency.rollout import choose_implementation
 
     kernels = {
@@ -146,23 +146,21 @@ def check_attention() -> Iterator[Check]:
         "cudnn": SDPBackend.CUDNN_ATTENTION,
         "math": SDPBackend.MATH,
     }
-    precisions = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-    def precisions_of(kernel: str, device: str) -> Iterator[str]:
-        for name, dtype in precisions.items():
-            query = torch.zeros(1, 2, 8, 64, device=device, dtype=dtype)  # an image, 2 heads, 8 tokens
-            try:
-                with sdpa_kernel(kernels[kernel]):
-                    torch.nn.functional.scaled_dot_product_attention(query, query, query)
-            except RuntimeError:
-                continue
-            yield name
+    def runs(kernel: str, device: str, precision: str) -> bool:
+        query = torch.zeros(1, 2, 8, 64, device=device, dtype=DTYPES[precision])  # 2 heads, 8 tokens
+        try:
+            with sdpa_kernel(kernels[kernel]):
+                torch.nn.functional.scaled_dot_product_attention(query, query, query)
+        except RuntimeError:
+            return False
+        return True
 
     hint = "no fused kernel: attention is slow and takes much memory; install a newer torch"
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        found = {kernel: names for kernel in kernels if (names := " ".join(precisions_of(kernel, device)))}
-        value = ", ".join(f"{kernel} ({names})" for kernel, names in found.items()) or "none"
-        is_fused = bool(found.keys() - {"math"})
+        found = {name: " ".join(dtype for dtype in DTYPES if runs(name, device, dtype)) for name in kernels}
+        value = ", ".join(f"{name} ({dtypes})" for name, dtypes in found.items() if dtypes) or "none"
+        is_fused = any(found[name] for name in kernels if name != "math")
         name = f"attention on {device}"
         yield Check(name, value) if is_fused else Check(name, value, "warning", hint)
         eager, compiled = (

@@ -2,9 +2,12 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ramstrans.errors import ConfigError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Precisions of autocast."""
 
 
 class Bound(NamedTuple):

@@ -12,7 +12,7 @@ from ramstrans.errors import TrainingError
 from ramstrans.training import loop
 from ramstrans.training import step as stepping
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.loop import Components, TrainLoop, validate
+from ramstrans.training.loop import TrainLoop, validate
 from ramstrans.training.losses import ScaleForward, losses_by_scale
 from ramstrans.training.memory import peak_bytes
 from ramstrans.training.trainable import merged_state_dict
@@ -39,8 +39,7 @@ def run(images, tmp_path, monkeypatch):
         config = TrainingConfig(**defaults | options)
         train = tiny_loader(images.of_split("train"), seed=seed, augmentation=Augmentation())
         val = None if validate_on is None else tiny_loader(images.of_split(validate_on), shuffle=False)
-        parts = Components(model, train, val, config, accelerator, log)
-        result = TrainLoop(parts).run(progress)
+        result = TrainLoop(model, train, val, config, accelerator, log).run(progress)
         return result, model, [json.loads(line) for line in log.path.read_text().splitlines()]
 
     return run

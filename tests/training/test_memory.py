@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramstrans.errors import TrainingError, UsageError
-from ramstrans.training.loop import Components, TrainLoop
+from ramstrans.training.loop import TrainLoop
 from ramstrans.training.memory import OUT_OF_MEMORY, format_bytes, is_out_of_memory, parse_bytes, peak_bytes
 from tests.training.builders import metrics_log, tiny_loader, tiny_model
 
@@ -88,9 +88,9 @@ def test_a_run_that_runs_out_of_memory_ends_with_what_to_try(colors, tmp_path, w
     model.encoder.model.blocks[1].register_forward_hook(fail)
     log, accelerator = metrics_log(tmp_path)
     loader = tiny_loader(read_image_folder(colors).of_split("train"))
-    parts = Components(model, loader, None, TrainingConfig(max_steps=1), accelerator, log)
+    loop = TrainLoop(model, loader, None, TrainingConfig(max_steps=1), accelerator, log)
     with pytest.raises(TrainingError) as caught:
-        TrainLoop(parts).run()
+        loop.run()
     assert str(caught.value) == OUT_OF_MEMORY
     assert "DefaultCPUAllocator" in str(caught.value.__cause__)
 

@@ -40,13 +40,11 @@ def test_the_largest_step_that_fits_decides(measured):
     )
     assert reported[2] == (2, 4, "measuring bf16")
     fp32, checkpointed, bf16, _ = found.candidates
-    assert (fp32.max_images, fp32.gradient_accumulation_steps, fp32.peak) == (4, 2, 300)
-    assert (checkpointed.max_images, checkpointed.gradient_accumulation_steps) == (8, 1)
-    assert fp32.seconds == pytest.approx(0.8)
-    assert fp32.hours == pytest.approx(3 * 13 * 0.8 / 3600)
-    assert bf16[2:] == fp32[2:]
-    assert found[:5] == ("cpu", 400, 8, 8, 39)
-    assert fp32.options() == (
+    assert fp32.largest == bf16.largest == Measurement(4, 300, 0.4)
+    assert checkpointed.largest.images == 8
+    assert found.seconds(fp32.largest) == pytest.approx(0.8)
+    assert found[:4] == (torch.device("cpu"), 400, 8, 39)
+    assert found.options(fp32) == (
         "--training.precision fp32 --training.gradient_accumulation_steps 2 "
         "--training.gradient_checkpointing false"
     )
@@ -54,13 +52,13 @@ def test_the_largest_step_that_fits_decides(measured):
 
 def test_processes_share_the_images_and_copy_the_gradients(measured):
     found = plan(run_config(batch_size=9), 100, memory=2000, processes=2)
-    assert found.images_per_process == 5
-    assert found.candidates[0][2:5] == (5, 1, 1350)
+    assert found.images == 5
+    assert found.candidates[0].largest[:2] == (5, 1350)
 
 
 def test_nothing_fits(measured):
     found = plan(run_config(), 100, memory=100)
-    assert {one[2:] for one in found.candidates} == {(0, None, None, None, None)}
+    assert {one.largest for one in found.candidates} == {None}
     with pytest.raises(
         TrainingError, match=r"not even one image at a time fits into 0\.0 MB per process; give"
     ):
@@ -68,19 +66,22 @@ def test_nothing_fits(measured):
 
 
 def planned(*candidates):
-    return Plan("cpu", 1e9, 8, 8, 10, candidates)
+    return Plan(torch.device("cpu"), 1e9, 8, 10, candidates)
+
+
+SLOW, FAST = Measurement(8, 1.0, 0.9), Measurement(4, 1.0, 0.2)
 
 
 def test_the_fastest_that_fits_is_best():
-    slow, fast = Candidate("fp32", False, 8, 1, 1.0, 0.9, 1.0), Candidate("bf16", False, 8, 1, 1.0, 0.4, 1.0)
+    slow, fast = Candidate("fp32", False, SLOW), Candidate("bf16", False, FAST)
     assert planned(slow, Candidate("fp16", False), fast).best() == fast
 
 
 def test_checkpointing_is_not_faster_whatever_was_timed():
-    plain, again = Candidate("fp32", False, 8, 1, 1.0, 0.9, 1.0), Candidate("fp32", True, 8, 1, 1.0, 0.4, 1.0)
+    plain, again = Candidate("fp32", False, SLOW), Candidate("fp32", True, FAST)
     assert planned(again, plain).best() == plain
     assert planned(again, Candidate("fp32", False)).best() == again
-    assert planned(again, Candidate("bf16", False, 8, 1, 1.0, 0.7, 1.0)).best() == again
+    assert planned(again, Candidate("bf16", False, SLOW)).best() == again
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser, add_device_options, data_config
+from ramstrans.commands.options import Parser, data_config
 from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import DataError
 from ramstrans.files import check_output, write_file
+from ramstrans.options import Precision
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +48,10 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--output", type=Path | None, help="Write all findings to this .json or .csv file.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace that file.")
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images per batch, with --model.")
-    add_device_options(parser)
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
+    parser.add_argument(
+        "--precision", type=Precision | None, help="Default: as the run was trained, else fp32."
+    )
 
 
 def run(options: Namespace, _given: list[str]) -> int:

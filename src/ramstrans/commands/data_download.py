@@ -25,20 +25,15 @@ def add_options(parser: Parser) -> None:
 
 def run(options: Namespace, _given: list[str]) -> int:
     """Download a published data set from its publisher, or explain how to get it."""
-    return download(options.name, options.root, keep_archives=options.keep_archives)
-
-
-def download(name: str, root: Path, *, keep_archives: bool) -> int:
-    """Download a data set; its folder is the result."""
     from ramstrans.data.download.published import download_data_set
 
     with progress_bar() as progress:
         download_data_set(
-            name,
-            root,
-            keep_archives=keep_archives,
+            options.name,
+            options.root,
+            keep_archives=options.keep_archives,
             progress=lambda done, total, what: progress(done // _MB, total // _MB, f"{what}, MB"),
         )
-    print(root)  # noqa: T201
-    logger.info("read it by --data.name %s --data.root %s", REGISTRY[name].data_name, root)
+    print(options.root)  # noqa: T201
+    logger.info("read it by --data.name %s --data.root %s", REGISTRY[options.name].data_name, options.root)
     return 0

@@ -1,17 +1,15 @@
-"""Options that several commands share."""
+"""What the options of several commands share."""
 
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, get_loader, set_loader
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import UsageError
 
 CONFIG_HELP = "YAML file of these options, or the name of one that comes along."
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 _load_yaml = get_loader("yaml")
@@ -37,15 +35,7 @@ class Parser(ArgumentParser):
         raise UsageError(f"{message.rstrip('.')}; see `{self.prog} --help`") from ex
 
 
-def add_device_options(parser: Parser) -> None:
-    """Options of commands that run a trained model."""
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
-    parser.add_argument(
-        "--precision", type=Precision | None, help="Default: as the run was trained, else fp32."
-    )
-
-
-def data_config(root: Path | None, data: Any) -> DataConfig:  # noqa: ANN401 - parsed options
+def data_config(root: Path | None, data: Namespace) -> DataConfig:
     """The data that ROOT, or --data.root, and the other options select.
 
     Raises:
@@ -53,10 +43,8 @@ def data_config(root: Path | None, data: Any) -> DataConfig:  # noqa: ANN401 - p
     """
     from ramstrans.data.build import detect_format
 
-    values = dict(vars(data))
-    if root is not None and values["root"] is not None:
-        raise UsageError(f"ROOT is {root} and --data.root {values['root']}; give one of them")
-    values["root"] = root = root or values["root"]
-    if values["name"] is None:
-        values["name"] = "toybirds" if root is None else detect_format(root)
-    return DataConfig(**values)
+    if root is not None and data.root is not None:
+        raise UsageError(f"ROOT is {root} and --data.root {data.root}; give one of them")
+    root = root or data.root
+    name = data.name or ("toybirds" if root is None else detect_format(root))
+    return DataConfig(**vars(data) | {"root": root, "name": name})

@@ -9,8 +9,9 @@ from typing import Literal
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser, Precision
+from ramstrans.commands.options import Parser
 from ramstrans.files import check_output
+from ramstrans.options import Precision
 
 logger = logging.getLogger(__name__)
 

@@ -73,7 +73,8 @@ def run(options: Namespace, given: list[str]) -> int:
 
 def run_config(options: Namespace) -> RunConfig:
     """The run that instantiated options describe."""
-    return RunConfig(**{field.name: options[field.name] for field in dataclasses.fields(RunConfig)})
+    names = [field.name for field in dataclasses.fields(RunConfig)]
+    return RunConfig(**{name: options[name] for name in names if name in options})
 
 
 def options_of_run(run: Path) -> RunConfig:
@@ -85,10 +86,9 @@ def options_of_run(run: Path) -> RunConfig:
 
 def check_unchanged(config: RunConfig, before: RunConfig) -> None:
     """Raise UsageError if a run that is resumed was given options that would make it another."""
+    began = flat(before)
     changed = [
-        name
-        for name, value in flat(dataclasses.asdict(config)).items()
-        if name not in MAY_CHANGE and value != flat(dataclasses.asdict(before))[name]
+        name for name, value in flat(config).items() if name not in MAY_CHANGE and value != began[name]
     ]
     if changed:
         raise UsageError(
@@ -97,16 +97,12 @@ def check_unchanged(config: RunConfig, before: RunConfig) -> None:
         )
 
 
-def flat(values: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested options by their dotted names.
-
-    >>> flat({"data": {"root": "a"}, "seed": 0})
-    {'data.root': 'a', 'seed': 0}
-    """
-    names: dict[str, object] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and prefix == "":
-            names |= flat(value, f"{key}.")
-        else:
-            names[prefix + key] = value
-    return names
+def flat(config: RunConfig) -> dict[str, object]:
+    """The options of a run by their names on the command line."""
+    options: dict[str, object] = {}
+    for name, value in dataclasses.asdict(config).items():
+        is_section = isinstance(value, dict)
+        options |= (
+            {f"{name}.{field}": entry for field, entry in value.items()} if is_section else {name: value}
+        )
+    return options

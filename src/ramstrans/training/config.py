@@ -15,6 +15,7 @@ from ramstrans.options import (
     FROM_0_BELOW_1,
     FROM_0_TO_1,
     Bound,
+    Precision,
     check_bounds,
     warn_ignored,
 )
@@ -113,7 +114,7 @@ class TrainingConfig:
     lora_alpha: int = 16
     lora_mlp: bool = False
     loss_weights: tuple[float, ...] | None = None
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     attention: Literal["auto", "fused", "math"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False

@@ -6,6 +6,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from ramstrans.plain import to_plain
+
 
 class MetricsLog:
     """Appends rows to metrics.jsonl and passes their numbers to the trackers, in the first process only.
@@ -20,9 +22,10 @@ class MetricsLog:
         self.accelerator = accelerator
 
     def write(self, row: dict[str, Any], step: int) -> None:
-        """Write one row; the file is closed when this returns."""
+        """Write one row, with null for what is not finite; the file is closed when this returns."""
         if not self.accelerator.is_main_process:
             return
+        row = to_plain(row, "row")
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         numbers = {f"{row['kind']}/{key}": value for key, value in row.items() if isinstance(value, float)}

@@ -5,12 +5,14 @@ import math
 import signal
 import sys
 import time
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 from accelerate import Accelerator
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.loading.loader import ImageLoader, worker_errors
 from ramstrans.distributed import SignalHandler, full_state_dict, materialize, to_meta
 from ramstrans.errors import StoppedError, TrainingError, first_few
@@ -42,7 +44,7 @@ class TrainResult(NamedTuple):
         chosen_on: `validation` or `last epoch`.
         steps: Optimiser steps taken.
         num_skipped: How many of them left the weights unchanged, because something was not finite.
-        seconds: Wall-clock time of the training, evaluations included.
+        seconds: Wall-clock time of the training to a tenth, evaluations included.
     """
 
     weights: dict[str, Tensor]
@@ -53,8 +55,9 @@ class TrainResult(NamedTuple):
     seconds: float
 
 
-class Components(NamedTuple):
-    """What a run is made of.
+@dataclass
+class TrainLoop:
+    """A run under way: steps, validation, checkpoints.
 
     Attributes:
         model: On any device.
@@ -64,6 +67,8 @@ class Components(NamedTuple):
         accelerator: Devices, processes and precision.
         log: Where rows go.
         checkpoints: Where the run is saved, or None.
+        state: Where the run stands: at its start, or at a checkpoint, which `run` loads.
+        signals: Which signal has come already.
     """
 
     model: RamsTrans
@@ -73,27 +78,14 @@ class Components(NamedTuple):
     accelerator: Accelerator
     log: MetricsLog
     checkpoints: Checkpoints | None = None
+    state: RunState = field(default_factory=RunState)
+    signals: SignalHandler = field(default_factory=SignalHandler)
 
-
-class TrainLoop:
-    """A run under way: steps, validation, checkpoints.
-
-    Args:
-        components: What the run is made of.
-        state: Where the run stands: at a checkpoint after some steps, or at its start. None: at its start.
-        signals: Which signal has come already; None: none.
-    """
-
-    def __init__(
-        self, components: Components, state: RunState | None = None, signals: SignalHandler | None = None
-    ) -> None:
-        model, config, accelerator = components.model, components.config, components.accelerator
-        self.components = components
-        self.state = state or RunState()
-        self.signals = signals or SignalHandler()
-        self.steps_per_epoch = len(components.train_loader)
+    def __post_init__(self) -> None:
+        model, config, accelerator = self.model, self.config, self.accelerator
+        self.steps_per_epoch = len(self.train_loader)
         self.total_steps = min(config.epochs * self.steps_per_epoch, config.max_steps or sys.maxsize)
-        set_trainable(model, config, components.train_loader.batch_sampler.seed)
+        set_trainable(model, config, self.train_loader.batch_sampler.seed)
         self.empty_model = to_meta(model) if accelerator.is_fsdp2 else None  # before it is sharded
         self.train_step = build_train_step(model, config, accelerator, self.total_steps, self.steps_per_epoch)
         accelerator.register_for_checkpointing(self.train_step.schedule)
@@ -103,7 +95,6 @@ class TrainLoop:
             self.ema = build_ema(copied, config.ema_decay)
             register_ema(self.ema, accelerator)
         self.best_weights: dict[str, Tensor] | None = None
-        self.start = time.perf_counter()
 
     def run(self, progress: Progress = no_progress) -> TrainResult:
         """Train; choose the best epoch on the validation part, or take the last one if there is none.
@@ -116,45 +107,33 @@ class TrainLoop:
             TrainingError: Too many steps in a row were not finite.
             OutputError: A checkpoint cannot be written.
         """
-        self.resume()
-        with self.signals.installed(), worker_errors(self.components.train_loader.dataset.files_being_read):
+        if self.state.step:
+            assert self.checkpoints is not None, "steps were taken before a checkpoint"
+            self.best_weights = self.checkpoints.load(self.accelerator, self.state)
+        self.log.cut(self.state.log_bytes)
+        self.start = time.perf_counter() - self.state.seconds
+        with self.signals.installed(), worker_errors(self.train_loader.dataset.files_being_read):
             while self.state.step < self.total_steps:
                 self.train_epoch(progress)
         return self.result()
 
-    def resume(self) -> None:
-        """Load the checkpoint that the state is of, if it is not the start."""
-        if self.state.step:
-            assert self.components.checkpoints is not None, "steps were taken before a checkpoint"
-            self.best_weights = self.components.checkpoints.load(self.components.accelerator, self.state)
-        self.components.log.cut(self.state.log_bytes)
-        self.start = time.perf_counter() - self.state.seconds
-
     def train_epoch(self, progress: Progress) -> None:
         """Take the remaining steps of an epoch; validate and save when due."""
-        loader, state, model = self.components.train_loader, self.state, self.components.model
-        batches = loader.batch_sampler
+        state, batches = self.state, self.train_loader.batch_sampler
         batches.epoch, batches.first_batch = divmod(state.step, self.steps_per_epoch)
         epoch = batches.epoch + 1
-        set_train_mode(model)
-        throughput = Throughput()
-        for batch in loader:
-            try:
-                result = self.train_step.run(batch, stop=bool(self.signals.received))
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise TrainingError(OUT_OF_MEMORY) from error
-                raise
-            state.step += 1
-            if self.ema is not None and not result.was_skipped:
-                self.ema.update_parameters(model)
-            throughput.num_images += batch.weight[1]
-            self.count_skipped(result, [int(index) for index in batch.indices])
-            if state.step % LOG_EVERY == 0 or state.step == self.total_steps:
-                row = train_row(result, state.step, epoch) | {"images_per_second": throughput.per_second()}
-                self.components.log.write(row, state.step)
-                throughput = Throughput()
+        set_train_mode(self.model)
+        num_images, since = 0, time.perf_counter()
+        for batch in self.train_loader:
+            result = self.take_step(batch)
             is_last = state.step == self.total_steps
+            num_images += batch.weight[1]
+            if state.step % LOG_EVERY == 0 or is_last:
+                seconds = time.perf_counter() - since
+                row = {"kind": "train", "step": state.step, "epoch": epoch, "loss": result.loss}
+                row |= {"loss_scales": result.scales, "lr": result.lr}
+                self.log.write(row | {"images_per_second": num_images / seconds}, state.step)
+                num_images, since = 0, time.perf_counter()
             self.validate_and_save(epoch, epoch_ends=is_last or batch.key[2] == self.steps_per_epoch - 1)
             progress(state.step, self.total_steps, f"epoch {epoch}")
             if result.stop and not is_last:
@@ -162,24 +141,37 @@ class TrainLoop:
             if is_last:
                 break
 
-    def count_skipped(self, result: StepResult, indices: list[int]) -> None:
-        """Count steps that were not finite, and end the run after too many in a row."""
+    def take_step(self, batch: Batch) -> StepResult:
+        """Take one step; move the average, or count a step that was skipped."""
+        try:
+            result = self.train_step.run(batch, stop=bool(self.signals.received))
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise TrainingError(OUT_OF_MEMORY) from error
+            raise
+        self.state.step += 1
+        if result.was_skipped:
+            self.count_skipped(result, batch)
+        else:
+            self.state.skipped_in_a_row = 0
+            if self.ema is not None:
+                self.ema.update_parameters(self.model)
+        return result
+
+    def count_skipped(self, result: StepResult, batch: Batch) -> None:
+        """Count a step that was not finite, and end the run after too many in a row."""
         state = self.state
-        if not result.was_skipped:
-            state.skipped_in_a_row = 0
-            return
         state.num_skipped += 1
-        if self.components.accelerator.scaler is not None and math.isfinite(result.loss):
+        if self.accelerator.scaler is not None and math.isfinite(result.loss):
             return  # fp16 finding its scale
         state.skipped_in_a_row += 1
-        dataset = self.components.train_loader.dataset
-        images = [str(dataset.records[index].path) for index in indices]
+        images = [str(self.train_loader.dataset.records[index].path) for index in batch.indices]
         row = {"kind": "skipped", "step": state.step, "loss_is": str(result.loss), "lr": result.lr}
-        self.components.log.write(row | {"images": images}, state.step)
+        self.log.write(row | {"images": images}, state.step)
         logger.warning(
             "step %d was skipped: the loss is %s, or a gradient is not finite", state.step, result.loss
         )
-        too_many = state.skipped_in_a_row > self.components.config.max_skipped_steps
+        too_many = state.skipped_in_a_row > self.config.max_skipped_steps
         if too_many or state.step == self.total_steps:  # a run that ends like this has failed
             raise TrainingError(
                 f"the loss or a gradient was not finite in {state.skipped_in_a_row} steps in a row, last "
@@ -190,10 +182,10 @@ class TrainLoop:
 
     def validate_and_save(self, epoch: int, *, epoch_ends: bool) -> None:
         """Validate at the end of an epoch, if it is its turn; write a checkpoint if one is due."""
-        state, config = self.state, self.components.config
+        state, config = self.state, self.config
         is_last = state.step == self.total_steps
         is_turn = is_last or epoch % config.evaluate_every == 0
-        if self.components.val_loader is not None and epoch_ends and is_turn:
+        if self.val_loader is not None and epoch_ends and is_turn:
             self.validate(epoch)
         every = config.checkpoint_every
         is_due = epoch_ends if every is None else every > 0 and (state.step % every == 0 or is_last)
@@ -202,32 +194,31 @@ class TrainLoop:
 
     def validate(self, epoch: int) -> None:
         """Evaluate the weights on the validation part; keep them if they are the best so far."""
-        components, state = self.components, self.state
-        assert components.val_loader is not None
-        model = self.evaluated_model()
-        row = validate(model, components.val_loader, components.config.precision, epoch)
-        components.log.write(row, state.step)
-        set_train_mode(components.model)
+        assert self.val_loader is not None
+        model, state = self.evaluated_model(), self.state
+        row = validate(model, self.val_loader, self.config.precision, epoch)
+        self.log.write(row, state.step)
+        set_train_mode(self.model)
         if row["top1_fused"] > state.best_score:
             state.best_score, state.best_epoch, state.best_step = row["top1_fused"], epoch, state.step
             self.best_weights = merged_state_dict(model)
 
     def evaluated_model(self) -> RamsTrans:
         """The model that would be chosen now, whole, on its device; a sharded one is gathered."""
-        model = self.components.model if self.ema is None else cast(RamsTrans, self.ema.module)
+        model = self.model if self.ema is None else cast(RamsTrans, self.ema.module)
         if self.empty_model is None:
             return model
         return materialize(self.empty_model, full_state_dict(model.state_dict()))
 
     def save(self) -> None:
         """Write a checkpoint."""
-        state, checkpoints = self.state, self.components.checkpoints
-        if checkpoints is None:
+        if self.checkpoints is None:
             return
+        state = self.state
         state.seconds = time.perf_counter() - self.start
-        state.log_bytes = self.components.log.num_bytes()
+        state.log_bytes = self.log.num_bytes()
         is_best = state.best_step == state.step
-        checkpoints.save(self.components.accelerator, state, self.best_weights if is_best else None)
+        self.checkpoints.save(self.accelerator, state, self.best_weights if is_best else None)
 
     def stop(self) -> None:
         """Save, and raise StoppedError."""
@@ -235,17 +226,16 @@ class TrainLoop:
         stopped = (
             f"stopped by {signal.Signals(number).name} after step {self.state.step} of {self.total_steps}"
         )
-        checkpoints = self.components.checkpoints
-        if checkpoints is None:
+        if self.checkpoints is None:
             raise StoppedError(f"{stopped}; nothing was saved (training.checkpoint_every 0)", number)
-        if self.state.step not in checkpoints.steps():
+        if self.state.step not in self.checkpoints.steps():
             self.save()
-        run = checkpoints.folder.parent
+        run = self.checkpoints.folder.parent
         raise StoppedError(f"{stopped}; saved: go on with `ramstrans train --resume {run}`", number)
 
     def result(self) -> TrainResult:
         """How the run ended."""
-        state, on_validation = self.state, self.components.val_loader is not None
+        state, on_validation = self.state, self.val_loader is not None
         weights = self.best_weights
         return TrainResult(
             weights=merged_state_dict(self.evaluated_model()) if weights is None else weights,
@@ -253,51 +243,13 @@ class TrainLoop:
             chosen_on="validation" if on_validation else "last epoch",
             steps=state.step,
             num_skipped=state.num_skipped,
-            seconds=time.perf_counter() - self.start,
+            seconds=round(time.perf_counter() - self.start, 1),
         )
 
 
-class Throughput:
-    """Images per second since it was created."""
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-        self.num_images = 0
-
-    def per_second(self) -> float:
-        """Images per second."""
-        return self.num_images / (time.perf_counter() - self.start)
-
-
-def train_row(result: StepResult, step: int, epoch: int) -> dict[str, Any]:
-    """One row of metrics.jsonl about a training step; what is not finite is null."""
-    return {
-        "kind": "train",
-        "step": step,
-        "epoch": epoch,
-        "loss": finite(result.loss),
-        "loss_scales": [finite(part) for part in result.scales],
-        "lr": result.lr,
-    }
-
-
-def finite(number: float) -> float | None:
-    """The number, or None where JSON has none for it.
-
-    >>> finite(0.5), finite(float("nan"))
-    (0.5, None)
-    """
-    return number if abs(number) < float("inf") else None
-
-
-def validate(
-    model: RamsTrans,
-    loader: ImageLoader,
-    precision: str,
-    epoch: int,
-) -> dict[str, Any]:
+def validate(model: RamsTrans, loader: ImageLoader, precision: str, epoch: int) -> dict[str, Any]:
     """One row of metrics.jsonl about the validation part."""
-    predictions, _ = predict_split(model, loader, precision=precision)
+    predictions = predict_split(model, loader, precision=precision)
     scales = [classification_metrics(p, predictions.labels).top1 for p in predictions.probabilities]
     fused = classification_metrics(predictions.fused, predictions.labels).top1
     return {"kind": "validation", "epoch": epoch, "top1_scales": scales, "top1_fused": fused}

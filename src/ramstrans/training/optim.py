@@ -90,17 +90,8 @@ def build_schedule(
         total_steps: Of the run.
         steps_per_epoch: For a warm-up that is given in epochs.
     """
-    warmup_steps = config.warmup_steps
-    if config.warmup_epochs is not None:
-        warmup_steps = steps_of_epochs(config.warmup_epochs, steps_per_epoch)
+    warmup_steps, epochs = config.warmup_steps, config.warmup_epochs
+    if epochs is not None:  # at least one step if there is any part of an epoch
+        warmup_steps = max(round(epochs * steps_per_epoch), int(epochs > 0))
     warmup_steps = min(warmup_steps, total_steps // 2)
     return LambdaLR(optimizer, lambda step: lr_factor(step, warmup_steps, total_steps, config.min_lr_factor))
-
-
-def steps_of_epochs(epochs: float, steps_per_epoch: int) -> int:
-    """Whole steps that some epochs take, at least one where there is any part of an epoch.
-
-    >>> steps_of_epochs(1.5, 7), steps_of_epochs(0.01, 7), steps_of_epochs(0, 7)
-    (10, 1, 0)
-    """
-    return max(round(epochs * steps_per_epoch), int(epochs > 0))

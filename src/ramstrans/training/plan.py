@@ -12,8 +12,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -28,13 +29,12 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.distributed import choose_device
 from ramstrans.errors import TrainingError, UsageError
 from ramstrans.models.methods.rams import build_model
+from ramstrans.options import Precision
 from ramstrans.training.config import RunConfig
 from ramstrans.training.memory import format_bytes, is_out_of_memory, num_bytes, peak_bytes, tensors_in
 from ramstrans.training.setup import build_accelerator
 from ramstrans.training.step import TrainStep, build_train_step
 from ramstrans.training.trainable import set_train_mode, set_trainable
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 PRECISIONS: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
 """Precisions to try, by type of device; memory cannot be counted on others."""
@@ -61,33 +61,17 @@ class Measurement(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """One combination of precision and gradient checkpointing, and what the run costs with it.
+    """One combination of precision and gradient checkpointing.
 
     Attributes:
         precision: Autocast precision.
         gradient_checkpointing: Whether blocks are recomputed in the backward pass.
-        max_images: Most images of one process that fit at once, of the numbers tried; 0: not even one.
-        gradient_accumulation_steps: Micro-batches of that size per step; None: nothing fits.
-        peak: Most bytes of tensors held at a time.
-        seconds: Seconds per optimiser step on this device.
-        hours: Hours for all steps of the run, without evaluations and waiting for data.
+        largest: The largest step that fits, of those tried; None: not even one image does.
     """
 
     precision: Precision
     gradient_checkpointing: bool
-    max_images: int = 0
-    gradient_accumulation_steps: int | None = None
-    peak: float | None = None
-    seconds: float | None = None
-    hours: float | None = None
-
-    def options(self) -> str:
-        """Format this combination as command-line options."""
-        return (
-            f"--training.precision {self.precision} "
-            f"--training.gradient_accumulation_steps {self.gradient_accumulation_steps} "
-            f"--training.gradient_checkpointing {str(self.gradient_checkpointing).lower()}"
-        )
+    largest: Measurement | None = None
 
 
 class Plan(NamedTuple):
@@ -96,18 +80,24 @@ class Plan(NamedTuple):
     Attributes:
         device: The device that measured.
         memory: Bytes that each process may use.
-        batch_size: Images per step, all processes together.
-        images_per_process: Images per step of one process, at most.
+        images: Images per step of one process, at most.
         steps: Steps of the run.
         candidates: All combinations.
     """
 
-    device: str
+    device: torch.device
     memory: float
-    batch_size: int
-    images_per_process: int
+    images: int
     steps: int
     candidates: tuple[Candidate, ...]
+
+    def accumulation_steps(self, largest: Measurement) -> int:
+        """Micro-batches of at most that size per step of the run."""
+        return math.ceil(self.images / largest.images)
+
+    def seconds(self, largest: Measurement) -> float:
+        """Seconds per step of the run on this device, at the speed of a measured one."""
+        return largest.seconds * self.images / largest.images
 
     def best(self) -> Candidate:
         """The fastest candidate that fits; with gradient checkpointing only if its precision needs it.
@@ -115,15 +105,24 @@ class Plan(NamedTuple):
         Raises:
             TrainingError: None fits.
         """
-        fitting = [one for one in self.candidates if one.max_images]
-        plain = {one.precision for one in fitting if not one.gradient_checkpointing}
-        fitting = [one for one in fitting if not (one.gradient_checkpointing and one.precision in plain)]
-        if not fitting:
+        speeds = {one: self.seconds(one.largest) for one in self.candidates if one.largest}
+        plain = {one.precision for one in speeds if not one.gradient_checkpointing}
+        needed = [one for one in speeds if not (one.gradient_checkpointing and one.precision in plain)]
+        if not needed:
             raise TrainingError(
                 f"not even one image at a time fits into {format_bytes(self.memory)} per process; give a "
                 "smaller --model.image_size or --model.backbone, or --training.finetune lora"
             )
-        return min(fitting, key=lambda one: one.seconds or math.inf)
+        return min(needed, key=speeds.__getitem__)
+
+    def options(self, candidate: Candidate) -> str:
+        """Format a candidate that fits as command-line options."""
+        assert candidate.largest is not None
+        return (
+            f"--training.precision {candidate.precision} "
+            f"--training.gradient_accumulation_steps {self.accumulation_steps(candidate.largest)} "
+            f"--training.gradient_checkpointing {str(candidate.gradient_checkpointing).lower()}"
+        )
 
 
 def plan(
@@ -161,34 +160,22 @@ def plan(
     if memory is None:
         on_gpu = device.type == "cuda"
         memory = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    usable = (1 - MARGIN) * memory
+
+    def fits(step: Measurement) -> bool:
+        return step.peak <= usable
+
     per_epoch = math.ceil(num_images / training.batch_size)
     steps = min(training.epochs * per_epoch, training.max_steps or sys.maxsize)
     images = math.ceil(training.batch_size / processes)
-    usable = (1 - MARGIN) * memory
     candidates: list[Candidate] = []
     choices = [Candidate(name, again) for name in PRECISIONS[device.type] for again in (False, True)]
     for number, choice in enumerate(choices):
         progress(number, len(choices), f"measuring {choice.precision}")
-        candidate = choice
-        for step in measure(config, choice, images, with_ddp=processes > 1):
-            if step.peak > usable:
-                break
-            candidate = with_step(choice, step, images, steps)
-        candidates.append(candidate)
+        fitting = list(takewhile(fits, measure(config, choice, images, with_ddp=processes > 1)))
+        candidates.append(choice._replace(largest=fitting[-1] if fitting else None))
         clear_device_cache(garbage_collection=True)
-    return Plan(str(device), memory, training.batch_size, images, steps, tuple(candidates))
-
-
-def with_step(choice: Candidate, step: Measurement, images: int, steps: int) -> Candidate:
-    """Complete a candidate: steps of `images` images per process as multiples of a measured one."""
-    seconds = step.seconds * images / step.images
-    return choice._replace(
-        max_images=step.images,
-        gradient_accumulation_steps=math.ceil(images / step.images),
-        peak=step.peak,
-        seconds=seconds,
-        hours=steps * seconds / 3600,
-    )
+    return Plan(device, memory, images, steps, tuple(candidates))
 
 
 def measure(

@@ -11,10 +11,11 @@ from accelerate.utils import set_seed
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.build import build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet
 from ramstrans.distributed import SignalHandler
-from ramstrans.errors import ConfigError, DataError
+from ramstrans.errors import DataError
 from ramstrans.evaluation.evaluate import evaluate
 from ramstrans.evaluation.report.build import Report
 from ramstrans.models.methods.rams import RamsTrans, build_model
@@ -23,7 +24,7 @@ from ramstrans.saved.model import load_into, save_model
 from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import RunConfig
 from ramstrans.training.log import MetricsLog
-from ramstrans.training.loop import Components, TrainLoop, TrainResult
+from ramstrans.training.loop import TrainLoop, TrainResult
 from ramstrans.training.optim import check_optimizer
 from ramstrans.training.run_folder import (
     RUN_MARK,
@@ -39,6 +40,7 @@ from ramstrans.training.setup import (
     build_loaders,
     evaluation_batch_size,
     start_processes,
+    with_classes_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -87,16 +89,11 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     images, errors = drop_unreadable(images, config.data, progress)
     counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
     logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
-    num_classes = len(images.class_names)
-    if config.model.num_classes not in (None, num_classes):
-        raise ConfigError(
-            f"model.num_classes is {config.model.num_classes}; the data set has {num_classes}: leave it out"
-        )
-    model_config = dataclasses.replace(config.model, num_classes=num_classes)
+    config = with_classes_of(config, images)
     set_seed(config.seed)
-    model = build_model(model_config)
-    mean, std = model.encoder.mean, model.encoder.std
-    config = dataclasses.replace(config, model=dataclasses.replace(model_config, mean=mean, std=std))
+    model = build_model(config.model)
+    model_config = dataclasses.replace(config.model, mean=model.encoder.mean, std=model.encoder.std)
+    config = dataclasses.replace(config, model=model_config)
     if state.num_processes > 1:
         set_seed(config.seed + state.process_index)  # of dropout
     preprocessing = build_preprocessing(config.data, config.model.input_size, config.model.zoom_source)
@@ -145,7 +142,7 @@ def train_into(
     output: Path, prepared: Prepared, accelerator: Accelerator, progress: Progress, signals: SignalHandler
 ) -> TrainResult:
     """Train, from the newest checkpoint if there is one."""
-    config, every = prepared.config, prepared.config.training.checkpoint_every
+    config = prepared.config
     checkpoints = Checkpoints(output / "checkpoints", config.training.keep_checkpoints)
     state = RunState(num_processes=accelerator.num_processes, data=fingerprint(prepared.images, config))
     trackers: dict[str, Any] = {}
@@ -161,16 +158,17 @@ def train_into(
     train_loader, val_loader = build_loaders(
         config, prepared.images, prepared.preprocessing, pin_memory=accelerator.device.type == "cuda"
     )
-    components = Components(
+    return TrainLoop(
         prepared.model,
         train_loader,
         val_loader,
         config.training,
         accelerator,
         MetricsLog(output / RUN_MARK, accelerator),
-        None if every == 0 else checkpoints,
-    )
-    return TrainLoop(components, state, signals).run(progress)
+        None if config.training.checkpoint_every == 0 else checkpoints,
+        state,
+        signals,
+    ).run(progress)
 
 
 def save_and_evaluate(
@@ -183,28 +181,28 @@ def save_and_evaluate(
 ) -> Report:
     """Write the chosen weights and evaluate them on the test split."""
     config = prepared.config
-    summary = {
-        "epoch": result.epoch,
-        "chosen_on": result.chosen_on,
-        "steps": result.steps,
-        "num_skipped": result.num_skipped,
-        "seconds": round(result.seconds, 1),
-    }
+    summary = result._asdict()
+    del summary["weights"]
     options = options_of(config)
     metadata = ModelMetadata(
         config.model, prepared.images.class_names, prepared.preprocessing, training={"run": options} | summary
     )
     if accelerator.is_main_process:
         save_model(output, result.weights, metadata)
+    loader = build_loader(
+        build_dataset(config, prepared.images, prepared.preprocessing, "test"),
+        evaluation_batch_size(config),
+        shuffle=False,
+        with_high_res=config.model.needs_high_res,
+        num_workers=config.data.num_workers,
+        timeout=config.data.read_timeout,
+    )
     return evaluate(
         trained_model(prepared, result, accelerator),
         metadata,
-        build_dataset(config, prepared.images, prepared.preprocessing, "test"),
+        loader,
         output,
         precision=config.training.precision,
-        batch_size=evaluation_batch_size(config),
-        num_workers=config.data.num_workers,
-        read_timeout=config.data.read_timeout,
         extra={"config": options, "command": command, "warnings": prepared.unreadable} | summary,
         progress=progress,
     )
@@ -215,8 +213,9 @@ def fingerprint(images: ImageSet, config: RunConfig) -> str:
     digest = hashlib.sha256("\n".join(images.class_names).encode(errors="surrogateescape"))
     root = config.data.root
     for record in images.records:
-        is_below = root is not None and record.path.is_relative_to(root)
-        path = record.path.relative_to(root) if is_below and root is not None else record.path
+        path = record.path
+        if root is not None and path.is_relative_to(root):
+            path = path.relative_to(root)
         digest.update(f"\n{record.split} {record.label} {path}".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

@@ -1,6 +1,7 @@
 """Builders of a training run: processes and devices, loaders, data sets."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ramstrans.data.loading.transforms import Augmentation
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet, Split
 from ramstrans.distributed import choose_device
-from ramstrans.errors import UsageError
+from ramstrans.errors import ConfigError, UsageError
 from ramstrans.training.config import RunConfig
 
 MAX_EVALUATION_BATCH = 64
@@ -31,6 +32,18 @@ def start_processes(config: RunConfig) -> PartialState:
     # Accelerate keeps the first run's precision and device for the whole process, or refuses others.
     AcceleratorState._reset_state(reset_partial_state=True)
     return PartialState(cpu=device.type == "cpu")
+
+
+def with_classes_of(config: RunConfig, images: ImageSet) -> RunConfig:
+    """The run with the number of classes of its data set.
+
+    Raises:
+        ConfigError: It has been given another.
+    """
+    given, num_classes = config.model.num_classes, len(images.class_names)
+    if given not in (None, num_classes):
+        raise ConfigError(f"model.num_classes is {given}; the data set has {num_classes}: leave it out")
+    return replace(config, model=replace(config.model, num_classes=num_classes))
 
 
 def build_accelerator(

@@ -88,9 +88,11 @@ class TrainStep(NamedTuple):
         generator = mixing_generator(*batch.key, self.accelerator.process_index)
         losses = self._backward(self._micro_batches(batch), generator)
         # The norm is needed even where nothing is clipped: it says whether every gradient is finite.
-        norm = self._gradient_norm(self.config.gradient_clip or math.inf)
-        reduced = self._reduced(torch.cat([losses, losses.new_tensor([float(stop)])]))
-        scales, stop = tuple(reduced[:-1]), reduced[-1] > 0
+        limit = self.config.gradient_clip or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.forward_scale.parameters(), limit)
+        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # FSDP has a shard of it
+        sums = self.accelerator.reduce(torch.cat([losses, losses.new_tensor([float(stop)])]), "sum")
+        *scales, num_stopping = sums.tolist()
         loss = sum(weight * part for weight, part in zip(self.loss_weights, scales, strict=True))
         lr = float(self.schedule.get_last_lr()[0])
         was_skipped = not (math.isfinite(loss) and math.isfinite(norm))
@@ -104,7 +106,7 @@ class TrainStep(NamedTuple):
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
             self.schedule.step()
         self.optimizer.zero_grad()
-        return StepResult(loss, scales, lr, was_skipped, stop)
+        return StepResult(loss, tuple(scales), lr, was_skipped, num_stopping > 0)
 
     def _micro_batches(self, batch: Batch) -> list[MicroBatch]:
         """This process's images in as many micro-batches as every other process has, since FSDP's wait.
@@ -158,19 +160,6 @@ class TrainStep(NamedTuple):
                     self.accelerator.backward(weight * self.accelerator.num_processes * loss)
                 totals[scale] += loss.detach()
         return totals
-
-    def _gradient_norm(self, limit: float) -> float:
-        """Clip all gradients together to a norm; what it was before."""
-        norm = self.accelerator.clip_grad_norm_(self.forward_scale.parameters(), limit)
-        whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP has a shard of it
-        return float(whole)
-
-    def _reduced(self, tensor: Tensor) -> list[float]:
-        """The sum of a tensor over all processes, as numbers."""
-        if self.accelerator.num_processes > 1:
-            tensor = self.accelerator.reduce(tensor, "sum")
-        numbers: list[float] = tensor.tolist()
-        return numbers
 
 
 def uses_explicit_attention(config: TrainingConfig, device: torch.device) -> bool:

@@ -3,7 +3,8 @@
 Frozen weights have `requires_grad` False, and `build_optimizer` leaves them out.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -122,11 +123,6 @@ def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = Fa
     encoder.get_classifier().requires_grad_(True)
 
 
-def lora_layers(model: nn.Module) -> list[tuple[str, Any]]:
-    """Names and modules of all layers with an adapter."""
-    return [(name, layer) for name, layer in model.named_modules() if hasattr(layer, "get_delta_weight")]
-
-
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The weights of the plain model with adapters merged, copied to the CPU; the model is not changed.
 
@@ -137,7 +133,8 @@ def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
         for name, tensor in model.state_dict().items()
         if ".lora_" not in name
     }
-    for name, layer in lora_layers(model):
-        merged = layer.get_base_layer().weight + layer.get_delta_weight(ADAPTER)
-        state[f"{name}.weight"] = merged.detach().to("cpu", copy=True)
+    for name, layer in cast(Iterable[tuple[str, Any]], model.named_modules()):
+        if hasattr(layer, "get_delta_weight"):
+            merged = layer.get_base_layer().weight + layer.get_delta_weight(ADAPTER)
+            state[f"{name}.weight"] = merged.detach().to("cpu", copy=True)
     return state

@@ -21,7 +21,7 @@ from ramstrans.errors import DataError
 
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".parquet", ".pq")
+TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet", ".pq")
 
 _PARQUET = (".parquet", ".pq")
 _SEPARATORS = (",", ";", "\t")
@@ -45,7 +45,7 @@ def read_table(
     `audit.files.find_unreadable` does.
 
     Args:
-        path: A `.csv`, `.tsv`, `.txt`, `.xlsx`, `.parquet` or `.pq` file.
+        path: A `.csv`, `.tsv`, `.xlsx`, `.parquet` or `.pq` file.
         path_column: Column of image paths, absolute or relative to the image folder. Backslashes may separate
             folders. A path without an image's suffix stands for the one image of that name.
         label_column: Column of class names.
