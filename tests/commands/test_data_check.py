@@ -117,9 +117,7 @@ def test_any_number_of_findings_is_counted_and_a_few_are_shown(check, birds, mon
 
 
 def test_an_output_that_cannot_be(check, birds, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "ramstrans.data.build.build_image_set", lambda *_: pytest.fail("nothing must be read")
-    )
+    monkeypatch.setattr("ramstrans.data.build.read_image_set", lambda *_: pytest.fail("nothing must be read"))
     with pytest.raises(UsageError, match=r"must end in \.json or \.csv"):
         check(birds, "--output", tmp_path / "found.txt")
     (tmp_path / "folder.csv").mkdir()

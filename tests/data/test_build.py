@@ -136,7 +136,7 @@ def test_unreadable_files_stop_and_are_named(with_broken_file):
 
 def test_unreadable_files_are_left_out_and_logged(with_broken_file, caplog):
     root, broken = with_broken_file
-    config = DataConfig("folder", root, on_unreadable="skip")
+    config = DataConfig("folder", root, on_unreadable="skip", val_fraction=0)
     images, calls = build_image_set(config), []
     kept, errors = drop_unreadable(images, config, lambda *call: calls.append(call))
     assert [record.path for record in set(images.records) - set(kept.records)] == [broken]

@@ -96,7 +96,7 @@ def test_gallery_views_are_those_of_the_predictions(trial):
 def evaluate(trained, tmp_path, no_pictures):
     """Evaluates a saved model into `tmp_path / "out"`."""
 
-    def evaluate(folder=trained.folder, split="test", *, early_exit=None, **data):
+    def evaluate(folder=trained.folder, split=None, *, early_exit=None, **data):
         options = {"output": tmp_path / "out", "batch_size": 4, "device": "cpu", "early_exit": early_exit}
         config = EvaluationConfig(folder, split, data=EvaluationData(**data), **options)
         return evaluate_run(config, command="ramstrans evaluate")
@@ -146,7 +146,7 @@ def test_another_format(trained, evaluate, birds, tmp_path):
         for record in trained.prepared.images.records
     ]
     table.write_text("\n".join(["path,label,split", *rows]) + "\n")
-    report = evaluate(name="table", root=table)
+    report = evaluate(root=table, split="test")
     assert report["fused"] == trained.report["fused"]
     assert report["regions"]["mean_iou"] is None  # no boxes in this table
 
@@ -203,7 +203,7 @@ def test_nothing_readable_is_an_error(trained, evaluate, copied, tmp_path):
 def test_a_saved_model_without_a_run_needs_its_data_named(trained, evaluate, birds, tmp_path):
     folder = tmp_path / "model"
     save_model(folder, load_state(trained.folder), replace(load_metadata(trained.folder), training={}))
-    with pytest.raises(UsageError, match=r"--data\.name"):
+    with pytest.raises(UsageError, match=r"--data\.root"):
         evaluate(folder)
     report = evaluate(folder, name="cub", root=birds)
     assert metrics(report) == metrics(trained.report)
@@ -275,13 +275,14 @@ def test_the_data_of_the_run_are_used_unless_others_are_given():
         "crop": [448, 448],
         "of_a_newer_version": 1,
     }
-    assert data_config(trained_on, None, None) == DataConfig("cub", Path("birds"), val_fraction=0.3)
-    moved = data_config(trained_on, "folder", Path("moved"))
-    assert moved == DataConfig("folder", Path("moved"), val_fraction=0.3)
+    fixed = {"val_fraction": 0.3, "on_unlabelled": "skip"}
+    assert data_config(trained_on, EvaluationData()) == DataConfig("cub", Path("birds"), **fixed)
+    moved = data_config(trained_on, EvaluationData("folder", Path("moved")))
+    assert moved == DataConfig("folder", Path("moved"), **fixed)
 
 
 def test_a_cache_of_another_machine_is_ignored(tmp_path):
     trained_on = {"name": "cub", "root": "birds", "cache": "disk", "cache_dir": str(tmp_path)}
-    assert data_config(trained_on, None, None).cache_dir == tmp_path
-    gone = data_config(trained_on | {"cache_dir": str(tmp_path / "gone")}, None, None)
+    assert data_config(trained_on, EvaluationData()).cache_dir == tmp_path
+    gone = data_config(trained_on | {"cache_dir": str(tmp_path / "gone")}, EvaluationData())
     assert (gone.cache, gone.cache_dir) == ("disk", None)

@@ -53,12 +53,15 @@ def add_options(parser: Parser) -> None:
 def run(options: Namespace, _given: list[str]) -> int:
     """Find what makes results misleading: files, duplicates, boxes, classes, labels; exits 3 on errors."""
     from ramstrans.data.audit import findings as audit
-    from ramstrans.data.build import build_image_set
+    from ramstrans.data.build import draw_splits, read_image_set
+    from ramstrans.data.splits import check_classes
 
     config = data_config(options.root, options.data)
     check_output(options.output, overwrite=options.overwrite, suffixes=audit.SUFFIXES)
     with progress_bar() as progress:
-        images = build_image_set(config, progress)
+        images = read_image_set(config, progress)
+        check_classes(images)
+        images = draw_splits(images, config)
         findings = find_all(images, config, options.model, progress)
         if options.model is not None:
             findings += find_label_issues(config, options, findings, progress)

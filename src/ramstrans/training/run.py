@@ -1,7 +1,6 @@
 """One training run, whole: read the images, build, train, evaluate once on the test split, report."""
 
 import dataclasses
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.build import build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.build import build_image_set, build_preprocessing, drop_unreadable, fingerprint
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet
 from ramstrans.distributed import SignalHandler
@@ -147,7 +146,7 @@ def train_into(
     """Train, from the newest checkpoint if there is one."""
     config, every = prepared.config, prepared.config.training.checkpoint_every
     checkpoints = Checkpoints(output / "checkpoints", config.training.keep_checkpoints)
-    state = RunState(num_processes=accelerator.num_processes, data=fingerprint(prepared.images, config))
+    state = RunState(num_processes=accelerator.num_processes, data=fingerprint(prepared.images, config.data))
     trackers: dict[str, Any] = {}
     if prepared.resumes:
         saved = checkpoints.newest()
@@ -191,8 +190,9 @@ def save_and_evaluate(
         "seconds": round(result.seconds, 1),
     }
     options = options_of(config)
+    known = {"run": options, "images": fingerprint(prepared.images, config.data)}
     metadata = ModelMetadata(
-        config.model, prepared.images.class_names, prepared.preprocessing, training={"run": options} | summary
+        config.model, prepared.images.class_names, prepared.preprocessing, training=known | summary
     )
     if accelerator.is_main_process:
         save_model(output, result.weights, metadata)
@@ -208,17 +208,6 @@ def save_and_evaluate(
         extra={"config": options, "command": command, "warnings": prepared.unreadable} | summary,
         progress=progress,
     )
-
-
-def fingerprint(images: ImageSet, config: RunConfig) -> str:
-    """A hash of which files are in which class and split, wherever the folder lies."""
-    digest = hashlib.sha256("\n".join(images.class_names).encode(errors="surrogateescape"))
-    root = config.data.root
-    for record in images.records:
-        is_below = root is not None and record.path.is_relative_to(root)
-        path = record.path.relative_to(root) if is_below and root is not None else record.path
-        digest.update(f"\n{record.split} {record.label} {path}".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 def check_same(saved: RunState, now: RunState) -> None:

@@ -15,9 +15,9 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".
 def read_image_folder(root: Path) -> ImageSet:
     """Read `root/train/<class>/*.jpg`, and `val` and `test` if they exist, or `root/<class>/*.jpg`.
 
-    The validation folder may be named `val`, `valid` or `validation`. Without a `train` folder every image is
-    a training image; `splits.hold_out` splits them. Folders inside a class belong to it. Hidden files, files
-    with other suffixes, and files in no class folder are ignored.
+    The validation folder may be named `val`, `valid` or `validation`. Without any of these folders every
+    image is a training image; `splits.hold_out` splits them. Folders inside a class belong to it. Hidden
+    files, files with other suffixes, and files in no class folder are ignored.
 
     Args:
         root: The data set's folder.
@@ -35,7 +35,7 @@ def read_split_folders(folders: Mapping[Split, Path]) -> ImageSet:
     """Read `<folder>/<class>/*.jpg` of each split, as `read_image_folder` does.
 
     Args:
-        folders: The folder of each split, at least of `train`.
+        folders: The folder of each split.
 
     Raises:
         DataError: A folder is missing or empty.
@@ -64,9 +64,6 @@ def _split_folders(root: Path) -> dict[Split, Path]:
                 f"{root} has both {found[split].name}/ and {folder.name}/ for the {split} split; keep one"
             )
         found[split] = folder
-    if found and "train" not in found:
-        names = ", ".join(f"{folder.name}/" for folder in found.values())
-        raise DataError(f"{root} has {names} but no train/; add train/<class>/ with the training images")
     return found or {"train": root}
 
 

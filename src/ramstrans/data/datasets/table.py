@@ -1,10 +1,11 @@
 """A table of images: a CSV, TSV or Parquet file with paths, labels, and optional splits and boxes."""
 
+import logging
 import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -13,6 +14,8 @@ from ramstrans.data.datasets.lists import SPLIT_NAMES
 from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.records import Box, ImageSet, Record, Split
 from ramstrans.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 
@@ -25,6 +28,8 @@ def read_table(
     path_column: str = DataConfig.path_column,
     label_column: str = DataConfig.label_column,
     split_column: str = DataConfig.split_column,
+    group_column: str | None = None,
+    on_unlabelled: Literal["stop", "skip"] = DataConfig.on_unlabelled,
 ) -> ImageSet:
     """Read a data set from a table with one row per image.
 
@@ -38,6 +43,8 @@ def read_table(
         path_column: Column of image paths, absolute or relative to the table's folder.
         label_column: Column of class names.
         split_column: Column of `train`, `val` (also `valid`, `validation`) or `test`.
+        group_column: Column of what belongs together; empty cells: to no group. None: there are no groups.
+        on_unlabelled: Whether a row without a label is an error, or is left out.
 
     Returns:
         Classes sorted by name, records in the order of the rows.
@@ -47,21 +54,24 @@ def read_table(
             without the header.
     """
     table = _read(path)
-    _check_columns(table, path, (path_column, label_column))
+    _check_columns(table, path, (path_column, label_column, *([group_column] if group_column else [])))
+    if on_unlabelled == "skip":
+        table = _labelled(table, path, label_column)
     labels = list(_texts(table, path, label_column))
     class_names = tuple(sorted(set(labels)))
     label_of = {name: label for label, name in enumerate(class_names)}
     files = [path.parent / text for text in _texts(table, path, path_column)]
     splits = _splits(table, path, split_column)
     boxes = _boxes(table, path)
+    groups = table[group_column].fillna("").astype(str).str.strip() if group_column else [""] * len(files)
     if files and not any(os.path.exists(file) for file in files):  # noqa: PTH110 - False for odd names too
         raise DataError(
             f"{path}: none of its {len(files)} images exist, such as {files[0]}; "
             f"paths in '{path_column}' are absolute or relative to the table's folder"
         )
     records = (
-        Record(file, label_of[label], split, box)
-        for file, label, split, box in zip(files, labels, splits, boxes, strict=True)
+        Record(file, label_of[label], split, box, group=group)
+        for file, label, split, box, group in zip(files, labels, splits, boxes, groups, strict=True)
     )
     return ImageSet(class_names, tuple(records))
 
@@ -91,14 +101,22 @@ def _check_columns(table: pd.DataFrame, path: Path, needed: tuple[str, ...]) -> 
         there = ", ".join(f"'{column}'" for column in table.columns)
         raise DataError(
             f"{path} has no column '{missing[0]}'; it has {there or 'none'} "
-            "(choose by --data.path_column and --data.label_column)"
+            "(choose by --data.path_column, --data.label_column and --data.group_column)"
         )
+
+
+def _labelled(table: pd.DataFrame, path: Path, label_column: str) -> pd.DataFrame:
+    """The rows that have a label; they keep their numbers. The others are counted in the log."""
+    has_label = table[label_column].fillna("").astype(str).str.strip() != ""
+    if not has_label.all():
+        num_without = int((~has_label).sum())
+        logger.warning("%s: %d of %d rows have no label and are left out", path, num_without, len(table))
+    return table[has_label]
 
 
 def _texts(table: pd.DataFrame, path: Path, column: str) -> Iterator[str]:
     """Yield the cells of a column as text without surrounding blanks; an empty one is an error."""
-    cells = zip(table[column], table[column].isna(), strict=True)
-    for row, (cell, is_missing) in enumerate(cells, start=1):
+    for row, cell, is_missing in zip(table.index + 1, table[column], table[column].isna(), strict=True):
         text = "" if is_missing else str(cell).strip()
         if not text:
             raise _error(path, row, f"'{column}' is empty; fill it in or remove the row")
@@ -109,7 +127,7 @@ def _splits(table: pd.DataFrame, path: Path, column: str) -> list[Split]:
     if column not in table.columns:
         return ["train"] * len(table)
     splits = []
-    for row, text in enumerate(_texts(table, path, column), start=1):
+    for row, text in zip(table.index + 1, _texts(table, path, column), strict=True):
         if text.lower() not in SPLIT_NAMES:
             raise _error(path, row, f"'{column}' is '{text}'; allowed are {', '.join(SPLIT_NAMES)}")
         splits.append(SPLIT_NAMES[text.lower()])
@@ -126,7 +144,7 @@ def _boxes(table: pd.DataFrame, path: Path) -> list[Box | None]:
             "give all four or none"
         )
     cells = zip(*(table[column] for column in BOX_COLUMNS), strict=True)
-    return [_box(row_cells, path, row) for row, row_cells in enumerate(cells, start=1)]
+    return [_box(row_cells, path, row) for row, row_cells in zip(table.index + 1, cells, strict=True)]
 
 
 def _box(cells: tuple[Any, ...], path: Path, row: int) -> Box | None:
