@@ -137,9 +137,9 @@ class DataConfig:
             )
         if self.folds is not None and self.fold is not None and self.fold > self.folds:
             raise ConfigError(f"data.fold is {self.fold}; give 1 to {self.folds} (data.folds)")
-        needs = {
-            "group_column": (self.name == "table", "data.name table"),
-            "group_level": (self.name == "folder", "data.name folder"),
+        needs = {  # the name is None while it is still to be detected
+            "group_column": (self.name in ("table", None), "data.name table"),
+            "group_level": (self.name in ("folder", None), "data.name folder"),
             "fold": (self.folds is not None, "data.folds"),
             "test_fraction": (self.folds is None, "data.folds null"),
             "cache_dir": (self.cache == "disk", "data.cache disk"),

@@ -165,7 +165,7 @@ def decode_reduced(path: Path, at_least: Size, *, max_pixels: int = DataConfig.m
             check_shape(path, image.size, max_pixels)
             return _load(image, at_least)
 
-    _silence_pillow()
+    silence_pillow()
     try:
         return retry(attempt, path)
     except UnreadableImageError:
@@ -243,7 +243,7 @@ def _open(stream: BinaryIO) -> ImageFile.ImageFile:
                 Image.MAX_IMAGE_PIXELS = limit
 
 
-def _silence_pillow() -> None:
+def silence_pillow() -> None:
     """Ignore Pillow's warnings about metadata, palettes and large images, permanently.
 
     `warnings.catch_warnings` is not safe with threads, so the filter stays; it is added again if

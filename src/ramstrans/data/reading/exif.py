@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from ramstrans.data.reading.decode import FORMATS, open_file
+from ramstrans.data.reading.decode import FORMATS, open_file, silence_pillow
 
 _WHEN = (
     (ExifTags.Base.DateTimeOriginal, ExifTags.Base.SubsecTimeOriginal),
@@ -30,6 +30,7 @@ def taken_at(path: Path) -> datetime | None:
 
     Reads the header only. An unreadable file has no time either: other checks report it.
     """
+    silence_pillow()
     try:
         with open_file(path) as stream, Image.open(stream, formats=FORMATS) as image:
             if image.format != "TIFF" and "exif" not in image.info:
