@@ -139,13 +139,11 @@ def draw_splits(images: ImageSet, config: DataConfig) -> ImageSet:
 
     If it has no test split, one is drawn: a `test_fraction`, or with `folds` the part `fold` (the first one
     if that is None). Then, unless there is one, a validation split of `val_fraction`. All are stratified, and
-    keep groups whole. An empty validation split is reported.
+    keep groups whole.
 
     Raises:
-        DataError: There are fewer than two classes, one has no training images, or it cannot be divided into
-            folds.
+        DataError: The data set cannot be divided into folds.
     """
-    check_classes(images)
     if config.folds is not None:
         images = hold_out_fold(images, config.folds, config.fold or 1, config.split_seed)
     elif not images.of_split("test"):
@@ -172,15 +170,18 @@ def check_held_out(images: ImageSet, config: DataConfig) -> None:
     Raises:
         DataError: The test split is empty.
     """
-    fractions: dict[Split, float] = {"val": config.val_fraction, "test": config.test_fraction}
-    for split, fraction in fractions.items():
+    drawn: tuple[tuple[Split, float, tuple[Split, ...]], ...] = (
+        ("val", config.val_fraction, ("train",)),
+        ("test", config.test_fraction, ("train", "val")),
+    )
+    for split, fraction, drawn_from in drawn:
         if images.of_split(split) or not fraction:
             continue
-        train = images.of_split("train")
-        most = max(Counter(record.label for record in train).values())
-        units = {(record.label, record.group or str(record.path)) for record in train}
+        pool = [record for record in images.records if record.split in drawn_from]
+        most = max(Counter(record.label for record in pool).values())
+        units = {(record.label, record.group or str(record.path)) for record in pool}
         if max(Counter(label for label, _ in units).values()) == 1:
-            what = "group" if any(record.group for record in train) else "image"
+            what = "group" if any(record.group for record in pool) else "image"
             reason = f"no class has a second {what} that training could spare; add some"
         else:
             enough = math.ceil(100 / most) / 100

@@ -15,12 +15,7 @@ _WHEN = (
 
 # What Pillow raises for damaged files and damaged EXIF data.
 _ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    RuntimeError,
+    *(OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, RuntimeError),
     Image.DecompressionBombError,
 )
 
