@@ -171,8 +171,8 @@ def check_held_out(images: ImageSet, config: DataConfig) -> None:
         DataError: The test split is empty.
     """
     drawn: tuple[tuple[Split, float, tuple[Split, ...]], ...] = (
-        ("val", config.val_fraction, ("train",)),
         ("test", config.test_fraction, ("train", "val")),
+        ("val", config.val_fraction, ("train",)),
     )
     for split, fraction, drawn_from in drawn:
         if images.of_split(split) or not fraction:
