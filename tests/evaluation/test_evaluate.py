@@ -358,10 +358,13 @@ def test_the_data_of_the_run_are_used_unless_others_are_given():
     assert moved == DataConfig("folder", Path("moved"), **fixed)
 
 
-def test_the_image_folder_belongs_to_the_runs_own_table():
+def test_the_image_folder_belongs_to_the_runs_own_table(tmp_path):
     trained_on = {"name": "table", "root": "a.csv", "image_folder": "images"}
-    assert data_config(trained_on, None, None).image_folder == Path("images")
-    assert data_config(trained_on, None, Path("b.csv")).image_folder is None
+    assert data_config(trained_on, EvaluationData()).image_folder == Path("images")
+    (tmp_path / "b.csv").touch()
+    assert data_config(trained_on, EvaluationData(root=tmp_path / "b.csv")).image_folder is None
+    given = EvaluationData(root=tmp_path / "b.csv", image_folder=tmp_path)
+    assert data_config(trained_on, given).image_folder == tmp_path
 
 
 def test_a_cache_of_another_machine_is_ignored(tmp_path):

@@ -2,11 +2,12 @@
 
 import json
 import signal
+from types import SimpleNamespace
 
 import pytest
 
 from ramstrans.cli import main
-from ramstrans.errors import StoppedError
+from ramstrans.errors import StoppedError, UsageError
 from ramstrans.training import folds as module
 from ramstrans.training.folds import cross_validate, markdown_page, mean_interval, pooled_classes, summarize
 from tests.tiny import tiny_run
@@ -120,6 +121,12 @@ def test_a_stopped_one_goes_on_and_ends_as_if_it_had_not(cross_validated, tmp_pa
     assert calls == ["fold_1", "fold_2", "fold_2", "fold_3"]
     assert list(contents(output).values()) == list(expected.values())
     assert again["fused"] == whole["fused"]
+
+
+def test_several_processes_are_refused(cross_validated, monkeypatch):
+    monkeypatch.setattr(module, "start_processes", lambda _config: SimpleNamespace(num_processes=2))
+    with pytest.raises(UsageError, match=r"one run per fold: --data\.fold 1 \.\.\. 3"):
+        cross_validate(cross_validated)
 
 
 def test_the_command_line(tiny, colors, tmp_path, capsys, no_pictures):

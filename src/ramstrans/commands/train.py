@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 MAY_CHANGE = (
     "data.root",
+    "data.image_folder",
     "data.num_workers",
     "data.read_timeout",
     "data.cache",

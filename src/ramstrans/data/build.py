@@ -160,7 +160,9 @@ def draw_splits(images: ImageSet, config: DataConfig) -> ImageSet:
 def fingerprint(images: ImageSet, config: DataConfig) -> str:
     """A hash of which files are in which class and split, wherever the folder or table lies."""
     digest = hashlib.sha256("\n".join(images.class_names).encode(errors="surrogateescape"))
-    root = config.root.parent if config.name == "table" and config.root is not None else config.root
+    root = config.root
+    if config.name == "table" and root is not None:
+        root = config.image_folder or root.parent
     for record in images.records:
         is_below = root is not None and record.path.is_relative_to(root)
         path = record.path.relative_to(root) if is_below and root is not None else record.path

@@ -19,6 +19,8 @@ class EvaluationData:
         path_column: Column of a table with the image paths; default: the run's.
         label_column: Column of a table with the class names; default: the run's.
         split_column: Column of a table with the splits; default: the run's.
+        image_folder: Folder that the paths of a table are relative to; default: the run's, or with another
+            table that table's folder.
         on_unreadable: Whether a file that cannot be decoded stops the evaluation or is left out and reported;
             default: the run's.
     """
@@ -28,6 +30,7 @@ class EvaluationData:
     path_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    image_folder: Path | None = None
     on_unreadable: Literal["stop", "skip"] | None = None
 
 

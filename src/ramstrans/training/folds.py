@@ -14,8 +14,7 @@ from rich.table import Table
 from scipy.stats import t as student_t
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.distributed import process_index
-from ramstrans.errors import StoppedError
+from ramstrans.errors import StoppedError, UsageError
 from ramstrans.evaluation.metrics import wilson_interval
 from ramstrans.evaluation.report.build import Report
 from ramstrans.evaluation.report.markdown import cell, table
@@ -33,6 +32,7 @@ from ramstrans.training.run_folder import (
     options_of,
     write_options,
 )
+from ramstrans.training.setup import start_processes
 
 NUM_WORST = 10
 
@@ -66,49 +66,50 @@ def cross_validate(
 
     Raises:
         StoppedError: A signal came; what was done is saved.
+        UsageError: There are several processes.
         RamsTransError: A run cannot be made; the message says why.
     """
     folds, output = config.data.folds, config.output
     assert folds is not None, "data.folds of a cross-validation"
+    if start_processes(config).num_processes > 1:
+        raise UsageError(
+            "data.folds makes its runs in one process, one after the other; start it without torchrun, or "
+            f"start one run per fold: --data.fold 1 ... {folds}"
+        )
     if resumes:
         assert output is not None, "the folder of the run that is resumed"
         check_unfinished(output, config)
     else:
         check_output(output, overwrite=config.overwrite)
+    reports: list[Report] = []
     for fold in range(1, folds + 1):
         folder = None if output is None else output / f"fold_{fold}"
         if resumes and folder is not None and is_finished(folder, config):
             logger.info("fold %d of %d is finished: %s", fold, folds, folder)
+            reports.append(json.loads((folder / REPORT_FILE).read_text(encoding="utf-8")))
             continue
         logger.info("fold %d of %d", fold, folds)
         goes_on = resumes and folder is not None and (folder / OPTIONS_FILE).is_file()
         prepared = prepare(fold_config(config, fold, folder if goes_on else None), progress, resumes=goes_on)
         if output is None:
             output = default_output(config)
-        if fold == 1 and not resumes and process_index() == 0:
+        if fold == 1 and not resumes:
             claim_output(output, overwrite=config.overwrite)
             write_options(output, dataclasses.replace(config, output=output))
         folder = output / f"fold_{fold}"
         run = dataclasses.replace(prepared.config, output=folder, overwrite=folder.exists() and not goes_on)
         try:
-            train(prepared._replace(config=run), folder, command=command, progress=progress)
+            report = train(prepared._replace(config=run), folder, command=command, progress=progress)
         except StoppedError as error:
             message = str(error).replace(f"--resume {folder}", f"--resume {output}")
             raise StoppedError(f"fold {fold} of {folds}: {message}", error.signal_number) from error
+        reports.append(report)
     assert output is not None, "there is at least one fold"
-    report = summarize([read_report(output / f"fold_{fold}") for fold in range(1, folds + 1)])
-    report |= {"command": command, "config": options_of(config)}
-    if process_index() == 0:
-        write_file(output / "report.md", utf8_text(markdown_page(report)).encode())
-        content = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        write_file(output / REPORT_FILE, content.encode(errors="backslashreplace"))  # last: it marks the end
+    report = summarize(reports) | {"command": command, "config": options_of(config)}
+    write_file(output / "report.md", utf8_text(markdown_page(report)).encode())
+    content = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_file(output / REPORT_FILE, content.encode(errors="backslashreplace"))  # last: it marks the end
     return report, output
-
-
-def read_report(folder: Path) -> Report:
-    """The report of a finished run."""
-    report: Report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-    return report
 
 
 def summarize(reports: Sequence[Mapping[str, Any]]) -> Report:

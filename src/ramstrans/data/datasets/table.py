@@ -68,10 +68,7 @@ def read_table(
     """
     folder = path.parent if image_folder is None else image_folder
     needed = (path_column, label_column, *([group_column] if group_column else []))
-    table, files = _read_with_files(path, folder, needed)
-    if on_unlabelled == "skip":
-        table = _labelled(table, path, label_column)
-        files = [files[row] for row in table.index]
+    table, files = _read_with_files(path, folder, needed, on_unlabelled)
     labels = list(_texts(table, path, label_column))
     class_names = tuple(sorted(set(labels)))
     _check_one_spelling(class_names, path, label_column)
@@ -91,7 +88,9 @@ def read_table(
     return ImageSet(class_names, tuple(records))
 
 
-def _read_with_files(path: Path, folder: Path, needed: tuple[str, ...]) -> tuple[pd.DataFrame, list[Path]]:
+def _read_with_files(
+    path: Path, folder: Path, needed: tuple[str, ...], on_unlabelled: str
+) -> tuple[pd.DataFrame, list[Path]]:
     """Read the table, and the file of each row.
 
     Text that is not UTF-8 holds either the very bytes of the files' names or Windows-1252: files decide.
@@ -101,6 +100,8 @@ def _read_with_files(path: Path, folder: Path, needed: tuple[str, ...]) -> tuple
     for encoding in (None, WINDOWS) if is_windows else (None,):
         table = _parse(content, path, encoding)
         _check_columns(table, path, needed)
+        if on_unlabelled == "skip":
+            table = _labelled(table, path, needed[1])
         files = _files(table, path, folder, needed[0])
         odd = (file for file in files if not str(file).isprintable())
         if not is_windows or encoding or any(os.path.exists(file) for file in odd):  # noqa: PTH110
@@ -162,7 +163,7 @@ def _files(table: pd.DataFrame, path: Path, folder: Path, column: str) -> list[P
     """The image file of each row."""
     names = _NamesByStem()
     files = []
-    for row, text in enumerate(_texts(table, path, column), start=1):
+    for row, text in zip(table.index + 1, _texts(table, path, column), strict=True):
         file = folder / text
         if "\\" in text and not os.path.exists(file):  # noqa: PTH110 - False for odd names too
             file = folder / text.replace("\\", "/")
