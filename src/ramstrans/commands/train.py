@@ -21,6 +21,7 @@ MAY_CHANGE = (
     "data.read_timeout",
     "data.cache",
     "data.cache_dir",
+    "training.probe_cache",
     "device",
     "output",
     "overwrite",

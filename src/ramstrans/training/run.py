@@ -25,6 +25,7 @@ from ramstrans.training.config import RunConfig
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import TrainLoop, TrainResult
 from ramstrans.training.optim import check_optimizer
+from ramstrans.training.probe import LinearProbe
 from ramstrans.training.run_folder import (
     RUN_MARK,
     check_output,
@@ -142,6 +143,8 @@ def train_into(
 ) -> TrainResult:
     """Train, from the newest checkpoint if there is one."""
     config = prepared.config
+    if config.training.is_probe:
+        return probe(output, prepared, accelerator, progress, signals)
     checkpoints = Checkpoints(output / "checkpoints", config.training.keep_checkpoints)
     state = RunState(num_processes=accelerator.num_processes, data=fingerprint(prepared.images, config))
     trackers: dict[str, Any] = {}
@@ -170,6 +173,27 @@ def train_into(
     ).run(progress)
 
 
+def probe(
+    output: Path, prepared: Prepared, accelerator: Accelerator, progress: Progress, signals: SignalHandler
+) -> TrainResult:
+    """Fit the head to features of the frozen backbone; a resumed run reads those that it has computed."""
+    config = prepared.config
+    accelerator.init_trackers("tensorboard")
+    train_set, val_set = (
+        build_dataset(config, prepared.images, prepared.preprocessing, split) for split in ("train", "val")
+    )
+    return LinearProbe(
+        prepared.model,
+        config,
+        train_set,
+        val_set,
+        config.training.probe_cache or output / "features",
+        accelerator,
+        MetricsLog(output / RUN_MARK, accelerator),
+        evaluation_batch_size(config),
+    ).run(signals.checking(progress, f"go on with `ramstrans train --resume {output}`"))
+
+
 def save_and_evaluate(
     output: Path,
     prepared: Prepared,
@@ -180,8 +204,7 @@ def save_and_evaluate(
 ) -> Report:
     """Write the chosen weights and evaluate them on the test split."""
     config = prepared.config
-    summary = result._asdict()
-    del summary["weights"]
+    summary = result.summary()
     options = options_of(config)
     metadata = ModelMetadata(
         config.model, prepared.images.class_names, prepared.preprocessing, training={"run": options} | summary
@@ -197,7 +220,12 @@ def save_and_evaluate(
         batch_size=evaluation_batch_size(config),
         num_workers=config.data.num_workers,
         read_timeout=config.data.read_timeout,
-        extra={"config": options, "command": command, "warnings": prepared.unreadable} | summary,
+        extra={
+            "config": options,
+            "command": command,
+            "warnings": [*prepared.unreadable, *result.warnings],
+        }
+        | summary,
         progress=progress,
     )
 
