@@ -82,7 +82,7 @@ def test_predicts_what_the_evaluation_predicts(tmp_path, paths, zoom_source, num
         assert ours.geometry == theirs.geometry
     with_high_res = predictor.metadata.model.needs_high_res
     loader = build_loader(dataset, 3, shuffle=False, with_high_res=with_high_res)
-    expected, sizes = predict_split(predictor.model, loader)
+    expected = predict_split(predictor.model, loader)
     for i, prediction in enumerate(predictor(paths, top_k=len(NAMES), batch_size=3)):
         scores = [*expected.probabilities[:, i], expected.fused[i]]
         for ours, theirs in zip([*prediction.scales, prediction], scores, strict=True):
@@ -96,8 +96,8 @@ def test_predicts_what_the_evaluation_predicts(tmp_path, paths, zoom_source, num
         assert [scale.has_region for scale in zooms] == expected.has_region[:, i].tolist()
         assert (last.box is None) == (last.has_region is None) == (num_scales > 1)
         for x0, y0, x1, y1 in boxes:
-            assert 0 <= x0 < x1 <= sizes[i, 0]
-            assert 0 <= y0 < y1 <= sizes[i, 1]
+            assert 0 <= x0 < x1 <= expected.image_sizes[i, 0]
+            assert 0 <= y0 < y1 <= expected.image_sizes[i, 1]
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

@@ -64,7 +64,6 @@ def test_one_call_per_block_gives_timms_own_attention(name, class_tokens):
         attention = (call.scale * call.query @ call.key.mT).softmax(dim=-1)
         torch.testing.assert_close(attention, weight, rtol=1e-4, atol=1e-6)
         assert weight.std() > 1e-3  # not uniform, or the order of layers would not show
-        assert call.bias is None
     torch.testing.assert_close(features.class_token, expected.class_token, rtol=1e-4, atol=1e-5)
     options = {"num_prefix": features.num_prefix, "grid": GRID}
     queries, keys = ([getattr(call, name) for call in calls] for name in ("query", "key"))

@@ -164,7 +164,7 @@ def test_an_unknown_tag_is_an_error_that_names_the_file_option():
 def test_no_network_is_an_error_that_names_the_file_option(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsError, match=r"Check the network .* --model.weights FILE"):
+    with pytest.raises(WeightsError, match=r"check the network .* --model.weights FILE"):
         load_pretrained(tiny_vit(), TINY, "timm")
 
 

@@ -128,7 +128,7 @@ def test_the_fitted_head_predicts_by_the_model_what_it_did_on_the_features(probe
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     [best] = [row for row in rows if row["l2"] == result.l2]
     _, val = build_loaders(prepared.config, prepared.images, prepared.preprocessing)
-    row = module.validation_row(*predict_split(prepared.model, val)[0][:2])
+    row = module.validation_row(*predict_split(prepared.model, val)[:2])
     assert row["top1_fused"] == best["top1_fused"] == 100
     assert row["loss_scales"] == pytest.approx(best["loss_scales"], rel=1e-2)
     assert (result.chosen_on, result.epoch, result.steps) == ("validation", 1, best["iterations"])

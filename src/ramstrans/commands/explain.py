@@ -43,7 +43,7 @@ def explain(
 
     picture = output or Path(f"{image.stem}-explained.png")
     predictor = Predictor.load(run, device, precision)
-    values = explain_image(predictor, image, picture, picture.with_suffix(".json"))
+    values = explain_image(predictor, image, picture)
     print(json.dumps(values))  # noqa: T201
     logger.info("figure: %s, the same as JSON: %s", picture, picture.with_suffix(".json"))
     return 0

@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ramstrans.errors import ConfigError
+from ramstrans.options import AT_LEAST_0, FROM_0_BELOW_1, Bound, check_bounds
 
 THRESHOLDS = (1.2, 1.3)
 """eta of the paper's released set-up: for the first region, and for every later one."""
+
+BOUNDS = {
+    "num_classes": Bound("2 or more", lambda value: value >= 2),
+    "num_scales": Bound("1 (plain ViT) or more", lambda value: value >= 1),
+    "zoom_margin": AT_LEAST_0,
+    "dropout": FROM_0_BELOW_1,
+    "drop_path": FROM_0_BELOW_1,
+}
 
 
 @dataclass(frozen=True)
@@ -58,28 +67,19 @@ class ModelConfig:
     std: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.num_classes is not None and self.num_classes < 2:
-            raise ConfigError(f"model.num_classes is {self.num_classes}; a classifier needs at least 2")
-        if self.num_scales < 1:
-            raise ConfigError(f"model.num_scales is {self.num_scales}; give 1 (plain ViT) or more")
+        check_bounds("model", self, BOUNDS)
         if self.thresholds is not None and len(self.thresholds) != self.num_scales:
             raise ConfigError(
                 f"model.thresholds has {len(self.thresholds)} values; "
                 f"give one for each of the {self.num_scales} scales"
             )
-        if min(self.input_size) < 1:
-            raise ConfigError(f"model.image_size is {self.image_size}; give pixels, 1 or more")
-        if min(self.scale_sizes[-1]) < 1:
-            raise ConfigError(f"model.region_size is {self.region_size}; give pixels, 1 or more")
-        if self.zoom_margin < 0:
-            raise ConfigError(f"model.zoom_margin is {self.zoom_margin}; give 0 or more")
+        for name, (height, width) in (("image_size", self.input_size), ("region_size", self.scale_sizes[-1])):
+            if min(height, width) < 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}; give pixels, 1 or more")
         if self.mean is not None and not all(map(math.isfinite, self.mean)):
             raise ConfigError(f"model.mean is {self.mean}; give one number each for red, green and blue")
         if self.std is not None and not all(math.isfinite(std) and std > 0 for std in self.std):
             raise ConfigError(f"model.std is {self.std}; give a number above 0 each for red, green and blue")
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}; give a rate in [0, 1)")
 
     @property
     def input_size(self) -> tuple[int, int]:

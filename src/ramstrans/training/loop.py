@@ -63,9 +63,8 @@ class TrainResult(NamedTuple):
     warnings: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the weights, the warnings, and what does not apply."""
-        values = self._asdict()
-        del values["weights"], values["warnings"]
+        """Everything but the weights, and what does not apply."""
+        values = {key: value for key, value in self._asdict().items() if key != "weights"}
         return {key: value for key, value in values.items() if value is not None}
 
 
@@ -336,6 +335,6 @@ class Speed:
 
 def validate(model: RamsTrans, loader: ImageLoader, precision: str, epoch: int) -> dict[str, Any]:
     """One row of metrics.jsonl about the validation part."""
-    predictions, _ = predict_split(model, loader, precision=precision)
+    predictions = predict_split(model, loader, precision=precision)
     scores = validation_row(predictions.probabilities, predictions.labels)
     return {"kind": "validation", "epoch": epoch} | scores

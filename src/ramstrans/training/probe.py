@@ -47,9 +47,9 @@ from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
 from ramstrans.training.trainable import merged_state_dict
 from ramstrans.training.validation import choice_warnings, describe, rank, validation_row
 
-STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)
 """Values of l2 that are tried, strongest first: each fit starts from the one before."""
-DEFAULT_STRENGTH = 1e-2
+DEFAULT_STRENGTH = 0.01
 """The value of l2 without validation images."""
 MAX_ITERATIONS = 1000
 TOLERANCE = 1e-6
@@ -178,7 +178,7 @@ class LinearProbe:
             dataset,
             self.batch_size,
             shuffle=False,
-            with_high_res=self.model.needs_high_res,
+            with_high_res=self.config.model.needs_high_res,
             num_workers=data.num_workers,
             timeout=data.read_timeout,
         )

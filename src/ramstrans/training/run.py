@@ -11,6 +11,7 @@ from accelerate.utils import set_seed
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.build import build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet
 from ramstrans.distributed import SignalHandler
@@ -205,27 +206,28 @@ def save_and_evaluate(
     """Write the chosen weights and evaluate them on the test split."""
     config = prepared.config
     summary = result.summary()
+    warnings = [*prepared.unreadable, *result.warnings]
     options = options_of(config)
     metadata = ModelMetadata(
         config.model, prepared.images.class_names, prepared.preprocessing, training={"run": options} | summary
     )
     if accelerator.is_main_process:
         save_model(output, result.weights, metadata)
+    loader = build_loader(
+        build_dataset(config, prepared.images, prepared.preprocessing, "test"),
+        evaluation_batch_size(config),
+        shuffle=False,
+        with_high_res=config.model.needs_high_res,
+        num_workers=config.data.num_workers,
+        timeout=config.data.read_timeout,
+    )
     return evaluate(
         trained_model(prepared, result, accelerator),
         metadata,
-        build_dataset(config, prepared.images, prepared.preprocessing, "test"),
+        loader,
         output,
         precision=config.training.precision,
-        batch_size=evaluation_batch_size(config),
-        num_workers=config.data.num_workers,
-        read_timeout=config.data.read_timeout,
-        extra={
-            "config": options,
-            "command": command,
-            "warnings": [*prepared.unreadable, *result.warnings],
-        }
-        | summary,
+        extra={"config": options, "command": command} | summary | {"warnings": warnings},
         progress=progress,
     )
 

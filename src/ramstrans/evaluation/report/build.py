@@ -23,15 +23,12 @@ Report = dict[str, Any]
 NUM_CONFUSED = 20
 
 
-def build_report(
-    predictions: Predictions, class_names: Sequence[str], image_sizes: np.ndarray, *, extra: Mapping[str, Any]
-) -> Report:
+def build_report(predictions: Predictions, class_names: Sequence[str], *, extra: Mapping[str, Any]) -> Report:
     """Compute all metrics of the predictions for one split; all fractions in percent.
 
     Args:
         predictions: Predictions of S scales for N images of C classes.
         class_names: The C names, in label order.
-        image_sizes: (N, 2) `(width, height)` of the original images in pixels.
         extra: Further keys of the report; they replace its own, except `warnings`, which are prepended. The
             page shows `config` (the run's, nested), `command` (the command line of the run) and every
             number or string.
@@ -47,7 +44,7 @@ def build_report(
         for probabilities in (*predictions.probabilities, fused)
     ]
     regions = [
-        region_metrics(boxes, has_region, predictions.records, image_sizes)._asdict()
+        region_metrics(boxes, has_region, predictions.records, predictions.image_sizes)._asdict()
         for boxes, has_region in zip(predictions.boxes, predictions.has_region, strict=True)
     ]
     first = predictions.probabilities[0].argmax(axis=1) == labels

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ramstrans.errors import ConfigError, UsageError
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.encoder import Encoder, Features, build_vit, prefixed
+from ramstrans.models.encoder import Encoder, Features, build_vit
 from ramstrans.models.methods.base import ForwardScale, Output, Stage, Stages
 from ramstrans.models.pretrained import load_pretrained
 from ramstrans.models.regions import Regions, propose_regions
@@ -80,11 +80,6 @@ class RamsTrans(nn.Module):
     def image_size(self) -> tuple[int, int]:
         """`(height, width)` of the input in pixels."""
         return self.scale_sizes[0]
-
-    @property
-    def needs_high_res(self) -> bool:
-        """Whether `forward` needs `high_res`."""
-        return self.zoom_source == "full" and self.num_scales > 1
 
     def forward(self, images: Tensor, high_res: Tensor | None = None, *, last_region: bool = True) -> Output:
         """Compute all scales.
@@ -233,11 +228,23 @@ class RamsTrans(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that are not decayed, as timm's optimisers ask for them."""
-        return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
+        return {f"encoder.model.{name}" for name in self.encoder.model.no_weight_decay()}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Patterns of parameter names by layer, as timm's layer-wise learning rates ask for them."""
-        return prefixed(self.encoder.group_matcher(coarse), "encoder")
+        matcher = self.encoder.model.group_matcher(coarse)
+        return {name: _in_encoder(group) for name, group in matcher.items()}
+
+
+def _in_encoder(group: Any) -> Any:  # noqa: ANN401
+    """Patterns for names below `encoder.model`: of one pattern, or of pairs of a pattern and an order.
+
+    >>> _in_encoder("^cls_token|pos_embed"), _in_encoder([(r"^blocks.([0-9]+)", None)])
+    ('^encoder.model.(?:cls_token|pos_embed)', [('^encoder.model.(?:blocks.([0-9]+))', None)])
+    """
+    if isinstance(group, str):
+        return f"^encoder.model.(?:{group.replace('^', '')})"
+    return [(_in_encoder(pattern), order) for pattern, order in group]
 
 
 def whole_image(images: Tensor) -> Tensor:
