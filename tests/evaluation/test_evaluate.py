@@ -38,14 +38,15 @@ def metrics(report):
     return {key: report[key] for key in METRICS}
 
 
-@pytest.fixture(scope="module", params=["input", "full"])
+@pytest.fixture(scope="module", params=["input", "full", "native"])
 def trial(request, birds):
     """A random model, its metadata, and a loader of the six test birds."""
     model = randomise(tiny_model(image_size=(24, 32), zoom_source=request.param))
     images = read_cub(birds)
     config = ModelConfig(BACKBONE, 3, (24, 32), zoom_source=request.param, backbone_options=TINY)
     crop = (24, 32) if request.param == "input" else (36, 48)
-    metadata = ModelMetadata(config, images.class_names, Preprocessing(48, crop))
+    zoom_pixels = 10**6 if request.param == "native" else None
+    metadata = ModelMetadata(config, images.class_names, Preprocessing(48, crop, zoom_pixels=zoom_pixels))
     dataset = ImageDataset(images.of_split("test"), metadata.preprocessing, (24, 32))
     return (
         model.eval(),

@@ -146,9 +146,22 @@ def test_version_1_lacks_what_came_later():
     assert metadata_from_json(metadata_to_json(chosen)) == chosen
 
 
-def test_version_3_cut_the_centre():
-    metadata = metadata_from_json(edited(format_version=3, preprocessing__fit=...))
-    assert metadata.preprocessing.fit == "crop"
+def test_version_3_cut_the_centre_and_took_the_papers_regions():
+    later = ("preprocessing__fit", "preprocessing__zoom_pixels")
+    later += ("model__component", "model__min_region", "model__max_aspect")
+    metadata = metadata_from_json(edited(format_version=3, **dict.fromkeys(later, ...)))
+    assert (metadata.preprocessing.fit, metadata.preprocessing.zoom_pixels) == ("crop", None)
+    model = metadata.model
+    assert (model.component, model.min_region, model.max_aspect) == ("count", 0.0, None)
+
+
+def test_how_regions_are_made_is_saved():
+    model = dataclasses.replace(METADATA.model, component="saliency", min_region=0.25, max_aspect=2.0)
+    preprocessing = Preprocessing(64, (48, 48), zoom_pixels=7)
+    metadata = dataclasses.replace(METADATA, model=model, preprocessing=preprocessing)
+    saved = metadata_from_json(metadata_to_json(metadata))
+    assert saved.preprocessing == preprocessing
+    assert (saved.model.component, saved.model.min_region, saved.model.max_aspect) == ("saliency", 0.25, 2.0)
 
 
 def test_the_options_of_the_run_are_found_if_there_are_any():

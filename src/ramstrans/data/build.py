@@ -1,6 +1,7 @@
 """From `DataConfig` to splits, preprocessing and cache. A new data set is one file, one line in `READERS`."""
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,9 @@ from ramstrans.errors import ConfigError, DataError, UnreadableImageError
 logger = logging.getLogger(__name__)
 
 Reader = Callable[[Path, DataConfig], ImageSet]
+
+LITTLE_SEEN = 0.25
+"""Share of a square photograph below which a crop is probably a mistake; by default it is 0.77."""
 
 DEFAULT_TOYBIRDS_ROOT = Path("runs/toybirds-data")
 
@@ -163,7 +167,16 @@ def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) 
     if config.fit != "crop" and isinstance(resize, int):
         shorter = min(crop)
         resize = round(crop[0] * resize / shorter), round(crop[1] * resize / shorter)
-    return Preprocessing(resize, crop, config.fit)
+    zoom_pixels = config.zoom_pixels if zoom_source == "native" else None
+    preprocessing = Preprocessing(resize, crop, config.fit, zoom_pixels)
+    seen = math.prod(crop) / (resize**2 if isinstance(resize, int) else math.prod(resize))
+    if config.fit == "crop" and seen < LITTLE_SEEN:
+        logger.warning(
+            "data.crop %dx%d with data.resize %s sees at most %.1f %% of a photograph; give a larger crop or "
+            "a smaller resize, or data.fit squash or pad, which see all of it",
+            *(*crop, resize, 100 * seen),
+        )
+    return preprocessing
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:

@@ -31,7 +31,7 @@ BOUNDS: dict[str, options.Bound] = {
     "rand_magnitude": options.Bound("0 to 30", lambda value: 0 <= value <= 30),
     **dict.fromkeys(("random_erasing", "balance"), options.FROM_0_TO_1),
     **dict.fromkeys(("color_jitter", "rand_augment", "num_workers", "read_timeout"), options.AT_LEAST_0),
-    **dict.fromkeys(("max_pixels", "shuffle_window"), options.AT_LEAST_1),
+    **dict.fromkeys(("max_pixels", "zoom_pixels", "shuffle_window"), options.AT_LEAST_1),
 }
 
 
@@ -63,6 +63,8 @@ class DataConfig:
         fit: What is seen of an image of another shape than the model's input. `crop`: the centre;
             `squash`: all of it, distorted; `pad`: all of it, with grey bars. In training, `squash` and `pad`
             see random parts, from the crop's size up to the whole.
+        zoom_pixels: With `zoom_source: native`: most pixels of a photograph that regions are cut from; larger
+            ones are reduced to so many. Each takes 3 bytes per pixel in batches and caches: 12 MB.
         flip: Mirror training images at random.
         color_jitter: Strength of random brightness, contrast and saturation in training; 0 is off.
         rand_augment: Operations of RandAugment per training image; 0 is off.
@@ -97,6 +99,7 @@ class DataConfig:
     resize: int | tuple[int, int] | None = None
     crop: int | tuple[int, int] | None = None
     fit: Fit = "crop"
+    zoom_pixels: int = 4_000_000
     flip: bool = True
     color_jitter: float = 0.0
     rand_augment: int = 0

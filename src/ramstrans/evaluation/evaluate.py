@@ -167,7 +167,7 @@ def dataset_of(
 def data_config(trained_on: Mapping[str, object], name: str | None, root: Path | None) -> DataConfig:
     """Data options of the training run, with another format or root if given."""
     known = {field.name for field in dataclasses.fields(DataConfig)}
-    known -= {"resize", "crop", "fit"}  # the model's own preprocessing counts
+    known -= {"resize", "crop", "fit", "zoom_pixels"}  # the model's own preprocessing counts
     given = {key: value for key, value in {"name": name, "root": root}.items() if value}
     values = {key: value for key, value in trained_on.items() if key in known} | given
     if "name" not in values:

@@ -32,16 +32,15 @@ def read_input(image: ImageInput, preprocessing: Preprocessing, max_pixels: int)
     Raises:
         UnreadableImageError: It cannot be decoded.
     """
-    resize, fit = preprocessing.resize, preprocessing.fit
     if not isinstance(image, Image.Image):
-        return read_resized(Path(image), resize, fit, max_pixels=max_pixels)
+        return read_resized(Path(image), *preprocessing.reading, max_pixels=max_pixels)
     name = "image in memory"
     check_shape(name, image.size, max_pixels)
     try:
         upright = to_rgb(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError) as error:  # one that was opened but not yet read
         raise UnreadableImageError(name, f"damaged image ({error})") from error
-    return resize_in_memory(upright, resize, fit)
+    return resize_in_memory(upright, *preprocessing.reading)
 
 
 def read_ahead(

@@ -55,6 +55,7 @@ class RunState:
         epoch_loss: Sum of the loss over the images of the current epoch so far.
         epoch_images: Their number; images of skipped steps do not count.
         log_bytes: Length of metrics.jsonl.
+        total_steps: Steps of the whole run; 0 in checkpoints of before.
         num_processes: Number of processes that train.
         data: Fingerprint of the data set.
     """
@@ -71,6 +72,7 @@ class RunState:
     epoch_loss: float = 0.0
     epoch_images: int = 0
     log_bytes: int = 0
+    total_steps: int = 0
     num_processes: int = 1
     data: str = ""
 

@@ -1,12 +1,15 @@
 """Image files to resized RGB pixels: every common format and colour mode, or one error that says why not."""
 
 import io
+import math
 import re
 import stat
 import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -93,7 +96,12 @@ class ResizedImage(NamedTuple):
 
 
 def read_resized(
-    path: Path, resize: int | Size, fit: Fit = "crop", *, max_pixels: int = DataConfig.max_pixels
+    path: Path,
+    resize: int | Size,
+    fit: Fit = "crop",
+    zoom_pixels: int | None = None,
+    *,
+    max_pixels: int = DataConfig.max_pixels,
 ) -> ResizedImage:
     """Read an image, upright and resized; training, evaluation and prediction all do it here.
 
@@ -101,19 +109,24 @@ def read_resized(
     to one of its own pixels, half a resized one, beyond the original.
 
     `resize` is the shorter side in pixels, or exact `(height, width)`, after EXIF rotation; with `fit` "pad"
-    the image keeps its aspect ratio and fits into that.
+    the image keeps its aspect ratio and fits into that. With `zoom_pixels` neither counts: the image keeps
+    its own size, or is reduced to at most so many pixels.
 
     Raises:
         UnreadableImageError: It cannot be decoded, or has more than `max_pixels`.
     """
     height, width = (resize, resize) if isinstance(resize, int) else resize
-    at_least = (REDUCTION_MARGIN * height, REDUCTION_MARGIN * width)
-    return _resized(*decode_reduced(path, at_least, max_pixels=max_pixels), resize, fit)
+    at_least: Size | Callable[[Size], Size] = (REDUCTION_MARGIN * height, REDUCTION_MARGIN * width)
+    if zoom_pixels is not None:
+        at_least = partial(limited_size, max_pixels=REDUCTION_MARGIN**2 * zoom_pixels)
+    return _resized(*decode_reduced(path, at_least, max_pixels=max_pixels), resize, fit, zoom_pixels)
 
 
-def resize_in_memory(image: Image.Image, resize: int | Size, fit: Fit = "crop") -> ResizedImage:
+def resize_in_memory(
+    image: Image.Image, resize: int | Size, fit: Fit = "crop", zoom_pixels: int | None = None
+) -> ResizedImage:
     """Resize an upright RGB image as `read_resized` does, but from all of its pixels."""
-    return _resized(image, (image.height, image.width), resize, fit)
+    return _resized(image, (image.height, image.width), resize, fit, zoom_pixels)
 
 
 def resized_size(original_size: Size, resize: int | Size, fit: Fit = "crop") -> Size:
@@ -135,14 +148,32 @@ def resized_size(original_size: Size, resize: int | Size, fit: Fit = "crop") -> 
     return (resize, longer) if height <= width else (longer, resize)
 
 
-def _resized(image: Image.Image, original_size: Size, resize: int | Size, fit: Fit) -> ResizedImage:
-    size = resized_size(original_size, resize, fit)
+def limited_size(original_size: Size, max_pixels: int) -> Size:
+    """`(height, width)` of an image that is reduced to at most so many pixels, but never enlarged.
+
+    >>> limited_size((3000, 4000), 3_000_000), limited_size((375, 500), 3_000_000)
+    ((1500, 2000), (375, 500))
+    """
+    height, width = original_size
+    scale = math.sqrt(max_pixels / (height * width))
+    return original_size if scale >= 1 else (max(int(height * scale), 1), max(int(width * scale), 1))
+
+
+def _resized(
+    image: Image.Image, original_size: Size, resize: int | Size, fit: Fit, zoom_pixels: int | None
+) -> ResizedImage:
+    if zoom_pixels is None:
+        size = resized_size(original_size, resize, fit)
+    else:
+        size = limited_size(original_size, zoom_pixels)
     pixels = F.resize(F.pil_to_tensor(image), list(size), antialias=True)
     channels_last = pixels.permute(1, 2, 0).contiguous()  # copies nothing on CPUs with AVX2
     return ResizedImage(channels_last.permute(2, 0, 1), original_size)
 
 
-def decode_reduced(path: Path, at_least: Size, *, max_pixels: int = DataConfig.max_pixels) -> Decoded:
+def decode_reduced(
+    path: Path, at_least: Size | Callable[[Size], Size], *, max_pixels: int = DataConfig.max_pixels
+) -> Decoded:
     """Decode an image file to RGB, upright, at its original size or, if that is faster, smaller.
 
     EXIF rotation is applied, transparency is laid over white, the first frame of an animation is
@@ -153,7 +184,8 @@ def decode_reduced(path: Path, at_least: Size, *, max_pixels: int = DataConfig.m
 
     Args:
         path: The image file, or a member of a tar, see `tars`.
-        at_least: Smallest `(height, width)` of the reduced image in pixels, after EXIF rotation.
+        at_least: Smallest `(height, width)` of the reduced image in pixels, after EXIF rotation, or that as a
+            function of the original's.
         max_pixels: Refuse an image whose header announces more pixels than this, before decoding it.
 
     Raises:
@@ -190,9 +222,11 @@ def check_shape(path: Path | str, size: tuple[int, int], max_pixels: int) -> Non
     raise UnreadableImageError(path, f"{width} x {height} pixels, {limit}")
 
 
-def _load(image: ImageFile.ImageFile, at_least: Size) -> Decoded:
+def _load(image: ImageFile.ImageFile, at_least: Size | Callable[[Size], Size]) -> Decoded:
     width, height = image.size
     if image.format in {"JPEG", "MPO"}:  # MPO: a JPEG followed by further images
+        if callable(at_least):
+            at_least = at_least((width, height) if _orientation(image) >= 5 else (height, width))
         image.draft(None, at_least if _orientation(image) >= 5 else at_least[::-1])
     image.load()
     orientation = _orientation(image)  # in a PNG it may come after the pixels
