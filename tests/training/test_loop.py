@@ -159,6 +159,7 @@ def test_a_choice_on_few_images_is_reported_as_unsure(run, validated_as):
     [warning] = run(tiny_model(), validate_on="train", epochs=2)[0].warnings
     assert "epoch 2 was chosen on 12 validation images" in warning
     assert "75.0 % right (95 % interval 46.8 - 91.1 %)" in warning
+    assert "or none, and the last epoch is taken" in warning
 
 
 def test_patience_ends_the_run_with_the_best_epoch(run, validated_as, caplog):

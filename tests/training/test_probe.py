@@ -135,6 +135,7 @@ def test_the_fitted_head_predicts_by_the_model_what_it_did_on_the_features(probe
     assert [row["l2"] for row in rows] == list(module.STRENGTHS)
     assert max(rows, key=lambda row: (row["top1_fused"], -row["loss_fused"]))["l2"] == result.l2
     assert "was chosen on 3 validation images" in result.warnings[0]
+    assert "or none, and l2 0.01 is taken" in result.warnings[0]
 
 
 def test_features_are_computed_once_and_read_from_then_on(probed, monkeypatch):

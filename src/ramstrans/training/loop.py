@@ -310,7 +310,8 @@ class TrainLoop:
         state, weights, warnings = self.state, self.best_weights, []
         if self.val_loader is not None:
             chosen = f"epoch {state.best_epoch}"
-            warnings = choice_warnings(chosen, state.best_score, len(self.val_loader.dataset))
+            num_images = len(self.val_loader.dataset)
+            warnings = choice_warnings(chosen, state.best_score, num_images, "the last epoch is taken")
         return TrainResult(
             weights=merged_state_dict(self.evaluated_model()) if weights is None else weights,
             epoch=state.best_epoch or -(-state.step // self.steps_per_epoch),

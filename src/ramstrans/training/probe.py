@@ -137,7 +137,10 @@ class LinearProbe:
             raise
         head = self.model.encoder.get_classifier()
         head.load_state_dict({"weight": fit.weight, "bias": fit.bias})
-        warnings = choice_warnings(f"l2 {strength:g}", best["top1_fused"], len(self.val_set)) if best else []
+        warnings = []
+        if best is not None:
+            chosen, otherwise = f"l2 {strength:g}", f"l2 {DEFAULT_STRENGTH:g} is taken"
+            warnings = choice_warnings(chosen, best["top1_fused"], len(self.val_set), otherwise)
         return TrainResult(
             weights=merged_state_dict(self.model),
             epoch=self.config.training.probe_views,

@@ -49,17 +49,18 @@ def describe(row: Mapping[str, Any]) -> str:
     return f"validation loss {row['loss_fused']:.3f}, top-1 {scales}{fused} %"
 
 
-def choice_warnings(chosen: str, top1: float, num_images: int) -> list[str]:
+def choice_warnings(chosen: str, top1: float, num_images: int, otherwise: str) -> list[str]:
     """Say how sure a choice is that was made on few validation images; nothing if there were enough.
 
     Args:
         chosen: What was chosen, e.g. `epoch 4`.
         top1: Its accuracy on the validation split, in percent.
         num_images: Images of that split.
+        otherwise: What happens without such images, e.g. `the last epoch is taken`.
 
-    >>> choice_warnings("epoch 4", 100.0, 5)[0][:87]
+    >>> choice_warnings("epoch 4", 100.0, 5, "the last epoch is taken")[0][:87]
     'epoch 4 was chosen on 5 validation images, of which it has 100.0 % right (95 % interval'
-    >>> choice_warnings("epoch 4", 100.0, 50)
+    >>> choice_warnings("epoch 4", 100.0, 50, "the last epoch is taken")
     []
     """
     if num_images >= FEW_IMAGES:
@@ -69,5 +70,5 @@ def choice_warnings(chosen: str, top1: float, num_images: int) -> list[str]:
     return [
         f"{chosen} was chosen on {images}, of which it has {top1:.1f} % right (95 % interval {low:.1f} - "
         f"{high:.1f} %); another may be as good: hold out {FEW_IMAGES} images or more "
-        "(--data.val_fraction), or none, and the last epoch is taken (--data.val_fraction 0)"
+        f"(--data.val_fraction), or none, and {otherwise} (--data.val_fraction 0)"
     ]
