@@ -5,6 +5,7 @@ data, 130 and 143 for Ctrl-C and SIGTERM, 1 for the rest; a traceback only with 
 `--quiet true` only warnings, errors and results are printed.
 """
 
+import io
 import os
 import signal
 import sys
@@ -27,6 +28,9 @@ from ramstrans.errors import RamsTransError, UsageError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may have letters that its encoding lacks
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]

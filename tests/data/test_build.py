@@ -221,6 +221,9 @@ def test_the_format_is_detected(birds, colors, tmp_path):
     assert detect_format(colors) == "folder"
     assert detect_format(tmp_path / "list.parquet") == "table"
     assert detect_format(tmp_path / "nowhere") == "folder"
+    assert detect_format(tmp_path / "birds.v2") == "folder"
+    (tmp_path / "birds.zip").touch()
+    assert detect_format(tmp_path / "birds.zip") == "table"  # its reader says to unpack it
 
 
 @pytest.mark.parametrize("name", FAKES)

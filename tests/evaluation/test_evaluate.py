@@ -292,6 +292,12 @@ def test_the_data_of_the_run_are_used_unless_others_are_given():
     assert moved == DataConfig("folder", Path("moved"), val_fraction=0.3)
 
 
+def test_the_image_folder_belongs_to_the_runs_own_table():
+    trained_on = {"name": "table", "root": "a.csv", "image_folder": "images"}
+    assert data_config(trained_on, None, None).image_folder == Path("images")
+    assert data_config(trained_on, None, Path("b.csv")).image_folder is None
+
+
 def test_a_cache_of_another_machine_is_ignored(tmp_path):
     trained_on = {"name": "cub", "root": "birds", "cache": "disk", "cache_dir": str(tmp_path)}
     assert data_config(trained_on, None, None).cache_dir == tmp_path

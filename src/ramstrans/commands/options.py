@@ -1,14 +1,30 @@
 """What the options of several commands share."""
 
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import UsageError
 
 CONFIG_HELP = "YAML file of these options, or the name of one that comes along."
+
+
+_load_yaml = get_loader("yaml")
+
+
+def _load_value(text: str) -> Any:  # noqa: ANN401 - what YAML can hold
+    """Parse a value as YAML; bytes that are not UTF-8 are of a path."""
+    return text if _has_raw_bytes(text) else _load_yaml(text)
+
+
+def _has_raw_bytes(text: str) -> bool:
+    return any("\udc80" <= letter <= "\udcff" for letter in text)
+
+
+set_loader("yaml", _load_value, exceptions=(yaml.YAMLError,))
 
 
 class Parser(ArgumentParser):

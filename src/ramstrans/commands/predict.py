@@ -57,6 +57,7 @@ def predict(
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
     """
+    from ramstrans.data.reading.text import read_paths
     from ramstrans.inference.inputs import expand_inputs
     from ramstrans.inference.postprocess import Prediction
     from ramstrans.inference.predictor import Predictor
@@ -65,7 +66,7 @@ def predict(
     choose_format(output, format)
     check_output(output, overwrite=overwrite)
     predictor = Predictor.load(run, device, precision, early_exit)
-    paths = expand_inputs(inputs, sys.stdin)
+    paths = expand_inputs(inputs, read_paths(sys.stdin.buffer))
     num_labels = min(top_k, len(predictor.class_names))
     counts = {"images": 0, "unreadable": 0}
 

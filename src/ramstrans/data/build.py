@@ -19,7 +19,7 @@ from ramstrans.data.datasets.nabirds import read_nabirds
 from ramstrans.data.datasets.oxford_pets import read_oxford_pets
 from ramstrans.data.datasets.stanford_cars import read_stanford_cars
 from ramstrans.data.datasets.stanford_dogs import read_stanford_dogs
-from ramstrans.data.datasets.table import read_table
+from ramstrans.data.datasets.table import TABLE_SUFFIXES, read_table
 from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
 from ramstrans.data.records import ImageSet
@@ -47,12 +47,13 @@ def _by_root(read: Callable[[Path], ImageSet]) -> Reader:
 READERS: dict[DatasetFormat, Reader] = {
     "cub": _by_root(read_cub),
     "toybirds": _by_root(read_cub),
-    "folder": _by_root(read_image_folder),
+    "folder": lambda root, config: read_image_folder(root, config.class_level),
     "table": lambda root, config: read_table(
         root,
         path_column=config.path_column,
         label_column=config.label_column,
         split_column=config.split_column,
+        image_folder=config.image_folder,
     ),
     "nabirds": _by_root(read_nabirds),
     "stanford_dogs": _by_root(read_stanford_dogs),
@@ -89,7 +90,7 @@ def detect_format(root: Path) -> DatasetFormat:
             return name
     if is_inaturalist(root):
         return "inaturalist"
-    return "table" if root.suffix and not root.is_dir() else "folder"
+    return "table" if root.suffix.lower() in TABLE_SUFFIXES or root.is_file() else "folder"
 
 
 def build_image_set(config: DataConfig, progress: Progress = no_progress) -> ImageSet:

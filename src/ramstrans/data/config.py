@@ -43,10 +43,13 @@ class DataConfig:
         name: Format of the data set. `toybirds` is drawn on first use if `root` does not hold it yet.
         root: Folder of the data set, the table's file, or, for `hugging_face`, a name on the hub. Only
             `toybirds` can be read without one.
-        path_column: Column of a table with the image paths, relative to the table's folder or absolute;
+        path_column: Column of a table with the image paths, relative to `image_folder` or absolute;
             for `hugging_face`, the column of images if there are several.
         label_column: Column of a table or of `hugging_face` with the class names.
         split_column: Column of a table with `train`, `val` or `test`; without it splits are drawn by seed.
+        image_folder: Folder that the paths of a table are relative to; None: the table's own.
+        class_level: What the classes of a `folder` are: its `top` folders with all images below them, or
+            each folder that holds images, the `leaf` folders, e.g. species in `<genus>/<species>/`.
         aircraft_level: What the classes of `fgvc_aircraft` are.
         train_folder: Which training images of `inaturalist` 2021 to take; None: those that exist.
         val_fraction: Fraction of each class's training images held out for validation, in [0, 1).
@@ -90,6 +93,8 @@ class DataConfig:
     path_column: str = "path"
     label_column: str = "label"
     split_column: str = "split"
+    image_folder: Path | None = None
+    class_level: Literal["top", "leaf"] = "top"
     aircraft_level: Literal["variant", "family", "manufacturer"] = "variant"
     train_folder: Literal["train", "train_mini"] | None = None
     val_fraction: float = 0.1
@@ -117,6 +122,8 @@ class DataConfig:
         options.check_bounds("data", self, BOUNDS)
         needs = {
             "cache_dir": (self.cache == "disk", "data.cache disk"),
+            "image_folder": (self.name in ("table", None), "data.name table"),
+            "class_level": (self.name in ("folder", None), "data.name folder"),
             "aircraft_level": (self.name == "fgvc_aircraft", "data.name fgvc_aircraft"),
             "train_folder": (self.name == "inaturalist", "data.name inaturalist"),
             "rand_magnitude": (self.rand_augment > 0, "data.rand_augment"),

@@ -174,7 +174,9 @@ def data_config(trained_on: Mapping[str, object], name: str | None, root: Path |
         raise UsageError(
             "this saved model does not say what it was trained on; give --data.name and --data.root"
         )
-    for key in ("root", "cache_dir"):
+    if root:
+        values.pop("image_folder", None)  # of the other table
+    for key in ("root", "image_folder", "cache_dir"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
     if not Path(str(values.get("cache_dir"))).is_dir():
