@@ -1,6 +1,7 @@
 """The command line itself: help, config files, options, and how errors come out."""
 
 import dataclasses
+import logging
 import shlex
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from ramstrans import __version__, cli
 from ramstrans.cli import COMMANDS, main
 from ramstrans.commands import data
 from ramstrans.commands.configs import config_folder
+from ramstrans.console import progress_bar, results
 from ramstrans.data.build import READERS, build_preprocessing
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import WeightsError
@@ -165,6 +167,31 @@ def test_a_wrong_config_file_is_told(text, said, fails, tmp_path):
 def test_debug_shows_where(tmp_path):
     with pytest.raises(WeightsError, match="is not a folder"):
         main(["evaluate", str(tmp_path / "nowhere"), "--debug"])
+
+
+@pytest.mark.parametrize("where", [["--quiet", "true", "doctor"], ["doctor", "--quiet=true"]])
+def test_quiet_leaves_warnings_and_results(where, doctor_does, capsys):
+    def run(_options, given):
+        logger = logging.getLogger("ramstrans.doctor")
+        logger.info("a line of the log")
+        logger.warning("trouble")
+        with progress_bar() as progress:
+            progress(1, 2, "working")
+        results().print("a result of", *given)
+        return 0
+
+    doctor_does(run)
+    assert main(where) == 0
+    assert capsys.readouterr() == ("a result of doctor\n", "warning: trouble\n")
+    assert main(["doctor", "--quiet", "false"]) == 0  # and the next command is not quiet
+    printed = capsys.readouterr().err
+    assert "a line of the log" in printed
+    assert "working" in printed
+
+
+@pytest.mark.parametrize("given", [["--quiet"], ["--quiet", "doctor"], ["--quiet=maybe"]])
+def test_quiet_needs_true_or_false(given, fails):
+    assert "give --quiet true or --quiet false" in fails(2, "doctor", *given)
 
 
 def test_an_error_of_our_own_is_one_line_too(monkeypatch, fails):

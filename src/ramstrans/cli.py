@@ -1,7 +1,8 @@
 """The command line: parse, run one command, print what went wrong.
 
 Results go to standard output, everything else to standard error. Exit codes: 0, 2 for usage, 3 for
-data, 130 and 143 for Ctrl-C and SIGTERM, 1 for the rest; a traceback only with `--debug`.
+data, 130 and 143 for Ctrl-C and SIGTERM, 1 for the rest; a traceback only with `--debug`. With
+`--quiet true` only warnings, errors and results are printed.
 """
 
 import io
@@ -21,8 +22,8 @@ from ramstrans import __version__
 from ramstrans.commands import bench, data, doctor, evaluate, explain, plan, predict, train
 from ramstrans.commands.configs import default_config
 from ramstrans.commands.options import Parser
-from ramstrans.console import logging_to_terminal
-from ramstrans.errors import RamsTransError
+from ramstrans.console import logging_to_terminal, quieten
+from ramstrans.errors import RamsTransError, UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [argument for argument in given if argument != "--debug"]
     try:
         with terminable(), logging_to_terminal():
+            quiet, given = split_quiet(given)
+            if quiet:
+                quieten()
             parser = build_parser(default_config(given[1:]) if given[:1] == ["train"] else None)
             options = parser.instantiate(parser.parse_args(given))
             command = options.subcommand
@@ -52,6 +56,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, RamsTransError):
             return fail(str(error), error.exit_code)
         return fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
+
+
+def split_quiet(arguments: list[str]) -> tuple[bool, list[str]]:
+    """Take `--quiet true|false` out of a command line, wherever it stands; returns it and the rest.
+
+    >>> split_quiet(["predict", "run", "--quiet", "true", "a.jpg"])
+    (True, ['predict', 'run', 'a.jpg'])
+
+    Raises:
+        UsageError: It has another value, or none.
+    """
+    quiet, rest, remaining = "false", [], iter(arguments)
+    for argument in remaining:
+        name, _, value = argument.partition("=")
+        if name != "--quiet":
+            rest.append(argument)
+            continue
+        quiet = value or next(remaining, "nothing")
+        if quiet not in ("true", "false"):
+            raise UsageError(f"--quiet is followed by {quiet}; give --quiet true or --quiet false")
+    return quiet == "true", rest
 
 
 class Terminated(KeyboardInterrupt):
@@ -96,6 +121,8 @@ def build_parser(train_config: Path | None = None) -> Parser:
         allow_abbrev=False,  # inherited by the commands
     )
     parser.add_argument("--version", action="version", version=f"ramstrans {__version__}")
+    about_quiet = "Print only warnings, errors and results; may stand anywhere in a command line."
+    parser.add_argument("--quiet", type=bool, default=False, help=about_quiet)  # taken out by `split_quiet`
     commands = parser.add_subcommands()
     for name, command in COMMANDS.items():
         about = (command.run.__doc__ or "").splitlines()[0]

@@ -16,7 +16,7 @@ from ramstrans.evaluation.evaluate import data_config, evaluate_run, with_labels
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.evaluation.report.gallery import gallery_views
 from ramstrans.models.config import ModelConfig
-from ramstrans.saved.metadata import ModelMetadata
+from ramstrans.saved.metadata import EarlyExit, ModelMetadata
 from ramstrans.saved.model import load_metadata, load_state, save_model
 from ramstrans.training.run import prepare, train
 from tests.models.builders import randomise
@@ -302,6 +302,14 @@ def model_folder(trained, tmp_path):
     folder = tmp_path / "model"
     save_model(folder, load_state(trained.folder), load_metadata(trained.folder))
     return folder
+
+
+def test_a_choice_on_few_images_is_reported_with_a_margin(model_folder, evaluate, monkeypatch):
+    choice = EarlyExit(0.9, "val", 3, 0.0, 1.5)
+    monkeypatch.setattr(module, "choose_exit", lambda _: choice)
+    assert (
+        "leave a margin, e.g. --early_exit 0.950" in evaluate(model_folder, early_exit="auto")["warnings"][0]
+    )
 
 
 def test_early_exit_is_chosen_on_validation_and_saved(model_folder, evaluate, tmp_path):

@@ -48,13 +48,13 @@ def resume(run, *options):
 
 def steps_taken(monkeypatch):
     """Call a run, and this lists the steps that it takes."""
-    taken, step = [], loop.TrainLoop.validate_and_save
+    taken, step = [], loop.TrainLoop.save_if_due
 
     def noted(self, *args, **options):
         taken.append(self.state.step)
         return step(self, *args, **options)
 
-    monkeypatch.setattr(loop.TrainLoop, "validate_and_save", noted)
+    monkeypatch.setattr(loop.TrainLoop, "save_if_due", noted)
     return taken
 
 

@@ -22,6 +22,7 @@ MAY_CHANGE = (
     "data.read_timeout",
     "data.cache",
     "data.cache_dir",
+    "training.probe_cache",
     "device",
     "training.epochs",
     "training.max_steps",

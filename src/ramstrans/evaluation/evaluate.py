@@ -24,7 +24,7 @@ from ramstrans.data.records import SPLITS, ImageSet, Record, Split
 from ramstrans.distributed import process_index
 from ramstrans.errors import DataError, UsageError
 from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
-from ramstrans.evaluation.early_exit import choose_exit, exit_report, time_exit
+from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warnings, time_exit
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_indices, gallery_views, plot_gallery
@@ -73,6 +73,7 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         choice = choose_exit(predict_split(model, build_loader(held_out, **loading), **options))
         save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
+        extra["warnings"] = [*left_out, *exit_warnings(choice)]
     loader = build_loader(dataset, **loading)
     return evaluate(model, metadata, loader, config.folder, confidence=confidence, extra=extra, **options)
 
@@ -124,8 +125,9 @@ def draw_figures(
     figures = {}
     if (folder / "metrics.jsonl").exists():
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        plot_curves(rows, folder / "curves.png")
-        figures["Curves of the training run"] = "curves.png"
+        if any(row["kind"] == "train" for row in rows):  # a linear probe takes no steps
+            plot_curves(rows, folder / "curves.png")
+            figures["Curves of the training run"] = "curves.png"
     indices = choose_indices(predictions)
     views = gallery_views(model, metadata, dataset, indices, precision)
     plot_gallery(views, predictions, indices, metadata.class_names, folder / "gallery.png")

@@ -28,6 +28,7 @@ from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import TrainLoop, TrainResult
 from ramstrans.training.optim import check_optimizer, num_steps, schedule_factor
+from ramstrans.training.probe import LinearProbe
 from ramstrans.training.run_folder import (
     RUN_MARK,
     check_output,
@@ -194,6 +195,8 @@ def train_into(
 ) -> TrainResult:
     """Train, from the newest checkpoint if there is one."""
     config = prepared.config
+    if config.training.is_probe:
+        return probe(output, prepared, accelerator, progress, signals)
     checkpoints, state = checkpoints_of(output, config), new_state(prepared, accelerator)
     train_loader, val_loader = build_loaders(
         config, prepared.images, prepared.preprocessing, pin_memory=accelerator.device.type == "cuda"
@@ -224,6 +227,27 @@ def train_into(
     ).run(progress)
 
 
+def probe(
+    output: Path, prepared: Prepared, accelerator: Accelerator, progress: Progress, signals: SignalHandler
+) -> TrainResult:
+    """Fit the head to features of the frozen backbone; a resumed run reads those that it has computed."""
+    config = prepared.config
+    accelerator.init_trackers("tensorboard")
+    train_set, val_set = (
+        build_dataset(config, prepared.images, prepared.preprocessing, split) for split in ("train", "val")
+    )
+    return LinearProbe(
+        prepared.model,
+        config,
+        train_set,
+        val_set,
+        config.training.probe_cache or output / "features",
+        accelerator,
+        MetricsLog(output / RUN_MARK, accelerator),
+        evaluation_batch_size(config),
+    ).run(signals.checking(progress, f"go on with `ramstrans train --resume {output}`"))
+
+
 def new_state(prepared: Prepared, accelerator: Accelerator) -> RunState:
     """The state of a run before its first step."""
     return RunState(
@@ -251,13 +275,12 @@ def trained_before(
 def metadata_of(prepared: Prepared, result: TrainResult) -> ModelMetadata:
     """What is saved beside the weights of a run."""
     config = prepared.config
-    summary = result._asdict()
-    del summary["weights"]
     return ModelMetadata(
         config.model,
         prepared.images.class_names,
         prepared.preprocessing,
-        training={"run": options_of(config), "images": fingerprint(prepared.images, config.data)} | summary,
+        training={"run": options_of(config), "images": fingerprint(prepared.images, config.data)}
+        | result.summary(),
     )
 
 
@@ -273,6 +296,8 @@ def evaluate_test(
     """Evaluate the chosen weights on the test split, and write the report."""
     config = prepared.config
     summary = {key: value for key, value in metadata.training.items() if key not in ("run", "images")}
+    warnings = [*prepared.unreadable, *summary.pop("warnings", ())]
+    report = {"config": options_of(config), "command": command, "warnings": warnings}
     loader = build_loader(
         build_dataset(config, prepared.images, prepared.preprocessing, "test"),
         evaluation_batch_size(config),
@@ -287,7 +312,7 @@ def evaluate_test(
         loader,
         output,
         precision=config.training.precision,
-        extra={"config": options_of(config), "command": command, "warnings": prepared.unreadable} | summary,
+        extra=report | summary,
         progress=progress,
     )
 
