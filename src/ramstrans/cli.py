@@ -4,13 +4,14 @@ Results go to standard output, everything else to standard error. Exit codes: 0,
 data, 130 and 143 for Ctrl-C and SIGTERM, 1 for the rest; a traceback only with `--debug`.
 """
 
+import logging
 import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -18,10 +19,11 @@ from jsonargparse import Namespace
 
 from ramstrans import __version__
 from ramstrans.commands import bench, data, doctor, evaluate, explain, plan, predict, train
-from ramstrans.commands.configs import default_config
 from ramstrans.commands.options import Parser
 from ramstrans.console import logging_to_terminal
 from ramstrans.errors import RamsTransError
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        with terminable(), logging_to_terminal():
-            parser = build_parser(default_config(given[1:]) if given[:1] == ["train"] else None)
+        with terminable(), logging_to_terminal(), warnings_in_words():
+            parser = build_parser()
             options = parser.instantiate(parser.parse_args(given))
             command = options.subcommand
             return COMMANDS[command].run(options[command], given)
@@ -80,12 +82,20 @@ def fail(message: str, code: int) -> int:
     return code
 
 
-def build_parser(train_config: Path | None = None) -> Parser:
-    """The parser of all commands.
+@contextmanager
+def warnings_in_words() -> Iterator[None]:
+    """Log warnings as one line each, without the file and line of code that raised them."""
 
-    Args:
-        train_config: The config file that `train` starts from.
-    """
+    def log(message: Warning | str, *_: object, **__: object) -> None:
+        logger.warning("%s", " ".join(str(message).split()))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = log
+        yield
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
     parser = Parser(
         prog="ramstrans",
         description="Fine-grained image recognition that looks twice.",
@@ -95,8 +105,7 @@ def build_parser(train_config: Path | None = None) -> Parser:
     commands = parser.add_subcommands()
     for name, command in COMMANDS.items():
         about = (command.run.__doc__ or "").splitlines()[0]
-        is_based = name == "train" and train_config is not None
-        sub = Parser(description=about, default_config_files=[str(train_config)] if is_based else None)
+        sub = Parser(description=about)
         commands.add_subcommand(name, sub, help=about)
         command.add_options(sub)  # after it: `data` has commands of its own, to be added in level order
     return parser

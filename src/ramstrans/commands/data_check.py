@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser, data_config
+from ramstrans.commands.options import Parser, takes_data
 from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import DataError
@@ -37,11 +37,8 @@ MAX_EXAMPLES = 3
 
 def add_options(parser: Parser) -> None:
     """Options of `data check`."""
-    parser.add_argument(
-        "root", nargs="?", type=Path | None, help="Folder or table; its format is detected by default."
-    )
+    takes_data(parser)
     parser.add_class_arguments(DataConfig, "data")
-    parser.set_defaults({"data.name": None})  # distinguishes an omitted name from toybirds
     parser.add_argument(
         "--model", type=Path | None, help="Run or model folder; reports the labels that it contradicts."
     )
@@ -59,7 +56,7 @@ def run(options: Namespace, _given: list[str]) -> int:
     from ramstrans.data.audit import findings as audit
     from ramstrans.data.build import build_image_set
 
-    config = data_config(options.root, options.data)
+    config = DataConfig(**vars(options.data))
     check_output(options.output, overwrite=options.overwrite, suffixes=audit.SUFFIXES)
     with progress_bar() as progress:
         images = build_image_set(config, progress)
@@ -85,7 +82,7 @@ def find_all(
     smallest_side = DEFAULT_SIDE
     if model is not None:
         from ramstrans.evaluation.evaluate import with_labels_of
-        from ramstrans.saved.model import load_metadata
+        from ramstrans.saved.metadata import load_metadata
 
         metadata = load_metadata(model)
         with_labels_of(metadata, images, "train")

@@ -6,8 +6,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands import train
-from ramstrans.commands.configs import NamedConfig
-from ramstrans.commands.options import CONFIG_HELP, Parser
+from ramstrans.commands.options import Parser
 from ramstrans.console import Progress, progress_bar, results
 from ramstrans.errors import UsageError
 from ramstrans.training.config import RunConfig
@@ -24,10 +23,18 @@ Hours: all steps at the speed of this device, without evaluations and waiting fo
 On a CPU, steps after one of more than a few seconds are extrapolated linearly; other devices differ."""
 
 
+IMPORTANT = {
+    "What": ("--memory", "--processes", "--num_images"),
+    "Run": ("--data.name", "--model.backbone", "--model.weights", "--model.image_size"),
+    "Recipe": ("--config", "--training.epochs", "--training.batch_size"),
+}
+"""The options that `--help` shows."""
+
+
 def add_options(parser: Parser) -> None:
     """Options of `plan`: those of `train`, and the resources and size of the run."""
-    parser.add_argument("--config", action=NamedConfig, help=CONFIG_HELP)
-    parser.add_class_arguments(RunConfig, as_group=False, skip={"output", "overwrite"})
+    train.add_run_options(parser, skip={"output", "overwrite"})
+    parser.important = IMPORTANT
     parser.add_argument(
         "--memory",
         type=str | None,

@@ -49,7 +49,8 @@ class DataConfig:
         split_column: Column of a table with `train`, `val` or `test`; without it splits are drawn by seed.
         aircraft_level: What the classes of `fgvc_aircraft` are.
         train_folder: Which training images of `inaturalist` 2021 to take; None: those that exist.
-        val_fraction: Fraction of each class's training images held out for validation, in [0, 1).
+        val_fraction: Fraction of each class's training images held out for validation, in [0, 1). None: a
+            tenth, up to a fifth where a tenth would be less than 50 images.
         test_fraction: Fraction of each class's images held out for the test, in (0, 1), if the data set has
             no test split of its own.
         split_seed: Seed of those two draws.
@@ -90,7 +91,7 @@ class DataConfig:
     split_column: str = "split"
     aircraft_level: Literal["variant", "family", "manufacturer"] = "variant"
     train_folder: Literal["train", "train_mini"] | None = None
-    val_fraction: float = 0.1
+    val_fraction: float | None = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
     on_unreadable: Literal["stop", "skip"] = "stop"

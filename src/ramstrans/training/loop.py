@@ -84,6 +84,7 @@ class TrainLoop:
     def __post_init__(self) -> None:
         model, config, accelerator = self.model, self.config, self.accelerator
         self.steps_per_epoch = len(self.train_loader)
+        assert config.epochs is not None, "filled in by the number of images"
         self.total_steps = min(config.epochs * self.steps_per_epoch, config.max_steps or sys.maxsize)
         set_trainable(model, config, self.train_loader.batch_sampler.seed)
         self.empty_model = to_meta(model) if accelerator.is_fsdp2 else None  # before it is sharded

@@ -1,6 +1,5 @@
 """The run folder: whether a run may write there, and the options that it keeps."""
 
-import os
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ import yaml
 
 from ramstrans.distributed import from_first_process
 from ramstrans.errors import OutputError
-from ramstrans.files import not_writable
+from ramstrans.files import check_output_folder, not_writable
 from ramstrans.plain import to_plain
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
 
@@ -38,20 +37,8 @@ def default_output(config: RunConfig) -> Path:
 
 def check_output(output: Path | None, *, overwrite: bool) -> None:
     """Raise OutputError if a run folder may not be written there."""
-    if output is None:
-        return
-    nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise OutputError(f"--output {output}: {nearest} is not a folder that you can write to; give another")
-    if not (output.is_dir() and any(output.iterdir())):
-        return
-    if not overwrite:
-        raise OutputError(
-            f"--output {output} exists; give another, or --overwrite true to replace it, "
-            f"or resume an unfinished run by --resume {output}"
-        )
-    if not (output / RUN_MARK).exists():
-        raise OutputError(f"--output {output} is not a run folder and will not be replaced; give another")
+    hint = f", or resume an unfinished run by --resume {output}"
+    check_output_folder(output, RUN_MARK, overwrite=overwrite, hint=hint)
 
 
 def claim_output(output: Path, *, overwrite: bool) -> None:
