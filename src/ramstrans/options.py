@@ -1,13 +1,16 @@
-"""Checks that the config dataclasses share: allowed numbers, and options that have no effect."""
+"""Checks that options share: allowed numbers, amounts of memory, and options that have no effect."""
 
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from ramstrans.errors import ConfigError
+from ramstrans.errors import ConfigError, UsageError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Precisions of autocast."""
+
+UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 class Bound(NamedTuple):
@@ -49,3 +52,19 @@ def warn_ignored(section: str, config: Any, needs: Mapping[str, tuple[bool, str]
         if not has_effect and getattr(config, name) != getattr(type(config), name):
             # the caller of the dataclass, beyond __post_init__ and the generated __init__
             warnings.warn(f"{section}.{name} is ignored without {needed}", stacklevel=4)
+
+
+def parse_bytes(text: str) -> int:
+    """Parse an amount of memory with its unit into bytes.
+
+    Raises:
+        UsageError: It is not an amount of memory.
+
+    >>> parse_bytes("12GB"), parse_bytes("1.5 GiB")
+    (12000000000, 1610612736)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MGT]i?B)\s*", text, re.IGNORECASE)
+    count = round(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+    if count < 1:
+        raise UsageError(f"'{text}' is not an amount of memory; give e.g. 12GB, 80GiB or 500MB")
+    return count

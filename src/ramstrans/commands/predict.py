@@ -58,14 +58,15 @@ def predict(
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
     """
+    from ramstrans.inference.writers import choose_format, write_predictions
+
+    choose_format(output, format)
     check_output(output, overwrite=overwrite)
     load_metadata(run)
     from ramstrans.inference.inputs import expand_inputs
     from ramstrans.inference.postprocess import Prediction
     from ramstrans.inference.predictor import Predictor
-    from ramstrans.inference.writers import choose_format, write_predictions
 
-    choose_format(output, format)
     predictor = Predictor.load(run, device, precision, early_exit)
     paths = expand_inputs(inputs, sys.stdin)
     num_labels = min(top_k, len(predictor.class_names))

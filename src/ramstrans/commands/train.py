@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from ramstrans.commands.configs import NamedConfig, start_from
 from ramstrans.commands.options import CONFIG_HELP, Parser, takes_data
 from ramstrans.console import is_first_process, progress_bar, results
+from ramstrans.data.detect import check_root
 from ramstrans.errors import UsageError
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
 
@@ -67,6 +68,7 @@ def add_run_options(parser: Parser, skip: Collection[str] = ()) -> None:
 def run(options: Namespace, given: list[str]) -> int:
     """Train on a data set, evaluate on its test split, report."""
     config, resumes = run_config(options), options.resume is not None
+    check_root(config.data)
     if resumes:
         check_unchanged(config, options_of_run(options.resume))
         config = dataclasses.replace(config, output=options.resume, overwrite=False)

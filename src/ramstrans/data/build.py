@@ -19,6 +19,7 @@ from ramstrans.data.datasets.oxford_pets import read_oxford_pets
 from ramstrans.data.datasets.stanford_cars import read_stanford_cars
 from ramstrans.data.datasets.stanford_dogs import read_stanford_dogs
 from ramstrans.data.datasets.table import read_table
+from ramstrans.data.detect import check_root
 from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
 from ramstrans.data.records import ImageSet
@@ -26,7 +27,7 @@ from ramstrans.data.sharding.manifest import read_shards
 from ramstrans.data.splits import check_classes, hold_out
 from ramstrans.data.toybirds.generator import is_toybirds, make_toybirds
 from ramstrans.distributed import from_first_process
-from ramstrans.errors import ConfigError, DataError, UnreadableImageError
+from ramstrans.errors import DataError, UnreadableImageError
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +88,8 @@ def build_image_set(config: DataConfig, progress: Progress = no_progress) -> Ima
                     "give --data.name folder, table or cub, for toybirds another --data.root"
                 )
             make_toybirds(root, progress=progress)
-    if root is None:
-        raise ConfigError(
-            f"data.name is '{config.name}' but no --data.root was given; name its folder or file"
-        )
+    check_root(config)
+    assert root is not None, "checked"
     images = READERS[config.name](root, config)
     check_classes(images)
     if not images.of_split("test"):

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from ramstrans.data.config import DatasetFormat
+from ramstrans.data.config import DataConfig, DatasetFormat
 from ramstrans.data.datasets.inaturalist import is_inaturalist
 from ramstrans.data.sharding.manifest import MANIFEST
+from ramstrans.errors import ConfigError
 
 SAVED_BY_DATASETS = ("dataset_dict.json", "state.json")
 """Files that `save_to_disk` of Hugging Face's `datasets` writes: for several splits, or for one."""
@@ -22,6 +23,14 @@ MARKER_FILES: dict[DatasetFormat, tuple[str, ...]] = {
     "hugging_face": SAVED_BY_DATASETS,
 }
 """Files that identify each format; if several match, the first one is meant."""
+
+
+def check_root(config: DataConfig) -> None:
+    """Raise ConfigError if a data set needs a root and has none."""
+    if config.root is None and config.name != "toybirds":
+        raise ConfigError(
+            f"data.name is '{config.name}' but no --data.root was given; name its folder or file"
+        )
 
 
 def detect_format(root: Path) -> DatasetFormat:

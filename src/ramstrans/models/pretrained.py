@@ -139,7 +139,7 @@ def check_published(name: str) -> None:
     Raises:
         WeightsError: There are none.
     """
-    if timm.get_pretrained_cfg(name, allow_unregistered=True) is None or not timm.is_model_pretrained(name):
+    if not timm.is_model_pretrained(name):
         raise WeightsError(
             f"timm has no pretrained weights of '{name}'; give --model.weights FILE, or null for random "
             "ones, or another --model.backbone"
@@ -157,6 +157,7 @@ def fetch_timm(name: str) -> tuple[str, Tensors]:
     Raises:
         WeightsError: No such weights, or no network.
     """
+    check_published(name)
     repository = timm.get_pretrained_cfg(name).hf_hub_id
     is_cached = any(isinstance(try_to_load_from_cache(repository, file), str) for file in HUB_FILES)
     reason = why_unreachable()

@@ -7,19 +7,20 @@ import time
 import torch
 
 from ramstrans.data.records import SPLITS
-from ramstrans.distributed import autocast, choose_device
+from ramstrans.distributed import choose_device
 from ramstrans.errors import TrainingError
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.training.losses import ScaleForward
 from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
 from ramstrans.training.plan import random_batch
 from ramstrans.training.run import Prepared
 from ramstrans.training.setup import evaluation_batch_size
+from ramstrans.training.step import uses_explicit_attention
 
 MAX_TIMED = 8
 """Images in a timed pass on a CPU, where the time grows with them; GPUs take a whole micro-batch."""
 
 TIMED_PASSES = 2
-"""Of which the last one counts."""
+"""Of which the faster one counts: the first one warms up."""
 
 FORWARD_SHARE = 1 / 3
 """Share of a training step that its forward pass takes: the backward pass is two of the same size."""
@@ -69,16 +70,19 @@ def seconds_per_image(prepared: Prepared) -> float:
         count = min(count, MAX_TIMED)
     batch = random_batch(config, prepared.preprocessing, count)
     inputs = model.normalize(batch.images, batch.high_res)
-    was_training = model.training
+    explicit = uses_explicit_attention(config.training, device)
+    forward_scale = ScaleForward(model, config.training.precision, explicit_attention=explicit)
+    seconds, was_training = math.inf, model.training
     model.eval()  # without dropout, which would draw
     try:
         for _ in range(TIMED_PASSES):
             start = time.perf_counter()
-            with autocast(device, config.training.precision):
-                _backward(model, *inputs)
+            for stage in model.stages(*inputs, last_region=False, forward_scale=forward_scale):
+                loss = stage.logits.float().sum()
+                loss.backward()  # type: ignore[no-untyped-call]  # each scale's before the next scale, as in training
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            seconds = time.perf_counter() - start
+            seconds = min(seconds, time.perf_counter() - start)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise TrainingError(OUT_OF_MEMORY) from error
@@ -87,13 +91,6 @@ def seconds_per_image(prepared: Prepared) -> float:
         model.zero_grad(set_to_none=True)
         model.train(was_training)
     return seconds / count
-
-
-def _backward(model: RamsTrans, images: torch.Tensor, high_res: torch.Tensor | None) -> None:
-    """One pass as in training: each scale's backward pass before the next scale."""
-    for stage in model.stages(images, high_res, last_region=False):
-        if stage.logits.requires_grad:
-            stage.logits.float().sum().backward()  # type: ignore[no-untyped-call]
 
 
 def format_duration(seconds: float) -> str:

@@ -89,7 +89,8 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     state = start_processes(config)
     with state.main_process_first():  # a set that is generated is generated once
         images = build_image_set(config.data, progress=progress)
-    config = with_length_for(with_classes_of(config, images), images)
+    num_train, num_val = (len(images.of_split(split)) for split in ("train", "val"))
+    config = with_length_for(with_classes_of(config, images), num_train, num_val)
     set_seed(config.seed)
     model = build_started(config.model, images.class_names)
     model_config = dataclasses.replace(config.model, mean=model.encoder.mean, std=model.encoder.std)

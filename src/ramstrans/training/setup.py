@@ -50,18 +50,21 @@ def with_classes_of(config: RunConfig, images: ImageSet) -> RunConfig:
     return replace(config, model=replace(config.model, num_classes=num_classes))
 
 
-def with_length_for(config: RunConfig, images: ImageSet) -> RunConfig:
-    """The run with its epochs and validation fraction filled in, where they depend on the number of images.
+def with_length_for(config: RunConfig, num_train: int, num_val: int = 0) -> RunConfig:
+    """The run with its epochs and validation fraction filled in, if it leaves them to the number of images.
 
-    What is left open: few images get more epochs, so that the head has enough steps to learn.
+    Few images get more epochs, so that there are steps enough to learn.
+
+    Args:
+        config: The run.
+        num_train: Training images.
+        num_val: Images held out from them, or of a validation split of the data set's own.
     """
     training, data = config.training, config.data
-    num_images = len(images.of_split("train"))
     if data.val_fraction is None:
-        held_out = len(images.of_split("val"))
-        data = replace(data, val_fraction=val_fraction_for(num_images + held_out))
+        data = replace(data, val_fraction=val_fraction_for(num_train + num_val))
     if training.epochs is None:
-        per_epoch = math.ceil(num_images / training.batch_size)
+        per_epoch = math.ceil(num_train / training.batch_size)
         epochs = min(max(MIN_EPOCHS, math.ceil(ENOUGH_STEPS / per_epoch)), MAX_EPOCHS)
         training = replace(training, epochs=epochs)
     return replace(config, data=data, training=training)
