@@ -1,9 +1,11 @@
-"""Checks that options share: allowed numbers, amounts of memory, and options that have no effect."""
+"""What options share: checks of their numbers, their types in words, and options that have no effect."""
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from ramstrans.errors import ConfigError, UsageError
 
@@ -68,3 +70,48 @@ def parse_bytes(text: str) -> int:
     if count < 1:
         raise UsageError(f"'{text}' is not an amount of memory; give e.g. 12GB, 80GiB or 500MB")
     return count
+
+
+TYPES: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    NoneType: "null",
+}
+
+RESTRICTED = {"PositiveInt": "a whole number, 1 or more", "NonNegativeInt": "a whole number, 0 or more"}
+"""Numbers of jsonargparse.typing."""
+
+COUNTS = {2: "two", 3: "three"}
+
+
+def allowed(hint: Any) -> str:  # noqa: ANN401 - any type hint
+    """Describe the values that a type hint allows.
+
+    >>> allowed(Literal["cpu", "cuda"] | None)
+    'cpu, cuda or null'
+    >>> allowed(int | tuple[int, int])
+    'a whole number or a list of two, e.g. [448, 336]'
+    """
+    choices = list(dict.fromkeys(_choices(hint)))
+    return " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
+
+
+def _choices(hint: Any) -> Iterable[str]:  # noqa: ANN401 - any type hint
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        yield from map(str, parts)
+    elif origin is tuple:
+        count = "" if parts[-1] is ... else f" of {COUNTS[len(parts)]}"
+        example = {2: "[448, 336]", 3: "[0.5, 0.5, 0.5]"}[len(parts)] if count else "[1.0, 0.5]"
+        yield f"a list{count}, e.g. {example}"
+    elif origin is dict:
+        yield "names and values, e.g. {depth: 6}"
+    elif parts:
+        for part in parts:
+            yield from _choices(part)
+    else:
+        name = getattr(hint, "__name__", str(hint))
+        yield TYPES.get(hint) or RESTRICTED.get(name, name)

@@ -12,6 +12,7 @@ from jsonargparse.typing import PositiveInt
 from ramstrans.commands.options import Parser, takes_data
 from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
+from ramstrans.data.detect import check_root
 from ramstrans.errors import DataError
 from ramstrans.files import check_output, write_file
 from ramstrans.options import Precision
@@ -54,10 +55,12 @@ def add_options(parser: Parser) -> None:
 def run(options: Namespace, _given: list[str]) -> int:
     """Find what makes results misleading: files, duplicates, boxes, classes, labels; exits 3 on errors."""
     from ramstrans.data.audit import findings as audit
-    from ramstrans.data.build import build_image_set
 
     config = DataConfig(**vars(options.data))
+    check_root(config)
     check_output(options.output, overwrite=options.overwrite, suffixes=audit.SUFFIXES)
+    from ramstrans.data.build import build_image_set
+
     with progress_bar() as progress:
         images = build_image_set(config, progress)
         findings = find_all(images, config, options.model, progress)

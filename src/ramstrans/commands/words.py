@@ -4,54 +4,11 @@ import argparse
 import difflib
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
-TYPES: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    Path: "a path",
-    NoneType: "null",
-}
-
-RESTRICTED = {"PositiveInt": "a whole number, 1 or more", "NonNegativeInt": "a whole number, 0 or more"}
-"""Numbers of jsonargparse.typing."""
-
-COUNTS = {2: "two", 3: "three"}
-
-
-def allowed(hint: Any) -> str:  # noqa: ANN401 - any type hint
-    """Describe the values that a type hint allows.
-
-    >>> allowed(Literal["cpu", "cuda"] | None)
-    'cpu, cuda or null'
-    >>> allowed(int | tuple[int, int])
-    'a whole number or a list of two, e.g. [448, 336]'
-    """
-    choices = list(dict.fromkeys(_choices(hint)))
-    return " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
-
-
-def _choices(hint: Any) -> Iterable[str]:  # noqa: ANN401 - any type hint
-    origin, parts = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        yield from map(str, parts)
-    elif origin is tuple:
-        count = "" if parts[-1] is ... else f" of {COUNTS[len(parts)]}"
-        example = {2: "[448, 336]", 3: "[0.5, 0.5, 0.5]"}[len(parts)] if count else "[1.0, 0.5]"
-        yield f"a list{count}, e.g. {example}"
-    elif origin is dict:
-        yield "names and values, e.g. {depth: 6}"
-    elif parts:
-        for part in parts:
-            yield from _choices(part)
-    else:
-        yield TYPES.get(hint) or RESTRICTED.get(getattr(hint, "__name__", ""), str(hint))
+from ramstrans.options import allowed
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -99,7 +56,7 @@ def _wrong_value(parser: ArgumentParser, found: re.Match[str]) -> str:
     name = f"--{key}" if action is None or action.option_strings else key.upper()
     if hint is None:
         return f"{name} is '{value}', which is not allowed; see `{command_of(parser)} --help all`"
-    near = nearest(value, _choices(hint)) if get_origin(hint) is Literal else ""
+    near = nearest(value, map(str, get_args(hint))) if get_origin(hint) is Literal else ""
     return f"{name} is '{value}'; give {allowed(hint)}{near}"
 
 

@@ -12,6 +12,7 @@ from ramstrans import __version__
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, WeightsError
 from ramstrans.models.config import ModelConfig
+from ramstrans.options import allowed
 from ramstrans.plain import to_plain
 
 WEIGHTS_FILE = "model.safetensors"
@@ -198,8 +199,7 @@ def _typed(value: object, hint: object, where: str) -> object:
     )
     if fits:
         return value
-    wanted = hint.__name__ if isinstance(hint, type) and origin is None else hint
-    raise ConfigError(f"{where} is {value!r:.60}, not {wanted}; fix it or copy the folder again")
+    raise ConfigError(f"{where} is {value!r:.60}, not {allowed(hint)}; fix it or copy the folder again")
 
 
 def _typed_dataclass(values: dict[str, object], kind: type, where: str) -> object:
