@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error. Exit codes: 0,
 data, 130 and 143 for Ctrl-C and SIGTERM, 1 for the rest; a traceback only with `--debug`.
 """
 
+import io
 import logging
 import os
 import signal
@@ -28,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may have letters that its encoding lacks
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]

@@ -125,7 +125,7 @@ def check_outputs(paths: Iterable[Path], *, overwrite: bool = False) -> None:
             raise OutputError(f"--output {path} is a folder; give a file")
         if path.exists() and not overwrite:
             raise OutputError(f"--output {path} exists; give another, or --overwrite true to replace it")
-        _check_writable(path)
+        _check_writable(path.parent, path)
 
 
 def check_output_folder(folder: Path | None, mark: str, *, overwrite: bool = False, hint: str = "") -> None:
@@ -139,7 +139,7 @@ def check_output_folder(folder: Path | None, mark: str, *, overwrite: bool = Fal
     """
     if folder is None:
         return
-    _check_writable(folder)
+    _check_writable(folder, folder)
     if not (folder.is_dir() and any(folder.iterdir())):
         return
     if not overwrite:
@@ -150,12 +150,11 @@ def check_output_folder(folder: Path | None, mark: str, *, overwrite: bool = Fal
         )
 
 
-def _check_writable(path: Path) -> None:
-    """Raise OutputError unless the nearest existing folder of a path can be written to."""
-    around = (path, *path.absolute().parents) if not path.is_file() else path.absolute().parents
-    nearest = next(folder for folder in around if folder.exists())
+def _check_writable(folder: Path, output: Path) -> None:
+    """Raise OutputError unless a folder, or the nearest one above it that exists, can be written to."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise OutputError(f"--output {path}: {nearest} is not a folder that you can write to; give another")
+        raise OutputError(f"--output {output}: {nearest} is not a folder that you can write to; give another")
 
 
 def check_room(path: Path, needed: int, what: str) -> None:

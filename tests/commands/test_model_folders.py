@@ -75,7 +75,7 @@ def test_the_default_precision_is_that_of_the_training_run(command, model_folder
         used.append(precision)
         return autocast(device, precision)
 
-    for name in ("evaluation.predict", "inference.predictor"):
+    for name in ("evaluation.predict", "evaluation.views", "inference.predictor"):
         monkeypatch.setattr(f"ramstrans.{name}.autocast", recorded)
     assert main(arguments_of(command)) == 0
     assert set(used) == {"bf16"}

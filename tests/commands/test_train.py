@@ -168,7 +168,7 @@ def test_weights_without_a_network_are_told(tiny, tmp_path, monkeypatch, fails):
         (2, ["--model.backbone", "vit_tinny_patch16_224"], "did you mean vit_tiny"),
         (2, ["--model.image_size", "33"], "not a multiple of the patch"),
         (1, ["--model.weights", "nowhere.pth"], "nowhere.pth does not exist"),
-        (1, ["--model.weights", "."], "has no config.json"),
+        (1, ["--model.weights", "."], "has no model.safetensors"),
         (2, ["--training.keep_checkpoints", "1000000000"], "weights and checkpoints take"),
     ],
 )
@@ -188,7 +188,8 @@ def test_model_weights_and_disk_are_checked_before_images_are_read(
 
 def test_training_starts_from_a_run_of_ones_own(trained, tiny, colors, tmp_path, capsys):
     """Other classes: everything but the head; the plan of the run is printed."""
-    words = ["train", colors, "--config", tiny, "--model.weights", trained.folder, "--dry_run", "true"]
+    words = ["train", colors, "--data.name", "folder", "--config", tiny]
+    words += ["--model.weights", trained.folder, "--dry_run", "true"]
     assert main([str(word) for word in words]) == 0
     printed = " ".join(capsys.readouterr().err.split())
     assert f"weights from {trained.folder}: head rows of 0 of 3 classes kept by name, 3 start new" in printed

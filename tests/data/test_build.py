@@ -155,11 +155,30 @@ def test_unreadable_files_are_left_out_and_logged(with_broken_file, caplog):
         ({"crop": (31, 53)}, (24, 40), "input", 61, (31, 53)),
         ({"resize": (600, 500), "crop": 448}, (224, 224), "input", (600, 500), (448, 448)),
         ({"resize": 48}, (48, 48), "input", 48, (48, 48)),
+        ({}, (224, 224), "native", 256, (224, 224)),
     ],
 )
 def test_missing_sizes_are_filled_in(fields, image_size, zoom_source, resize, crop):
     preprocessing = build_preprocessing(DataConfig(**fields), image_size, zoom_source)
     assert (preprocessing.resize, preprocessing.crop) == (resize, crop)
+    assert preprocessing.zoom_pixels == (4_000_000 if zoom_source == "native" else None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "warned"),
+    [
+        ({"crop": 64, "resize": 512}, True),  # 1/64 of a square photograph
+        ({"crop": 64, "resize": (512, 640)}, True),
+        ({"crop": 64, "resize": 128}, False),
+        ({"crop": 64, "resize": 512, "fit": "squash"}, False),
+        ({}, False),
+    ],
+)
+def test_a_crop_that_sees_very_little_is_warned_of(fields, warned, caplog):
+    build_preprocessing(DataConfig(**fields), (32, 32), "input")
+    assert len(caplog.messages) == warned
+    if fields.get("resize") == 512 and warned:
+        assert "data.crop 64x64 with data.resize 512 sees at most 1.6 % of a photograph" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -202,6 +221,9 @@ def test_the_format_is_detected(birds, colors, tmp_path):
     assert detect_format(colors) == "folder"
     assert detect_format(tmp_path / "list.parquet") == "table"
     assert detect_format(tmp_path / "nowhere") == "folder"
+    assert detect_format(tmp_path / "birds.v2") == "folder"
+    (tmp_path / "birds.zip").touch()
+    assert detect_format(tmp_path / "birds.zip") == "table"  # its reader says to unpack it
 
 
 @pytest.mark.parametrize("name", FAKES)

@@ -22,11 +22,8 @@ def make_predictions(num_scales=2, num_images=13, num_classes=7, *, annotated=Tr
     records = tuple(
         Record(Path(f"{i}.jpg"), int(label), "test", box, parts) for i, label in enumerate(labels)
     )
-    return Predictions(probabilities, labels, boxes, found, records)
-
-
-def sizes(predictions):
-    return np.tile([WIDTH, HEIGHT], (len(predictions.labels), 1))
+    sizes = np.tile([WIDTH, HEIGHT], (num_images, 1))
+    return Predictions(probabilities, labels, boxes, found, sizes, records)
 
 
 def names(predictions):

@@ -7,7 +7,7 @@ import pytest
 
 from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.cub import read_cub
-from ramstrans.data.loading.loader import ImageDataset
+from ramstrans.data.loading.loader import ImageDataset, build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, DataError, OutputError, UnreadableImageError, UsageError
 from ramstrans.evaluation import evaluate as module
@@ -38,20 +38,25 @@ def metrics(report):
     return {key: report[key] for key in METRICS}
 
 
-@pytest.fixture(scope="module", params=["input", "full"])
+@pytest.fixture(scope="module", params=["input", "full", "native"])
 def trial(request, birds):
-    """A random model, its metadata, and the six test birds."""
+    """A random model, its metadata, and a loader of the six test birds."""
     model = randomise(tiny_model(image_size=(24, 32), zoom_source=request.param))
     images = read_cub(birds)
     config = ModelConfig(BACKBONE, 3, (24, 32), zoom_source=request.param, backbone_options=TINY)
     crop = (24, 32) if request.param == "input" else (36, 48)
-    metadata = ModelMetadata(config, images.class_names, Preprocessing(48, crop))
+    zoom_pixels = 10**6 if request.param == "native" else None
+    metadata = ModelMetadata(config, images.class_names, Preprocessing(48, crop, zoom_pixels=zoom_pixels))
     dataset = ImageDataset(images.of_split("test"), metadata.preprocessing, (24, 32))
-    return model.eval(), metadata, dataset
+    return (
+        model.eval(),
+        metadata,
+        build_loader(dataset, 4, shuffle=False, with_high_res=config.needs_high_res),
+    )
 
 
 def report_on(trial, folder, **extra):
-    return module.evaluate(*trial, folder, precision="fp32", batch_size=4, extra=extra)
+    return module.evaluate(*trial, folder, precision="fp32", extra=extra)
 
 
 def test_an_evaluation_writes_a_report_and_its_figures(trial, tmp_path):
@@ -78,10 +83,9 @@ def test_curves_are_drawn_if_there_are_metrics(trial, tmp_path, monkeypatch, no_
 
 
 def test_gallery_views_are_those_of_the_predictions(trial):
-    model, metadata, dataset = trial
-    loader = module.build_loader(dataset, 4, shuffle=False, with_high_res=metadata.model.needs_high_res)
-    predictions, _ = predict_split(model, loader)
-    other, views = gallery_views(model, metadata, dataset, [5, 3], "fp32")
+    model, metadata, loader = trial
+    predictions = predict_split(model, loader)
+    other, views = gallery_views(model, metadata, loader.dataset, [5, 3], "fp32")
     assert views.size == views.image.size == (48, 48)
     assert views.saliencies[0].shape == (3, 4)
     assert (views.saliencies[0] != other.saliencies[0]).any()
@@ -278,6 +282,12 @@ def test_the_data_of_the_run_are_used_unless_others_are_given():
     assert data_config(trained_on, None, None) == DataConfig("cub", Path("birds"), val_fraction=0.3)
     moved = data_config(trained_on, "folder", Path("moved"))
     assert moved == DataConfig("folder", Path("moved"), val_fraction=0.3)
+
+
+def test_the_image_folder_belongs_to_the_runs_own_table():
+    trained_on = {"name": "table", "root": "a.csv", "image_folder": "images"}
+    assert data_config(trained_on, None, None).image_folder == Path("images")
+    assert data_config(trained_on, None, Path("b.csv")).image_folder is None
 
 
 def test_a_cache_of_another_machine_is_ignored(tmp_path):

@@ -27,13 +27,13 @@ def predicted(monkeypatch):
     calls, predict_split = [], module.predict_split
 
     def contradicting(model, loader, *args, **options):
-        predictions, sizes = predict_split(model, loader, *args, **options)
+        predictions = predict_split(model, loader, *args, **options)
         calls.append(predictions.records)
         probabilities = np.full_like(predictions.probabilities, 0.05)
         probabilities[:, np.arange(len(predictions.labels)), predictions.labels] = 0.9
         first = int(np.flatnonzero(predictions.labels == 0)[0])
         probabilities[:, first] = [0.02, 0.96, 0.02]
-        return predictions._replace(probabilities=probabilities), sizes
+        return predictions._replace(probabilities=probabilities)
 
     monkeypatch.setattr(module, "predict_split", contradicting)
     return calls

@@ -44,7 +44,7 @@ def predict(model, dataset, **options):
 
 
 def test_predictions_are_the_models_in_the_order_of_the_records(model, dataset):
-    predictions, sizes = predict(model, dataset)
+    predictions = predict(model, dataset)
     batch = collate([dataset[0, index] for index in range(5)], with_high_res=True)
     with torch.no_grad():
         output = model(*model.normalize(batch.images, batch.high_res))
@@ -54,12 +54,12 @@ def test_predictions_are_the_models_in_the_order_of_the_records(model, dataset):
     assert predictions.records == dataset.records
     assert predictions.has_region.shape == (1, 5)  # of scale 1, whose region scale 2 sees
     assert predictions.has_region.dtype == bool
-    assert sizes.tolist() == [[40, 48]] * 5
+    assert predictions.image_sizes.tolist() == [[40, 48]] * 5
 
 
 def test_boxes_are_in_pixels_of_the_original_images(model, dataset):
     """The crop of 48 x 44 out of 60 x 50 shows 35.2 x 38.4 of an image's 40 x 48 pixels."""
-    predictions, _ = predict(model, dataset)
+    predictions = predict(model, dataset)
     batch = collate([dataset[0, index] for index in range(5)], with_high_res=True)
     with torch.no_grad():
         output = model(*model.normalize(batch.images, batch.high_res))
@@ -71,7 +71,7 @@ def test_boxes_are_in_pixels_of_the_original_images(model, dataset):
 
 def test_a_plain_vit_has_a_region_all_the_same(dataset):
     model = randomise(tiny_model(image_size=(24, 32), num_scales=1))
-    predictions, _ = predict_split(model, loader_of(dataset, with_high_res=False))
+    predictions = predict_split(model, loader_of(dataset, with_high_res=False))
     assert predictions.boxes.shape == (1, 5, 4)
 
 
@@ -101,8 +101,8 @@ def test_prediction_needs_no_gradient_and_leaves_eval_mode(model, dataset):
 
 
 def test_half_precision_predicts_nearly_the_same(model, dataset):
-    exact, _ = predict(model, dataset)
-    rounded, _ = predict(model, dataset, precision="bf16")
+    exact = predict(model, dataset)
+    rounded = predict(model, dataset, precision="bf16")
     assert rounded.probabilities.dtype == np.float32
     difference = np.abs(exact.probabilities[0] - rounded.probabilities[0]).max()
     assert 0 < difference < 0.1

@@ -19,8 +19,8 @@ def predictor(tmp_path_factory):
 def test_values_and_picture(tmp_path, num_scales):
     predictor = Predictor.load(make_folder(tmp_path / "run", num_scales=num_scales), "cpu")
     image = draw(tmp_path / "wren $1.jpg", 131, 97)
-    values = explain(predictor, image, tmp_path / "new" / "why.png", tmp_path / "why.json")
-    assert json.loads((tmp_path / "why.json").read_text(encoding="utf-8")) == values
+    values = explain(predictor, image, tmp_path / "new" / "why.png")
+    assert json.loads((tmp_path / "new" / "why.json").read_text(encoding="utf-8")) == values
     assert len(values["scales"]) == num_scales
     assert (values["width"], values["height"]) == (131, 97)
     prediction = predictor.explain(image).prediction

@@ -68,10 +68,13 @@ def test_load_needs_only_the_folder(tmp_path, monkeypatch):
     assert predictor.metadata.model.num_scales == 2
 
 
-@pytest.mark.parametrize("zoom_source", ["input", "full"])
+@pytest.mark.parametrize("zoom_source", ["input", "full", "native"])
 @pytest.mark.parametrize("num_scales", [1, 2, 3])
 def test_predicts_what_the_evaluation_predicts(tmp_path, paths, zoom_source, num_scales):
-    folder = make_folder(tmp_path, zoom_source=zoom_source, num_scales=num_scales)
+    preprocessing = Preprocessing(61, (53, 37), zoom_pixels=5000 if zoom_source == "native" else None)
+    folder = make_folder(
+        tmp_path, zoom_source=zoom_source, num_scales=num_scales, preprocessing=preprocessing
+    )
     predictor = Predictor.load(folder, "cpu")
     preprocessing, size = predictor.metadata.preprocessing, predictor.model.image_size
     dataset = ImageDataset([Record(path, 0, "test") for path in paths], preprocessing, size)
@@ -82,7 +85,7 @@ def test_predicts_what_the_evaluation_predicts(tmp_path, paths, zoom_source, num
         assert ours.geometry == theirs.geometry
     with_high_res = predictor.metadata.model.needs_high_res
     loader = build_loader(dataset, 3, shuffle=False, with_high_res=with_high_res)
-    expected, sizes = predict_split(predictor.model, loader)
+    expected = predict_split(predictor.model, loader)
     for i, prediction in enumerate(predictor(paths, top_k=len(NAMES), batch_size=3)):
         scores = [*expected.probabilities[:, i], expected.fused[i]]
         for ours, theirs in zip([*prediction.scales, prediction], scores, strict=True):
@@ -96,8 +99,8 @@ def test_predicts_what_the_evaluation_predicts(tmp_path, paths, zoom_source, num
         assert [scale.has_region for scale in zooms] == expected.has_region[:, i].tolist()
         assert (last.box is None) == (last.has_region is None) == (num_scales > 1)
         for x0, y0, x1, y1 in boxes:
-            assert 0 <= x0 < x1 <= sizes[i, 0]
-            assert 0 <= y0 < y1 <= sizes[i, 1]
+            assert 0 <= x0 < x1 <= expected.image_sizes[i, 0]
+            assert 0 <= y0 < y1 <= expected.image_sizes[i, 1]
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -129,10 +132,10 @@ def test_large_jpegs_are_reduced_as_in_the_evaluation_and_decoded_once(
     assert max(first) > 151
 
 
-@pytest.mark.parametrize("zoom_source", ["input", "full"])
+@pytest.mark.parametrize("zoom_source", ["input", "full", "native"])
 def test_regions_within_regions_in_original_pixels(tmp_path, zoom_source):
     # 200 x 100 -> 100 x 50 -> its middle 50 x 50, which is (50, 0, 150, 100) of the original -> 32 x 32.
-    preprocessing = Preprocessing(50, (50, 50))
+    preprocessing = Preprocessing(50, (50, 50), zoom_pixels=10**6 if zoom_source == "native" else None)
     folder = make_folder(
         tmp_path / "run", preprocessing=preprocessing, image_size=32, num_scales=3, zoom_source=zoom_source
     )
@@ -149,8 +152,10 @@ def test_regions_within_regions_in_original_pixels(tmp_path, zoom_source):
     assert [saliency.tolist() for saliency in explanation.views.saliencies][1] == [[9, 0], [0, 0]]
 
 
-def test_crops_are_what_the_model_saw(tmp_path, paths):
-    folder = make_folder(tmp_path, zoom_source="full", num_scales=3)
+@pytest.mark.parametrize(("zoom_source", "zoom_pixels"), [("full", None), ("native", 5000)])
+def test_crops_are_what_the_model_saw(tmp_path, paths, zoom_source, zoom_pixels):
+    preprocessing = Preprocessing(61, (53, 37), zoom_pixels=zoom_pixels)
+    folder = make_folder(tmp_path, zoom_source=zoom_source, num_scales=3, preprocessing=preprocessing)
     predictor = Predictor.load(folder, "cpu")
     seen = []
     predictor.model.encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0][0]))

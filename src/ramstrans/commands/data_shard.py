@@ -12,7 +12,7 @@ from ramstrans.errors import UsageError
 
 _LOADING_FIELDS = {
     *("resize", "crop", "fit", "flip", "color_jitter", "rand_augment", "rand_magnitude", "random_erasing"),
-    *("balance", "shuffle_window", "num_workers", "cache", "cache_dir"),
+    *("zoom_pixels", "balance", "shuffle_window", "num_workers", "cache", "cache_dir"),
 }
 """Fields of DataConfig that do not determine which images there are."""
 

@@ -50,7 +50,7 @@ def explain(
     from ramstrans.inference.predictor import Predictor
 
     predictor = Predictor.load(run, device, precision)
-    values = explain_image(predictor, image, picture, picture.with_suffix(".json"))
+    values = explain_image(predictor, image, picture)
     print(json.dumps(values))  # noqa: T201
     logger.info("figure: %s, the same as JSON: %s", picture, picture.with_suffix(".json"))
     return 0

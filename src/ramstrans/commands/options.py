@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
 from ramstrans.commands.words import command_of, in_words, options_of, unknown_option
 from ramstrans.data.detect import detect_format
@@ -47,6 +48,21 @@ class Arguments:
             if (name == "--config") == of_config:
                 words += [f"{name}={values[0]}"] if len(values) == 1 else [name, *values]
         return words
+
+
+_load_yaml = get_loader("yaml")
+
+
+def _load_value(text: str) -> Any:  # noqa: ANN401 - what YAML can hold
+    """Parse a value as YAML; bytes that are not UTF-8 are of a path."""
+    return text if _has_raw_bytes(text) else _load_yaml(text)
+
+
+def _has_raw_bytes(text: str) -> bool:
+    return any("\udc80" <= letter <= "\udcff" for letter in text)
+
+
+set_loader("yaml", _load_value, exceptions=(yaml.YAMLError,))
 
 
 class Parser(ArgumentParser):

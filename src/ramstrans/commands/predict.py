@@ -63,12 +63,13 @@ def predict(
     choose_format(output, format)
     check_output(output, overwrite=overwrite)
     load_metadata(run)
+    from ramstrans.data.reading.text import read_paths
     from ramstrans.inference.inputs import expand_inputs
     from ramstrans.inference.postprocess import Prediction
     from ramstrans.inference.predictor import Predictor
 
     predictor = Predictor.load(run, device, precision, early_exit)
-    paths = expand_inputs(inputs, sys.stdin)
+    paths = expand_inputs(inputs, read_paths(sys.stdin.buffer))
     num_labels = min(top_k, len(predictor.class_names))
     counts = {"images": 0, "unreadable": 0}
 

@@ -24,10 +24,12 @@ MAY_CHANGE = (
     "data.cache",
     "data.cache_dir",
     "device",
+    "training.epochs",
+    "training.max_steps",
     "output",
     "overwrite",
 )
-"""Options that may change when a run is resumed: where things are, and how they are read.
+"""Options that may change when a run is resumed: where things are, how they are read, and how long it is.
 
 The last two are not for the user: the run's own folder is the output.
 """
@@ -49,8 +51,9 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--resume",
         type=Path | None,
-        help="Folder of a stopped run, to continue from its newest checkpoint. Only options that say where "
-        "things are go with it: --data.root, --data.cache, --data.num_workers, --device.",
+        help="Folder of a run that was stopped, whose evaluation failed, or that is to have more "
+        "--training.epochs. Other options that go with it say where things are: --data.root, --data.cache, "
+        "--data.num_workers, --device.",
     )
     parser.add_argument(
         "--dry_run", type=bool, default=False, help="Check data, model and options, and exit."

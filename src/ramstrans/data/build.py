@@ -1,6 +1,7 @@
 """From `DataConfig` to splits, preprocessing and cache. A new data set is one file, one line in `READERS`."""
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,9 @@ Reader = Callable[[Path, DataConfig], ImageSet]
 MIN_VAL_IMAGES = 50
 """Validation images below which the choice of an epoch is a matter of luck."""
 
+LITTLE_SEEN = 0.25
+"""Share of a square photograph below which a crop is probably a mistake; by default it is 0.77."""
+
 DEFAULT_TOYBIRDS_ROOT = Path("runs/toybirds-data")
 
 
@@ -47,12 +51,13 @@ def _by_root(read: Callable[[Path], ImageSet]) -> Reader:
 READERS: dict[DatasetFormat, Reader] = {
     "cub": _by_root(read_cub),
     "toybirds": _by_root(read_cub),
-    "folder": _by_root(read_image_folder),
+    "folder": lambda root, config: read_image_folder(root, config.class_level),
     "table": lambda root, config: read_table(
         root,
         path_column=config.path_column,
         label_column=config.label_column,
         split_column=config.split_column,
+        image_folder=config.image_folder,
     ),
     "nabirds": _by_root(read_nabirds),
     "stanford_dogs": _by_root(read_stanford_dogs),
@@ -153,7 +158,16 @@ def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) 
     if config.fit != "crop" and isinstance(resize, int):
         shorter = min(crop)
         resize = round(crop[0] * resize / shorter), round(crop[1] * resize / shorter)
-    return Preprocessing(resize, crop, config.fit)
+    zoom_pixels = config.zoom_pixels if zoom_source == "native" else None
+    preprocessing = Preprocessing(resize, crop, config.fit, zoom_pixels)
+    seen = math.prod(crop) / (resize**2 if isinstance(resize, int) else math.prod(resize))
+    if config.fit == "crop" and seen < LITTLE_SEEN:
+        logger.warning(
+            "data.crop %dx%d with data.resize %s sees at most %.1f %% of a photograph; give a larger crop or "
+            "a smaller resize, or data.fit squash or pad, which see all of it",
+            *(*crop, resize, 100 * seen),
+        )
+    return preprocessing
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:

@@ -31,7 +31,7 @@ BOUNDS: dict[str, options.Bound] = {
     "rand_magnitude": options.Bound("0 to 30", lambda value: 0 <= value <= 30),
     **dict.fromkeys(("random_erasing", "balance"), options.FROM_0_TO_1),
     **dict.fromkeys(("color_jitter", "rand_augment", "num_workers", "read_timeout"), options.AT_LEAST_0),
-    **dict.fromkeys(("max_pixels", "shuffle_window"), options.AT_LEAST_1),
+    **dict.fromkeys(("max_pixels", "zoom_pixels", "shuffle_window"), options.AT_LEAST_1),
 }
 
 
@@ -43,10 +43,13 @@ class DataConfig:
         name: Format of the data set. `toybirds` is drawn on first use if `root` does not hold it yet.
         root: Folder of the data set, the table's file, or, for `hugging_face`, a name on the hub. Only
             `toybirds` can be read without one.
-        path_column: Column of a table with the image paths, relative to the table's folder or absolute;
+        path_column: Column of a table with the image paths, relative to `image_folder` or absolute;
             for `hugging_face`, the column of images if there are several.
         label_column: Column of a table or of `hugging_face` with the class names.
         split_column: Column of a table with `train`, `val` or `test`; without it splits are drawn by seed.
+        image_folder: Folder that the paths of a table are relative to; None: the table's own.
+        class_level: What the classes of a `folder` are: its `top` folders with all images below them, or
+            each folder that holds images, the `leaf` folders, e.g. species in `<genus>/<species>/`.
         aircraft_level: What the classes of `fgvc_aircraft` are.
         train_folder: Which training images of `inaturalist` 2021 to take; None: those that exist.
         val_fraction: Fraction of each class's training images held out for validation, in [0, 1). None: a
@@ -64,6 +67,8 @@ class DataConfig:
         fit: What is seen of an image of another shape than the model's input. `crop`: the centre;
             `squash`: all of it, distorted; `pad`: all of it, with grey bars. In training, `squash` and `pad`
             see random parts, from the crop's size up to the whole.
+        zoom_pixels: With `zoom_source: native`: most pixels of a photograph that regions are cut from; larger
+            ones are reduced to so many. Each takes 3 bytes per pixel in batches and caches: 12 MB.
         flip: Mirror training images at random.
         color_jitter: Strength of random brightness, contrast and saturation in training; 0 is off.
         rand_augment: Operations of RandAugment per training image; 0 is off.
@@ -89,6 +94,8 @@ class DataConfig:
     path_column: str = "path"
     label_column: str = "label"
     split_column: str = "split"
+    image_folder: Path | None = None
+    class_level: Literal["top", "leaf"] = "top"
     aircraft_level: Literal["variant", "family", "manufacturer"] = "variant"
     train_folder: Literal["train", "train_mini"] | None = None
     val_fraction: float | None = 0.1
@@ -98,6 +105,7 @@ class DataConfig:
     resize: int | tuple[int, int] | None = None
     crop: int | tuple[int, int] | None = None
     fit: Fit = "crop"
+    zoom_pixels: int = 4_000_000
     flip: bool = True
     color_jitter: float = 0.0
     rand_augment: int = 0
@@ -115,6 +123,8 @@ class DataConfig:
         options.check_bounds("data", self, BOUNDS)
         needs = {
             "cache_dir": (self.cache == "disk", "data.cache disk"),
+            "image_folder": (self.name in ("table", None), "data.name table"),
+            "class_level": (self.name in ("folder", None), "data.name folder"),
             "aircraft_level": (self.name == "fgvc_aircraft", "data.name fgvc_aircraft"),
             "train_folder": (self.name == "inaturalist", "data.name inaturalist"),
             "rand_magnitude": (self.rand_augment > 0, "data.rand_augment"),

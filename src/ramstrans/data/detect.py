@@ -40,4 +40,6 @@ def detect_format(root: Path) -> DatasetFormat:
             return name
     if is_inaturalist(root):
         return "inaturalist"
-    return "table" if root.suffix and not root.is_dir() else "folder"
+    from ramstrans.data.datasets.table import TABLE_SUFFIXES  # it imports pandas
+
+    return "table" if root.suffix.lower() in TABLE_SUFFIXES or root.is_file() else "folder"

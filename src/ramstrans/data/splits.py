@@ -69,7 +69,8 @@ def check_classes(images: ImageSet) -> None:
 
 def _draw(paths: set[Path], fraction: float, key: str) -> list[Path]:
     """Draw a fraction of the paths with a generator seeded by the key, the same on every machine."""
-    generator = random.Random(int.from_bytes(hashlib.sha256(key.encode()).digest()))
+    name = key.encode(errors="surrogateescape")  # a folder may be named in any bytes
+    generator = random.Random(int.from_bytes(hashlib.sha256(name).digest()))
     whole, rest = divmod(fraction * len(paths), 1)
     count = min(int(whole) + (generator.random() < rest), len(paths) - 1)
     return generator.sample(sorted(paths), count)

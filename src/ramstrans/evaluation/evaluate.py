@@ -11,7 +11,7 @@ from ramstrans.data.audit.files import find_unreadable
 from ramstrans.data.build import build_cache, build_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.dataset import ImageDataset
-from ramstrans.data.loading.loader import build_loader
+from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.distributed import process_index
 from ramstrans.errors import DataError, UsageError
@@ -38,82 +38,63 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     precision = choose_precision(config.precision, metadata, model.device)
     data = data_config(metadata.run_options("data"), config.data.name, config.data.root)
     images = build_image_set(data, progress)
-    check_early_exit(model, images, config.early_exit)
+    if config.early_exit is not None:
+        check_early_exit(model, images, config.early_exit)
     dataset, left_out = dataset_of(metadata, images, config.split, data, progress)
     try:
         config.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise not_writable(config.folder, error) from error
     options: dict[str, Any] = {"precision": precision, "progress": progress}
+    loading: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "shuffle": False,
+        "with_high_res": metadata.model.needs_high_res,
+        "timeout": data.read_timeout,
+    }
     run = metadata.training.get("run", {})
     extra = {"config": run, "command": command, "precision": precision, "warnings": left_out}
     confidence = config.early_exit
     if confidence == "auto":
         held_out, _ = dataset_of(metadata, images, "val", data, progress)
-        loader = build_loader(
-            held_out,
-            config.batch_size,
-            shuffle=False,
-            with_high_res=metadata.model.needs_high_res,
-            timeout=data.read_timeout,
-        )
-        choice = choose_exit(predict_split(model, loader, **options)[0])
+        choice = choose_exit(predict_split(model, build_loader(held_out, **loading), **options))
         save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
-    return evaluate(
-        model,
-        metadata,
-        dataset,
-        config.folder,
-        batch_size=config.batch_size,
-        read_timeout=data.read_timeout,
-        confidence=confidence,
-        extra=extra,
-        **options,
-    )
+    loader = build_loader(dataset, **loading)
+    return evaluate(model, metadata, loader, config.folder, confidence=confidence, extra=extra, **options)
 
 
 def evaluate(
     model: RamsTrans,
     metadata: ModelMetadata,
-    dataset: ImageDataset,
+    loader: ImageLoader,
     folder: Path,
     *,
     precision: str,
-    batch_size: int,
-    num_workers: int = 0,
-    read_timeout: float = DataConfig.read_timeout,
     confidence: float | None = None,
     extra: Mapping[str, Any],
     progress: Progress = no_progress,
 ) -> Report:
-    """Predict every image of a split; write report.json, report.md and figures into a folder.
+    """Predict every image of a loader over a split; write report.json, report.md and figures into a folder.
 
     Several processes share the predictions; the first one writes. If the folder has a metrics.jsonl, the
     curves are plotted. `extra` holds further keys of the report, see `build_report`.
 
     With a `confidence`, early exit at this threshold is evaluated and timed too. `precision` is `fp32`,
-    `bf16` or `fp16`; `read_timeout` is in seconds per batch, 0: no limit.
+    `bf16` or `fp16`.
     """
-    loader = build_loader(
-        dataset,
-        batch_size,
-        shuffle=False,
-        with_high_res=metadata.model.needs_high_res,
-        num_workers=num_workers,
-        timeout=read_timeout,
-    )
     options: dict[str, Any] = {"precision": precision, "progress": progress}
-    predictions, sizes = predict_split(model, loader, **options)
+    predictions = predict_split(model, loader, **options)
     figures = {}
     if confidence is not None:
         seconds = time_exit(model, loader, confidence=confidence, **options)
-        extra = {"early_exit": exit_report(predictions, confidence, seconds), **extra}
-        plot_exit(predictions, confidence, folder / "early_exit.png")
+        early = exit_report(predictions, confidence, seconds)
+        extra = {"early_exit": early, **extra}
+        plot_exit(early, folder / "early_exit.png")
         figures["What early exit costs and saves"] = "early_exit.png"
-    report = build_report(predictions, metadata.class_names, sizes, extra=extra)
+    report = build_report(predictions, metadata.class_names, extra=extra)
     if process_index() == 0:
-        figures |= draw_figures(model, metadata, dataset, predictions, folder, precision)
+        figures |= draw_figures(model, metadata, loader.dataset, predictions, folder, precision)
         write_report(folder, report, figures)
     return report
 
@@ -141,13 +122,11 @@ def draw_figures(
     return figures
 
 
-def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Literal["auto"] | None) -> None:
+def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Literal["auto"]) -> None:
     """Raise if early exit cannot be evaluated, before anything is computed."""
-    if early_exit is None:
-        return
     check_num_scales(model.num_scales)
     if early_exit != "auto":
-        check_confidence(early_exit, UsageError)
+        check_confidence(early_exit)
     elif not images.of_split("val"):
         raise UsageError(
             "--early_exit auto chooses on validation images, and none were held out; train with "
@@ -186,15 +165,16 @@ def dataset_of(
 def data_config(trained_on: Mapping[str, object], name: str | None, root: Path | None) -> DataConfig:
     """Data options of the training run, with another format or root if given."""
     known = {field.name for field in dataclasses.fields(DataConfig)}
-    known -= {"resize", "crop", "fit"}  # the model's own preprocessing counts
-    values = {key: value for key, value in trained_on.items() if key in known}
-    values |= {"name": name} if name else {}
-    values |= {"root": root} if root else {}
+    known -= {"resize", "crop", "fit", "zoom_pixels"}  # the model's own preprocessing counts
+    given = {key: value for key, value in {"name": name, "root": root}.items() if value}
+    values = {key: value for key, value in trained_on.items() if key in known} | given
     if "name" not in values:
         raise UsageError(
             "this saved model does not say what it was trained on; give --data.name and --data.root"
         )
-    for key in ("root", "cache_dir"):
+    if root:
+        values.pop("image_folder", None)  # of the other table
+    for key in ("root", "image_folder", "cache_dir"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
     if not Path(str(values.get("cache_dir"))).is_dir():

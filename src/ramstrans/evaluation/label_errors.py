@@ -53,7 +53,7 @@ def find_label_issues(
             continue
         dataset, _ = dataset_of(metadata, images, split, data, progress)
         loader = build_loader(dataset, batch_size, shuffle=False, with_high_res=metadata.model.needs_high_res)
-        predictions, _ = predict_split(model, loader, precision=precision, progress=progress)
+        predictions = predict_split(model, loader, precision=precision, progress=progress)
         issues = label_issues(
             predictions.fused,
             predictions.labels,

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.loading.dataset import Batch, ImageDataset
+from ramstrans.data.loading.dataset import Batch
+from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.data.records import Record
 from ramstrans.distributed import DTYPES, autocast, num_processes
 from ramstrans.errors import UsageError
@@ -30,6 +30,7 @@ class Predictions(NamedTuple):
             `(x0, y0, x1, y1)` in pixels of the original image. R = S - 1; but 1 for a plain ViT, whose
             region no scale uses.
         has_region: (R, N) bool, False where nothing stood out and the region is the whole input.
+        image_sizes: (N, 2) int64, `(width, height)` of the original images in pixels.
         records: The N records, in the same order.
     """
 
@@ -37,6 +38,7 @@ class Predictions(NamedTuple):
     labels: np.ndarray
     boxes: np.ndarray
     has_region: np.ndarray
+    image_sizes: np.ndarray
     records: tuple[Record, ...]
 
     @property
@@ -47,20 +49,15 @@ class Predictions(NamedTuple):
 
 @torch.no_grad()
 def predict_split(
-    model: RamsTrans, loader: DataLoader[Batch], *, precision: str = "fp32", progress: Progress = no_progress
-) -> tuple[Predictions, np.ndarray]:
+    model: RamsTrans, loader: ImageLoader, *, precision: str = "fp32", progress: Progress = no_progress
+) -> Predictions:
     """Predict every image of a loader over an `ImageDataset`, in order; leaves the model in eval mode.
 
     If several processes share the batches, each gets the predictions of all of them: every image once, and
     bit-identical to those of a single process, because the batches are the same. `precision` is that of
     autocast, `fp32`, `bf16` or `fp16`.
-
-    Returns:
-        The predictions, and (N, 2) int64, `(width, height)` of the original images in pixels.
     """
     model.eval()
-    dataset = loader.dataset
-    assert isinstance(dataset, ImageDataset), "predictions need the data set's records"
     gathered: list[tuple[np.ndarray, ...]] = []
     for done, batch in enumerate(loader, start=1):
         images, high_res = model.normalize(batch.images, batch.high_res)
@@ -83,8 +80,10 @@ def predict_split(
     axes = (0, 1, 0, 1, 1, 0)  # of the images in each array
     indices, *arrays = (np.concatenate(parts, axis) for *parts, axis in zip(*gathered, axes, strict=True))
     order = np.argsort(indices)
-    *fields, sizes = (array.take(order, axis) for array, axis in zip(arrays, axes[1:], strict=True))
-    return Predictions(*fields, tuple(dataset.records)), sizes
+    probabilities, labels, boxes, has_region, sizes = (
+        array.take(order, axis) for array, axis in zip(arrays, axes[1:], strict=True)
+    )
+    return Predictions(probabilities, labels, boxes, has_region, sizes, tuple(loader.dataset.records))
 
 
 def choose_precision(given: str | None, metadata: ModelMetadata | None, device: torch.device) -> str:

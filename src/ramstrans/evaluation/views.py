@@ -1,19 +1,21 @@
 """What the scales of a model saw in an image, for figures."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ramstrans.data.loading.dataset import Batch
+from ramstrans.data.loading.dataset import Batch, collate, to_example
 from ramstrans.data.reading.decode import ResizedImage
 from ramstrans.data.records import Box
+from ramstrans.distributed import autocast
 from ramstrans.models.methods.base import Output
-from ramstrans.models.methods.rams import scaled
-from ramstrans.models.zoom import zoom
+from ramstrans.models.methods.rams import RamsTrans, scaled
+from ramstrans.models.zoom import zoom, zoom_each
+from ramstrans.saved.metadata import ModelMetadata
 
 
 class ScaleViews(NamedTuple):
@@ -25,8 +27,7 @@ class ScaleViews(NamedTuple):
         crops: S images: what each scale saw, as it saw it.
         crop_boxes: S boxes in pixels of the original image: where that lies. The first is the
             preprocessing's crop, every other the region of the scale before.
-        saliencies: Arrays (h, w) float32, non-negative, saliency of the patches of each crop; one per scale
-            that has a saliency.
+        saliencies: S arrays (h, w) float32, non-negative, saliency of the patches of each crop.
     """
 
     image: Image.Image
@@ -36,23 +37,22 @@ class ScaleViews(NamedTuple):
     saliencies: tuple[np.ndarray, ...]
 
 
+@torch.inference_mode()
 def scale_views(
-    images: Sequence[ResizedImage], batch: Batch, output: Output, scale_sizes: Sequence[tuple[int, int]]
-) -> list[ScaleViews]:
-    """Collect what the S scales of a model saw in each of B images, from its output for their views.
-
-    `scale_sizes` are S sizes `(height, width)` in pixels of what each scale saw.
-    """
-    height, width = batch.images.shape[2:]
+    model: RamsTrans, metadata: ModelMetadata, images: Sequence[ResizedImage], precision: str
+) -> tuple[Batch, Output, list[ScaleViews]]:
+    """Run a model in eval mode on some images, as one batch, and collect what its scales saw in each."""
+    examples = [to_example(image, metadata.preprocessing, model.image_size) for image in images]
+    batch = collate(examples, with_high_res=metadata.model.needs_high_res)
+    inputs = model.normalize(batch.images, batch.high_res)
+    with autocast(model.device, precision):
+        output: Output = model(*inputs, last_region=True)
     crops = [[to_image(pixels) for pixels in batch.images]]
-    boxes = [np.tile([0.0, 0.0, width, height], (len(images), 1))]
-    for scale, size in zip(output.scales, scale_sizes[1:], strict=False):
-        assert scale.boxes is not None, "every scale but the last proposes a region"
-        crops.append(crop_images(batch, scale.boxes, size))
-        boxes.append(scale.boxes.cpu().numpy())
-    maps = [scale.saliency for scale in output.scales if scale.saliency is not None]
-    saliencies = [saliency.float().cpu().numpy() for saliency in maps]
-    return [
+    for scale, size in zip(output.scales, model.scale_sizes[1:], strict=False):
+        crops.append(crop_images(batch, cast(Tensor, scale.boxes), size))
+    boxes = [scale.crop_box.cpu().numpy() for scale in output.scales]
+    saliencies = [cast(Tensor, scale.saliency).cpu().numpy() for scale in output.scales]
+    views = [
         ScaleViews(
             to_image(image.pixels),
             image.original_size[::-1],
@@ -62,6 +62,7 @@ def scale_views(
         )
         for row, image in enumerate(images)
     ]
+    return batch, output, views
 
 
 def box_in_original(batch: Batch, row: int, box: np.ndarray) -> Box:
@@ -82,8 +83,12 @@ def crop_images(batch: Batch, boxes: Tensor, size: tuple[int, int]) -> list[Imag
     Regions are `boxes` (B, 4), half-open, in pixels of the batch's images; `size` is `(height, width)` of the
     next scale's input.
     """
-    high_res = batch.images if batch.high_res is None else batch.high_res
-    to_high_res = high_res.shape[3] / batch.images.shape[3], high_res.shape[2] / batch.images.shape[2]
+    high_res, (height, width) = batch.high_res, batch.images.shape[2:]
+    if high_res is not None and not isinstance(high_res, Tensor):
+        shares = scaled(boxes.float(), 1 / width, 1 / height)
+        return [to_image(crop) for crop in zoom_each(high_res, shares, size)]
+    high_res = batch.images if high_res is None else high_res
+    to_high_res = high_res.shape[3] / width, high_res.shape[2] / height
     crops = zoom(high_res.float(), scaled(boxes.float().cpu(), *to_high_res), size)
     return [to_image(crop) for crop in crops]
 

@@ -19,28 +19,20 @@ from ramstrans.inference.writers import to_json
 ROW_HEIGHT, WIDTH = 3.1, 10.5  # inches
 
 
-def explain(
-    predictor: Predictor,
-    image_path: Path,
-    picture_path: Path,
-    json_path: Path | None = None,
-    *,
-    top_k: int = 5,
-) -> dict[str, Any]:
-    """Explain the prediction for one image by a PNG file, and a JSON file if one is given.
+def explain(predictor: Predictor, image_path: Path, picture_path: Path) -> dict[str, Any]:
+    """Explain the prediction for one image by a PNG file, and a JSON file of the same name beside it.
 
-    Existing files are replaced. Returns what `explanation_to_json` does, with `top_k` classes per scale.
+    Existing files are replaced. Returns what `explanation_to_json` does.
 
     Raises:
         UnreadableImageError: The image cannot be decoded.
         OutputError: `picture_path` does not end in .png, or a file cannot be written.
     """
     check_output(picture_path, overwrite=True, suffixes=(".png",))
-    explanation = predictor.explain(image_path, top_k)
+    explanation = predictor.explain(image_path)
     values = explanation_to_json(explanation)
     plot_explanation(explanation, picture_path)
-    if json_path is not None:
-        write_file(json_path, json.dumps(values, ensure_ascii=False).encode())
+    write_file(picture_path.with_suffix(".json"), json.dumps(values, ensure_ascii=False).encode())
     return values
 
 

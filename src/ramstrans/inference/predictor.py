@@ -1,17 +1,16 @@
 """`Predictor`: a trained model for files, folders of any size, and images in memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Self, TypeVar, overload
+from typing import Literal, Self, overload
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.dataset import Batch, Example, collate, to_example
+from ramstrans.data.loading.dataset import Example, collate, to_example
 from ramstrans.distributed import autocast
 from ramstrans.errors import UsageError
 from ramstrans.evaluation.predict import choose_precision
@@ -22,7 +21,6 @@ from ramstrans.models.methods.early_exit import check_confidence, check_num_scal
 from ramstrans.saved.model import SavedModel, load_model
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Result = TypeVar("Result")
 
 
 class Predictor:
@@ -56,7 +54,7 @@ class Predictor:
                 )
             early_exit = self.metadata.early_exit.confidence
         if early_exit is not None:
-            check_confidence(early_exit, UsageError)
+            check_confidence(early_exit)
             check_num_scales(self.model.num_scales)
         self.confidence: float | None = early_exit
         self.max_pixels = int(self.metadata.run_options("data").get("max_pixels", DataConfig.max_pixels))
@@ -124,11 +122,9 @@ class Predictor:
             UnreadableImageError: It cannot be decoded.
         """
         resized = read_input(image, self.metadata.preprocessing, self.max_pixels)
-        example = to_example(resized, self.metadata.preprocessing, self.model.image_size)
-        batch, output = self._run([example], partial(self.model, last_region=True))
+        batch, output, (views,) = scale_views(self.model, self.metadata, [resized], self.precision)
         path = None if isinstance(image, Image.Image) else Path(image)
         (prediction,) = to_predictions(output, batch, [path], self.class_names, top_k)
-        (views,) = scale_views([resized], batch, output, self.model.scale_sizes)
         return Explanation(prediction, views)
 
     def _stream(self, images: Iterable[ImageInput], top_k: int, batch_size: int) -> Iterator[Prediction]:
@@ -144,25 +140,20 @@ class Predictor:
         resized = read_input(image, preprocessing, self.max_pixels)
         return to_example(resized, preprocessing, self.model.image_size)
 
+    @torch.inference_mode()
     def _predict(self, readable: list[tuple[Path | None, Example]], top_k: int) -> list[Prediction]:
         forward = partial(self.model, last_region=self.model.num_scales == 1)
         if self.confidence is not None:
             forward = partial(exit_early, self.model, confidence=self.confidence)
-        batch, output = self._run([example for _, example in readable], forward)
-        return to_predictions(output, batch, [path for path, _ in readable], self.class_names, top_k)
-
-    @torch.inference_mode()
-    def _run(
-        self, examples: Sequence[Example], forward: Callable[[Tensor, Tensor | None], Result]
-    ) -> tuple[Batch, Result]:
-        """Call a forward pass with a batch on the device; running out of memory is a UsageError."""
+        examples = [example for _, example in readable]
         batch = collate(examples, with_high_res=self.metadata.model.needs_high_res)
         try:
-            images, high_res = self.model.normalize(batch.images, batch.high_res)
+            inputs = self.model.normalize(batch.images, batch.high_res)
             with autocast(self.model.device, self.precision):
-                return batch, forward(images, high_res)
+                output = forward(*inputs)
         except torch.OutOfMemoryError as error:
             raise UsageError(
                 f"a batch of {len(examples)} does not fit into the memory of {self.model.device}; "
                 "give a smaller --batch_size"
             ) from error
+        return to_predictions(output, batch, [path for path, _ in readable], self.class_names, top_k)

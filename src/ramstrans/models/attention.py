@@ -8,18 +8,16 @@ from torch.overrides import TorchFunctionMode
 
 
 class AttentionCall(NamedTuple):
-    """The arguments of one call of scaled dot-product attention, without their history.
+    """Queries and keys of one call of scaled dot-product attention, without their history.
 
     Attributes:
         query: (B, H, N, d), as it enters the softmax: after norms and rotary embedding.
         key: (B, H, N, d), as the queries.
-        bias: Added to the scaled scores, broadcastable to (B, H, N, N), or None.
         scale: Factor on q·k.
     """
 
     query: Tensor
     key: Tensor
-    bias: Tensor | None
     scale: float
 
 
@@ -63,25 +61,12 @@ class RecordAttention(_AttentionMode):
         self.calls = calls
         self.copy = copy
 
-    def _attend(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - those of torch's function
-        self.calls.append(_call(*args, **kwargs, copy=self.copy))
-        return F.scaled_dot_product_attention(*args, **kwargs)
-
-
-def _call(
-    query: Tensor,
-    key: Tensor,
-    _value: Tensor,
-    attn_mask: Tensor | None = None,
-    *,
-    scale: float | None = None,
-    copy: bool,
-    **_: Any,  # noqa: ANN401 - what does not change the weights
-) -> AttentionCall:
-    query, key = query.detach(), key.detach()
-    if copy:
-        query, key = query.contiguous(), key.contiguous()
-    return AttentionCall(query, key, attn_mask, query.shape[-1] ** -0.5 if scale is None else scale)
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:  # noqa: ANN401
+        kept = (query.detach(), key.detach())
+        if self.copy:
+            kept = (kept[0].contiguous(), kept[1].contiguous())
+        self.calls.append(AttentionCall(*kept, _scale(query, options.get("scale"))))
+        return F.scaled_dot_product_attention(query, key, value, **options)
 
 
 class ExplicitAttention(_AttentionMode):
@@ -91,32 +76,22 @@ class ExplicitAttention(_AttentionMode):
     checkpointed blocks: the backward pass, which computes them again, is outside of any mode.
     """
 
-    def _attend(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - those of torch's function
-        return explicit_attention(*args, **kwargs)
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+    ) -> Tensor:
+        """`softmax(scale · q kᵀ) v` with the whole matrix of weights (B, H, N, N) in memory."""
+        assert attn_mask is None, "a plain ViT"
+        assert not is_causal, "no image model masks the future"
+        scores = query * _scale(query, scale) @ key.transpose(-2, -1)
+        return F.dropout(scores.softmax(dim=-1), dropout_p) @ value
 
 
-def explicit_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-) -> Tensor:
-    """`softmax(scale · q kᵀ + mask) v` with the whole matrix of weights in memory.
-
-    Args:
-        query: (B, H, N, d).
-        key: (B, H, N, d).
-        value: (B, H, N, d).
-        attn_mask: Added to the scaled scores; not a mask of booleans.
-        dropout_p: Rate on the weights.
-        is_causal: Must be False.
-        scale: Factor on q·k; None: `d ** -0.5`.
-    """
-    assert not is_causal, "no image model masks the future"
-    scores = query * (query.shape[-1] ** -0.5 if scale is None else scale) @ key.transpose(-2, -1)
-    if attn_mask is not None:
-        scores = scores + attn_mask
-    return F.dropout(scores.softmax(dim=-1), dropout_p) @ value
+def _scale(query: Tensor, given: float | None) -> float:
+    return query.shape[-1] ** -0.5 if given is None else given

@@ -6,9 +6,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ramstrans.errors import ConfigError
+from ramstrans.options import AT_LEAST_0, FROM_0_BELOW_1, FROM_0_TO_1, Bound, check_bounds
 
 THRESHOLDS = (1.2, 1.3)
 """eta of the paper's released set-up: for the first region, and for every later one."""
+
+BOUNDS = {
+    "num_classes": Bound("2 or more", lambda value: value >= 2),
+    "num_scales": Bound("1 (plain ViT) or more", lambda value: value >= 1),
+    "min_region": FROM_0_TO_1,
+    "max_aspect": Bound("a ratio of 1 or more", lambda value: value >= 1),
+    "zoom_margin": AT_LEAST_0,
+    "dropout": FROM_0_BELOW_1,
+    "drop_path": FROM_0_BELOW_1,
+}
+
+
+Component = Literal["count", "saliency"]
+"""What makes a component the largest: the number of its patches, or their summed saliency."""
+
+ZoomSource = Literal["input", "full", "native"]
+"""What regions are cut from."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +47,14 @@ class ModelConfig:
         saliency_rows: `all`: mean over all query rows of the rollout; `class`: the class token's row.
         thresholds: eta, the multiple of the mean saliency above which a patch stands out; one for
             each region, `num_scales` of them. None: 1.2 for the first and 1.3 for later ones.
-        zoom_source: `input`: crop the tensor the model saw; `full`: crop a higher-resolution one.
+        component: Which patches that stand out become the region: the connected ones that are most by
+            `count` (the paper), or have the largest sum of `saliency`.
+        min_region: Least side of a region, as a share of what its scale saw: smaller ones grow around their
+            centre. 0 is off, as in the paper.
+        max_aspect: Largest ratio of a region's longer to its shorter side, 1 or more, in pixels of what its
+            scale saw: longer ones grow in width. None: any, as in the paper.
+        zoom_source: What regions are cut from. `input`: the image that the model saw; `full`: the same at
+            the resolution of `data.crop`; `native`: the photograph's own pixels, see `data.zoom_pixels`.
         zoom_margin: Margin around the box in the crop, as a share of its sides, e.g. 0.1; 0 in the paper.
         patch_stride: Distance between neighbouring patches in pixels; None: the patch size (no overlap).
         backbone_options: Further arguments for `timm.create_model`, e.g. `{depth: 6}`.
@@ -48,7 +73,10 @@ class ModelConfig:
     class_tokens: Literal["joint", "separate"] = "joint"
     saliency_rows: Literal["all", "class"] = "all"
     thresholds: tuple[float, ...] | None = None
-    zoom_source: Literal["input", "full"] = "input"
+    component: Component = "count"
+    min_region: float = 0.0
+    max_aspect: float | None = None
+    zoom_source: ZoomSource = "input"
     zoom_margin: float = 0.0
     patch_stride: int | None = None
     backbone_options: dict[str, Any] = field(default_factory=dict)
@@ -58,28 +86,19 @@ class ModelConfig:
     std: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.num_classes is not None and self.num_classes < 2:
-            raise ConfigError(f"model.num_classes is {self.num_classes}; a classifier needs at least 2")
-        if self.num_scales < 1:
-            raise ConfigError(f"model.num_scales is {self.num_scales}; give 1 (plain ViT) or more")
+        check_bounds("model", self, BOUNDS)
         if self.thresholds is not None and len(self.thresholds) != self.num_scales:
             raise ConfigError(
                 f"model.thresholds has {len(self.thresholds)} values; "
                 f"give one for each of the {self.num_scales} scales"
             )
-        if min(self.input_size) < 1:
-            raise ConfigError(f"model.image_size is {self.image_size}; give pixels, 1 or more")
-        if min(self.scale_sizes[-1]) < 1:
-            raise ConfigError(f"model.region_size is {self.region_size}; give pixels, 1 or more")
-        if self.zoom_margin < 0:
-            raise ConfigError(f"model.zoom_margin is {self.zoom_margin}; give 0 or more")
+        for name, (height, width) in (("image_size", self.input_size), ("region_size", self.scale_sizes[-1])):
+            if min(height, width) < 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}; give pixels, 1 or more")
         if self.mean is not None and not all(map(math.isfinite, self.mean)):
             raise ConfigError(f"model.mean is {self.mean}; give one number each for red, green and blue")
         if self.std is not None and not all(math.isfinite(std) and std > 0 for std in self.std):
             raise ConfigError(f"model.std is {self.std}; give a number above 0 each for red, green and blue")
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"model.{name} is {getattr(self, name)}; give a rate in [0, 1)")
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -94,8 +113,8 @@ class ModelConfig:
 
     @property
     def needs_high_res(self) -> bool:
-        """Whether regions are cut from an image of higher resolution than the input."""
-        return self.zoom_source == "full" and self.num_scales > 1
+        """Whether regions are cut from another image than the input."""
+        return self.zoom_source != "input" and self.num_scales > 1
 
     @property
     def region_thresholds(self) -> tuple[float, ...]:

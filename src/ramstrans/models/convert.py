@@ -1,5 +1,6 @@
 """Read weight files of several formats and naming schemes as tensors by timm's names."""
 
+import math
 import pickle
 import re
 import struct
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from ramstrans.errors import WeightsError
@@ -30,7 +32,7 @@ FORMATS = ".safetensors, .pth, .pt, .bin, .ckpt, .pth.tar or .npz"
 
 UNREADABLE = (
     *(OSError, RuntimeError, ValueError, LookupError, EOFError, AssertionError, AttributeError, TypeError),
-    *(OverflowError, MemoryError, SafetensorError, pickle.UnpicklingError, struct.error),
+    *(ArithmeticError, MemoryError, SafetensorError, pickle.UnpicklingError, struct.error),
     *(zipfile.BadZipFile, zlib.error),
 )
 """Exceptions that the three readers raise on truncated or foreign files (found by fuzzing)."""
@@ -77,7 +79,7 @@ def reader_of(path: Path) -> Callable[[Path], Any]:
     suffix = path.suffix.lower()
     if suffix in (".pth", ".pt", ".bin", ".ckpt") or path.name.lower().endswith((".pth.tar", ".pt.tar")):
         return _read_torch
-    readers: dict[str, Callable[[Path], Any]] = {".safetensors": load_file, ".npz": _read_npz}
+    readers: dict[str, Callable[[Path], Any]] = {".safetensors": load_file, ".npz": _read_google}
     if suffix not in readers:
         raise WeightsError(f"model.weights: {path} has an unknown format; give a {FORMATS} file")
     return readers[suffix]
@@ -98,10 +100,28 @@ def _read_torch(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _read_npz(path: Path) -> Tensors:
-    """Load a NumPy archive in Google's format, by timm's names."""
+def _read_google(path: Path) -> Tensors:
+    """Load one of Google's NumPy archives, by timm's reader into a ViT of the sizes in the archive.
+
+    A head that follows a `pre_logits` layer, which timm's ViT does not have, is left out.
+    """
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return from_google({key: torch.from_numpy(archive[key]) for key in archive.files})
+        shapes = {key.removeprefix("opt/target/"): archive[key].shape for key in archive.files}
+    patch_size, _, _, width = shapes["embedding/kernel"]
+    num_patches = shapes["Transformer/posembed_input/pos_embedding"][1] - 1
+    queries = [shape for key, shape in shapes.items() if key.endswith("/query/kernel")]
+    has_pre_logits = any(key.startswith("pre_logits/") for key in shapes)
+    with torch.random.fork_rng(devices=[]):  # its first values are not used
+        vit = VisionTransformer(
+            img_size=math.isqrt(num_patches) * patch_size,
+            patch_size=patch_size,
+            num_classes=0 if has_pre_logits else shapes["head/bias"][0],
+            embed_dim=width,
+            depth=len(queries),
+            num_heads=queries[0][1],
+        )
+    vit.load_pretrained(str(path))
+    return dict(vit.state_dict())
 
 
 def _without_prefixes(tensors: Tensors, source: str) -> Tensors:
@@ -124,72 +144,3 @@ def _without_prefixes(tensors: Tensors, source: str) -> Tensors:
         name = next((key.removeprefix(start) for start in outer if key.startswith(start)), key)
         short[key if name in short else name] = tensors[key]
     return short
-
-
-GOOGLE_MODEL = {
-    "cls": "cls_token",
-    "embedding/": "patch_embed.proj.",
-    "Transformer/posembed_input/pos_embedding": "pos_embed",
-    "Transformer/encoder_norm/": "norm.",
-    "head/": "head.",
-}
-GOOGLE_BLOCK = {
-    "LayerNorm_0/": "norm1.",
-    "MultiHeadDotProductAttention_1/query/": "attn.query.",
-    "MultiHeadDotProductAttention_1/key/": "attn.key.",
-    "MultiHeadDotProductAttention_1/value/": "attn.value.",
-    "MultiHeadDotProductAttention_1/out/": "attn.proj.",
-    "LayerNorm_2/": "norm2.",
-    "MlpBlock_3/Dense_0/": "mlp.fc1.",
-    "MlpBlock_3/Dense_1/": "mlp.fc2.",
-}
-GOOGLE_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
-
-
-def from_google(arrays: Mapping[str, Tensor]) -> Tensors:
-    """Convert tensors of Google's ViT releases to timm's names and PyTorch's order of dimensions.
-
-    Kernels are stored input first: (h, w, 3, D) of the patches, (D, H, d) of query, key and value,
-    (H, d, D) of the attention's output, (inputs, outputs) of the rest. Tensors without a counterpart in
-    timm's ViT keep their name: `pre_logits`, and a head that was trained to follow it.
-
-    >>> from_google({"head/kernel": torch.zeros(7, 5)})["head.weight"].shape
-    torch.Size([5, 7])
-    """
-    tensors: Tensors = {}
-    has_pre_logits = any("pre_logits/" in key for key in arrays)
-    for key, array in arrays.items():
-        name = _google_name(key.removeprefix("opt/target/"))
-        if name is None or (has_pre_logits and name.startswith("head.")):
-            tensors[key] = array
-        else:
-            tensors[name] = _google_dimensions(name, array)
-    for query in [name for name in tensors if ".attn.query." in name]:
-        names = [query.replace(".query.", f".{kind}.") for kind in ("query", "key", "value")]
-        if all(name in tensors for name in names):
-            tensors[query.replace(".query.", ".qkv.")] = torch.cat([tensors.pop(name) for name in names])
-    return tensors
-
-
-def _google_name(key: str) -> str | None:
-    """Return timm's name of one of Google's tensors, with separate query, key and value; None if unknown."""
-    block = re.match(r"Transformer/encoderblock_(\d+)/", key)
-    start, table = (f"blocks.{block[1]}.", GOOGLE_BLOCK) if block else ("", GOOGLE_MODEL)
-    rest = key[block.end() :] if block else key
-    if rest in table:
-        return start + table[rest]
-    stem, _, leaf = rest.rpartition("/")
-    known = f"{stem}/" in table and leaf in GOOGLE_LEAVES
-    return start + table[f"{stem}/"] + GOOGLE_LEAVES[leaf] if known else None
-
-
-def _google_dimensions(name: str, array: Tensor) -> Tensor:
-    """Reorder the dimensions of one of Google's tensors as PyTorch has them under timm's name."""
-    is_projection = any(f".attn.{kind}." in name for kind in ("query", "key", "value"))
-    if name == "patch_embed.proj.weight":
-        return array.permute(3, 2, 0, 1)
-    if is_projection:
-        return array.flatten(1).T if name.endswith("weight") else array.flatten()
-    if name.endswith("attn.proj.weight"):
-        return array.flatten(0, 1).T
-    return array.T if array.ndim == 2 and name.endswith("weight") else array

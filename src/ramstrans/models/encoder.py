@@ -1,9 +1,9 @@
 """A plain timm ViT with one class token per scale that also returns its queries and keys."""
 
 import difflib
-import re
+from contextlib import nullcontext
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import timm
 import torch
@@ -149,15 +149,12 @@ class Encoder(nn.Module):
             with_attention: Whether to record queries and keys.
         """
         calls: list[AttentionCall] = []
-        if with_attention:
-            keeps_qkv = torch.is_grad_enabled() and not self.model.grad_checkpointing
-            with RecordAttention(calls, copy=not keeps_qkv):
-                tokens = self._forward_features(images, scale)
-            assert len(calls) == len(self.blocks), "one attention per block"
-        else:
+        keeps_qkv = torch.is_grad_enabled() and not self.model.grad_checkpointing
+        with RecordAttention(calls, copy=not keeps_qkv) if with_attention else nullcontext():
             tokens = self._forward_features(images, scale)
+        assert not with_attention or len(calls) == len(self.blocks), "one attention per block"
         class_index = scale if self.class_tokens == "joint" else 0
-        grid = self.grid_of(_size(images))
+        grid = self.grid_of((images.shape[2], images.shape[3]))
         num_prefix = tokens.shape[1] - grid[0] * grid[1]
         return Features(tokens[:, class_index], tuple(calls), class_index, num_prefix, grid)
 
@@ -212,33 +209,6 @@ class Encoder(nn.Module):
         for module in (vit.patch_embed, vit.norm_pre, *vit.blocks, vit.norm):
             module.train(any(parameter.requires_grad for parameter in module.parameters()))
         vit.pos_drop.train(vit.patch_embed.training)
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters that are not decayed, as timm's optimisers ask for them."""
-        return {f"model.{name}" for name in self.model.no_weight_decay()}
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns of parameter names by layer, as timm's layer-wise learning rates ask for them."""
-        return prefixed(self.model.group_matcher(coarse), "model")
-
-
-def prefixed(matcher: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """A timm group matcher for a model that holds the matcher's model under a name.
-
-    >>> prefixed({"stem": "^cls_token|pos_embed", "blocks": [(r"^blocks.([0-9]+)", None)]}, "model")
-    {'stem': '^model.(?:cls_token|pos_embed)', 'blocks': [('^model.(?:blocks.([0-9]+))', None)]}
-    """
-
-    def moved(group: Any) -> Any:  # noqa: ANN401 - a pattern, or pairs of a pattern and an order
-        if isinstance(group, str):
-            return f"^{re.escape(prefix)}.(?:{group.replace('^', '')})"
-        return [(moved(pattern), order) for pattern, order in group]
-
-    return {name: moved(group) for name, group in matcher.items()}
-
-
-def _size(images: Tensor) -> tuple[int, int]:
-    return images.shape[2], images.shape[3]
 
 
 def check_vit(vit: VisionTransformer) -> None:
@@ -322,37 +292,33 @@ def build_vit(config: ModelConfig) -> VisionTransformer:
     return vit
 
 
-def _check_size(option: str, size: tuple[int, int], patch: tuple[int, int], *, whole_patches: bool) -> None:
-    """Raise ConfigError unless an image of `size` (height, width) can be cut into patches."""
-    (height, width), (patch_height, patch_width) = size, patch
-    if height < patch_height or width < patch_width:
-        raise ConfigError(
-            f"model.{option} {height}x{width} is smaller than a patch of {patch_height}x{patch_width}; "
-            f"give at least one patch, better {14 * patch_height} or more"
-        )
-    if whole_patches and (height % patch_height or width % patch_width):
-        raise ConfigError(
-            f"model.{option} {height}x{width} is not a multiple of the patch "
-            f"{patch_height}x{patch_width}; take "
-            f"{height // patch_height * patch_height}x{width // patch_width * patch_width}"
-        )
-
-
 def _set_patch_grid(vit: VisionTransformer, config: ModelConfig) -> None:
     """Check that the patches fit the image, and make them overlap where the config says so."""
-    embed, (height, width) = vit.patch_embed, config.input_size
-    (patch_height, patch_width), stride = embed.patch_size, config.patch_stride
-    for option, size in (("image_size", config.input_size), ("region_size", config.scale_sizes[-1])):
-        _check_size(option, size, embed.patch_size, whole_patches=stride is None)
+    embed, stride = vit.patch_embed, config.patch_stride
+    down, across = embed.patch_size
+    for option, (height, width) in (
+        ("image_size", config.input_size),
+        ("region_size", config.scale_sizes[-1]),
+    ):
+        if height < down or width < across:
+            raise ConfigError(
+                f"model.{option} {height}x{width} is smaller than a patch of {down}x{across}; "
+                f"give at least one patch, better {14 * down} or more"
+            )
+        if stride is None and (height % down or width % across):
+            raise ConfigError(
+                f"model.{option} {height}x{width} is not a multiple of the patch {down}x{across}; "
+                f"take {height // down * down}x{width // across * across}"
+            )
     if stride is None:
         return
-    if not 1 <= stride <= min(patch_height, patch_width):
+    if not 1 <= stride <= min(down, across):
         raise ConfigError(
-            f"model.patch_stride is {stride}; "
-            f"give 1 to {min(patch_height, patch_width)} (the patch size: no overlap)"
+            f"model.patch_stride is {stride}; give 1 to {min(down, across)} (the patch size: no overlap)"
         )
+    height, width = config.input_size
     embed.proj.stride = (stride, stride)
-    embed.grid_size = ((height - patch_height) // stride + 1, (width - patch_width) // stride + 1)
+    embed.grid_size = ((height - down) // stride + 1, (width - across) // stride + 1)
     embed.num_patches = embed.grid_size[0] * embed.grid_size[1]
     num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
     vit.pos_embed = nn.Parameter(torch.empty(1, num_prefix + embed.num_patches, vit.embed_dim))

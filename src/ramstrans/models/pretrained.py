@@ -39,7 +39,7 @@ class WeightsReport(NamedTuple):
     Attributes:
         source: The file, or the name and tag of timm's weights.
         loaded: The ViT's tensors that were loaded unchanged.
-        resized: Those that were resampled to this image or patch size.
+        resized: Those that were fitted to this image size, patch size or set of prefix tokens.
         unexpected: The source's tensors that were not used.
         missing: The ViT's tensors that kept their random values (the head's, if any).
     """
@@ -85,10 +85,10 @@ def load_pretrained(vit: VisionTransformer, name: str, weights: str | Path) -> W
     """
     source, tensors = fetch_timm(name) if str(weights) == "timm" else read_weights(Path(weights))
     own = vit.state_dict()
-    ready = _with_rows_of(vit, tensors)
-    resized = _resample(ready, vit)
     used = {
-        key: tensor for key, tensor in ready.items() if key in own and not _is_other_head(key, tensor, own)
+        key: tensor
+        for key, tensor in _fitted(tensors, vit).items()
+        if key in own and not (key.startswith(HEADS) and tensor.shape != own[key].shape)
     }
     if not used:
         theirs, ours = (", ".join(islice(names, 3)) for names in (tensors, own))
@@ -104,10 +104,10 @@ def load_pretrained(vit: VisionTransformer, name: str, weights: str | Path) -> W
     vit.load_state_dict(used, strict=False)
     return WeightsReport(
         source,
-        tuple(key for key in used if key not in resized),
-        resized,
-        tuple(key for key in ready if key not in used),
-        tuple(key for key in own if key not in used),
+        loaded=tuple(key for key in used if used[key] is tensors[key]),
+        resized=tuple(key for key in used if used[key] is not tensors[key]),
+        unexpected=tuple(key for key in tensors if key not in used),
+        missing=tuple(key for key in own if key not in used),
     )
 
 
@@ -212,55 +212,30 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
 
 
-def _is_other_head(key: str, tensor: Tensor, own: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor is of a head with another number of classes."""
-    return key.startswith(HEADS) and tensor.shape != own[key].shape
+def _fitted(tensors: Tensors, vit: VisionTransformer) -> Tensors:
+    """Fit patch kernel, class token and position embeddings to the ViT's patch size, grid and prefix tokens.
 
-
-def _with_rows_of(vit: VisionTransformer, tensors: Tensors) -> Tensors:
-    """Fit the position rows before the patches to those of the ViT.
-
-    A distillation token's row is dropped with the token; a class token's row is added to the token
-    if the ViT adds positions only to patches, which is the same function.
+    The row of a distillation token is dropped with the token; a class token's row is added to the token
+    if the ViT adds positions only to patches, which is the same function. The grid of the source is assumed
+    to be square, as in every published ViT; what does not fit stays as it is.
     """
+    fitted = dict(tensors)
+    kernel, patch_size = tensors.get("patch_embed.proj.weight"), vit.patch_embed.proj.weight.shape[2:]
+    if kernel is not None and kernel.ndim == 4 and kernel.shape[2:] != patch_size:
+        fitted["patch_embed.proj.weight"] = resample_patch_embed(kernel, list(patch_size))
     position = tensors.get("pos_embed")
     if position is None or position.ndim != 3:
-        return dict(tensors)
-    if "dist_token" in tensors and not hasattr(vit, "dist_token"):
+        return fitted
+    if "dist_token" in tensors:
         position = torch.cat([position[:, :1], position[:, 2:]], dim=1)
-    fitted = {}
-    if vit.no_embed_class and "cls_token" in tensors and _is_square(position.shape[1] - 1):
+    num_others = position.shape[1] - 1
+    if vit.no_embed_class and "cls_token" in tensors and math.isqrt(num_others) ** 2 == num_others:
         fitted["cls_token"] = tensors["cls_token"] + position[:, :1]
         position = position[:, 1:]
-    return tensors | fitted | {"pos_embed": position}
-
-
-def _is_square(number: int) -> bool:
-    """Whether a number of patches fills a square grid."""
-    return math.isqrt(number) ** 2 == number
-
-
-def _resample(tensors: Tensors, vit: VisionTransformer) -> tuple[str, ...]:
-    """Resample position embeddings and patch kernel to the ViT's grid and patch size; return what changed.
-
-    Assumes that the grid of the source is square, as in every published ViT.
-    """
-    resized = []
-    kernel, own = tensors.get("patch_embed.proj.weight"), vit.patch_embed.proj.weight
-    if kernel is not None and kernel.ndim == 4 and kernel.shape[2:] != own.shape[2:]:
-        tensors["patch_embed.proj.weight"] = resample_patch_embed(kernel, list(own.shape[2:]))
-        resized.append("patch_embed.proj.weight")
-    position, grid = tensors.get("pos_embed"), vit.patch_embed.grid_size
     num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
-    if (
-        position is not None
-        and position.ndim == 3
-        and _is_square(num_patches := position.shape[1] - num_prefix)
-    ):
-        side = math.isqrt(num_patches)
-        if (side, side) != tuple(grid):
-            tensors["pos_embed"] = resample_abs_pos_embed(
-                position, list(grid), old_size=[side, side], num_prefix_tokens=num_prefix
-            )
-            resized.append("pos_embed")
-    return tuple(resized)
+    side, grid = math.isqrt(position.shape[1] - num_prefix), vit.patch_embed.grid_size
+    if num_prefix + side**2 == position.shape[1] and (side, side) != tuple(grid):
+        position = resample_abs_pos_embed(
+            position, list(grid), old_size=[side, side], num_prefix_tokens=num_prefix
+        )
+    return fitted | {"pos_embed": position}

@@ -20,7 +20,8 @@ CONFIG_FILE = "config.json"
 
 FORMAT_VERSION = 4
 """1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`, mean and std in
-`preprocessing`, and other names of tensors; 3: without `preprocessing.fit`."""
+`preprocessing`, and other names of tensors; 3: without `preprocessing.fit` and `zoom_pixels`,
+`model.component`, `min_region` and `max_aspect`."""
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,10 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
         return values
     values = {"early_exit": None} | values | {"format_version": FORMAT_VERSION}
     if isinstance(values.get("preprocessing"), dict):
-        values["preprocessing"] = {"fit": "crop"} | values["preprocessing"]
+        values["preprocessing"] = {"fit": "crop", "zoom_pixels": None} | values["preprocessing"]
     if isinstance(values.get("model"), dict):
-        values["model"] = {"region_size": None, "mean": None, "std": None} | values["model"]
+        paper = {"component": "count", "min_region": 0.0, "max_aspect": None}
+        values["model"] = {"region_size": None, "mean": None, "std": None} | paper | values["model"]
         if isinstance(values.get("preprocessing"), dict):
             statistics = {
                 name: values["preprocessing"].pop(name)

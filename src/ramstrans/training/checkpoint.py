@@ -51,6 +51,7 @@ class RunState:
         best_epoch: Its epoch, from 1.
         best_score: Its fused top-1 on the validation split, in percent; -1 before the first.
         log_bytes: Length of metrics.jsonl.
+        total_steps: Steps of the whole run; 0 in checkpoints of before.
         num_processes: Number of processes that train.
         data: Fingerprint of the data set.
     """
@@ -63,6 +64,7 @@ class RunState:
     best_epoch: int = 0
     best_score: float = -1.0
     log_bytes: int = 0
+    total_steps: int = 0
     num_processes: int = 1
     data: str = ""
 

@@ -189,3 +189,10 @@ class RunConfig:
                 f"training.loss_weights has {len(weights)} values; "
                 f"give one for each of the {self.model.num_scales} scales"
             )
+        is_native = self.model.zoom_source == "native"
+        if is_native and (self.training.mixup or self.training.cutmix):
+            raise ConfigError(
+                "model.zoom_source native does not go with training.mixup and cutmix: images of several "
+                "sizes cannot be mixed; give model.zoom_source full, or leave them out"
+            )
+        warn_ignored("data", self.data, {"zoom_pixels": (is_native, "model.zoom_source native")})

@@ -3,7 +3,6 @@
 import logging
 import math
 import signal
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.dataset import Batch
-from ramstrans.data.loading.loader import ImageLoader, worker_errors
+from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.distributed import SignalHandler, full_state_dict, materialize, to_meta
 from ramstrans.errors import StoppedError, TrainingError, first_few
 from ramstrans.evaluation.metrics import classification_metrics
@@ -24,6 +23,7 @@ from ramstrans.training.config import TrainingConfig
 from ramstrans.training.ema import build_ema, register_ema
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
+from ramstrans.training.optim import continue_schedule, num_steps
 from ramstrans.training.step import StepResult, build_train_step
 from ramstrans.training.trainable import merged_state_dict, set_train_mode, set_trainable
 
@@ -84,8 +84,7 @@ class TrainLoop:
     def __post_init__(self) -> None:
         model, config, accelerator = self.model, self.config, self.accelerator
         self.steps_per_epoch = len(self.train_loader)
-        assert config.epochs is not None, "filled in by the number of images"
-        self.total_steps = min(config.epochs * self.steps_per_epoch, config.max_steps or sys.maxsize)
+        self.total_steps = self.state.total_steps = num_steps(config, self.steps_per_epoch)
         set_trainable(model, config, self.train_loader.batch_sampler.seed)
         self.empty_model = to_meta(model) if accelerator.is_fsdp2 else None  # before it is sharded
         self.train_step = build_train_step(model, config, accelerator, self.total_steps, self.steps_per_epoch)
@@ -111,9 +110,10 @@ class TrainLoop:
         if self.state.step:
             assert self.checkpoints is not None, "steps were taken before a checkpoint"
             self.best_weights = self.checkpoints.load(self.accelerator, self.state)
+            continue_schedule(self.train_step.schedule)
         self.log.cut(self.state.log_bytes)
         self.start = time.perf_counter() - self.state.seconds
-        with self.signals.installed(), worker_errors(self.train_loader.dataset.files_being_read):
+        with self.signals.installed():
             while self.state.step < self.total_steps:
                 self.train_epoch(progress)
         return self.result()
@@ -250,7 +250,7 @@ class TrainLoop:
 
 def validate(model: RamsTrans, loader: ImageLoader, precision: str, epoch: int) -> dict[str, Any]:
     """One row of metrics.jsonl about the validation part."""
-    predictions, _ = predict_split(model, loader, precision=precision)
+    predictions = predict_split(model, loader, precision=precision)
     scales = [classification_metrics(p, predictions.labels).top1 for p in predictions.probabilities]
     fused = classification_metrics(predictions.fused, predictions.labels).top1
     return {"kind": "validation", "epoch": epoch, "top1_scales": scales, "top1_fused": fused}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ramstrans.distributed import autocast
 from ramstrans.models.attention import ExplicitAttention
-from ramstrans.models.methods.base import ForwardScale, Stage
+from ramstrans.models.methods.base import ForwardScale, HighRes, Stage
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.contrastive import contrastive_loss
 from ramstrans.training.mixing import Mixing, mix, partner_shares
@@ -45,7 +45,7 @@ def losses_by_scale(
     forward_scale: ForwardScale,
     model: RamsTrans,
     images: Tensor,
-    high_res: Tensor | None,
+    high_res: HighRes | None,
     labels: Tensor,
     *,
     label_smoothing: float = 0.0,
@@ -73,6 +73,7 @@ def losses_by_scale(
     """
     assert not (mixing and contrastive), "a mixed image does not have one class"
     if mixing is not None:
+        assert high_res is None or isinstance(high_res, Tensor), "checked by RunConfig"
         images, high_res = mix(images, high_res, mixing)
     for stage in model.stages(images, high_res, last_region=False, forward_scale=forward_scale):
         loss = cross_entropy(stage.logits.float(), labels, stage.crop_box, mixing, label_smoothing)

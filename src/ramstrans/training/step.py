@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ramstrans.data.loading.dataset import Batch
+from ramstrans.models.methods.base import HighRes
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.losses import ScaleForward, losses_by_scale
@@ -49,7 +50,7 @@ class MicroBatch(NamedTuple):
     """
 
     images: Tensor
-    high_res: Tensor | None
+    high_res: HighRes | None
     labels: Tensor
     share: float
 

@@ -11,11 +11,11 @@ from ramstrans.evaluation.localization import region_metrics
 from ramstrans.evaluation.metrics import classification_metrics, expected_calibration_error
 from ramstrans.evaluation.report.build import build_report, print_report, write_report
 from ramstrans.evaluation.report.markdown import markdown_page
-from tests.evaluation.builders import make_predictions, names, sizes
+from tests.evaluation.builders import make_predictions, names
 
 
 def report_of(predictions, **extra):
-    return build_report(predictions, names(predictions), sizes(predictions), extra=extra)
+    return build_report(predictions, names(predictions), extra=extra)
 
 
 def printed(report, width=100):
@@ -46,7 +46,10 @@ def test_regions_are_those_that_scale_2_sees():
     report = report_of(predictions)
     for index in range(2):
         expected = region_metrics(
-            predictions.boxes[index], predictions.has_region[index], predictions.records, sizes(predictions)
+            predictions.boxes[index],
+            predictions.has_region[index],
+            predictions.records,
+            predictions.image_sizes,
         )
         assert report["regions_by_scale"][index] == expected._asdict()
     assert report["regions"] == report["regions_by_scale"][0] != report["regions_by_scale"][1]
@@ -199,7 +202,7 @@ def test_page_of_perfect_predictions_and_of_one_scale_says_so():
 
 def test_page_takes_class_names_literally():
     predictions = make_predictions(num_classes=2)
-    report = build_report(predictions, ["a|b*", "two\nlines"], sizes(predictions), extra={})
+    report = build_report(predictions, ["a|b*", "two\nlines"], extra={})
     page = markdown_page(report, {})
     assert r"| a\|b\* |" in page
     assert "| two lines |" in page

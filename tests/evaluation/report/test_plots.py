@@ -1,9 +1,8 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramstrans.errors import TrainingError
+from ramstrans.evaluation.early_exit import exit_report
 from ramstrans.evaluation.report.plots import (
     confusion_counts,
     most_confused_classes,
@@ -48,16 +47,10 @@ def test_curves_leave_gaps_for_unknown_numbers_and_skip_other_kinds(tmp_path):
     assert pixels(tmp_path / "curves.png").std() > 0
 
 
-def test_curves_of_no_step_are_an_error(tmp_path):
-    with pytest.raises(TrainingError, match="at least one training step"):
-        plot_curves([VALIDATION], tmp_path / "curves.png")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_early_exit_is_drawn_with_its_confidence(tmp_path):
     predictions = make_predictions()
     for name, confidence in (("low", 0.2), ("high", 0.9)):
-        plot_exit(predictions, confidence, tmp_path / f"{name}.png")
+        plot_exit(exit_report(predictions, confidence, {"full": 3.0, "early": 2.0}), tmp_path / f"{name}.png")
     assert not np.array_equal(pixels(tmp_path / "low.png"), pixels(tmp_path / "high.png"))
 
 

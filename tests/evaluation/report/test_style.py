@@ -18,8 +18,9 @@ def test_color_rim_and_dashes_of_a_box_are_drawn(tmp_path):
 
 
 def test_label_text_is_short_and_drawable():
-    assert label_text("b\x07\udce9 wren") == "b?? wren"
+    assert label_text("b\x07\udce9 wr\u200den") == r"b\x07\udce9 wren"
     assert len(label_text("w" * 99)) == 30
+    assert label_text("مرغ") == "\u200eمرغ\u200e"
 
 
 def test_letters_that_the_font_lacks_raise_no_warning(tmp_path):

@@ -23,15 +23,12 @@ Report = dict[str, Any]
 NUM_CONFUSED = 20
 
 
-def build_report(
-    predictions: Predictions, class_names: Sequence[str], image_sizes: np.ndarray, *, extra: Mapping[str, Any]
-) -> Report:
+def build_report(predictions: Predictions, class_names: Sequence[str], *, extra: Mapping[str, Any]) -> Report:
     """Compute all metrics of the predictions for one split; all fractions in percent.
 
     Args:
         predictions: Predictions of S scales for N images of C classes.
         class_names: The C names, in label order.
-        image_sizes: (N, 2) `(width, height)` of the original images in pixels.
         extra: Further keys of the report; they replace its own, except `warnings`, which are prepended. The
             page shows `config` (the run's, nested), `command` (the command line of the run) and every
             number or string.
@@ -47,7 +44,7 @@ def build_report(
         for probabilities in (*predictions.probabilities, fused)
     ]
     regions = [
-        region_metrics(boxes, has_region, predictions.records, image_sizes)._asdict()
+        region_metrics(boxes, has_region, predictions.records, predictions.image_sizes)._asdict()
         for boxes, has_region in zip(predictions.boxes, predictions.has_region, strict=True)
     ]
     first = predictions.probabilities[0].argmax(axis=1) == labels
@@ -69,13 +66,14 @@ def build_report(
 
 
 def write_report(folder: Path, report: Report, pictures: Mapping[str, str]) -> None:
-    """Write `report.json` and `report.md`, each whole or not at all; the folder is created if missing.
+    """Write `report.md`, then `report.json`, each whole or not at all; the folder is created if missing.
 
-    `pictures` maps the caption of each figure to its path relative to the folder, in order.
+    A run whose folder has a `report.json` has finished. `pictures` maps the caption of each figure to its
+    path relative to the folder, in order.
     """
     content = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_file(folder / "report.json", content.encode(errors="backslashreplace"))
     write_file(folder / "report.md", utf8_text(markdown.markdown_page(report, pictures)).encode())
+    write_file(folder / "report.json", content.encode(errors="backslashreplace"))
 
 
 def print_report(report: Report, console: Console) -> None:

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ramstrans.data.loading.dataset import ImageDataset, collate, to_example
+from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.reading.decode import read_resized
-from ramstrans.distributed import autocast
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.report import style
 from ramstrans.evaluation.views import ScaleViews, scale_views
@@ -32,21 +30,13 @@ def choose_indices(predictions: Predictions, count: int = GALLERY_SIZE) -> list[
     return [int(index) for index in (*right, *wrong)]
 
 
-@torch.no_grad()
 def gallery_views(
     model: RamsTrans, metadata: ModelMetadata, dataset: ImageDataset, indices: Sequence[int], precision: str
 ) -> list[ScaleViews]:
-    """Run a model in eval mode on some images of a data set, as one batch, for its saliency and crops."""
-    preprocessing = metadata.preprocessing
-    paths = [dataset.records[index].path for index in indices]
-    resize, fit = preprocessing.resize, preprocessing.fit
-    images = [read_resized(path, resize, fit, max_pixels=dataset.max_pixels) for path in paths]
-    examples = [to_example(image, preprocessing, metadata.model.input_size) for image in images]
-    batch = collate(examples, with_high_res=metadata.model.needs_high_res)
-    inputs = model.normalize(batch.images, batch.high_res)
-    with autocast(model.device, precision):
-        output = model(*inputs, last_region=model.num_scales == 1)
-    return scale_views(images, batch, output, metadata.model.scale_sizes)
+    """Run a model in eval mode on some images of a data set again, for its saliency and crops."""
+    paths, reading = [dataset.records[index].path for index in indices], metadata.preprocessing.reading
+    images = [read_resized(path, *reading, max_pixels=dataset.max_pixels) for path in paths]
+    return scale_views(model, metadata, images, precision)[2]
 
 
 def plot_gallery(

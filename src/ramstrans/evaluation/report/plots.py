@@ -9,10 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ramstrans.errors import TrainingError
-from ramstrans.evaluation.early_exit import exit_curve, exited_early, num_scales_used, running_means
-from ramstrans.evaluation.metrics import classification_metrics, confused_pairs
-from ramstrans.evaluation.predict import Predictions
+from ramstrans.evaluation.metrics import confused_pairs
 from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, label_text, save_figure, scale_color
 
 Row = Mapping[str, Any]
@@ -25,14 +22,9 @@ def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
     Rows have `kind` "train" (`step`, `loss`, `loss_scales`, `lr`, `images_per_second`) or "validation"
     (`epoch`, `top1_scales`, `top1_fused`, percent); other kinds are ignored. Missing and null numbers leave
     a gap.
-
-    Raises:
-        TrainingError: There is no row of a training step.
     """
     train = [row for row in metrics_rows if row["kind"] == "train"]
     validation = [row for row in metrics_rows if row["kind"] == "validation"]
-    if not train:
-        raise TrainingError(f"{path.name} needs at least one training step; train first")
     figure = Figure(figsize=(10, 6), layout="constrained")
     (loss, accuracy), (rate, speed) = figure.subplots(2, 2)
     steps = [row["step"] for row in train]
@@ -49,21 +41,15 @@ def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
     save_figure(figure, path)
 
 
-def plot_exit(predictions: Predictions, confidence: float, path: Path) -> None:
-    """Plot accuracy against the mean number of scales, with the chosen confidence marked."""
-    curve = exit_curve(predictions)
-    means = running_means(predictions.probabilities)
-    used = num_scales_used(means, confidence).mean()
-    top1 = classification_metrics(exited_early(means, confidence), predictions.labels).top1
+def plot_exit(early: Mapping[str, Any], path: Path) -> None:
+    """Plot accuracy against the mean number of scales, and the chosen confidence, from an `exit_report`."""
+    curve, label = early["curve"], f"confidence {early['confidence']:.2f}"
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    axes.plot(curve.mean_scales_used, curve.top1, color=FUSED_COLOR, linewidth=1.4, label="every confidence")
-    axes.plot([used], [top1], "o", color=RIGHT_COLOR, label=f"confidence {confidence:.2f}")
-    axes.axhline(curve.top1[-1], color="#888888", linewidth=1, linestyle="--", label="all scales")
-    axes.set(title="Early exit: accuracy against cost", xlabel="mean scales per image", ylabel="top-1, %")
-    axes.grid(visible=True, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    axes.plot(curve["mean_scales_used"], curve["top1"], color=FUSED_COLOR, lw=1.4, label="every confidence")
+    axes.plot([early["mean_scales_used"]], [early["top1"]], "o", color=RIGHT_COLOR, label=label)
+    axes.axhline(curve["top1"][-1], color="#888888", linewidth=1, linestyle="--", label="all scales")
+    _finish(axes, "Early exit: accuracy against cost", "mean scales per image", "top-1, %")
     save_figure(figure, path)
 
 
@@ -83,13 +69,13 @@ def _curve(axes: Axes, x: Sequence[float], values: np.ndarray, color: str, label
     """Plot one line, with markers if it has few points, so that even one is visible."""
     marker = "o" if len(x) <= 30 else None
     axes.plot(x, values, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.4)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _finish(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.grid(visible=True, alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=9)
 

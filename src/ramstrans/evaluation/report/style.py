@@ -4,6 +4,7 @@ Only matplotlib's objects are used, never pyplot: no global state, so that sever
 """
 
 import io
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from ramstrans.data.records import Box
+from ramstrans.evaluation.report.fonts import use_installed_fonts
 from ramstrans.files import write_file
 
 SCALE_COLORS = ("#4477AA", "#EE7733", "#228833", "#AA3377", "#66CCEE", "#CCBB44")
@@ -25,6 +27,8 @@ WRONG_COLOR = "#C62828"
 MUTED_COLOR = "#555555"
 DPI = 110
 MAX_SIDE = 640  # pixels of an image in a figure
+
+_LEFT_TO_RIGHT = "\u200e"  # keeps the percentage after an Arabic or Hebrew name where it is
 
 
 def scale_color(index: int) -> str:
@@ -42,9 +46,19 @@ def label_text(text: str, max_length: int = 30) -> str:
     >>> label_text("Crow\n($5 each)"), label_text("Black footed Albatross", 12)
     ('Crow (\\$5 each)', 'Black foote…')
     """
-    line = " ".join(text.split())
+    line = "".join(map(_drawable, " ".join(text.split())))
     short = line if len(line) <= max_length else line[: max_length - 1] + "…"
-    return "".join(letter if letter.isprintable() else "?" for letter in short).replace("$", r"\$")
+    short = short.replace("$", r"\$")
+    is_right_to_left = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in short)
+    return f"{_LEFT_TO_RIGHT}{short}{_LEFT_TO_RIGHT}" if is_right_to_left else short
+
+
+def _drawable(letter: str) -> str:
+    """Return a letter itself, nothing for an invisible one, and an escape for a byte that is no text."""
+    if letter.isprintable():
+        return letter
+    is_invisible = unicodedata.category(letter) == "Cf"
+    return "" if is_invisible else letter.encode("unicode_escape").decode()
 
 
 def draw_box(axes: Axes, box: Box, color: str, *, rim: str = "white", dashed: bool = False) -> None:
@@ -85,7 +99,8 @@ def darkened(image: Image.Image) -> Image.Image:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file, whole or not at all; letters that the font lacks become boxes."""
+    """Write a figure as a PNG file, whole or not at all, with the machine's fonts if necessary."""
+    use_installed_fonts(figure)
     drawn = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)

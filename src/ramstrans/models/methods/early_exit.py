@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ramstrans.errors import UsageError
-from ramstrans.models.methods.base import Stage
+from ramstrans.models.methods.base import HighRes, Stage
 from ramstrans.models.methods.rams import RamsTrans
 
 
@@ -29,7 +29,7 @@ class EarlyExitOutput(NamedTuple):
 
 @torch.no_grad()
 def exit_early(
-    model: RamsTrans, images: Tensor, high_res: Tensor | None = None, *, confidence: float
+    model: RamsTrans, images: Tensor, high_res: HighRes | None = None, *, confidence: float
 ) -> EarlyExitOutput:
     """Compute scale by scale; after each one the confident images leave, and the batch closes up.
 
@@ -44,7 +44,7 @@ def exit_early(
     Raises:
         UsageError: The confidence is not above 0, or `high_res` does not go with the model.
     """
-    check_confidence(confidence, UsageError)
+    check_confidence(confidence)
     stages = model.stages(images, high_res, last_region=False)
     indices = torch.arange(len(images), device=images.device)
     num_scales_used = torch.zeros_like(indices)
@@ -67,10 +67,10 @@ def exit_early(
     return EarlyExitOutput(fused, num_scales_used, tuple(scales), tuple(all_indices))
 
 
-def check_confidence(confidence: float, error: type[UsageError]) -> None:
-    """Raise unless a confidence can be reached."""
+def check_confidence(confidence: float) -> None:
+    """Raise UsageError unless a confidence can be reached."""
     if not confidence > 0:
-        raise error(f"the confidence of early exit is {confidence}; give more than 0, at most 1")
+        raise UsageError(f"the confidence of early exit is {confidence}; give more than 0, at most 1")
 
 
 def check_num_scales(num_scales: int) -> None:
