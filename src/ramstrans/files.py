@@ -89,8 +89,14 @@ def check_new_folder(root: Path) -> None:
             raise OutputError(f"{root} is not empty; give a new folder, or remove this one first")
 
 
-def check_output(path: Path | None, *, overwrite: bool = False, suffixes: tuple[str, ...] = ()) -> None:
-    """Raise, before any work is done, unless the file of `--output` may be written; None passes.
+def check_output(
+    path: Path | None,
+    *,
+    overwrite: bool = False,
+    suffixes: tuple[str, ...] = (),
+    option: str = "--output",
+) -> None:
+    """Raise, before any work is done, unless the file of an option may be written; None passes.
 
     It must have one of the `suffixes`, if any are given.
 
@@ -100,11 +106,11 @@ def check_output(path: Path | None, *, overwrite: bool = False, suffixes: tuple[
     if path is None:
         return
     if suffixes and path.suffix.lower() not in suffixes:
-        raise OutputError(f"--output {path} must end in {' or '.join(suffixes)}; rename it")
-    check_outputs((path,), overwrite=overwrite)
+        raise OutputError(f"{option} {path} must end in {' or '.join(suffixes)}; rename it")
+    check_outputs((path,), overwrite=overwrite, option=option)
 
 
-def check_outputs(paths: Iterable[Path], *, overwrite: bool = False) -> None:
+def check_outputs(paths: Iterable[Path], *, overwrite: bool = False, option: str = "--output") -> None:
     """Raise, before any work is done, unless a command may write all of these files.
 
     Raises:
@@ -122,9 +128,9 @@ def check_outputs(paths: Iterable[Path], *, overwrite: bool = False) -> None:
             raise OutputError(f"{path} would be written twice; give inputs with different names")
         seen.add(place)
         if path.is_dir():
-            raise OutputError(f"--output {path} is a folder; give a file")
+            raise OutputError(f"{option} {path} is a folder; give a file")
         if path.exists() and not overwrite:
-            raise OutputError(f"--output {path} exists; give another, or --overwrite true to replace it")
+            raise OutputError(f"{option} {path} exists; give another, or --overwrite true to replace it")
         _check_writable(path.parent, path)
 
 

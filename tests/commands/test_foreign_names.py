@@ -1,6 +1,7 @@
 """Files that are not used, and names that are not UTF-8, in every command that reads a folder."""
 
 import io
+import logging
 import os
 import shutil
 import sys
@@ -10,6 +11,12 @@ import pytest
 from ramstrans.cli import main
 
 CAFE = os.fsdecode(b"caf\xe9")
+
+
+@pytest.fixture(autouse=True)
+def log_lines_stay_here(monkeypatch):
+    """pytest-xdist cannot send captured log lines that are not UTF-8."""
+    monkeypatch.setattr(logging.getLogger("ramstrans"), "propagate", False)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from ramstrans.data.build import (
     build_image_set,
     build_preprocessing,
     drop_unreadable,
+    fingerprint,
+    read_image_set,
 )
 from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.cub import read_cub
@@ -136,7 +138,7 @@ def test_unreadable_files_stop_and_are_named(with_broken_file):
 
 def test_unreadable_files_are_left_out_and_logged(with_broken_file, caplog):
     root, broken = with_broken_file
-    config = DataConfig("folder", root, on_unreadable="skip")
+    config = DataConfig("folder", root, on_unreadable="skip", val_fraction=0)
     images, calls = build_image_set(config), []
     kept, errors = drop_unreadable(images, config, lambda *call: calls.append(call))
     assert [record.path for record in set(images.records) - set(kept.records)] == [broken]
@@ -212,6 +214,20 @@ def test_the_config_chooses_the_cache(tmp_path, monkeypatch, is_read_once):
         assert isinstance(on_disk, DiskCache)
         assert on_disk.folder == Path(folder)
         assert folder.is_dir()
+
+
+def test_the_fingerprint_moves_with_the_set_and_changes_with_its_splits(colors, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(colors, moved)
+
+    def of(root, **fields):
+        config = DataConfig("folder", root, **{"val_fraction": 0.25} | fields)
+        return fingerprint(build_image_set(config), config)
+
+    assert of(moved) == of(colors)
+    assert of(moved, split_seed=1) != of(colors)
+    (moved / "test" / "Azure_tit" / "1.png").unlink()
+    assert of(moved) != of(colors)
 
 
 def test_the_format_is_detected(birds, colors, tmp_path):
@@ -310,6 +326,81 @@ def test_lists_are_read_again_after_a_transient_error(name, birds, colors, tmp_p
     failed = opening_fails()
     assert build_image_set(config) == expected
     assert f"{failed[0]}: Input/output error; retry 1 of 4" in caplog.text
+
+
+def photographs(root, counts, split=""):
+    """Files that no reader opens, `counts` of each class."""
+    for name, count in counts.items():
+        (root / split / name).mkdir(parents=True)
+        for index in range(count):
+            (root / split / name / f"{index}.jpg").touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "message"),
+    [
+        (1, 0.2, "test_fraction 0.2 holds out no image: no class has a second image"),
+        (12, 0.001, r"holds out no image: the largest class has 12 images; give 0\.09 or more, or"),
+    ],
+)
+def test_an_empty_test_split_is_an_error_before_anything_else(tmp_path, count, fraction, message):
+    root = photographs(tmp_path, {"crow": count, "wren": count})
+    with pytest.raises(DataError, match=message):
+        build_image_set(DataConfig("folder", root, test_fraction=fraction))
+    enough = DataConfig("folder", root, test_fraction=0.09, val_fraction=0)
+    if count == 12:
+        assert len(build_image_set(enough).of_split("test")) >= 1
+
+
+def test_one_image_per_class_is_enough_beside_a_test_split(tmp_path, caplog):
+    root = photographs(photographs(tmp_path, {"crow": 1, "wren": 1}, "train"), {"crow": 3, "wren": 1}, "test")
+    images = build_image_set(DataConfig("folder", root))
+    assert [len(images.of_split(split)) for split in ("train", "val", "test")] == [2, 0, 4]
+    assert "data.val_fraction 0.1 holds out no image: no class has a second image" in caplog.text
+    assert "the last epoch is kept" in caplog.text
+
+
+def test_no_validation_on_purpose_is_no_warning(tmp_path, caplog):
+    root = photographs(tmp_path, {"crow": 12, "wren": 12})
+    build_image_set(DataConfig("folder", root, val_fraction=0, test_fraction=0.5))
+    assert not caplog.records
+
+
+def test_test_images_that_cannot_be_read_are_an_error_before_training(colors, tmp_path):
+    root = tmp_path / "colors"
+    shutil.copytree(colors, root)
+    for path in root.glob("test/*/*.png"):
+        path.write_bytes(b"")
+    config = DataConfig("folder", root, on_unreadable="skip", val_fraction=0)
+    with pytest.raises(DataError, match=r"none of the 6 test images can be read, e\.g\. .*: empty file"):
+        drop_unreadable(build_image_set(config), config)
+
+
+def test_folds_take_turns_as_the_test_split(tmp_path):
+    root = photographs(tmp_path, {"crow": 6, "wren": 9})
+    tested = []
+    for fold in (1, 2, 3):
+        images = build_image_set(DataConfig("folder", root, folds=3, fold=fold, val_fraction=0.25))
+        assert images.counts("test") == {"crow": 2, "wren": 3}
+        assert images.of_split("val")
+        tested += [record.path for record in images.of_split("test")]
+    assert len(set(tested)) == 15
+
+
+def test_rows_without_a_label_stop_or_are_left_out(tmp_path, caplog):
+    (tmp_path / "a.jpg").touch()
+    rows = ["path,label,split", "a.jpg,crow,train", "b.jpg,,train", "c.jpg,wren,train", "d.jpg, ,"]
+    rows.append("e.jpg,wren,odd")
+    (tmp_path / "set.csv").write_text("\n".join([*rows, ""]))
+    with pytest.raises(DataError, match="row 2: 'label' is empty"):
+        read_image_set(DataConfig("table", tmp_path / "set.csv"))
+    skipping = DataConfig("table", tmp_path / "set.csv", on_unlabelled="skip")
+    with pytest.raises(DataError, match="row 5: 'split' is 'odd'"):
+        read_image_set(skipping)
+    (tmp_path / "set.csv").write_text("\n".join([*rows[:-1], ""]))
+    assert [record.path.name for record in read_image_set(skipping).records] == ["a.jpg", "c.jpg"]
+    assert "2 of 4 rows have no label and are left out" in caplog.text
 
 
 @pytest.mark.parametrize(

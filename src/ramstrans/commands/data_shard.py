@@ -12,9 +12,9 @@ from ramstrans.errors import UsageError
 
 _LOADING_FIELDS = {
     *("resize", "crop", "fit", "flip", "color_jitter", "rand_augment", "rand_magnitude", "random_erasing"),
-    *("zoom_pixels", "balance", "shuffle_window", "num_workers", "cache", "cache_dir"),
+    *("zoom_pixels", "balance", "shuffle_window", "num_workers", "cache", "cache_dir", "folds", "fold"),
 }
-"""Fields of DataConfig that do not determine which images there are."""
+"""Fields of DataConfig that do not determine which images there are; and folds, which are several sets."""
 
 
 def add_options(parser: Parser) -> None:

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 def add_options(parser: Parser) -> None:
     """Options of `evaluate`: the fields of EvaluationConfig."""
-    takes_data(parser, position=1)
+    takes_data(parser, position=1, detects_format=False)  # by the run's data, in `evaluate_run`
     parser.add_class_arguments(EvaluationConfig, as_group=False, as_positional=True)
     parser.add_argument(
         "--overwrite", type=bool, default=False, help="Replace the report in the folder of --output."

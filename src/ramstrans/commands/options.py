@@ -75,12 +75,14 @@ class Parser(ArgumentParser):
         important: Heading -> the options that `--help` shows; `--help all` shows all. Empty: always all.
         data_position: Index of the positional argument that is the data set, read as --data.root; None: the
             command takes none.
+        detects_format: Whether the format of the data set is detected here, where none is given.
         starting: Called with the arguments before they are parsed; returns arguments that count less than the
             given ones, and more than those of a config file.
     """
 
     important: Mapping[str, tuple[str, ...]] = {}
     data_position: int | None = None
+    detects_format: bool = True
     starting: Callable[[Any, Arguments], list[str]] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - those of jsonargparse
@@ -172,7 +174,7 @@ class Parser(ArgumentParser):
             return []
         if name not in NOT_LOCAL and not Path(root).exists():
             raise DataError(f"{root} does not exist; give the folder or table of the data set")
-        is_set = name is not None or arguments.value("--resume") is not None
+        is_set = not self.detects_format or name is not None or arguments.value("--resume") is not None
         return [] if is_set else [f"--data.name={detect_format(Path(root))}"]
 
     def _needed(self) -> list[argparse.Action]:
@@ -236,6 +238,6 @@ def _entry(name: str, text: str) -> list[str]:
     return head + [" " * INDENT + line for line in lines]
 
 
-def takes_data(parser: Parser, position: int = 0) -> None:
+def takes_data(parser: Parser, position: int = 0, *, detects_format: bool = True) -> None:
     """Let a command take its data set as the positional argument at an index, or by --data.root."""
-    parser.data_position = position
+    parser.data_position, parser.detects_format = position, detects_format

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 MAY_CHANGE = (
     "data.root",
+    "data.image_folder",
     "data.num_workers",
     "data.read_timeout",
     "data.cache",
@@ -77,11 +78,17 @@ def run(options: Namespace, given: list[str]) -> int:
         config = dataclasses.replace(config, output=options.resume, overwrite=False)
     from ramstrans.distributed import num_processes
     from ramstrans.evaluation.report.build import print_report
+    from ramstrans.training import folds
     from ramstrans.training.outline import outline
     from ramstrans.training.run import prepare
     from ramstrans.training.run import train as train_run
     from ramstrans.training.run_folder import default_output
 
+    command = shlex.join(["ramstrans", *given])
+    if folds.is_cross_validation(config):
+        if not options.dry_run:
+            return run_folds(config, resumes=resumes, command=command)
+        config = folds.fold_config(config, 1, config.output)
     with progress_bar() as progress:
         prepared = prepare(config, progress, resumes=resumes)
     if not resumes and num_processes() == 1:
@@ -92,7 +99,19 @@ def run(options: Namespace, given: list[str]) -> int:
         logger.info("dry run: everything fits, nothing was trained; a run would be written to %s", output)
         return 0
     with progress_bar() as progress:
-        report = train_run(prepared, output, command=shlex.join(["ramstrans", *given]), progress=progress)
+        report = train_run(prepared, output, command=command, progress=progress)
+    if is_first_process():
+        print_report(report, results())
+    logger.info("report: %s", output / "report.md")
+    return 0
+
+
+def run_folds(config: RunConfig, *, resumes: bool, command: str) -> int:
+    """Cross-validate: a run for each fold, one report."""
+    from ramstrans.training.folds import cross_validate, print_report
+
+    with progress_bar() as progress:
+        report, output = cross_validate(config, resumes=resumes, command=command, progress=progress)
     if is_first_process():
         print_report(report, results())
     logger.info("report: %s", output / "report.md")

@@ -1,7 +1,9 @@
 """From `DataConfig` to splits, preprocessing and cache. A new data set is one file, one line in `READERS`."""
 
+import hashlib
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,11 +23,12 @@ from ramstrans.data.datasets.stanford_cars import read_stanford_cars
 from ramstrans.data.datasets.stanford_dogs import read_stanford_dogs
 from ramstrans.data.datasets.table import read_table
 from ramstrans.data.detect import check_root
+from ramstrans.data.groups import with_groups
 from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
-from ramstrans.data.records import ImageSet
+from ramstrans.data.records import ImageSet, Split
 from ramstrans.data.sharding.manifest import read_shards
-from ramstrans.data.splits import check_classes, hold_out
+from ramstrans.data.splits import check_classes, check_groups, hold_out, hold_out_fold
 from ramstrans.data.toybirds.generator import is_toybirds, make_toybirds
 from ramstrans.distributed import from_first_process
 from ramstrans.errors import DataError, UnreadableImageError
@@ -34,8 +37,8 @@ logger = logging.getLogger(__name__)
 
 Reader = Callable[[Path, DataConfig], ImageSet]
 
-MIN_VAL_IMAGES = 50
-"""Validation images below which the choice of an epoch is a matter of luck."""
+MAX_VAL_FRACTION, MIN_VAL_IMAGES = 0.2, 50
+"""Share to hold out at most where none is given, for validation images enough to choose an epoch by."""
 
 LITTLE_SEEN = 0.25
 """Share of a square photograph below which a crop is probably a mistake; by default it is 0.77."""
@@ -58,6 +61,8 @@ READERS: dict[DatasetFormat, Reader] = {
         label_column=config.label_column,
         split_column=config.split_column,
         image_folder=config.image_folder,
+        group_column=config.group_column,
+        on_unlabelled=config.on_unlabelled,
     ),
     "nabirds": _by_root(read_nabirds),
     "stanford_dogs": _by_root(read_stanford_dogs),
@@ -74,14 +79,27 @@ READERS: dict[DatasetFormat, Reader] = {
 
 
 def build_image_set(config: DataConfig, progress: Progress = no_progress) -> ImageSet:
-    """Read a data set and give it the splits that training needs; toybirds are drawn first, if need be.
-
-    If the data set has no test split, one is drawn from the training images; then, unless there is one, a
-    validation split of `val_fraction`. Both are stratified, and drawn by `split_seed`.
+    """Read a data set and give it the splits that training needs, see `draw_splits`.
 
     Raises:
         ConfigError: The data set needs a root, and none is given.
-        DataError: The data set cannot be used; the message says why.
+        DataError: The data set cannot be used, such as one without training or test images; the message says
+            why.
+    """
+    images = read_image_set(config, progress)
+    check_classes(images)
+    images = draw_splits(images, config)
+    check_groups(images)
+    check_held_out(images, config)
+    return images
+
+
+def read_image_set(config: DataConfig, progress: Progress = no_progress) -> ImageSet:
+    """Read a data set with its groups and its own splits; toybirds are drawn first, if need be.
+
+    Raises:
+        ConfigError: The data set needs a root, and none is given.
+        DataError: The data set cannot be read; the message says why.
     """
     root = config.root
     if config.name == "toybirds":
@@ -95,9 +113,22 @@ def build_image_set(config: DataConfig, progress: Progress = no_progress) -> Ima
             make_toybirds(root, progress=progress)
     check_root(config)
     assert root is not None, "checked"
-    images = READERS[config.name](root, config)
-    check_classes(images)
-    if not images.of_split("test"):
+    return with_groups(READERS[config.name](root, config), config, progress)
+
+
+def draw_splits(images: ImageSet, config: DataConfig) -> ImageSet:
+    """Draw the splits that a data set lacks from its training images, by `split_seed`.
+
+    If it has no test split, one is drawn: a `test_fraction`, or with `folds` the part `fold` (the first one
+    if that is None). Then, unless there is one, a validation split of `val_fraction`. All are stratified, and
+    keep groups whole.
+
+    Raises:
+        DataError: The data set cannot be divided into folds.
+    """
+    if config.folds is not None:
+        images = hold_out_fold(images, config.folds, config.fold or 1, config.split_seed)
+    elif not images.of_split("test"):
         images = hold_out(images, config.test_fraction, config.split_seed, "test")
     if not images.of_split("val"):
         fraction = config.val_fraction
@@ -113,7 +144,48 @@ def val_fraction_for(num_images: int) -> float:
     >>> val_fraction_for(1500), val_fraction_for(400), val_fraction_for(60)
     (0.1, 0.125, 0.2)
     """
-    return min(max(0.1, MIN_VAL_IMAGES / max(num_images, 1)), 0.2)
+    return min(max(0.1, MIN_VAL_IMAGES / max(num_images, 1)), MAX_VAL_FRACTION)
+
+
+def fingerprint(images: ImageSet, config: DataConfig) -> str:
+    """A hash of which files are in which class and split, wherever the folder or table lies."""
+    digest = hashlib.sha256("\n".join(images.class_names).encode(errors="surrogateescape"))
+    root = config.root
+    if config.name == "table" and root is not None:
+        root = config.image_folder or root.parent
+    for record in images.records:
+        is_below = root is not None and record.path.is_relative_to(root)
+        path = record.path.relative_to(root) if is_below and root is not None else record.path
+        digest.update(f"\n{record.split} {record.label} {path}".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def check_held_out(images: ImageSet, config: DataConfig) -> None:
+    """Raise if there are no test images; warn if no validation images could be held out.
+
+    Raises:
+        DataError: The test split is empty.
+    """
+    drawn: tuple[tuple[Split, float, tuple[Split, ...]], ...] = (
+        ("test", config.test_fraction, ("train", "val")),
+        ("val", MAX_VAL_FRACTION if config.val_fraction is None else config.val_fraction, ("train",)),
+    )
+    for split, fraction, drawn_from in drawn:
+        if images.of_split(split) or not fraction:
+            continue
+        pool = [record for record in images.records if record.split in drawn_from]
+        most = max(Counter(record.label for record in pool).values())
+        units = {(record.label, record.group or str(record.path)) for record in pool}
+        if max(Counter(label for label, _ in units).values()) == 1:
+            what = "group" if any(record.group for record in pool) else "image"
+            reason = f"no class has a second {what} that training could spare; add some"
+        else:
+            enough = math.ceil(100 / most) / 100
+            reason = f"the largest class has {most} images; give {enough:g} or more"
+        reason = f"data.{split}_fraction {fraction:g} holds out no image: {reason}"
+        if split == "test":
+            raise DataError(f"{reason}, or give test images (a folder test/, or a column of splits)")
+        logger.warning("%s. Without validation images the last epoch is kept, whichever is best", reason)
 
 
 def drop_unreadable(
@@ -137,6 +209,8 @@ def drop_unreadable(
     remaining = apply_unreadable(images, errors, config.on_unreadable)
     for error in errors:
         logger.warning("left out: %s", error)
+    if images.of_split("val") and not remaining.of_split("val"):
+        logger.warning("none of the validation images can be read: the last epoch is kept, whichever is best")
     return remaining, errors
 
 

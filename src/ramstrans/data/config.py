@@ -6,6 +6,7 @@ from typing import Literal
 
 from ramstrans import options
 from ramstrans.data.preprocessing import Fit
+from ramstrans.errors import ConfigError
 
 DatasetFormat = Literal[
     "cub",
@@ -32,6 +33,8 @@ BOUNDS: dict[str, options.Bound] = {
     **dict.fromkeys(("random_erasing", "balance"), options.FROM_0_TO_1),
     **dict.fromkeys(("color_jitter", "rand_augment", "num_workers", "read_timeout"), options.AT_LEAST_0),
     **dict.fromkeys(("max_pixels", "zoom_pixels", "shuffle_window"), options.AT_LEAST_1),
+    **dict.fromkeys(("group_level", "fold"), options.AT_LEAST_1),
+    "folds": options.Bound("2 or more", lambda value: value >= 2),
 }
 
 
@@ -56,9 +59,19 @@ class DataConfig:
             tenth, up to a fifth where a tenth would be less than 50 images.
         test_fraction: Fraction of each class's images held out for the test, in (0, 1), if the data set has
             no test split of its own.
-        split_seed: Seed of those two draws.
+        split_seed: Seed of those draws, and of the folds.
+        group_column: Column of a table that says what belongs together, e.g. photographs of one animal or
+            site: no group is drawn into two splits. Rows with an empty cell belong to no group.
+        group_level: For `folder`: level below the class whose folders are groups, e.g. 1 for
+            `wren/bird_7/1.jpg`.
+        group_day: Photographs taken on the same day, by their EXIF data, are a group.
+        folds: Cross-validation: divide all images into this many parts, each of which is the test split of
+            one run; the report is of all runs. None: one run.
+        fold: With `folds`: make only this run, from 1 to `folds`.
         on_unreadable: What to do with training or test files that cannot be decoded: report them all and
             stop before the first epoch, or report them all and leave them out.
+        on_unlabelled: What to do with rows of a table whose label is empty: stop, or leave them out and say
+            how many. `evaluate` leaves them out.
         resize: Shorter side in pixels after resizing, or an exact `[height, width]`.
             None: 8/7 of the crop.
         crop: Side in pixels of the square that is cut out (at random in training, from the centre
@@ -101,7 +114,13 @@ class DataConfig:
     val_fraction: float | None = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
+    group_column: str | None = None
+    group_level: int | None = None
+    group_day: bool = False
+    folds: int | None = None
+    fold: int | None = None
     on_unreadable: Literal["stop", "skip"] = "stop"
+    on_unlabelled: Literal["stop", "skip"] = "stop"
     resize: int | tuple[int, int] | None = None
     crop: int | tuple[int, int] | None = None
     fit: Fit = "crop"
@@ -121,7 +140,18 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         options.check_bounds("data", self, BOUNDS)
-        needs = {
+        grouped_by = [name for name in ("group_column", "group_level", "group_day") if getattr(self, name)]
+        if len(grouped_by) > 1:
+            raise ConfigError(
+                f"data.{grouped_by[0]} and data.{grouped_by[1]} are both given; give one of them"
+            )
+        if self.folds is not None and self.fold is not None and self.fold > self.folds:
+            raise ConfigError(f"data.fold is {self.fold}; give 1 to {self.folds} (data.folds)")
+        needs = {  # the name is None while it is still to be detected
+            "group_column": (self.name in ("table", None), "data.name table"),
+            "group_level": (self.name in ("folder", None), "data.name folder"),
+            "fold": (self.folds is not None, "data.folds"),
+            "test_fraction": (self.folds is None, "data.folds null"),
             "cache_dir": (self.cache == "disk", "data.cache disk"),
             "image_folder": (self.name in ("table", None), "data.name table"),
             "class_level": (self.name in ("folder", None), "data.name folder"),

@@ -2,20 +2,28 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import find_unreadable
-from ramstrans.data.build import build_cache, build_image_set
+from ramstrans.data.build import (
+    DEFAULT_TOYBIRDS_ROOT,
+    build_cache,
+    draw_splits,
+    fingerprint,
+    read_image_set,
+)
 from ramstrans.data.config import DataConfig
+from ramstrans.data.detect import detect_format
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import ImageLoader, build_loader
-from ramstrans.data.records import ImageSet, Record, Split
+from ramstrans.data.records import SPLITS, ImageSet, Record, Split
 from ramstrans.distributed import process_index
 from ramstrans.errors import DataError, UsageError
-from ramstrans.evaluation.config import EvaluationConfig
+from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
 from ramstrans.evaluation.early_exit import choose_exit, exit_report, time_exit
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
@@ -27,6 +35,11 @@ from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.saved.metadata import ModelMetadata
 from ramstrans.saved.model import load_model, save_metadata
 
+logger = logging.getLogger(__name__)
+
+_OWN_FORMATS = ("folder", "table", "hugging_face", "shards")
+"""Formats of people's own data; each of the others is a published set with an agreed test split."""
+
 
 def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progress = no_progress) -> Report:
     """Evaluate a saved model; writes report.json, with the command line, report.md and figures.
@@ -36,11 +49,11 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     """
     model, metadata = load_model(config.run, config.device)
     precision = choose_precision(config.precision, metadata, model.device)
-    data = data_config(metadata.run_options("data"), config.data.name, config.data.root)
-    images = build_image_set(data, progress)
+    data = data_config(metadata.run_options("data"), config.data)
+    images, notes = read_images(metadata, data, config, progress)
     if config.early_exit is not None:
         check_early_exit(model, images, config.early_exit)
-    dataset, left_out = dataset_of(metadata, images, config.split, data, progress)
+    dataset, left_out = dataset_of(metadata, images, config.split or "test", data, progress)
     try:
         config.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -53,7 +66,7 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         "timeout": data.read_timeout,
     }
     run = metadata.training.get("run", {})
-    extra = {"config": run, "command": command, "precision": precision, "warnings": left_out}
+    extra = {"config": run, "command": command, "precision": precision, "warnings": [*notes, *left_out]}
     confidence = config.early_exit
     if confidence == "auto":
         held_out, _ = dataset_of(metadata, images, "val", data, progress)
@@ -130,7 +143,8 @@ def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Lit
     elif not images.of_split("val"):
         raise UsageError(
             "--early_exit auto chooses on validation images, and none were held out; train with "
-            "--data.val_fraction above 0, or give a confidence, e.g. --early_exit 0.9"
+            "--data.val_fraction above 0, give --split test for a data set of its own splits, or give a "
+            "confidence, e.g. --early_exit 0.9"
         )
 
 
@@ -162,24 +176,62 @@ def dataset_of(
     return dataset, [f"left out: {error}" for error in errors]
 
 
-def data_config(trained_on: Mapping[str, object], name: str | None, root: Path | None) -> DataConfig:
-    """Data options of the training run, with another format or root if given."""
+def data_config(trained_on: Mapping[str, object], given: EvaluationData) -> DataConfig:
+    """Data options of the training run, with those given; the format of another root is detected."""
     known = {field.name for field in dataclasses.fields(DataConfig)}
     known -= {"resize", "crop", "fit", "zoom_pixels"}  # the model's own preprocessing counts
-    given = {key: value for key, value in {"name": name, "root": root}.items() if value}
-    values = {key: value for key, value in trained_on.items() if key in known} | given
-    if "name" not in values:
-        raise UsageError(
-            "this saved model does not say what it was trained on; give --data.name and --data.root"
-        )
-    if root:
+    values = {key: value for key, value in trained_on.items() if key in known}
+    if given.root is not None and given.root.exists() and not is_same_root(given.root, trained_on):
+        values["name"] = detect_format(given.root)
         values.pop("image_folder", None)  # of the other table
+    values |= {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
+    if "name" not in values:
+        raise UsageError("this saved model does not say what it was trained on; give --data.root")
     for key in ("root", "image_folder", "cache_dir"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
     if not Path(str(values.get("cache_dir"))).is_dir():
         values.pop("cache_dir", None)  # of another machine: the default does as well
-    return DataConfig(**values)  # type: ignore[arg-type]
+    return DataConfig(**values | {"on_unlabelled": "skip"})  # type: ignore[arg-type]
+
+
+def is_same_root(root: Path, trained_on: Mapping[str, object]) -> bool:
+    """Whether a root is the one of the training run."""
+    return Path(root).resolve() == Path(str(trained_on.get("root") or DEFAULT_TOYBIRDS_ROOT)).resolve()
+
+
+def read_images(
+    metadata: ModelMetadata, data: DataConfig, config: EvaluationConfig, progress: Progress = no_progress
+) -> tuple[ImageSet, list[str]]:
+    """Read the images to evaluate, and what a reader of the report must know about the choice.
+
+    The data set of the training run, also if it was moved, gets the splits of the training, and a published
+    format has its own. Another data set, if no split is asked for, becomes one test split as a whole.
+
+    Raises:
+        RamsTransError: The data set cannot be read.
+    """
+    trained_on = metadata.run_options("data")
+    if config.data.root is None or is_same_root(config.data.root, trained_on):
+        return draw_splits(read_image_set(data, progress), data), []
+    images = read_image_set(data, progress)
+    has_splits = any(record.split != "train" for record in images.records)
+    if has_splits:
+        data = dataclasses.replace(data, folds=None, fold=None)
+    drawn = draw_splits(images, data)
+    is_own = metadata.training.get("images") == fingerprint(drawn, data)
+    if config.split is not None or is_own or data.name not in _OWN_FORMATS:
+        return drawn, []
+    notes = []
+    if has_splits and images.of_split("train"):
+        counts = ", ".join(f"{split} {len(images.of_split(split))}" for split in SPLITS)
+        notes = [
+            f"all {len(images.records)} images of {data.root} are evaluated, of all its splits ({counts}): "
+            "if the model was trained on some of them, its accuracy is overstated; --split test takes its "
+            "test images only"
+        ]
+        logger.warning("%s", notes[0])
+    return images._replace(records=tuple(record._replace(split="test") for record in images.records)), notes
 
 
 def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> tuple[Record, ...]:

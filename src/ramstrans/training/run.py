@@ -1,7 +1,6 @@
 """One training run, whole: read the images, build, train, evaluate once on the test split, report."""
 
 import dataclasses
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.build import build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.build import build_image_set, build_preprocessing, drop_unreadable, fingerprint
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet
@@ -246,7 +245,7 @@ def train_into(
 def new_state(prepared: Prepared, accelerator: Accelerator) -> RunState:
     """The state of a run before its first step."""
     return RunState(
-        num_processes=accelerator.num_processes, data=fingerprint(prepared.images, prepared.config)
+        num_processes=accelerator.num_processes, data=fingerprint(prepared.images, prepared.config.data)
     )
 
 
@@ -276,7 +275,7 @@ def metadata_of(prepared: Prepared, result: TrainResult) -> ModelMetadata:
         config.model,
         prepared.images.class_names,
         prepared.preprocessing,
-        training={"run": options_of(config)} | summary,
+        training={"run": options_of(config), "images": fingerprint(prepared.images, config.data)} | summary,
     )
 
 
@@ -291,7 +290,7 @@ def evaluate_test(
 ) -> Report:
     """Evaluate the chosen weights on the test split, and write the report."""
     config = prepared.config
-    summary = {key: value for key, value in metadata.training.items() if key != "run"}
+    summary = {key: value for key, value in metadata.training.items() if key not in ("run", "images")}
     loader = build_loader(
         build_dataset(config, prepared.images, prepared.preprocessing, "test"),
         evaluation_batch_size(config),
@@ -309,18 +308,6 @@ def evaluate_test(
         extra={"config": options_of(config), "command": command, "warnings": prepared.unreadable} | summary,
         progress=progress,
     )
-
-
-def fingerprint(images: ImageSet, config: RunConfig) -> str:
-    """A hash of which files are in which class and split, wherever the folder lies."""
-    digest = hashlib.sha256("\n".join(images.class_names).encode(errors="surrogateescape"))
-    root = config.data.root
-    for record in images.records:
-        path = record.path
-        if root is not None and path.is_relative_to(root):
-            path = path.relative_to(root)
-        digest.update(f"\n{record.split} {record.label} {path}".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 def check_same(saved: RunState, now: RunState) -> None:

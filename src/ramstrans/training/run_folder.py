@@ -80,13 +80,18 @@ def check_unfinished(run: Path, config: RunConfig) -> None:
         raise OutputError(
             f"--resume {run}: no {OPTIONS_FILE} there; give the run folder of a run that was stopped"
         )
-    if not is_length_of(config, _json(run / REPORT_FILE).get("config")):
+    if not is_finished(run, config):
         return
     option = "epochs" if config.training.max_steps is None else "max_steps"
     raise OutputError(
         f"--resume {run}: that run has finished, its report is {run / 'report.md'}; to train it further, add "
         f"--training.{option} with more than {getattr(config.training, option)}"
     )
+
+
+def is_finished(run: Path, config: RunConfig) -> bool:
+    """Whether a run folder has the report of a run as long as these options say."""
+    return is_length_of(config, _json(run / REPORT_FILE).get("config"))
 
 
 def has_trained(run: Path, config: RunConfig) -> bool:

@@ -1,12 +1,13 @@
 """A table of images: a CSV, TSV, Excel or Parquet file with paths, labels, and optional splits and boxes."""
 
 import io
+import logging
 import math
 import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,8 @@ from ramstrans.data.reading.retry import retry
 from ramstrans.data.reading.text import WINDOWS, marked_encoding, warn_of_windows
 from ramstrans.data.records import Box, ImageSet, Record, Split
 from ramstrans.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 
@@ -34,6 +37,8 @@ def read_table(
     label_column: str = DataConfig.label_column,
     split_column: str = DataConfig.split_column,
     image_folder: Path | None = None,
+    group_column: str | None = None,
+    on_unlabelled: Literal["stop", "skip"] = DataConfig.on_unlabelled,
 ) -> ImageSet:
     """Read a data set from a table with one row per image.
 
@@ -51,6 +56,8 @@ def read_table(
         label_column: Column of class names.
         split_column: Column of splits, by any of the names in `lists.SPLIT_NAMES`.
         image_folder: Folder of the images; None: the table's.
+        group_column: Column of what belongs together; empty cells: to no group. None: there are no groups.
+        on_unlabelled: Whether a row without a label is an error, or is left out.
 
     Returns:
         Classes sorted by name, records in the order of the rows.
@@ -60,26 +67,30 @@ def read_table(
             without the header.
     """
     folder = path.parent if image_folder is None else image_folder
-    table, files = _read_with_files(path, folder, (path_column, label_column))
+    needed = (path_column, label_column, *([group_column] if group_column else []))
+    table, files = _read_with_files(path, folder, needed, on_unlabelled)
     labels = list(_texts(table, path, label_column))
     class_names = tuple(sorted(set(labels)))
     _check_one_spelling(class_names, path, label_column)
     label_of = {name: label for label, name in enumerate(class_names)}
     splits = _splits(table, path, split_column)
     boxes = _boxes(table, path)
+    groups = table[group_column].fillna("").astype(str).str.strip() if group_column else [""] * len(files)
     if files and not any(os.path.exists(file) for file in files):  # noqa: PTH110 - False for odd names too
         raise DataError(
             f"{path}: none of its {len(files)} images exist, such as {files[0]}; paths in '{path_column}' "
             f"are absolute or relative to {folder} (choose by --data.image_folder)"
         )
     records = (
-        Record(file, label_of[label], split, box)
-        for file, label, split, box in zip(files, labels, splits, boxes, strict=True)
+        Record(file, label_of[label], split, box, group=group)
+        for file, label, split, box, group in zip(files, labels, splits, boxes, groups, strict=True)
     )
     return ImageSet(class_names, tuple(records))
 
 
-def _read_with_files(path: Path, folder: Path, needed: tuple[str, str]) -> tuple[pd.DataFrame, list[Path]]:
+def _read_with_files(
+    path: Path, folder: Path, needed: tuple[str, ...], on_unlabelled: str
+) -> tuple[pd.DataFrame, list[Path]]:
     """Read the table, and the file of each row.
 
     Text that is not UTF-8 holds either the very bytes of the files' names or Windows-1252: files decide.
@@ -89,6 +100,8 @@ def _read_with_files(path: Path, folder: Path, needed: tuple[str, str]) -> tuple
     for encoding in (None, WINDOWS) if is_windows else (None,):
         table = _parse(content, path, encoding)
         _check_columns(table, path, needed)
+        if on_unlabelled == "skip":
+            table = _labelled(table, path, needed[1])
         files = _files(table, path, folder, needed[0])
         odd = (file for file in files if not str(file).isprintable())
         if not is_windows or encoding or any(os.path.exists(file) for file in odd):  # noqa: PTH110
@@ -150,7 +163,7 @@ def _files(table: pd.DataFrame, path: Path, folder: Path, column: str) -> list[P
     """The image file of each row."""
     names = _NamesByStem()
     files = []
-    for row, text in enumerate(_texts(table, path, column), start=1):
+    for row, text in zip(table.index + 1, _texts(table, path, column), strict=True):
         file = folder / text
         if "\\" in text and not os.path.exists(file):  # noqa: PTH110 - False for odd names too
             file = folder / text.replace("\\", "/")
@@ -187,7 +200,7 @@ def _check_columns(table: pd.DataFrame, path: Path, needed: tuple[str, ...]) -> 
         there = ", ".join(f"'{column}'" for column in table.columns)
         raise DataError(
             f"{path} has no column '{missing[0]}'; it has {there or 'none'} "
-            "(choose by --data.path_column and --data.label_column)"
+            "(choose by --data.path_column, --data.label_column and --data.group_column)"
         )
 
 
@@ -199,10 +212,18 @@ def _check_one_spelling(class_names: tuple[str, ...], path: Path, column: str) -
         )
 
 
+def _labelled(table: pd.DataFrame, path: Path, label_column: str) -> pd.DataFrame:
+    """The rows that have a label; they keep their numbers. The others are counted in the log."""
+    has_label = table[label_column].fillna("").astype(str).str.strip() != ""
+    if not has_label.all():
+        num_without = int((~has_label).sum())
+        logger.warning("%s: %d of %d rows have no label and are left out", path, num_without, len(table))
+    return table[has_label]
+
+
 def _texts(table: pd.DataFrame, path: Path, column: str) -> Iterator[str]:
     """Yield the cells of a column as text without surrounding blanks; an empty one is an error."""
-    cells = zip(table[column], table[column].isna(), strict=True)
-    for row, (cell, is_missing) in enumerate(cells, start=1):
+    for row, cell, is_missing in zip(table.index + 1, table[column], table[column].isna(), strict=True):
         is_whole = isinstance(cell, float | np.floating) and math.isfinite(cell) and cell == int(cell)
         text = "" if is_missing else str(int(cell) if is_whole else cell).strip()
         if not text:
@@ -214,7 +235,7 @@ def _splits(table: pd.DataFrame, path: Path, column: str) -> list[Split]:
     if column not in table.columns:
         return ["train"] * len(table)
     splits = []
-    for row, text in enumerate(_texts(table, path, column), start=1):
+    for row, text in zip(table.index + 1, _texts(table, path, column), strict=True):
         split = split_of(text)
         if split is None:
             raise _error(path, row, f"'{column}' is '{text}'; allowed are {', '.join(SPLIT_NAMES)}")
@@ -232,7 +253,7 @@ def _boxes(table: pd.DataFrame, path: Path) -> list[Box | None]:
             "give all four or none"
         )
     cells = zip(*(table[column] for column in BOX_COLUMNS), strict=True)
-    return [_box(row_cells, path, row) for row, row_cells in enumerate(cells, start=1)]
+    return [_box(row_cells, path, row) for row, row_cells in zip(table.index + 1, cells, strict=True)]
 
 
 def _box(cells: tuple[Any, ...], path: Path, row: int) -> Box | None:

@@ -203,7 +203,7 @@ def decode_reduced(
             check_shape(path, image.size, max_pixels)
             return _load_completed(path, stream, image, at_least)
 
-    _silence_pillow()
+    silence_pillow()
     try:
         return retry(attempt, path)
     except UnreadableImageError:
@@ -319,7 +319,7 @@ def _open(stream: BinaryIO) -> ImageFile.ImageFile:
                 Image.MAX_IMAGE_PIXELS = limit
 
 
-def _silence_pillow() -> None:
+def silence_pillow() -> None:
     """Ignore Pillow's warnings about metadata, palettes and large images, permanently.
 
     `warnings.catch_warnings` is not safe with threads, so the filter stays; it is added again if
