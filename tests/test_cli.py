@@ -42,13 +42,16 @@ def test_help_and_names_come_without_torch():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_that_comes_along_works(path, config_of, monkeypatch):
+def test_every_config_that_comes_along_works(path, config_of, monkeypatch, tmp_path):
     """By the very command in its head, as far as can be told without its data and weights."""
     command = shlex.split(path.read_text().splitlines()[0].removeprefix("# "))
     assert command[:2] == ["ramstrans", "train"]
+    monkeypatch.chdir(tmp_path)
+    if command[2:]:
+        (tmp_path / command[2]).mkdir()
     config = config_of(*command[2:])
     values = yaml.safe_load(path.read_text())
-    assert config.data.name == values["data"]["name"]
+    assert "name" not in values["data"] or config.data.name == values["data"]["name"]
     assert config.training.epochs == values["training"]["epochs"]
     assert config.model.backbone == values["model"]["backbone"]
     with torch.device("meta"):
@@ -75,6 +78,7 @@ def test_a_config_that_comes_along_is_found_by_name_alone(given, config_of, tmp_
     """The name is also that of a layout, part of a path, and a folder's here."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
+    (tmp_path / "photographs" / "folder").mkdir(parents=True)
     rest = ["--data.name", "folder", "--data.root", "photographs/folder", "--output", "runs/folder"]
     config = config_of(*given, *rest)
     assert config.model.backbone == "deit_tiny_patch16_224"
@@ -92,7 +96,7 @@ def test_options_override_the_config_wherever_they_stand(tiny, config_of):
 
 def test_every_option_is_in_the_help(capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["train", "--help"])
+        main(["train", "--help", "all"])
     assert not ended.value.code
     words = set(capsys.readouterr().out.replace("=", " ").split())
     groups = {"": RunConfig, "data.": DataConfig, "model.": ModelConfig, "training.": TrainingConfig}
@@ -109,7 +113,7 @@ def test_every_command_has_help(capsys):
             main([*command.split(), "--help"])
         assert not ended.value.code
         printed = " ".join(capsys.readouterr().out.split())
-        assert f"usage: ramstrans [options] {command}" in printed.replace(" data [options]", " data"), command
+        assert f"usage: ramstrans {command}" in printed, command
 
 
 def test_version(capsys):
@@ -122,7 +126,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "subcommand"),
+        ([], "`ramstrans` needs a command"),
         (["fly"], "fly"),
         (["train", "--nonsense", "1"], "nonsense"),
         (["train", "--data.nam", "cub"], "data.nam"),
@@ -134,9 +138,9 @@ def test_version(capsys):
         (["train", "--model.thresholds", "[1.2]"], "one for each of the 2 scales"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["train", "--config"], "config"),
-        (["evaluate"], "run"),
+        (["evaluate"], "needs RUN"),
         (["evaluate", "run", "--split", "all"], "split"),
-        (["predict", "run"], "inputs"),
+        (["predict", "run"], "needs INPUTS"),
         (["predict", "run", "a.jpg", "--top_k", "0"], "top_k"),
         (["predict", "run", "a.jpg", "--format", "xml"], "format"),
         (["predict", "run", "a.jpg", "--output", "birds.txt"], "no known suffix"),

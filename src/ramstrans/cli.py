@@ -6,13 +6,14 @@ data, 130 and 143 for Ctrl-C and SIGTERM, 1 for the rest; a traceback only with 
 """
 
 import io
+import logging
 import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -20,10 +21,11 @@ from jsonargparse import Namespace
 
 from ramstrans import __version__
 from ramstrans.commands import bench, data, doctor, evaluate, explain, plan, predict, train
-from ramstrans.commands.configs import default_config
 from ramstrans.commands.options import Parser
 from ramstrans.console import logging_to_terminal, quieten
 from ramstrans.errors import RamsTransError, UsageError
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        with terminable(), logging_to_terminal():
+        with terminable(), logging_to_terminal(), warnings_in_words():
             quiet, given = split_quiet(given)
             if quiet:
                 quieten()
-            parser = build_parser(default_config(given[1:]) if given[:1] == ["train"] else None)
+            parser = build_parser()
             options = parser.instantiate(parser.parse_args(given))
             command = options.subcommand
             return COMMANDS[command].run(options[command], given)
@@ -109,12 +111,20 @@ def fail(message: str, code: int) -> int:
     return code
 
 
-def build_parser(train_config: Path | None = None) -> Parser:
-    """The parser of all commands.
+@contextmanager
+def warnings_in_words() -> Iterator[None]:
+    """Log warnings as one line each, without the file and line of code that raised them."""
 
-    Args:
-        train_config: The config file that `train` starts from.
-    """
+    def log(message: Warning | str, *_: object, **__: object) -> None:
+        logger.warning("%s", " ".join(str(message).split()))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = log
+        yield
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
     parser = Parser(
         prog="ramstrans",
         description="Fine-grained image recognition that looks twice.",
@@ -126,8 +136,7 @@ def build_parser(train_config: Path | None = None) -> Parser:
     commands = parser.add_subcommands()
     for name, command in COMMANDS.items():
         about = (command.run.__doc__ or "").splitlines()[0]
-        is_based = name == "train" and train_config is not None
-        sub = Parser(description=about, default_config_files=[str(train_config)] if is_based else None)
+        sub = Parser(description=about)
         commands.add_subcommand(name, sub, help=about)
         command.add_options(sub)  # after it: `data` has commands of its own, to be added in level order
     return parser

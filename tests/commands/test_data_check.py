@@ -55,7 +55,7 @@ def test_a_clean_set(check, birds, named):
 def test_the_root_as_an_option(check, birds):
     with_option = check("--data.root", birds)
     assert with_option == check(birds)
-    with pytest.raises(UsageError, match=r"ROOT is .* and --data\.root .*; give one of them"):
+    with pytest.raises(UsageError, match=r"DATA is .* and --data\.root is .*; give one of them"):
         check(birds, "--data.root", birds)
 
 
@@ -72,7 +72,7 @@ def test_the_format_is_detected(check, colors, birds):
 def test_without_a_root_it_is_toybirds(check, monkeypatch):
     parser = Parser()
     data_check.add_options(parser)
-    assert data_check.data_config(None, parser.parse_args([]).data).name == "toybirds"
+    assert parser.parse_args([]).data.name == "toybirds"
 
 
 def damage(root):

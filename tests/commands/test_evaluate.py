@@ -64,3 +64,11 @@ def test_early_exit_that_is_not_a_confidence(trained, fails, command, value, rea
     inputs = ["bird.jpg"] if command == "predict" else []
     line = fails(2, command, trained.folder, *inputs, "--early_exit", value, "--device", "cpu")
     assert reason in line
+
+
+def test_a_folder_of_something_else_is_not_written_into(trained, tmp_path, fails):
+    (tmp_path / "thesis.tex").touch()
+    command = ["evaluate", trained.folder, "--output", tmp_path]
+    assert "exists; give another, or --overwrite true" in fails(2, *command)
+    assert "has no report.json, so it is not this command's" in fails(2, *command, "--overwrite", "true")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

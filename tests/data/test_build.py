@@ -10,13 +10,13 @@ from ramstrans.data.build import (
     build_cache,
     build_image_set,
     build_preprocessing,
-    detect_format,
     drop_unreadable,
     fingerprint,
     read_image_set,
 )
 from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.cub import read_cub
+from ramstrans.data.detect import detect_format
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
 from ramstrans.data.sharding.writer import write_shards
 from ramstrans.data.splits import hold_out

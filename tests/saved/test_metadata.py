@@ -122,15 +122,18 @@ def edited(**changes):
         (edited(format_version=5), "written by a newer ramstrans .*: upgrade"),
         (edited(model__backbone=...), "model lacks backbone"),
         (edited(model__colour="red"), "metadata.model has unknown colour"),
-        (edited(model__num_scales="two"), "model.num_scales is 'two', not int"),
-        (edited(model__num_scales=True), "model.num_scales is True, not int"),
+        (edited(model__num_scales="two"), "model.num_scales is 'two', not a whole number"),
+        (edited(model__num_scales=True), "model.num_scales is True, not a whole number"),
         (edited(model__num_scales=3), "model.thresholds has 2 values"),
-        (edited(model__image_size=[1, 2, 3]), r"model.image_size is \[1, 2, 3\], not int \| tuple"),
+        (
+            edited(model__image_size=[1, 2, 3]),
+            r"model.image_size is \[1, 2, 3\], not a whole number or a list of two",
+        ),
         (edited(model__class_tokens="none"), "model.class_tokens is 'none', not .*joint"),
-        (edited(class_names="crow"), "class_names is 'crow', not tuple"),
+        (edited(class_names="crow"), "class_names is 'crow', not a list"),
         (edited(model__std=[1, 1]), "model.std is"),
         (edited(model__std=[1, 1, 0]), "std is .*above 0"),
-        (edited(training=None), "training is None, not dict"),
+        (edited(training=None), "training is None, not names and values"),
     ],
 )
 def test_damaged_metadata_are_config_errors_of_one_line(text, message):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser, data_config
+from ramstrans.commands.options import Parser, takes_data
 from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
+from ramstrans.data.detect import check_root
 from ramstrans.errors import DataError, UsageError
 from ramstrans.files import check_output, write_file
 from ramstrans.options import Precision
@@ -37,11 +38,8 @@ MAX_EXAMPLES = 3
 
 def add_options(parser: Parser) -> None:
     """Options of `data check`."""
-    parser.add_argument(
-        "root", nargs="?", type=Path | None, help="Folder or table; its format is detected by default."
-    )
+    takes_data(parser)
     parser.add_class_arguments(DataConfig, "data")
-    parser.set_defaults({"data.name": None})  # distinguishes an omitted name from toybirds
     parser.add_argument(
         "--model", type=Path | None, help="Run or model folder; reports the labels that it contradicts."
     )
@@ -69,12 +67,14 @@ def add_options(parser: Parser) -> None:
 def run(options: Namespace, _given: list[str]) -> int:
     """Find what makes results misleading: files, duplicates, boxes, classes, labels; exits 3 on errors."""
     from ramstrans.data.audit import findings as audit
+
+    config = DataConfig(**vars(options.data))
+    check_root(config)
+    check_output(options.output, overwrite=options.overwrite, suffixes=audit.SUFFIXES)
+    kinds = check_write(options, config)
     from ramstrans.data.build import draw_splits, read_image_set
     from ramstrans.data.splits import check_classes
 
-    config = data_config(options.root, options.data)
-    check_output(options.output, overwrite=options.overwrite, suffixes=audit.SUFFIXES)
-    kinds = check_write(options, config)
     with progress_bar() as progress:
         as_read = read_image_set(config, progress)
         check_classes(as_read)
@@ -148,7 +148,7 @@ def find_all(
     smallest_side = DEFAULT_SIDE
     if model is not None:
         from ramstrans.evaluation.evaluate import with_labels_of
-        from ramstrans.saved.model import load_metadata
+        from ramstrans.saved.metadata import load_metadata
 
         metadata = load_metadata(model)
         with_labels_of(metadata, images, "train")

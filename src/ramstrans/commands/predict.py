@@ -12,6 +12,7 @@ from jsonargparse.typing import PositiveInt
 from ramstrans.commands.options import Parser
 from ramstrans.files import check_output
 from ramstrans.options import Precision
+from ramstrans.saved.metadata import load_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +58,16 @@ def predict(
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
     """
-    from ramstrans.data.reading.text import read_paths
-    from ramstrans.inference.inputs import expand_inputs
-    from ramstrans.inference.postprocess import Prediction
-    from ramstrans.inference.predictor import Predictor
     from ramstrans.inference.writers import choose_format, write_predictions
 
     choose_format(output, format)
     check_output(output, overwrite=overwrite)
+    load_metadata(run)
+    from ramstrans.data.reading.text import read_paths
+    from ramstrans.inference.inputs import expand_inputs
+    from ramstrans.inference.postprocess import Prediction
+    from ramstrans.inference.predictor import Predictor
+
     predictor = Predictor.load(run, device, precision, early_exit)
     paths = expand_inputs(inputs, read_paths(sys.stdin.buffer))
     num_labels = min(top_k, len(predictor.class_names))

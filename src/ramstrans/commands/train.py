@@ -3,13 +3,15 @@
 import dataclasses
 import logging
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 
 from jsonargparse import Namespace
 
-from ramstrans.commands.configs import NamedConfig
-from ramstrans.commands.options import CONFIG_HELP, Parser
+from ramstrans.commands.configs import NamedConfig, start_from
+from ramstrans.commands.options import CONFIG_HELP, Parser, takes_data
 from ramstrans.console import is_first_process, progress_bar, results
+from ramstrans.data.detect import check_root
 from ramstrans.errors import UsageError
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
 
@@ -35,10 +37,19 @@ The last two are not for the user: the run's own folder is the output.
 """
 
 
+IMPORTANT = {
+    "Data": ("--data.name",),
+    "Model": ("--model.backbone", "--model.weights", "--model.image_size"),
+    "Recipe": ("--config", "--training.epochs", "--training.batch_size"),
+    "Run": ("--output", "--resume", "--device"),
+}
+"""The options that `--help` shows."""
+
+
 def add_options(parser: Parser) -> None:
     """Options of `train`: the fields of RunConfig."""
-    parser.add_argument("--config", action=NamedConfig, help=CONFIG_HELP)
-    parser.add_class_arguments(RunConfig, as_group=False)
+    add_run_options(parser)
+    parser.important = IMPORTANT
     parser.add_argument(
         "--resume",
         type=Path | None,
@@ -51,14 +62,25 @@ def add_options(parser: Parser) -> None:
     )
 
 
+def add_run_options(parser: Parser, skip: Collection[str] = ()) -> None:
+    """What determines a run, from the data set to the recipe: the same for `train` and `plan`."""
+    takes_data(parser)
+    parser.starting = start_from
+    parser.add_argument("--config", action=NamedConfig, help=CONFIG_HELP)
+    parser.add_class_arguments(RunConfig, as_group=False, skip=set(skip))
+
+
 def run(options: Namespace, given: list[str]) -> int:
     """Train on a data set, evaluate on its test split, report."""
     config, resumes = run_config(options), options.resume is not None
+    check_root(config.data)
     if resumes:
         check_unchanged(config, options_of_run(options.resume))
         config = dataclasses.replace(config, output=options.resume, overwrite=False)
+    from ramstrans.distributed import num_processes
     from ramstrans.evaluation.report.build import print_report
     from ramstrans.training import folds
+    from ramstrans.training.outline import outline
     from ramstrans.training.run import prepare
     from ramstrans.training.run import train as train_run
     from ramstrans.training.run_folder import default_output
@@ -70,6 +92,9 @@ def run(options: Namespace, given: list[str]) -> int:
         config = folds.fold_config(config, 1, config.output)
     with progress_bar() as progress:
         prepared = prepare(config, progress, resumes=resumes)
+    if not resumes and num_processes() == 1:
+        for line in outline(prepared):
+            logger.info("%s", line)
     output = config.output or default_output(prepared.config)
     if options.dry_run:
         logger.info("dry run: everything fits, nothing was trained; a run would be written to %s", output)
@@ -103,7 +128,7 @@ def run_config(options: Namespace) -> RunConfig:
 def options_of_run(run: Path) -> RunConfig:
     """The options that a run began with."""
     parser = Parser(default_config_files=[str(run / OPTIONS_FILE)])
-    add_options(parser)
+    parser.add_class_arguments(RunConfig, as_group=False)
     return run_config(parser.instantiate(parser.get_defaults()))
 
 

@@ -14,27 +14,31 @@ from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.datasets.fgvc_aircraft import read_fgvc_aircraft
 from ramstrans.data.datasets.flowers102 import read_flowers102
 from ramstrans.data.datasets.food101 import read_food101
-from ramstrans.data.datasets.hugging_face import MARKER_FILES, read_hugging_face
+from ramstrans.data.datasets.hugging_face import read_hugging_face
 from ramstrans.data.datasets.image_folder import read_image_folder
-from ramstrans.data.datasets.inaturalist import is_inaturalist, read_inaturalist
+from ramstrans.data.datasets.inaturalist import read_inaturalist
 from ramstrans.data.datasets.nabirds import read_nabirds
 from ramstrans.data.datasets.oxford_pets import read_oxford_pets
 from ramstrans.data.datasets.stanford_cars import read_stanford_cars
 from ramstrans.data.datasets.stanford_dogs import read_stanford_dogs
-from ramstrans.data.datasets.table import TABLE_SUFFIXES, read_table
+from ramstrans.data.datasets.table import read_table
+from ramstrans.data.detect import check_root
 from ramstrans.data.groups import with_groups
 from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
 from ramstrans.data.records import ImageSet, Split
-from ramstrans.data.sharding.manifest import MANIFEST, read_shards
+from ramstrans.data.sharding.manifest import read_shards
 from ramstrans.data.splits import check_classes, check_groups, hold_out, hold_out_fold
 from ramstrans.data.toybirds.generator import is_toybirds, make_toybirds
 from ramstrans.distributed import from_first_process
-from ramstrans.errors import ConfigError, DataError, UnreadableImageError
+from ramstrans.errors import DataError, UnreadableImageError
 
 logger = logging.getLogger(__name__)
 
 Reader = Callable[[Path, DataConfig], ImageSet]
+
+MAX_VAL_FRACTION, MIN_VAL_IMAGES = 0.2, 50
+"""Share to hold out at most where none is given, for validation images enough to choose an epoch by."""
 
 LITTLE_SEEN = 0.25
 """Share of a square photograph below which a crop is probably a mistake; by default it is 0.77."""
@@ -73,30 +77,6 @@ READERS: dict[DatasetFormat, Reader] = {
 }
 """For each format a function of root and config."""
 
-_MARKER_FILES: dict[DatasetFormat, tuple[str, ...]] = {
-    "shards": (MANIFEST,),
-    "nabirds": ("hierarchy.txt", "nabirds/hierarchy.txt"),
-    "cub": ("images.txt", "CUB_200_2011/images.txt"),
-    "stanford_dogs": ("lists/train_list.mat", "train_list.mat", "stanford_dogs/lists/train_list.mat"),
-    "stanford_cars": ("devkit/cars_meta.mat", "stanford_cars/devkit/cars_meta.mat"),
-    "fgvc_aircraft": ("data/variants.txt", "fgvc-aircraft-2013b/data/variants.txt"),
-    "flowers102": ("setid.mat", "flowers-102/setid.mat"),
-    "oxford_pets": ("annotations/trainval.txt", "oxford-iiit-pet/annotations/trainval.txt"),
-    "food101": ("meta/classes.txt", "food-101/meta/classes.txt"),
-    "hugging_face": MARKER_FILES,
-}
-"""Files that identify each format; if several match, the first one is meant."""
-
-
-def detect_format(root: Path) -> DatasetFormat:
-    """Detect a data set's format: by a published set's lists, a file, or else folders of classes."""
-    for name, files in _MARKER_FILES.items():
-        if any((root / file).is_file() for file in files):
-            return name
-    if is_inaturalist(root):
-        return "inaturalist"
-    return "table" if root.suffix.lower() in TABLE_SUFFIXES or root.is_file() else "folder"
-
 
 def build_image_set(config: DataConfig, progress: Progress = no_progress) -> ImageSet:
     """Read a data set and give it the splits that training needs, see `draw_splits`.
@@ -131,10 +111,8 @@ def read_image_set(config: DataConfig, progress: Progress = no_progress) -> Imag
                     "give --data.name folder, table or cub, for toybirds another --data.root"
                 )
             make_toybirds(root, progress=progress)
-    if root is None:
-        raise ConfigError(
-            f"data.name is '{config.name}' but no --data.root was given; name its folder or file"
-        )
+    check_root(config)
+    assert root is not None, "checked"
     return with_groups(READERS[config.name](root, config), config, progress)
 
 
@@ -153,8 +131,20 @@ def draw_splits(images: ImageSet, config: DataConfig) -> ImageSet:
     elif not images.of_split("test"):
         images = hold_out(images, config.test_fraction, config.split_seed, "test")
     if not images.of_split("val"):
-        images = hold_out(images, config.val_fraction, config.split_seed, "val")
+        fraction = config.val_fraction
+        if fraction is None:
+            fraction = val_fraction_for(len(images.of_split("train")))
+        images = hold_out(images, fraction, config.split_seed, "val")
     return images
+
+
+def val_fraction_for(num_images: int) -> float:
+    """The fraction of so many training images to hold out for validation, where none is given.
+
+    >>> val_fraction_for(1500), val_fraction_for(400), val_fraction_for(60)
+    (0.1, 0.125, 0.2)
+    """
+    return min(max(0.1, MIN_VAL_IMAGES / max(num_images, 1)), MAX_VAL_FRACTION)
 
 
 def fingerprint(images: ImageSet, config: DataConfig) -> str:
@@ -178,7 +168,7 @@ def check_held_out(images: ImageSet, config: DataConfig) -> None:
     """
     drawn: tuple[tuple[Split, float, tuple[Split, ...]], ...] = (
         ("test", config.test_fraction, ("train", "val")),
-        ("val", config.val_fraction, ("train",)),
+        ("val", MAX_VAL_FRACTION if config.val_fraction is None else config.val_fraction, ("train",)),
     )
     for split, fraction, drawn_from in drawn:
         if images.of_split(split) or not fraction:

@@ -55,7 +55,8 @@ class DataConfig:
             each folder that holds images, the `leaf` folders, e.g. species in `<genus>/<species>/`.
         aircraft_level: What the classes of `fgvc_aircraft` are.
         train_folder: Which training images of `inaturalist` 2021 to take; None: those that exist.
-        val_fraction: Fraction of each class's training images held out for validation, in [0, 1).
+        val_fraction: Fraction of each class's training images held out for validation, in [0, 1). None: a
+            tenth, up to a fifth where a tenth would be less than 50 images.
         test_fraction: Fraction of each class's images held out for the test, in (0, 1), if the data set has
             no test split of its own.
         split_seed: Seed of those draws, and of the folds.
@@ -110,7 +111,7 @@ class DataConfig:
     class_level: Literal["top", "leaf"] = "top"
     aircraft_level: Literal["variant", "family", "manufacturer"] = "variant"
     train_folder: Literal["train", "train_mini"] | None = None
-    val_fraction: float = 0.1
+    val_fraction: float | None = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
     group_column: str | None = None

@@ -12,12 +12,12 @@ from ramstrans.data.audit.files import find_unreadable
 from ramstrans.data.build import (
     DEFAULT_TOYBIRDS_ROOT,
     build_cache,
-    detect_format,
     draw_splits,
     fingerprint,
     read_image_set,
 )
 from ramstrans.data.config import DataConfig
+from ramstrans.data.detect import detect_format
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split

@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ramstrans.errors import UsageError
 from ramstrans.files import check_output, new_file
-from ramstrans.inference.postprocess import Prediction
 from ramstrans.plain import utf8_text
+
+if TYPE_CHECKING:  # so that wrong options are told before torch is imported
+    from ramstrans.inference.postprocess import Prediction
 
 ROWS_IN_GROUP = 8192  # per row group of a Parquet file, kept in memory until it is full
 REGION_COLUMNS = ("region_x0", "region_y0", "region_x1", "region_y1", "has_region")
@@ -30,9 +32,10 @@ def column_names(num_labels: int) -> list[str]:
     return ["path", "error", *names, *REGION_COLUMNS]
 
 
-def to_row(prediction: Prediction, num_labels: int) -> dict[str, Any]:
+def to_row(prediction: "Prediction", num_labels: int) -> dict[str, Any]:
     """Convert a prediction to one row of a table; None where there is no value.
 
+    >>> from ramstrans.inference.postprocess import Prediction
     >>> to_row(Prediction(Path("a.jpg"), ("wren",), (0.75,), ()), 2)["probability_1"]
     0.75
     """
@@ -47,9 +50,10 @@ def to_row(prediction: Prediction, num_labels: int) -> dict[str, Any]:
     return row
 
 
-def to_json(prediction: Prediction) -> dict[str, Any]:
+def to_json(prediction: "Prediction") -> dict[str, Any]:
     """Convert a prediction with all its scales to plain values for JSON.
 
+    >>> from ramstrans.inference.postprocess import Prediction
     >>> to_json(Prediction(Path("a.jpg"), error="empty file"))
     {'path': 'a.jpg', 'error': 'empty file', 'labels': [], 'probabilities': [], 'scales': []}
     """
@@ -76,20 +80,20 @@ def _number(value: float, digits: int) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
 
 
-def write_csv(predictions: Iterable[Prediction], stream: IO[Any], num_labels: int) -> None:
+def write_csv(predictions: "Iterable[Prediction]", stream: IO[Any], num_labels: int) -> None:
     """Write a header, then a line per prediction; fields without a value are empty."""
     table = csv.DictWriter(stream, column_names(num_labels), lineterminator="\n")
     table.writeheader()
     table.writerows(to_row(prediction, num_labels) for prediction in predictions)
 
 
-def write_json_lines(predictions: Iterable[Prediction], stream: IO[Any], _num_labels: int) -> None:
+def write_json_lines(predictions: "Iterable[Prediction]", stream: IO[Any], _num_labels: int) -> None:
     """Write one JSON object per line, with all scales."""
     for prediction in predictions:
         stream.write(json.dumps(to_json(prediction), ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_parquet(predictions: Iterable[Prediction], stream: IO[Any], num_labels: int) -> None:
+def write_parquet(predictions: "Iterable[Prediction]", stream: IO[Any], num_labels: int) -> None:
     """Write the columns of the CSV, typed, in row groups."""
     import pyarrow
     from pyarrow import parquet
@@ -129,7 +133,7 @@ def choose_format(target: Path | None, name: str | None) -> str:
 
 
 def write_predictions(
-    predictions: Iterable[Prediction],
+    predictions: "Iterable[Prediction]",
     target: Path | None,
     format_name: str | None,
     num_labels: int,

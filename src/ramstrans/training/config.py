@@ -43,7 +43,8 @@ class TrainingConfig:
     """The training recipe; the defaults are the paper's, except for length and batch size.
 
     Attributes:
-        epochs: Passes over the training images.
+        epochs: Passes over the training images; None: by their number, at least 12, and up to 60 to make 300
+            steps.
         max_steps: Stop after this many optimiser steps; None: after `epochs`. The schedule ends there.
         batch_size: Images per optimiser step, all processes together.
         gradient_accumulation_steps: Micro-batches per optimiser step and process: less memory, the same
@@ -95,7 +96,7 @@ class TrainingConfig:
             before the run stops.
     """
 
-    epochs: int = 50
+    epochs: int | None = 50
     max_steps: int | None = None
     batch_size: int = 16
     gradient_accumulation_steps: int = 1

@@ -119,4 +119,5 @@ def num_steps(config: TrainingConfig, steps_per_epoch: int) -> int:
     >>> num_steps(TrainingConfig(epochs=3), 7), num_steps(TrainingConfig(epochs=3, max_steps=20), 7)
     (21, 20)
     """
+    assert config.epochs is not None, "filled in by the number of images"
     return min(config.epochs * steps_per_epoch, config.max_steps or sys.maxsize)

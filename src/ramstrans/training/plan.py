@@ -165,6 +165,7 @@ def plan(
     def fits(step: Measurement) -> bool:
         return step.peak <= usable
 
+    assert training.epochs is not None, "filled in by the number of images"
     per_epoch = math.ceil(num_images / training.batch_size)
     steps = min(training.epochs * per_epoch, training.max_steps or sys.maxsize)
     images = math.ceil(training.batch_size / processes)

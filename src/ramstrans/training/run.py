@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +20,11 @@ from ramstrans.distributed import SignalHandler
 from ramstrans.errors import DataError, UsageError, WeightsError
 from ramstrans.evaluation.evaluate import evaluate
 from ramstrans.evaluation.report.build import Report
+from ramstrans.files import check_room
 from ramstrans.models.methods.rams import RamsTrans, build_model
-from ramstrans.saved.metadata import ModelMetadata
-from ramstrans.saved.model import load_into, load_metadata, load_state, save_model
+from ramstrans.saved.metadata import ModelMetadata, load_metadata
+from ramstrans.saved.model import load_into, load_state, save_model
+from ramstrans.saved.start import build_started, check_model
 from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.log import MetricsLog
@@ -46,6 +48,7 @@ from ramstrans.training.setup import (
     evaluation_batch_size,
     start_processes,
     with_classes_of,
+    with_length_for,
 )
 
 CHANGED = (
@@ -93,20 +96,24 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     else:
         check_output(config.output, overwrite=config.overwrite)
     check_optimizer(config.training.optimizer)
+    check_model(dataclasses.replace(config.model, weights=None) if resumes else config.model)
     state = start_processes(config)
     with state.main_process_first():  # a set that is generated is generated once
         images = build_image_set(config.data, progress=progress)
-    images, errors = drop_unreadable(images, config.data, progress)
-    counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
-    logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
-    config = with_classes_of(config, images)
+    num_train, num_val = (len(images.of_split(split)) for split in ("train", "val"))
+    config = with_length_for(with_classes_of(config, images), num_train, num_val)
     set_seed(config.seed)
-    model = first_model(config, resumes=resumes)
+    model = first_model(config, images.class_names, resumes=resumes)
     model_config = dataclasses.replace(config.model, mean=model.encoder.mean, std=model.encoder.std)
     config = dataclasses.replace(config, model=model_config)
     if state.num_processes > 1:
         set_seed(config.seed + state.process_index)  # of dropout
     preprocessing = build_preprocessing(config.data, config.model.input_size, config.model.zoom_source)
+    if not resumes:
+        check_room(config.output or Path(), bytes_to_write(config, model), "weights and checkpoints")
+    images, errors = drop_unreadable(images, config.data, progress)
+    counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
+    logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     logger.info(
         "%s: %.1f M parameters, %d scale(s)", config.model.backbone, millions, config.model.num_scales
@@ -114,7 +121,18 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     return Prepared(config, images, model, preprocessing, tuple(map(str, errors)), resumes)
 
 
-def first_model(config: RunConfig, *, resumes: bool) -> RamsTrans:
+def bytes_to_write(config: RunConfig, model: RamsTrans) -> int:
+    """The bytes of a run's weights and checkpoints: those to keep, the best one, and one being written."""
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    training = config.training
+    if training.checkpoint_every == 0:
+        return weights
+    state = 1 if training.optimizer == "sgd" else 2  # numbers per weight in the optimiser, for most of them
+    copies = 1 + state + (training.ema_decay > 0)
+    return weights * (1 + copies * (training.keep_checkpoints + 2))
+
+
+def first_model(config: RunConfig, class_names: Sequence[str], *, resumes: bool) -> RamsTrans:
     """The model to begin with; that of a resumed run needs its first weights only if nothing was saved yet.
 
     Raises:
@@ -122,11 +140,11 @@ def first_model(config: RunConfig, *, resumes: bool) -> RamsTrans:
     """
     output = config.output
     if not resumes or output is None:
-        return build_model(config.model)
+        return build_started(config.model, class_names)
     if checkpoints_of(output, config).steps() or has_trained(output, config):
         return build_model(dataclasses.replace(config.model, weights=None))
     try:
-        return build_model(config.model)
+        return build_started(config.model, class_names)
     except WeightsError as error:
         raise WeightsError(
             f"{output} has no checkpoint yet, and the weights that the run began with cannot be read again "

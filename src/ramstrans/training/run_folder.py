@@ -1,7 +1,6 @@
 """The run folder: whether a run may write there, the options that it keeps, and how far it has come."""
 
 import json
-import os
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -11,9 +10,9 @@ import yaml
 
 from ramstrans.distributed import from_first_process
 from ramstrans.errors import OutputError
-from ramstrans.files import not_writable, write_file
+from ramstrans.files import check_output_folder, not_writable, write_file
 from ramstrans.plain import to_plain
-from ramstrans.saved.model import CONFIG_FILE, WEIGHTS_FILE
+from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
 
 LENGTH = ("epochs", "max_steps")
@@ -54,20 +53,8 @@ def default_output(config: RunConfig) -> Path:
 
 def check_output(output: Path | None, *, overwrite: bool) -> None:
     """Raise OutputError if a run folder may not be written there."""
-    if output is None:
-        return
-    nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise OutputError(f"--output {output}: {nearest} is not a folder that you can write to; give another")
-    if not (output.is_dir() and any(output.iterdir())):
-        return
-    if not overwrite:
-        raise OutputError(
-            f"--output {output} exists; give another, or --overwrite true to replace it, "
-            f"or go on with that run by --resume {output}"
-        )
-    if not (output / RUN_MARK).exists():
-        raise OutputError(f"--output {output} is not a run folder and will not be replaced; give another")
+    hint = f", or go on with that run by --resume {output}"
+    check_output_folder(output, RUN_MARK, overwrite=overwrite, hint=hint)
 
 
 def claim_output(output: Path, *, overwrite: bool) -> None:

@@ -11,12 +11,10 @@ from typing import Any
 
 from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.lists import SPLIT_NAMES, split_of
+from ramstrans.data.detect import SAVED_BY_DATASETS
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.errors import DataError
 from ramstrans.files import write_file
-
-MARKER_FILES = ("dataset_dict.json", "state.json")
-"""Files that `save_to_disk` writes: for several splits, or for one."""
 
 
 def read_hugging_face(
@@ -74,7 +72,7 @@ def _library() -> Any:  # noqa: ANN401 - the module is typed only if it is insta
 
 def _load(library: Any, root: Path) -> Any:  # noqa: ANN401 - a Dataset or DatasetDict
     try:
-        if any((root / marker).is_file() for marker in MARKER_FILES):
+        if any((root / marker).is_file() for marker in SAVED_BY_DATASETS):
             return library.load_from_disk(str(root))
         return library.load_dataset(str(root) if root.is_dir() else root.as_posix())
     except (OSError, ValueError, RuntimeError, KeyError, library.exceptions.DatasetsError) as error:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ramstrans.errors import ConfigError, UsageError
 from ramstrans.models.config import Component, ModelConfig, ZoomSource
-from ramstrans.models.encoder import Encoder, Features, build_vit
+from ramstrans.models.encoder import Encoder, Features, build_vit, current_name
 from ramstrans.models.methods.base import ForwardScale, HighRes, Output, Stage, Stages
 from ramstrans.models.pretrained import load_pretrained
 from ramstrans.models.regions import Regions, grow_boxes, propose_regions
@@ -322,9 +322,11 @@ def build_model(config: ModelConfig) -> RamsTrans:
     """
     if config.num_classes is None:
         raise ConfigError("model.num_classes is not set; give the number of classes, at least 2")
-    vit = build_vit(config)
+    vit, name = build_vit(config), current_name(config.backbone)
+    if name != config.backbone:
+        logger.info("model.backbone: %s is %s now", config.backbone, name)
     if config.weights is not None:
-        logger.info(load_pretrained(vit, config.backbone, config.weights).summary())
+        logger.info(load_pretrained(vit, name, config.weights).summary())
     return RamsTrans(
         Encoder(vit, config.num_scales, config.class_tokens, config.mean, config.std),
         config.region_thresholds,
