@@ -14,6 +14,10 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
+DURATION = r"(\d+(?:\.\d+)?)\s*(days?|d|hours?|h|minutes?|min|m|seconds?|sec|s)"
+"""A number and its unit of time."""
+SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
 
 class Bound(NamedTuple):
     """Which numbers an option may have: in words, for the error, and as a test."""
@@ -70,6 +74,23 @@ def parse_bytes(text: str) -> int:
     if count < 1:
         raise UsageError(f"'{text}' is not an amount of memory; give e.g. 12GB, 80GiB or 500MB")
     return count
+
+
+def parse_duration(text: str) -> float:
+    """Parse a length of time with its units into seconds.
+
+    Raises:
+        UsageError: It is not a length of time.
+
+    >>> parse_duration("2h"), parse_duration("1h30m"), parse_duration("90min"), parse_duration("1.5 d")
+    (7200.0, 5400.0, 5400.0, 129600.0)
+    """
+    is_duration = re.fullmatch(rf"\s*(?:{DURATION}\s*)+", text, re.IGNORECASE)
+    parts = re.findall(DURATION, text, re.IGNORECASE) if is_duration else []
+    seconds = sum(float(count) * SECONDS[unit[0].lower()] for count, unit in parts)
+    if not seconds:
+        raise UsageError(f"'{text}' is not a length of time; give e.g. 2h, 90min, 1h30m or 3d")
+    return seconds
 
 
 TYPES: dict[Any, str] = {

@@ -6,6 +6,7 @@ import yaml
 from ramstrans.cli import main
 from ramstrans.commands.options import Parser
 from ramstrans.commands.plan import add_options, workload
+from ramstrans.commands.train import run_config
 from ramstrans.errors import ConfigError, UsageError
 from tests.training.builders import BACKBONE, TINY
 
@@ -45,7 +46,8 @@ def work():
     def work(*arguments):
         parser = Parser(prog="ramstrans plan")
         add_options(parser)
-        return workload(parser.instantiate(parser.parse_args(list(map(str, arguments)))), lambda *_: None)
+        options = parser.instantiate(parser.parse_args(list(map(str, arguments))))
+        return workload(run_config(options), options, lambda *_: None)
 
     return work
 
@@ -81,8 +83,8 @@ def test_if_nothing_fits_the_exit_code_is_1_and_the_table_is_printed(ramstrans_p
 def test_images_and_classes_are_counted_in_the_data_set(work, options, birds):
     data = ("--data.name", "cub", "--data.root", birds, "--data.val_fraction", "0.25")
     config, num_images = work(*options, *data)
-    assert (config.model.num_classes, num_images) == (3, 9)
-    assert work(*options, *data, "--num_images", 1000)[1] == 1000
+    assert (config.model.num_classes, num_images) == (3, {"train": 9, "val": 3, "test": 6})
+    assert work(*options, *data, "--num_images", 1000)[1]["train"] == 1000
 
 
 def test_toybirds_need_no_root(work, options, monkeypatch):
@@ -92,14 +94,14 @@ def test_toybirds_need_no_root(work, options, monkeypatch):
     drawn = ImageSet(("a", "b"), tuple(Record("x.png", label, "train") for label in (0, 1, 1)))
     monkeypatch.setattr(build, "build_image_set", lambda *_: drawn)
     config, num_images = work(*options)
-    assert (config.model.num_classes, num_images) == (2, 3)
+    assert (config.model.num_classes, num_images["train"]) == (2, 3)
 
 
 def test_a_config_of_a_set_that_is_not_here_will_do(work, tmp_path):
     path = tmp_path / "cub.yaml"
     path.write_text(yaml.safe_dump({"data": {"name": "cub", "crop": 448}, "model": {"zoom_source": "full"}}))
     config, num_images = work("--config", path, "--num_images", 5994, "--model.num_classes", 200)
-    assert (config.model.num_classes, num_images, config.data.crop) == (200, 5994, 448)
+    assert (config.model.num_classes, num_images["train"], config.data.crop) == (200, 5994, 448)
     assert config.model.zoom_source == "full"
 
 

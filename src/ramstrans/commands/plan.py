@@ -1,5 +1,8 @@
 """`ramstrans plan`."""
 
+import logging
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
@@ -7,29 +10,41 @@ from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands import train
 from ramstrans.commands.options import Parser
-from ramstrans.console import Progress, progress_bar, results
+from ramstrans.commands.plan_tables import (
+    CHOOSE_NOTES,
+    NOTES,
+    candidates_table,
+    ranking_table,
+    search_notes,
+    trials_table,
+)
+from ramstrans.console import Progress, format_duration, progress_bar, results
 from ramstrans.errors import UsageError
-from ramstrans.options import parse_bytes
-from ramstrans.training.config import RunConfig
+from ramstrans.files import check_output, check_output_folder
+from ramstrans.options import parse_bytes, parse_duration
+from ramstrans.training.config import SEARCH_FILE, RunConfig
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from ramstrans.data.records import Split
 
-    from ramstrans.training.plan import Plan
-
-NOTES = """\
-Max images: most images of one process that fit at once, of 1, 2, 4, ...; accumulation: micro-batches of them.
-Peak: tensors of weights, gradients, optimiser and activations; a tenth of the memory is left free.
-Hours: all steps at the speed of this device, without evaluations and waiting for data.
-On a CPU, steps after one of more than a few seconds are extrapolated linearly; other devices differ."""
-
+logger = logging.getLogger(__name__)
 
 IMPORTANT = {
-    "What": ("--memory", "--processes", "--num_images"),
+    "What fits": ("--memory", "--processes", "--num_images"),
+    "Which model": ("--choose", "--time", "--backbones", "--image_sizes"),
+    "Which recipe": ("--lr_range", "--search", "--output"),
     "Run": ("--data.name", "--model.backbone", "--model.weights", "--model.image_size"),
     "Recipe": ("--config", "--training.epochs", "--training.batch_size"),
 }
 """The options that `--help` shows."""
+
+MODES = {
+    "choose": ("time", "memory", "processes", "num_images", "backbones", "image_sizes"),
+    "lr_range": ("output", "overwrite"),
+    "search": ("time", "output", "overwrite"),
+    "": ("memory", "processes", "num_images"),
+}
+"""What `plan` can do, by the option that asks for it, and the options that each has."""
 
 
 def add_options(parser: Parser) -> None:
@@ -42,22 +57,98 @@ def add_options(parser: Parser) -> None:
         help="Memory per process, e.g. 12GB; default: what is free on this device.",
     )
     parser.add_argument(
-        "--processes", type=PositiveInt, default=1, help="Processes that divide the images of a step (DDP)."
+        "--processes",
+        type=PositiveInt | None,
+        help="Processes that divide the images of a step (DDP); default: 1.",
     )
     parser.add_argument(
         "--num_images", type=PositiveInt | None, help="Training images; default: those of DATA."
     )
+    parser.add_argument(
+        "--choose", type=bool, default=False, help="Rank backbones and image sizes by what fits."
+    )
+    parser.add_argument(
+        "--time",
+        type=str | None,
+        help="What the run may take with --choose, or after which no trial of a --search starts, e.g. 1h30m.",
+    )
+    parser.add_argument(
+        "--backbones",
+        type=str,
+        nargs="+",
+        help="With --choose: plain timm ViTs; default: DeiT and ViT, all sizes.",
+    )
+    parser.add_argument(
+        "--image_sizes", type=PositiveInt, nargs="+", help="With --choose: sides in pixels; default: 224 448."
+    )
+    parser.add_argument(
+        "--lr_range",
+        type=bool,
+        default=False,
+        help="Find a learning rate by a range test on training images.",
+    )
+    parser.add_argument(
+        "--search",
+        type=PositiveInt | None,
+        help="Find a recipe by so many short runs, judged on validation images; needs the extra `search`.",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path | None,
+        help="PNG file of --lr_range (default: lr_range.png), or folder of --search (default: "
+        "runs/search-<data name>-<backbone>), which goes on if it is there.",
+    )
+    parser.add_argument("--overwrite", type=bool, default=False, help="Replace that file or folder.")
 
 
 def run(options: Namespace, _given: list[str]) -> int:
-    """Measure which batch, accumulation, checkpointing and precision fit into memory."""
+    """Measure which batch, accumulation and precision fit; or choose a model, a learning rate, a recipe."""
+    mode = mode_of(options)
+    output, overwrite = options.pop("output"), options.pop("overwrite")  # not the run's
+    config = train.run_config(options)
+    options.output, options.overwrite = output, overwrite
+    seconds = None if options.time is None else parse_duration(options.time)
     memory = None if options.memory is None else parse_bytes(options.memory)
+    options.processes = options.processes or 1
+    if mode == "choose":
+        return run_choose(config, options, seconds, memory)
+    if mode == "lr_range":
+        return run_lr_range(config, options)
+    if mode == "search":
+        return run_search(config, options, seconds)
+    return run_plan(config, options, memory)
+
+
+def mode_of(options: Namespace) -> str:
+    """The option that says what `plan` is to do; empty: measure what fits.
+
+    Raises:
+        UsageError: There are two, or an option has no effect with it.
+    """
+    modes = [mode for mode in MODES if mode and options[mode]]
+    if len(modes) > 1:
+        raise UsageError(f"--{modes[0]} and --{modes[1]} are two plans; give one of them")
+    mode = modes[0] if modes else ""
+    for name in dict.fromkeys(name for names in MODES.values() for name in names):
+        if options[name] and name not in MODES[mode]:
+            needed = " or ".join(f"--{other}" for other in MODES if other and name in MODES[other])
+            reason = f"with --{mode}" if mode else f"without {needed}"
+            raise UsageError(f"--{name} has no effect {reason}; leave it out")
+    if mode == "choose" and options.time is None:
+        raise UsageError("--choose needs the time that the run may take; give e.g. --time 2h")
+    return mode
+
+
+def run_plan(config: RunConfig, options: Namespace, memory: float | None) -> int:
+    """Measure which batch, accumulation, checkpointing and precision fit into memory."""
     from ramstrans.training.memory import format_bytes
     from ramstrans.training.plan import plan
 
     with progress_bar() as progress:
-        config, num_images = workload(options, progress)
-        planned = plan(config, num_images, memory=memory, processes=options.processes, progress=progress)
+        config, num_images = workload(config, options, progress)
+        planned = plan(
+            config, num_images["train"], memory=memory, processes=options.processes, progress=progress
+        )
     console = results()
     console.print(
         f"{config.training.batch_size} images per step, {planned.images} per process; "
@@ -66,50 +157,133 @@ def run(options: Namespace, _given: list[str]) -> int:
     )
     console.print(candidates_table(planned))
     console.print(NOTES, markup=False, highlight=False)
-    console.print(planned.options(planned.best()), markup=False, highlight=False, soft_wrap=True)
+    print_options(planned.options(planned.best()))
     return 0
 
 
-def workload(options: Namespace, progress: Progress) -> tuple[RunConfig, int]:
-    """Return the run to plan, its number of classes filled in, and its number of training images.
+def print_options(line: str) -> None:
+    """Print the result of every plan, the last line: options of `train`."""
+    results().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def run_choose(config: RunConfig, options: Namespace, seconds: float | None, memory: float | None) -> int:
+    """Rank backbones and image sizes by what fits into time and memory."""
+    from ramstrans.training.choose import BACKBONES, IMAGE_SIZES, check_choosable, choose
+    from ramstrans.training.memory import format_bytes
+
+    assert seconds is not None, "checked"
+    check_choosable(config)
+    with progress_bar() as progress:
+        config, num_images = workload(config, options, progress)
+        ranking = choose(
+            config,
+            num_images,
+            seconds,
+            memory=memory,
+            processes=options.processes,
+            backbones=options.backbones or BACKBONES,
+            image_sizes=options.image_sizes or IMAGE_SIZES,
+            progress=progress,
+        )
+    console = results()
+    console.print(
+        f"{config.training.epochs} epochs of {num_images['train']:,} images; {format_duration(seconds)}; "
+        f"{format_bytes(ranking.memory)} per process; measured on {ranking.device} in "
+        f"{config.training.precision}",
+        highlight=False,
+    )
+    console.print(ranking_table(ranking))
+    console.print(CHOOSE_NOTES, markup=False, highlight=False)
+    print_options(ranking.options(ranking.best()))
+    return 0
+
+
+def run_lr_range(config: RunConfig, options: Namespace) -> int:
+    """Find a learning rate by a range test, with its plot."""
+    check_steps(config, "lr_range")
+    output = options.output or Path("lr_range.png")
+    check_output(output, overwrite=options.overwrite, suffixes=(".png",))
+    from ramstrans.training.lr_range import lr_range, plot_lr_range
+    from ramstrans.training.run import prepare
+
+    with progress_bar() as progress:
+        prepared = prepare(config, progress)
+        found = lr_range(prepared, progress)
+    plot_lr_range(found, config.training.lr, output)
+    console = results()
+    console.print(
+        f"{len(found.rates)} steps of {config.training.batch_size} images, rates from {found.rates[0]:.1e} "
+        f"to {found.rates[-1]:.1e}; the loss falls fastest at {found.suggested:.2g} and is lowest at "
+        f"{found.lowest:.2g}; the recipe has {config.training.lr:.2g}",
+        highlight=False,
+    )
+    logger.info("plot: %s", output)
+    print_options(f"--training.lr {found.suggested:.2g}")
+    return 0
+
+
+def run_search(config: RunConfig, options: Namespace, seconds: float | None) -> int:
+    """Find a recipe by short runs on the validation images, with a table and a plot."""
+    check_steps(config, "search")
+    output = options.output or Path("runs") / f"search-{config.data.name}-{config.model.backbone}"
+    check_output_folder(output, SEARCH_FILE, overwrite=True)
+    from ramstrans.training.run import prepare
+    from ramstrans.training.search import check_optuna, options_for, plot_search, ranked, search
+
+    check_optuna()
+    how = {"seconds": seconds, "overwrite": options.overwrite}
+    with progress_bar() as progress:
+        prepared = prepare(config, progress)
+        trials = ranked(search(prepared, options.search, output, **how, progress=progress))
+    plot_search(trials, output / "search.png")
+    results().print(trials_table(trials))
+    for line in search_notes(trials[0], len(prepared.images.of_split("val"))):
+        results().print(line, markup=False, highlight=False)
+    logger.info("plot: %s", output / "search.png")
+    print_options(options_for(trials[0]))
+    return 0
+
+
+def check_steps(config: RunConfig, mode: str) -> None:
+    """Raise UsageError unless a run takes steps, in one process."""
+    if config.training.is_probe:
+        raise UsageError(
+            f"a linear probe has no recipe to be found by --{mode}; leave out --training.finetune head"
+        )
+    if config.training.fsdp or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            f"--{mode} runs in one process; leave out --training.fsdp, torchrun and accelerate launch"
+        )
+
+
+def workload(
+    config: RunConfig, options: Namespace, progress: Progress
+) -> tuple[RunConfig, "dict[Split, int]"]:
+    """Return the run to plan, its number of classes filled in, and its number of images of each split.
+
+    Without a data set only the training images are known.
 
     Raises:
         UsageError: Neither a data set nor the numbers were given.
         ConfigError: The data set has another number of classes.
         DataError: The data set cannot be used.
     """
+    from ramstrans.data.records import SPLITS
     from ramstrans.training.setup import with_classes_of, with_length_for
 
-    config, num_images = train.run_config(options), options.num_images
-    has_numbers = None not in (num_images, config.model.num_classes)
+    given = options.num_images
+    has_numbers = None not in (given, config.model.num_classes)
     if config.data.root is not None or (config.data.name == "toybirds" and not has_numbers):
         from ramstrans.data.build import build_image_set
 
         images = build_image_set(config.data, progress)
-        config, num_val = with_classes_of(config, images), len(images.of_split("val"))
-        num_images = num_images or len(images.of_split("train"))
-        return with_length_for(config, num_images, num_val), num_images
-    if not has_numbers:
+        num_images = {split: len(images.of_split(split)) for split in SPLITS}
+        config = with_classes_of(config, images)
+        num_images["train"] = given or num_images["train"]
+    elif not has_numbers:
         raise UsageError(
             "plan needs the number of images and classes; give DATA, or --num_images and --model.num_classes"
         )
-    return with_length_for(config, num_images), num_images
-
-
-def candidates_table(planned: "Plan") -> "Table":
-    """Make a row for each combination of precision and gradient checkpointing."""
-    from rich.table import Table
-
-    from ramstrans.training.memory import format_bytes
-
-    table = Table("precision", "checkpointing", box=None, pad_edge=False)
-    for heading in ("max images", "accumulation", "peak", "s/step", "hours"):
-        table.add_column(heading, justify="right")
-    for precision, checkpointing, largest in planned.candidates:
-        cells = ["0", "does not fit"]
-        if largest is not None:
-            seconds = planned.seconds(largest)
-            cells = [str(largest.images), str(planned.accumulation_steps(largest))]
-            cells += [format_bytes(largest.peak), f"{seconds:.3g}", f"{planned.steps * seconds / 3600:,.1f}"]
-        table.add_row(precision, "yes" if checkpointing else "no", *cells)
-    return table
+    else:
+        num_images = {"train": given, "val": 0, "test": 0}
+    return with_length_for(config, num_images["train"], num_images["val"]), num_images

@@ -23,6 +23,9 @@ from ramstrans.options import (
 OPTIONS_FILE = "run.yaml"
 """File of a run folder with every option of the run."""
 
+SEARCH_FILE = "search.db"
+"""SQLite file of a search, by which its folder is known; a search goes on from it."""
+
 BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(
         ("epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "evaluate_every"), AT_LEAST_1

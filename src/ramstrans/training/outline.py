@@ -1,7 +1,6 @@
 """What a run is going to do, in a few lines before its first epoch."""
 
 import math
-import sys
 import time
 
 import torch
@@ -11,7 +10,8 @@ from ramstrans.distributed import choose_device
 from ramstrans.errors import TrainingError
 from ramstrans.training.losses import ScaleForward
 from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
-from ramstrans.training.plan import random_batch
+from ramstrans.training.optim import num_steps
+from ramstrans.training.plan import num_passes, random_batch
 from ramstrans.training.run import Prepared
 from ramstrans.training.setup import evaluation_batch_size
 from ramstrans.training.step import uses_explicit_attention
@@ -21,9 +21,6 @@ MAX_TIMED = 8
 
 TIMED_PASSES = 2
 """Of which the faster one counts: the first one warms up."""
-
-FORWARD_SHARE = 1 / 3
-"""Share of a training step that its forward pass takes: the backward pass is two of the same size."""
 
 
 def outline(prepared: Prepared) -> list[str]:
@@ -37,13 +34,10 @@ def outline(prepared: Prepared) -> list[str]:
     """
     config, training = prepared.config, prepared.config.training
     counts = {split: len(prepared.images.of_split(split)) for split in SPLITS}
-    assert training.epochs is not None, "filled in by the number of images"
     per_epoch = math.ceil(counts["train"] / training.batch_size)
-    steps = min(training.epochs * per_epoch, training.max_steps or sys.maxsize)
+    steps = num_steps(training, per_epoch)
     epochs = math.ceil(steps / per_epoch)
-    num_evaluated = counts["test"] + counts["val"] * (epochs // training.evaluate_every)
-    per_image = seconds_per_image(prepared)
-    seconds = per_image * (steps * min(training.batch_size, counts["train"]) + FORWARD_SHARE * num_evaluated)
+    seconds = seconds_per_image(prepared) * num_passes(config, counts)
     return [
         f"{_counted(epochs, 'epoch')} of {_counted(per_epoch, 'step')} of {training.batch_size} images: "
         f"{_counted(steps, 'step')}, about {format_duration(seconds)} on {choose_device(config.device)}, "

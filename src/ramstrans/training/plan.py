@@ -7,14 +7,13 @@ take minutes, steps after one of more than `SLOW_STEP` are extrapolated linearly
 
 import dataclasses
 import math
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -26,12 +25,14 @@ from ramstrans.console import Progress, no_progress
 from ramstrans.data.build import build_preprocessing
 from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.records import Split
 from ramstrans.distributed import choose_device
 from ramstrans.errors import TrainingError, UsageError
 from ramstrans.models.methods.rams import build_model
 from ramstrans.options import Precision
 from ramstrans.training.config import RunConfig
 from ramstrans.training.memory import format_bytes, is_out_of_memory, num_bytes, peak_bytes, tensors_in
+from ramstrans.training.optim import num_steps
 from ramstrans.training.setup import build_accelerator
 from ramstrans.training.step import TrainStep, build_train_step
 from ramstrans.training.trainable import set_train_mode, set_trainable
@@ -44,6 +45,9 @@ SLOW_STEP = 3.0
 
 MARGIN = 0.1
 """Share of the memory to leave free, for scratch space of kernels and gaps between tensors."""
+
+FORWARD_SHARE = 1 / 3
+"""Share of a training step that its forward pass takes: the backward pass is two of the same size."""
 
 
 class Measurement(NamedTuple):
@@ -148,26 +152,14 @@ def plan(
         ConfigError: The model cannot be built.
     """
     training, device = config.training, choose_device(config.device)
-    if device.type not in PRECISIONS:
-        raise UsageError(f"memory cannot be counted on '{device.type}'; give --device cpu")
-    if training.fsdp:
-        raise UsageError("plan measures one process that holds the whole model; leave out --training.fsdp")
-    if training.batch_size < processes:
-        raise UsageError(
-            f"training.batch_size is {training.batch_size} for all --processes {processes} together; give "
-            f"--training.batch_size {processes} or more"
-        )
-    if memory is None:
-        on_gpu = device.type == "cuda"
-        memory = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    check_plannable(config, device, processes)
+    memory = free_memory(device) if memory is None else memory
     usable = (1 - MARGIN) * memory
 
     def fits(step: Measurement) -> bool:
         return step.peak <= usable
 
-    assert training.epochs is not None, "filled in by the number of images"
-    per_epoch = math.ceil(num_images / training.batch_size)
-    steps = min(training.epochs * per_epoch, training.max_steps or sys.maxsize)
+    steps = num_steps(training, math.ceil(num_images / training.batch_size))
     images = math.ceil(training.batch_size / processes)
     candidates: list[Candidate] = []
     choices = [Candidate(name, again) for name in PRECISIONS[device.type] for again in (False, True)]
@@ -179,8 +171,44 @@ def plan(
     return Plan(device, memory, images, steps, tuple(candidates))
 
 
+def check_plannable(config: RunConfig, device: torch.device, processes: int) -> None:
+    """Raise UsageError unless the steps of a run can be measured on a device."""
+    training = config.training
+    if device.type not in PRECISIONS:
+        raise UsageError(f"memory cannot be counted on '{device.type}'; give --device cpu")
+    if training.fsdp:
+        raise UsageError("plan measures one process that holds the whole model; leave out --training.fsdp")
+    if training.batch_size < processes:
+        raise UsageError(
+            f"training.batch_size is {training.batch_size} for all --processes {processes} together; give "
+            f"--training.batch_size {processes} or more"
+        )
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a CPU or GPU."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    return float(psutil.virtual_memory().available)
+
+
+def num_passes(config: RunConfig, num_images: Mapping[Split, int]) -> float:
+    """Passes of an image forward and backward that a run takes; an evaluated image is `FORWARD_SHARE` of one.
+
+    Args:
+        config: The run.
+        num_images: Images of each split.
+    """
+    training, num_train = config.training, num_images["train"]
+    per_epoch = math.ceil(num_train / training.batch_size)
+    steps = num_steps(training, per_epoch)
+    num_evaluations = math.ceil(steps / per_epoch) // training.evaluate_every
+    num_evaluated = num_images["test"] + num_images["val"] * num_evaluations
+    return steps * min(training.batch_size, num_train) + FORWARD_SHARE * num_evaluated
+
+
 def measure(
-    config: RunConfig, choice: Candidate, images: int, *, with_ddp: bool = False
+    config: RunConfig, choice: Candidate, images: int, *, with_ddp: bool = False, num_taken: int = 3
 ) -> Iterator[Measurement]:
     """Take steps of 1, 2, 4, ... up to `images` images, as long as this device has memory for them.
 
@@ -192,6 +220,7 @@ def measure(
         choice: Precision and gradient checkpointing.
         images: Images per step of one process.
         with_ddp: Whether DDP holds a copy of all gradients.
+        num_taken: Sizes that are measured, however slow, before larger ones are extrapolated; 2 or more.
     """
     step, preprocessing = build_step(config, choice)
     model, device = step.model, step.accelerator.device
@@ -202,7 +231,7 @@ def measure(
     while not own or own[-1].images < images:
         size = min(2 * own[-1].images, images) if own else 1
         batch = random_batch(config, preprocessing, size)
-        if device.type == "cpu" and len(own) > 2 and own[-1].seconds > SLOW_STEP:
+        if device.type == "cpu" and len(own) >= num_taken and own[-1].seconds > SLOW_STEP:
             own.append(extrapolate(own[-2], own[-1], size))
         else:
             run = partial(step.run, batch)
@@ -251,18 +280,15 @@ def extrapolate(low: Measurement, high: Measurement, images: int) -> Measurement
 
 def build_step(config: RunConfig, choice: Candidate) -> tuple[TrainStep, Preprocessing]:
     """Build the training step of a run in one process, with random weights and one micro-batch."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the config has warned already
-        training = dataclasses.replace(
-            config.training,
-            precision=choice.precision,
-            gradient_checkpointing=choice.gradient_checkpointing,
-            attention="auto" if choice.gradient_checkpointing else config.training.attention,
-            gradient_accumulation_steps=1,
-            compile=False,
-        )
-    model_config = dataclasses.replace(config.model, weights=None)
-    config = dataclasses.replace(config, training=training, model=model_config)
+    config = with_training(
+        config,
+        precision=choice.precision,
+        gradient_checkpointing=choice.gradient_checkpointing,
+        attention="auto" if choice.gradient_checkpointing else config.training.attention,
+        gradient_accumulation_steps=1,
+        compile=False,
+    )
+    training, model_config = config.training, dataclasses.replace(config.model, weights=None)
     accelerator = build_accelerator(config, Path())
     set_seed(config.seed)
     model = build_model(model_config)
@@ -271,6 +297,13 @@ def build_step(config: RunConfig, choice: Candidate) -> tuple[TrainStep, Preproc
     set_train_mode(model)
     preprocessing = build_preprocessing(config.data, model_config.input_size, model_config.zoom_source)
     return step, preprocessing
+
+
+def with_training(config: RunConfig, **options: Any) -> RunConfig:  # noqa: ANN401 - fields of TrainingConfig
+    """The run with other training options; what it has warned of already is not repeated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return dataclasses.replace(config, training=dataclasses.replace(config.training, **options))
 
 
 def random_batch(config: RunConfig, preprocessing: Preprocessing, count: int) -> Batch:

@@ -1,0 +1,327 @@
+"""A small search for a recipe on the validation split, by Optuna (https://arxiv.org/abs/1907.10902).
+
+Short runs, each with other values of a few options; hopeless ones are stopped early. The first trial is the
+recipe itself. Test images are never evaluated.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from accelerate.utils import set_seed
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ramstrans.console import Progress, no_progress
+from ramstrans.data.build import fingerprint
+from ramstrans.data.loading.loader import ImageLoader
+from ramstrans.errors import ConfigError, DataError, OutputError, StoppedError, TrainingError
+from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, save_figure, scale_color
+from ramstrans.files import check_output_folder, not_writable
+from ramstrans.models.methods.rams import build_model
+from ramstrans.training.config import SEARCH_FILE, RunConfig
+from ramstrans.training.log import MetricsLog
+from ramstrans.training.loop import TrainLoop
+from ramstrans.training.memory import OUT_OF_MEMORY
+from ramstrans.training.plan import with_training
+from ramstrans.training.run import Prepared
+from ramstrans.training.run_folder import options_of
+from ramstrans.training.setup import build_accelerator, build_loaders
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY = "search"
+
+EPOCH_SHARE, MIN_EPOCHS = 1 / 4, 3
+"""A trial has this share of the run's epochs, at least so many, and not more than the run."""
+
+NUM_UNPRUNED = 4
+"""Trials that are never stopped early: the median of fewer says little."""
+
+WHERE = ("root", "image_folder", "num_workers", "read_timeout", "cache", "cache_dir")
+"""Options of the data that a search may go on with other values of."""
+
+
+class Range(NamedTuple):
+    """The values of an option that are tried: from `low` to `high`, uniformly or on a log scale."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+@dataclass
+class TrialLoop(TrainLoop):
+    """The training loop of a trial: reports each epoch, and stops if other trials were better by then.
+
+    Attributes:
+        trial: Optuna's.
+        best_row: The best validation row so far.
+    """
+
+    trial: "optuna.Trial | None" = None
+    best_row: dict[str, Any] | None = None
+
+    def validate(self, epoch: int) -> dict[str, Any]:
+        """Validate, report, go on or raise `optuna.TrialPruned`."""
+        import optuna
+
+        assert self.trial is not None
+        assert self.val_loader is not None
+        row = super().validate(epoch)
+        if row["is_best"]:
+            self.best_row = row
+            self.trial.set_user_attr("top1", row["top1_fused"])
+            self.trial.set_user_attr("loss", row["loss_fused"])
+        self.trial.report(score(row, len(self.val_loader.dataset)), epoch)
+        if self.trial.should_prune() and not self.is_over:
+            raise optuna.TrialPruned
+        return row
+
+
+def score(row: Mapping[str, Any], num_images: int) -> float:
+    """One number in the order of `validation.rank`: top-1 in percent, less a part of one image by the loss.
+
+    >>> better, worse = {"top1_fused": 50.0, "loss_fused": 1.0}, {"top1_fused": 50.0, "loss_fused": 3.0}
+    >>> score(better, 10), score(worse, 10)
+    (45.0, 42.5)
+    """
+    loss = row["loss_fused"]
+    return float(row["top1_fused"] - 100 / num_images * (loss / (1 + loss) if math.isfinite(loss) else 1))
+
+
+def ranges(config: RunConfig) -> dict[str, Range]:
+    """What is tried of each option, around the run's own value."""
+    training, model = config.training, config.model
+    return {
+        "training.lr": Range(training.lr / 10, training.lr * 10, log=True),
+        "training.weight_decay": Range(0.0, max(0.3, training.weight_decay)),
+        "training.layer_decay": Range(min(0.6, training.layer_decay), 1.0),
+        "model.drop_path": Range(0.0, max(0.3, model.drop_path)),
+    }
+
+
+def own_values(config: RunConfig) -> dict[str, float]:
+    """The run's own values of the options that are tried."""
+    return {name: getattr(getattr(config, name.split(".")[0]), name.split(".")[1]) for name in ranges(config)}
+
+
+def with_values(config: RunConfig, values: Mapping[str, float]) -> RunConfig:
+    """The run with other values of the options that are tried."""
+    training = {
+        name.removeprefix("training."): value for name, value in values.items() if "training." in name
+    }
+    model = replace(config.model, drop_path=values["model.drop_path"])
+    return replace(with_training(config, **training), model=model)
+
+
+def short(config: RunConfig) -> RunConfig:
+    """The run as short as a trial, evaluated after each epoch, without checkpoints."""
+    epochs = config.training.epochs
+    assert epochs is not None, "filled in by the number of images"
+    epochs = min(epochs, max(MIN_EPOCHS, math.ceil(EPOCH_SHARE * epochs)))
+    return with_training(config, epochs=epochs, evaluate_every=1, patience=None, checkpoint_every=0)
+
+
+def check_optuna() -> None:
+    """Raise ConfigError unless Optuna is installed."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise ConfigError(
+            f"--search needs optuna, which cannot be imported ({error}); pip install 'ramstrans[search]'"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def search(
+    prepared: Prepared,
+    num_trials: int,
+    output: Path,
+    *,
+    seconds: float | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> "optuna.Study":
+    """Try recipes; a search that is in the folder already goes on until it has that many trials.
+
+    Args:
+        prepared: The run; its model is the start of every trial.
+        num_trials: Finished trials at the end, those that were stopped early included.
+        output: Folder for the search and a log of each trial.
+        seconds: After which no trial starts; None: no limit.
+        overwrite: Start again instead of going on.
+        progress: Called after each step.
+
+    Raises:
+        DataError: There are no validation images.
+        OutputError: The folder holds a search for another run, or cannot be written.
+        StoppedError: A signal came; the same call goes on.
+        TrainingError: A step does not fit into memory.
+    """
+    import optuna
+
+    check_optuna()
+    if not prepared.images.of_split("val"):
+        raise DataError("a search needs validation images; give --data.val_fraction, e.g. 0.2")
+    study = open_study(prepared, output, overwrite=overwrite)
+    pin = build_accelerator(prepared.config, Path()).device.type == "cuda"
+    loaders = build_loaders(prepared.config, prepared.images, prepared.preprocessing, pin_memory=pin)
+    start = {name: weight.clone() for name, weight in prepared.model.state_dict().items()}
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    while (number := len(finished(study)) + 1) <= num_trials and time.monotonic() < deadline:
+        trial = study.ask()
+        named = f"trial {number} of {num_trials}"
+
+        def told(done: int, total: int, what: str, named: str = named) -> None:
+            progress(done, total, f"{named}, {what}")
+
+        try:
+            value = run_trial(trial, prepared, loaders, start, output, told)
+        except optuna.TrialPruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        except BaseException:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            raise
+        else:
+            study.tell(trial, value)
+    return study
+
+
+def open_study(prepared: Prepared, output: Path, *, overwrite: bool) -> "optuna.Study":
+    """Create the search of a folder, or open the one that is there."""
+    import optuna
+
+    config, path = prepared.config, output / SEARCH_FILE
+    check_output_folder(output, SEARCH_FILE, overwrite=True)  # that of a search may be gone on with
+    try:
+        if overwrite and output.is_dir():
+            shutil.rmtree(output)
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_writable(output, error) from error
+    study = optuna.create_study(
+        storage=f"sqlite:///{path.absolute()}", study_name=STUDY, direction="maximize", load_if_exists=True
+    )
+    identity = identity_of(prepared)
+    if study.user_attrs.setdefault("run", identity) != identity:
+        raise OutputError(
+            f"--output {output} holds a search for a run with other options or data; give another, or "
+            "--overwrite true to replace it"
+        )
+    study.set_user_attr("run", identity)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=NUM_UNPRUNED, n_warmup_steps=2)
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # its process was killed
+    if not finished(study):
+        study.enqueue_trial(own_values(config), skip_if_exists=True)
+    return study
+
+
+def identity_of(prepared: Prepared) -> str:
+    """What a search that goes on must have in common with the one before."""
+    options = options_of(prepared.config)
+    options["data"] = {name: value for name, value in options["data"].items() if name not in WHERE}
+    for name in ("output", "overwrite", "device"):
+        options.pop(name)
+    return json.dumps({"options": options, "images": fingerprint(prepared.images, prepared.config.data)})
+
+
+def finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    """The trials that came to an end, or were stopped early because others were better."""
+    from optuna.trial import TrialState
+
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def run_trial(
+    trial: "optuna.Trial",
+    prepared: Prepared,
+    loaders: tuple[ImageLoader, ImageLoader | None],
+    start: Mapping[str, Tensor],
+    output: Path,
+    progress: Progress,
+) -> float:
+    """Train with the values that Optuna suggests; return the score of the best epoch.
+
+    Raises:
+        optuna.TrialPruned: Others were better, or the steps were not finite.
+    """
+    import optuna
+
+    values = {
+        name: trial.suggest_float(name, tried.low, tried.high, log=tried.log)
+        for name, tried in ranges(prepared.config).items()
+    }
+    config = short(with_values(prepared.config, values))
+    accelerator = build_accelerator(config, Path())
+    set_seed(config.seed)
+    model = build_model(replace(config.model, weights=None))
+    model.load_state_dict(start)
+    path = output / f"trial-{trial.number:03}.jsonl"
+    with suppress(FileNotFoundError):
+        path.unlink()
+    log = MetricsLog(path, accelerator)
+    loop = TrialLoop(model, *loaders, config.training, accelerator, log, trial=trial)
+    try:
+        loop.run(progress)
+    except StoppedError as error:
+        name = f"{output}: stopped in trial {trial.number + 1}; the same command line goes on"
+        raise StoppedError(name, error.signal_number) from error
+    except TrainingError as error:
+        if str(error) == OUT_OF_MEMORY:
+            raise
+        raise optuna.TrialPruned from error
+    assert loop.best_row is not None, "validated after each epoch"
+    assert loop.val_loader is not None
+    return score(loop.best_row, len(loop.val_loader.dataset))
+
+
+def ranked(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    """The finished trials: those that came to an end, best first, then those that were stopped early.
+
+    Raises:
+        TrainingError: None came to an end.
+    """
+    trials = finished(study)
+    done = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    if not done:
+        raise TrainingError(
+            "no trial came to its end; give more --time, or a recipe whose loss stays finite (--training.lr)"
+        )
+    return sorted(done, key=lambda one: -(one.value or 0.0)) + [one for one in trials if one not in done]
+
+
+def options_for(trial: "optuna.trial.FrozenTrial") -> str:
+    """Format the values of a trial as options of `train`."""
+    return " ".join(f"--{name} {value:.3g}" for name, value in trial.params.items())
+
+
+def plot_search(trials: "list[optuna.trial.FrozenTrial]", path: Path) -> None:
+    """Plot the validation accuracy of the trials of `ranked` over each option, as a PNG file."""
+    names = list(trials[0].params)
+    figure = Figure(figsize=(9, 6.4), layout="constrained")
+    for axes, name in zip(figure.subplots(2, 2, sharey=True).flat, names, strict=True):
+        for state, marker, color in (("COMPLETE", "o", scale_color(0)), ("PRUNED", "x", "#888888")):
+            some = [one for one in trials if one.state.name == state and "top1" in one.user_attrs]
+            label = {"COMPLETE": "to the end", "PRUNED": "stopped early"}[state]
+            values = [one.params[name] for one in some]
+            axes.plot(values, [one.user_attrs["top1"] for one in some], marker, color=color, label=label)
+        first, best = min(trials, key=lambda one: one.number), trials[0]
+        axes.axvline(first.params[name], color=FUSED_COLOR, lw=1, ls="--", label="the recipe")
+        axes.plot(best.params[name], best.user_attrs["top1"], "*", color=RIGHT_COLOR, ms=14, label="best")
+        axes.set_xscale("log" if name.endswith(".lr") else "linear")
+        axes.set(xlabel=name, ylabel="validation top-1, %")
+        axes.grid(visible=True, alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False, fontsize=9)
+    figure.suptitle("Search")
+    save_figure(figure, path)
