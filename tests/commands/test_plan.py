@@ -1,5 +1,7 @@
 """`ramstrans plan`, from its arguments to its exit code."""
 
+import sys
+
 import pytest
 import yaml
 
@@ -121,3 +123,111 @@ def test_something_else_than_an_amount_of_memory_is_refused(ramstrans_plan, opti
     code, _, err = ramstrans_plan(*options, "--memory", "12", *NUMBERS)
     assert code == UsageError.exit_code
     assert "'12' is not an amount of memory; give e.g. 12GB" in err
+
+
+@pytest.fixture
+def wide(monkeypatch, ramstrans_plan):
+    """The command in a terminal that is wide enough for every table."""
+    monkeypatch.setenv("COLUMNS", "140")
+    return ramstrans_plan
+
+
+CHOOSE = ("--choose", "true", "--backbones", BACKBONE, "--image_sizes", "16", "32")
+
+
+def test_choose_prints_a_ranking_and_options_of_train(ramstrans_plan, options):
+    code, out, err = ramstrans_plan(*options, *CHOOSE, "--time", "1h", "--memory", "4GB", *NUMBERS)
+    assert code == 0, err
+    lines = out.splitlines()
+    [start] = [number for number, line in enumerate(lines) if line.split()[:1] == ["backbone"]]
+    rows = [line.split() for line in lines[start + 1 : start + 3]]
+    assert [(row[0], row[1], row[2], row[-1]) for row in rows] == [
+        ("1", BACKBONE, "32", "fits"),
+        ("2", BACKBONE, "16", "fits"),
+    ]
+    assert "2 epochs of 100 images; 1 h 0 min; 4.0 GB per process; measured on cpu" in " ".join(out.split())
+    assert lines[-1] == (
+        f"--model.backbone {BACKBONE} --model.weights timm --model.image_size 32 "
+        "--training.gradient_accumulation_steps 1 --training.gradient_checkpointing false"
+    )
+
+
+def test_what_is_too_slow_is_in_the_table(wide, options):
+    code, out, err = wide(*options, *CHOOSE, "--time", "0.000001s", *NUMBERS)
+    assert code == 1
+    assert out.count("too slow") == 2
+    assert out.count("too slow (estimated)") == 1
+    assert "none of the 2 candidates fits into 0 s" in err
+
+
+def test_lr_range_writes_a_plot(ramstrans_plan, options, colors, tmp_path):
+    output = tmp_path / "curve.png"
+    recipe = ("--training.lr", "0.02", "--training.optimizer", "adamw", "--data.val_fraction", 0)
+    line = (*options, colors, "--lr_range", "true", *recipe, "--output", output)
+    code, out, err = ramstrans_plan(*line)
+    assert code == 0, err
+    assert out.splitlines()[-1].startswith("--training.lr ")
+    assert "the recipe has 0.02" in " ".join(out.split())
+    assert 1e-6 < float(out.split()[-1]) < 1
+    before = output.read_bytes()
+    code, _, err = ramstrans_plan(*line)
+    assert code == UsageError.exit_code
+    assert f"--output {output} exists; give another, or --overwrite true" in " ".join(err.split())
+    assert output.read_bytes() == before
+
+
+def test_search_prints_a_table_and_the_options_of_the_best(wide, options, birds, tmp_path):
+    pytest.importorskip("optuna")
+    output = tmp_path / "search"
+    data = ("--data.val_fraction", "0.25", "--data.root", birds)
+    code, out, err = wide(*options, *data, "--search", 2, "--time", "1h", "--output", output)
+    assert code == 0, err
+    rows = [line.split() for line in out.splitlines()]
+    assert ["trial", "lr", "weight", "decay", "layer", "decay", "drop", "path"] in [row[:8] for row in rows]
+    assert sorted(row[0] for row in rows if row[:1] in (["1"], ["2"])) == ["1", "2"]
+    assert "of 3 validation images right (95 % interval" in " ".join(out.split())
+    assert out.splitlines()[-1].split()[::2] == [
+        *("--training.lr", "--training.weight_decay", "--training.layer_decay", "--model.drop_path")
+    ]
+    assert {path.name for path in output.iterdir()} == {
+        *("search.db", "search.png", "trial-000.jsonl", "trial-001.jsonl")
+    }
+
+
+def test_without_optuna_the_extra_is_named(ramstrans_plan, options, birds, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    code, _, err = ramstrans_plan(*options, birds, "--search", 2, "--output", tmp_path / "search")
+    assert code == ConfigError.exit_code
+    assert "--search needs optuna" in err
+    assert "pip install 'ramstrans[search]'" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (CHOOSE, "--choose needs the time that the run may take; give e.g. --time 2h"),
+        (("--choose", "true", "--search", 3), "--choose and --search are two plans; give one of them"),
+        (("--time", "2h"), "--time has no effect without --choose or --search; leave it out"),
+        (("--backbones", BACKBONE), "--backbones has no effect without --choose; leave it out"),
+        (("--lr_range", "true", "--memory", "1GB"), "--memory has no effect with --lr_range; leave it out"),
+        (("--search", 3, "--processes", 2), "--processes has no effect with --search; leave it out"),
+        (
+            (*CHOOSE, "--time", "2h", "--output", "a.png"),
+            "--output has no effect with --choose; leave it out",
+        ),
+        ((*CHOOSE, "--time", "2"), "'2' is not a length of time; give e.g. 2h, 90min, 1h30m or 3d"),
+        (("--lr_range", "true", "--output", "curve.pdf"), "--output curve.pdf must end in .png; rename it"),
+        (
+            ("--lr_range", "true", "--training.finetune", "head"),
+            "a linear probe has no recipe to be found by --lr_range; leave out --training.finetune head",
+        ),
+        (
+            ("--search", 3, "--training.fsdp", "true"),
+            "--search runs in one process; leave out --training.fsdp",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(ramstrans_plan, options, given, message):
+    code, _, err = ramstrans_plan(*options, *given)
+    assert code == UsageError.exit_code
+    assert message in " ".join(err.split())

@@ -240,7 +240,7 @@ def run_search(config: RunConfig, options: Namespace, seconds: float | None) -> 
     for line in search_notes(trials[0], len(prepared.images.of_split("val"))):
         results().print(line, markup=False, highlight=False)
     logger.info("plot: %s", output / "search.png")
-    print_options(options_for(trials[0]))
+    print_options(options_for(trials[0].params))
     return 0
 
 

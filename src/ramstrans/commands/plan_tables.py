@@ -23,7 +23,7 @@ CHOOSE_NOTES = """\
 Best first: of what fits, more multiply-adds are expected to be better. Accuracy was not measured.
 GMACs: billions of multiply-adds per image, forward, all scales. Peak: of the largest step that fits.
 Time: all steps and evaluations at the speed of this device, without waiting for data.
-Estimated: by the speed of the largest model that was measured before; far too slow to be measured."""
+Estimated, not measured: by the speed of the largest model that was measured before."""
 
 
 def candidates_table(planned: "Plan") -> "Table":
@@ -78,16 +78,19 @@ def trials_table(trials: "list[FrozenTrial]") -> "Table":
     """Make a row for each trial of a search."""
     from rich.table import Table
 
+    def in_words(name: str) -> str:
+        return name.partition(".")[2].replace("_", " ")
+
     table = Table("trial", box=None, pad_edge=False)
-    for heading in (*(name.partition(".")[2] for name in trials[0].params), "top-1 %", "loss", "epochs"):
+    for heading in (*map(in_words, trials[0].params), "top-1 %", "loss", "epochs"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for trial in trials:
         found = trial.user_attrs
         cells = [f"{value:.3g}" for value in trial.params.values()]
-        cells += [f"{found['top1']:.1f}", f"{found['loss']:.3f}"] if found else ["", ""]
+        cells += [f"{found['top1']:.1f}", f"{found['loss']:.3f}"] if "top1" in found else ["", ""]
         how = "stopped early" if trial.state.name == "PRUNED" else ""
-        how += " the recipe" if trial.number == 0 else ""
+        how += " the recipe" if "recipe" in found else ""
         table.add_row(str(trial.number + 1), *cells, str(len(trial.intermediate_values)), how.strip())
     return table
 

@@ -5,6 +5,7 @@ recipe itself. Test images are never evaluated.
 """
 
 import json
+import logging
 import math
 import shutil
 import time
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     import optuna
 
 STUDY = "search"
+
+logger = logging.getLogger(__name__)
 
 EPOCH_SHARE, MIN_EPOCHS = 1 / 4, 3
 """A trial has this share of the run's epochs, at least so many, and not more than the run."""
@@ -186,6 +189,7 @@ def search(
         try:
             value = run_trial(trial, prepared, loaders, start, output, told)
         except optuna.TrialPruned:
+            logger.info("trial %d was stopped early", trial.number + 1)
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         except BaseException:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -221,8 +225,9 @@ def open_study(prepared: Prepared, output: Path, *, overwrite: bool) -> "optuna.
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # its process was killed
-    if not finished(study):
-        study.enqueue_trial(own_values(config), skip_if_exists=True)
+    is_waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+    if not (finished(study) or is_waiting):
+        study.enqueue_trial(own_values(config), user_attrs={"recipe": True})
     return study
 
 
@@ -261,6 +266,7 @@ def run_trial(
         name: trial.suggest_float(name, tried.low, tried.high, log=tried.log)
         for name, tried in ranges(prepared.config).items()
     }
+    logger.info("trial %d: %s", trial.number + 1, options_for(values))
     config = short(with_values(prepared.config, values))
     accelerator = build_accelerator(config, Path())
     set_seed(config.seed)
@@ -300,9 +306,13 @@ def ranked(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
     return sorted(done, key=lambda one: -(one.value or 0.0)) + [one for one in trials if one not in done]
 
 
-def options_for(trial: "optuna.trial.FrozenTrial") -> str:
-    """Format the values of a trial as options of `train`."""
-    return " ".join(f"--{name} {value:.3g}" for name, value in trial.params.items())
+def options_for(values: Mapping[str, float]) -> str:
+    """Format values of options for the command line.
+
+    >>> options_for({"training.lr": 0.00012345, "model.drop_path": 0.1})
+    '--training.lr 0.000123 --model.drop_path 0.1'
+    """
+    return " ".join(f"--{name} {value:.3g}" for name, value in values.items())
 
 
 def plot_search(trials: "list[optuna.trial.FrozenTrial]", path: Path) -> None:
@@ -315,8 +325,9 @@ def plot_search(trials: "list[optuna.trial.FrozenTrial]", path: Path) -> None:
             label = {"COMPLETE": "to the end", "PRUNED": "stopped early"}[state]
             values = [one.params[name] for one in some]
             axes.plot(values, [one.user_attrs["top1"] for one in some], marker, color=color, label=label)
-        first, best = min(trials, key=lambda one: one.number), trials[0]
-        axes.axvline(first.params[name], color=FUSED_COLOR, lw=1, ls="--", label="the recipe")
+        best = trials[0]
+        for recipe in (one for one in trials if "recipe" in one.user_attrs):
+            axes.axvline(recipe.params[name], color=FUSED_COLOR, lw=1, ls="--", label="the recipe")
         axes.plot(best.params[name], best.user_attrs["top1"], "*", color=RIGHT_COLOR, ms=14, label="best")
         axes.set_xscale("log" if name.endswith(".lr") else "linear")
         axes.set(xlabel=name, ylabel="validation top-1, %")
