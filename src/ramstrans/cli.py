@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error. Exit codes: 0,
 data, 130 and 143 for Ctrl-C and SIGTERM, 1 for the rest; a traceback only with `--debug`.
 """
 
+import io
 import os
 import signal
 import sys
@@ -27,6 +28,9 @@ from ramstrans.errors import RamsTransError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # escapes for letters that a terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
@@ -35,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = parser.instantiate(parser.parse_args(given))
             command = options.subcommand
             return COMMANDS[command].run(options[command], given)
-    except Terminated:
-        return fail("stopped by SIGTERM", 128 + signal.SIGTERM)
-    except KeyboardInterrupt:
-        return fail("stopped", 128 + signal.SIGINT)
+    except Terminated as stop:
+        return fail(with_notes("stopped by SIGTERM", stop), 128 + signal.SIGTERM)
+    except KeyboardInterrupt as stop:
+        return fail(with_notes("stopped", stop), 128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of a pipe, say `head`, has gone: there is nobody to report to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -46,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         if isinstance(error, RamsTransError):
-            return fail(str(error), error.exit_code)
-        return fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
+            return fail(with_notes(str(error), error), error.exit_code)
+        return fail(with_notes(f"{type(error).__name__}: {error} (--debug shows where)", error), 1)
 
 
 class Terminated(KeyboardInterrupt):
@@ -72,6 +76,17 @@ def terminable() -> Iterator[None]:
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise Terminated
+
+
+def with_notes(message: str, error: BaseException) -> str:
+    """A message, followed by the notes that were added to the error on its way up.
+
+    >>> error = KeyboardInterrupt()
+    >>> error.add_note("7 rows kept")
+    >>> with_notes("stopped", error)
+    'stopped; 7 rows kept'
+    """
+    return "; ".join([message, *getattr(error, "__notes__", ())])
 
 
 def fail(message: str, code: int) -> int:

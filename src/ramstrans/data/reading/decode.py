@@ -93,7 +93,12 @@ class ResizedImage(NamedTuple):
 
 
 def read_resized(
-    path: Path, resize: int | Size, fit: Fit = "crop", *, max_pixels: int = DataConfig.max_pixels
+    path: Path,
+    resize: int | Size,
+    fit: Fit = "crop",
+    *,
+    max_pixels: int = DataConfig.max_pixels,
+    content: bytes | None = None,
 ) -> ResizedImage:
     """Read an image, upright and resized; training, evaluation and prediction all do it here.
 
@@ -101,14 +106,15 @@ def read_resized(
     to one of its own pixels, half a resized one, beyond the original.
 
     `resize` is the shorter side in pixels, or exact `(height, width)`, after EXIF rotation; with `fit` "pad"
-    the image keeps its aspect ratio and fits into that.
+    the image keeps its aspect ratio and fits into that. With `content`, a file's bytes, nothing is opened, and
+    `path` is only its name in errors.
 
     Raises:
         UnreadableImageError: It cannot be decoded, or has more than `max_pixels`.
     """
     height, width = (resize, resize) if isinstance(resize, int) else resize
     at_least = (REDUCTION_MARGIN * height, REDUCTION_MARGIN * width)
-    return _resized(*decode_reduced(path, at_least, max_pixels=max_pixels), resize, fit)
+    return _resized(*decode_reduced(path, at_least, max_pixels=max_pixels, content=content), resize, fit)
 
 
 def resize_in_memory(image: Image.Image, resize: int | Size, fit: Fit = "crop") -> ResizedImage:
@@ -142,7 +148,9 @@ def _resized(image: Image.Image, original_size: Size, resize: int | Size, fit: F
     return ResizedImage(channels_last.permute(2, 0, 1), original_size)
 
 
-def decode_reduced(path: Path, at_least: Size, *, max_pixels: int = DataConfig.max_pixels) -> Decoded:
+def decode_reduced(
+    path: Path, at_least: Size, *, max_pixels: int = DataConfig.max_pixels, content: bytes | None = None
+) -> Decoded:
     """Decode an image file to RGB, upright, at its original size or, if that is faster, smaller.
 
     EXIF rotation is applied, transparency is laid over white, the first frame of an animation is
@@ -155,13 +163,14 @@ def decode_reduced(path: Path, at_least: Size, *, max_pixels: int = DataConfig.m
         path: The image file, or a member of a tar, see `tars`.
         at_least: Smallest `(height, width)` of the reduced image in pixels, after EXIF rotation.
         max_pixels: Refuse an image whose header announces more pixels than this, before decoding it.
+        content: The file's bytes, if they are in memory; None: they are read from `path`.
 
     Raises:
         UnreadableImageError: The file is missing, empty, truncated, too large or not an image.
     """
 
     def attempt() -> Decoded:
-        with open_file(path) as stream, _open(stream) as image:
+        with open_file(path, content) as stream, _open(stream) as image:
             check_shape(path, image.size, max_pixels)
             return _load(image, at_least)
 
@@ -202,18 +211,19 @@ def _load(image: ImageFile.ImageFile, at_least: Size) -> Decoded:
     return Decoded(rgb, (width, height) if orientation >= 5 else (height, width))
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Open a file, or a member of a tar, for reading; all bytes of images come from here.
+def open_file(path: Path, content: bytes | None = None) -> BinaryIO:
+    """Open a file, a member of a tar or a file's bytes for reading; all bytes of images come from here.
 
     Raises:
         UnreadableImageError: It is empty or not a file, or its tar is missing, damaged or without it.
         OSError: It cannot be opened.
     """
-    member = find_member(path)
-    if member is None:
-        _check_file(path)
-        return path.open("rb")
-    content = member.read()
+    if content is None:
+        member = find_member(path)
+        if member is None:
+            _check_file(path)
+            return path.open("rb")
+        content = member.read()
     if not content:
         raise UnreadableImageError(path, "empty file")
     return io.BytesIO(content)
