@@ -50,7 +50,7 @@ def content(target, format_name):
 def test_the_same_command_goes_on_and_gives_the_same_file(tmp_path, format_name):
     whole, target = tmp_path / "whole", tmp_path / "new" / "target"
     assert write(whole, format_name) == 5
-    partial, mark = partial_files(target)
+    partial, _ = partial_files(target)
     assert interrupt(target, format_name=format_name) == [
         f"2 rows kept in {partial}; the same command goes on there"
     ]
@@ -133,15 +133,15 @@ def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path):
 
 
 def test_a_full_disk_keeps_the_rows_too(tmp_path):
-    target = tmp_path / "x.csv"
-    with (
-        pytest.raises(OutputError, match="No space left") as caught,
-        resumable_file(target, "csv", 2, SETTINGS) as rows,
-    ):
-        rows.write(predict("a.jpg"))
-        raise OSError(28, "No space left on device")
+    def fill_the_disk():
+        with resumable_file(tmp_path / "x.csv", "csv", 2, SETTINGS) as rows:
+            rows.write(predict("a.jpg"))
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match="No space left") as caught:
+        fill_the_disk()
     assert "1 row kept" in caught.value.__notes__[0]
-    assert write(target) == 4
+    assert write(tmp_path / "x.csv") == 4
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

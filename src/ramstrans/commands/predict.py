@@ -23,7 +23,10 @@ def add_options(parser: Parser) -> None:
     """Options of `predict`: the parameters of the function."""
     parser.add_argument("run", type=Path, help="Run folder, or any saved model.")
     parser.add_argument(
-        "inputs", nargs="+", type=str, help="Image files, folders, patterns such as 'photos/*.jpg', or - for paths on standard input."
+        "inputs",
+        nargs="+",
+        type=str,
+        help="Image files, folders, patterns such as 'photos/*.jpg', or - for paths on standard input.",
     )
     parser.add_function_arguments(predict, as_group=False, skip={"run", "inputs"})
 

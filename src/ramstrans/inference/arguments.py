@@ -37,7 +37,8 @@ def resolve_arguments(arguments: Iterable[str | Path]) -> Arguments:
     missing: list[str] = []
     for argument in map(str, arguments):
         is_there = argument == STDIN or _exists(argument)
-        matches = [] if is_there or not glob.has_magic(argument) else sorted(glob.glob(argument, recursive=True))
+        is_pattern = not is_there and glob.has_magic(argument)
+        matches = sorted(glob.glob(argument, recursive=True)) if is_pattern else []  # noqa: PTH207
         names += matches or [argument]
         missing += [] if is_there or matches else [argument]
     return Arguments(tuple(names), tuple(missing))

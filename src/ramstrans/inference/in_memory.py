@@ -18,8 +18,8 @@ grey; a tensor, uint8, (C, H, W) with C = 3, 4 or 1, on any device; the bytes of
 is open in binary mode, which is read from where it is to its end."""
 
 ALLOWED = (
-    "a path, a PIL image, a NumPy array (uint8, (H, W, 3) RGB or (H, W) grey), a torch tensor (uint8, (C, H, W)), "
-    "the bytes of an image file, or a file open in binary mode"
+    "a path, a PIL image, a NumPy array (uint8, (H, W, 3) RGB or (H, W) grey), "
+    "a torch tensor (uint8, (C, H, W)), the bytes of an image file, or a file open in binary mode"
 )
 
 NUM_CHANNELS = (1, 3, 4)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, cast, overload
 
 import torch
 
@@ -114,7 +114,7 @@ class Predictor:
         if is_image(images):
             (prediction,) = self.stream([images], top_k, 1)
             return prediction
-        return list(self.stream(images, top_k, batch_size))
+        return list(self.stream(cast(Sequence[ImageInput], images), top_k, batch_size))
 
     def stream(
         self, images: Iterable[ImageInput], top_k: int = 5, batch_size: int = 32

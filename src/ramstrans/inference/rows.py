@@ -1,8 +1,9 @@
 """Rows of predictions on their way into a file; an interrupted command goes on where it stopped.
 
-Until the last row, those of `birds.csv` are in `birds.csv.partial`, line by line, and `birds.csv.partial.json`
-holds what they depend on: the same command with the same model finds its rows there, and only adds those that
-are missing. Parquet has no rows before its end, so its partial file is JSON Lines, converted at last.
+Until the last row, those of `birds.csv` are in `birds.csv.partial`, line by line, and
+`birds.csv.partial.json` holds what they depend on: the same command with the same model finds its rows there,
+and only adds those that are missing. Parquet has no rows before its end, so its partial file is JSON Lines,
+converted at last.
 """
 
 import csv

@@ -106,8 +106,8 @@ def read_resized(
     to one of its own pixels, half a resized one, beyond the original.
 
     `resize` is the shorter side in pixels, or exact `(height, width)`, after EXIF rotation; with `fit` "pad"
-    the image keeps its aspect ratio and fits into that. With `content`, a file's bytes, nothing is opened, and
-    `path` is only its name in errors.
+    the image keeps its aspect ratio and fits into that. With `content`, a file's bytes, nothing is opened,
+    and `path` is only its name in errors.
 
     Raises:
         UnreadableImageError: It cannot be decoded, or has more than `max_pixels`.

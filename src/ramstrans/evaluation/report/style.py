@@ -3,15 +3,19 @@
 Only matplotlib's objects are used, never pyplot: no global state, so that several threads may draw at once.
 """
 
+import functools
 import io
+import unicodedata
 import warnings
 from pathlib import Path
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from PIL import Image
 
 from ramstrans.data.records import Box
@@ -23,6 +27,7 @@ FUSED_COLOR = "#222222"
 RIGHT_COLOR = "#1A7F37"
 WRONG_COLOR = "#C62828"
 MUTED_COLOR = "#555555"
+OWN_FONT = "DejaVu Sans"  # comes with matplotlib
 DPI = 110
 MAX_SIDE = 640  # pixels of an image in a figure
 
@@ -37,14 +42,69 @@ def scale_color(index: int) -> str:
 
 
 def label_text(text: str, max_length: int = 30) -> str:
-    r"""Prepare text for matplotlib: on one line, without formulas, shortened.
+    r"""Prepare text for matplotlib: on one line, without formulas, shortened in the middle.
+
+    Letters that no installed font has, and bytes that are not UTF-8, become escapes.
 
     >>> label_text("Crow\n($5 each)"), label_text("Black footed Albatross", 12)
-    ('Crow (\\$5 each)', 'Black foote…')
+    ('Crow (\\$5 each)', 'Black …tross')
+    >>> label_text("b\udce9d")
+    'b\\udce9d'
     """
     line = " ".join(text.split())
-    short = line if len(line) <= max_length else line[: max_length - 1] + "…"
-    return "".join(letter if letter.isprintable() else "?" for letter in short).replace("$", r"\$")
+    shown = (letter for letter in line if unicodedata.category(letter) != "Cf")  # marks without a picture
+    drawable = "".join(letter if _font_of(letter) else _escape(letter) for letter in shown)
+    return shortened(drawable, max_length).replace("$", r"\$")
+
+
+def shortened(text: str, max_length: int) -> str:
+    """Leave out the middle of a text that is too long; wide letters, such as Chinese ones, count twice.
+
+    >>> shortened("wren", 4), shortened("black-footed albatross", 9), shortened("鳥鳥鳥鳥", 5)
+    ('wren', 'blac…ross', '鳥…鳥')
+    """
+    if _width(text) <= max_length:
+        return text
+    tail = (max_length - 1) // 2
+    return f"{_start(text, max_length - 1 - tail)}…{_start(text[::-1], tail)[::-1]}"
+
+
+def _start(text: str, max_length: int) -> str:
+    while _width(text) > max_length:
+        text = text[:max_length] if len(text) > max_length else text[:-1]
+    return text
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
+
+
+@functools.cache
+def _font_of(letter: str) -> str | None:
+    """Name of an installed font that has a letter, matplotlib's own first; None if none has it."""
+    if not letter.isprintable():
+        return None
+    own = font_manager.findfont(OWN_FONT)
+    if font_manager.get_font(own).get_char_index(ord(letter)):
+        return OWN_FONT
+    return next((name for name, letters in _other_fonts().items() if ord(letter) in letters), None)
+
+
+@functools.cache
+def _other_fonts() -> dict[str, frozenset[int]]:
+    """The letters of every other installed font, by the font's name, in alphabetical order."""
+    found: dict[str, frozenset[int]] = {}
+    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
+        if entry.name not in found and not entry.name.startswith(("DejaVu", "Last Resort", "STIX", "cm")):
+            try:
+                found[entry.name] = frozenset(font_manager.get_font(entry.fname).get_charmap())
+            except (OSError, RuntimeError):  # a font that is gone, or damaged
+                continue
+    return found
 
 
 def draw_box(axes: Axes, box: Box, color: str, *, rim: str = "white", dashed: bool = False) -> None:
@@ -85,7 +145,12 @@ def darkened(image: Image.Image) -> Image.Image:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file, whole or not at all; letters that the font lacks become boxes."""
+    """Write a figure as a PNG file, whole or not at all; each letter in a font that has it."""
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        others = sorted({name for name in map(_font_of, text.get_text()) if name} - {OWN_FONT})
+        if others:
+            text.set_fontfamily([OWN_FONT, *others])
     drawn = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
