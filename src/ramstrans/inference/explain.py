@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ramstrans.inference.postprocess import Explanation, Prediction, ScalePredic
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
 
-ROW_HEIGHT, WIDTH = 3.1, 10.5  # inches
+ROW_HEIGHT, WIDTH, BAR_LABEL = 3.1, 10.5, 2.9  # inches
 
 
 def explain(
@@ -106,8 +107,8 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
     style.draw_image(image, views.image, (0, 0, width, height))
     for index, crop_box in enumerate(views.crop_boxes):
         style.draw_box(image, crop_box, style.scale_color(index))
-    name = prediction.path.name if prediction.path else "image in memory"
-    _title(image, style.label_text(name, 40), f"{width} x {height} pixels")
+    file = prediction.path.name if prediction.path else "image in memory"
+    _title(image, style.label_text(file, 40), f"{width} x {height} pixels")
     text.set_axis_off()
     fused = "mean of all scales"
     lines: list[tuple[str, str, Prediction | ScalePrediction]] = [(fused, style.FUSED_COLOR, prediction)]
@@ -119,7 +120,8 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
         _bars(bars, fused, prediction.labels, prediction.probabilities, style.FUSED_COLOR)
     for index, (what, color, result) in enumerate(lines):
         y = 0.97 - 0.97 * index / max(len(lines), 4)
-        text.text(0, y, style.label_text(result.labels[0]), color=color, fontsize=10, weight="bold", va="top")
+        name = text.text(0, y, "", color=color, fontsize=10, weight="bold", va="top")
+        style.fit_text(name, partial(style.label_text, result.labels[0]), 40, BAR_LABEL)
         note = f"{result.probabilities[0]:.1%}, {what}"
         text.text(0, y - 0.09, note, color=style.MUTED_COLOR, fontsize=8, va="top")
 
@@ -155,7 +157,8 @@ def _bars(
     axes.barh(range(len(labels)), probabilities, color=color, alpha=0.35, height=0.78)
     for row, (label, probability) in enumerate(zip(labels, probabilities, strict=True)):
         weight = "bold" if row == 0 else "normal"
-        axes.text(0.015, row, style.label_text(label, 32), va="center", fontsize=9, weight=weight)
+        name = axes.text(0.015, row, "", va="center", fontsize=9, weight=weight)
+        style.fit_text(name, partial(style.label_text, label), 40, BAR_LABEL)
         axes.text(1.0, row, f"{probability:.1%}", va="center", ha="right", fontsize=9, weight=weight)
     axes.set(xlim=(0, 1), ylim=(max(len(labels), 5) - 0.5, -0.5), xticks=(), yticks=())
     axes.spines[["top", "right", "bottom"]].set_visible(False)

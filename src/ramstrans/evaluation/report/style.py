@@ -7,6 +7,7 @@ import functools
 import io
 import unicodedata
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -144,13 +145,29 @@ def darkened(image: Image.Image) -> Image.Image:
     return image.convert("L").point([value // 3 for value in range(256)])
 
 
+def fit_text(text: Text, compose: Callable[[int], str], max_length: int, max_inches: float) -> None:
+    """Set a text to `compose(max_length)`, or to the longest `compose(n)`, n >= 6, that is narrow enough."""
+    figure = text.get_figure(root=True)
+    assert figure is not None
+    for length in range(max_length, 5, -1):
+        text.set_text(compose(length))
+        _choose_fonts(text)
+        if text.get_window_extent().width <= max_inches * figure.dpi:
+            return
+
+
+def _choose_fonts(text: Text) -> None:
+    """Add fonts that have the letters that matplotlib's own lacks."""
+    others = sorted({name for name in map(_font_of, text.get_text()) if name} - {OWN_FONT})
+    if others:
+        text.set_fontfamily([OWN_FONT, *others])
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG file, whole or not at all; each letter in a font that has it."""
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        others = sorted({name for name in map(_font_of, text.get_text()) if name} - {OWN_FONT})
-        if others:
-            text.set_fontfamily([OWN_FONT, *others])
+        _choose_fonts(text)
     drawn = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
