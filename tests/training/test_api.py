@@ -38,4 +38,7 @@ def test_without_an_output_the_run_gets_a_folder_of_its_own(birds, tmp_path, mon
 
 def test_configs_are_public_without_importing_torch():
     code = "import sys, ramstrans; ramstrans.RunConfig; ramstrans.DataConfig; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )
