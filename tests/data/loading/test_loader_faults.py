@@ -68,7 +68,9 @@ def test_a_loader_that_dies_or_hangs_names_the_file(
     monkeypatch.setattr(loading, "start_method", lambda: started)
     dataset = ImageDataset(records, PREPROCESSING, (32, 32), cache=Fault(happen))
     options = {"shuffle": True, "with_high_res": False, "num_workers": num_workers}
-    loader = build_loader(dataset, 1, timeout=30.0 if started else 3.0, **options)
+    # workers need time to start on a busy machine; one that dies is found before its timeout
+    timeout = 600.0 if happen is die else 10.0 if num_workers else 3.0
+    loader = build_loader(dataset, 1, timeout=timeout, **options)
     with pytest.raises(DataError, match=message) as caught:
         list(loader)
     assert str(caught.value).count(".png") == 1
