@@ -222,6 +222,20 @@ def test_an_output_that_cannot_be_written(evaluate, tmp_path):
         evaluate()
 
 
+def test_a_folder_of_somebody_else_or_a_run_is_not_written_into(trained, evaluate, tmp_path):
+    (tmp_path / "out").mkdir()
+    evaluate()
+    evaluate()  # an earlier evaluation is replaced
+    (tmp_path / "out" / "metrics.jsonl").touch()
+    with pytest.raises(OutputError, match="holds other files than an evaluation's; give a new folder"):
+        evaluate()
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()
+    with pytest.raises(OutputError, match="holds other files"):
+        evaluate()
+
+
 def test_options_that_are_not_allowed():
     with pytest.raises(ConfigError, match="--batch_size is 0; give 1 or more"):
         EvaluationConfig(Path("run"), batch_size=0)

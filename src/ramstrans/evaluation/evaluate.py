@@ -14,7 +14,7 @@ from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.distributed import process_index
-from ramstrans.errors import DataError, UsageError
+from ramstrans.errors import DataError, OutputError, UsageError
 from ramstrans.evaluation.config import EvaluationConfig
 from ramstrans.evaluation.early_exit import choose_exit, exit_report, time_exit
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
@@ -35,6 +35,7 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
+    check_folder(config.output)
     model, metadata = load_model(config.run, config.device)
     precision = choose_precision(config.precision, metadata, model.device)
     data = data_config(metadata.run_options("data"), config.data.name, config.data.root)
@@ -123,6 +124,18 @@ def draw_figures(
     plot_confusion(predictions.fused, predictions.labels, metadata.class_names, folder / "confusion.png")
     figures["The most confused classes"] = "confusion.png"
     return figures
+
+
+def check_folder(output: Path | None) -> None:
+    """Raise unless a folder is new, empty, or holds an earlier evaluation, which is replaced; None passes.
+
+    Raises:
+        OutputError: It holds something else, such as a run.
+    """
+    if output is None or not output.is_dir() or not any(output.iterdir()):
+        return
+    if not (output / "report.json").is_file() or (output / "metrics.jsonl").exists():
+        raise OutputError(f"--output {output} holds other files than an evaluation's; give a new folder")
 
 
 def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Literal["auto"]) -> None:
