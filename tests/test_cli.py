@@ -1,6 +1,7 @@
 """The command line itself: help, config files, options, and how errors come out."""
 
 import dataclasses
+import logging
 import shlex
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from ramstrans import __version__, cli
 from ramstrans.cli import COMMANDS, main
 from ramstrans.commands import data
 from ramstrans.commands.configs import config_folder
+from ramstrans.console import progress_bar, results
 from ramstrans.data.build import READERS, build_preprocessing
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import WeightsError
@@ -40,13 +42,16 @@ def test_help_and_names_come_without_torch():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_that_comes_along_works(path, config_of, monkeypatch):
+def test_every_config_that_comes_along_works(path, config_of, monkeypatch, tmp_path):
     """By the very command in its head, as far as can be told without its data and weights."""
     command = shlex.split(path.read_text().splitlines()[0].removeprefix("# "))
     assert command[:2] == ["ramstrans", "train"]
+    monkeypatch.chdir(tmp_path)
+    if command[2:]:
+        (tmp_path / command[2]).mkdir()
     config = config_of(*command[2:])
     values = yaml.safe_load(path.read_text())
-    assert config.data.name == values["data"]["name"]
+    assert "name" not in values["data"] or config.data.name == values["data"]["name"]
     assert config.training.epochs == values["training"]["epochs"]
     assert config.model.backbone == values["model"]["backbone"]
     with torch.device("meta"):
@@ -73,6 +78,7 @@ def test_a_config_that_comes_along_is_found_by_name_alone(given, config_of, tmp_
     """The name is also that of a layout, part of a path, and a folder's here."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
+    (tmp_path / "photographs" / "folder").mkdir(parents=True)
     rest = ["--data.name", "folder", "--data.root", "photographs/folder", "--output", "runs/folder"]
     config = config_of(*given, *rest)
     assert config.model.backbone == "deit_tiny_patch16_224"
@@ -90,7 +96,7 @@ def test_options_override_the_config_wherever_they_stand(tiny, config_of):
 
 def test_every_option_is_in_the_help(capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["train", "--help"])
+        main(["train", "--help", "all"])
     assert not ended.value.code
     words = set(capsys.readouterr().out.replace("=", " ").split())
     groups = {"": RunConfig, "data.": DataConfig, "model.": ModelConfig, "training.": TrainingConfig}
@@ -107,7 +113,7 @@ def test_every_command_has_help(capsys):
             main([*command.split(), "--help"])
         assert not ended.value.code
         printed = " ".join(capsys.readouterr().out.split())
-        assert f"usage: ramstrans [options] {command}" in printed.replace(" data [options]", " data"), command
+        assert f"usage: ramstrans {command}" in printed, command
 
 
 def test_version(capsys):
@@ -120,7 +126,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "subcommand"),
+        ([], "`ramstrans` needs a command"),
         (["fly"], "fly"),
         (["train", "--nonsense", "1"], "nonsense"),
         (["train", "--data.nam", "cub"], "data.nam"),
@@ -132,9 +138,9 @@ def test_version(capsys):
         (["train", "--model.thresholds", "[1.2]"], "one for each of the 2 scales"),
         (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["train", "--config"], "config"),
-        (["evaluate"], "run"),
+        (["evaluate"], "needs RUN"),
         (["evaluate", "run", "--split", "all"], "split"),
-        (["predict", "run"], "inputs"),
+        (["predict", "run"], "needs INPUTS"),
         (["predict", "run", "a.jpg", "--top_k", "0"], "top_k"),
         (["predict", "run", "a.jpg", "--format", "xml"], "format"),
         (["predict", "run", "a.jpg", "--output", "birds.txt"], "no known suffix"),
@@ -165,6 +171,31 @@ def test_a_wrong_config_file_is_told(text, said, fails, tmp_path):
 def test_debug_shows_where(tmp_path):
     with pytest.raises(WeightsError, match="is not a folder"):
         main(["evaluate", str(tmp_path / "nowhere"), "--debug"])
+
+
+@pytest.mark.parametrize("where", [["--quiet", "true", "doctor"], ["doctor", "--quiet=true"]])
+def test_quiet_leaves_warnings_and_results(where, doctor_does, capsys):
+    def run(_options, given):
+        logger = logging.getLogger("ramstrans.doctor")
+        logger.info("a line of the log")
+        logger.warning("trouble")
+        with progress_bar() as progress:
+            progress(1, 2, "working")
+        results().print("a result of", *given)
+        return 0
+
+    doctor_does(run)
+    assert main(where) == 0
+    assert capsys.readouterr() == ("a result of doctor\n", "warning: trouble\n")
+    assert main(["doctor", "--quiet", "false"]) == 0  # and the next command is not quiet
+    printed = capsys.readouterr().err
+    assert "a line of the log" in printed
+    assert "working" in printed
+
+
+@pytest.mark.parametrize("given", [["--quiet"], ["--quiet", "doctor"], ["--quiet=maybe"]])
+def test_quiet_needs_true_or_false(given, fails):
+    assert "give --quiet true or --quiet false" in fails(2, "doctor", *given)
 
 
 def test_an_error_of_our_own_is_one_line_too(monkeypatch, fails):

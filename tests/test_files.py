@@ -1,10 +1,20 @@
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ramstrans.errors import OutputError
-from ramstrans.files import check_new_folder, check_output, new_file, new_folder, write_file
+from ramstrans.files import (
+    check_new_folder,
+    check_output,
+    check_output_folder,
+    check_outputs,
+    check_room,
+    new_file,
+    new_folder,
+    write_file,
+)
 
 
 def test_a_file_is_replaced_and_its_folders_are_created(tmp_path):
@@ -79,3 +89,36 @@ def test_outputs_are_checked_before_work(tmp_path):
     with pytest.raises(OutputError, match="exists; give another, or --overwrite true"):
         check_output(path)
     check_output(path, overwrite=True)
+
+
+def test_no_two_results_get_one_name_and_no_file_is_replaced_unasked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_outputs((Path("a.png"), Path("b.png")))
+    with pytest.raises(OutputError, match=r"a\.png would be written twice"):
+        check_outputs((Path("a.png"), tmp_path / "a.png"))
+    Path("a.json").write_text("a stranger's")
+    with pytest.raises(OutputError, match=r"a\.json exists; give another, or --overwrite true"):
+        check_outputs((Path("a.png"), Path("a.json")))
+    check_outputs((Path("a.png"), Path("a.json")), overwrite=True)
+    with pytest.raises(OutputError, match=r"a\.json is not a folder that you can write to"):
+        check_outputs((Path("a.json/b.png"),))
+
+
+def test_a_folder_is_replaced_only_if_it_is_of_the_same_kind(tmp_path):
+    check_output_folder(None, "mark")
+    check_output_folder(tmp_path / "new" / "deep", "mark")
+    check_output_folder(tmp_path, "mark")  # empty
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(OutputError, match=r"--overwrite true to replace it, or rest"):
+        check_output_folder(tmp_path, "mark", hint=", or rest")
+    with pytest.raises(OutputError, match=r"has no mark, so it is not this command's"):
+        check_output_folder(tmp_path, "mark", overwrite=True)
+    (tmp_path / "mark").touch()
+    check_output_folder(tmp_path, "mark", overwrite=True)
+
+
+def test_a_full_disk_is_told_in_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=5_000_000))
+    check_room(tmp_path / "new", 5_000_000, "weights")
+    with pytest.raises(OutputError, match=r"has 5 MB left; weights take 7 MB: free some, or give another"):
+        check_room(tmp_path / "new", 7_000_000, "weights")

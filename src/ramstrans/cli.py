@@ -1,17 +1,19 @@
 """The command line: parse, run one command, print what went wrong.
 
 Results go to standard output, everything else to standard error. Exit codes: 0, 2 for usage, 3 for
-data, 130 and 143 for Ctrl-C and SIGTERM, 1 for the rest; a traceback only with `--debug`.
+data, 130 and 143 for Ctrl-C and SIGTERM, 1 for the rest; a traceback only with `--debug`. With
+`--quiet true` only warnings, errors and results are printed.
 """
 
 import io
+import logging
 import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -19,23 +21,27 @@ from jsonargparse import Namespace
 
 from ramstrans import __version__
 from ramstrans.commands import bench, data, doctor, evaluate, explain, plan, predict, train
-from ramstrans.commands.configs import default_config
 from ramstrans.commands.options import Parser
-from ramstrans.console import logging_to_terminal
-from ramstrans.errors import RamsTransError
+from ramstrans.console import logging_to_terminal, quieten
+from ramstrans.errors import RamsTransError, UsageError
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # escapes for letters that a terminal's encoding lacks
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may have letters that its encoding lacks
+    given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        with terminable(), logging_to_terminal():
-            parser = build_parser(default_config(given[1:]) if given[:1] == ["train"] else None)
+        with terminable(), logging_to_terminal(), warnings_in_words():
+            quiet, given = split_quiet(given)
+            if quiet:
+                quieten()
+            parser = build_parser()
             options = parser.instantiate(parser.parse_args(given))
             command = options.subcommand
             return COMMANDS[command].run(options[command], given)
@@ -52,6 +58,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, RamsTransError):
             return fail(with_notes(str(error), error), error.exit_code)
         return fail(with_notes(f"{type(error).__name__}: {error} (--debug shows where)", error), 1)
+
+
+def split_quiet(arguments: list[str]) -> tuple[bool, list[str]]:
+    """Take `--quiet true|false` out of a command line, wherever it stands; returns it and the rest.
+
+    >>> split_quiet(["predict", "run", "--quiet", "true", "a.jpg"])
+    (True, ['predict', 'run', 'a.jpg'])
+
+    Raises:
+        UsageError: It has another value, or none.
+    """
+    quiet, rest, remaining = "false", [], iter(arguments)
+    for argument in remaining:
+        name, _, value = argument.partition("=")
+        if name != "--quiet":
+            rest.append(argument)
+            continue
+        quiet = value or next(remaining, "nothing")
+        if quiet not in ("true", "false"):
+            raise UsageError(f"--quiet is followed by {quiet}; give --quiet true or --quiet false")
+    return quiet == "true", rest
 
 
 class Terminated(KeyboardInterrupt):
@@ -95,23 +122,32 @@ def fail(message: str, code: int) -> int:
     return code
 
 
-def build_parser(train_config: Path | None = None) -> Parser:
-    """The parser of all commands.
+@contextmanager
+def warnings_in_words() -> Iterator[None]:
+    """Log warnings as one line each, without the file and line of code that raised them."""
 
-    Args:
-        train_config: The config file that `train` starts from.
-    """
+    def log(message: Warning | str, *_: object, **__: object) -> None:
+        logger.warning("%s", " ".join(str(message).split()))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = log
+        yield
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
     parser = Parser(
         prog="ramstrans",
         description="Fine-grained image recognition that looks twice.",
         allow_abbrev=False,  # inherited by the commands
     )
     parser.add_argument("--version", action="version", version=f"ramstrans {__version__}")
+    about_quiet = "Print only warnings, errors and results; may stand anywhere in a command line."
+    parser.add_argument("--quiet", type=bool, default=False, help=about_quiet)  # taken out by `split_quiet`
     commands = parser.add_subcommands()
     for name, command in COMMANDS.items():
         about = (command.run.__doc__ or "").splitlines()[0]
-        is_based = name == "train" and train_config is not None
-        sub = Parser(description=about, default_config_files=[str(train_config)] if is_based else None)
+        sub = Parser(description=about)
         commands.add_subcommand(name, sub, help=about)
         command.add_options(sub)  # after it: `data` has commands of its own, to be added in level order
     return parser

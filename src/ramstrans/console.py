@@ -29,6 +29,18 @@ def no_progress(_done: int, _total: int, _what: str) -> None:
     """Report nothing."""
 
 
+def format_duration(seconds: float) -> str:
+    """A length of time in its two largest units.
+
+    >>> format_duration(7.6), format_duration(61), format_duration(3599), format_duration(90000)
+    ('8 s', '1 min 1 s', '59 min 59 s', '25 h 0 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def is_first_process() -> bool:
     """Whether this process is the one that prints, where `torchrun` or `accelerate launch` made several."""
     return os.environ.get("RANK", "0") == "0"
@@ -65,6 +77,11 @@ def logging_to_terminal() -> Iterator[None]:
         logger.setLevel(before)
 
 
+def quieten() -> None:
+    """Show no more than warnings until `logging_to_terminal` ends: no log lines, no progress bars."""
+    logging.getLogger("ramstrans").setLevel(logging.WARNING)
+
+
 def results() -> "Console":
     """A console on standard output; in a file or pipe tables are whole, unless COLUMNS says how wide."""
     from rich.console import Console
@@ -77,7 +94,10 @@ def results() -> "Console":
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A bar on standard error with rate and time left, drawn from the first call on."""
+    """A bar on standard error with rate and time left, drawn from the first call on; none after `quieten`."""
+    if logging.getLogger("ramstrans").level > logging.INFO:
+        yield no_progress
+        return
     from rich import progress as rich
 
     bar = rich.Progress(

@@ -3,7 +3,7 @@
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -89,22 +89,93 @@ def check_new_folder(root: Path) -> None:
             raise OutputError(f"{root} is not empty; give a new folder, or remove this one first")
 
 
-def check_output(path: Path | None, *, overwrite: bool = False, suffixes: tuple[str, ...] = ()) -> None:
-    """Raise, before any work is done, unless the file of `--output` may be written; None passes.
+def check_output(
+    path: Path | None,
+    *,
+    overwrite: bool = False,
+    suffixes: tuple[str, ...] = (),
+    option: str = "--output",
+) -> None:
+    """Raise, before any work is done, unless the file of an option may be written; None passes.
 
     It must have one of the `suffixes`, if any are given.
 
     Raises:
-        OutputError: It exists and may not be overwritten, is a folder, or has another suffix.
+        OutputError: As `check_outputs`, or it has another suffix.
     """
     if path is None:
         return
     if suffixes and path.suffix.lower() not in suffixes:
-        raise OutputError(f"--output {path} must end in {' or '.join(suffixes)}; rename it")
-    if path.is_dir():
-        raise OutputError(f"--output {path} is a folder; give a file")
-    if path.exists() and not overwrite:
-        raise OutputError(f"--output {path} exists; give another, or --overwrite true to replace it")
+        raise OutputError(f"{option} {path} must end in {' or '.join(suffixes)}; rename it")
+    check_outputs((path,), overwrite=overwrite, option=option)
+
+
+def check_outputs(paths: Iterable[Path], *, overwrite: bool = False, option: str = "--output") -> None:
+    """Raise, before any work is done, unless a command may write all of these files.
+
+    Raises:
+        OutputError: One would be written twice, exists and may not be overwritten, is a folder, or lies where
+            nothing can be written.
+
+    >>> check_outputs((Path("0.png"), Path("./0.png")))
+    Traceback (most recent call last):
+    ramstrans.errors.OutputError: 0.png would be written twice; give inputs with different names
+    """
+    seen: set[Path] = set()
+    for path in paths:
+        place = path.resolve()
+        if place in seen:
+            raise OutputError(f"{path} would be written twice; give inputs with different names")
+        seen.add(place)
+        if path.is_dir():
+            raise OutputError(f"{option} {path} is a folder; give a file")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{option} {path} exists; give another, or --overwrite true to replace it")
+        _check_writable(path.parent, path)
+
+
+def check_output_folder(folder: Path | None, mark: str, *, overwrite: bool = False, hint: str = "") -> None:
+    """Raise, before any work is done, unless the folder of `--output` may be filled; None passes.
+
+    It is new or empty, or may be overwritten and holds the `mark`, a file by which its kind is known. The
+    hint says what else to do if it exists.
+
+    Raises:
+        OutputError: It may not be filled, or cannot be written.
+    """
+    if folder is None:
+        return
+    _check_writable(folder, folder)
+    if not (folder.is_dir() and any(folder.iterdir())):
+        return
+    if not overwrite:
+        raise OutputError(f"--output {folder} exists; give another, or --overwrite true to replace it{hint}")
+    if not (folder / mark).exists():
+        raise OutputError(
+            f"--output {folder} has no {mark}, so it is not this command's; give another folder"
+        )
+
+
+def _check_writable(folder: Path, output: Path) -> None:
+    """Raise OutputError unless a folder, or the nearest one above it that exists, can be written to."""
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise OutputError(f"--output {output}: {nearest} is not a folder that you can write to; give another")
+
+
+def check_room(path: Path, needed: int, what: str) -> None:
+    """Raise unless the disk of a path, which need not exist yet, has room for so many bytes.
+
+    Raises:
+        OutputError: It has less.
+    """
+    folder = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(
+            f"the disk of {folder} has {free / 1e6:,.0f} MB left; {what} take {needed / 1e6:,.0f} MB: "
+            "free some, or give another --output"
+        )
 
 
 @contextmanager

@@ -1,13 +1,18 @@
-"""Checks that the config dataclasses share: allowed numbers, and options that have no effect."""
+"""What options share: checks of their numbers, their types in words, and options that have no effect."""
 
+import re
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-from ramstrans.errors import ConfigError
+from ramstrans.errors import ConfigError, UsageError
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Precisions of autocast."""
+
+UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 class Bound(NamedTuple):
@@ -49,3 +54,64 @@ def warn_ignored(section: str, config: Any, needs: Mapping[str, tuple[bool, str]
         if not has_effect and getattr(config, name) != getattr(type(config), name):
             # the caller of the dataclass, beyond __post_init__ and the generated __init__
             warnings.warn(f"{section}.{name} is ignored without {needed}", stacklevel=4)
+
+
+def parse_bytes(text: str) -> int:
+    """Parse an amount of memory with its unit into bytes.
+
+    Raises:
+        UsageError: It is not an amount of memory.
+
+    >>> parse_bytes("12GB"), parse_bytes("1.5 GiB")
+    (12000000000, 1610612736)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MGT]i?B)\s*", text, re.IGNORECASE)
+    count = round(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+    if count < 1:
+        raise UsageError(f"'{text}' is not an amount of memory; give e.g. 12GB, 80GiB or 500MB")
+    return count
+
+
+TYPES: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    NoneType: "null",
+}
+
+RESTRICTED = {"PositiveInt": "a whole number, 1 or more", "NonNegativeInt": "a whole number, 0 or more"}
+"""Numbers of jsonargparse.typing."""
+
+COUNTS = {2: "two", 3: "three"}
+
+
+def allowed(hint: Any) -> str:  # noqa: ANN401 - any type hint
+    """Describe the values that a type hint allows.
+
+    >>> allowed(Literal["cpu", "cuda"] | None)
+    'cpu, cuda or null'
+    >>> allowed(int | tuple[int, int])
+    'a whole number or a list of two, e.g. [448, 336]'
+    """
+    choices = list(dict.fromkeys(_choices(hint)))
+    return " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
+
+
+def _choices(hint: Any) -> Iterable[str]:  # noqa: ANN401 - any type hint
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        yield from map(str, parts)
+    elif origin is tuple:
+        count = "" if parts[-1] is ... else f" of {COUNTS[len(parts)]}"
+        example = {2: "[448, 336]", 3: "[0.5, 0.5, 0.5]"}[len(parts)] if count else "[1.0, 0.5]"
+        yield f"a list{count}, e.g. {example}"
+    elif origin is dict:
+        yield "names and values, e.g. {depth: 6}"
+    elif parts:
+        for part in parts:
+            yield from _choices(part)
+    else:
+        name = getattr(hint, "__name__", str(hint))
+        yield TYPES.get(hint) or RESTRICTED.get(name, name)

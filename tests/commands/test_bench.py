@@ -39,8 +39,8 @@ def test_a_run_a_config_file_and_a_config_that_comes_along(trained, tiny, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give either --models, to compare them, or --data.root, to measure its loader"),
-        (["--models", "a", "--data.root", "b", "--data.name", "cub"], "give either --models"),
+        ([], "give either --models, to compare them, or DATA, to measure its loader"),
+        (["--models", "a", "--data.root", ".", "--data.name", "cub"], "give either --models"),
         (["--models", "a", "--run", "b"], "--run has no effect with --models; leave it out"),
         (["--models", "a", "--num_images", "5"], "--num_images has no effect with --models"),
         (["--models", "a", "--repeats", "0"], "repeats"),

@@ -55,7 +55,7 @@ def test_a_clean_set(check, birds, named):
 def test_the_root_as_an_option(check, birds):
     with_option = check("--data.root", birds)
     assert with_option == check(birds)
-    with pytest.raises(UsageError, match=r"ROOT is .* and --data\.root .*; give one of them"):
+    with pytest.raises(UsageError, match=r"DATA is .* and --data\.root is .*; give one of them"):
         check(birds, "--data.root", birds)
 
 
@@ -72,7 +72,7 @@ def test_the_format_is_detected(check, colors, birds):
 def test_without_a_root_it_is_toybirds(check, monkeypatch):
     parser = Parser()
     data_check.add_options(parser)
-    assert data_check.data_config(None, parser.parse_args([]).data).name == "toybirds"
+    assert parser.parse_args([]).data.name == "toybirds"
 
 
 def damage(root):
@@ -117,9 +117,7 @@ def test_any_number_of_findings_is_counted_and_a_few_are_shown(check, birds, mon
 
 
 def test_an_output_that_cannot_be(check, birds, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "ramstrans.data.build.build_image_set", lambda *_: pytest.fail("nothing must be read")
-    )
+    monkeypatch.setattr("ramstrans.data.build.read_image_set", lambda *_: pytest.fail("nothing must be read"))
     with pytest.raises(UsageError, match=r"must end in \.json or \.csv"):
         check(birds, "--output", tmp_path / "found.txt")
     (tmp_path / "folder.csv").mkdir()
@@ -135,6 +133,90 @@ def test_an_output_is_replaced_if_asked_for(check, birds, tmp_path):
     (tmp_path / "found.json").write_text("old")
     check(birds, "--output", tmp_path / "found.json", "--overwrite", "true")
     assert json.loads((tmp_path / "found.json").read_text())["counts"]["unreadable"] == 0
+
+
+def test_a_clean_table_is_written_and_read(check, copied, tmp_path, capsys, caplog):
+    caplog.set_level("INFO", "ramstrans")
+    train, test, broken = damage(copied)
+    table = tmp_path / "clean.csv"
+    options = ("--data.val_fraction", "0", "--data.crop", "48")
+    code, _ = check(copied, "--write", table, *options)
+    assert code == DataError.exit_code
+    kept = {row["path"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    paths = {str(path.relative_to(tmp_path)) for path in (train, test, broken)}
+    assert len(kept) == 16
+    assert paths & set(kept) == {str(test.relative_to(tmp_path))}  # the copy of the test split is kept
+    assert f"{table}: 16 of 18 images; left out what was found: unreadable 1, duplicate across" in caplog.text
+    assert check(table, *options)[0] == 0
+    with pytest.raises(OutputError, match=r"--write .* exists"):
+        check(copied, "--write", table)
+
+
+def test_what_is_left_out_is_a_choice(check, copied, tmp_path):
+    train, test, _ = damage(copied)
+    table = tmp_path / "clean.csv"
+    check(copied, "--write", table, "--leave_out", "unreadable", "box outside")
+    rows = {row["path"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    assert len(rows) == 17
+    assert rows[str(train.relative_to(tmp_path))]["x0"] == ""
+    assert rows[str(test.relative_to(tmp_path))]["x0"] != ""
+
+
+def test_tables_that_cannot_be_written(check, birds, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("ramstrans.data.build.read_image_set", lambda *_: pytest.fail("nothing must be read"))
+    with pytest.raises(OutputError, match=r"--write .* must end in \.csv"):
+        check(birds, "--write", tmp_path / "clean.parquet")
+    with pytest.raises(UsageError, match="--leave_out 'blurred': give 'errors', 'unreadable'"):
+        check(birds, "--write", tmp_path / "clean.csv", "--leave_out", "blurred")
+    with pytest.raises(UsageError, match="'label issue' needs a trained model"):
+        check(birds, "--write", tmp_path / "clean.csv", "--leave_out", "label issue")
+    (tmp_path / "set.csv").touch()
+    with pytest.raises(UsageError, match="is the table that is checked"):
+        check(tmp_path / "set.csv", "--write", tmp_path / "set.csv", "--overwrite", "true")
+    with pytest.raises(UsageError, match="files of their own, which shards has not"):
+        check("--data.name", "shards", "--data.root", tmp_path, "--write", tmp_path / "clean.csv")
+
+
+def test_leave_out_alone_is_ignored_and_told(check, birds, caplog):
+    check(birds, "--leave_out", "tiny")
+    assert "--leave_out is ignored without --write" in caplog.text
+
+
+def test_suspected_label_errors_are_left_out(check, trained, copied, tmp_path, monkeypatch):
+    from ramstrans.evaluation import label_errors
+
+    image = copied / "images" / (copied / "images.txt").read_text().split()[1]
+    monkeypatch.setattr(
+        label_errors, "find_label_issues", lambda *_, **__: [Finding("label issue", (image,), "given 'crow'")]
+    )
+    options = ("--model", trained.folder, "--device", "cpu", "--write", tmp_path / "clean.csv", "--leave_out")
+    check(copied, *options, "label issue")
+    assert image.name not in (tmp_path / "clean.csv").read_text()
+    check(copied, *options, "errors", "--overwrite", "true")
+    assert image.name in (tmp_path / "clean.csv").read_text()
+
+
+def test_bursts_over_two_splits_are_an_error_and_groups_the_advice(check, tmp_path, caplog):
+    caplog.set_level("INFO", "ramstrans")
+    from PIL import ExifTags, Image
+
+    for label, name in enumerate(("crow", "wren")):
+        for index in range(6):
+            exif = Image.Exif()
+            exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = f"2026:05:0{index + 1} 10:00:00"
+            (tmp_path / name / f"{index}").mkdir(parents=True)
+            for shot in range(2):
+                picture = Image.effect_noise((64, 64), 80 + 10 * label).convert("RGB")
+                picture.save(tmp_path / name / f"{index}" / f"{shot}.jpg", exif=exif)
+    options = ("--data.crop", "48", "--data.test_fraction", "0.4")
+    code, out = check(tmp_path, *options)
+    assert code == DataError.exit_code
+    assert "taken together across splits" in out
+    assert "--data.group_day true" in caplog.text
+    code, out = check(
+        tmp_path, "--data.crop", "48", "--data.test_fraction", "0.4", "--data.group_day", "true"
+    )
+    assert (code, "across splits" in out) == (0, False)
 
 
 def test_a_model_contradicts_labels_beside_broken_files(check, trained, copied, monkeypatch):

@@ -26,6 +26,20 @@ def test_evaluate_writes_into_the_run_by_default(trained, capsys, no_pictures):
     shutil.rmtree(trained.folder / "evaluation-val")
 
 
+def test_a_new_set_is_evaluated_whole_into_a_folder_of_its_name(
+    trained, birds, tmp_path, capsys, no_pictures
+):
+    from ramstrans.data.datasets.cub import read_cub
+
+    run, images = tmp_path / "run", read_cub(birds)
+    shutil.copytree(trained.folder, run)
+    rows = [f"{record.path},{images.class_names[record.label]}" for record in images.records[:5]]
+    (tmp_path / "new.csv").write_text("\n".join(["path,label", *rows, f"{birds}/odd.jpg,", ""]))
+    assert main(["evaluate", str(run), "--data.root", str(tmp_path / "new.csv"), "--device", "cpu"]) == 0
+    assert "1 of 6 rows have no label and are left out" in capsys.readouterr().err
+    assert json.loads((run / "evaluation-new" / "report.json").read_text())["num_images"] == 5
+
+
 def test_early_exit_is_chosen_then_used(trained, colors, tmp_path, capsys, no_pictures):
     run = tmp_path / "run"
     shutil.copytree(trained.folder, run)
@@ -50,3 +64,11 @@ def test_early_exit_that_is_not_a_confidence(trained, fails, command, value, rea
     inputs = ["bird.jpg"] if command == "predict" else []
     line = fails(2, command, trained.folder, *inputs, "--early_exit", value, "--device", "cpu")
     assert reason in line
+
+
+def test_a_folder_of_something_else_is_not_written_into(trained, tmp_path, fails):
+    (tmp_path / "thesis.tex").touch()
+    command = ["evaluate", trained.folder, "--output", tmp_path]
+    assert "exists; give another, or --overwrite true" in fails(2, *command)
+    assert "has no report.json, so it is not this command's" in fails(2, *command, "--overwrite", "true")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

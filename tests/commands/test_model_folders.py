@@ -81,7 +81,7 @@ def test_the_default_precision_is_that_of_the_training_run(command, model_folder
     assert main(arguments_of(command)) == 0
     assert set(used) == {"bf16"}
     used.clear()
-    assert main([*arguments_of(command), "--precision", "fp32"]) == 0
+    assert main([*arguments_of(command), "--precision", "fp32", "--overwrite", "true"]) == 0
     assert set(used) == {"fp32"}
 
 

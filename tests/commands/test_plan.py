@@ -111,7 +111,7 @@ def test_classes_of_a_data_set_are_its_own(work, options, birds):
 
 @pytest.mark.parametrize("given", [[], ["--num_images", 5], ["--model.num_classes", 5]])
 def test_without_data_both_numbers_are_needed(work, options, given):
-    with pytest.raises(UsageError, match=r"give --num_images and --model\.num_classes, or"):
+    with pytest.raises(UsageError, match=r"give DATA, or --num_images and --model\.num_classes"):
         work(*options, "--data.name", "cub", *given)
 
 

@@ -15,7 +15,7 @@ def test_predict_from_standard_input(trained, colors, monkeypatch, capsys):
     """Paths come from a pipe; standard output is pure CSV, messages go to standard error."""
     images = sorted((colors / "test").glob("*/*.png"))
     paths = "\n".join([*map(str, images), "missing.jpg"])
-    monkeypatch.setattr("sys.stdin", io.StringIO(paths))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(paths.encode())))
     assert main(["predict", str(trained.folder), "-", "--top_k", "2", "--device", "cpu"]) == 0
     printed = capsys.readouterr()
     rows = list(csv.DictReader(io.StringIO(printed.out)))

@@ -154,9 +154,50 @@ def test_weights_without_a_network_are_told(tiny, tmp_path, monkeypatch, fails):
         return create(name, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    monkeypatch.setattr("socket.getaddrinfo", lambda *_: [])
+    monkeypatch.setattr("ramstrans.models.pretrained.why_unreachable", lambda: None)
     arguments = ["--model.weights", "timm", "--output", tmp_path / "run"]
     line = fails(1, "train", "--config", tiny, *arguments)
     assert "Network is unreachable" in line
     assert "--model.weights FILE.safetensors" in line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "said"),
+    [
+        (2, ["--model.backbone", "vit_tinny_patch16_224"], "did you mean vit_tiny"),
+        (2, ["--model.image_size", "33"], "not a multiple of the patch"),
+        (1, ["--model.weights", "nowhere.pth"], "nowhere.pth does not exist"),
+        (1, ["--model.weights", "."], "has no model.safetensors"),
+        (2, ["--training.keep_checkpoints", "1000000000"], "weights and checkpoints take"),
+    ],
+)
+def test_model_weights_and_disk_are_checked_before_images_are_read(
+    code, options, said, tiny, tmp_path, monkeypatch, fails
+):
+    def read(*_, **__):
+        raise AssertionError("images were read")
+
+    monkeypatch.setattr("ramstrans.training.run.drop_unreadable", read)
+    if code == 1 or "backbone" in options[0]:
+        monkeypatch.setattr("ramstrans.training.run.build_image_set", read)
+    monkeypatch.chdir(tmp_path)
+    assert said in fails(code, "train", "--config", tiny, "--output", "run", *options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_starts_from_a_run_of_ones_own(trained, tiny, colors, tmp_path, capsys):
+    """Other classes: everything but the head; the plan of the run is printed."""
+    words = ["train", colors, "--data.name", "folder", "--config", tiny]
+    words += ["--model.weights", trained.folder, "--dry_run", "true"]
+    assert main([str(word) for word in words]) == 0
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"weights from {trained.folder}: head rows of 0 of 3 classes kept by name, 3 start new" in printed
+    assert "2 steps, about" in printed
+    assert "the epoch to keep is chosen on 3 validation images; the 6 test images are used once" in printed
+
+
+def test_a_former_name_of_a_backbone_is_resolved(tiny, capsys):
+    former = ["--model.backbone", "vit_tiny_patch16_224_in21k", "--dry_run", "true"]
+    assert main(["train", "--config", str(tiny), *former]) == 0
+    assert "vit_tiny_patch16_224_in21k is vit_tiny_patch16_224.augreg_in21k now" in capsys.readouterr().err

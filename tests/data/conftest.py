@@ -1,12 +1,14 @@
 """Fixtures that several tests of this folder share."""
 
 import errno
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ramstrans.data.reading import formats
 from ramstrans.data.records import Record
 
 
@@ -40,3 +42,15 @@ def opening_fails(monkeypatch):
         return failed
 
     return begin
+
+
+@pytest.fixture
+def without_heif(monkeypatch):
+    """A machine without pillow-heif."""
+    known = (formats.has_heif, formats.readable_formats, formats.image_suffixes)
+    for function in known:
+        function.cache_clear()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    yield
+    for function in known:
+        function.cache_clear()

@@ -10,11 +10,13 @@ from ramstrans.data.build import (
     build_cache,
     build_image_set,
     build_preprocessing,
-    detect_format,
     drop_unreadable,
+    fingerprint,
+    read_image_set,
 )
 from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.cub import read_cub
+from ramstrans.data.detect import detect_format
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
 from ramstrans.data.sharding.writer import write_shards
 from ramstrans.data.splits import hold_out
@@ -136,7 +138,7 @@ def test_unreadable_files_stop_and_are_named(with_broken_file):
 
 def test_unreadable_files_are_left_out_and_logged(with_broken_file, caplog):
     root, broken = with_broken_file
-    config = DataConfig("folder", root, on_unreadable="skip")
+    config = DataConfig("folder", root, on_unreadable="skip", val_fraction=0)
     images, calls = build_image_set(config), []
     kept, errors = drop_unreadable(images, config, lambda *call: calls.append(call))
     assert [record.path for record in set(images.records) - set(kept.records)] == [broken]
@@ -155,11 +157,30 @@ def test_unreadable_files_are_left_out_and_logged(with_broken_file, caplog):
         ({"crop": (31, 53)}, (24, 40), "input", 61, (31, 53)),
         ({"resize": (600, 500), "crop": 448}, (224, 224), "input", (600, 500), (448, 448)),
         ({"resize": 48}, (48, 48), "input", 48, (48, 48)),
+        ({}, (224, 224), "native", 256, (224, 224)),
     ],
 )
 def test_missing_sizes_are_filled_in(fields, image_size, zoom_source, resize, crop):
     preprocessing = build_preprocessing(DataConfig(**fields), image_size, zoom_source)
     assert (preprocessing.resize, preprocessing.crop) == (resize, crop)
+    assert preprocessing.zoom_pixels == (4_000_000 if zoom_source == "native" else None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "warned"),
+    [
+        ({"crop": 64, "resize": 512}, True),  # 1/64 of a square photograph
+        ({"crop": 64, "resize": (512, 640)}, True),
+        ({"crop": 64, "resize": 128}, False),
+        ({"crop": 64, "resize": 512, "fit": "squash"}, False),
+        ({}, False),
+    ],
+)
+def test_a_crop_that_sees_very_little_is_warned_of(fields, warned, caplog):
+    build_preprocessing(DataConfig(**fields), (32, 32), "input")
+    assert len(caplog.messages) == warned
+    if fields.get("resize") == 512 and warned:
+        assert "data.crop 64x64 with data.resize 512 sees at most 1.6 % of a photograph" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -195,6 +216,20 @@ def test_the_config_chooses_the_cache(tmp_path, monkeypatch, is_read_once):
         assert folder.is_dir()
 
 
+def test_the_fingerprint_moves_with_the_set_and_changes_with_its_splits(colors, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(colors, moved)
+
+    def of(root, **fields):
+        config = DataConfig("folder", root, **{"val_fraction": 0.25} | fields)
+        return fingerprint(build_image_set(config), config)
+
+    assert of(moved) == of(colors)
+    assert of(moved, split_seed=1) != of(colors)
+    (moved / "test" / "Azure_tit" / "1.png").unlink()
+    assert of(moved) != of(colors)
+
+
 def test_the_format_is_detected(birds, colors, tmp_path):
     assert detect_format(birds) == "cub"
     (tmp_path / "CUB_200_2011").symlink_to(birds)
@@ -202,6 +237,9 @@ def test_the_format_is_detected(birds, colors, tmp_path):
     assert detect_format(colors) == "folder"
     assert detect_format(tmp_path / "list.parquet") == "table"
     assert detect_format(tmp_path / "nowhere") == "folder"
+    assert detect_format(tmp_path / "birds.v2") == "folder"
+    (tmp_path / "birds.zip").touch()
+    assert detect_format(tmp_path / "birds.zip") == "table"  # its reader says to unpack it
 
 
 @pytest.mark.parametrize("name", FAKES)
@@ -288,6 +326,81 @@ def test_lists_are_read_again_after_a_transient_error(name, birds, colors, tmp_p
     failed = opening_fails()
     assert build_image_set(config) == expected
     assert f"{failed[0]}: Input/output error; retry 1 of 4" in caplog.text
+
+
+def photographs(root, counts, split=""):
+    """Files that no reader opens, `counts` of each class."""
+    for name, count in counts.items():
+        (root / split / name).mkdir(parents=True)
+        for index in range(count):
+            (root / split / name / f"{index}.jpg").touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "message"),
+    [
+        (1, 0.2, "test_fraction 0.2 holds out no image: no class has a second image"),
+        (12, 0.001, r"holds out no image: the largest class has 12 images; give 0\.09 or more, or"),
+    ],
+)
+def test_an_empty_test_split_is_an_error_before_anything_else(tmp_path, count, fraction, message):
+    root = photographs(tmp_path, {"crow": count, "wren": count})
+    with pytest.raises(DataError, match=message):
+        build_image_set(DataConfig("folder", root, test_fraction=fraction))
+    enough = DataConfig("folder", root, test_fraction=0.09, val_fraction=0)
+    if count == 12:
+        assert len(build_image_set(enough).of_split("test")) >= 1
+
+
+def test_one_image_per_class_is_enough_beside_a_test_split(tmp_path, caplog):
+    root = photographs(photographs(tmp_path, {"crow": 1, "wren": 1}, "train"), {"crow": 3, "wren": 1}, "test")
+    images = build_image_set(DataConfig("folder", root))
+    assert [len(images.of_split(split)) for split in ("train", "val", "test")] == [2, 0, 4]
+    assert "data.val_fraction 0.1 holds out no image: no class has a second image" in caplog.text
+    assert "the last epoch is kept" in caplog.text
+
+
+def test_no_validation_on_purpose_is_no_warning(tmp_path, caplog):
+    root = photographs(tmp_path, {"crow": 12, "wren": 12})
+    build_image_set(DataConfig("folder", root, val_fraction=0, test_fraction=0.5))
+    assert not caplog.records
+
+
+def test_test_images_that_cannot_be_read_are_an_error_before_training(colors, tmp_path):
+    root = tmp_path / "colors"
+    shutil.copytree(colors, root)
+    for path in root.glob("test/*/*.png"):
+        path.write_bytes(b"")
+    config = DataConfig("folder", root, on_unreadable="skip", val_fraction=0)
+    with pytest.raises(DataError, match=r"none of the 6 test images can be read, e\.g\. .*: empty file"):
+        drop_unreadable(build_image_set(config), config)
+
+
+def test_folds_take_turns_as_the_test_split(tmp_path):
+    root = photographs(tmp_path, {"crow": 6, "wren": 9})
+    tested = []
+    for fold in (1, 2, 3):
+        images = build_image_set(DataConfig("folder", root, folds=3, fold=fold, val_fraction=0.25))
+        assert images.counts("test") == {"crow": 2, "wren": 3}
+        assert images.of_split("val")
+        tested += [record.path for record in images.of_split("test")]
+    assert len(set(tested)) == 15
+
+
+def test_rows_without_a_label_stop_or_are_left_out(tmp_path, caplog):
+    (tmp_path / "a.jpg").touch()
+    rows = ["path,label,split", "a.jpg,crow,train", "b.jpg,,train", "c.jpg,wren,train", "d.jpg, ,"]
+    rows.append("e.jpg,wren,odd")
+    (tmp_path / "set.csv").write_text("\n".join([*rows, ""]))
+    with pytest.raises(DataError, match="row 2: 'label' is empty"):
+        read_image_set(DataConfig("table", tmp_path / "set.csv"))
+    skipping = DataConfig("table", tmp_path / "set.csv", on_unlabelled="skip")
+    with pytest.raises(DataError, match="row 5: 'split' is 'odd'"):
+        read_image_set(skipping)
+    (tmp_path / "set.csv").write_text("\n".join([*rows[:-1], ""]))
+    assert [record.path.name for record in read_image_set(skipping).records] == ["a.jpg", "c.jpg"]
+    assert "2 of 4 rows have no label and are left out" in caplog.text
 
 
 @pytest.mark.parametrize(

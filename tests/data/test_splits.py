@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramstrans.data.records import ImageSet, Record
-from ramstrans.data.splits import check_classes, hold_out
+from ramstrans.data.splits import check_classes, check_groups, divided_groups, hold_out, hold_out_fold
 from ramstrans.errors import DataError
 
 
@@ -96,6 +96,128 @@ def test_nothing_held_out_changes_nothing():
     assert hold_out(images, 0, seed=3, into="val") == images
 
 
+@st.composite
+def grouped_sets(draw):
+    """Sets of up to 5 classes whose images are in groups, of one class or of several, or in none."""
+    counts = draw(st.dictionaries(st.sampled_from("abcde"), st.integers(1, 23), min_size=1))
+    names = st.sampled_from(["", "x", "y", "z", *map(str, range(7))])
+    records = (record._replace(group=draw(names)) for record in image_set(counts).records)
+    return image_set(counts)._replace(records=tuple(records))
+
+
+def groups_of(images, label, split="train"):
+    return {record.group or record.path for record in images.of_split(split) if record.label == label}
+
+
+@given(images=grouped_sets(), fraction=st.floats(0, 0.9), seed=st.integers(0, 99), data=st.data())
+def test_groups_are_never_divided_and_each_class_keeps_one(images, fraction, seed, data):
+    divided = hold_out(images, fraction, seed, into="test")
+    assert not divided_groups(divided)
+    for label in range(len(images.class_names)):
+        assert groups_of(divided, label)
+    shuffled = images._replace(records=tuple(data.draw(st.permutations(images.records))))
+    assert held(hold_out(shuffled, fraction, seed, into="test"), "test") == held(divided, "test")
+
+
+@given(counts=counts_of_classes, fraction=st.floats(0, 0.9), seed=st.integers(0, 99))
+def test_groups_of_one_image_change_no_number(counts, fraction, seed):
+    images = image_set(counts)
+    alone = images._replace(
+        records=tuple(record._replace(group=str(record.path)) for record in images.records)
+    )
+    expected = hold_out(images, fraction, seed, into="val").counts("val")
+    assert hold_out(alone, fraction, seed, into="val").counts("val") == expected
+
+
+def in_groups(counts):
+    """Classes of groups of the given sizes, e.g. {"crow": [20, 20]}."""
+    records = [
+        Record(Path(name, f"{group}-{i}.jpg"), label, "train", group=f"{name} {group}")
+        for label, (name, sizes) in enumerate(counts.items())
+        for group, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    return ImageSet(tuple(counts), tuple(records))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fraction", "expected"),
+    [
+        ([20, 20, 20], 0.2, 20),  # wanted 12: one group, as none would leave the class untested
+        ([20, 20, 20], 0.5, 20),  # wanted 30: 20 is as near as 40
+        ([10] * 6, 0.5, 30),
+        ([1, 59], 0.1, 1),  # wanted 6: 1 is nearer than 59
+        ([60], 0.2, 0),  # the only group stays
+    ],
+)
+def test_groups_come_as_near_as_they_can(sizes, fraction, expected):
+    images = in_groups({"crow": sizes, "wren": [5, 5]})
+    counts = {hold_out(images, fraction, seed, into="test").counts("test")["crow"] for seed in range(5)}
+    assert counts == {expected}
+
+
+def test_groups_of_several_classes_keep_all_classes_in_both_splits():
+    """Six days with all three classes each: two of them are nearest to a third of each class."""
+    records = [
+        Record(Path(name, f"{day}-{i}.jpg"), label, "train", group=f"day {day}")
+        for label, name in enumerate(("crow", "tit", "wren"))
+        for day in range(6)
+        for i in range(4)
+    ]
+    divided = hold_out(ImageSet(("crow", "tit", "wren"), tuple(records)), 1 / 3, 0, into="test")
+    assert divided.counts("test") == {"crow": 8, "tit": 8, "wren": 8}
+
+
+@given(images=grouped_sets(), folds=st.integers(2, 5), seed=st.integers(0, 99))
+def test_folds_divide_all_images_and_no_group(images, folds, seed):
+    if any(len(groups_of(images, label)) < 2 for label in range(len(images.class_names))):
+        with pytest.raises(DataError, match="needs two images or groups of each class"):
+            hold_out_fold(images, folds, 1, seed)
+        return
+    parts = [hold_out_fold(images, folds, fold, seed) for fold in range(1, folds + 1)]
+    tested = [record.path for part in parts for record in part.of_split("test")]
+    assert sorted(tested) == sorted(record.path for record in images.records)
+    for part in parts:
+        assert not divided_groups(part)
+        check_groups(part)
+
+
+@given(counts=counts_of_classes, folds=st.integers(2, 7), seed=st.integers(0, 99))
+def test_folds_are_even(counts, folds, seed):
+    images = image_set({name: count + 1 for name, count in counts.items()})
+    parts = [hold_out_fold(images, folds, fold, seed).counts("test") for fold in range(1, folds + 1)]
+    for name in counts:
+        of_class = [part[name] for part in parts]
+        assert max(of_class) - min(of_class) <= 1
+    sizes = [sum(part.values()) for part in parts]
+    assert max(sizes) - min(sizes) <= 1 + len(counts) // 2
+
+
+def test_folds_depend_on_the_seed_and_not_on_the_order():
+    images = image_set({"crow": 11, "wren": 13})
+    reversed_ = images._replace(records=images.records[::-1])
+    first = held(hold_out_fold(images, 3, 2, seed=0), "test")
+    assert held(hold_out_fold(reversed_, 3, 2, seed=0), "test") == first
+    assert held(hold_out_fold(images, 3, 2, seed=1), "test") != first
+
+
+def test_folds_of_a_set_with_splits_of_its_own_are_refused():
+    images = hold_out(image_set({"crow": 7, "wren": 5}), 0.4, 0, "val")
+    with pytest.raises(DataError, match=r"has a val split of its own; leave data\.folds out"):
+        hold_out_fold(images, 3, 1, 0)
+
+
+def test_groups_in_two_given_splits_are_refused():
+    images = in_groups({"crow": [2, 2], "wren": [2, 2]})
+    mixed = [
+        record._replace(split="test") if "0-1" in record.path.name else record for record in images.records
+    ]
+    assert list(divided_groups(images._replace(records=tuple(mixed)))) == ["crow 0", "wren 0"]
+    with pytest.raises(DataError, match=r"2 groups .*: 'crow 0' in train and test; 'wren 0' in"):
+        check_groups(images._replace(records=tuple(mixed)))
+    check_groups(images)
+
+
 def test_check_classes():
     check_classes(image_set({"crow": 1, "wren": 1}))
     with pytest.raises(DataError, match="holds no images"):
@@ -104,6 +226,9 @@ def test_check_classes():
         check_classes(image_set({"crow": 7}))
     with pytest.raises(DataError, match="1 of 3 classes have no training images: 'wren'; add"):
         check_classes(image_set({"crow": 2, "wren": 0, "tit": 1}))
+    only_test = [record._replace(split="test") for record in image_set({"crow": 1, "wren": 1}).records]
+    with pytest.raises(DataError, match="no training images, only test; add train/<class>/"):
+        check_classes(ImageSet(("crow", "wren"), tuple(only_test)))
     many = image_set({"crow": 2} | dict.fromkeys("abcdefg", 0))
     with pytest.raises(DataError, match="'a'; 'b'; 'c'; 'd'; 'e'; and 2 more"):
         check_classes(many)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,12 +14,14 @@ from ramstrans.evaluation.early_exit import (
     choose_exit,
     exit_curve,
     exit_report,
+    exit_warnings,
     exited_early,
     num_scales_used,
     running_means,
     time_exit,
 )
 from ramstrans.evaluation.metrics import classification_metrics
+from ramstrans.saved.metadata import EarlyExit
 from tests.evaluation.builders import make_predictions
 
 
@@ -77,6 +80,16 @@ def test_if_every_exit_costs_none_is_taken():
     choice = choose_exit(two_scales([0.4, 0.45], [0.9, 0.8], [1, 1]))
     assert choice.confidence == NEVER
     assert (choice.mean_scales_used, choice.top1_lost) == (2, 0)
+
+
+def test_a_confidence_chosen_on_few_images_needs_a_margin():
+    choice = EarlyExit(0.9, "val", 12, 0.0, 1.5)
+    [warning] = exit_warnings(choice)
+    assert "none of the 12 images" in warning
+    assert "up to 24 % of other predictions" in warning  # z^2 / (n + z^2), with z = 1.96
+    assert "--early_exit 0.950" in warning  # halfway to 1
+    assert exit_warnings(replace(choice, num_images=50)) == []
+    assert exit_warnings(replace(choice, confidence=NEVER)) == []
 
 
 def test_a_single_scale_cannot_be_skipped():

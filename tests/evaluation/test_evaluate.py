@@ -16,7 +16,7 @@ from ramstrans.evaluation.evaluate import data_config, evaluate_run, with_labels
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.evaluation.report.gallery import gallery_views
 from ramstrans.models.config import ModelConfig
-from ramstrans.saved.metadata import ModelMetadata
+from ramstrans.saved.metadata import EarlyExit, ModelMetadata
 from ramstrans.saved.model import load_metadata, load_state, save_model
 from ramstrans.training.run import prepare, train
 from tests.models.builders import randomise
@@ -38,14 +38,15 @@ def metrics(report):
     return {key: report[key] for key in METRICS}
 
 
-@pytest.fixture(scope="module", params=["input", "full"])
+@pytest.fixture(scope="module", params=["input", "full", "native"])
 def trial(request, birds):
     """A random model, its metadata, and a loader of the six test birds."""
     model = randomise(tiny_model(image_size=(24, 32), zoom_source=request.param))
     images = read_cub(birds)
     config = ModelConfig(BACKBONE, 3, (24, 32), zoom_source=request.param, backbone_options=TINY)
     crop = (24, 32) if request.param == "input" else (36, 48)
-    metadata = ModelMetadata(config, images.class_names, Preprocessing(48, crop))
+    zoom_pixels = 10**6 if request.param == "native" else None
+    metadata = ModelMetadata(config, images.class_names, Preprocessing(48, crop, zoom_pixels=zoom_pixels))
     dataset = ImageDataset(images.of_split("test"), metadata.preprocessing, (24, 32))
     return (
         model.eval(),
@@ -103,7 +104,7 @@ def test_gallery_views_are_those_of_the_predictions(trial):
 def evaluate(trained, tmp_path, no_pictures):
     """Evaluates a saved model into `tmp_path / "out"`."""
 
-    def evaluate(folder=trained.folder, split="test", *, early_exit=None, **data):
+    def evaluate(folder=trained.folder, split=None, *, early_exit=None, **data):
         options = {"output": tmp_path / "out", "batch_size": 4, "device": "cpu", "early_exit": early_exit}
         config = EvaluationConfig(folder, split, data=EvaluationData(**data), **options)
         return evaluate_run(config, command="ramstrans evaluate")
@@ -153,9 +154,82 @@ def test_another_format(trained, evaluate, birds, tmp_path):
         for record in trained.prepared.images.records
     ]
     table.write_text("\n".join(["path,label,split", *rows]) + "\n")
-    report = evaluate(name="table", root=table)
+    report = evaluate(root=table, split="test")
     assert report["fused"] == trained.report["fused"]
     assert report["regions"]["mean_iou"] is None  # no boxes in this table
+
+
+@pytest.fixture
+def color_run(colors, tmp_path):
+    """A run on class folders without splits, 12 images."""
+    root = tmp_path / "colors"
+    shutil.copytree(colors / "train", root)
+    data = {"test_fraction": 0.5, "val_fraction": 0}
+    train(prepare(tiny_run(root, "folder", data=data, training={"max_steps": 1})), tmp_path / "run")
+    return root
+
+
+def test_a_labelled_set_is_evaluated_whole(color_run, colors, evaluate, tmp_path):
+    """Of a folder, one with test/ alone, a class alone, and a table of test images with unlabelled rows."""
+    new = tmp_path / "new"
+    shutil.copytree(colors / "test", new / "plain")
+    assert evaluate(tmp_path / "run", root=new / "plain")["num_images"] == 6
+    shutil.copytree(colors / "test", new / "split" / "test")
+    report = evaluate(tmp_path / "run", root=new / "split")
+    assert (report["num_images"], report["split"]) == (6, "test")
+    for name in ("Bistre_owl", "Coral_ibis"):
+        shutil.rmtree(new / "split" / "test" / name)
+    assert evaluate(tmp_path / "run", root=new / "split")["num_images"] == 2
+    rows = [f"plain/Azure_tit/{i}.png,{label},test" for i, label in enumerate(("Azure_tit", ""))]
+    (new / "set.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    assert evaluate(tmp_path / "run", root=new / "set.csv")["num_images"] == 1
+
+
+def test_a_set_with_its_own_splits_is_evaluated_whole_with_a_note_or_in_part(
+    color_run, colors, evaluate, tmp_path, caplog
+):
+    report = evaluate(tmp_path / "run", root=colors)
+    assert report["num_images"] == 18
+    assert report["warnings"][0].startswith(f"all 18 images of {colors} are evaluated, of all its splits")
+    assert report["warnings"][0] in caplog.messages
+    report = evaluate(tmp_path / "run", "test", root=colors)
+    assert report["num_images"] == 6
+    assert not any("of all its splits" in warning for warning in report["warnings"])
+
+
+def test_the_runs_own_set_keeps_its_splits_also_where_it_was_moved(color_run, evaluate, tmp_path):
+    of_run = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert of_run["num_images"] == 6
+    assert metrics(evaluate(tmp_path / "run", root=color_run)) == metrics(of_run)
+    color_run.rename(tmp_path / "moved")
+    assert metrics(evaluate(tmp_path / "run", root=tmp_path / "moved")) == metrics(of_run)
+
+
+def test_unreadable_files_of_a_new_set_are_left_out_if_asked_for(color_run, colors, evaluate, tmp_path):
+    new = tmp_path / "new"
+    shutil.copytree(colors / "test", new)
+    (new / "Azure_tit" / "0.png").write_bytes(b"")
+    with pytest.raises(UnreadableImageError):
+        evaluate(tmp_path / "run", root=new)
+    report = evaluate(tmp_path / "run", root=new, on_unreadable="skip")
+    assert report["num_images"] == 5
+    assert "left out: " in report["warnings"][0]
+
+
+def test_the_columns_of_a_new_table(color_run, colors, evaluate, tmp_path):
+    (tmp_path / "new.csv").write_text(f"file,bird\n{colors}/test/Azure_tit/0.png,Azure_tit\n")
+    report = evaluate(tmp_path / "run", root=tmp_path / "new.csv", path_column="file", label_column="bird")
+    assert report["num_images"] == 1
+
+
+def test_the_folder_of_a_report(tmp_path):
+    def folder(**options):
+        return EvaluationConfig(Path("run"), **options).folder
+
+    assert folder() == Path("run/evaluation-test")
+    assert folder(data=EvaluationData(root=Path("new/birds.csv"))) == Path("run/evaluation-birds")
+    assert folder(data=EvaluationData(root=Path("new")), split="val") == Path("run/evaluation-val")
+    assert folder(output=Path("out")) == Path("out")
 
 
 def test_a_class_that_the_model_does_not_know(evaluate, copied):
@@ -210,7 +284,7 @@ def test_nothing_readable_is_an_error(trained, evaluate, copied, tmp_path):
 def test_a_saved_model_without_a_run_needs_its_data_named(trained, evaluate, birds, tmp_path):
     folder = tmp_path / "model"
     save_model(folder, load_state(trained.folder), replace(load_metadata(trained.folder), training={}))
-    with pytest.raises(UsageError, match=r"--data\.name"):
+    with pytest.raises(UsageError, match=r"--data\.root"):
         evaluate(folder)
     report = evaluate(folder, name="cub", root=birds)
     assert metrics(report) == metrics(trained.report)
@@ -219,20 +293,6 @@ def test_a_saved_model_without_a_run_needs_its_data_named(trained, evaluate, bir
 def test_an_output_that_cannot_be_written(evaluate, tmp_path):
     (tmp_path / "out").write_text("not a folder")
     with pytest.raises(OutputError, match="out cannot be written"):
-        evaluate()
-
-
-def test_a_folder_of_somebody_else_or_a_run_is_not_written_into(trained, evaluate, tmp_path):
-    (tmp_path / "out").mkdir()
-    evaluate()
-    evaluate()  # an earlier evaluation is replaced
-    (tmp_path / "out" / "metrics.jsonl").touch()
-    with pytest.raises(OutputError, match="holds other files than an evaluation's; give a new folder"):
-        evaluate()
-    shutil.rmtree(tmp_path / "out")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "notes.txt").touch()
-    with pytest.raises(OutputError, match="holds other files"):
         evaluate()
 
 
@@ -246,6 +306,14 @@ def model_folder(trained, tmp_path):
     folder = tmp_path / "model"
     save_model(folder, load_state(trained.folder), load_metadata(trained.folder))
     return folder
+
+
+def test_a_choice_on_few_images_is_reported_with_a_margin(model_folder, evaluate, monkeypatch):
+    choice = EarlyExit(0.9, "val", 3, 0.0, 1.5)
+    monkeypatch.setattr(module, "choose_exit", lambda _: choice)
+    assert (
+        "leave a margin, e.g. --early_exit 0.950" in evaluate(model_folder, early_exit="auto")["warnings"][0]
+    )
 
 
 def test_early_exit_is_chosen_on_validation_and_saved(model_folder, evaluate, tmp_path):
@@ -296,13 +364,23 @@ def test_the_data_of_the_run_are_used_unless_others_are_given():
         "crop": [448, 448],
         "of_a_newer_version": 1,
     }
-    assert data_config(trained_on, None, None) == DataConfig("cub", Path("birds"), val_fraction=0.3)
-    moved = data_config(trained_on, "folder", Path("moved"))
-    assert moved == DataConfig("folder", Path("moved"), val_fraction=0.3)
+    fixed = {"val_fraction": 0.3, "on_unlabelled": "skip"}
+    assert data_config(trained_on, EvaluationData()) == DataConfig("cub", Path("birds"), **fixed)
+    moved = data_config(trained_on, EvaluationData("folder", Path("moved")))
+    assert moved == DataConfig("folder", Path("moved"), **fixed)
+
+
+def test_the_image_folder_belongs_to_the_runs_own_table(tmp_path):
+    trained_on = {"name": "table", "root": "a.csv", "image_folder": "images"}
+    assert data_config(trained_on, EvaluationData()).image_folder == Path("images")
+    (tmp_path / "b.csv").touch()
+    assert data_config(trained_on, EvaluationData(root=tmp_path / "b.csv")).image_folder is None
+    given = EvaluationData(root=tmp_path / "b.csv", image_folder=tmp_path)
+    assert data_config(trained_on, given).image_folder == tmp_path
 
 
 def test_a_cache_of_another_machine_is_ignored(tmp_path):
     trained_on = {"name": "cub", "root": "birds", "cache": "disk", "cache_dir": str(tmp_path)}
-    assert data_config(trained_on, None, None).cache_dir == tmp_path
-    gone = data_config(trained_on | {"cache_dir": str(tmp_path / "gone")}, None, None)
+    assert data_config(trained_on, EvaluationData()).cache_dir == tmp_path
+    gone = data_config(trained_on | {"cache_dir": str(tmp_path / "gone")}, EvaluationData())
     assert (gone.cache, gone.cache_dir) == ("disk", None)

@@ -8,6 +8,7 @@ from ramstrans.evaluation.metrics import (
     ConfusedPair,
     classification_metrics,
     confused_pairs,
+    cross_entropy,
     expected_calibration_error,
     per_class_accuracy,
     true_ranks,
@@ -120,6 +121,13 @@ def test_calibration_error_agrees_with_a_slow_sum():
 def test_calibration_error_takes_a_probability_just_above_one_as_it_is():
     probabilities = np.array([[1.0000001, 0.0], [0.0, 1.0000001]], dtype=np.float32)
     assert expected_calibration_error(probabilities, np.array([0, 1])) == 0
+
+
+def test_cross_entropy_of_a_class_without_probability_is_finite():
+    probabilities = np.array([[1.0, 0.0], [0.5, 0.5]], dtype=np.float32)
+    tiny = -np.log(2.0**-126)  # float32's smallest normal number
+    assert cross_entropy(probabilities, np.array([1, 0])) == pytest.approx((tiny + np.log(2)) / 2)
+    assert cross_entropy(probabilities[:1], np.array([0])) == 0
 
 
 def test_no_images_is_an_error():

@@ -65,7 +65,7 @@ def test_what_is_not_possible(predictor, tmp_path):
     image = draw(tmp_path / "x.png", 71, 67)
     with pytest.raises(OutputError, match=r"why\.pdf must end in \.png"):
         explain(predictor, image, tmp_path / "why.pdf")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="is not a folder that you can write to"):
         explain(predictor, image, tmp_path / "empty.jpg" / "why.png")
     (tmp_path / "x.json").write_text("of somebody else")
     with pytest.raises(OutputError, match=r"x\.json exists"):

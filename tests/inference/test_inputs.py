@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.reading.text import read_paths
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
 from ramstrans.inference.inputs import expand_inputs, read_ahead, read_input
 from tests.inference.builders import draw
 
 
 def expand(*arguments, stdin=""):
-    return list(expand_inputs(arguments, io.StringIO(stdin)))
+    return list(expand_inputs(arguments, read_paths(io.BytesIO(stdin.encode()))))
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_standard_input_is_a_list_of_paths(folder):
 
 def test_standard_input_is_read_as_needed():
     def lines():
-        yield "one.jpg\n"
+        yield "one.jpg"
         raise AssertionError("read too far")
 
     assert str(next(expand_inputs(["-"], lines()))) == "one.jpg"
@@ -92,13 +93,32 @@ def test_a_list_comes_back_line_by_line(names):
     assert list(map(str, expand("-", stdin=lines))) == names
 
 
+def test_what_a_folder_holds_beside_images_is_counted_once(folder, caplog):
+    for name in ("b/a.MOV", "a/c/b.mov", "a/raw.cr2"):
+        (folder / name).touch()
+    (folder / "a" / "loop").symlink_to(folder)
+    expand(folder)
+    assert caplog.messages == [f"{folder}: left out 2 .mov, 1 .cr2, 1 .txt, 1 link to a folder"]
+    caplog.clear()
+    expand(folder / "b.jpg")
+    assert caplog.messages == []
+
+
+def test_every_suffix_that_is_decoded_is_found(tmp_path):
+    names = ["a.avif", "b.HEIC", "c.jfif", "d.pgm"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [path.name for path in expand(tmp_path)] == names
+
+
 def test_what_is_not_allowed(folder):
     (folder / "none").mkdir()
+    (folder / "none" / "a.mov").touch()
     with pytest.raises(UsageError, match="no images were given"):
         expand_inputs([], [])
     with pytest.raises(UsageError, match="twice"):
         expand_inputs(["-", "-"], [])
-    with pytest.raises(DataError, match=r"none contains no images \(\.bmp"):
+    with pytest.raises(DataError, match=r"none contains no images, only 1 \.mov; name a folder"):
         expand_inputs([folder / "b.jpg", folder / "none"], [])
 
 

@@ -66,10 +66,13 @@ def test_load_needs_only_the_folder(tmp_path, monkeypatch):
     assert predictor.metadata.model.num_scales == 2
 
 
-@pytest.mark.parametrize("zoom_source", ["input", "full"])
+@pytest.mark.parametrize("zoom_source", ["input", "full", "native"])
 @pytest.mark.parametrize("num_scales", [1, 2, 3])
 def test_predicts_what_the_evaluation_predicts(tmp_path, paths, zoom_source, num_scales):
-    folder = make_folder(tmp_path, zoom_source=zoom_source, num_scales=num_scales)
+    preprocessing = Preprocessing(61, (53, 37), zoom_pixels=5000 if zoom_source == "native" else None)
+    folder = make_folder(
+        tmp_path, zoom_source=zoom_source, num_scales=num_scales, preprocessing=preprocessing
+    )
     predictor = Predictor.load(folder, "cpu")
     preprocessing, size = predictor.metadata.preprocessing, predictor.model.image_size
     dataset = ImageDataset([Record(path, 0, "test") for path in paths], preprocessing, size)
@@ -127,10 +130,10 @@ def test_large_jpegs_are_reduced_as_in_the_evaluation_and_decoded_once(
     assert max(first) > 151
 
 
-@pytest.mark.parametrize("zoom_source", ["input", "full"])
+@pytest.mark.parametrize("zoom_source", ["input", "full", "native"])
 def test_regions_within_regions_in_original_pixels(tmp_path, zoom_source):
     # 200 x 100 -> 100 x 50 -> its middle 50 x 50, which is (50, 0, 150, 100) of the original -> 32 x 32.
-    preprocessing = Preprocessing(50, (50, 50))
+    preprocessing = Preprocessing(50, (50, 50), zoom_pixels=10**6 if zoom_source == "native" else None)
     folder = make_folder(
         tmp_path / "run", preprocessing=preprocessing, image_size=32, num_scales=3, zoom_source=zoom_source
     )
@@ -147,8 +150,10 @@ def test_regions_within_regions_in_original_pixels(tmp_path, zoom_source):
     assert [saliency.tolist() for saliency in explanation.views.saliencies][1] == [[9, 0], [0, 0]]
 
 
-def test_crops_are_what_the_model_saw(tmp_path, paths):
-    folder = make_folder(tmp_path, zoom_source="full", num_scales=3)
+@pytest.mark.parametrize(("zoom_source", "zoom_pixels"), [("full", None), ("native", 5000)])
+def test_crops_are_what_the_model_saw(tmp_path, paths, zoom_source, zoom_pixels):
+    preprocessing = Preprocessing(61, (53, 37), zoom_pixels=zoom_pixels)
+    folder = make_folder(tmp_path, zoom_source=zoom_source, num_scales=3, preprocessing=preprocessing)
     predictor = Predictor.load(folder, "cpu")
     seen = []
     predictor.model.encoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0][0]))

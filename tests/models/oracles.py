@@ -39,28 +39,63 @@ def components_twin(mask):
     return result
 
 
-def largest_twin(mask):
-    """The largest component of one mask, ties to the first in raster order."""
+def largest_twin(mask, weights=None):
+    """The component of one mask with most patches, or weight; ties to the first in raster order."""
     labels = components_twin(mask)
     best, best_size = np.zeros_like(mask), 0
     for first in sorted(set(labels[mask].tolist())):
-        size = (labels == first).sum()
+        size = (labels == first).sum() if weights is None else float64(weights)[labels == first].sum()
         if size > best_size:
             best, best_size = labels == first, size
     return best
 
 
-def region_twin(saliency, image_size, threshold, patch_size=None, patch_stride=None):
+def region_twin(saliency, image_size, threshold, patch_size=None, patch_stride=None, component="count"):
     """`(x0, y0, x1, y1)` and whether anything stood out, of one saliency map."""
     saliency = float64(saliency)
     (height, width), (rows, columns) = image_size, saliency.shape
     if not np.isfinite(saliency).all() or not (saliency > threshold * saliency.mean()).any():
         return (0, 0, width, height), False
-    ys, xs = np.nonzero(largest_twin(saliency > threshold * saliency.mean()))
+    weights = saliency if component == "saliency" else None
+    ys, xs = np.nonzero(largest_twin(saliency > threshold * saliency.mean(), weights))
     patch = patch_size or (height / rows, width / columns)
     stride = patch_stride or patch
     top, left = ys.min() * stride[0], xs.min() * stride[1]
     return (left, top, xs.max() * stride[1] + patch[1], ys.max() * stride[0] + patch[0]), True
+
+
+def grown_twin(box, min_side, max_aspect, width_by_height):
+    """One box in shares: each side in turn grows around its centre, then slides back inside [0, 1]."""
+
+    def grow(start, stop, side):
+        side = min(max(side, stop - start), 1)
+        start = (start + stop - side) / 2
+        start -= min(start, 0) + max(start + side - 1, 0)
+        return start, start + side
+
+    x0, y0, x1, y1 = float64(box)
+    (x0, x1), (y0, y1) = grow(x0, x1, min_side), grow(y0, y1, min_side)
+    if max_aspect is not None:
+        width, height = (x1 - x0) * width_by_height, y1 - y0
+        x0, x1 = grow(x0, x1, height / max_aspect / width_by_height)
+        y0, y1 = grow(y0, y1, width / max_aspect)
+    return x0, y0, x1, y1
+
+
+def triangle_weights(start, stop, count):
+    """(count, n) weights of the n pixels from floor(start) to ceil(stop): triangles two samples wide."""
+    left, step = np.floor(start), (stop - start) / count
+    centres = start + (np.arange(count) + 0.5) * step
+    pixels = np.arange(left, np.ceil(stop)) + 0.5
+    weights = np.maximum(1 - np.abs(centres[:, None] - pixels) / max(step, 1), 0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def zoom_each_twin(image, box, size):
+    """Bilinear resize, with antialiasing, of one box (in pixels) of one image (C, H, W)."""
+    x0, y0, x1, y1 = box
+    cut = float64(image)[:, int(np.floor(y0)) : int(np.ceil(y1)), int(np.floor(x0)) : int(np.ceil(x1))]
+    return triangle_weights(y0, y1, size[0]) @ cut @ triangle_weights(x0, x1, size[1]).T
 
 
 def zoom_twin(image, box, size):

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save
 
 from ramstrans.errors import WeightsError
-from ramstrans.models.convert import PREFIXES, WRAPPERS, read_weights
+from ramstrans.models.convert import ROOT, WRAPPERS, read_weights
 from ramstrans.models.pretrained import load_pretrained
 
-TENSORS = {"cls_token": torch.randn(1, 1, 5), "norm.weight": torch.randn(5)}
+TENSORS = {ROOT: torch.randn(5, 3, 2, 2), "cls_token": torch.randn(1, 1, 5), "norm.weight": torch.randn(5)}
 
 
 def google_twin(vit, num_heads):
@@ -90,7 +90,10 @@ def test_google_file_without_final_norm_is_an_error(tmp_path):
         load_pretrained(random_vit(2), "vit_tiny_patch16_224", tmp_path / "ViT.npz")
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
+PREFIXES = ("module.", "backbone.", "model.", "state_dict.", "model._orig_mod.")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt", ".pth.tar"])
 @pytest.mark.parametrize("wrapper", [None, *WRAPPERS])
 @pytest.mark.parametrize("prefix", ["", *PREFIXES, "module.backbone."])
 def test_wrappers_and_prefixes_are_taken_off(tmp_path, suffix, wrapper, prefix):
@@ -107,11 +110,25 @@ def test_averaged_weights_come_first(tmp_path):
     assert read_weights(tmp_path / "w.pth")[1]["a"].item() == 1
 
 
+def test_a_head_beside_the_vit_loses_only_what_it_shares(tmp_path):
+    content = {f"module.backbone.{ROOT}": torch.zeros(1), "module.head.bias": torch.ones(1)}
+    torch.save({"state_dict": content}, tmp_path / "last.ckpt")
+    assert set(read_weights(tmp_path / "last.ckpt")[1]) == {ROOT, "head.bias"}
+
+
+def test_several_vits_are_told(tmp_path):
+    content = {f"{name}.{ROOT}": torch.zeros(1) for name in ("base_encoder", "momentum_encoder")}
+    torch.save(content, tmp_path / "moco.pth.tar")
+    with pytest.raises(WeightsError, match=r"several ViTs, base_encoder\., momentum_encoder\.; save"):
+        read_weights(tmp_path / "moco.pth.tar")
+
+
 def test_a_prefix_stays_where_the_short_name_is_taken(tmp_path):
-    torch.save({"backbone.head.bias": torch.zeros(1), "head.bias": torch.ones(1)}, tmp_path / "w.pth")
+    vit = {f"backbone.{ROOT}": torch.zeros(1)}
+    torch.save(vit | {"backbone.head.bias": torch.zeros(1), "head.bias": torch.ones(1)}, tmp_path / "w.pth")
     tensors = read_weights(tmp_path / "w.pth")[1]
     assert tensors["head.bias"].item() == 1
-    assert set(tensors) == {"head.bias", "backbone.head.bias"}
+    assert set(tensors) == {ROOT, "head.bias", "backbone.head.bias"}
 
 
 @pytest.mark.parametrize(

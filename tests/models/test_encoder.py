@@ -195,7 +195,10 @@ def test_a_copy_is_the_same_function(clone):
     [
         ("no_such_net", "is not known to timm"),
         ("vit_tinny_patch16_224", "did you mean vit_tiny_patch16_224"),
-        ("vit_tiny_patch16_224.no_such_tag", "Invalid pretrained tag"),
+        (
+            "vit_tiny_patch16_224.no_such_tag",
+            "no weights .no_such_tag. for vit_tiny.*; give augreg_in21k, ",
+        ),
         ("", "is not known to timm"),
         ("resnet50", "is not a plain ViT"),
         ("vit_small_patch16_rope_224", "is not a plain ViT"),

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses import FakeTensorMode
 
+from ramstrans.errors import UsageError
 from tests.models.builders import SIZE, every_set_up, noise, tiny_model
 
 
@@ -16,9 +17,15 @@ def test_no_value_is_looked_at_on_the_host(class_tokens, saliency_rows):
     assert [scale.boxes.shape for scale in output.scales] == [(7, 4)] * 3
 
 
-@pytest.mark.parametrize("zoom_source", ["input", pytest.param("full", marks=pytest.mark.slow)])
-def test_compiles_into_one_graph(zoom_source):
-    model = tiny_model(num_scales=2, zoom_source=zoom_source)
+REGION = {"component": "saliency", "min_region": 0.4, "max_aspect": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("zoom_source", "region"),
+    [("input", REGION), *(pytest.param(source, {}, marks=pytest.mark.slow) for source in ("input", "full"))],
+)
+def test_compiles_into_one_graph(zoom_source, region):
+    model = tiny_model(num_scales=2, zoom_source=zoom_source, **region)
     images = noise(2, 3, *SIZE)
     inputs = (images,) if zoom_source == "input" else (images, F.interpolate(images, scale_factor=2))
     with torch.no_grad():
@@ -30,13 +37,17 @@ def test_compiles_into_one_graph(zoom_source):
 
 
 @pytest.mark.parametrize(
-    ("zoom_source", "region_size"),
-    [pytest.param("input", None, marks=pytest.mark.slow), ("full", (80, 64))],
+    ("zoom_source", "fields"),
+    [
+        pytest.param("input", {}, marks=pytest.mark.slow),
+        ("full", {"region_size": (80, 64), **REGION}),
+        pytest.param("native", {}, marks=pytest.mark.slow),
+    ],
 )
-def test_exports_for_any_batch(zoom_source, region_size):
-    model = tiny_model(num_scales=2, zoom_source=zoom_source, region_size=region_size)
+def test_exports_for_any_batch(zoom_source, fields):
+    model = tiny_model(num_scales=2, zoom_source=zoom_source, **fields)
     images = noise(7, 3, *SIZE)
-    high_res = F.interpolate(images, scale_factor=2) if zoom_source == "full" else None
+    high_res = None if zoom_source == "input" else F.interpolate(images, scale_factor=2)
     batch = torch.export.Dim("batch", min=1, max=97)
     exported = torch.export.export(
         model,
@@ -48,6 +59,13 @@ def test_exports_for_any_batch(zoom_source, region_size):
         for scale, want in zip(exported(*inputs).scales, model(*inputs).scales, strict=True):
             for got, value in zip(scale, want, strict=True):
                 torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-5)
+
+
+def test_images_of_several_sizes_are_refused_with_what_to_do():
+    model, images = tiny_model(num_scales=2, zoom_source="native"), noise(2, 3, *SIZE)
+    high_res = [torch.zeros(3, *size, dtype=torch.uint8) for size in ((50, 60), (70, 80))]
+    with pytest.raises(UsageError, match=r"several sizes; pass high_res as one tensor"):
+        torch.export.export(model, (images, high_res))
 
 
 @pytest.mark.gpu

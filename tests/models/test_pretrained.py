@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
 from ramstrans.errors import WeightsError
-from ramstrans.models.pretrained import load_pretrained, mismatches
+from ramstrans.models import pretrained
+from ramstrans.models.pretrained import check_published, load_pretrained, mismatches
 from tests.shared import DEIT_TINY
 
 real_deit = pytest.mark.skipif(not DEIT_TINY.is_file(), reason=f"{DEIT_TINY} does not exist")
@@ -24,6 +25,13 @@ def tiny_vit(name=TINY, *, seed=0, num_classes=7, img_size=48, depth=2, **option
     for parameter in vit.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     return vit.eval()
+
+
+def tiny_vit_like(donor):
+    """Another ViT of the same shape, built without `timm.create_model`."""
+    vit = copy.deepcopy(donor)
+    torch.nn.init.zeros_(vit.norm.weight)
+    return vit
 
 
 def saved(tmp_path, tensors):
@@ -146,6 +154,7 @@ def test_timm_weights_come_from_a_pretrained_donor(monkeypatch):
     donor = tiny_vit(seed=1, num_classes=13)
     donor.pretrained_cfg = {"tag": "augreg"}
     asked = []
+    monkeypatch.setattr(pretrained, "why_unreachable", lambda: None)
     monkeypatch.setattr(timm, "create_model", lambda name, **options: asked.append((name, options)) or donor)
     vit = timm.models.vision_transformer.VisionTransformer(
         img_size=48, embed_dim=192, depth=2, num_heads=3, num_classes=7
@@ -156,16 +165,36 @@ def test_timm_weights_come_from_a_pretrained_donor(monkeypatch):
     assert torch.equal(vit.norm.weight, donor.norm.weight)
 
 
-def test_an_unknown_tag_is_an_error_that_names_the_file_option():
-    with pytest.raises(WeightsError, match=r"Invalid pretrained tag .* --model.weights FILE"):
-        load_pretrained(tiny_vit(), f"{TINY}.nonsense", "timm")
+def test_weights_that_timm_does_not_have_are_told_without_a_network():
+    with pytest.raises(WeightsError, match=r"no pretrained weights of 'vit_base_patch16_18x2_224'; give"):
+        check_published("vit_base_patch16_18x2_224")
+    check_published(TINY)
 
 
 def test_no_network_is_an_error_that_names_the_file_option(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsError, match=r"check the network .* --model.weights FILE"):
+    with pytest.raises(WeightsError, match=r"give --model.weights FILE\.safetensors, or null") as caught:
         load_pretrained(tiny_vit(), TINY, "timm")
+    assert len(str(caught.value).split()) < 25
+
+
+def test_an_unreachable_hub_is_told_at_once_and_the_cache_still_serves(monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(WeightsError, match=r"cannot download .* \(http://127\.0\.0\.1:9: .*refused\)"):
+        load_pretrained(tiny_vit(), TINY, "timm")
+    donor, seen = tiny_vit(seed=1), []
+
+    def create(_name, **_options):
+        seen.append(constants.HF_HUB_OFFLINE)
+        return donor
+
+    monkeypatch.setattr(pretrained, "try_to_load_from_cache", lambda *_: "cached")
+    monkeypatch.setattr(timm, "create_model", create)
+    load_pretrained(vit := tiny_vit_like(donor), TINY, "timm")
+    assert (seen, constants.HF_HUB_OFFLINE) == ([True], False)
+    assert torch.equal(vit.norm.weight, donor.norm.weight)
 
 
 shapes = st.lists(st.integers(0, 3), max_size=3).map(tuple)

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramstrans.models.regions import label_components, largest_component, propose_regions
-from tests.models.oracles import components_twin, largest_twin, region_twin
+from ramstrans.models.regions import grow_boxes, label_components, largest_component, propose_regions
+from tests.models.oracles import components_twin, grown_twin, largest_twin, region_twin
 
 SIDES = [1, 2, 3, 5, 7, 11, 13, 29]
 
@@ -159,15 +159,21 @@ def walk_length(mask):
 
 
 @settings(max_examples=80)
-@given(random_masks, st.sampled_from([0.5, 1.2, 1.3, 3.0]), st.integers(0, 2**32 - 1))
-def test_regions_are_the_slow_twins_and_inside_the_image(drawn, threshold, seed):
+@given(
+    random_masks,
+    st.sampled_from([0.5, 1.2, 1.3, 3.0]),
+    st.sampled_from(["count", "saliency"]),
+    st.integers(0, 2**32 - 1),
+)
+def test_regions_are_the_slow_twins_and_inside_the_image(drawn, threshold, component, seed):
     masks, generator = drawn.array(), np.random.default_rng(seed)
-    saliency = np.float32(0.1 + masks + generator.integers(0, 3, masks.shape))
+    # powers of two, the highest too: shares of it, their sums and ties are exact
+    saliency = np.float32(2.0 ** (2 * masks + generator.integers(0, 2, masks.shape)))
     size = (16 * saliency.shape[1], 14 * saliency.shape[2])
-    boxes, found = propose_regions(torch.from_numpy(saliency), size, threshold)
+    boxes, found = propose_regions(torch.from_numpy(saliency), size, threshold, component=component)
     assert boxes.dtype == torch.float32
     for one, box, hit in zip(saliency, boxes.tolist(), found.tolist(), strict=True):
-        assert (tuple(box), hit) == region_twin(one, size, threshold)
+        assert (tuple(box), hit) == region_twin(one, size, threshold, component=component)
         x0, y0, x1, y1 = box
         assert 0 <= x0 < x1 <= size[1]
         assert 0 <= y0 < y1 <= size[0]
@@ -211,6 +217,79 @@ def test_of_equally_large_components_the_first_in_raster_order():
 def test_counts_patches_not_saliency():
     saliency = torch.tensor([[[90.0, 0.0, 20.0, 20.0, 0.0, 0.0, 0.0, 0.0, 0.0]]])
     assert propose_regions(saliency, (16, 144)).boxes.tolist() == [[32, 0, 64, 16]]
+
+
+def test_or_saliency_not_patches():
+    saliency = torch.tensor([[[90.0, 0.0, 20.0, 20.0, 0.0, 0.0, 0.0, 0.0, 0.0]]])
+    boxes, _ = propose_regions(saliency, (16, 144), component="saliency")
+    assert boxes.tolist() == [[0, 0, 16, 16]]
+    tie = torch.tensor([[[0.0, 20.0, 20.0, 0.0, 40.0, 0.0, 0.0, 0.0, 0.0]]])  # the first in raster order
+    assert propose_regions(tie, (16, 144), component="saliency").boxes.tolist() == [[16, 0, 48, 16]]
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1.0, 1e30])
+def test_summed_saliency_has_no_scale(factor):
+    saliency = factor * torch.tensor([[[0.0, 9.0, 0.0], [0.0, 0.0, 0.0], [0.0, 4.0, 4.0], [0.0, 0.0, 0.0]]])
+    assert propose_regions(saliency, (40, 30), component="saliency").boxes.tolist() == [[10, 0, 20, 10]]
+    assert propose_regions(saliency, (40, 30)).boxes.tolist() == [[10, 20, 30, 30]]
+
+
+@pytest.mark.parametrize("component", ["count", "saliency"])
+def test_a_saliency_that_is_not_finite_is_a_fallback_however_components_are_weighed(component):
+    saliency = torch.full((1, 3, 5), math.nan)
+    boxes, found = propose_regions(saliency, (48, 80), component=component)
+    assert (boxes.tolist(), found.tolist()) == ([[0, 0, 80, 48]], [False])
+
+
+@pytest.mark.parametrize(
+    ("box", "options", "grown"),
+    [
+        ((0.4, 0.4, 0.6, 0.6), {}, (0.4, 0.4, 0.6, 0.6)),
+        ((0.4, 0.4, 0.6, 0.6), {"min_side": 0.5}, (0.25, 0.25, 0.75, 0.75)),
+        ((0.0, 0.4, 0.1, 1.0), {"min_side": 0.5}, (0.0, 0.4, 0.5, 1.0)),  # shifted inside
+        ((0.8, 0.9, 1.0, 1.0), {"min_side": 0.5}, (0.5, 0.5, 1.0, 1.0)),
+        ((0.3, 0.3, 0.4, 0.4), {"min_side": 1}, (0, 0, 1, 1)),
+        ((0.0, 0.5, 0.8, 0.6), {"max_aspect": 2}, (0.0, 0.35, 0.8, 0.75)),
+        ((0.5, 0.0, 0.6, 0.8), {"max_aspect": 2}, (0.35, 0.0, 0.75, 0.8)),
+        ((0.0, 0.9, 1.0, 1.0), {"max_aspect": 1}, (0, 0, 1, 1)),
+        ((0.0, 0.2, 0.4, 0.4), {"max_aspect": 2}, (0.0, 0.2, 0.4, 0.4)),  # just 2 to 1
+        # a wide image, twice as wide as high: 0.4 by 0.4 is 2 to 1 in pixels, 0.1 by 0.8 is 1 to 4
+        ((0.2, 0.2, 0.6, 0.6), {"max_aspect": 2, "width_by_height": 2}, (0.2, 0.2, 0.6, 0.6)),
+        ((0.4, 0.0, 0.5, 0.8), {"max_aspect": 2, "width_by_height": 2}, (0.35, 0.0, 0.55, 0.8)),
+        ((0.0, 0.0, 1.0, 0.2), {"max_aspect": 1.5, "width_by_height": 2}, (0.0, 0.0, 1.0, 1.0)),  # 2 to 1
+        (
+            (0.4, 0.4, 0.5, 0.5),
+            {"min_side": 0.3, "max_aspect": 1, "width_by_height": 2},
+            (0.3, 0.15, 0.6, 0.75),
+        ),
+    ],
+)
+def test_boxes_grow_as_worked_by_hand(box, options, grown):
+    assert grow_boxes(torch.tensor([box]), **options)[0].tolist() == pytest.approx(grown, abs=1e-6)
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_grown_boxes_are_the_slow_twins_and_keep_what_they_promise(data):
+    corners = data.draw(st.lists(st.integers(0, 63), min_size=4, max_size=4))
+    (x0, x1), (y0, y1) = sorted(corners[::2]), sorted(corners[1::2])
+    box = torch.tensor([[x0, y0, x1 + 1, y1 + 1]]) / 64
+    min_side = data.draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+    aspect = data.draw(st.sampled_from([None, 1, 1.5, 3]))
+    ratio = data.draw(st.sampled_from([1, 1.5, 0.4]))
+    grown = grow_boxes(box, min_side=min_side, max_aspect=aspect, width_by_height=ratio)
+    assert grown[0].tolist() == pytest.approx(grown_twin(box[0], min_side, aspect, ratio), abs=1e-5)
+    x0, y0, x1, y1 = grown[0].tolist()
+    assert 0 <= x0 < x1 <= 1
+    assert 0 <= y0 < y1 <= 1
+    assert (grown[0, :2] <= box[0, :2]).all()
+    assert (grown[0, 2:] >= box[0, 2:]).all()
+    assert min(x1 - x0, y1 - y0) >= min_side - 1e-6
+    width, height = (x1 - x0) * ratio, y1 - y0
+    shorter = x1 - x0 if width < height else y1 - y0
+    assert aspect is None or max(width, height) <= aspect * min(width, height) + 1e-5 or shorter == 1
+    if min_side == 0 and aspect is None:
+        assert torch.equal(grown, box)
 
 
 def test_overlapping_patches_by_hand():

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramstrans.models.zoom import zoom
+from ramstrans.models.zoom import zoom, zoom_each
 from tests.models.builders import noise
-from tests.models.oracles import zoom_twin
+from tests.models.oracles import zoom_each_twin, zoom_twin
 
 SIZES = [1, 2, 3, 7, 13, 23, 41]
 
@@ -91,3 +91,60 @@ def test_boxes_of_any_dtype_and_stride():
 def test_no_gradient_flows():
     images, boxes = noise(1, 3, 7, 7).requires_grad_(), torch.tensor([[1.0, 1.0, 5.0, 5.0]]).requires_grad_()
     assert not zoom(images, boxes, (3, 3)).requires_grad
+
+
+def pixels(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+
+
+def shares_of(box, height, width):
+    return [edge / side for edge, side in zip(box, (width, height) * 2, strict=True)]
+
+
+@settings(max_examples=60)
+@given(crops())
+def test_each_image_is_the_slow_twins_whatever_its_size(drawn):
+    (height, width), boxes, size, seed = drawn
+    images = [pixels(3, height + i, width + 2 * i, seed=seed + i) for i in range(len(boxes))]
+    shares = [shares_of(box, *image.shape[1:]) for image, box in zip(images, boxes, strict=True)]
+    result = zoom_each(images, torch.tensor(shares), size)
+    assert (result.shape, result.dtype) == ((len(boxes), 3, *size), torch.uint8)
+    for image, box, crop in zip(images, boxes, result, strict=True):
+        np.testing.assert_allclose(crop, zoom_each_twin(image, box, size), rtol=0, atol=1.1)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_fractional_boxes_of_each_are_the_slow_twins(data):
+    height, width, size = 23, 17, (13, 11)
+    quarters = [sorted(data.draw(st.lists(st.integers(0, 4 * n), min_size=2, max_size=2, unique=True)))
+                for n in (width, height)]  # fmt: skip
+    (x0, x1), (y0, y1) = ((start / 4, stop / 4) for start, stop in quarters)
+    image = pixels(3, height, width)
+    box = torch.tensor([shares_of((x0, y0, x1, y1), height, width)])
+    expected = zoom_each_twin(image, (x0, y0, x1, y1), size)
+    np.testing.assert_allclose(zoom_each([image], box, size)[0], expected, rtol=0, atol=1.1)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5000])
+def test_boxes_far_smaller_than_a_pixel_give_a_colour(length):
+    image = torch.full((3, length, length), 77, dtype=torch.uint8)
+    edges = (0.0, 0.2, 0.5, 1 - 1e-6)
+    boxes = torch.tensor([[x, y, x + 1e-6, y + 1e-6] for x in edges for y in edges])
+    assert (zoom_each([image] * len(boxes), boxes, (3, 2)) == 77).all()
+
+
+def test_all_pixels_of_a_box_that_is_reduced_count():
+    stripes = (torch.arange(64) % 2 * 255).to(torch.uint8).expand(3, 8, 64)
+    shares = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    grey = zoom_each([stripes], shares, (2, 7))[0]
+    assert (grey.int() - 127).abs().max() <= 15
+    sampled = zoom(stripes[None].float(), torch.tensor([[0.0, 0.0, 64.0, 8.0]]), (2, 7))
+    assert (sampled - 127).abs().max() > 40  # without antialiasing
+
+
+def test_channels_last_slices_are_cut_alike():
+    image = pixels(19, 23, 3).permute(2, 0, 1)[:, 2:17, 3:20]
+    box = torch.tensor([[0.21, 0.1, 0.9, 0.77]])
+    assert torch.equal(zoom_each([image], box, (7, 5)), zoom_each([image.contiguous()], box, (7, 5)))

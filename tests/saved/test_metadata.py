@@ -122,15 +122,18 @@ def edited(**changes):
         (edited(format_version=5), "written by a newer ramstrans .*: upgrade"),
         (edited(model__backbone=...), "model lacks backbone"),
         (edited(model__colour="red"), "metadata.model has unknown colour"),
-        (edited(model__num_scales="two"), "model.num_scales is 'two', not int"),
-        (edited(model__num_scales=True), "model.num_scales is True, not int"),
+        (edited(model__num_scales="two"), "model.num_scales is 'two', not a whole number"),
+        (edited(model__num_scales=True), "model.num_scales is True, not a whole number"),
         (edited(model__num_scales=3), "model.thresholds has 2 values"),
-        (edited(model__image_size=[1, 2, 3]), r"model.image_size is \[1, 2, 3\], not int \| tuple"),
+        (
+            edited(model__image_size=[1, 2, 3]),
+            r"model.image_size is \[1, 2, 3\], not a whole number or a list of two",
+        ),
         (edited(model__class_tokens="none"), "model.class_tokens is 'none', not .*joint"),
-        (edited(class_names="crow"), "class_names is 'crow', not tuple"),
+        (edited(class_names="crow"), "class_names is 'crow', not a list"),
         (edited(model__std=[1, 1]), "model.std is"),
         (edited(model__std=[1, 1, 0]), "std is .*above 0"),
-        (edited(training=None), "training is None, not dict"),
+        (edited(training=None), "training is None, not names and values"),
     ],
 )
 def test_damaged_metadata_are_config_errors_of_one_line(text, message):
@@ -146,9 +149,22 @@ def test_version_1_lacks_what_came_later():
     assert metadata_from_json(metadata_to_json(chosen)) == chosen
 
 
-def test_version_3_cut_the_centre():
-    metadata = metadata_from_json(edited(format_version=3, preprocessing__fit=...))
-    assert metadata.preprocessing.fit == "crop"
+def test_version_3_cut_the_centre_and_took_the_papers_regions():
+    later = ("preprocessing__fit", "preprocessing__zoom_pixels")
+    later += ("model__component", "model__min_region", "model__max_aspect")
+    metadata = metadata_from_json(edited(format_version=3, **dict.fromkeys(later, ...)))
+    assert (metadata.preprocessing.fit, metadata.preprocessing.zoom_pixels) == ("crop", None)
+    model = metadata.model
+    assert (model.component, model.min_region, model.max_aspect) == ("count", 0.0, None)
+
+
+def test_how_regions_are_made_is_saved():
+    model = dataclasses.replace(METADATA.model, component="saliency", min_region=0.25, max_aspect=2.0)
+    preprocessing = Preprocessing(64, (48, 48), zoom_pixels=7)
+    metadata = dataclasses.replace(METADATA, model=model, preprocessing=preprocessing)
+    saved = metadata_from_json(metadata_to_json(metadata))
+    assert saved.preprocessing == preprocessing
+    assert (saved.model.component, saved.model.min_region, saved.model.max_aspect) == ("saliency", 0.25, 2.0)
 
 
 def test_the_options_of_the_run_are_found_if_there_are_any():

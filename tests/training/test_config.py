@@ -24,6 +24,11 @@ WRONG = [
     (DataConfig, {"color_jitter": -0.1}),
     (DataConfig, {"num_workers": -1}),
     (DataConfig, {"max_pixels": 0}),
+    (DataConfig, {"zoom_pixels": 0}),
+    (ModelConfig, {"min_region": 1.5}),
+    (ModelConfig, {"min_region": -0.1}),
+    (ModelConfig, {"max_aspect": 0.9}),
+    (ModelConfig, {"max_aspect": float("nan")}),
     (RunConfig, {"seed": -1}),
     (RunConfig, {"seed": 2**32}),
 ]
@@ -34,6 +39,21 @@ def test_a_wrong_value_is_named_with_what_is_allowed(kind, fields):
     ((name, value),) = fields.items()
     with pytest.raises(ConfigError, match=rf"{name} is {value}; give"):
         kind(**fields)
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_images_of_several_sizes_are_not_mixed(mixing):
+    training, native = TrainingConfig(**{mixing: 0.2}), ModelConfig(zoom_source="native")
+    with pytest.raises(ConfigError, match=r"native does not go with .*; give model.zoom_source full"):
+        RunConfig(model=native, training=training)
+    RunConfig(model=dataclasses.replace(native, zoom_source="full"), training=training)
+
+
+def test_a_limit_that_nothing_is_cut_from_is_ignored_with_a_warning():
+    data = DataConfig(zoom_pixels=7)
+    with pytest.warns(match=r"data.zoom_pixels is ignored without model.zoom_source native"):
+        RunConfig(data=data, model=ModelConfig(zoom_source="full"))
+    RunConfig(data=data, model=ModelConfig(zoom_source="native"))
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.5, 0.5)])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from ramstrans.data.loading.transforms import Augmentation
 from ramstrans.errors import TrainingError
 from ramstrans.training import loop
 from ramstrans.training import step as stepping
+from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.loop import TrainLoop, validate
 from ramstrans.training.losses import ScaleForward, losses_by_scale
@@ -108,19 +110,156 @@ def test_the_seed_determines_every_bit(run):
     assert not same_state(first, weights(5))
 
 
-def test_the_best_epoch_on_validation_is_chosen(run, monkeypatch):
-    scores, states = iter([10.0, 30.0, 30.0, 20.0]), []
+def validation(epoch, top1, loss=1.0):
+    """A row as `validate` gives it."""
+    return {
+        **{"kind": "validation", "epoch": epoch, "loss_scales": [loss, loss], "loss_fused": loss},
+        **{"top1_scales": [0.0, 0.0], "top1_fused": top1},
+    }
 
-    def told(model, _loader, _precision, epoch):
-        states.append(merged_state_dict(model))
-        return {"kind": "validation", "epoch": epoch, "top1_scales": [0.0, 0.0], "top1_fused": next(scores)}
 
-    monkeypatch.setattr(loop, "validate", told)
+@pytest.fixture
+def validated_as(monkeypatch):
+    """Lets the validation of each epoch give these pairs of top-1 and loss: the weights at each."""
+
+    def replace(*scores):
+        states, remaining = [], iter(scores)
+
+        def told(model, _loader, _precision, epoch):
+            states.append(merged_state_dict(model))
+            return validation(epoch, *next(remaining))
+
+        monkeypatch.setattr(loop, "validate", told)
+        return states
+
+    return replace
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([(10.0, 0.5), (30.0, 0.9), (20.0, 0.1), (20.0, 0.1)], 2),  # the highest accuracy, whatever its loss
+        ([(30.0, 0.5), (30.0, 0.3), (30.0, 0.4), (20.0, 0.1)], 2),  # of equal ones the lower loss
+        ([(10.0, 0.2), (30.0, 0.5), (30.0, 0.5), (30.0, 0.6)], 3),  # still equal: the later
+    ],
+)
+def test_the_best_epoch_on_validation_is_chosen(run, validated_as, scores, best):
+    states = validated_as(*scores)
     result, model, rows = run(tiny_model(), validate_on="train", epochs=4)
-    assert (result.epoch, result.chosen_on, result.steps) == (2, "validation", 12)
-    assert same_state(result.weights, states[1])
+    assert (result.epoch, result.chosen_on, result.steps) == (best, "validation", 12)
+    assert same_state(result.weights, states[best - 1])
     assert not same_state(result.weights, merged_state_dict(model))
-    assert [row["epoch"] for row in rows if row["kind"] == "validation"] == [1, 2, 3, 4]
+    judged = [row for row in rows if row["kind"] == "validation"]
+    assert [row["epoch"] for row in judged] == [1, 2, 3, 4]
+    assert max(row["epoch"] for row in judged if row["is_best"]) == best
+
+
+def test_a_choice_on_few_images_is_reported_as_unsure(run, validated_as):
+    validated_as((25.0,), (75.0,))  # on 12 images: 9 right
+    [warning] = run(tiny_model(), validate_on="train", epochs=2)[0].warnings
+    assert "epoch 2 was chosen on 12 validation images" in warning
+    assert "75.0 % right (95 % interval 46.8 - 91.1 %)" in warning
+    assert "or none, and the last epoch is taken" in warning
+
+
+def test_patience_ends_the_run_with_the_best_epoch(run, validated_as, caplog):
+    caplog.set_level("INFO", "ramstrans")
+    states = validated_as((10.0, 0.5), (30.0, 0.5), (30.0, 0.5), (20.0, 0.1), (90.0, 0.1))
+    result, _, rows = run(tiny_model(), validate_on="train", epochs=9, patience=2)
+    assert (result.epoch, result.steps, result.stopped_early) == (3, 12, True)
+    assert same_state(result.weights, states[2])
+    assert rows[-1] == {"kind": "stopped", "step": 12, "epoch": 4, "best_epoch": 3, "num_not_better": 2}
+    assert "2 evaluations without a better epoch than 3" in caplog.messages[-1]
+
+
+def test_patience_begins_again_with_every_better_epoch(run, validated_as):
+    validated_as((10.0, 0.5), (10.0, 0.6), (10.0, 0.4), (10.0, 0.4), (20.0, 0.9), (20.0, 1.0))
+    result, _, rows = run(tiny_model(), validate_on="train", epochs=6, patience=2)
+    assert (result.epoch, result.stopped_early) == (5, False)
+    assert "stopped" not in {row["kind"] for row in rows}
+
+
+def test_patience_without_validation_is_ignored_with_a_warning(run, caplog):
+    assert run(tiny_model(), epochs=2, patience=1)[0].steps == 6
+    assert "training.patience is ignored" in caplog.text
+
+
+def test_every_epoch_has_one_line(run, validated_as, caplog):
+    caplog.set_level("INFO", "ramstrans")
+    validated_as((30.0, 0.5), (20.0, 0.25))
+    _, _, rows = run(tiny_model(), validate_on="train", epochs=3, evaluate_every=2)
+    train = [row for row in rows if row["kind"] == "train"]
+    losses = [sum(row["loss"] for row in train[first : first + 3]) / 3 for first in (0, 3, 6)]
+    rates = [f"{train[last]['lr']:.1e}" for last in (2, 5, 8)]
+    assert len(caplog.messages) == 3
+    lines = [re.sub(r"[0-9.]+ images/s(, [0-9]+ s left)?", "SPEED", line) for line in caplog.messages]
+    assert lines[0] == f"epoch 1/3: loss {losses[0]:.3f}, lr {rates[0]}, SPEED"  # no validation
+    scores = "validation loss 0.500, top-1 0.0 / 0.0 / fused 30.0 %"
+    assert lines[1] == f"epoch 2/3: loss {losses[1]:.3f}, {scores}, lr {rates[1]}, SPEED, best so far"
+    scores = "validation loss 0.250, top-1 0.0 / 0.0 / fused 20.0 %"
+    assert lines[2] == f"epoch 3/3: loss {losses[2]:.3f}, {scores}, lr {rates[2]}, SPEED"
+    assert ["left" in line for line in caplog.messages] == [True, True, False]
+
+
+def test_balanced_class_weights_follow_the_training_images(images, tmp_path):
+    """With 4, 4 and 1 images of 3 classes the weights are 9 / (3 * 4), the same, and 9 / (3 * 1)."""
+    records = images.of_split("train")
+    records = [record for record in records if record.label < 2] + [records[-1]]
+    rows = {}
+    for class_weights in ("none", "balanced"):
+        model = tiny_model()
+        with torch.no_grad():
+            model.encoder.model.head.weight.zero_()
+            model.encoder.model.head.bias.copy_(torch.tensor([0.0, 0.0, 5.0]))
+        log, accelerator = metrics_log(tmp_path)
+        config = TrainingConfig(class_weights=class_weights, epochs=1, gradient_accumulation_steps=2)
+        TrainLoop(model, tiny_loader(records, batch_size=9), None, config, accelerator, log).run()
+        rows[class_weights] = json.loads(log.path.read_text().splitlines()[-1])["loss_scales"]
+    wrong = math.log(math.exp(5) + 2)
+    assert rows["none"] == pytest.approx([(8 * wrong + wrong - 5) / 9] * 2, rel=1e-4)
+    assert rows["balanced"] == pytest.approx([(8 * 0.75 * wrong + 3 * (wrong - 5)) / 9] * 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("killed_at", [5, 7, 10])
+def test_patience_and_the_mean_loss_survive_a_resume(images, validated_as, tmp_path, caplog, killed_at):
+    """3 steps per epoch; the best epoch is 2, the run ends after epoch 4 whether it was killed or not."""
+    caplog.set_level("INFO", "ramstrans")
+    scores = [(10.0, 0.5), (30.0, 0.5), (20.0, 0.5), (20.0, 0.1), (90.0, 0.1)]
+
+    def run(folder, state, scores, progress=lambda *_: None):
+        folder.mkdir(exist_ok=True)
+        validated_as(*scores)
+        log, accelerator = metrics_log(folder)
+        train = tiny_loader(images.of_split("train"), augmentation=Augmentation())
+        val = tiny_loader(images.of_split("train"), shuffle=False)
+        config = TrainingConfig(epochs=9, patience=2, checkpoint_every=1, keep_checkpoints=9)
+        checkpoints = Checkpoints(folder / "checkpoints", 9)
+        trained = TrainLoop(tiny_model(), train, val, config, accelerator, log, checkpoints, state)
+        return trained.run(progress), log.path.read_text().splitlines()[-1]
+
+    def killed(step, *_):
+        if step == killed_at:
+            raise KeyboardInterrupt
+
+    def lines():
+        said = [re.sub(r"[0-9.]+ images/s, .* left", "", line) for line in caplog.messages]
+        caplog.clear()
+        return [line for line in said if line.startswith("epoch")]
+
+    whole, last = run(tmp_path / "whole", RunState(), scores)
+    expected = lines()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", RunState(), scores, killed)
+    first = lines()
+    state = Checkpoints(tmp_path / "killed" / "checkpoints").newest()
+    assert state.step == killed_at
+    resumed, same = run(tmp_path / "killed", state, scores[killed_at // 3 :])
+    assert (resumed.epoch, resumed.steps, resumed.stopped_early) == (2, 12, True)
+    assert same_state(resumed.weights, whole.weights)
+    assert json.loads(same) == json.loads(last)
+    assert first + lines() == expected
+    again, _ = run(tmp_path / "killed", Checkpoints(tmp_path / "killed" / "checkpoints").newest(), [])
+    assert (again.epoch, again.steps, again.stopped_early) == (2, 12, True)  # nothing is trained any more
 
 
 def test_without_validation_the_last_epoch_is_taken(run):
@@ -141,7 +280,7 @@ def test_training_stops_after_max_steps(run):
     result, _, rows = run(tiny_model(), epochs=7, max_steps=5, progress=lambda *news: told.append(news))
     assert result.steps == 5
     assert [(row["step"], row["epoch"]) for row in rows] == [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2)]
-    assert told[-1] == (5, 5, "epoch 2")
+    assert told[-1] == (5, 5, f"epoch 2, loss {(rows[3]['loss'] + rows[4]['loss']) / 2:.3f}")
     rates = [row["lr"] / 0.003 for row in rows]  # 2 steps up, then a cosine over the 3 that are left
     assert rates == pytest.approx([0.5, 1, 1, 0.75, 0.25])
 
@@ -158,7 +297,9 @@ def test_rows_are_logged_now_and_then_and_at_the_end(run, monkeypatch):
             assert row["loss"] == pytest.approx(sum(row["loss_scales"]))
             assert row["images_per_second"] > 0
         else:
-            assert row.keys() == {"kind", "epoch", "top1_scales", "top1_fused"}
+            assert row.keys() == {
+                *("kind", "epoch", "loss_scales", "loss_fused", "top1_scales", "top1_fused", "is_best"),
+            }
             assert len(row["top1_scales"]) == 2
 
 
@@ -261,7 +402,7 @@ def test_the_average_is_judged_and_kept(run, monkeypatch):
 
     def told(model, *_):
         judged.append(merged_state_dict(model))
-        return {"kind": "validation", "epoch": 1, "top1_scales": [0.0, 0.0], "top1_fused": 50.0}
+        return validation(1, 50.0)
 
     monkeypatch.setattr(loop, "validate", told)
     model = tiny_model()
@@ -282,12 +423,13 @@ def test_the_average_is_judged_and_kept(run, monkeypatch):
     assert not same_state(result.weights, states[-1])
 
 
-def test_a_linear_probe_moves_the_head_alone(run):
+def test_norms_beside_the_head_are_trained_by_steps(run):
     model = tiny_model()
     before = merged_state_dict(model)
-    after = run(model, max_steps=3, finetune="head")[0].weights
+    after = run(model, max_steps=3, finetune="head", train_norms=True)[0].weights
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {"encoder.model.head.weight", "encoder.model.head.bias"}
+    assert {"encoder.model.head.weight", "encoder.model.head.bias", "encoder.model.norm.bias"} <= moved
+    assert all("norm" in name or "head" in name for name in moved)
 
 
 def test_lora_gives_plain_weights_that_moved(run):
@@ -346,12 +488,16 @@ def test_gradient_checkpointing_keeps_less():
 def test_validation_leaves_the_weights_alone_and_counts_rightly(images):
     model = tiny_model()
     with torch.no_grad():
-        model.encoder.model.head.bias[1] = 5.0  # everything is a Bistre owl
+        model.encoder.model.head.weight.zero_()
+        model.encoder.model.head.bias.copy_(torch.tensor([0.0, 5.0, 0.0]))  # everything is a Bistre owl
+    expected = math.log(math.exp(5) + 2) - 5 / 3  # log-sum-exp, minus the mean logit of the true class
     before = merged_state_dict(model)
     row = validate(model, tiny_loader(images.of_split("test"), shuffle=False), "fp32", 3)
     assert row == {
         "kind": "validation",
         "epoch": 3,
+        "loss_scales": pytest.approx([expected, expected], rel=1e-5),
+        "loss_fused": pytest.approx(expected, rel=1e-5),
         "top1_scales": pytest.approx([100 / 3, 100 / 3]),
         "top1_fused": pytest.approx(100 / 3),
     }

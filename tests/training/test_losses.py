@@ -48,6 +48,24 @@ def test_smoothing_mixes_in_the_mean_over_classes():
     assert float(loss) == pytest.approx(0.9 * math.log(4 / 3) + 0.1 * mean)
 
 
+def test_class_weights_multiply_the_loss_of_each_image_smoothed_or_mixed():
+    logits, labels = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]]), torch.tensor([1, 0])
+    whole = torch.tensor([[0.0, 0.0, 8.0, 8.0]]).expand(2, 4)
+    weights = torch.tensor([0.5, 3.0])
+    plain = (3 * math.log(4 / 3) + 0.5 * math.log(2)) / 2  # the mean over images, not over weights
+    assert float(cross_entropy(logits, labels, whole, None, 0.0, weights)) == pytest.approx(plain)
+    mean = (math.log(4) + math.log(4 / 3)) / 2
+    smooth = (3 * (0.9 * math.log(4 / 3) + 0.1 * mean) + 0.5 * math.log(2)) / 2
+    assert float(cross_entropy(logits, labels, whole, None, 0.1, weights)) == pytest.approx(smooth)
+    ones = torch.ones(2)
+    for mixing in (None, Mixing(torch.tensor([1, 0]), 0.25)):
+        expected = cross_entropy(logits, labels, whole, mixing, 0.1)
+        torch.testing.assert_close(cross_entropy(logits, labels, whole, mixing, 0.1, ones), expected)
+    mixed = cross_entropy(logits, labels, whole, Mixing(torch.tensor([1, 0]), 0.25), 0.0, weights)
+    partners = (0.5 * math.log(4) + 3 * math.log(2)) / 2  # the same logits, the other image's class
+    assert float(mixed) == pytest.approx(torch.lerp(*map(torch.tensor, (plain, partners)), 0.25).item())
+
+
 def test_half_precision_logits_are_summed_in_float32():
     loss = loss_of(torch.tensor([[0.0, 9.0]], dtype=torch.bfloat16))
     assert loss.dtype == torch.float32

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramstrans.errors import TrainingError, UsageError
+from ramstrans.options import parse_bytes
 from ramstrans.training.loop import TrainLoop
-from ramstrans.training.memory import OUT_OF_MEMORY, format_bytes, is_out_of_memory, parse_bytes, peak_bytes
+from ramstrans.training.memory import OUT_OF_MEMORY, format_bytes, is_out_of_memory, peak_bytes
 from tests.training.builders import metrics_log, tiny_loader, tiny_model
 
 CPU = torch.device("cpu")

@@ -14,10 +14,11 @@ from tests.training.builders import TINY, tiny_run
 FP32 = Candidate("fp32", gradient_checkpointing=False)
 
 
-def run_config(model=None, **training):
+def run_config(model=None, data=None, **training):
     fields = {"num_classes": 5, "zoom_source": "input", "image_size": 32} | (model or {})
     options = {"batch_size": 6, "max_steps": None, "epochs": 3} | training
-    return tiny_run(None, "toybirds", model=fields, training=options, data={"val_fraction": 0.1})
+    data = {"val_fraction": 0.1} | (data or {})
+    return tiny_run(None, "toybirds", model=fields, training=options, data=data)
 
 
 @pytest.fixture
@@ -165,6 +166,13 @@ def test_random_images_are_as_large_as_the_loaders(model, high_res):
     assert (None if batch.high_res is None else tuple(batch.high_res.shape[2:])) == high_res
     assert batch.labels.max() < 5
     assert batch.images.dtype == torch.uint8
+
+
+def test_random_photographs_have_as_many_pixels_as_the_limit():
+    config = run_config({"zoom_source": "native"}, data={"zoom_pixels": 40 * 41})
+    _, preprocessing = build_step(config, FP32)
+    batch = random_batch(config, preprocessing, 4)
+    assert [(image.dtype, tuple(image.shape)) for image in batch.high_res] == [(torch.uint8, (3, 40, 40))] * 4
 
 
 @pytest.mark.parametrize(

@@ -254,8 +254,14 @@ def test_two_processes_are_killed_and_go_on_with_the_same_bits(options, recipe, 
 
 
 def test_a_finished_run_is_not_resumed(unbroken, capsys):
+    before = (unbroken / "report.json").read_bytes()
     assert main(["train", "--resume", str(unbroken)]) == 2
-    assert "that run is finished" in capsys.readouterr().err
+    assert "that run has finished" in (printed := capsys.readouterr().err)
+    assert "--training.epochs with more than 12" in printed
+    for length in (["epochs", "11"], ["max_steps", "23"], ["max_steps", "24"]):
+        assert main(["train", "--resume", str(unbroken), f"--training.{length[0]}", length[1]]) == 2
+        assert "the run has taken 24 steps (2 per epoch)" in capsys.readouterr().err
+    assert (unbroken / "report.json").read_bytes() == before
 
 
 def test_a_folder_without_a_run_is_not_resumed(tmp_path, capsys):

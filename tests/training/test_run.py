@@ -182,7 +182,7 @@ def test_what_is_no_run_folder_is_never_removed(tmp_path, name):
     home = tmp_path / "home"
     home.mkdir()
     (home / name).write_text("dear")
-    with pytest.raises(OutputError, match="not a run folder"):
+    with pytest.raises(OutputError, match="so it is not this command"):
         claim_output(home, overwrite=True)
     assert (home / name).read_text() == "dear"
 

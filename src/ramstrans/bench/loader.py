@@ -22,6 +22,7 @@ from ramstrans.evaluation.evaluate import with_labels_of
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model
+from ramstrans.options import Precision
 from ramstrans.saved.model import load_model
 from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.run import Prepared
@@ -69,7 +70,7 @@ def prepare_loading(
     device: torch.device,
     *,
     batch_size: int = 32,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
     num_images: int = 256,
     progress: Progress = no_progress,
 ) -> Prepared:

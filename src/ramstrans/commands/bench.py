@@ -6,17 +6,19 @@ import logging
 import shlex
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands import train
-from ramstrans.commands.options import Parser, data_config
+from ramstrans.commands.options import Parser, takes_data
 from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import UsageError
 from ramstrans.files import check_new_folder
+from ramstrans.options import Precision
+from ramstrans.saved.metadata import ModelMetadata, load_metadata
 
 if TYPE_CHECKING:
     import torch
@@ -42,22 +44,24 @@ def add_options(parser: Parser) -> None:
         help="Models to compare with the first one: run folders, config files, or configs that come along.",
     )
     parser.add_argument(
-        "--run", type=Path | None, help="With --data.root: run folder of the model; default: DeiT-Tiny."
+        "--run", type=Path | None, help="With DATA: run folder of the model; default: DeiT-Tiny."
     )
     parser.add_argument(
-        "--num_images", type=PositiveInt, default=256, help="With --data.root: most images per split."
+        "--num_images", type=PositiveInt, default=256, help="With DATA: most images per split."
     )
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images per batch.")
     parser.add_argument(
-        "--precision", type=Literal["fp32", "bf16"], default="fp32", help="Autocast precision."
+        "--precision",
+        type=Precision | None,
+        help="Default: as the first run was trained, else fp32. fp16 needs a GPU.",
     )
     parser.add_argument("--repeats", type=PositiveInt, default=5, help="Timed rounds.")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
     parser.add_argument(
         "--output", type=Path | None, help="New folder for bench.json; default: bench-<date>."
     )
+    takes_data(parser)
     parser.add_class_arguments(DataConfig, "data")
-    parser.set_defaults({"data.name": None})  # detected if not given
 
 
 def run(options: Namespace, given: list[str]) -> int:
@@ -67,8 +71,10 @@ def run(options: Namespace, given: list[str]) -> int:
     check_new_folder(output)
     from ramstrans.bench.report import write_json
     from ramstrans.distributed import choose_device
+    from ramstrans.evaluation.predict import choose_precision
 
     device, measure = choose_device(options.device), bench_models if options.models else bench_loader
+    options.precision = choose_precision(options.precision, first_run(options), device)
     with progress_bar() as progress:
         table, measured = measure(options, device, progress)
     path = write_json(output, device, {"command": shlex.join(["ramstrans", *given])} | measured)
@@ -77,10 +83,17 @@ def run(options: Namespace, given: list[str]) -> int:
     return 0
 
 
+def first_run(options: Namespace) -> ModelMetadata | None:
+    """The metadata of the first run folder among the models, or of --run; None if there is none."""
+    folders = [Path(name) for name in options.models or () if Path(name).is_dir()]
+    folders += [options.run] if options.run is not None else []
+    return load_metadata(folders[0]) if folders else None
+
+
 def check_options(options: Namespace) -> None:
     """Raise UsageError unless the options select one measurement and all of them have an effect."""
     if bool(options.models) == (options.data.root is not None):
-        raise UsageError("give either --models, to compare them, or --data.root, to measure its loader")
+        raise UsageError("give either --models, to compare them, or DATA, to measure its loader")
     for name, default in LOADER_DEFAULTS.items():
         if options.models and options[name] != default:
             raise UsageError(f"--{name} has no effect with --models; leave it out")
@@ -104,7 +117,7 @@ def bench_loader(
     """Measure a loader beside a model, for evaluation and training; return a table, and plain values."""
     from ramstrans.bench.loader import SPLITS, loader_table, measure_loader, prepare_loading
 
-    data = data_config(None, options.data)
+    data = DataConfig(**vars(options.data))
     how = {name: options[name] for name in ("batch_size", "precision", "num_images")}
     prepared = prepare_loading(data, options.run, device, **how, progress=progress)
     found = [
@@ -122,7 +135,6 @@ def spec_of(name: str) -> "ModelSpec":
     """
     from ramstrans.bench.models import ModelSpec
     from ramstrans.data.build import build_preprocessing
-    from ramstrans.saved.model import load_metadata
 
     if Path(name).is_dir():
         metadata, report = load_metadata(Path(name)), Path(name) / "report.json"

@@ -1,20 +1,31 @@
 """Config files: those that come along, and the one that `ramstrans train` starts from."""
 
-import argparse
+import json
+import logging
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # exported by its __init__
 
+from ramstrans.commands.options import Arguments, Parser
 from ramstrans.data.config import DatasetFormat
+from ramstrans.data.detect import detect_format
+from ramstrans.data.toybirds.generator import is_toybirds
 from ramstrans.errors import UsageError
+from ramstrans.plain import to_plain
+from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE, load_metadata
 from ramstrans.training.config import OPTIONS_FILE
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_CONFIGS = dict.fromkeys(get_args(DatasetFormat), "folder") | {
     "toybirds": "toybirds",
     "cub": "cub200_vitb16",
 }
-"""What `ramstrans train` starts from, by `--data.name`, if `--config` is not given."""
+"""What `ramstrans train` starts from, by the format of the data, if `--config` is not given."""
+
+OWN_FIELDS = ("num_classes", "weights", "dropout", "drop_path")
+"""Options of a model that a run which starts from its weights has for itself."""
 
 
 def config_folder() -> Path:
@@ -33,32 +44,54 @@ class NamedConfig(ActionConfigFile):
         super().__call__(parser, cfg, str(shipped) if is_shipped else values, option_string)  # type: ignore[no-untyped-call]
 
 
-class _Peek(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `ramstrans train --help`")
+def start_from(parser: Parser, arguments: Arguments) -> list[str]:
+    """Choose what a run starts from: the same for `train` and `plan`.
 
+    The config file below all options is the run's own with --resume, none with --config, else the one for the
+    format of the data set. The model is that of a run in --model.weights.
 
-def default_config(arguments: list[str]) -> Path | None:
-    """The config file that `ramstrans train` with these arguments starts from.
-
-    That is the run's own with `--resume`, none with `--config`, else the one for `--data.name`.
+    Returns:
+        The options of that model.
 
     Raises:
         UsageError: The run cannot be resumed, or not with these arguments.
-
-    >>> default_config(["--data.name", "cub"]).name
-    'cub200_vitb16.yaml'
+        ConfigError: The config.json beside the weights is damaged.
     """
-    peek = _Peek(add_help=False, allow_abbrev=False)
-    for name in ("--config", "--resume", "--data.name"):
-        peek.add_argument(name)
-    known = vars(peek.parse_known_args(arguments)[0])
-    if known["resume"] is not None:
-        if known["config"] is not None:
+    path = default_config(arguments)
+    parser.default_config_files = [] if path is None else [str(path)]
+    weights = arguments.value("--model.weights")
+    return [] if weights is None else model_of(Path(weights))
+
+
+def default_config(arguments: Arguments) -> Path | None:
+    """The config file that a run with these arguments starts from, below all its options."""
+    resumed, root = arguments.value("--resume"), arguments.value("--data.root")
+    if resumed is not None:
+        if arguments.value("--config") is not None:
             raise UsageError("--resume and --config do not go together: a run goes on with its own options")
-        options = Path(known["resume"], OPTIONS_FILE)
+        options = Path(resumed, OPTIONS_FILE)
         if not options.is_file():
             raise UsageError(f"--resume: there is no {options}; give the folder of a run that was stopped")
         return options
-    default = DEFAULT_CONFIGS.get(known["data.name"] or "toybirds")
-    return None if default is None or known["config"] is not None else config_folder() / f"{default}.yaml"
+    if arguments.value("--config") is not None:
+        return None
+    name = arguments.value("--data.name")
+    if name is None and root is not None:
+        name = "toybirds" if is_toybirds(Path(root)) else detect_format(Path(root))
+    default = DEFAULT_CONFIGS.get(name or "toybirds")
+    return None if default is None else config_folder() / f"{default}.yaml"
+
+
+def model_of(weights: Path) -> list[str]:
+    """The options of the model whose run folder, or model.safetensors, these weights are; none for others."""
+    folder = weights if weights.is_dir() else weights.parent
+    is_saved = weights.is_dir() or weights.name == WEIGHTS_FILE
+    if not (is_saved and (folder / CONFIG_FILE).is_file()):
+        return []
+    model = to_plain(load_metadata(folder).model)
+    logger.info("%s: its model, %s, %d scales", weights, model["backbone"], model["num_scales"])
+    return [
+        f"--model.{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in model.items()
+        if name not in OWN_FIELDS
+    ]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser, data_config
+from ramstrans.commands.options import Parser, takes_data
 from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
-from ramstrans.errors import DataError
+from ramstrans.data.detect import check_root
+from ramstrans.errors import DataError, UsageError
 from ramstrans.files import check_output, write_file
 from ramstrans.options import Precision
 
@@ -37,16 +38,25 @@ MAX_EXAMPLES = 3
 
 def add_options(parser: Parser) -> None:
     """Options of `data check`."""
-    parser.add_argument(
-        "root", nargs="?", type=Path | None, help="Folder or table; its format is detected by default."
-    )
+    takes_data(parser)
     parser.add_class_arguments(DataConfig, "data")
-    parser.set_defaults({"data.name": None})  # distinguishes an omitted name from toybirds
     parser.add_argument(
         "--model", type=Path | None, help="Run or model folder; reports the labels that it contradicts."
     )
     parser.add_argument("--output", type=Path | None, help="Write all findings to this .json or .csv file.")
-    parser.add_argument("--overwrite", type=bool, default=False, help="Replace that file.")
+    parser.add_argument(
+        "--write",
+        type=Path | None,
+        help="Write the data set without what was found to this .csv file, a table for --data.root.",
+    )
+    parser.add_argument(
+        "--leave_out",
+        nargs="+",
+        type=str,
+        default=["errors"],
+        help="With --write: kinds of findings to leave out, e.g. 'label issue'; errors: all kinds of errors.",
+    )
+    parser.add_argument("--overwrite", type=bool, default=False, help="Replace these files.")
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images per batch, with --model.")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
     parser.add_argument(
@@ -57,21 +67,74 @@ def add_options(parser: Parser) -> None:
 def run(options: Namespace, _given: list[str]) -> int:
     """Find what makes results misleading: files, duplicates, boxes, classes, labels; exits 3 on errors."""
     from ramstrans.data.audit import findings as audit
-    from ramstrans.data.build import build_image_set
 
-    config = data_config(options.root, options.data)
+    config = DataConfig(**vars(options.data))
+    check_root(config)
     check_output(options.output, overwrite=options.overwrite, suffixes=audit.SUFFIXES)
+    kinds = check_write(options, config)
+    from ramstrans.data.build import draw_splits, read_image_set
+    from ramstrans.data.splits import check_classes
+
     with progress_bar() as progress:
-        images = build_image_set(config, progress)
+        as_read = read_image_set(config, progress)
+        check_classes(as_read)
+        images = draw_splits(as_read, config)
         findings = find_all(images, config, options.model, progress)
         if options.model is not None:
             findings += find_label_issues(config, options, findings, progress)
     findings = audit.sort_findings(findings)
     print_findings(images, findings, results())
+    if not as_read.of_split("test"):
+        advise_groups(findings)
     if options.output is not None:
         write_file(options.output, audit.encode_findings(findings, options.output.suffix))
         logger.info("findings: %s", options.output)
+    if options.write is not None:
+        write_clean(options.write, images, findings, kinds)
     return DataError.exit_code if any(finding.severity == "error" for finding in findings) else 0
+
+
+def check_write(options: Namespace, config: DataConfig) -> set[str]:
+    """The kinds to leave out; raises unless the table can be written.
+
+    Raises:
+        UsageError: A kind is unknown, or the images are not files of their own.
+        OutputError: The file exists, or is not a .csv file.
+    """
+    from ramstrans.data.audit.clean import kinds_to_leave_out
+
+    kinds = kinds_to_leave_out(options.leave_out)
+    if options.write is None:
+        if options.leave_out != ["errors"]:
+            logger.warning("--leave_out is ignored without --write")
+        return kinds
+    check_output(options.write, overwrite=options.overwrite, suffixes=(".csv",), option="--write")
+    if config.name in ("shards", "hugging_face"):
+        raise UsageError(f"--write needs images in files of their own, which {config.name} has not")
+    if config.root is not None and config.root.resolve() == options.write.resolve():
+        raise UsageError(f"--write {options.write} is the table that is checked; give another")
+    if "label issue" in kinds and options.model is None:
+        raise UsageError("--leave_out 'label issue' needs a trained model, which finds them: --model RUN")
+    return kinds
+
+
+def write_clean(path: Path, images: "ImageSet", findings: "list[Finding]", kinds: set[str]) -> None:
+    """Write the data set without findings of these kinds."""
+    from ramstrans.data.audit import clean
+
+    remaining = clean.without_findings(images, findings, kinds)
+    write_file(path, clean.encode_table(remaining, path.parent))
+    logger.info("%s: %s", path, clean.summary(images, remaining, findings, kinds))
+
+
+def advise_groups(findings: "list[Finding]") -> None:
+    """Log what keeps photographs that belong together in one split, if some do not."""
+    leaks = {"taken together across splits", "alike across splits"}
+    if leaks & {finding.kind for finding in findings}:
+        logger.info(
+            "splits that keep together what belongs together: --data.group_day true, or by animal or site "
+            "--data.group_level N (folders), --data.group_column NAME (tables)"
+        )
 
 
 def find_all(
@@ -85,7 +148,7 @@ def find_all(
     smallest_side = DEFAULT_SIDE
     if model is not None:
         from ramstrans.evaluation.evaluate import with_labels_of
-        from ramstrans.saved.model import load_metadata
+        from ramstrans.saved.metadata import load_metadata
 
         metadata = load_metadata(model)
         with_labels_of(metadata, images, "train")

@@ -12,6 +12,7 @@ from ramstrans.commands.options import Parser
 from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.options import Precision
 from ramstrans.plain import counted
+from ramstrans.saved.metadata import load_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -58,20 +59,21 @@ def explain(
     Raises:
         DataError: Nothing could be read, or one of the inputs does not exist; the others are explained.
     """
+    load_metadata(run)
+    from ramstrans.data.reading.text import read_paths
     from ramstrans.inference.arguments import check_any_read, resolve_arguments
-    from ramstrans.inference.explain import check_outputs
+    from ramstrans.inference.explain import check_pictures
     from ramstrans.inference.explain import explain as explain_image
     from ramstrans.inference.inputs import expand_inputs
     from ramstrans.inference.predictor import Predictor
 
     named = resolve_arguments(inputs)
     unique: dict[str, Path] = {}
-    for path in expand_inputs(named.names, sys.stdin):
+    for path in expand_inputs(named.names, read_paths(sys.stdin.buffer)):
         unique.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - links stay
     images = list(unique.values())
     pictures = choose_pictures(images, output)
-    for picture in pictures:
-        check_outputs(picture, overwrite=overwrite)
+    check_pictures(pictures, overwrite=overwrite)
     predictor, num_read = Predictor.load(run, device, precision), 0
     for image, picture in zip(images, pictures, strict=True):
         try:

@@ -1,34 +1,243 @@
-"""What the options of several commands share."""
+"""What the options of several commands share: plain errors, a short help, one way to name a data set."""
 
+import argparse
+import sys
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
-from ramstrans.data.config import DataConfig
-from ramstrans.errors import UsageError
+from ramstrans.commands.words import command_of, in_words, options_of, unknown_option
+from ramstrans.data.detect import detect_format
+from ramstrans.errors import DataError, UsageError
 
 CONFIG_HELP = "YAML file of these options, or the name of one that comes along."
 
+DATA_HELP = "Folder or table of the data set; its format is detected. The same as --data.root."
+
+HELP = ("-h", "--help")
+
+WIDTH, INDENT = 100, 26
+"""Columns of the short help, and of its left part."""
+
+NOT_LOCAL = ("toybirds", "hugging_face")
+"""Formats whose root need not exist: it is drawn, or a name on the hub."""
+
+
+@dataclass
+class Arguments:
+    """The arguments of one command: options with their values, in order, and positional ones."""
+
+    options: list[tuple[str, list[str]]]
+    positionals: list[str]
+
+    def value(self, option: str) -> str | None:
+        """The last value of an option, or None."""
+        return next(
+            (values[-1] for name, values in reversed(self.options) if name == option and values), None
+        )
+
+    def words(self, *, of_config: bool) -> list[str]:
+        """The `--config` options, or all others, as they are parsed."""
+        words = []
+        for name, values in self.options:
+            if (name == "--config") == of_config:
+                words += [f"{name}={values[0]}"] if len(values) == 1 else [name, *values]
+        return words
+
+
+_load_yaml = get_loader("yaml")
+
+
+def _load_value(text: str) -> Any:  # noqa: ANN401 - what YAML can hold
+    """Parse a value as YAML; bytes that are not UTF-8 are of a path."""
+    return text if _has_raw_bytes(text) else _load_yaml(text)
+
+
+def _has_raw_bytes(text: str) -> bool:
+    return any("\udc80" <= letter <= "\udcff" for letter in text)
+
+
+set_loader("yaml", _load_value, exceptions=(yaml.YAMLError,))
+
 
 class Parser(ArgumentParser):
-    """A parser whose errors are a UsageError of one line."""
+    """A parser whose errors are a UsageError of one line, and whose help begins with what matters.
+
+    A config file never resets what stands on the command line, wherever it stands there. The data set may be
+    given as a positional argument.
+
+    Attributes:
+        important: Heading -> the options that `--help` shows; `--help all` shows all. Empty: always all.
+        data_position: Index of the positional argument that is the data set, read as --data.root; None: the
+            command takes none.
+        detects_format: Whether the format of the data set is detected here, where none is given.
+        starting: Called with the arguments before they are parsed; returns arguments that count less than the
+            given ones, and more than those of a config file.
+    """
+
+    important: Mapping[str, tuple[str, ...]] = {}
+    data_position: int | None = None
+    detects_format: bool = True
+    starting: Callable[[Any, Arguments], list[str]] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - those of jsonargparse
+        super().__init__(*args, add_help=False, **kwargs)
+        self.add_argument(*HELP, action=_Help, help="Show this help, or with `--help all` every option.")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what argparse would print."""
-        raise UsageError(f"{message.rstrip('.')}; see `{self.prog} --help`") from ex
+        raise UsageError(in_words(self, message)) from ex
+
+    def parse_args(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        namespace: Any = None,  # noqa: ANN401 - jsonargparse's
+        **kwargs: Any,  # noqa: ANN401 - jsonargparse's
+    ) -> Namespace:
+        """Parse, after the arguments have been put in the order in which they count."""
+        if args is not None and self._subparsers is None:
+            args = self.arranged(list(args))
+        parsed: Namespace = super().parse_args(args, namespace, **kwargs)
+        return parsed
+
+    def arranged(self, words: list[str]) -> list[str]:
+        """Put arguments into the order in which they count, the data set among the options.
+
+        Raises:
+            UsageError: An option is not known, or the data set is named twice.
+            DataError: The data set does not exist.
+        """
+        arguments = self.split(words)
+        wants_help = [name for name, _ in arguments.options if name in HELP]
+        detected = [] if wants_help else self._detect_data(arguments)
+        started = [] if self.starting is None else self.starting(self, arguments)
+        if wants_help:
+            return [wants_help[0], *filter(None, [arguments.value(wants_help[0])])]
+        given = arguments.words(of_config=False)
+        return [*arguments.positionals, *detected, *arguments.words(of_config=True), *started, *given]
+
+    def split(self, words: list[str]) -> Arguments:
+        """Tell options and their values from positional arguments.
+
+        Raises:
+            UsageError: There is no such option.
+        """
+        arguments = Arguments([], [])
+        while words:
+            word = words.pop(0)
+            if word == "--":
+                arguments.positionals += words
+                break
+            if word == "-" or not word.startswith("-"):
+                arguments.positionals.append(word)
+                continue
+            name, equals, value = word.partition("=")
+            self._check_known(name)
+            values = [value] if equals else self._take_values(name, words)
+            arguments.options.append((name, values))
+        return arguments
+
+    def _take_values(self, name: str, words: list[str]) -> list[str]:
+        """Remove the values of an option from the words that follow it."""
+        count = min(1, len(words))
+        if name == "--print_config" or (name in HELP and words[:1] != ["all"]):
+            count = 0
+        elif getattr(self._option_string_actions.get(name), "nargs", None) == "+":
+            count = next((index for index, word in enumerate(words) if word.startswith("--")), len(words))
+        return [words.pop(0) for _ in range(count)]
+
+    def _check_known(self, name: str) -> None:
+        known = self._option_string_actions
+        parents = (name[:end] for end, letter in enumerate(name) if letter == ".")
+        is_entry = any(parent in options_of(self) for parent in parents)  # of a dict
+        if name not in known and not is_entry and name != "--version":
+            raise UsageError(unknown_option(self, name))
+
+    def _detect_data(self, arguments: Arguments) -> list[str]:
+        """Turn a positional data set into --data.root; return its detected format, if none is given."""
+        if self.data_position is None:
+            return []
+        root = arguments.value("--data.root")
+        if len(arguments.positionals) > len(self._needed()):
+            data = arguments.positionals.pop(self.data_position)
+            if root is not None:
+                raise UsageError(f"DATA is {data} and --data.root is {root}; give one of them")
+            root = data
+            arguments.options.append(("--data.root", [data]))
+        name = arguments.value("--data.name")
+        if root is None:
+            return []
+        if name not in NOT_LOCAL and not Path(root).exists():
+            raise DataError(f"{root} does not exist; give the folder or table of the data set")
+        is_set = not self.detects_format or name is not None or arguments.value("--resume") is not None
+        return [] if is_set else [f"--data.name={detect_format(Path(root))}"]
+
+    def _needed(self) -> list[argparse.Action]:
+        """Positional arguments that must be given."""
+        return [action for action in self._actions if not action.option_strings and action.nargs is None]
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 - jsonargparse's
+        """Format the help with every option."""
+        self.usage = self._usage()
+        text: str = super().format_help(*args, **kwargs)
+        return text
+
+    def format_short_help(self) -> str:
+        """Format the help with the options that matter most, by headings; with all if none are named."""
+        if not self.important:
+            return self.format_help()
+        defaults = self.get_defaults()
+        lines = [f"usage: {self._usage()}", "", *textwrap.wrap(self.description or "", WIDTH)]
+        if self.data_position is not None:
+            lines += ["", *_entry("DATA", DATA_HELP)]
+        for heading, names in self.important.items():
+            lines += ["", f"{heading}:"]
+            for name in names:
+                action = self._option_string_actions[name]
+                default = defaults.get(action.dest)
+                shown = "" if default is None else f" [{default}]"
+                lines += _entry(name, f"{action.help}{shown}".replace("%%", "%"))
+        count = len(options_of(self))
+        lines += ["", f"all {count} options: {command_of(self)} --help all"]
+        return "\n".join(lines) + "\n"
+
+    def _usage(self) -> str:
+        names = [str(action.metavar or action.dest).upper() for action in self._needed()]
+        if self._subparsers is not None:
+            names = ["COMMAND ..."]
+        elif self.data_position is not None:
+            names.insert(self.data_position, "[DATA]")
+        more = [action for action in self._actions if not action.option_strings and action.nargs == "+"]
+        names += [f"{action.dest.upper()} ..." for action in more]
+        return " ".join([command_of(self), *names, "[--OPTION VALUE ...]"])
 
 
-def data_config(root: Path | None, data: Namespace) -> DataConfig:
-    """The data that ROOT, or --data.root, and the other options select.
+class _Help(argparse._HelpAction):
+    """`--help`, and `--help all`."""
 
-    Raises:
-        UsageError: Both roots were given.
-    """
-    from ramstrans.data.build import detect_format
+    def __init__(self, option_strings: Sequence[str], **kwargs: Any) -> None:  # noqa: ANN401 - argparse's
+        super().__init__(option_strings, **kwargs)
+        self.nargs = "?"
 
-    if root is not None and data.root is not None:
-        raise UsageError(f"ROOT is {root} and --data.root {data.root}; give one of them")
-    root = root or data.root
-    name = data.name or ("toybirds" if root is None else detect_format(root))
-    return DataConfig(**vars(data) | {"root": root, "name": name})
+    def __call__(self, parser: Any, _namespace: Any, values: Any, _option: Any = None) -> None:  # noqa: ANN401
+        """Print the help, and exit."""
+        sys.stdout.write(parser.format_help() if values == "all" else parser.format_short_help())
+        parser.exit()
+
+
+def _entry(name: str, text: str) -> list[str]:
+    """Format an option and its help, the help beside or below."""
+    lines = textwrap.wrap(" ".join(text.split()), WIDTH - INDENT) or [""]
+    start = f"  {name}".ljust(INDENT)
+    head = [start + lines.pop(0)] if len(start) == INDENT and start.endswith(" ") else [start]
+    return head + [" " * INDENT + line for line in lines]
+
+
+def takes_data(parser: Parser, position: int = 0, *, detects_format: bool = True) -> None:
+    """Let a command take its data set as the positional argument at an index, or by --data.root."""
+    parser.data_position, parser.detects_format = position, detects_format

@@ -6,10 +6,10 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands import train
-from ramstrans.commands.configs import NamedConfig
-from ramstrans.commands.options import CONFIG_HELP, Parser
+from ramstrans.commands.options import Parser
 from ramstrans.console import Progress, progress_bar, results
 from ramstrans.errors import UsageError
+from ramstrans.options import parse_bytes
 from ramstrans.training.config import RunConfig
 
 if TYPE_CHECKING:
@@ -24,10 +24,18 @@ Hours: all steps at the speed of this device, without evaluations and waiting fo
 On a CPU, steps after one of more than a few seconds are extrapolated linearly; other devices differ."""
 
 
+IMPORTANT = {
+    "What": ("--memory", "--processes", "--num_images"),
+    "Run": ("--data.name", "--model.backbone", "--model.weights", "--model.image_size"),
+    "Recipe": ("--config", "--training.epochs", "--training.batch_size"),
+}
+"""The options that `--help` shows."""
+
+
 def add_options(parser: Parser) -> None:
     """Options of `plan`: those of `train`, and the resources and size of the run."""
-    parser.add_argument("--config", action=NamedConfig, help=CONFIG_HELP)
-    parser.add_class_arguments(RunConfig, as_group=False, skip={"output", "overwrite"})
+    train.add_run_options(parser, skip={"output", "overwrite"})
+    parser.important = IMPORTANT
     parser.add_argument(
         "--memory",
         type=str | None,
@@ -37,16 +45,16 @@ def add_options(parser: Parser) -> None:
         "--processes", type=PositiveInt, default=1, help="Processes that divide the images of a step (DDP)."
     )
     parser.add_argument(
-        "--num_images", type=PositiveInt | None, help="Training images; default: those of --data.root."
+        "--num_images", type=PositiveInt | None, help="Training images; default: those of DATA."
     )
 
 
 def run(options: Namespace, _given: list[str]) -> int:
     """Measure which batch, accumulation, checkpointing and precision fit into memory."""
-    from ramstrans.training.memory import format_bytes, parse_bytes
+    memory = None if options.memory is None else parse_bytes(options.memory)
+    from ramstrans.training.memory import format_bytes
     from ramstrans.training.plan import plan
 
-    memory = None if options.memory is None else parse_bytes(options.memory)
     with progress_bar() as progress:
         config, num_images = workload(options, progress)
         planned = plan(config, num_images, memory=memory, processes=options.processes, progress=progress)
@@ -70,20 +78,22 @@ def workload(options: Namespace, progress: Progress) -> tuple[RunConfig, int]:
         ConfigError: The data set has another number of classes.
         DataError: The data set cannot be used.
     """
+    from ramstrans.training.setup import with_classes_of, with_length_for
+
     config, num_images = train.run_config(options), options.num_images
     has_numbers = None not in (num_images, config.model.num_classes)
     if config.data.root is not None or (config.data.name == "toybirds" and not has_numbers):
         from ramstrans.data.build import build_image_set
-        from ramstrans.training.setup import with_classes_of
 
         images = build_image_set(config.data, progress)
-        return with_classes_of(config, images), num_images or len(images.of_split("train"))
+        config, num_val = with_classes_of(config, images), len(images.of_split("val"))
+        num_images = num_images or len(images.of_split("train"))
+        return with_length_for(config, num_images, num_val), num_images
     if not has_numbers:
         raise UsageError(
-            "plan needs the number of images and classes; give --num_images and --model.num_classes, or "
-            "--data.root"
+            "plan needs the number of images and classes; give DATA, or --num_images and --model.num_classes"
         )
-    return config, num_images
+    return with_length_for(config, num_images), num_images
 
 
 def candidates_table(planned: "Plan") -> "Table":

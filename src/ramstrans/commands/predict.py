@@ -15,6 +15,7 @@ from ramstrans.console import no_progress, progress_of_many
 from ramstrans.files import check_output
 from ramstrans.options import Precision
 from ramstrans.plain import counted
+from ramstrans.saved.metadata import load_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -67,17 +68,20 @@ def predict(
     Raises:
         DataError: Nothing could be read, or one of the inputs does not exist; their rows are written.
     """
-    from ramstrans.inference.arguments import STDIN, check_any_read, resolve_arguments
-    from ramstrans.inference.inputs import expand_inputs
-    from ramstrans.inference.predictor import Predictor
-    from ramstrans.inference.rows import RowWriter, resumable_file
     from ramstrans.inference.writers import choose_format
 
     chosen = choose_format(output, format)
     check_output(output, overwrite=overwrite)
+    load_metadata(run)
+    from ramstrans.data.reading.text import read_paths
+    from ramstrans.inference.arguments import STDIN, check_any_read, resolve_arguments
+    from ramstrans.inference.inputs import expand_inputs
+    from ramstrans.inference.predictor import Predictor
+    from ramstrans.inference.rows import RowWriter, resumable_file
+
     predictor = Predictor.load(run, device, precision, early_exit)
     named, num_labels = resolve_arguments(inputs), min(top_k, len(predictor.class_names))
-    paths: Iterable[str | Path] = expand_inputs(named.names, sys.stdin)
+    paths: Iterable[str | Path] = expand_inputs(named.names, read_paths(sys.stdin.buffer))
     total = 0
     if STDIN not in named.names:
         paths = [str(path) for path in paths]

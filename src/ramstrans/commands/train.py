@@ -3,13 +3,15 @@
 import dataclasses
 import logging
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 
 from jsonargparse import Namespace
 
-from ramstrans.commands.configs import NamedConfig
-from ramstrans.commands.options import CONFIG_HELP, Parser
+from ramstrans.commands.configs import NamedConfig, start_from
+from ramstrans.commands.options import CONFIG_HELP, Parser, takes_data
 from ramstrans.console import is_first_process, progress_bar, results
+from ramstrans.data.detect import check_root
 from ramstrans.errors import UsageError
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
 
@@ -17,54 +19,100 @@ logger = logging.getLogger(__name__)
 
 MAY_CHANGE = (
     "data.root",
+    "data.image_folder",
     "data.num_workers",
     "data.read_timeout",
     "data.cache",
     "data.cache_dir",
+    "training.probe_cache",
     "device",
+    "training.epochs",
+    "training.max_steps",
     "output",
     "overwrite",
 )
-"""Options that may change when a run is resumed: where things are, and how they are read.
+"""Options that may change when a run is resumed: where things are, how they are read, and how long it is.
 
 The last two are not for the user: the run's own folder is the output.
 """
 
 
+IMPORTANT = {
+    "Data": ("--data.name",),
+    "Model": ("--model.backbone", "--model.weights", "--model.image_size"),
+    "Recipe": ("--config", "--training.epochs", "--training.batch_size"),
+    "Run": ("--output", "--resume", "--device"),
+}
+"""The options that `--help` shows."""
+
+
 def add_options(parser: Parser) -> None:
     """Options of `train`: the fields of RunConfig."""
-    parser.add_argument("--config", action=NamedConfig, help=CONFIG_HELP)
-    parser.add_class_arguments(RunConfig, as_group=False)
+    add_run_options(parser)
+    parser.important = IMPORTANT
     parser.add_argument(
         "--resume",
         type=Path | None,
-        help="Folder of a stopped run, to continue from its newest checkpoint. Only options that say where "
-        "things are go with it: --data.root, --data.cache, --data.num_workers, --device.",
+        help="Folder of a run that was stopped, whose evaluation failed, or that is to have more "
+        "--training.epochs. Other options that go with it say where things are: --data.root, --data.cache, "
+        "--data.num_workers, --device.",
     )
     parser.add_argument(
         "--dry_run", type=bool, default=False, help="Check data, model and options, and exit."
     )
 
 
+def add_run_options(parser: Parser, skip: Collection[str] = ()) -> None:
+    """What determines a run, from the data set to the recipe: the same for `train` and `plan`."""
+    takes_data(parser)
+    parser.starting = start_from
+    parser.add_argument("--config", action=NamedConfig, help=CONFIG_HELP)
+    parser.add_class_arguments(RunConfig, as_group=False, skip=set(skip))
+
+
 def run(options: Namespace, given: list[str]) -> int:
     """Train on a data set, evaluate on its test split, report."""
     config, resumes = run_config(options), options.resume is not None
+    check_root(config.data)
     if resumes:
         check_unchanged(config, options_of_run(options.resume))
         config = dataclasses.replace(config, output=options.resume, overwrite=False)
+    from ramstrans.distributed import num_processes
     from ramstrans.evaluation.report.build import print_report
+    from ramstrans.training import folds
+    from ramstrans.training.outline import outline
     from ramstrans.training.run import prepare
     from ramstrans.training.run import train as train_run
     from ramstrans.training.run_folder import default_output
 
+    command = shlex.join(["ramstrans", *given])
+    if folds.is_cross_validation(config):
+        if not options.dry_run:
+            return run_folds(config, resumes=resumes, command=command)
+        config = folds.fold_config(config, 1, config.output)
     with progress_bar() as progress:
         prepared = prepare(config, progress, resumes=resumes)
+    if not resumes and num_processes() == 1:
+        for line in outline(prepared):
+            logger.info("%s", line)
     output = config.output or default_output(prepared.config)
     if options.dry_run:
         logger.info("dry run: everything fits, nothing was trained; a run would be written to %s", output)
         return 0
     with progress_bar() as progress:
-        report = train_run(prepared, output, command=shlex.join(["ramstrans", *given]), progress=progress)
+        report = train_run(prepared, output, command=command, progress=progress)
+    if is_first_process():
+        print_report(report, results())
+    logger.info("report: %s", output / "report.md")
+    return 0
+
+
+def run_folds(config: RunConfig, *, resumes: bool, command: str) -> int:
+    """Cross-validate: a run for each fold, one report."""
+    from ramstrans.training.folds import cross_validate, print_report
+
+    with progress_bar() as progress:
+        report, output = cross_validate(config, resumes=resumes, command=command, progress=progress)
     if is_first_process():
         print_report(report, results())
     logger.info("report: %s", output / "report.md")
@@ -80,7 +128,7 @@ def run_config(options: Namespace) -> RunConfig:
 def options_of_run(run: Path) -> RunConfig:
     """The options that a run began with."""
     parser = Parser(default_config_files=[str(run / OPTIONS_FILE)])
-    add_options(parser)
+    parser.add_class_arguments(RunConfig, as_group=False)
     return run_config(parser.instantiate(parser.get_defaults()))
 
 

@@ -1,6 +1,9 @@
 """From `DataConfig` to splits, preprocessing and cache. A new data set is one file, one line in `READERS`."""
 
+import hashlib
 import logging
+import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,26 +14,34 @@ from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.datasets.fgvc_aircraft import read_fgvc_aircraft
 from ramstrans.data.datasets.flowers102 import read_flowers102
 from ramstrans.data.datasets.food101 import read_food101
-from ramstrans.data.datasets.hugging_face import MARKER_FILES, read_hugging_face
+from ramstrans.data.datasets.hugging_face import read_hugging_face
 from ramstrans.data.datasets.image_folder import read_image_folder
-from ramstrans.data.datasets.inaturalist import is_inaturalist, read_inaturalist
+from ramstrans.data.datasets.inaturalist import read_inaturalist
 from ramstrans.data.datasets.nabirds import read_nabirds
 from ramstrans.data.datasets.oxford_pets import read_oxford_pets
 from ramstrans.data.datasets.stanford_cars import read_stanford_cars
 from ramstrans.data.datasets.stanford_dogs import read_stanford_dogs
 from ramstrans.data.datasets.table import read_table
+from ramstrans.data.detect import check_root
+from ramstrans.data.groups import with_groups
 from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
-from ramstrans.data.records import ImageSet
-from ramstrans.data.sharding.manifest import MANIFEST, read_shards
-from ramstrans.data.splits import check_classes, hold_out
+from ramstrans.data.records import ImageSet, Split
+from ramstrans.data.sharding.manifest import read_shards
+from ramstrans.data.splits import check_classes, check_groups, hold_out, hold_out_fold
 from ramstrans.data.toybirds.generator import is_toybirds, make_toybirds
 from ramstrans.distributed import from_first_process
-from ramstrans.errors import ConfigError, DataError, UnreadableImageError
+from ramstrans.errors import DataError, UnreadableImageError
 
 logger = logging.getLogger(__name__)
 
 Reader = Callable[[Path, DataConfig], ImageSet]
+
+MAX_VAL_FRACTION, MIN_VAL_IMAGES = 0.2, 50
+"""Share to hold out at most where none is given, for validation images enough to choose an epoch by."""
+
+LITTLE_SEEN = 0.25
+"""Share of a square photograph below which a crop is probably a mistake; by default it is 0.77."""
 
 DEFAULT_TOYBIRDS_ROOT = Path("runs/toybirds-data")
 
@@ -43,12 +54,15 @@ def _by_root(read: Callable[[Path], ImageSet]) -> Reader:
 READERS: dict[DatasetFormat, Reader] = {
     "cub": _by_root(read_cub),
     "toybirds": _by_root(read_cub),
-    "folder": _by_root(read_image_folder),
+    "folder": lambda root, config: read_image_folder(root, config.class_level),
     "table": lambda root, config: read_table(
         root,
         path_column=config.path_column,
         label_column=config.label_column,
         split_column=config.split_column,
+        image_folder=config.image_folder,
+        group_column=config.group_column,
+        on_unlabelled=config.on_unlabelled,
     ),
     "nabirds": _by_root(read_nabirds),
     "stanford_dogs": _by_root(read_stanford_dogs),
@@ -63,40 +77,29 @@ READERS: dict[DatasetFormat, Reader] = {
 }
 """For each format a function of root and config."""
 
-_MARKER_FILES: dict[DatasetFormat, tuple[str, ...]] = {
-    "shards": (MANIFEST,),
-    "nabirds": ("hierarchy.txt", "nabirds/hierarchy.txt"),
-    "cub": ("images.txt", "CUB_200_2011/images.txt"),
-    "stanford_dogs": ("lists/train_list.mat", "train_list.mat", "stanford_dogs/lists/train_list.mat"),
-    "stanford_cars": ("devkit/cars_meta.mat", "stanford_cars/devkit/cars_meta.mat"),
-    "fgvc_aircraft": ("data/variants.txt", "fgvc-aircraft-2013b/data/variants.txt"),
-    "flowers102": ("setid.mat", "flowers-102/setid.mat"),
-    "oxford_pets": ("annotations/trainval.txt", "oxford-iiit-pet/annotations/trainval.txt"),
-    "food101": ("meta/classes.txt", "food-101/meta/classes.txt"),
-    "hugging_face": MARKER_FILES,
-}
-"""Files that identify each format; if several match, the first one is meant."""
-
-
-def detect_format(root: Path) -> DatasetFormat:
-    """Detect a data set's format: by a published set's lists, a file, or else folders of classes."""
-    for name, files in _MARKER_FILES.items():
-        if any((root / file).is_file() for file in files):
-            return name
-    if is_inaturalist(root):
-        return "inaturalist"
-    return "table" if root.suffix and not root.is_dir() else "folder"
-
 
 def build_image_set(config: DataConfig, progress: Progress = no_progress) -> ImageSet:
-    """Read a data set and give it the splits that training needs; toybirds are drawn first, if need be.
-
-    If the data set has no test split, one is drawn from the training images; then, unless there is one, a
-    validation split of `val_fraction`. Both are stratified, and drawn by `split_seed`.
+    """Read a data set and give it the splits that training needs, see `draw_splits`.
 
     Raises:
         ConfigError: The data set needs a root, and none is given.
-        DataError: The data set cannot be used; the message says why.
+        DataError: The data set cannot be used, such as one without training or test images; the message says
+            why.
+    """
+    images = read_image_set(config, progress)
+    check_classes(images)
+    images = draw_splits(images, config)
+    check_groups(images)
+    check_held_out(images, config)
+    return images
+
+
+def read_image_set(config: DataConfig, progress: Progress = no_progress) -> ImageSet:
+    """Read a data set with its groups and its own splits; toybirds are drawn first, if need be.
+
+    Raises:
+        ConfigError: The data set needs a root, and none is given.
+        DataError: The data set cannot be read; the message says why.
     """
     root = config.root
     if config.name == "toybirds":
@@ -108,17 +111,81 @@ def build_image_set(config: DataConfig, progress: Progress = no_progress) -> Ima
                     "give --data.name folder, table or cub, for toybirds another --data.root"
                 )
             make_toybirds(root, progress=progress)
-    if root is None:
-        raise ConfigError(
-            f"data.name is '{config.name}' but no --data.root was given; name its folder or file"
-        )
-    images = READERS[config.name](root, config)
-    check_classes(images)
-    if not images.of_split("test"):
+    check_root(config)
+    assert root is not None, "checked"
+    return with_groups(READERS[config.name](root, config), config, progress)
+
+
+def draw_splits(images: ImageSet, config: DataConfig) -> ImageSet:
+    """Draw the splits that a data set lacks from its training images, by `split_seed`.
+
+    If it has no test split, one is drawn: a `test_fraction`, or with `folds` the part `fold` (the first one
+    if that is None). Then, unless there is one, a validation split of `val_fraction`. All are stratified, and
+    keep groups whole.
+
+    Raises:
+        DataError: The data set cannot be divided into folds.
+    """
+    if config.folds is not None:
+        images = hold_out_fold(images, config.folds, config.fold or 1, config.split_seed)
+    elif not images.of_split("test"):
         images = hold_out(images, config.test_fraction, config.split_seed, "test")
     if not images.of_split("val"):
-        images = hold_out(images, config.val_fraction, config.split_seed, "val")
+        fraction = config.val_fraction
+        if fraction is None:
+            fraction = val_fraction_for(len(images.of_split("train")))
+        images = hold_out(images, fraction, config.split_seed, "val")
     return images
+
+
+def val_fraction_for(num_images: int) -> float:
+    """The fraction of so many training images to hold out for validation, where none is given.
+
+    >>> val_fraction_for(1500), val_fraction_for(400), val_fraction_for(60)
+    (0.1, 0.125, 0.2)
+    """
+    return min(max(0.1, MIN_VAL_IMAGES / max(num_images, 1)), MAX_VAL_FRACTION)
+
+
+def fingerprint(images: ImageSet, config: DataConfig) -> str:
+    """A hash of which files are in which class and split, wherever the folder or table lies."""
+    digest = hashlib.sha256("\n".join(images.class_names).encode(errors="surrogateescape"))
+    root = config.root
+    if config.name == "table" and root is not None:
+        root = config.image_folder or root.parent
+    for record in images.records:
+        is_below = root is not None and record.path.is_relative_to(root)
+        path = record.path.relative_to(root) if is_below and root is not None else record.path
+        digest.update(f"\n{record.split} {record.label} {path}".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def check_held_out(images: ImageSet, config: DataConfig) -> None:
+    """Raise if there are no test images; warn if no validation images could be held out.
+
+    Raises:
+        DataError: The test split is empty.
+    """
+    drawn: tuple[tuple[Split, float, tuple[Split, ...]], ...] = (
+        ("test", config.test_fraction, ("train", "val")),
+        ("val", MAX_VAL_FRACTION if config.val_fraction is None else config.val_fraction, ("train",)),
+    )
+    for split, fraction, drawn_from in drawn:
+        if images.of_split(split) or not fraction:
+            continue
+        pool = [record for record in images.records if record.split in drawn_from]
+        most = max(Counter(record.label for record in pool).values())
+        units = {(record.label, record.group or str(record.path)) for record in pool}
+        if max(Counter(label for label, _ in units).values()) == 1:
+            what = "group" if any(record.group for record in pool) else "image"
+            reason = f"no class has a second {what} that training could spare; add some"
+        else:
+            enough = math.ceil(100 / most) / 100
+            reason = f"the largest class has {most} images; give {enough:g} or more"
+        reason = f"data.{split}_fraction {fraction:g} holds out no image: {reason}"
+        if split == "test":
+            raise DataError(f"{reason}, or give test images (a folder test/, or a column of splits)")
+        logger.warning("%s. Without validation images the last epoch is kept, whichever is best", reason)
 
 
 def drop_unreadable(
@@ -142,6 +209,8 @@ def drop_unreadable(
     remaining = apply_unreadable(images, errors, config.on_unreadable)
     for error in errors:
         logger.warning("left out: %s", error)
+    if images.of_split("val") and not remaining.of_split("val"):
+        logger.warning("none of the validation images can be read: the last epoch is kept, whichever is best")
     return remaining, errors
 
 
@@ -163,7 +232,16 @@ def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) 
     if config.fit != "crop" and isinstance(resize, int):
         shorter = min(crop)
         resize = round(crop[0] * resize / shorter), round(crop[1] * resize / shorter)
-    return Preprocessing(resize, crop, config.fit)
+    zoom_pixels = config.zoom_pixels if zoom_source == "native" else None
+    preprocessing = Preprocessing(resize, crop, config.fit, zoom_pixels)
+    seen = math.prod(crop) / (resize**2 if isinstance(resize, int) else math.prod(resize))
+    if config.fit == "crop" and seen < LITTLE_SEEN:
+        logger.warning(
+            "data.crop %dx%d with data.resize %s sees at most %.1f %% of a photograph; give a larger crop or "
+            "a smaller resize, or data.fit squash or pad, which see all of it",
+            *(*crop, resize, 100 * seen),
+        )
+    return preprocessing
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:

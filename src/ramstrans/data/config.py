@@ -6,6 +6,7 @@ from typing import Literal
 
 from ramstrans import options
 from ramstrans.data.preprocessing import Fit
+from ramstrans.errors import ConfigError
 
 DatasetFormat = Literal[
     "cub",
@@ -31,7 +32,9 @@ BOUNDS: dict[str, options.Bound] = {
     "rand_magnitude": options.Bound("0 to 30", lambda value: 0 <= value <= 30),
     **dict.fromkeys(("random_erasing", "balance"), options.FROM_0_TO_1),
     **dict.fromkeys(("color_jitter", "rand_augment", "num_workers", "read_timeout"), options.AT_LEAST_0),
-    **dict.fromkeys(("max_pixels", "shuffle_window"), options.AT_LEAST_1),
+    **dict.fromkeys(("max_pixels", "zoom_pixels", "shuffle_window"), options.AT_LEAST_1),
+    **dict.fromkeys(("group_level", "fold"), options.AT_LEAST_1),
+    "folds": options.Bound("2 or more", lambda value: value >= 2),
 }
 
 
@@ -43,18 +46,32 @@ class DataConfig:
         name: Format of the data set. `toybirds` is drawn on first use if `root` does not hold it yet.
         root: Folder of the data set, the table's file, or, for `hugging_face`, a name on the hub. Only
             `toybirds` can be read without one.
-        path_column: Column of a table with the image paths, relative to the table's folder or absolute;
+        path_column: Column of a table with the image paths, relative to `image_folder` or absolute;
             for `hugging_face`, the column of images if there are several.
         label_column: Column of a table or of `hugging_face` with the class names.
         split_column: Column of a table with `train`, `val` or `test`; without it splits are drawn by seed.
+        image_folder: Folder that the paths of a table are relative to; None: the table's own.
+        class_level: What the classes of a `folder` are: its `top` folders with all images below them, or
+            each folder that holds images, the `leaf` folders, e.g. species in `<genus>/<species>/`.
         aircraft_level: What the classes of `fgvc_aircraft` are.
         train_folder: Which training images of `inaturalist` 2021 to take; None: those that exist.
-        val_fraction: Fraction of each class's training images held out for validation, in [0, 1).
+        val_fraction: Fraction of each class's training images held out for validation, in [0, 1). None: a
+            tenth, up to a fifth where a tenth would be less than 50 images.
         test_fraction: Fraction of each class's images held out for the test, in (0, 1), if the data set has
             no test split of its own.
-        split_seed: Seed of those two draws.
+        split_seed: Seed of those draws, and of the folds.
+        group_column: Column of a table that says what belongs together, e.g. photographs of one animal or
+            site: no group is drawn into two splits. Rows with an empty cell belong to no group.
+        group_level: For `folder`: level below the class whose folders are groups, e.g. 1 for
+            `wren/bird_7/1.jpg`.
+        group_day: Photographs taken on the same day, by their EXIF data, are a group.
+        folds: Cross-validation: divide all images into this many parts, each of which is the test split of
+            one run; the report is of all runs. None: one run.
+        fold: With `folds`: make only this run, from 1 to `folds`.
         on_unreadable: What to do with training or test files that cannot be decoded: report them all and
             stop before the first epoch, or report them all and leave them out.
+        on_unlabelled: What to do with rows of a table whose label is empty: stop, or leave them out and say
+            how many. `evaluate` leaves them out.
         resize: Shorter side in pixels after resizing, or an exact `[height, width]`.
             None: 8/7 of the crop.
         crop: Side in pixels of the square that is cut out (at random in training, from the centre
@@ -63,6 +80,8 @@ class DataConfig:
         fit: What is seen of an image of another shape than the model's input. `crop`: the centre;
             `squash`: all of it, distorted; `pad`: all of it, with grey bars. In training, `squash` and `pad`
             see random parts, from the crop's size up to the whole.
+        zoom_pixels: With `zoom_source: native`: most pixels of a photograph that regions are cut from; larger
+            ones are reduced to so many. Each takes 3 bytes per pixel in batches and caches: 12 MB.
         flip: Mirror training images at random.
         color_jitter: Strength of random brightness, contrast and saturation in training; 0 is off.
         rand_augment: Operations of RandAugment per training image; 0 is off.
@@ -88,15 +107,24 @@ class DataConfig:
     path_column: str = "path"
     label_column: str = "label"
     split_column: str = "split"
+    image_folder: Path | None = None
+    class_level: Literal["top", "leaf"] = "top"
     aircraft_level: Literal["variant", "family", "manufacturer"] = "variant"
     train_folder: Literal["train", "train_mini"] | None = None
-    val_fraction: float = 0.1
+    val_fraction: float | None = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
+    group_column: str | None = None
+    group_level: int | None = None
+    group_day: bool = False
+    folds: int | None = None
+    fold: int | None = None
     on_unreadable: Literal["stop", "skip"] = "stop"
+    on_unlabelled: Literal["stop", "skip"] = "stop"
     resize: int | tuple[int, int] | None = None
     crop: int | tuple[int, int] | None = None
     fit: Fit = "crop"
+    zoom_pixels: int = 4_000_000
     flip: bool = True
     color_jitter: float = 0.0
     rand_augment: int = 0
@@ -112,8 +140,21 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         options.check_bounds("data", self, BOUNDS)
-        needs = {
+        grouped_by = [name for name in ("group_column", "group_level", "group_day") if getattr(self, name)]
+        if len(grouped_by) > 1:
+            raise ConfigError(
+                f"data.{grouped_by[0]} and data.{grouped_by[1]} are both given; give one of them"
+            )
+        if self.folds is not None and self.fold is not None and self.fold > self.folds:
+            raise ConfigError(f"data.fold is {self.fold}; give 1 to {self.folds} (data.folds)")
+        needs = {  # the name is None while it is still to be detected
+            "group_column": (self.name in ("table", None), "data.name table"),
+            "group_level": (self.name in ("folder", None), "data.name folder"),
+            "fold": (self.folds is not None, "data.folds"),
+            "test_fraction": (self.folds is None, "data.folds null"),
             "cache_dir": (self.cache == "disk", "data.cache disk"),
+            "image_folder": (self.name in ("table", None), "data.name table"),
+            "class_level": (self.name in ("folder", None), "data.name folder"),
             "aircraft_level": (self.name == "fgvc_aircraft", "data.name fgvc_aircraft"),
             "train_folder": (self.name == "inaturalist", "data.name inaturalist"),
             "rand_magnitude": (self.rand_augment > 0, "data.rand_augment"),

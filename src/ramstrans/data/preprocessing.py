@@ -25,15 +25,26 @@ class Preprocessing:
         fit: `crop`: the view is cut from the centre, what lies outside is not seen; `squash`: it is all of
             the image, resized to exactly `resize`; `pad`: it is all of the image, resized to fit into
             `resize` and padded evenly with `transforms.FILL`.
+        zoom_pixels: Most pixels of an image that views are cut from at its own resolution, whatever `resize`
+            and `crop`, which then only say what part of it a view is. None: views are cut from an image
+            resized to `resize`.
     """
 
     resize: int | Size
     crop: Size
     fit: Fit = "crop"
+    zoom_pixels: int | None = None
+
+    @property
+    def reading(self) -> tuple[int | Size, Fit, int | None]:
+        """All that reading an image depends on, in the order of `read_resized`."""
+        return self.resize, self.fit, self.zoom_pixels
 
     def __post_init__(self) -> None:
         if min(self.crop) < 1:
             raise ConfigError(f"crop is {self.crop}; give (height, width) in pixels, 1 or more each")
+        if self.zoom_pixels is not None and self.zoom_pixels < 1:
+            raise ConfigError(f"zoom_pixels is {self.zoom_pixels}; give 1 or more")
         if self.fit != "crop" and isinstance(self.resize, int):
             raise ConfigError(f"resize is {self.resize}; fit {self.fit} needs (height, width)")
         height, width = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize

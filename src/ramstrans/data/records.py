@@ -29,6 +29,8 @@ class Record(NamedTuple):
         box: The object's `(x0, y0, x1, y1)`, half-open float pixels of the original image after
             EXIF rotation, or None if the data set has none. May extend past the edge.
         parts: The visible parts; empty if the data set has none.
+        group: Images with the same name here, e.g. those of one animal, are never drawn into different
+            splits; "" if this one belongs to none.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class Record(NamedTuple):
     split: Split
     box: Box | None = None
     parts: tuple[Part, ...] = ()
+    group: str = ""
 
 
 class ImageSet(NamedTuple):

@@ -1,9 +1,11 @@
-"""Validation and test splits drawn from the training images, and a check of the classes."""
+"""Validation and test splits, and folds, drawn from the training images; checks of classes and splits."""
 
 import hashlib
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.errors import DataError, first_few
@@ -11,13 +13,27 @@ from ramstrans.errors import DataError, first_few
 _MAX_NAMED = 5
 
 
+class _Group(NamedTuple):
+    """Images that stay together: those of a group, or one file.
+
+    Attributes:
+        key: The group's name and "", or "" and the file.
+        counts: Number of files of each label.
+    """
+
+    key: tuple[str, str]
+    counts: Counter[int]
+
+
 def hold_out(images: ImageSet, fraction: float, seed: int, into: Split) -> ImageSet:
     """Move a fraction of each class's training images, in [0, 1), into another split, `val` or `test`.
 
-    The draw of a class depends only on the seed, its name, and its own files: neither the order of
-    the records nor the other classes change it. `fraction * num_images` is rounded up or down at
-    random, so that the total is right on average however small the classes are; one training image of
-    each class stays. A file listed more than once moves with all its records. Records keep their order.
+    `fraction * num_images` of a class is rounded up or down at random, so that the total is right on average
+    however small the classes are; one training image of each class stays. A file listed more than once moves
+    with all its records. Records keep their order, which does not change the draw.
+
+    Without groups, the draw of a class depends only on the seed, its name, and its own files. Groups move
+    whole, one of each class stays, and the draw comes as near to each class's number as they allow.
 
     >>> records = tuple(Record(Path(f"{i:02}.jpg"), i // 10, "train") for i in range(20))
     >>> held = hold_out(ImageSet(("crow", "wren"), records), 0.3, seed=0, into="val")
@@ -25,20 +41,58 @@ def hold_out(images: ImageSet, fraction: float, seed: int, into: Split) -> Image
     ({'crow': 3, 'wren': 3}, {'crow': 7, 'wren': 7})
     """
     assert 0 <= fraction < 1, f"the fraction to hold out is {fraction}"
+    train = images.of_split("train")
+    if any(record.group for record in train):
+        groups = _groups(train)
+        wanted = _wanted(groups, fraction, f"{seed} {into}", images.class_names)
+        keys = _draw_groups(groups, wanted, _generator(f"{seed} {into}"))
+        return _moved(images, lambda record: _key(record) in keys, into)
     paths_of: dict[int, set[Path]] = defaultdict(set)
-    for record in images.of_split("train"):
+    for record in train:
         paths_of[record.label].add(record.path)
     drawn = {
         (label, path)
         for label, paths in paths_of.items()
         for path in _draw(paths, fraction, f"{seed} {into} {images.class_names[label]}")
     }
+    return _moved(images, lambda record: (record.label, record.path) in drawn, into)
 
-    def moved(record: Record) -> Record:
-        is_drawn = record.split == "train" and (record.label, record.path) in drawn
-        return record._replace(split=into) if is_drawn else record
 
-    return images._replace(records=tuple(moved(record) for record in images.records))
+def hold_out_fold(images: ImageSet, folds: int, fold: int, seed: int) -> ImageSet:
+    """Move one of `folds` parts of the images into the test split: cross-validation.
+
+    Every image is in one part. Each class is spread as evenly as its groups allow, and the parts are of
+    about equal size; they depend on the seed, the files and the groups, not on the order of the records.
+
+    Args:
+        images: A data set of training images only.
+        folds: Number of parts, 2 or more.
+        fold: The part that becomes the test split, from 1 to `folds`.
+        seed: Seed of the division.
+
+    Raises:
+        DataError: The data set has a validation or test split, or a class has one image or group only.
+
+    >>> records = tuple(Record(Path(f"{i:02}.jpg"), i // 10, "train") for i in range(20))
+    >>> images = ImageSet(("crow", "wren"), records)
+    >>> [hold_out_fold(images, 3, fold, seed=0).counts("test") for fold in (1, 2, 3)]
+    [{'crow': 4, 'wren': 3}, {'crow': 3, 'wren': 4}, {'crow': 3, 'wren': 3}]
+    """
+    assert 1 <= fold <= folds, f"fold {fold} of {folds}"
+    if given := sorted({record.split for record in images.records} - {"train"}):
+        raise DataError(
+            f"data.folds divides all images, and the data set has a {given[-1]} split of its own; leave "
+            "data.folds out, or give the images without splits (a table: --data.split_column none)"
+        )
+    groups = _groups(images.records)
+    num_groups = Counter(label for group in groups for label in group.counts)
+    if alone := [images.class_names[label] for label, count in sorted(num_groups.items()) if count == 1]:
+        raise DataError(
+            f"data.folds needs two images or groups of each class; one only have {_named(alone)}: "
+            "add some, or remove the class"
+        )
+    fold_of = _assign_folds(groups, folds, _generator(f"{seed} folds"))
+    return _moved(images, lambda record: fold_of[_key(record)] == fold - 1, "test")
 
 
 def check_classes(images: ImageSet) -> None:
@@ -58,18 +112,179 @@ def check_classes(images: ImageSet) -> None:
         )
     if len(names) == 1:
         raise DataError(f"the data set has one class only, '{names[0]}'; give it two or more")
+    if not images.of_split("train"):
+        raise DataError(
+            f"the data set has no training images, only {_splits(images.records)}; "
+            "add train/<class>/, or rows of split train"
+        )
     without = [name for name, count in images.counts("train").items() if count == 0]
     if without:
-        named = first_few([f"'{name}'" for name in without], _MAX_NAMED)
         raise DataError(
-            f"{len(without)} of {len(names)} classes have no training images: {named}; "
+            f"{len(without)} of {len(names)} classes have no training images: {_named(without)}; "
             "add some, or remove the class"
         )
 
 
+def divided_groups(images: ImageSet) -> dict[str, list[Record]]:
+    """The records of each group that lies in more than one split, by its name, in order.
+
+    >>> records = tuple(Record(Path("1.jpg"), 0, split, group="bird 7") for split in ("train", "val"))
+    >>> list(divided_groups(ImageSet(("crow",), records)))
+    ['bird 7']
+    """
+    members: dict[str, list[Record]] = defaultdict(list)
+    for record in images.records:
+        if record.group:
+            members[record.group].append(record)
+    return {
+        group: records for group, records in members.items() if len({record.split for record in records}) > 1
+    }
+
+
+def check_groups(images: ImageSet) -> None:
+    """Raise if a group lies in more than one of the splits that the data set came with.
+
+    Raises:
+        DataError: Naming the first few groups.
+    """
+    divided = divided_groups(images)
+    if divided:
+        named = [f"'{group}' in {_splits(records)}" for group, records in divided.items()]
+        raise DataError(
+            f"{len(divided)} groups are in more than one split of the data set: "
+            f"{first_few(named, _MAX_NAMED)}; give splits that keep groups whole, or none (they are drawn), "
+            "or leave the option data.group_... out"
+        )
+
+
+def _splits(records: Iterable[Record]) -> str:
+    return " and ".join(sorted({record.split for record in records}, reverse=True))
+
+
+def _named(names: Sequence[str]) -> str:
+    return first_few([f"'{name}'" for name in names], _MAX_NAMED)
+
+
+def _moved(images: ImageSet, is_drawn: Callable[[Record], bool], into: Split) -> ImageSet:
+    """Move the drawn training records into another split."""
+    records = (
+        record._replace(split=into) if record.split == "train" and is_drawn(record) else record
+        for record in images.records
+    )
+    return images._replace(records=tuple(records))
+
+
+def _generator(key: str) -> random.Random:
+    """A generator seeded by a text, the same on every machine."""
+    name = key.encode(errors="surrogateescape")  # a folder may be named in any bytes
+    return random.Random(int.from_bytes(hashlib.sha256(name).digest()))
+
+
 def _draw(paths: set[Path], fraction: float, key: str) -> list[Path]:
-    """Draw a fraction of the paths with a generator seeded by the key, the same on every machine."""
-    generator = random.Random(int.from_bytes(hashlib.sha256(key.encode()).digest()))
-    whole, rest = divmod(fraction * len(paths), 1)
-    count = min(int(whole) + (generator.random() < rest), len(paths) - 1)
+    """Draw a fraction of the paths."""
+    generator = _generator(key)
+    count = _rounded(fraction, len(paths), generator)
     return generator.sample(sorted(paths), count)
+
+
+def _rounded(fraction: float, num_images: int, generator: random.Random) -> int:
+    """A fraction of a class's images, rounded at random; one image at least stays."""
+    whole, rest = divmod(fraction * num_images, 1)
+    return min(int(whole) + (generator.random() < rest), num_images - 1)
+
+
+def _key(record: Record) -> tuple[str, str]:
+    return (record.group, "") if record.group else ("", str(record.path))
+
+
+def _groups(records: Iterable[Record]) -> list[_Group]:
+    """The groups, sorted."""
+    files: dict[tuple[str, str], set[tuple[int, Path]]] = defaultdict(set)
+    for record in records:
+        files[_key(record)].add((record.label, record.path))
+    return [_Group(key, Counter(label for label, _ in files[key])) for key in sorted(files)]
+
+
+def _num_images(groups: Iterable[_Group]) -> Counter[int]:
+    """Number of images of each label."""
+    return sum((group.counts for group in groups), Counter())
+
+
+def _wanted(groups: Sequence[_Group], fraction: float, key: str, names: Sequence[str]) -> dict[int, int]:
+    """For each label, how many images to hold out: the numbers that are drawn without groups."""
+    return {
+        label: _rounded(fraction, count, _generator(f"{key} {names[label]}"))
+        for label, count in _num_images(groups).items()
+    }
+
+
+def _draw_groups(
+    groups: Sequence[_Group], wanted: dict[int, int], generator: random.Random
+) -> set[tuple[str, str]]:
+    """Choose groups with about the wanted number of images of each label; return their keys.
+
+    A group is taken if that makes the sum over the labels of `((taken - wanted) / num_images) ** 2` smaller
+    and leaves each of its labels another group. First, each label that wants images gets the group that is
+    best for this sum, those with the fewest groups first; then the others, in random order.
+    """
+    order = list(groups)
+    generator.shuffle(order)
+    total, taken, chosen = _num_images(groups), Counter[int](), set[tuple[str, str]]()
+    left = Counter(label for group in groups for label in group.counts)
+    groups_of: dict[int, list[_Group]] = defaultdict(list)
+    for group in order:
+        for label in group.counts:
+            groups_of[label].append(group)
+
+    def change(group: _Group) -> float:
+        return sum(
+            count * (2 * (taken[label] - wanted[label]) + count) / total[label] ** 2
+            for label, count in group.counts.items()
+        )
+
+    def may_take(group: _Group) -> bool:
+        return group.key not in chosen and all(left[label] > 1 for label in group.counts)
+
+    def take(group: _Group) -> None:
+        chosen.add(group.key)
+        taken.update(group.counts)
+        left.subtract(group.counts.keys())
+
+    for label in sorted(groups_of, key=lambda label: (len(groups_of[label]), label)):
+        if wanted[label] and not taken[label]:
+            possible = [group for group in groups_of[label] if may_take(group)]
+            if possible:
+                take(min(possible, key=change))
+    for group in order:
+        if may_take(group) and change(group) < 0:
+            take(group)
+    return chosen
+
+
+def _assign_folds(
+    groups: Sequence[_Group], folds: int, generator: random.Random
+) -> dict[tuple[str, str], int]:
+    """The fold of each group, from 0, by its key.
+
+    Large groups come first. Each goes where the sum over folds and labels of
+    `(num_in_fold / num_images) ** 2` grows least; of equal folds, to the one with the fewest images.
+    """
+    order = list(groups)
+    generator.shuffle(order)
+    order.sort(key=lambda group: -group.counts.total())
+    total = _num_images(groups)
+    in_fold = [Counter[int]() for _ in range(folds)]
+    sizes = [0] * folds
+    fold_of = {}
+    for group in order:
+
+        def growth(fold: int, group: _Group = group) -> tuple[float, int]:
+            taken = in_fold[fold]
+            added = (n * (2 * taken[label] + n) / total[label] ** 2 for label, n in group.counts.items())
+            return sum(added), sizes[fold]
+
+        best = min(range(folds), key=growth)
+        in_fold[best].update(group.counts)
+        sizes[best] += group.counts.total()
+        fold_of[group.key] = best
+    return fold_of

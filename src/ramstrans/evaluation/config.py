@@ -14,12 +14,24 @@ class EvaluationData:
     """Data to evaluate on, where they are not those of the training run.
 
     Attributes:
-        name: Data set format; default: the run's.
+        name: Data set format; default: the run's, or with another root the one detected there.
         root: Folder or table; default: the run's.
+        path_column: Column of a table with the image paths; default: the run's.
+        label_column: Column of a table with the class names; default: the run's.
+        split_column: Column of a table with the splits; default: the run's.
+        image_folder: Folder that the paths of a table are relative to; default: the run's, or with another
+            table that table's folder.
+        on_unreadable: Whether a file that cannot be decoded stops the evaluation or is left out and reported;
+            default: the run's.
     """
 
     name: DatasetFormat | None = None
     root: Path | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    image_folder: Path | None = None
+    on_unreadable: Literal["stop", "skip"] | None = None
 
 
 @dataclass(frozen=True)
@@ -28,8 +40,9 @@ class EvaluationConfig:
 
     Attributes:
         run: Run folder, or any saved model.
-        split: Split to evaluate on; drawn as in training if the data set has no splits of its own.
-        output: Folder to write to; default: RUN/evaluation-SPLIT.
+        split: Split to evaluate on; drawn as in training if the data set has no splits of its own. Default:
+            the test split; of another data set than the run's, in an unpublished format, all images.
+        output: Folder to write to; default: RUN/evaluation-SPLIT, or RUN/evaluation-ROOT for all images.
         data: Data to evaluate on.
         batch_size: Images per batch.
         early_exit: Evaluate early exit too: the confidence at which an image skips the remaining scales, or
@@ -39,7 +52,7 @@ class EvaluationConfig:
     """
 
     run: Path
-    split: Split = "test"
+    split: Split | None = None
     output: Path | None = None
     data: EvaluationData = field(default_factory=EvaluationData)
     batch_size: int = 32
@@ -54,4 +67,5 @@ class EvaluationConfig:
     @property
     def folder(self) -> Path:
         """Where the report goes."""
-        return self.output or self.run / f"evaluation-{self.split}"
+        root = self.data.root
+        return self.output or self.run / f"evaluation-{self.split or (root and root.stem) or 'test'}"

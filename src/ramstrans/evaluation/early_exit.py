@@ -11,7 +11,7 @@ import torch
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.distributed import autocast
-from ramstrans.evaluation.metrics import classification_metrics
+from ramstrans.evaluation.metrics import FEW_IMAGES, classification_metrics, wilson_interval
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.models.methods.early_exit import check_num_scales, exit_early
 from ramstrans.models.methods.rams import RamsTrans
@@ -107,6 +107,26 @@ def choose_exit(predictions: Predictions, max_accuracy_drop: float = MAX_ACCURAC
         top1_lost=float(curve.top1[-1] - curve.top1[index]),
         mean_scales_used=float(curve.mean_scales_used[index]),
     )
+
+
+def exit_warnings(choice: EarlyExit) -> list[str]:
+    """Say how sure a confidence is that was chosen on few images; nothing if enough, or if no image exits.
+
+    On so few images a choice that `choose_exit` allows changes no prediction; Wilson's interval says how many
+    of other images' predictions it may change.
+
+    >>> exit_warnings(EarlyExit(0.8, "val", 12, 0.0, 1.5))[0][:78]
+    'early exit at confidence 0.800 changes none of the 12 images that it was chose'
+    """
+    if choice.num_images >= FEW_IMAGES or choice.confidence >= 1:
+        return []
+    _, most = wilson_interval(0, choice.num_images)
+    return [
+        f"early exit at confidence {choice.confidence:.3f} changes none of the {choice.num_images} images "
+        f"that it was chosen on, but may change up to {most:.0f} % of other predictions (95 % interval): "
+        f"leave a margin, e.g. --early_exit {(1 + choice.confidence) / 2:.3f}, or choose on "
+        f"{FEW_IMAGES} images or more"
+    ]
 
 
 @torch.inference_mode()

@@ -2,21 +2,29 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import find_unreadable
-from ramstrans.data.build import build_cache, build_image_set
+from ramstrans.data.build import (
+    DEFAULT_TOYBIRDS_ROOT,
+    build_cache,
+    draw_splits,
+    fingerprint,
+    read_image_set,
+)
 from ramstrans.data.config import DataConfig
+from ramstrans.data.detect import detect_format
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import ImageLoader, build_loader
-from ramstrans.data.records import ImageSet, Record, Split
+from ramstrans.data.records import SPLITS, ImageSet, Record, Split
 from ramstrans.distributed import process_index
-from ramstrans.errors import DataError, OutputError, UsageError
-from ramstrans.evaluation.config import EvaluationConfig
-from ramstrans.evaluation.early_exit import choose_exit, exit_report, time_exit
+from ramstrans.errors import DataError, UsageError
+from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
+from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warnings, time_exit
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
@@ -28,6 +36,11 @@ from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.saved.metadata import ModelMetadata
 from ramstrans.saved.model import load_model, save_metadata
 
+logger = logging.getLogger(__name__)
+
+_OWN_FORMATS = ("folder", "table", "hugging_face", "shards")
+"""Formats of people's own data; each of the others is a published set with an agreed test split."""
+
 
 def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progress = no_progress) -> Report:
     """Evaluate a saved model; writes report.json, with the command line, report.md, figures, predictions.csv.
@@ -35,14 +48,13 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
-    check_folder(config.output)
     model, metadata = load_model(config.run, config.device)
     precision = choose_precision(config.precision, metadata, model.device)
-    data = data_config(metadata.run_options("data"), config.data.name, config.data.root)
-    images = build_image_set(data, progress)
+    data = data_config(metadata.run_options("data"), config.data)
+    images, notes = read_images(metadata, data, config, progress)
     if config.early_exit is not None:
         check_early_exit(model, images, config.early_exit)
-    dataset, left_out = dataset_of(metadata, images, config.split, data, progress)
+    dataset, left_out = dataset_of(metadata, images, config.split or "test", data, progress)
     try:
         config.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -55,13 +67,14 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         "timeout": data.read_timeout,
     }
     run = metadata.training.get("run", {})
-    extra = {"config": run, "command": command, "precision": precision, "warnings": left_out}
+    extra = {"config": run, "command": command, "precision": precision, "warnings": [*notes, *left_out]}
     confidence = config.early_exit
     if confidence == "auto":
         held_out, _ = dataset_of(metadata, images, "val", data, progress)
         choice = choose_exit(predict_split(model, build_loader(held_out, **loading), **options))
         save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
+        extra["warnings"] = [*left_out, *exit_warnings(choice)]
     loader = build_loader(dataset, **loading)
     return evaluate(model, metadata, loader, config.folder, confidence=confidence, extra=extra, **options)
 
@@ -114,8 +127,9 @@ def draw_figures(
     figures = {}
     if (folder / "metrics.jsonl").exists():
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        plot_curves(rows, folder / "curves.png")
-        figures["Curves of the training run"] = "curves.png"
+        if any(row["kind"] == "train" for row in rows):  # a linear probe takes no steps
+            plot_curves(rows, folder / "curves.png")
+            figures["Curves of the training run"] = "curves.png"
     groups = choose_groups(predictions)
     indices = [index for group in groups.values() for index in group]
     views = gallery_views(model, metadata, dataset, indices, precision)
@@ -126,18 +140,6 @@ def draw_figures(
     return figures
 
 
-def check_folder(output: Path | None) -> None:
-    """Raise unless a folder is new, empty, or holds an earlier evaluation, which is replaced; None passes.
-
-    Raises:
-        OutputError: It holds something else, such as a run.
-    """
-    if output is None or not output.is_dir() or not any(output.iterdir()):
-        return
-    if not (output / "report.json").is_file() or (output / "metrics.jsonl").exists():
-        raise OutputError(f"--output {output} holds other files than an evaluation's; give a new folder")
-
-
 def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Literal["auto"]) -> None:
     """Raise if early exit cannot be evaluated, before anything is computed."""
     check_num_scales(model.num_scales)
@@ -146,7 +148,8 @@ def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Lit
     elif not images.of_split("val"):
         raise UsageError(
             "--early_exit auto chooses on validation images, and none were held out; train with "
-            "--data.val_fraction above 0, or give a confidence, e.g. --early_exit 0.9"
+            "--data.val_fraction above 0, give --split test for a data set of its own splits, or give a "
+            "confidence, e.g. --early_exit 0.9"
         )
 
 
@@ -178,22 +181,62 @@ def dataset_of(
     return dataset, [f"left out: {error}" for error in errors]
 
 
-def data_config(trained_on: Mapping[str, object], name: str | None, root: Path | None) -> DataConfig:
-    """Data options of the training run, with another format or root if given."""
+def data_config(trained_on: Mapping[str, object], given: EvaluationData) -> DataConfig:
+    """Data options of the training run, with those given; the format of another root is detected."""
     known = {field.name for field in dataclasses.fields(DataConfig)}
-    known -= {"resize", "crop", "fit"}  # the model's own preprocessing counts
-    given = {key: value for key, value in {"name": name, "root": root}.items() if value}
-    values = {key: value for key, value in trained_on.items() if key in known} | given
+    known -= {"resize", "crop", "fit", "zoom_pixels"}  # the model's own preprocessing counts
+    values = {key: value for key, value in trained_on.items() if key in known}
+    if given.root is not None and given.root.exists() and not is_same_root(given.root, trained_on):
+        values["name"] = detect_format(given.root)
+        values.pop("image_folder", None)  # of the other table
+    values |= {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
     if "name" not in values:
-        raise UsageError(
-            "this saved model does not say what it was trained on; give --data.name and --data.root"
-        )
-    for key in ("root", "cache_dir"):
+        raise UsageError("this saved model does not say what it was trained on; give --data.root")
+    for key in ("root", "image_folder", "cache_dir"):
         if values.get(key) is not None:
             values[key] = Path(str(values[key]))
     if not Path(str(values.get("cache_dir"))).is_dir():
         values.pop("cache_dir", None)  # of another machine: the default does as well
-    return DataConfig(**values)  # type: ignore[arg-type]
+    return DataConfig(**values | {"on_unlabelled": "skip"})  # type: ignore[arg-type]
+
+
+def is_same_root(root: Path, trained_on: Mapping[str, object]) -> bool:
+    """Whether a root is the one of the training run."""
+    return Path(root).resolve() == Path(str(trained_on.get("root") or DEFAULT_TOYBIRDS_ROOT)).resolve()
+
+
+def read_images(
+    metadata: ModelMetadata, data: DataConfig, config: EvaluationConfig, progress: Progress = no_progress
+) -> tuple[ImageSet, list[str]]:
+    """Read the images to evaluate, and what a reader of the report must know about the choice.
+
+    The data set of the training run, also if it was moved, gets the splits of the training, and a published
+    format has its own. Another data set, if no split is asked for, becomes one test split as a whole.
+
+    Raises:
+        RamsTransError: The data set cannot be read.
+    """
+    trained_on = metadata.run_options("data")
+    if config.data.root is None or is_same_root(config.data.root, trained_on):
+        return draw_splits(read_image_set(data, progress), data), []
+    images = read_image_set(data, progress)
+    has_splits = any(record.split != "train" for record in images.records)
+    if has_splits:
+        data = dataclasses.replace(data, folds=None, fold=None)
+    drawn = draw_splits(images, data)
+    is_own = metadata.training.get("images") == fingerprint(drawn, data)
+    if config.split is not None or is_own or data.name not in _OWN_FORMATS:
+        return drawn, []
+    notes = []
+    if has_splits and images.of_split("train"):
+        counts = ", ".join(f"{split} {len(images.of_split(split))}" for split in SPLITS)
+        notes = [
+            f"all {len(images.records)} images of {data.root} are evaluated, of all its splits ({counts}): "
+            "if the model was trained on some of them, its accuracy is overstated; --split test takes its "
+            "test images only"
+        ]
+        logger.warning("%s", notes[0])
+    return images._replace(records=tuple(record._replace(split="test") for record in images.records)), notes
 
 
 def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> tuple[Record, ...]:

@@ -9,11 +9,11 @@ from typing import Any
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.findings import Finding
 from ramstrans.data.audit.label_issues import label_issues
-from ramstrans.data.build import build_image_set
+from ramstrans.data.build import draw_splits, read_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.records import ImageSet, Split
-from ramstrans.evaluation.evaluate import dataset_of
+from ramstrans.evaluation.evaluate import dataset_of, is_same_root
 from ramstrans.evaluation.predict import choose_precision, predict_split
 from ramstrans.saved.model import load_model
 
@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 _SPLIT_FIELDS = ("val_fraction", "test_fraction", "split_seed")
 """Fields of `DataConfig` that determine which images are held out."""
+
+_GROUP_FIELDS = ("group_column", "group_level", "group_day", "folds", "fold")
+"""The same, but they fit the run's own data set only."""
 
 
 def find_label_issues(
@@ -44,7 +47,7 @@ def find_label_issues(
     """
     model, metadata = load_model(folder, device)
     data = as_in_training(config, metadata.run_options("data"))
-    images = _unseen_as_test(build_image_set(data, progress), unreadable)
+    images = _unseen_as_test(draw_splits(read_image_set(data, progress), data), unreadable)
     precision = choose_precision(precision, metadata, model.device)
     found: list[Finding] = []
     splits: tuple[Split, ...] = ("test", "train")
@@ -73,7 +76,10 @@ def find_label_issues(
 
 def as_in_training(config: DataConfig, trained_on: Mapping[str, Any]) -> DataConfig:
     """The data with images held out as in training; unreadable files do not stop it."""
-    fields = {name: trained_on[name] for name in _SPLIT_FIELDS if name in trained_on}
+    names: tuple[str, ...] = _SPLIT_FIELDS
+    if config.root is not None and is_same_root(config.root, trained_on):
+        names += _GROUP_FIELDS
+    fields = {name: trained_on[name] for name in names if name in trained_on}
     return dataclasses.replace(config, on_unreadable="stop", **fields)
 
 

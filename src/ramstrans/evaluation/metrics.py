@@ -1,4 +1,4 @@
-"""Accuracy metrics in percent: top-k, per-class accuracy, confusions, calibration.
+"""Accuracy metrics in percent: top-k, per-class accuracy, confusions, calibration; and cross-entropy.
 
 `probabilities` are (N, C), finite, for N images and C classes; `labels` are (N,), the true classes. Ties go
 to the lower label, as in argmax, a class that is predicted but has no images stays out of the mean, and no
@@ -11,6 +11,9 @@ import numpy as np
 from scipy.stats import binomtest
 
 from ramstrans.errors import DataError, WeightsError
+
+FEW_IMAGES = 50
+"""A choice made on fewer images than this is uncertain, which is reported."""
 
 
 class ScaleMetrics(NamedTuple):
@@ -77,6 +80,16 @@ def true_ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     earlier = np.arange(probabilities.shape[1]) < labels[:, None]
     ahead = (probabilities > truth) | ((probabilities == truth) & earlier)
     return np.asarray(ahead.sum(axis=1))
+
+
+def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of `-log p` of the true class, in nats; a probability of 0 counts as float32's smallest number.
+
+    >>> round(cross_entropy(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 0])), 4)  # (ln 2 + ln 4) / 2
+    1.0397
+    """
+    truth = np.take_along_axis(probabilities, labels[:, None], axis=1).astype(np.float64)
+    return float(-np.log(truth.clip(min=np.finfo(np.float32).tiny)).mean())
 
 
 def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:

@@ -86,7 +86,7 @@ def predict_split(
     return Predictions(probabilities, labels, boxes, has_region, sizes, tuple(loader.dataset.records))
 
 
-def choose_precision(given: str | None, metadata: ModelMetadata, device: torch.device) -> str:
+def choose_precision(given: str | None, metadata: ModelMetadata | None, device: torch.device) -> str:
     """Choose the precision of inference: the given one, else that of the training run, else `fp32`.
 
     CPUs do not get fp16: a model that was trained in fp16 runs in fp32 there, which is logged.
@@ -98,7 +98,8 @@ def choose_precision(given: str | None, metadata: ModelMetadata, device: torch.d
         raise UsageError(f"precision is '{given}'; give {', '.join(DTYPES)}")
     if given == "fp16" and device.type == "cpu":
         raise UsageError("precision fp16 needs a GPU; on a CPU give bf16 or fp32")
-    chosen = str(given or metadata.run_options("training").get("precision", "fp32"))
+    recipe = {} if metadata is None else metadata.run_options("training")
+    chosen = str(given or recipe.get("precision", "fp32"))
     if chosen == "fp16" and device.type == "cpu":
         logger.info("the model was trained in fp16, which needs a GPU; predicting in fp32")
         return "fp32"

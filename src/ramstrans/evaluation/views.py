@@ -14,7 +14,7 @@ from ramstrans.data.records import Box
 from ramstrans.distributed import autocast
 from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.rams import RamsTrans, scaled
-from ramstrans.models.zoom import zoom
+from ramstrans.models.zoom import zoom, zoom_each
 from ramstrans.saved.metadata import ModelMetadata
 
 
@@ -83,8 +83,12 @@ def crop_images(batch: Batch, boxes: Tensor, size: tuple[int, int]) -> list[Imag
     Regions are `boxes` (B, 4), half-open, in pixels of the batch's images; `size` is `(height, width)` of the
     next scale's input.
     """
-    high_res = batch.images if batch.high_res is None else batch.high_res
-    to_high_res = high_res.shape[3] / batch.images.shape[3], high_res.shape[2] / batch.images.shape[2]
+    high_res, (height, width) = batch.high_res, batch.images.shape[2:]
+    if high_res is not None and not isinstance(high_res, Tensor):
+        shares = scaled(boxes.float(), 1 / width, 1 / height)
+        return [to_image(crop) for crop in zoom_each(high_res, shares, size)]
+    high_res = batch.images if high_res is None else high_res
+    to_high_res = high_res.shape[3] / width, high_res.shape[2] / height
     crops = zoom(high_res.float(), scaled(boxes.float().cpu(), *to_high_res), size)
     return [to_image(crop) for crop in crops]
 

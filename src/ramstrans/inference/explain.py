@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ramstrans.data.records import Box
 from ramstrans.evaluation.report import style
-from ramstrans.files import check_output, write_file
+from ramstrans.files import check_output, check_outputs, write_file
 from ramstrans.inference.postprocess import Explanation, Prediction, ScalePrediction
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
@@ -33,7 +33,7 @@ def explain(
         UnreadableImageError: The image cannot be decoded.
         OutputError: `picture_path` does not end in .png, or a file exists or cannot be written.
     """
-    check_outputs(picture_path, overwrite=overwrite)
+    check_pictures([picture_path], overwrite=overwrite)
     explanation = predictor.explain(image_path)
     values = explanation_to_json(explanation)
     plot_explanation(explanation, picture_path)
@@ -41,10 +41,11 @@ def explain(
     return values
 
 
-def check_outputs(picture_path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError unless both files of an explanation may be written."""
-    check_output(picture_path, overwrite=overwrite, suffixes=(".png",))
-    check_output(json_path(picture_path), overwrite=overwrite)
+def check_pictures(picture_paths: Sequence[Path], *, overwrite: bool) -> None:
+    """Raise OutputError unless both files of each explanation may be written."""
+    for path in picture_paths:
+        check_output(path, overwrite=overwrite, suffixes=(".png",))
+    check_outputs([*picture_paths, *map(json_path, picture_paths)], overwrite=overwrite)
 
 
 def json_path(picture_path: Path) -> Path:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from PIL import ImageOps
 
-from ramstrans.data.datasets.image_folder import IMAGE_SUFFIXES
 from ramstrans.data.loading.dataset import Example
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.reading.decode import ResizedImage, check_shape, read_resized, resize_in_memory, to_rgb
+from ramstrans.data.reading.color import to_rgb
+from ramstrans.data.reading.decode import ResizedImage, check_shape, read_resized, resize_in_memory
+from ramstrans.data.reading.listing import LeftOut, images_below
 from ramstrans.data.reading.threads import in_threads
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
 from ramstrans.inference.arguments import STDIN, why_missing
@@ -33,24 +34,23 @@ def read_input(image: ImageInput, preprocessing: Preprocessing, max_pixels: int)
         UnreadableImageError: It cannot be decoded.
         UsageError: It is none of `in_memory.ALLOWED`.
     """
-    resize, fit = preprocessing.resize, preprocessing.fit
     source = to_source(image)
     if isinstance(source, Path):
         try:
-            return read_resized(source, resize, fit, max_pixels=max_pixels)
+            return read_resized(source, *preprocessing.reading, max_pixels=max_pixels)
         except UnreadableImageError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise UnreadableImageError(source, why_missing(source)) from error
             raise
     name = "image in memory"
     if isinstance(source, bytes):
-        return read_resized(Path(name), resize, fit, max_pixels=max_pixels, content=source)
+        return read_resized(Path(name), *preprocessing.reading, max_pixels=max_pixels, content=source)
     check_shape(name, source.size, max_pixels)
     try:
         upright = to_rgb(ImageOps.exif_transpose(source))
     except (OSError, SyntaxError, ValueError) as error:  # one that was opened but not yet read
         raise UnreadableImageError(name, f"damaged image ({error})") from error
-    return resize_in_memory(upright, resize, fit)
+    return resize_in_memory(upright, *preprocessing.reading)
 
 
 def read_ahead(
@@ -87,13 +87,13 @@ def read_ahead(
         ) from error
 
 
-def expand_inputs(arguments: Sequence[str | Path], stdin: Iterable[str]) -> Iterator[Path]:
+def expand_inputs(arguments: Sequence[str | Path], listed: Iterable[str] = ()) -> Iterator[Path]:
     """List the image files that command-line arguments stand for, in order.
 
     A file stands for itself even if it is missing, so that it is reported among the others. A folder stands
-    for all images in it and below, sorted by path, without hidden ones and links to folders. `-` stands for
-    the paths on standard input, one per line, which are read as they are needed. The arguments themselves
-    are checked at once.
+    for all images in it and below, sorted by path, without hidden ones and links to folders; once it is
+    listed, one warning counts what was left out, by kind. `-` stands for the `listed` paths, those on
+    standard input, which are read as they are needed. The arguments themselves are checked at once.
 
     Raises:
         UsageError: No arguments, or `-` twice.
@@ -108,30 +108,32 @@ def expand_inputs(arguments: Sequence[str | Path], stdin: Iterable[str]) -> Iter
     if names.count(STDIN) > 1:
         raise UsageError("- was given twice; standard input can be read only once")
     for name in names:
-        if name != STDIN and _is_folder(name) and next(_images(Path(name)), None) is None:
-            suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-            raise DataError(f"{name} contains no images ({suffixes}); name a folder with some, or files")
-    lines = (line for line in (line.rstrip("\r\n") for line in stdin) if line.strip())
-    listed = chain.from_iterable(lines if name == STDIN else (name,) for name in names)
-    return chain.from_iterable(map(_expand, map(Path, listed)))
+        if name != STDIN and _is_folder(name):
+            _check_folder(Path(name))
+    paths = chain.from_iterable(listed if name == STDIN else (name,) for name in names)
+    return chain.from_iterable(map(_expand, map(Path, paths)))
 
 
 def _expand(path: Path) -> Iterator[Path]:
     """List a file as itself, a folder as its images; one without images as itself, to be reported."""
-    images = _images(path) if _is_folder(path) else iter(())
-    return chain((next(images, path),), images)
-
-
-def _images(folder: Path) -> Iterator[Path]:
-    """All images in a folder and below, sorted by path, one folder listed at a time."""
-    try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError:
-        yield folder  # no permission to list it: reported like a file that cannot be read
+    if not _is_folder(path):
+        yield path
         return
-    for entry in entries:
-        if _is_folder(entry):
-            if not entry.is_symlink():  # it may be a loop
-                yield from _images(entry)
-        elif entry.suffix.lower() in IMAGE_SUFFIXES:
-            yield entry
+    left_out, unlisted = LeftOut(), []
+    images = images_below(path, left_out, lambda folder, _error: unlisted.append(folder))
+    is_empty = True
+    for image in images:
+        is_empty = False
+        yield image
+    # no permission to list them: reported like files that cannot be read
+    yield from unlisted or ([path] if is_empty else ())
+    left_out.log(path)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise unless there is an image in a folder, or a folder that cannot be listed, which is reported."""
+    left_out, unlisted = LeftOut(), []
+    images = images_below(folder, left_out, lambda inner, _error: unlisted.append(inner))
+    if next(images, None) is None and not unlisted:
+        only = f", only {left_out}" if left_out else ""
+        raise DataError(f"{folder} contains no images{only}; name a folder with some, or files")

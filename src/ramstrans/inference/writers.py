@@ -7,11 +7,13 @@ import math
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ramstrans.errors import UsageError
-from ramstrans.inference.postprocess import Prediction
 from ramstrans.plain import utf8_text
+
+if TYPE_CHECKING:  # so that wrong options are told before torch is imported
+    from ramstrans.inference.postprocess import Prediction
 
 ROWS_IN_GROUP = 8192  # per row group of a Parquet file, kept in memory until it is full
 REGION_COLUMNS = ("region_x0", "region_y0", "region_x1", "region_y1", "has_region")
@@ -28,9 +30,10 @@ def column_names(num_labels: int) -> list[str]:
     return ["path", "error", *names, *REGION_COLUMNS]
 
 
-def to_row(prediction: Prediction, num_labels: int) -> dict[str, Any]:
+def to_row(prediction: "Prediction", num_labels: int) -> dict[str, Any]:
     """Convert a prediction to one row of a table; None where there is no value.
 
+    >>> from ramstrans.inference.postprocess import Prediction
     >>> to_row(Prediction(Path("a.jpg"), ("wren",), (0.75,), ()), 2)["probability_1"]
     0.75
     """
@@ -45,9 +48,10 @@ def to_row(prediction: Prediction, num_labels: int) -> dict[str, Any]:
     return row
 
 
-def to_json(prediction: Prediction) -> dict[str, Any]:
+def to_json(prediction: "Prediction") -> dict[str, Any]:
     """Convert a prediction with all its scales to plain values for JSON.
 
+    >>> from ramstrans.inference.postprocess import Prediction
     >>> to_json(Prediction(Path("a.jpg"), error="empty file"))
     {'path': 'a.jpg', 'error': 'empty file', 'labels': [], 'probabilities': [], 'scales': []}
     """

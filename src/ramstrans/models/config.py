@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ramstrans.errors import ConfigError
-from ramstrans.options import AT_LEAST_0, FROM_0_BELOW_1, Bound, check_bounds
+from ramstrans.options import AT_LEAST_0, FROM_0_BELOW_1, FROM_0_TO_1, Bound, check_bounds
 
 THRESHOLDS = (1.2, 1.3)
 """eta of the paper's released set-up: for the first region, and for every later one."""
@@ -14,10 +14,19 @@ THRESHOLDS = (1.2, 1.3)
 BOUNDS = {
     "num_classes": Bound("2 or more", lambda value: value >= 2),
     "num_scales": Bound("1 (plain ViT) or more", lambda value: value >= 1),
+    "min_region": FROM_0_TO_1,
+    "max_aspect": Bound("a ratio of 1 or more", lambda value: value >= 1),
     "zoom_margin": AT_LEAST_0,
     "dropout": FROM_0_BELOW_1,
     "drop_path": FROM_0_BELOW_1,
 }
+
+
+Component = Literal["count", "saliency"]
+"""What makes a component the largest: the number of its patches, or their summed saliency."""
+
+ZoomSource = Literal["input", "full", "native"]
+"""What regions are cut from."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,14 @@ class ModelConfig:
         saliency_rows: `all`: mean over all query rows of the rollout; `class`: the class token's row.
         thresholds: eta, the multiple of the mean saliency above which a patch stands out; one for
             each region, `num_scales` of them. None: 1.2 for the first and 1.3 for later ones.
-        zoom_source: `input`: crop the tensor the model saw; `full`: crop a higher-resolution one.
+        component: Which patches that stand out become the region: the connected ones that are most by
+            `count` (the paper), or have the largest sum of `saliency`.
+        min_region: Least side of a region, as a share of what its scale saw: smaller ones grow around their
+            centre. 0 is off, as in the paper.
+        max_aspect: Largest ratio of a region's longer to its shorter side, 1 or more, in pixels of what its
+            scale saw: longer ones grow in width. None: any, as in the paper.
+        zoom_source: What regions are cut from. `input`: the image that the model saw; `full`: the same at
+            the resolution of `data.crop`; `native`: the photograph's own pixels, see `data.zoom_pixels`.
         zoom_margin: Margin around the box in the crop, as a share of its sides, e.g. 0.1; 0 in the paper.
         patch_stride: Distance between neighbouring patches in pixels; None: the patch size (no overlap).
         backbone_options: Further arguments for `timm.create_model`, e.g. `{depth: 6}`.
@@ -57,7 +73,10 @@ class ModelConfig:
     class_tokens: Literal["joint", "separate"] = "joint"
     saliency_rows: Literal["all", "class"] = "all"
     thresholds: tuple[float, ...] | None = None
-    zoom_source: Literal["input", "full"] = "input"
+    component: Component = "count"
+    min_region: float = 0.0
+    max_aspect: float | None = None
+    zoom_source: ZoomSource = "input"
     zoom_margin: float = 0.0
     patch_stride: int | None = None
     backbone_options: dict[str, Any] = field(default_factory=dict)
@@ -94,8 +113,8 @@ class ModelConfig:
 
     @property
     def needs_high_res(self) -> bool:
-        """Whether regions are cut from an image of higher resolution than the input."""
-        return self.zoom_source == "full" and self.num_scales > 1
+        """Whether regions are cut from another image than the input."""
+        return self.zoom_source != "input" and self.num_scales > 1
 
     @property
     def region_thresholds(self) -> tuple[float, ...]:

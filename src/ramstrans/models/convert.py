@@ -22,8 +22,13 @@ from ramstrans.errors import WeightsError
 
 Tensors = dict[str, Tensor]
 
-WRAPPERS = ("model_ema", "state_dict_ema", "state_dict", "model")
-PREFIXES = ("module.", "backbone.")
+WRAPPERS = ("model_ema", "state_dict_ema", "teacher", "state_dict", "model")
+"""Keys that a state dict is nested under; the averaged weights first."""
+
+ROOT = "patch_embed.proj.weight"
+"""A tensor that every ViT has: what stands before its name is a wrapper's prefix."""
+
+FORMATS = ".safetensors, .pth, .pt, .bin, .ckpt, .pth.tar or .npz"
 
 UNREADABLE = (
     *(OSError, RuntimeError, ValueError, LookupError, EOFError, AssertionError, AttributeError, TypeError),
@@ -42,20 +47,9 @@ def read_weights(path: Path) -> tuple[str, Tensors]:
     Raises:
         WeightsError: The file is missing or damaged, or its format is unknown.
     """
-    readers: dict[str, Callable[[Path], Any]] = {
-        ".safetensors": load_file,
-        ".pth": _read_torch,
-        ".pt": _read_torch,
-        ".bin": _read_torch,
-        ".npz": _read_google,
-    }
-    if not path.is_file():
-        reason = "is a folder" if path.is_dir() else "does not exist"
-        raise WeightsError(f"model.weights: {path} {reason}; give 'timm' or a {', '.join(readers)} file")
-    if path.suffix.lower() not in readers:
-        raise WeightsError(f"model.weights: {path} has an unknown format; give a {', '.join(readers)} file")
+    read = reader_of(path)
     try:
-        content = readers[path.suffix.lower()](path)
+        content = read(path)
     except UNREADABLE as error:
         raise WeightsError(
             f"{path} cannot be read ({type(error).__name__}): it is truncated, not a {path.suffix} file, "
@@ -70,7 +64,25 @@ def read_weights(path: Path) -> tuple[str, Tensors]:
     tensors = {str(key): value.detach() for key, value in items if isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"{source} holds no named tensors; give a state dict")
-    return source, _timm_names(_without_prefixes(tensors))
+    return source, _timm_names(_without_prefixes(tensors, source))
+
+
+def reader_of(path: Path) -> Callable[[Path], Any]:
+    """The function that reads a file of weights, by its suffix; nothing is read.
+
+    Raises:
+        WeightsError: The file is missing, or its format is unknown.
+    """
+    if not path.is_file():
+        reason = "is a folder" if path.is_dir() else "does not exist"
+        raise WeightsError(f"model.weights: {path} {reason}; give 'timm', a run folder, or a {FORMATS} file")
+    suffix = path.suffix.lower()
+    if suffix in (".pth", ".pt", ".bin", ".ckpt") or path.name.lower().endswith((".pth.tar", ".pt.tar")):
+        return _read_torch
+    readers: dict[str, Callable[[Path], Any]] = {".safetensors": load_file, ".npz": _read_google}
+    if suffix not in readers:
+        raise WeightsError(f"model.weights: {path} has an unknown format; give a {FORMATS} file")
+    return readers[suffix]
 
 
 def _timm_names(tensors: Tensors) -> Tensors:
@@ -112,12 +124,23 @@ def _read_google(path: Path) -> Tensors:
     return dict(vit.state_dict())
 
 
-def _without_prefixes(tensors: Tensors) -> Tensors:
-    """Strip `module.` and `backbone.` unless that name is taken (a head beside a backbone)."""
+def _without_prefixes(tensors: Tensors, source: str) -> Tensors:
+    """Strip what stands before the ViT's names, e.g. Lightning's `model.`, DDP's `module.` or `backbone.`.
+
+    A name that is taken keeps its prefix, and so does a tensor beside the ViT, such as its head.
+
+    Raises:
+        WeightsError: There are several ViTs.
+    """
+    prefixes = [key.removesuffix(ROOT) for key in tensors if key.endswith(ROOT)]
+    if len(prefixes) > 1:
+        raise WeightsError(
+            f"{source} holds several ViTs, {', '.join(prefixes)}; save the state dict of one of them alone"
+        )
+    prefix = prefixes[0] if prefixes else ""
+    outer = [prefix[: end + 1] for end in reversed(range(len(prefix))) if prefix[end] == "."]
     short: Tensors = {}
-    for key, tensor in sorted(tensors.items(), key=lambda item: item[0].startswith(PREFIXES)):
-        name = key
-        while name.startswith(PREFIXES):
-            name = name.split(".", 1)[1]
-        short[key if name in short else name] = tensor
+    for key in sorted(tensors, key=lambda key: key.startswith(tuple(outer))):
+        name = next((key.removeprefix(start) for start in outer if key.startswith(start)), key)
+        short[key if name in short else name] = tensors[key]
     return short

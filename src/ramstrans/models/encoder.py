@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import timm
 import torch
 from timm.layers import Attention
-from timm.models import checkpoint_seq
+from timm.models import _registry, checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -234,13 +234,30 @@ def check_vit(vit: VisionTransformer) -> None:
         raise ConfigError(f"this backbone cannot work: {reason}; take e.g. vit_base_patch16_224")
 
 
+def current_name(backbone: str) -> str:
+    """The present name of a model that timm once had under another.
+
+    Raises:
+        ConfigError: timm has removed it.
+
+    >>> current_name("vit_base_patch16_224_in21k")
+    'vit_base_patch16_224.augreg_in21k'
+    """
+    if backbone not in _registry._deprecated_models:
+        return backbone
+    current: str | None = _registry._deprecated_models[backbone]
+    if current is None:
+        raise ConfigError(f"model.backbone: timm has removed '{backbone}'; see timm.list_models('vit_*')")
+    return current
+
+
 def build_vit(config: ModelConfig) -> VisionTransformer:
     """Build the plain timm ViT that a config asks for, with random weights.
 
     Raises:
         ConfigError: Unknown backbone, one that cannot work, or an image size that does not suit it.
     """
-    name = config.backbone
+    name = current_name(config.backbone)
     plain = {model for module in PLAIN_VIT_MODULES for model in timm.list_models(module=module)}
     if name.split(".")[0] not in plain:
         known = timm.is_model(name)
@@ -248,6 +265,13 @@ def build_vit(config: ModelConfig) -> VisionTransformer:
         reason = "is not a plain ViT (vit_*, deit*)" if known else "is not known to timm"
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models('vit_*')"
         raise ConfigError(f"model.backbone: '{name}' {reason}; {hint}")
+    architecture, _, tag = name.partition(".")
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise ConfigError(
+            f"model.backbone: timm has no weights '{tag}' for {architecture}; give {', '.join(tags)}, "
+            "or no tag for its default"
+        )
     for option, field in FIELDS.items():
         if option in config.backbone_options:
             raise ConfigError(f"model.backbone_options has '{option}'; set model.{field} instead")

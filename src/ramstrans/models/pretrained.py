@@ -1,13 +1,18 @@
 """Load pretrained weights from timm's hub or a file into a plain timm ViT, with a report."""
 
 import math
-from collections.abc import Mapping, Sequence
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from timm.layers.patch_embed import resample_patch_embed
 from timm.layers.pos_embed import resample_abs_pos_embed
@@ -19,6 +24,13 @@ from ramstrans.models.convert import Tensors, read_weights
 
 HEADS = ("head.", "head_dist.")
 """Prefixes of tensors that may stay random: classes differ between data sets."""
+
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names of weights on the hub."""
+
+HUB_TIMEOUT = 5.0
+"""Seconds to wait for the hub's first answer."""
 
 
 class WeightsReport(NamedTuple):
@@ -121,10 +133,23 @@ def _listed(names: Sequence[str], limit: int = 4) -> str:
     return f"{len(names)} ({shown})" if names else "none"
 
 
+def check_published(name: str) -> None:
+    """Raise, without a network, unless timm has pretrained weights of a model.
+
+    Raises:
+        WeightsError: There are none.
+    """
+    if not timm.is_model_pretrained(name):
+        raise WeightsError(
+            f"timm has no pretrained weights of '{name}'; give --model.weights FILE, or null for random "
+            "ones, or another --model.backbone"
+        )
+
+
 def fetch_timm(name: str) -> tuple[str, Tensors]:
     """Fetch timm's pretrained weights of a model, from the cache or the hub.
 
-    Without a network, HF_HUB_OFFLINE=1 saves the hub's client its retries before it reads the cache.
+    Without a network the cache is read at once, or the error comes at once.
 
     Returns:
         The name with its tag, and the tensors by timm's names.
@@ -132,17 +157,59 @@ def fetch_timm(name: str) -> tuple[str, Tensors]:
     Raises:
         WeightsError: No such weights, or no network.
     """
-    try:
-        donor: Any = timm.create_model(name, pretrained=True)
-    except (OSError, RuntimeError, ValueError, EntryNotFoundError, HfHubHTTPError) as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise WeightsError(
-            f"no pretrained weights of '{name}' from timm's hub ({reason}); check the network and the name "
-            "(timm.list_pretrained()), or give a local file: --model.weights FILE.safetensors (or .pth, or "
-            "Google's .npz)"
-        ) from error
+    check_published(name)
+    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    is_cached = any(isinstance(try_to_load_from_cache(repository, file), str) for file in HUB_FILES)
+    reason = why_unreachable()
+    if reason and not is_cached:
+        raise WeightsError(unfetched(name, reason))
+    with _offline(reason is not None):
+        try:
+            donor: Any = timm.create_model(name, pretrained=True)
+        except (OSError, RuntimeError, ValueError, EntryNotFoundError, HfHubHTTPError) as error:
+            raise WeightsError(unfetched(name, _first_line(error))) from error
     architecture, tag = name.split(".", 1)[0], donor.pretrained_cfg.get("tag")
     return f"timm's {architecture}" + (f".{tag}" if tag else ""), donor.state_dict()
+
+
+def unfetched(name: str, reason: str) -> str:
+    """The message for weights that cannot be downloaded: what to do in few words, then the reason."""
+    return (
+        f"cannot download {name} from timm's hub; give --model.weights FILE.safetensors, or null for random "
+        f"weights ({reason})"
+    )
+
+
+def why_unreachable() -> str | None:
+    """Why the hub cannot be reached, in words of the system; None if it can. One try of a few seconds."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT
+        ):
+            return None
+    except urllib.error.HTTPError:
+        return None  # it answered
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        return None if isinstance(reason, ssl.SSLError) else f"{constants.ENDPOINT}: {reason}"
+
+
+@contextmanager
+def _offline(offline: bool) -> Iterator[None]:
+    """Let the hub's client read its cache at once, without a minute of retries."""
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or offline
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, with a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
 
 
 def _fitted(tensors: Tensors, vit: VisionTransformer) -> Tensors:

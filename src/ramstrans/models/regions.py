@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ramstrans.models.config import Component
+
 
 class Regions(NamedTuple):
     """One region for each image.
@@ -30,11 +32,12 @@ def propose_regions(
     *,
     patch_size: tuple[int, int] | None = None,
     patch_stride: tuple[int, int] | None = None,
+    component: Component = "count",
 ) -> Regions:
     """Box the largest 8-connected component of the patches that stand out.
 
     A patch stands out if its saliency is above `threshold` times the mean over patches. Among
-    equally large components the first in raster order wins. If no patch stands out, or the saliency is
+    equally large components the first in raster order is taken. If no patch stands out, or the saliency is
     not finite, the region is the whole image (DPPM of https://arxiv.org/abs/2107.08192;
     eta = 1.2 from its released set-up).
 
@@ -45,6 +48,8 @@ def propose_regions(
         patch_size: `(height, width)` of a patch in pixels; None: the image divided by the grid.
         patch_stride: `(down, across)`, distance between neighbouring patches in pixels, if they overlap;
             None: the patch size.
+        component: `count`: the component with the most patches, as in the paper; `saliency`: the one with
+            the largest sum of saliency.
 
     Returns:
         Regions, boxes in pixels of `image_size`.
@@ -57,10 +62,10 @@ def propose_regions(
     rows, columns = saliency.shape[-2:]
     mean = saliency.mean(dim=(-2, -1), keepdim=True)
     mask = (saliency > threshold * mean) & torch.isfinite(mean)
-    component = largest_component(mask)
-    has_region = component.flatten(1).any(dim=1)
-    y0, y1 = _extent(component.any(dim=2))
-    x0, x1 = _extent(component.any(dim=1))
+    largest = largest_component(mask, saliency if component == "saliency" else None)
+    has_region = largest.flatten(1).any(dim=1)
+    y0, y1 = _extent(largest.any(dim=2))
+    x0, x1 = _extent(largest.any(dim=1))
     patch_height, patch_width = patch_size or (height / rows, width / columns)
     step_y, step_x = patch_stride or (patch_height, patch_width)
     sides = (
@@ -81,11 +86,48 @@ def _extent(hit: Tensor) -> tuple[Tensor, Tensor]:
     return first.float(), last.float() + 1
 
 
-def largest_component(mask: Tensor) -> Tensor:
-    """The largest 8-connected component of each mask, by count; ties to the first in raster order.
+def grow_boxes(
+    boxes: Tensor, *, min_side: float = 0.0, max_aspect: float | None = None, width_by_height: float = 1.0
+) -> Tensor:
+    """Grow boxes that are too small or too long around their centres, shifted to stay inside the image.
+
+    First each side grows to `min_side`, then the shorter one until the longer is at most `max_aspect` times
+    as long, or until it is the image's. A box that is large and wide enough is returned as it is.
+
+    Args:
+        boxes: (B, 4), half-open `(x0, y0, x1, y1)` as shares of the image's sides, in [0, 1].
+        min_side: Least side, as a share of the image's, in [0, 1].
+        max_aspect: Largest ratio of the longer to the shorter side in pixels, at least 1; None: any.
+        width_by_height: Width of the image divided by its height, in pixels.
+
+    Returns:
+        (B, 4), each box contains the one that it was.
+
+    >>> boxes = torch.tensor([[0.0, 0.5, 0.5, 0.625]])
+    >>> grow_boxes(boxes, max_aspect=2), grow_boxes(boxes, min_side=0.75)
+    (tensor([[0.0000, 0.4375, 0.5000, 0.6875]]), tensor([[0.0000, 0.1875, 0.7500, 0.9375]]))
+    """
+    low, high = boxes[:, :2], boxes[:, 2:]
+    sides = (high - low).clamp(min=min_side)
+    if max_aspect is not None:
+        across, down = sides.unbind(dim=1)
+        needed = torch.stack([down / width_by_height, across * width_by_height], dim=1) / max_aspect
+        sides = torch.maximum(sides, needed).clamp(max=1)
+    start = torch.minimum((low + high - sides).clamp(min=0) / 2, 1 - sides)
+    is_short = high - low < sides
+    low = torch.where(is_short, torch.minimum(start, low), low)
+    return torch.cat(
+        [low, torch.where(is_short, torch.maximum(start + sides, high).clamp(max=1), high)], dim=1
+    )
+
+
+def largest_component(mask: Tensor, saliency: Tensor | None = None) -> Tensor:
+    """The largest 8-connected component of each mask; ties to the first in raster order.
 
     Args:
         mask: (B, h, w) bool.
+        saliency: (B, h, w), finite and not negative inside the mask: the component with the largest sum, in
+            steps of 2^-30 of the highest value, is taken. None: the one with the most patches.
 
     Returns:
         (B, h, w) bool; all False if the mask is.
@@ -97,12 +139,20 @@ def largest_component(mask: Tensor) -> Tensor:
     """
     labels = label_components(mask).flatten(1)
     inside = mask.flatten(1)
-    size = torch.zeros_like(labels).scatter_add_(1, labels, inside.long())
+    weight = inside.long() if saliency is None else _whole_numbers(saliency.flatten(1), inside)
+    size = torch.zeros_like(labels).scatter_add_(1, labels, weight)
     largest = size.argmax(dim=1, keepdim=True)  # argmax's choice among ties is not specified ...
     order = torch.arange(labels.shape[1], device=mask.device)
     ties = (size == size.gather(1, largest)) & inside
     first = torch.where(ties, order, labels.shape[1] - 1).amin(dim=1, keepdim=True)  # ... this one's is
     return ((labels == first) & inside).view_as(mask)
+
+
+def _whole_numbers(saliency: Tensor, inside: Tensor) -> Tensor:
+    """(B, n) int64 in proportion to saliency, 0 outside: sums of floats would depend on a GPU's order."""
+    saliency = torch.where(inside, saliency, 0.0).float()
+    highest = saliency.amax(dim=1, keepdim=True)
+    return (saliency / torch.where(highest > 0, highest, 1.0) * 2**30).round().long()
 
 
 def label_components(mask: Tensor) -> Tensor:

@@ -1,8 +1,17 @@
-"""Crop a box out of each image and enlarge it, in one batched sampling step."""
+"""Crop a box out of each image and resize it: a batch in one step, or images of any sizes one by one."""
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+
+SLIVER = 0.001
+"""Share of a pixel that is rounding: a box on whole pixels stays there."""
 
 
 @torch.no_grad()
@@ -43,3 +52,47 @@ def _centres(start: Tensor, stop: Tensor, count: int) -> Tensor:
     steps = (torch.arange(count, device=start.device) + 0.5) / count
     positions = start[:, None] + steps * (stop - start)[:, None]
     return torch.minimum(torch.maximum(positions, start[:, None] + 0.5), stop[:, None] - 0.5)
+
+
+def zoom_each(images: Sequence[Tensor], boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crop one box from each of B images of any sizes; resize it bilinearly, with antialiasing (Pillow's).
+
+    Where a box is reduced, all of its pixels count; where it is enlarged, this is `zoom`, but for pixels that
+    the box's edges cut through. Samples never reach beyond those.
+
+    Args:
+        images: B tensors (3, h_i, w_i) uint8 on the CPU.
+        boxes: (B, 4), half-open `(x0, y0, x1, y1)` as shares of the images' sides, in [0, 1], not empty, on
+            any device.
+        size: `(height, width)` of the result in pixels.
+
+    Returns:
+        (B, 3, *size) uint8 on the CPU.
+
+    >>> image = torch.arange(0, 240, 60, dtype=torch.uint8).expand(3, 1, 4)
+    >>> zoom_each([image], torch.tensor([[0.5, 0.0, 1.0, 1.0]]), (1, 1))[0, 0]
+    tensor([[150]], dtype=torch.uint8)
+    """
+    crops = [_zoom_one(image, box, size) for image, box in zip(images, boxes.tolist(), strict=True)]
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+
+
+def _zoom_one(image: Tensor, box: Sequence[float], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(height, width, 3) uint8 of one box; only the pixels that it touches are copied."""
+    left, right, x0, x1 = _touched(box[0], box[2], image.shape[2])
+    top, bottom, y0, y1 = _touched(box[1], box[3], image.shape[1])
+    pixels = image[:, top:bottom, left:right].permute(1, 2, 0).contiguous().numpy()
+    return np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR, (x0, y0, x1, y1)))
+
+
+def _touched(start: float, stop: float, length: int) -> tuple[int, int, float, float]:
+    """The pixels, first and past the last, that a span touches by more than `SLIVER`; the span from there.
+
+    >>> _touched(0.25, 0.7, 10)
+    (2, 7, 0.5, 5.0)
+    """
+    start, stop = max(start, 0.0) * length, min(stop, 1.0) * length
+    first = min(math.floor(start + SLIVER), length - 1)
+    last = max(math.ceil(stop - SLIVER), first + 1)
+    begin = min(max(start - first, 0.0), last - first - SLIVER)
+    return first, last, begin, max(min(stop, last) - first, begin + SLIVER)

@@ -4,18 +4,24 @@ import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ramstrans import __version__
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.errors import ConfigError
+from ramstrans.errors import ConfigError, WeightsError
 from ramstrans.models.config import ModelConfig
+from ramstrans.options import allowed
 from ramstrans.plain import to_plain
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
 
 FORMAT_VERSION = 4
 """1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`, mean and std in
-`preprocessing`, and other names of tensors; 3: without `preprocessing.fit`."""
+`preprocessing`, and other names of tensors; 3: without `preprocessing.fit` and `zoom_pixels`,
+`model.component`, `min_region` and `max_aspect`."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +131,10 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
         return values
     values = {"early_exit": None} | values | {"format_version": FORMAT_VERSION}
     if isinstance(values.get("preprocessing"), dict):
-        values["preprocessing"] = {"fit": "crop"} | values["preprocessing"]
+        values["preprocessing"] = {"fit": "crop", "zoom_pixels": None} | values["preprocessing"]
     if isinstance(values.get("model"), dict):
-        values["model"] = {"region_size": None, "mean": None, "std": None} | values["model"]
+        paper = {"component": "count", "min_region": 0.0, "max_aspect": None}
+        values["model"] = {"region_size": None, "mean": None, "std": None} | paper | values["model"]
         if isinstance(values.get("preprocessing"), dict):
             statistics = {
                 name: values["preprocessing"].pop(name)
@@ -138,6 +145,36 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
     if isinstance(values["early_exit"], dict) and "mean_looks" in values["early_exit"]:
         values["early_exit"]["mean_scales_used"] = values["early_exit"].pop("mean_looks")
     return values
+
+
+def load_metadata(folder: Path) -> ModelMetadata:
+    """Read the metadata of a saved model, without importing torch.
+
+    Raises:
+        WeightsError: The folder, or its config.json, is missing.
+        ConfigError: The config.json is damaged, or of a newer version.
+    """
+    path = member(folder, CONFIG_FILE)
+    try:
+        return metadata_from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # UnicodeDecodeError and ConfigError are ValueErrors
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def member(folder: Path, name: str) -> Path:
+    """Return the path of one of the two files of a saved model.
+
+    Raises:
+        WeightsError: The folder, or the file, is missing.
+    """
+    if not folder.is_dir():
+        raise WeightsError(f"{folder} is not a folder; give the run folder that `ramstrans train` wrote")
+    if not (folder / name).is_file():
+        raise WeightsError(
+            f"{folder} has no {name}; a saved model has {WEIGHTS_FILE} and {CONFIG_FILE}, written at the "
+            "end of a run"
+        )
+    return folder / name
 
 
 def _typed(value: object, hint: object, where: str) -> object:
@@ -164,8 +201,7 @@ def _typed(value: object, hint: object, where: str) -> object:
     )
     if fits:
         return value
-    wanted = hint.__name__ if isinstance(hint, type) and origin is None else hint
-    raise ConfigError(f"{where} is {value!r:.60}, not {wanted}; fix it or copy the folder again")
+    raise ConfigError(f"{where} is {value!r:.60}, not {allowed(hint)}; fix it or copy the folder again")
 
 
 def _typed_dataclass(values: dict[str, object], kind: type, where: str) -> object:

@@ -12,15 +12,20 @@ from safetensors.torch import load_file, save
 from torch import Tensor, clone, contiguous_format, nn
 
 from ramstrans.distributed import choose_device
-from ramstrans.errors import ConfigError, WeightsError, first_few
+from ramstrans.errors import WeightsError, first_few
 from ramstrans.files import new_file, write_file
-from ramstrans.saved.metadata import ModelMetadata, metadata_from_json, metadata_to_json
+from ramstrans.saved.metadata import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    ModelMetadata,
+    load_metadata,
+    member,
+    metadata_to_json,
+)
 
 if TYPE_CHECKING:
     from ramstrans.models.methods.rams import RamsTrans
 
-WEIGHTS_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
 RENAMED = re.compile(r"^backbone\.vit\.")
 """Names of tensors in formats 1 and 2."""
 HINT = "give another folder, or free its disk"
@@ -84,27 +89,13 @@ def save_metadata(folder: Path, metadata: ModelMetadata) -> None:
     write_file(folder / CONFIG_FILE, _encoded(metadata), hint=HINT)
 
 
-def load_metadata(folder: Path) -> ModelMetadata:
-    """Read the metadata of a saved model, without importing timm.
-
-    Raises:
-        WeightsError: The folder, or its config.json, is missing.
-        ConfigError: The config.json is damaged, or of a newer version.
-    """
-    path = _member(folder, CONFIG_FILE)
-    try:
-        return metadata_from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # UnicodeDecodeError and ConfigError are ValueErrors
-        raise ConfigError(f"{path}: {error}") from error
-
-
 def load_state(folder: Path) -> dict[str, Tensor]:
     """Read the weights of a saved model, on the CPU.
 
     Raises:
         WeightsError: The folder or its weights are missing or damaged.
     """
-    path = _member(folder, WEIGHTS_FILE)
+    path = member(folder, WEIGHTS_FILE)
     try:
         return {RENAMED.sub("encoder.model.", name): tensor for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
@@ -134,15 +125,3 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 def _encoded(metadata: ModelMetadata) -> bytes:
     return metadata_to_json(metadata).encode(errors="backslashreplace")  # undecodable names from disks
-
-
-def _member(folder: Path, name: str) -> Path:
-    """Path of one of the folder's two files, which must be there."""
-    if not folder.is_dir():
-        raise WeightsError(f"{folder} is not a folder; give the run folder that `ramstrans train` wrote")
-    if not (folder / name).is_file():
-        raise WeightsError(
-            f"{folder} has no {name}; a saved model has {WEIGHTS_FILE} and {CONFIG_FILE}, written at the "
-            "end of a run"
-        )
-    return folder / name

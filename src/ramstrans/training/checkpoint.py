@@ -50,7 +50,12 @@ class RunState:
         best_step: Step of the best evaluation; 0 before the first.
         best_epoch: Its epoch, from 1.
         best_score: Its fused top-1 on the validation split, in percent; -1 before the first.
+        best_loss: Its cross-entropy of the fused probabilities there.
+        num_not_better: Evaluations since the last one that was better than all before.
+        epoch_loss: Sum of the loss over the images of the current epoch so far.
+        epoch_images: Their number; images of skipped steps do not count.
         log_bytes: Length of metrics.jsonl.
+        total_steps: Steps of the whole run; 0 in checkpoints of before.
         num_processes: Number of processes that train.
         data: Fingerprint of the data set.
     """
@@ -62,7 +67,12 @@ class RunState:
     best_step: int = 0
     best_epoch: int = 0
     best_score: float = -1.0
+    best_loss: float = 0.0
+    num_not_better: int = 0
+    epoch_loss: float = 0.0
+    epoch_images: int = 0
     log_bytes: int = 0
+    total_steps: int = 0
     num_processes: int = 1
     data: str = ""
 

@@ -27,7 +27,7 @@ BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(
         ("epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "evaluate_every"), AT_LEAST_1
     ),
-    **dict.fromkeys(("keep_checkpoints", "lora_rank", "lora_alpha"), AT_LEAST_1),
+    **dict.fromkeys(("keep_checkpoints", "lora_rank", "lora_alpha", "patience", "probe_views"), AT_LEAST_1),
     **dict.fromkeys(("weight_decay", "warmup_steps", "warmup_epochs", "gradient_clip"), AT_LEAST_0),
     **dict.fromkeys(("momentum", "mixup", "cutmix", "contrastive", "freeze_blocks"), AT_LEAST_0),
     **dict.fromkeys(("checkpoint_every", "max_skipped_steps"), AT_LEAST_0),
@@ -43,7 +43,8 @@ class TrainingConfig:
     """The training recipe; the defaults are the paper's, except for length and batch size.
 
     Attributes:
-        epochs: Passes over the training images.
+        epochs: Passes over the training images; None: by their number, at least 12, and up to 60 to make 300
+            steps.
         max_steps: Stop after this many optimiser steps; None: after `epochs`. The schedule ends there.
         batch_size: Images per optimiser step, all processes together.
         gradient_accumulation_steps: Micro-batches per optimiser step and process: less memory, the same
@@ -66,6 +67,10 @@ class TrainingConfig:
             of them; 0 is off.
         finetune: What is trained: `all`, the `head` alone (linear probe), or `lora`: adapters and the head.
         freeze_blocks: With `all`: number of first blocks to freeze, with the embedding before them.
+        probe_views: Views of each training image that a linear probe is fitted to: the one in the centre,
+            then augmented ones.
+        probe_cache: Folder where a linear probe keeps the features, for other runs too; None: `features` in
+            the run folder.
         train_tokens: With `head`: train the class tokens too.
         train_norms: With `head`: train the LayerNorms too.
         lora_rank: With `lora`: rank of the adapters.
@@ -80,14 +85,18 @@ class TrainingConfig:
         compile: Let torch.compile (inductor) fuse each scale; pays on GPUs, from a few hundred steps on.
         fsdp: With several processes, shard weights, gradients and optimiser state between them (FSDP2)
             instead of copying them (DDP).
+        class_weights: Weight of each class in every scale's cross-entropy: `none`, or `balanced`:
+            inversely proportional to its training images, 1 on average.
         evaluate_every: Epochs between evaluations on the validation split.
+        patience: Evaluations in a row without a better epoch after which training stops; None: never. The
+            schedule of the learning rate is still that of all epochs.
         checkpoint_every: Steps between checkpoints; None: one per epoch; 0: none, and no resuming.
         keep_checkpoints: Number of newest checkpoints to keep, besides the best epoch's.
         max_skipped_steps: Consecutive steps that may be skipped because the loss or a gradient is not finite
             before the run stops.
     """
 
-    epochs: int = 50
+    epochs: int | None = 50
     max_steps: int | None = None
     batch_size: int = 16
     gradient_accumulation_steps: int = 1
@@ -108,18 +117,22 @@ class TrainingConfig:
     ema_decay: float = 0.0
     finetune: Literal["all", "head", "lora"] = "all"
     freeze_blocks: int = 0
+    probe_views: int = 1
+    probe_cache: Path | None = None
     train_tokens: bool = False
     train_norms: bool = False
     lora_rank: int = 8
     lora_alpha: int = 16
     lora_mlp: bool = False
     loss_weights: tuple[float, ...] | None = None
+    class_weights: Literal["none", "balanced"] = "none"
     precision: Precision = "fp32"
     attention: Literal["auto", "fused", "math"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
     fsdp: bool = False
     evaluate_every: int = 1
+    patience: int | None = None
     checkpoint_every: int | None = None
     keep_checkpoints: int = 2
     max_skipped_steps: int = 5
@@ -145,13 +158,23 @@ class TrainingConfig:
             )
         warn_ignored("training", self, self._needs())
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether the head alone is trained, on features that do not change: a linear probe."""
+        return self.finetune == "head" and not (self.train_tokens or self.train_norms)
+
     def _needs(self) -> dict[str, tuple[bool, str]]:
         """For each option that depends on another: whether it has an effect, and the one it needs."""
         head = (self.finetune == "head", "training.finetune head")
+        probe = (self.is_probe, "a linear probe: training.finetune head alone")
+        steps = (not self.is_probe, "training.finetune all or lora: a linear probe is fitted to convergence")
         lora = (self.finetune == "lora", "training.finetune lora")
         return {
             "mixing_probability": (bool(self.mixup or self.cutmix), "training.mixup or cutmix"),
             **dict.fromkeys(("train_tokens", "train_norms"), head),
+            **dict.fromkeys(("probe_views", "probe_cache"), probe),
+            **dict.fromkeys(("mixup", "cutmix", "contrastive", "ema_decay", "patience", "compile"), steps),
+            **dict.fromkeys(("gradient_checkpointing", "max_steps", "fsdp"), steps),
             **dict.fromkeys(("lora_rank", "lora_alpha", "lora_mlp"), lora),
             "warmup_steps": (self.warmup_epochs is None, "training.warmup_epochs null"),
         }
@@ -182,9 +205,25 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; give 0 to {2**32 - 1}")
+        if self.training.class_weights == "balanced" and self.data.balance:
+            raise ConfigError(
+                "training.class_weights balanced and data.balance both make up for rare classes; use one"
+            )
+        if self.training.is_probe and self.data.balance:
+            raise ConfigError(
+                "data.balance draws rare classes more often, but a linear probe sees every image alike; "
+                "use training.class_weights balanced instead"
+            )
         weights = self.training.loss_weights
         if weights is not None and len(weights) != self.model.num_scales:
             raise ConfigError(
                 f"training.loss_weights has {len(weights)} values; "
                 f"give one for each of the {self.model.num_scales} scales"
             )
+        is_native = self.model.zoom_source == "native"
+        if is_native and (self.training.mixup or self.training.cutmix):
+            raise ConfigError(
+                "model.zoom_source native does not go with training.mixup and cutmix: images of several "
+                "sizes cannot be mixed; give model.zoom_source full, or leave them out"
+            )
+        warn_ignored("data", self.data, {"zoom_pixels": (is_native, "model.zoom_source native")})

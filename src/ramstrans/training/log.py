@@ -1,12 +1,15 @@
-"""The log of a run: metrics.jsonl and the trackers."""
+"""The log of a run: metrics.jsonl, the trackers, and one line per epoch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
+from ramstrans.console import format_duration
 from ramstrans.plain import to_plain
+from ramstrans.training.validation import describe
 
 
 class MetricsLog:
@@ -40,3 +43,37 @@ class MetricsLog:
         if self.accelerator.is_main_process and self.num_bytes() > num_bytes:
             with self.path.open("rb+") as file:
                 file.truncate(num_bytes)
+
+
+def epoch_line(
+    epoch: int,
+    num_epochs: int,
+    loss: float,
+    row: Mapping[str, Any] | None,
+    lr: float,
+    images_per_second: float,
+    seconds_left: float,
+) -> str:
+    """The line that an epoch gets in the terminal and in logs; its format is in docs/training.md.
+
+    Args:
+        epoch: From 1.
+        num_epochs: Of the run, `training.patience` aside.
+        loss: Mean training loss over the epoch's images.
+        row: The epoch's row in metrics.jsonl; None if it was not validated.
+        lr: Learning rate of its last step.
+        images_per_second: Training only, without validation.
+        seconds_left: Expected time to the end of the last epoch, validation included.
+
+    >>> epoch_line(3, 12, 1.25, None, 2e-4, 97.3, 761)
+    'epoch  3/12: loss 1.250, lr 2.0e-04, 97.3 images/s, 12 min 41 s left'
+    """
+    parts = [f"epoch {epoch:{len(str(num_epochs))}}/{num_epochs}: loss {loss:.3f}"]
+    if row is not None:
+        parts.append(describe(row))
+    parts += [f"lr {lr:.1e}", f"{images_per_second:.1f} images/s"]
+    if epoch < num_epochs:
+        parts.append(f"{format_duration(seconds_left)} left")
+    if row is not None and row["is_best"]:
+        parts.append("best so far")
+    return ", ".join(parts)

@@ -3,29 +3,31 @@
 import logging
 import math
 import signal
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.dataset import Batch
-from ramstrans.data.loading.loader import ImageLoader, worker_errors
+from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.distributed import SignalHandler, full_state_dict, materialize, to_meta
 from ramstrans.errors import StoppedError, TrainingError, first_few
-from ramstrans.evaluation.metrics import classification_metrics
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.ema import build_ema, register_ema
-from ramstrans.training.log import MetricsLog
+from ramstrans.training.log import MetricsLog, epoch_line
+from ramstrans.training.losses import balanced_class_weights
 from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
+from ramstrans.training.optim import continue_schedule, num_steps
 from ramstrans.training.step import StepResult, build_train_step
 from ramstrans.training.trainable import merged_state_dict, set_train_mode, set_trainable
+from ramstrans.training.validation import choice_warnings, rank, validation_row
 
 LOG_EVERY = 10
 """Steps between rows of metrics.jsonl."""
@@ -45,6 +47,9 @@ class TrainResult(NamedTuple):
         steps: Optimiser steps taken.
         num_skipped: How many of them left the weights unchanged, because something was not finite.
         seconds: Wall-clock time of the training to a tenth, evaluations included.
+        stopped_early: Whether `training.patience` ended it.
+        l2: Strength of a linear probe's regularisation; None if there was none.
+        warnings: What a reader of the results must know, one line each.
     """
 
     weights: dict[str, Tensor]
@@ -53,6 +58,14 @@ class TrainResult(NamedTuple):
     steps: int
     num_skipped: int
     seconds: float
+    stopped_early: bool = False
+    l2: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the weights, and what does not apply."""
+        values = {key: value for key, value in self._asdict().items() if key != "weights"}
+        return {key: value for key, value in values.items() if value is not None}
 
 
 @dataclass
@@ -84,10 +97,12 @@ class TrainLoop:
     def __post_init__(self) -> None:
         model, config, accelerator = self.model, self.config, self.accelerator
         self.steps_per_epoch = len(self.train_loader)
-        self.total_steps = min(config.epochs * self.steps_per_epoch, config.max_steps or sys.maxsize)
+        self.total_steps = self.state.total_steps = num_steps(config, self.steps_per_epoch)
         set_trainable(model, config, self.train_loader.batch_sampler.seed)
         self.empty_model = to_meta(model) if accelerator.is_fsdp2 else None  # before it is sharded
-        self.train_step = build_train_step(model, config, accelerator, self.total_steps, self.steps_per_epoch)
+        self.train_step = build_train_step(
+            model, config, accelerator, self.total_steps, self.steps_per_epoch, self.class_weights()
+        )
         accelerator.register_for_checkpointing(self.train_step.schedule)
         self.ema = None
         if config.ema_decay:
@@ -95,6 +110,25 @@ class TrainLoop:
             self.ema = build_ema(copied, config.ema_decay)
             register_ema(self.ema, accelerator)
         self.best_weights: dict[str, Tensor] | None = None
+        if config.patience is not None and self.val_loader is None:
+            logger.warning("training.patience is ignored: there are no validation images")
+
+    def class_weights(self) -> Tensor | None:
+        """(num_classes,) factors on the cross-entropy by class, or None, as the recipe says."""
+        if self.config.class_weights == "none":
+            return None
+        labels = torch.tensor([record.label for record in self.train_loader.dataset.records])
+        return balanced_class_weights(labels, self.model.encoder.model.num_classes)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether there were as many evaluations without a better epoch as `patience` says."""
+        return self.config.patience is not None and self.state.num_not_better >= self.config.patience
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step follows."""
+        return self.state.step == self.total_steps or self.stopped_early
 
     def run(self, progress: Progress = no_progress) -> TrainResult:
         """Train; choose the best epoch on the validation part, or take the last one if there is none.
@@ -110,10 +144,11 @@ class TrainLoop:
         if self.state.step:
             assert self.checkpoints is not None, "steps were taken before a checkpoint"
             self.best_weights = self.checkpoints.load(self.accelerator, self.state)
+            continue_schedule(self.train_step.schedule)
         self.log.cut(self.state.log_bytes)
         self.start = time.perf_counter() - self.state.seconds
-        with self.signals.installed(), worker_errors(self.train_loader.dataset.files_being_read):
-            while self.state.step < self.total_steps:
+        with self.signals.installed():
+            while not self.is_over:
                 self.train_epoch(progress)
         return self.result()
 
@@ -121,25 +156,34 @@ class TrainLoop:
         """Take the remaining steps of an epoch; validate and save when due."""
         state, batches = self.state, self.train_loader.batch_sampler
         batches.epoch, batches.first_batch = divmod(state.step, self.steps_per_epoch)
+        if batches.first_batch == 0:
+            state.epoch_loss, state.epoch_images = 0.0, 0
         epoch = batches.epoch + 1
         set_train_mode(self.model)
-        num_images, since = 0, time.perf_counter()
+        whole, latest = Speed(), Speed()
         for batch in self.train_loader:
             result = self.take_step(batch)
             is_last = state.step == self.total_steps
-            num_images += batch.weight[1]
+            whole.num_images += batch.weight[1]
+            latest.num_images += batch.weight[1]
             if state.step % LOG_EVERY == 0 or is_last:
-                seconds = time.perf_counter() - since
                 row = {"kind": "train", "step": state.step, "epoch": epoch, "loss": result.loss}
                 row |= {"loss_scales": result.scales, "lr": result.lr}
-                self.log.write(row | {"images_per_second": num_images / seconds}, state.step)
-                num_images, since = 0, time.perf_counter()
-            self.validate_and_save(epoch, epoch_ends=is_last or batch.key[2] == self.steps_per_epoch - 1)
-            progress(state.step, self.total_steps, f"epoch {epoch}")
-            if result.stop and not is_last:
-                self.stop()
-            if is_last:
+                self.log.write(row | {"images_per_second": latest.images_per_second()}, state.step)
+                latest = Speed()
+            epoch_ends = is_last or batch.key[2] == self.steps_per_epoch - 1
+            if epoch_ends:
+                self.finish_epoch(epoch, result.lr, whole.images_per_second())
+            self.save_if_due(epoch_ends=epoch_ends)
+            progress(state.step, self.total_steps, f"epoch {epoch}, loss {self.epoch_loss():.3f}")
+            if self.is_over:
                 break
+            if result.stop:
+                self.stop()
+
+    def epoch_loss(self) -> float:
+        """Mean loss of the images of the current epoch so far, those of skipped steps left out."""
+        return self.state.epoch_loss / self.state.epoch_images if self.state.epoch_images else math.nan
 
     def take_step(self, batch: Batch) -> StepResult:
         """Take one step; move the average, or count a step that was skipped."""
@@ -154,6 +198,8 @@ class TrainLoop:
             self.count_skipped(result, batch)
         else:
             self.state.skipped_in_a_row = 0
+            self.state.epoch_loss += result.loss * batch.weight[1]
+            self.state.epoch_images += batch.weight[1]
             if self.ema is not None:
                 self.ema.update_parameters(self.model)
         return result
@@ -180,28 +226,54 @@ class TrainLoop:
                 "or take training.precision bf16 or fp32"
             )
 
-    def validate_and_save(self, epoch: int, *, epoch_ends: bool) -> None:
-        """Validate at the end of an epoch, if it is its turn; write a checkpoint if one is due."""
-        state, config = self.state, self.config
-        is_last = state.step == self.total_steps
-        is_turn = is_last or epoch % config.evaluate_every == 0
-        if self.val_loader is not None and epoch_ends and is_turn:
-            self.validate(epoch)
-        every = config.checkpoint_every
-        is_due = epoch_ends if every is None else every > 0 and (state.step % every == 0 or is_last)
+    def finish_epoch(self, epoch: int, lr: float, images_per_second: float) -> None:
+        """Validate, if it is the epoch's turn; log the epoch in one line."""
+        state, row = self.state, None
+        is_turn = state.step == self.total_steps or epoch % self.config.evaluate_every == 0
+        if self.val_loader is not None and is_turn:
+            row = self.validate(epoch)
+        seconds = (time.perf_counter() - self.start) / state.step
+        line = epoch_line(
+            epoch,
+            math.ceil(self.total_steps / self.steps_per_epoch),
+            self.epoch_loss(),
+            row,
+            lr,
+            images_per_second,
+            seconds * (self.total_steps - state.step),
+        )
+        logger.info(line)
+        if self.stopped_early:
+            stopped = {"kind": "stopped", "step": state.step, "epoch": epoch, "best_epoch": state.best_epoch}
+            self.log.write(stopped | {"num_not_better": state.num_not_better}, state.step)
+            logger.info(
+                "training stops: %d evaluations without a better epoch than %d (training.patience)",
+                state.num_not_better,
+                state.best_epoch,
+            )
+
+    def save_if_due(self, *, epoch_ends: bool) -> None:
+        """Write a checkpoint, if one is due."""
+        state, every = self.state, self.config.checkpoint_every
+        is_due = epoch_ends if every is None else every > 0 and (state.step % every == 0 or self.is_over)
         if is_due or (every != 0 and state.best_step == state.step):
             self.save()
 
-    def validate(self, epoch: int) -> None:
-        """Evaluate the weights on the validation part; keep them if they are the best so far."""
+    def validate(self, epoch: int) -> dict[str, Any]:
+        """Evaluate the weights on the validation part; keep them if none were better. Returns the row."""
         assert self.val_loader is not None
         model, state = self.evaluated_model(), self.state
         row = validate(model, self.val_loader, self.config.precision, epoch)
+        best = state.best_score, -state.best_loss
+        state.num_not_better = 0 if rank(row) > best else state.num_not_better + 1
+        row["is_best"] = rank(row) >= best  # of equal epochs the last, which was trained the longest
         self.log.write(row, state.step)
         set_train_mode(self.model)
-        if row["top1_fused"] > state.best_score:
-            state.best_score, state.best_epoch, state.best_step = row["top1_fused"], epoch, state.step
+        if row["is_best"]:
+            state.best_score, state.best_loss = row["top1_fused"], row["loss_fused"]
+            state.best_epoch, state.best_step = epoch, state.step
             self.best_weights = merged_state_dict(model)
+        return row
 
     def evaluated_model(self) -> RamsTrans:
         """The model that would be chosen now, whole, on its device; a sharded one is gathered."""
@@ -235,21 +307,36 @@ class TrainLoop:
 
     def result(self) -> TrainResult:
         """How the run ended."""
-        state, on_validation = self.state, self.val_loader is not None
-        weights = self.best_weights
+        state, weights, warnings = self.state, self.best_weights, []
+        if self.val_loader is not None:
+            chosen = f"epoch {state.best_epoch}"
+            num_images = len(self.val_loader.dataset)
+            warnings = choice_warnings(chosen, state.best_score, num_images, "the last epoch is taken")
         return TrainResult(
             weights=merged_state_dict(self.evaluated_model()) if weights is None else weights,
-            epoch=state.best_epoch if on_validation else -(-state.step // self.steps_per_epoch),
-            chosen_on="validation" if on_validation else "last epoch",
+            epoch=state.best_epoch or -(-state.step // self.steps_per_epoch),
+            chosen_on="last epoch" if self.val_loader is None else "validation",
             steps=state.step,
             num_skipped=state.num_skipped,
             seconds=round(time.perf_counter() - self.start, 1),
+            stopped_early=self.stopped_early,
+            warnings=tuple(warnings),
         )
+
+
+class Speed:
+    """Images per second since it was made; `num_images` is to be counted up."""
+
+    def __init__(self) -> None:
+        self.num_images, self.since = 0, time.perf_counter()
+
+    def images_per_second(self) -> float:
+        """So far."""
+        return self.num_images / (time.perf_counter() - self.since)
 
 
 def validate(model: RamsTrans, loader: ImageLoader, precision: str, epoch: int) -> dict[str, Any]:
     """One row of metrics.jsonl about the validation part."""
     predictions = predict_split(model, loader, precision=precision)
-    scales = [classification_metrics(p, predictions.labels).top1 for p in predictions.probabilities]
-    fused = classification_metrics(predictions.fused, predictions.labels).top1
-    return {"kind": "validation", "epoch": epoch, "top1_scales": scales, "top1_fused": fused}
+    scores = validation_row(predictions.probabilities, predictions.labels)
+    return {"kind": "validation", "epoch": epoch} | scores

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ramstrans.distributed import autocast
 from ramstrans.models.attention import ExplicitAttention
-from ramstrans.models.methods.base import ForwardScale, Stage
+from ramstrans.models.methods.base import ForwardScale, HighRes, Stage
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.contrastive import contrastive_loss
 from ramstrans.training.mixing import Mixing, mix, partner_shares
@@ -45,12 +45,13 @@ def losses_by_scale(
     forward_scale: ForwardScale,
     model: RamsTrans,
     images: Tensor,
-    high_res: Tensor | None,
+    high_res: HighRes | None,
     labels: Tensor,
     *,
     label_smoothing: float = 0.0,
     mixing: Mixing | None = None,
     contrastive: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Yield the cross-entropy of each scale; their sum is the loss of https://arxiv.org/abs/2107.08192.
 
@@ -67,20 +68,29 @@ def losses_by_scale(
         mixing: How to mix this batch; each scale's target follows from what it sees. None: not at all.
         contrastive: Weight of `contrastive_loss`, added for each scale; not with `mixing`, as a mixed image
             does not have one class.
+        class_weights: (num_classes,) float32, see `cross_entropy`.
 
     Returns:
         An iterator over S () losses.
     """
     assert not (mixing and contrastive), "a mixed image does not have one class"
     if mixing is not None:
+        assert high_res is None or isinstance(high_res, Tensor), "checked by RunConfig"
         images, high_res = mix(images, high_res, mixing)
     for stage in model.stages(images, high_res, last_region=False, forward_scale=forward_scale):
-        loss = cross_entropy(stage.logits.float(), labels, stage.crop_box, mixing, label_smoothing)
+        loss = cross_entropy(
+            stage.logits.float(), labels, stage.crop_box, mixing, label_smoothing, class_weights
+        )
         yield loss + contrastive * contrastive_loss(stage.feature, labels) if contrastive else loss
 
 
 def cross_entropy(
-    logits: Tensor, labels: Tensor, crop_box: Tensor, mixing: Mixing | None, label_smoothing: float
+    logits: Tensor,
+    labels: Tensor,
+    crop_box: Tensor,
+    mixing: Mixing | None,
+    label_smoothing: float,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """() cross-entropy of one scale; of mixed images with the two classes that it sees.
 
@@ -93,11 +103,35 @@ def cross_entropy(
         crop_box: (B, 4), what this scale sees, in pixels of the input.
         mixing: How the images were mixed.
         label_smoothing: In [0, 1).
+        class_weights: (num_classes,) float32, factor on the cross-entropy of each image by its class; None:
+            1. The mean is over images, not over weights, so that parts of a batch add up to the whole.
     """
-    if mixing is None:
+    if mixing is None and class_weights is None:
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    own, partners = (
-        F.cross_entropy(logits, classes, label_smoothing=label_smoothing, reduction="none")
-        for classes in (labels, labels[mixing.partners.to(labels.device)])
-    )
+
+    def by_image(classes: Tensor) -> Tensor:
+        losses = F.cross_entropy(logits, classes, label_smoothing=label_smoothing, reduction="none")
+        return losses if class_weights is None else losses * class_weights[classes]
+
+    if mixing is None:
+        return by_image(labels).mean()
+    own, partners = by_image(labels), by_image(labels[mixing.partners.to(labels.device)])
     return torch.lerp(own, partners, partner_shares(mixing, crop_box)).mean()
+
+
+def balanced_class_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """(num_classes,) float32, N / (K * n) for a class with n of the N images, if K classes have any; else 0.
+
+    Weighted so, every class that has images counts as much as any other, and the mean weight over the
+    images is 1.
+
+    Args:
+        labels: (N,) int64, the classes of the training images.
+        num_classes: Number of classes of the model.
+
+    >>> balanced_class_weights(torch.tensor([0, 0, 0, 2]), 3)
+    tensor([0.6667, 0.0000, 2.0000])
+    """
+    counts = torch.bincount(labels, minlength=num_classes)
+    weights = len(labels) / (counts.count_nonzero() * counts)
+    return torch.where(counts > 0, weights, 0.0)

@@ -1,6 +1,5 @@
-"""Memory of tensors: count the bytes of a call, parse and format amounts, recognise out-of-memory errors."""
+"""Memory of tensors: count the bytes of a call, format amounts, recognise out-of-memory errors."""
 
-import re
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 
@@ -8,10 +7,6 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-
-from ramstrans.errors import UsageError
-
-UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 SIGNS = ("defaultcpuallocator", "not enough memory", "out of memory", "cublas_status_alloc_failed")
 """Parts of out-of-memory messages that Accelerate does not recognise, in lower case."""
@@ -114,22 +109,6 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     if isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error):
         return True
     return any(sign in str(error).lower() for sign in SIGNS)
-
-
-def parse_bytes(text: str) -> int:
-    """Parse an amount of memory with its unit into bytes.
-
-    Raises:
-        UsageError: It is not an amount of memory.
-
-    >>> parse_bytes("12GB"), parse_bytes("1.5 GiB")
-    (12000000000, 1610612736)
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MGT]i?B)\s*", text, re.IGNORECASE)
-    count = round(float(found[1]) * UNITS[found[2].upper()]) if found else 0
-    if count < 1:
-        raise UsageError(f"'{text}' is not an amount of memory; give e.g. 12GB, 80GiB or 500MB")
-    return count
 
 
 def format_bytes(count: float) -> str:

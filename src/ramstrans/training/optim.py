@@ -1,6 +1,8 @@
 """Optimiser and learning-rate schedule."""
 
 import math
+import sys
+from collections.abc import Callable
 
 from timm.optim import create_optimizer_v2, list_optimizers
 from timm.optim import param_groups_layer_decay as layer_decay_groups
@@ -90,8 +92,32 @@ def build_schedule(
         total_steps: Of the run.
         steps_per_epoch: For a warm-up that is given in epochs.
     """
+    return LambdaLR(optimizer, schedule_factor(config, total_steps, steps_per_epoch))
+
+
+def schedule_factor(config: TrainingConfig, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """The factor of a run on its peak learning rate, by step: `lr_factor` with the config's warm-up."""
     warmup_steps, epochs = config.warmup_steps, config.warmup_epochs
     if epochs is not None:  # at least one step if there is any part of an epoch
         warmup_steps = max(round(epochs * steps_per_epoch), int(epochs > 0))
     warmup_steps = min(warmup_steps, total_steps // 2)
-    return LambdaLR(optimizer, lambda step: lr_factor(step, warmup_steps, total_steps, config.min_lr_factor))
+    return lambda step: lr_factor(step, warmup_steps, total_steps, config.min_lr_factor)
+
+
+def continue_schedule(schedule: LambdaLR) -> None:
+    """Set the learning rates of a schedule whose state was loaded: its run may be longer than it was."""
+    factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+    rates = [rate * factor for rate, factor in zip(schedule.base_lrs, factors, strict=True)]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = rates
+
+
+def num_steps(config: TrainingConfig, steps_per_epoch: int) -> int:
+    """Optimiser steps of a whole run.
+
+    >>> num_steps(TrainingConfig(epochs=3), 7), num_steps(TrainingConfig(epochs=3, max_steps=20), 7)
+    (21, 20)
+    """
+    assert config.epochs is not None, "filled in by the number of images"
+    return min(config.epochs * steps_per_epoch, config.max_steps or sys.maxsize)

@@ -165,6 +165,7 @@ def plan(
     def fits(step: Measurement) -> bool:
         return step.peak <= usable
 
+    assert training.epochs is not None, "filled in by the number of images"
     per_epoch = math.ceil(num_images / training.batch_size)
     steps = min(training.epochs * per_epoch, training.max_steps or sys.maxsize)
     images = math.ceil(training.batch_size / processes)
@@ -214,7 +215,9 @@ def measure(
                     raise
                 return
         state = num_bytes(tensors_in(value.values() for value in step.optimizer.state.values()))
-        image = 4 * sum(view[0].numel() for view in (batch.images, batch.high_res) if view is not None)
+        image = 4 * sum(
+            view[0].numel() for view in (batch.images, batch.high_res) if isinstance(view, Tensor)
+        )
         waiting = gradients + (images - size) * image if size < images else 0
         yield own[-1]._replace(peak=own[-1].peak + held + state + waiting)
 
@@ -278,9 +281,15 @@ def random_batch(config: RunConfig, preprocessing: Preprocessing, count: int) ->
     def noise(height: int, width: int) -> Tensor:
         return torch.randint(256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
+    def high_res() -> Tensor | tuple[Tensor, ...]:
+        if preprocessing.zoom_pixels is None:
+            return noise(*preprocessing.crop)
+        side = math.isqrt(preprocessing.zoom_pixels)  # of the largest photographs
+        return noise(side, side).unbind()
+
     return Batch(
         images=noise(*config.model.input_size),
-        high_res=noise(*preprocessing.crop) if config.model.needs_high_res else None,
+        high_res=high_res() if config.model.needs_high_res else None,
         labels=torch.randint(config.model.num_classes, (count,), generator=generator),
         indices=torch.arange(count),
         geometries=(),

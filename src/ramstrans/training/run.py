@@ -1,36 +1,43 @@
 """One training run, whole: read the images, build, train, evaluate once on the test split, report."""
 
 import dataclasses
-import hashlib
 import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.build import build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.build import build_image_set, build_preprocessing, drop_unreadable, fingerprint
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet
 from ramstrans.distributed import SignalHandler
-from ramstrans.errors import DataError
+from ramstrans.errors import DataError, UsageError, WeightsError
 from ramstrans.evaluation.evaluate import evaluate
 from ramstrans.evaluation.report.build import Report
+from ramstrans.files import check_room
 from ramstrans.models.methods.rams import RamsTrans, build_model
-from ramstrans.saved.metadata import ModelMetadata
-from ramstrans.saved.model import load_into, save_model
+from ramstrans.saved.metadata import ModelMetadata, load_metadata
+from ramstrans.saved.model import load_into, load_state, save_model
+from ramstrans.saved.start import build_started, check_model
 from ramstrans.training.checkpoint import Checkpoints, RunState
-from ramstrans.training.config import RunConfig
+from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import TrainLoop, TrainResult
-from ramstrans.training.optim import check_optimizer
+from ramstrans.training.optim import check_optimizer, num_steps, schedule_factor
+from ramstrans.training.probe import LinearProbe
 from ramstrans.training.run_folder import (
     RUN_MARK,
     check_output,
     check_unfinished,
     claim_output,
+    finished_steps,
+    has_trained,
     options_of,
     write_options,
 )
@@ -41,6 +48,12 @@ from ramstrans.training.setup import (
     evaluation_batch_size,
     start_processes,
     with_classes_of,
+    with_length_for,
+)
+
+CHANGED = (
+    "the data set is not the one that the run began with: files, classes or splits have changed; "
+    "put it back as it was, or start another run"
 )
 
 logger = logging.getLogger(__name__)
@@ -72,36 +85,76 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     Args:
         config: Options of the run.
         progress: Called with (done, total, what).
-        resumes: Whether an unfinished run in `config.output` is resumed.
+        resumes: Whether a run in `config.output` is resumed; `config` may have more epochs than it had.
 
     Raises:
         RamsTransError: The data, the model or the options cannot be used; the message says why.
     """
     if resumes:
         assert config.output is not None, "the folder of the run that is resumed"
-        check_unfinished(config.output)
+        check_unfinished(config.output, config)
     else:
         check_output(config.output, overwrite=config.overwrite)
     check_optimizer(config.training.optimizer)
+    check_model(dataclasses.replace(config.model, weights=None) if resumes else config.model)
     state = start_processes(config)
     with state.main_process_first():  # a set that is generated is generated once
         images = build_image_set(config.data, progress=progress)
-    images, errors = drop_unreadable(images, config.data, progress)
-    counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
-    logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
-    config = with_classes_of(config, images)
+    num_train, num_val = (len(images.of_split(split)) for split in ("train", "val"))
+    config = with_length_for(with_classes_of(config, images), num_train, num_val)
     set_seed(config.seed)
-    model = build_model(config.model)
+    model = first_model(config, images.class_names, resumes=resumes)
     model_config = dataclasses.replace(config.model, mean=model.encoder.mean, std=model.encoder.std)
     config = dataclasses.replace(config, model=model_config)
     if state.num_processes > 1:
         set_seed(config.seed + state.process_index)  # of dropout
     preprocessing = build_preprocessing(config.data, config.model.input_size, config.model.zoom_source)
+    if not resumes:
+        check_room(config.output or Path(), bytes_to_write(config, model), "weights and checkpoints")
+    images, errors = drop_unreadable(images, config.data, progress)
+    counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
+    logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     logger.info(
         "%s: %.1f M parameters, %d scale(s)", config.model.backbone, millions, config.model.num_scales
     )
     return Prepared(config, images, model, preprocessing, tuple(map(str, errors)), resumes)
+
+
+def bytes_to_write(config: RunConfig, model: RamsTrans) -> int:
+    """The bytes of a run's weights and checkpoints: those to keep, the best one, and one being written."""
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    training = config.training
+    if training.checkpoint_every == 0:
+        return weights
+    state = 1 if training.optimizer == "sgd" else 2  # numbers per weight in the optimiser, for most of them
+    copies = 1 + state + (training.ema_decay > 0)
+    return weights * (1 + copies * (training.keep_checkpoints + 2))
+
+
+def first_model(config: RunConfig, class_names: Sequence[str], *, resumes: bool) -> RamsTrans:
+    """The model to begin with; that of a resumed run needs its first weights only if nothing was saved yet.
+
+    Raises:
+        WeightsError: The weights are missing or do not fit.
+    """
+    output = config.output
+    if not resumes or output is None:
+        return build_started(config.model, class_names)
+    if checkpoints_of(output, config).steps() or has_trained(output, config):
+        return build_model(dataclasses.replace(config.model, weights=None))
+    try:
+        return build_started(config.model, class_names)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{output} has no checkpoint yet, and the weights that the run began with cannot be read again "
+            f"({error}); start another run"
+        ) from error
+
+
+def checkpoints_of(output: Path, config: RunConfig) -> Checkpoints:
+    """The checkpoints in a run folder."""
+    return Checkpoints(output / "checkpoints", config.training.keep_checkpoints)
 
 
 def train(prepared: Prepared, output: Path, *, command: str = "", progress: Progress = no_progress) -> Report:
@@ -130,12 +183,29 @@ def train(prepared: Prepared, output: Path, *, command: str = "", progress: Prog
         write_options(output, config)
     accelerator.wait_for_everyone()
     signals = SignalHandler()
-    with signals.installed():
-        result = train_into(output, prepared, accelerator, progress, signals)
+    with signals.installed(), closing_trackers(accelerator):
+        if prepared.resumes and has_trained(output, config):
+            metadata, weights = trained_before(output, prepared, accelerator)
+        else:
+            result = train_into(output, prepared, accelerator, progress, signals)
+            metadata, weights = metadata_of(prepared, result), result.weights
+            if accelerator.is_main_process:
+                save_model(output, weights, metadata)
         checking = signals.checking(progress, f"go on with `ramstrans train --resume {output}`")
-        report = save_and_evaluate(output, prepared, result, accelerator, command, checking)
+        report = evaluate_test(output, prepared, weights, metadata, accelerator, command, checking)
     accelerator.end_training()
     return report
+
+
+@contextmanager
+def closing_trackers(accelerator: Accelerator) -> Iterator[None]:
+    """Close the trackers also after an error: TensorBoard's thread is to end before the interpreter does."""
+    try:
+        yield
+    finally:
+        for tracker in accelerator.trackers:
+            with suppress(OSError):  # a full disk, which is reported already
+                tracker.finish()
 
 
 def train_into(
@@ -143,8 +213,12 @@ def train_into(
 ) -> TrainResult:
     """Train, from the newest checkpoint if there is one."""
     config = prepared.config
-    checkpoints = Checkpoints(output / "checkpoints", config.training.keep_checkpoints)
-    state = RunState(num_processes=accelerator.num_processes, data=fingerprint(prepared.images, config))
+    if config.training.is_probe:
+        return probe(output, prepared, accelerator, progress, signals)
+    checkpoints, state = checkpoints_of(output, config), new_state(prepared, accelerator)
+    train_loader, val_loader = build_loaders(
+        config, prepared.images, prepared.preprocessing, pin_memory=accelerator.device.type == "cuda"
+    )
     trackers: dict[str, Any] = {}
     if prepared.resumes:
         saved = checkpoints.newest()
@@ -153,11 +227,11 @@ def train_into(
         else:
             logger.info("from the checkpoint of step %d", saved.step)
             check_same(saved, state)
+            check_length(saved, config.training, len(train_loader), output)
             state, trackers = saved, {"tensorboard": {"purge_step": saved.step + 1}}
+        if accelerator.is_main_process:
+            write_options(output, config)
     accelerator.init_trackers("tensorboard", init_kwargs=trackers)
-    train_loader, val_loader = build_loaders(
-        config, prepared.images, prepared.preprocessing, pin_memory=accelerator.device.type == "cuda"
-    )
     return TrainLoop(
         prepared.model,
         train_loader,
@@ -171,24 +245,77 @@ def train_into(
     ).run(progress)
 
 
-def save_and_evaluate(
+def probe(
+    output: Path, prepared: Prepared, accelerator: Accelerator, progress: Progress, signals: SignalHandler
+) -> TrainResult:
+    """Fit the head to features of the frozen backbone; a resumed run reads those that it has computed."""
+    config = prepared.config
+    accelerator.init_trackers("tensorboard")
+    train_set, val_set = (
+        build_dataset(config, prepared.images, prepared.preprocessing, split) for split in ("train", "val")
+    )
+    return LinearProbe(
+        prepared.model,
+        config,
+        train_set,
+        val_set,
+        config.training.probe_cache or output / "features",
+        accelerator,
+        MetricsLog(output / RUN_MARK, accelerator),
+        evaluation_batch_size(config),
+    ).run(signals.checking(progress, f"go on with `ramstrans train --resume {output}`"))
+
+
+def new_state(prepared: Prepared, accelerator: Accelerator) -> RunState:
+    """The state of a run before its first step."""
+    return RunState(
+        num_processes=accelerator.num_processes, data=fingerprint(prepared.images, prepared.config.data)
+    )
+
+
+def trained_before(
+    output: Path, prepared: Prepared, accelerator: Accelerator
+) -> tuple[ModelMetadata, dict[str, Tensor]]:
+    """The model of a run whose evaluation or report is missing.
+
+    Raises:
+        DataError: The data have changed.
+    """
+    logger.info("the run has been trained to its end; what is missing is its evaluation")
+    saved, metadata = checkpoints_of(output, prepared.config).newest(), load_metadata(output)
+    if saved is not None:
+        check_same(saved, new_state(prepared, accelerator))
+    elif metadata.class_names != prepared.images.class_names:
+        raise DataError(CHANGED)
+    return metadata, load_state(output)
+
+
+def metadata_of(prepared: Prepared, result: TrainResult) -> ModelMetadata:
+    """What is saved beside the weights of a run."""
+    config = prepared.config
+    return ModelMetadata(
+        config.model,
+        prepared.images.class_names,
+        prepared.preprocessing,
+        training={"run": options_of(config), "images": fingerprint(prepared.images, config.data)}
+        | result.summary(),
+    )
+
+
+def evaluate_test(
     output: Path,
     prepared: Prepared,
-    result: TrainResult,
+    weights: Mapping[str, Tensor],
+    metadata: ModelMetadata,
     accelerator: Accelerator,
     command: str,
     progress: Progress,
 ) -> Report:
-    """Write the chosen weights and evaluate them on the test split."""
+    """Evaluate the chosen weights on the test split, and write the report."""
     config = prepared.config
-    summary = result._asdict()
-    del summary["weights"]
-    options = options_of(config)
-    metadata = ModelMetadata(
-        config.model, prepared.images.class_names, prepared.preprocessing, training={"run": options} | summary
-    )
-    if accelerator.is_main_process:
-        save_model(output, result.weights, metadata)
+    summary = {key: value for key, value in metadata.training.items() if key not in ("run", "images")}
+    warnings = [*prepared.unreadable, *summary.pop("warnings", ())]
+    report = {"config": options_of(config), "command": command, "warnings": warnings}
     loader = build_loader(
         build_dataset(config, prepared.images, prepared.preprocessing, "test"),
         evaluation_batch_size(config),
@@ -198,26 +325,14 @@ def save_and_evaluate(
         timeout=config.data.read_timeout,
     )
     return evaluate(
-        trained_model(prepared, result, accelerator),
+        trained_model(prepared, weights, accelerator),
         metadata,
         loader,
         output,
         precision=config.training.precision,
-        extra={"config": options, "command": command, "warnings": prepared.unreadable} | summary,
+        extra=report | summary,
         progress=progress,
     )
-
-
-def fingerprint(images: ImageSet, config: RunConfig) -> str:
-    """A hash of which files are in which class and split, wherever the folder lies."""
-    digest = hashlib.sha256("\n".join(images.class_names).encode(errors="surrogateescape"))
-    root = config.data.root
-    for record in images.records:
-        path = record.path
-        if root is not None and path.is_relative_to(root):
-            path = path.relative_to(root)
-        digest.update(f"\n{record.split} {record.label} {path}".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 def check_same(saved: RunState, now: RunState) -> None:
@@ -227,10 +342,7 @@ def check_same(saved: RunState, now: RunState) -> None:
         DataError: The data have changed.
     """
     if saved.data != now.data:
-        raise DataError(
-            "the data set is not the one that the run began with: files, classes or splits have changed; "
-            "put it back as it was, or start another run"
-        )
+        raise DataError(CHANGED)
     if saved.num_processes != now.num_processes:
         logger.warning(
             "%d processes, where %d began: the same batches, but weights will differ in their last bits, and "
@@ -240,10 +352,35 @@ def check_same(saved: RunState, now: RunState) -> None:
         )
 
 
-def trained_model(prepared: Prepared, result: TrainResult, accelerator: Accelerator) -> RamsTrans:
+def check_length(saved: RunState, config: TrainingConfig, steps_per_epoch: int, output: Path) -> None:
+    """Raise unless a resumed run has something left to do; report what another length does to the schedule.
+
+    Raises:
+        UsageError: The run has taken more steps already, or has finished with this number of them.
+    """
+    total, before = num_steps(config, steps_per_epoch), saved.total_steps
+    if total < saved.step or total == finished_steps(output):
+        length = f"--training.epochs {config.epochs} and --training.max_steps {config.max_steps}"
+        raise UsageError(
+            f"the run has taken {saved.step} steps ({steps_per_epoch} per epoch), and {length} end at step "
+            f"{total}; give more"
+        )
+    if before in (0, total):
+        return
+    rates = [
+        config.lr * schedule_factor(config, steps, steps_per_epoch)(saved.step) for steps in (before, total)
+    ]
+    logger.info(
+        "%d steps instead of %d: the learning rate falls along one cosine over all of them; at step %d it "
+        "goes on with %.3g, where it was %.3g",
+        *(total, before, saved.step, rates[1], rates[0]),
+    )
+
+
+def trained_model(prepared: Prepared, weights: Mapping[str, Tensor], accelerator: Accelerator) -> RamsTrans:
     """The model with its chosen weights, ready to be evaluated."""
     model = prepared.model
     if accelerator.is_fsdp2 or prepared.config.training.finetune == "lora":  # sharded; with adapters
         model = build_model(dataclasses.replace(prepared.config.model, weights=None))
-    load_into(model, result.weights)
+    load_into(model, weights)
     return model.to(accelerator.device)

@@ -1,6 +1,6 @@
-"""The run folder: whether a run may write there, and the options that it keeps."""
+"""The run folder: whether a run may write there, the options that it keeps, and how far it has come."""
 
-import os
+import json
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -10,24 +10,39 @@ import yaml
 
 from ramstrans.distributed import from_first_process
 from ramstrans.errors import OutputError
-from ramstrans.files import not_writable
+from ramstrans.files import check_output_folder, not_writable, write_file
 from ramstrans.plain import to_plain
+from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
+
+LENGTH = ("epochs", "max_steps")
+"""The options of a training run that say how long it is; more of them may be given when it is resumed."""
+
+REPORT_FILE = "report.json"
+"""Written last: a run with a report has finished."""
 
 RUN_MARK = "metrics.jsonl"
 """Marker file of a run folder; `--overwrite` deletes only folders that contain it."""
 
 
 def options_of(config: RunConfig) -> dict[str, Any]:
-    """Every option as plain values: strings for paths, lists for tuples."""
+    """Every option as plain values: strings for paths, lists for tuples.
+
+    The paths of the data are absolute, so that the run can be resumed and evaluated from any folder. A root
+    that does not exist is a name on the hub, and stays.
+    """
     plain: dict[str, Any] = to_plain(config, "options")
+    for name in ("root", "image_folder", "cache_dir"):
+        path: Path | None = getattr(config.data, name)
+        if path is not None and (name != "root" or path.exists()):
+            plain["data"][name] = str(path.absolute())
     return plain
 
 
 def write_options(output: Path, config: RunConfig) -> None:
     """Write run.yaml, from which the run can be repeated or resumed."""
     text = yaml.safe_dump(options_of(config), sort_keys=False)
-    (output / OPTIONS_FILE).write_text(text, encoding="utf-8")
+    write_file(output / OPTIONS_FILE, text.encode())
 
 
 def default_output(config: RunConfig) -> Path:
@@ -38,20 +53,8 @@ def default_output(config: RunConfig) -> Path:
 
 def check_output(output: Path | None, *, overwrite: bool) -> None:
     """Raise OutputError if a run folder may not be written there."""
-    if output is None:
-        return
-    nearest = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise OutputError(f"--output {output}: {nearest} is not a folder that you can write to; give another")
-    if not (output.is_dir() and any(output.iterdir())):
-        return
-    if not overwrite:
-        raise OutputError(
-            f"--output {output} exists; give another, or --overwrite true to replace it, "
-            f"or resume an unfinished run by --resume {output}"
-        )
-    if not (output / RUN_MARK).exists():
-        raise OutputError(f"--output {output} is not a run folder and will not be replaced; give another")
+    hint = f", or go on with that run by --resume {output}"
+    check_output_folder(output, RUN_MARK, overwrite=overwrite, hint=hint)
 
 
 def claim_output(output: Path, *, overwrite: bool) -> None:
@@ -66,11 +69,55 @@ def claim_output(output: Path, *, overwrite: bool) -> None:
         raise not_writable(output, error) from error
 
 
-def check_unfinished(run: Path) -> None:
-    """Raise OutputError unless the folder holds a run that can be resumed."""
+def check_unfinished(run: Path, config: RunConfig) -> None:
+    """Raise OutputError unless the folder holds a run with something left to do.
+
+    Args:
+        run: The run folder.
+        config: The options that the run is resumed with, perhaps with more epochs than it had.
+    """
     if not (run / OPTIONS_FILE).is_file():
         raise OutputError(
             f"--resume {run}: no {OPTIONS_FILE} there; give the run folder of a run that was stopped"
         )
-    if (run / "report.json").is_file():
-        raise OutputError(f"--resume {run}: that run is finished, its report is {run / 'report.md'}")
+    if not is_finished(run, config):
+        return
+    option = "epochs" if config.training.max_steps is None else "max_steps"
+    raise OutputError(
+        f"--resume {run}: that run has finished, its report is {run / 'report.md'}; to train it further, add "
+        f"--training.{option} with more than {getattr(config.training, option)}"
+    )
+
+
+def is_finished(run: Path, config: RunConfig) -> bool:
+    """Whether a run folder has the report of a run as long as these options say."""
+    return is_length_of(config, _json(run / REPORT_FILE).get("config"))
+
+
+def has_trained(run: Path, config: RunConfig) -> bool:
+    """Whether a run folder holds the model that these options end with: its evaluation may be missing."""
+    has_weights = (run / WEIGHTS_FILE).is_file()
+    return has_weights and is_length_of(config, _json(run / CONFIG_FILE).get("training", {}).get("run"))
+
+
+def finished_steps(run: Path) -> int | None:
+    """Steps of the run that the report in a run folder is about; None without a report."""
+    steps = _json(run / REPORT_FILE).get("steps")
+    return steps if isinstance(steps, int) else None
+
+
+def is_length_of(config: RunConfig, options: dict[str, Any] | None) -> bool:
+    """Whether saved options are of a run as long as this one."""
+    saved = (options or {}).get("training", {})
+    return {name: saved.get(name) for name in LENGTH} == {
+        name: getattr(config.training, name) for name in LENGTH
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; nothing if it is missing or damaged, as after a full disk."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

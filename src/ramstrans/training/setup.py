@@ -1,5 +1,6 @@
 """Builders of a training run: processes and devices, loaders, data sets."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
-from ramstrans.data.build import build_cache
+from ramstrans.data.build import build_cache, val_fraction_for
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.loading.sampling import order_of
@@ -21,6 +22,9 @@ from ramstrans.data.records import ImageSet, Split
 from ramstrans.distributed import choose_device
 from ramstrans.errors import ConfigError, UsageError
 from ramstrans.training.config import RunConfig
+
+MIN_EPOCHS, MAX_EPOCHS, ENOUGH_STEPS = 12, 60, 300
+"""Length of a run that leaves its epochs open."""
 
 MAX_EVALUATION_BATCH = 64
 """Images per batch of an evaluation; more are hardly faster."""
@@ -44,6 +48,26 @@ def with_classes_of(config: RunConfig, images: ImageSet) -> RunConfig:
     if given not in (None, num_classes):
         raise ConfigError(f"model.num_classes is {given}; the data set has {num_classes}: leave it out")
     return replace(config, model=replace(config.model, num_classes=num_classes))
+
+
+def with_length_for(config: RunConfig, num_train: int, num_val: int = 0) -> RunConfig:
+    """The run with its epochs and validation fraction filled in, if it leaves them to the number of images.
+
+    Few images get more epochs, so that there are steps enough to learn.
+
+    Args:
+        config: The run.
+        num_train: Training images.
+        num_val: Images held out from them, or of a validation split of the data set's own.
+    """
+    training, data = config.training, config.data
+    if data.val_fraction is None:
+        data = replace(data, val_fraction=val_fraction_for(num_train + num_val))
+    if training.epochs is None:
+        per_epoch = math.ceil(num_train / training.batch_size)
+        epochs = min(max(MIN_EPOCHS, math.ceil(ENOUGH_STEPS / per_epoch)), MAX_EPOCHS)
+        training = replace(training, epochs=epochs)
+    return replace(config, data=data, training=training)
 
 
 def build_accelerator(

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from ramstrans.data.loading.dataset import Batch
+from ramstrans.models.methods.base import HighRes
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.losses import ScaleForward, losses_by_scale
@@ -49,7 +50,7 @@ class MicroBatch(NamedTuple):
     """
 
     images: Tensor
-    high_res: Tensor | None
+    high_res: HighRes | None
     labels: Tensor
     share: float
 
@@ -64,6 +65,7 @@ class TrainStep(NamedTuple):
         schedule: Of its learning rate; moves on in skipped steps too.
         config: The recipe.
         accelerator: Devices, processes and precision.
+        class_weights: (num_classes,) factors on the cross-entropy by class, on the device; None: 1 each.
     """
 
     forward_scale: nn.Module
@@ -72,6 +74,7 @@ class TrainStep(NamedTuple):
     schedule: LambdaLR
     config: TrainingConfig
     accelerator: Accelerator
+    class_weights: Tensor | None = None
 
     @property
     def loss_weights(self) -> tuple[float, ...]:
@@ -150,6 +153,7 @@ class TrainStep(NamedTuple):
                 label_smoothing=config.label_smoothing,
                 mixing=mixing,
                 contrastive=config.contrastive,
+                class_weights=self.class_weights,
             )
             for scale, weight in enumerate(weights):
                 # Processes exchange their gradients once, with the last micro-batch's last scale.
@@ -175,6 +179,7 @@ def build_train_step(
     accelerator: Accelerator,
     total_steps: int,
     steps_per_epoch: int = 1,
+    class_weights: Tensor | None = None,
 ) -> TrainStep:
     """Put a model, and an optimiser of its trained weights, on devices and processes.
 
@@ -184,6 +189,7 @@ def build_train_step(
         accelerator: Devices, processes and precision.
         total_steps: Of the run.
         steps_per_epoch: For a warm-up that is given in epochs.
+        class_weights: (num_classes,) factors on the cross-entropy by class; None: 1 each.
     """
     model.encoder.set_grad_checkpointing(config.gradient_checkpointing)
     module = ScaleForward(
@@ -193,4 +199,6 @@ def build_train_step(
     )
     forward_scale, optimizer = accelerator.prepare(module, build_optimizer(model, config))
     schedule = build_schedule(optimizer, config, total_steps, steps_per_epoch)
-    return TrainStep(forward_scale, model, optimizer, schedule, config, accelerator)
+    if class_weights is not None:
+        class_weights = class_weights.to(accelerator.device)
+    return TrainStep(forward_scale, model, optimizer, schedule, config, accelerator, class_weights)

@@ -219,6 +219,9 @@ def test_fifty_classes_of_the_real_one():
     for finding in sort_findings(audit_images(read_cub(root))):
         ids[finding.kind].append(tuple(names[path] for path in finding.paths))
     assert ids.pop("tiny")[:2] == [("10",), ("22",)]
+    alike = ids.pop("alike across splits")
+    assert len(alike) == 9
+    assert {("690", "709"), ("1710", "1734")} <= set(alike)  # the same bird in the same moment
     assert ids == {
         "near-duplicate across splits": [("1413", "1460")],
         "near-duplicate": [("72", "97"), ("1748", "1750")],

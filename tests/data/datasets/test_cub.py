@@ -88,7 +88,7 @@ DAMAGE = [
     ("parts/part_locs.txt", "3 1 0 0\n", "line 1: 4 columns"),
     ("parts/part_locs.txt", "8 1 0 0 0\n", ": image 8 is not in images.txt"),
     ("parts/part_locs.txt", "3 1 0 0 yes\n", "line 1: 'yes' is neither 0 nor 1"),
-    ("classes.txt", b"1 Cr\xf6w\n", " cannot be read: .*utf-8"),
+    ("classes.txt", b"1 Cr\x81w\n", " is not text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8"),
 ]
 
 

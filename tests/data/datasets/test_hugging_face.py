@@ -135,8 +135,8 @@ def test_splits_that_are_not_ours(library, tmp_path):
     saved = library.load_from_disk(str(make_hugging_face(tmp_path / "birds")))
     for number, (names, message) in enumerate(
         (
-            (("train", "extra"), "has a split 'extra'; allowed are train, val, valid, validation, test"),
-            (("valid", "validation"), "has more than one val split; save it with one"),
+            (("train", "extra"), "has a split 'extra'; allowed are train, training, val, "),
+            (("Valid", "dev"), "has more than one val split; save it with one"),
             (("test",), "has no split 'train'; it has test"),
         )
     ):

@@ -1,3 +1,5 @@
+import os
+
 import pandas as pd
 import pytest
 
@@ -27,6 +29,8 @@ def save(tmp_path):
         frame, path = pd.DataFrame(columns), tmp_path / name
         if path.suffix in (".parquet", ".pq"):
             frame.to_parquet(path)
+        elif path.suffix == ".xlsx":
+            frame.to_excel(path, index=False)
         else:
             frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
         return path
@@ -38,7 +42,7 @@ def without(*names, **others):
     return {name: values for name, values in COLUMNS.items() if name not in names} | others
 
 
-@pytest.mark.parametrize("name", ["table.csv", "table.tsv", "table.parquet", "table.pq"])
+@pytest.mark.parametrize("name", ["table.csv", "table.tsv", "table.xlsx", "table.parquet", "table.pq"])
 def test_the_whole_table(tmp_path, save, name):
     images = read_table(save(COLUMNS, name))
     assert images.class_names == ("crow", "wren")
@@ -51,7 +55,7 @@ def test_the_whole_table(tmp_path, save, name):
 
 def test_other_columns_and_absolute_paths(tmp_path, save):
     files = [str(tmp_path / name) for name in COLUMNS["path"]]
-    path = save({"file": files, "bird": COLUMNS["label"], "part": ["train", "Train ", "validation"]})
+    path = save({"file": files, "bird": COLUMNS["label"], "part": ["TRAINING", "Train ", "dev"]})
     images = read_table(path, path_column="file", label_column="bird", split_column="part")
     assert [record.path for record in images.records] == [tmp_path / name for name in COLUMNS["path"]]
     assert [record.split for record in images.records] == ["train", "train", "val"]
@@ -65,14 +69,71 @@ def test_without_splits_all_are_training_images(save):
 def test_labels_are_text_as_written(save):
     images = read_table(save(without("split", label=["007", "NA", "null"])))
     assert images.class_names == ("007", "NA", "null")
-    numbers = read_table(save(without("split", label=[7, 11, 7]), "table.parquet"))
-    assert numbers.class_names == ("11", "7")
 
 
-def test_a_byte_order_mark(save):
-    path = save(COLUMNS)
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert len(read_table(path).records) == 3
+@pytest.mark.parametrize("name", ["table.parquet", "table.xlsx"])
+@pytest.mark.parametrize("numbers", [[7, 11, 7], [7.0, 11.0, 7.0]])
+def test_whole_numbers_are_labels_without_a_point(save, name, numbers):
+    assert read_table(save(without("split", label=numbers), name)).class_names == ("11", "7")
+
+
+def test_a_class_written_in_two_ways(save):
+    with pytest.raises(DataError, match=r"'label' has both '7' and '7\.0'; write a class in one way"):
+        read_table(save(without("split", label=["7", "7.0", "11"])))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_byte_order_marks_and_separators(tmp_path, save, encoding, separator):
+    text = save(without(label=["Bláhnjúkur", "鳥", "鳥"])).read_text().replace(",", separator)
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "other.csv").write_bytes((mark + text).encode(encoding))
+    images = read_table(tmp_path / "other.csv")
+    assert images.class_names == ("Bláhnjúkur", "鳥")
+    assert images.records[0].box == (1.5, 2, 7, 13)
+
+
+def test_windows_text_is_read_with_a_warning(tmp_path, caplog):
+    (tmp_path / "Höckerschwan.jpg").touch()
+    (tmp_path / "a.csv").write_bytes("path,label\nHöckerschwan.jpg,Schwäne\n".encode("cp1252"))
+    images = read_table(tmp_path / "a.csv")
+    assert images.class_names == ("Schwäne",)
+    assert images.records[0].path == tmp_path / "Höckerschwan.jpg"
+    assert caplog.messages == [f"{tmp_path / 'a.csv'} is not UTF-8; it is read as Windows-1252"]
+
+
+def test_names_of_files_that_are_not_utf8(tmp_path, caplog):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    (tmp_path / name).touch()
+    (tmp_path / "a.csv").write_bytes(b"path,label\ncaf\xe9.jpg,\xe9t\xe9\n")
+    images = read_table(tmp_path / "a.csv")
+    assert images.records[0].path == tmp_path / name
+    assert images.class_names == (os.fsdecode(b"\xe9t\xe9"),)
+    assert caplog.messages == []
+
+
+def test_backslashes_and_another_folder_of_images(tmp_path, save):
+    path = save(without(path=["b.jpg", "birds\\a.jpg", "c.jpg"]), "table.csv")
+    expected = [tmp_path / name for name in COLUMNS["path"]]
+    assert [record.path for record in read_table(path).records] == expected
+    (tmp_path / "lists").mkdir()
+    moved = path.rename(tmp_path / "lists" / "table.csv")
+    assert [record.path for record in read_table(moved, image_folder=tmp_path).records] == expected
+    with pytest.raises(DataError, match=r"none of its 3 images exist, .*choose by --data.image_folder"):
+        read_table(moved)
+
+
+def test_ids_without_a_suffix(tmp_path, save):
+    for name in ("17.jpg", "IMG.2034.png", "plain", "plain.jpg"):
+        (tmp_path / name).touch()
+    names = [record.path.name for record in read_table(save(without(path=["17", "IMG.2034", "no"]))).records]
+    assert names == ["17.jpg", "IMG.2034.png", "no"]
+    numbers = read_table(save(without(path=[17.0, 17.0, 17.0]), "table.parquet"))
+    assert {record.path.name for record in numbers.records} == {"17.jpg"}
+    assert read_table(save(without(path=["plain"] * 3))).records[0].path.name == "plain"
+    (tmp_path / "17.png").touch()
+    with pytest.raises(DataError, match=r"row 1: '17' stands for 17.jpg and 17.png; give it with its suffix"):
+        read_table(save(without(path=["17", "b.jpg", "c.jpg"])))
 
 
 def test_some_missing_files_are_left_to_the_check(save):
@@ -87,7 +148,10 @@ def test_some_missing_files_are_left_to_the_check(save):
         (without("label"), "no column 'label'; it has 'path', "),
         (without(label=["wren", None, "crow"]), "row 2: 'label' is empty"),
         (without(path=["b.jpg", "a.jpg", " "]), "row 3: 'path' is empty"),
-        (without(split=["train", "dev", "test"]), "row 2: 'split' is 'dev'; allowed are train, val, valid, "),
+        (
+            without(split=["train", "odd", "test"]),
+            "row 2: 'split' is 'odd'; allowed are train, training, val, ",
+        ),
         (without(split=["train", "train", None]), "row 3: 'split' is empty"),
         (without("x1"), "box columns x0, y0, y1 but not x1; give all four or none"),
         (without(x0=[1.5, 3, 0]), "row 2: the box is 3, nan, nan, nan; give x0 < x1"),
@@ -107,14 +171,16 @@ def test_damage_is_reported(save, columns, message, name):
 def test_tables_that_cannot_be_read(tmp_path, save):
     for name, content, message in (
         ("a.csv", b"", "a.csv cannot be read as a table"),
-        ("b.csv", b"path,label\n\xff\xfe,1\n", "b.csv cannot be read as a table"),
+        ("b.csv", b"path,label\n\x81,1\n", "b.csv cannot be read as a table"),
         ("c.parquet", b"no parquet", "c.parquet cannot be read as a table"),
-        ("d.xlsx", b"", r"d.xlsx is not a table; give a .csv, .tsv, .parquet, .pq file"),
+        ("d.xlsx", b"PK", "d.xlsx cannot be read as a table"),
+        ("e.xls", b"", r"e.xls is not a table; give a folder or a .csv, .tsv, .xlsx, "),
+        ("f.v2.zip", b"PK", r"f.v2.zip is an archive; unpack it and give its folder"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=message):
             read_table(tmp_path / name)
-    for name in ("none.csv", "none.parquet"):
+    for name in ("none.csv", "none.parquet", "none.v2"):
         with pytest.raises(DataError, match="does not exist"):
             read_table(tmp_path / name)
     (tmp_path / "folder.csv").mkdir()

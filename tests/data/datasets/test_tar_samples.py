@@ -95,7 +95,7 @@ def test_names_of_a_file_are_in_its_order(tmp_path, label):
     assert [name for _, name, _ in rows(tmp_path)] == ["crow", "wren"]
 
 
-def test_what_is_no_sample_is_ignored(tmp_path):
+def test_what_is_no_sample_is_counted(tmp_path, caplog):
     extra = [
         ("README", b""),
         (".hidden.jpg", b""),
@@ -104,7 +104,19 @@ def test_what_is_no_sample_is_ignored(tmp_path):
         ("d.txt", b"text"),
     ]
     make_tar(tmp_path / "set.tar", [*extra, ("a.seg.png", b""), *TWO, ("b.txt", b"text")])
+    (tmp_path / "more.tar.gz").touch()
+    (tmp_path / "README").touch()
     assert [name for name, *_ in rows(tmp_path)] == ["set.tar/a.jpg", "set.tar/b.jpg"]
+    assert caplog.messages == [f"{tmp_path}: left out 1 .gz, 1 sample without an image, 1 without a suffix"]
+
+
+def test_names_with_dots_are_not_lost(tmp_path):
+    make_tar(tmp_path / "set.tar", [*TWO, ("IMG.2034.jpg", b"image"), ("IMG.2034.cls", b"1")])
+    message = (
+        r"sample IMG: IMG\.2034\.jpg is not an image of it: .* ends at the first dot; write the tar with"
+    )
+    with pytest.raises(DataError, match=message):
+        read_tar_samples(tmp_path)
 
 
 @pytest.mark.parametrize(

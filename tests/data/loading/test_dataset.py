@@ -1,11 +1,14 @@
 """A view depends on seed, epoch and index alone, cached or not."""
 
+import numpy as np
 import pytest
 import torch
 
-from ramstrans.data.loading.dataset import collate
+from ramstrans.data.loading.dataset import ImageDataset, collate, to_example
+from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading import cache as caching
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
+from ramstrans.data.reading.decode import read_resized
 from ramstrans.errors import UnreadableImageError
 from tests.data.loading.loaders import dataset_of, same_example
 
@@ -23,6 +26,25 @@ def test_an_item_is_a_pure_function_of_seed_epoch_and_index(records):
 def test_views_without_augmentation_are_the_same_in_every_epoch(records):
     dataset = dataset_of(records, augmentation=None)
     assert same_example(dataset[0, 3], dataset[7, 3])
+
+
+@pytest.mark.parametrize("zoom_pixels", [None, 500])
+@pytest.mark.parametrize(("fit", "resize"), [("crop", 31), ("squash", (41, 37)), ("pad", (37, 41))])
+def test_without_augmentation_the_data_set_sees_what_a_prediction_sees(records, fit, resize, zoom_pixels):
+    preprocessing = Preprocessing(resize, (29, 23), fit, zoom_pixels)
+    dataset = ImageDataset(records, preprocessing, (17, 19))
+    for index, record in enumerate(records):
+        theirs = dataset[5, index].view
+        ours = to_example(read_resized(record.path, *preprocessing.reading), preprocessing, (17, 19)).view
+        assert torch.equal(ours.image, theirs.image)
+        assert torch.equal(ours.high_res, theirs.high_res)
+        assert ours.geometry == theirs.geometry
+        if fit != "crop":
+            width, height = dataset[0, index].original_size[::-1]
+            x0, y0, x1, y1 = theirs.geometry.to_original(np.array([0.0, 0.0, 19.0, 17.0]))
+            assert max(x0, y0) <= 1e-9
+            assert x1 >= width - 1e-9
+            assert y1 >= height - 1e-9
 
 
 def test_an_item_knows_where_it_comes_from(records):

@@ -11,11 +11,13 @@ from itertools import starmap
 
 import psutil
 import pytest
+import torch
 
 from ramstrans.data.loading import loader as loading
 from ramstrans.data.loading.dataset import ImageDataset
-from ramstrans.data.loading.loader import block_signals, build_loader, start_method, worker_errors
+from ramstrans.data.loading.loader import block_signals, build_loader, start_method
 from ramstrans.data.reading.decode import read_resized
+from ramstrans.data.reading.threads import in_threads
 from ramstrans.data.records import Record
 from ramstrans.distributed import SIGNALS
 from ramstrans.errors import DataError, UnreadableImageError
@@ -35,9 +37,9 @@ class Fault:
     def __init__(self, happen):
         self.happen = happen
 
-    def read(self, path, resize, fit, *, max_pixels):
+    def read(self, path, resize, fit, zoom_pixels, *, max_pixels):
         self.happen(path)
-        return read_resized(path, resize, fit, max_pixels=max_pixels)
+        return read_resized(path, resize, fit, zoom_pixels, max_pixels=max_pixels)
 
 
 def die(_path):
@@ -177,37 +179,92 @@ def test_signals_do_not_reach_workers(records):
     assert [worker.exitcode for worker in workers] == [0, 0]  # not killed: they end when torch asks them to
 
 
+def cannot_share(_storage):
+    raise RuntimeError(
+        "unable to allocate shared memory(shm) for file </torch_7>: No space left on device (28)"
+    )
+
+
+def cannot_open(_storage):
+    raise OSError(24, "Too many open files")
+
+
 @pytest.mark.parametrize(
-    ("error", "message"),
+    ("share", "message"),
     [
-        (
-            TimeoutError("timed out after 3 seconds"),
-            r"no batch came in time .* while reading a; b; c; d; and 1 more;",
-        ),
-        (
-            RuntimeError("DataLoader timed out after 3 seconds"),
-            r"no batch came in time .*--data\.read_timeout",
-        ),
-        (
-            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
-            r"died \(.* Killed\) while reading",
-        ),
+        (cannot_share, r"died \(shared memory is full.*\); .*--shm-size.*num_workers"),
+        (cannot_open, r"died \(too many open files\); .*ulimit -n"),
     ],
 )
-def test_errors_of_a_loader_are_one_line(error, message):
-    with pytest.raises(DataError, match=message) as caught, worker_errors(lambda: list("abcde")):
-        raise error
+def test_a_batch_that_cannot_be_sent_ends_the_wait(records, share, message, monkeypatch, capfd):
+    """Without a timeout: if the batch were dropped, this test would hang."""
+    dataset = ImageDataset(records, PREPROCESSING, (32, 32))
+    options = {"shuffle": True, "with_high_res": False, "num_workers": 2, "timeout": 0}
+    loader = build_loader(dataset, 1, **options)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", share)  # in the workers, which are forked
+    with pytest.raises(DataError, match=message) as caught:
+        list(loader)
+    assert "while reading" not in str(caught.value)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def broken(*_args, **_options):
+    raise ConnectionResetError(104, "Connection reset by peer")
+
+
+def test_a_connection_that_breaks_before_the_worker_has_ended_is_its_death(records, monkeypatch):
+    dataset = ImageDataset(records, PREPROCESSING, (32, 32))
+    loader = build_loader(dataset, 1, shuffle=True, with_high_res=False, num_workers=1)
+    batches = iter(loader)
+    next(batches)
+    monkeypatch.setattr(loader._iterator._data_queue, "get", broken)
+    worker = loader._iterator._workers[0]
+    monkeypatch.setattr(
+        loading, "wait", lambda sentinels, _: os.kill(worker.pid, signal.SIGKILL) or sentinels
+    )
+    with pytest.raises(DataError, match="killed by SIGKILL"):
+        list(batches)
+    assert worker.exitcode == -signal.SIGKILL
+
+
+def kill_a_worker(loader, number):
+    worker = loader._iterator._workers[0]
+    os.kill(worker.pid, number)
+    worker.join()
+
+
+@pytest.mark.parametrize("waits", ["in the main thread", "in another thread"])
+def test_a_death_is_noticed_in_any_thread_and_only_while_waiting(records, waits):
+    dataset = ImageDataset(records, PREPROCESSING, (32, 32))
+    loader = build_loader(dataset, 1, shuffle=True, with_high_res=False, num_workers=1, timeout=0)
+    batches, before = iter(loader), signal.getsignal(signal.SIGCHLD)
+    next(batches)
+    kill_a_worker(loader, signal.SIGBUS)
+    time.sleep(0.01)  # torch's handler of SIGCHLD would raise here
+    rest = in_threads(lambda _: list(batches), [None], int(waits == "in another thread"))
+    with pytest.raises(DataError, match="shared memory is full"):
+        list(rest)
+    assert signal.getsignal(signal.SIGCHLD) == before
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_no_memory_for_an_image_is_one_line(records, num_workers):
+    def fill(_path):
+        raise MemoryError
+
+    dataset = ImageDataset(records, PREPROCESSING, (32, 32), cache=Fault(fill))
+    loader = build_loader(dataset, 1, shuffle=True, with_high_res=False, num_workers=num_workers)
+    with pytest.raises(DataError, match=r"no memory left to load images.*--data\.cache") as caught:
+        list(loader)
     assert "\n" not in str(caught.value)
 
 
-def test_no_file_is_named_if_none_is_read():
-    with pytest.raises(DataError, match=r"killed\); if memory"), worker_errors():
-        raise RuntimeError("DataLoader worker (pid 7) is killed")
-
-
-def test_an_error_of_another_kind_stays_what_it_is():
-    with pytest.raises(RuntimeError, match="shapes"), worker_errors():
-        raise RuntimeError("shapes do not fit")
+def test_without_workers_nothing_is_in_shared_memory(records, monkeypatch):
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", cannot_share)
+    monkeypatch.setattr(torch.Tensor, "share_memory_", cannot_share)
+    assert len(epochs_of(loader_of(records), 1)[0]) == 3
+    with pytest.raises(DataError, match="shared memory is full"):
+        loader_of(records, num_workers=1)
 
 
 @HAS_SIGTIMEDWAIT

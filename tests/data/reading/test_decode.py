@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ramstrans.data.reading.decode import _to_eight_bits, decode_reduced
+from ramstrans.data.reading.color import _to_eight_bits
+from ramstrans.data.reading.decode import decode_reduced
 from ramstrans.errors import UnreadableImageError
 from tests.data.builders import decode_image
 
@@ -65,6 +66,9 @@ def png(width, height, depth, rows=b""):
         ("a.tif", "RGB", {"compression": "tiff_lzw"}, 0),
         ("a.jp2", "RGB", {}, 0),
         ("a.gif", "RGB", {}, 40),
+        ("a.avif", "RGB", {"quality": 95, "subsampling": "4:4:4"}, 10),
+        ("a.heic", "RGB", {"quality": 95, "chroma": 444}, 10),
+        ("a.jfif", "RGB", {"quality": 95, "subsampling": 0}, 8),
         ("a.jpg", "CMYK", {"quality": 95}, 8),
         ("a.tif", "CMYK", {}, 2),
         ("a.png", "RGBA", {}, 0),
@@ -91,6 +95,10 @@ def test_greyscale_becomes_three_equal_channels(tmp_path, photo, name, mode):
         ("a.tif", np.array([[0, 257 * 3, 257 * 131, 65535]], np.uint16), [0, 3, 131, 255]),
         ("a.pgm", np.array([[0, 257 * 3, 257 * 131, 65535]], np.uint16), [0, 3, 131, 255]),
         ("a.tif", np.array([[0, 257 * 3, 257 * 131, 65535]], np.int32), [0, 3, 131, 255]),
+        ("a.png", np.array([[0, 16, 1638, 4095]], np.uint16), [0, 1, 102, 255]),  # 12 bits
+        ("a.tif", np.array([[0, 16, 1638, 4000]], np.uint16), [0, 1, 102, 249]),
+        ("a.pgm", np.array([[0, 3, 131, 255]], np.uint16), [0, 3, 131, 255]),  # 8 bits
+        ("a.png", np.array([[0, 257, 4096, 4112]], np.uint16), [0, 1, 16, 16]),  # dark, of 16 bits
         ("a.tif", np.array([[-10, 245, 500, 500]], np.int32), [0, 128, 255, 255]),
         ("a.tif", np.array([[0, 0.2, 1.0, np.nan]], np.float32), [0, 51, 255, 0]),
         ("a.tif", np.array([[0, 7, 131, 250]], np.float32), [0, 7, 131, 250]),
@@ -150,7 +158,7 @@ def test_ycck_jpeg(tmp_path):
     assert np.abs(pixels(decode_image(tmp_path / "a.jpg")) - grey).max() <= 3
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp", "a.avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_undone(tmp_path, photo, name, orientation):
     undone = {
@@ -167,6 +175,14 @@ def test_exif_rotation_is_undone(tmp_path, photo, name, orientation):
     exif[ORIENTATION] = orientation
     photo.save(tmp_path / name, exif=exif, quality=100)
     assert_close(decode_image(tmp_path / name), Image.fromarray(undone), 30)
+
+
+def test_heic_is_rotated_by_its_own_rule_alone(tmp_path, photo):
+    # ISO 23008-12: the decoder has rotated it already; the EXIF orientation does not count
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    photo.save(tmp_path / "a.heic", exif=exif, quality=95)
+    assert_close(decode_image(tmp_path / "a.heic"), photo, 30)
 
 
 def test_exif_behind_the_pixels_of_a_png(tmp_path, photo):
@@ -207,7 +223,7 @@ def test_first_frame_of_an_animation(tmp_path, name):
     assert (pixels(decode_image(tmp_path / name)) == [255, 0, 0]).all()
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "ppm", "tif", "webp", "jp2"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "ppm", "tif", "webp", "jp2", "avif", "heic"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize("decode", [decode_image, decode_smallest])
 def test_truncated_files_are_refused(tmp_path, photo, suffix, share, decode):
@@ -220,7 +236,7 @@ def test_truncated_files_are_refused(tmp_path, photo, suffix, share, decode):
     assert caught.value.path == path
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "ppm", "tif", "webp", "jp2"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "ppm", "tif", "webp", "jp2", "avif", "heic"])
 def test_damaged_files_give_an_image_or_the_one_error(tmp_path, photo, suffix):
     path = tmp_path / f"a.{suffix}"
     photo.save(path)
@@ -236,6 +252,47 @@ def test_damaged_files_give_an_image_or_the_one_error(tmp_path, photo, suffix):
                 read(path, max_pixels=100_000)
             except UnreadableImageError as error:
                 assert error.reason  # noqa: PT017
+
+
+@pytest.mark.parametrize("decode", [decode_image, decode_smallest])
+@pytest.mark.parametrize("lost", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_lacks_only_its_end_is_read_with_one_warning(tmp_path, photo, caplog, decode, lost, mode):
+    path = tmp_path / "a.jpg"
+    photo.convert(mode).save(path)
+    whole = decode(path)
+    path.write_bytes(path.read_bytes()[:-lost])
+    for _ in range(2):
+        found = decode(path)
+        if lost < 3:  # the third byte is of the last block
+            assert np.array_equal(
+                pixels(getattr(found, "image", found)), pixels(getattr(whole, "image", whole))
+            )
+    assert caplog.messages == [f"{path}: the end mark of the JPEG is missing; it is read as it is"]
+
+
+def test_a_progressive_jpeg_without_its_end_is_refused(tmp_path, photo):
+    photo.save(tmp_path / "a.jpg", progressive=True)
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-2])
+    with pytest.raises(UnreadableImageError, match="truncated file"):
+        decode_image(tmp_path / "a.jpg")
+
+
+def test_a_jpeg_cut_anywhere_before_its_last_block_is_refused(tmp_path, photo):
+    photo.save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    for length in range(len(content) // 2, len(content) - 40, 17):
+        (tmp_path / "a.jpg").write_bytes(content[:length])
+        with pytest.raises(UnreadableImageError):
+            decode_image(tmp_path / "a.jpg")
+
+
+def test_heic_without_its_library_names_the_extra(tmp_path, photo, without_heif):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(
+        UnreadableImageError, match=r'a HEIC image; pip install "ramstrans\[heif\]" reads them'
+    ):
+        decode_image(tmp_path / "a.jpg")
 
 
 def test_reasons(tmp_path):

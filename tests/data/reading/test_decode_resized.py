@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F
 from ramstrans.data.loading.transforms import make_view
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading import decode as module
-from ramstrans.data.reading.decode import read_resized, resize_in_memory, resized_size
+from ramstrans.data.reading.decode import limited_size, read_resized, resize_in_memory, resized_size
 from ramstrans.errors import UnreadableImageError
 from tests.data.builders import decode_image
 
@@ -138,3 +138,41 @@ def test_resize_gives_the_size_asked_for(size):
     resized = resize_in_memory(Image.new("RGB", (47, 31), (10, 20, 30)), size).pixels
     assert resized.shape == (3, *size)
     assert resized.flatten(1).float().mean(dim=1).tolist() == [10, 20, 30]
+
+
+@given(size=st.tuples(st.integers(1, 9999), st.integers(1, 9999)), limit=st.integers(1, 10**7))
+def test_a_limited_image_has_as_many_pixels_as_it_may(size, limit):
+    height, width = limited_size(size, limit)
+    if size[0] * size[1] <= limit:
+        assert (height, width) == size
+    elif min(height, width) > 1:
+        assert height * width <= limit < (height + 1) * (width + 1)
+        assert height / size[0] == pytest.approx(width / size[1], rel=1 / min(height, width))
+
+
+@pytest.mark.parametrize(
+    ("zoom_pixels", "size", "halvings"),
+    [
+        (120_000, (300, 400), 0),
+        (10**9, (300, 400), 0),
+        (30_000, (150, 200), 0),  # to be resized from twice that each way
+        (7500, (75, 100), 1),
+        (7600, (75, 100), 0),
+        (1200, (30, 40), 2),
+    ],
+)
+def test_own_resolution_up_to_a_limit(tmp_path, decoded, zoom_pixels, size, halvings):
+    path = draw(tmp_path / "a.jpg", 400, 300)
+    resized = read_resized(path, 7, "squash", zoom_pixels)
+    assert resized.original_size == (300, 400)
+    assert resized.pixels.shape == (3, *size)
+    assert decoded == [(300 // 2**halvings, 400 // 2**halvings)]
+    if size == (300, 400):
+        assert torch.equal(resized.pixels, F.pil_to_tensor(decode_image(path)))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_limit_counts_pixels_of_the_upright_image(tmp_path, orientation):
+    path = draw(tmp_path / "a.jpg", 400, 100, orientation)
+    size = read_resized(path, 7, zoom_pixels=10_000).pixels.shape[1:]
+    assert tuple(size) == ((50, 200) if orientation == 1 else (200, 50))

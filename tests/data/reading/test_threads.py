@@ -1,14 +1,17 @@
 """Results come in order, errors and timeouts at the item that they belong to; no thread is left over."""
 
+import gc
 import threading
-import time
+import weakref
 from itertools import count
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramstrans.data.reading.threads import in_threads
+from ramstrans.data.reading import threads
+from ramstrans.data.reading.threads import check_wanted, in_threads
+from tests.processes import python
 
 
 @given(st.lists(st.integers()), st.integers(0, 5), st.integers(1, 4))
@@ -65,8 +68,54 @@ def test_a_hanging_item_is_abandoned(num_workers):
 def test_threads_end_with_the_items_or_when_the_results_are_dropped():
     before = threading.active_count()
     assert list(in_threads(str, range(9), 4)) == list("012345678")
-    next(in_threads(str, range(9), 4))
-    end = time.monotonic() + 30
-    while threading.active_count() > before:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    assert threading.active_count() == before
+    results = in_threads(str, count(), 4)
+    next(results)
+    results.close()
+    assert threading.active_count() == before
+
+
+def test_a_thread_keeps_no_result_alive():
+    results = in_threads(lambda _: threading.Event(), range(2), 1)
+    kept = weakref.ref(next(results))
+    list(results)
+    gc.collect()
+    assert kept() is None
+
+
+def test_a_long_task_ends_at_its_next_part_when_nobody_waits():
+    parts, going = [], threading.Event()
+
+    def endless(_):
+        while True:
+            check_wanted()
+            parts.append(1)
+            going.set()
+
+    results = in_threads(endless, range(1), 1, timeout=0.1)
+    with pytest.raises(TimeoutError):
+        next(results)
+    assert going.wait(30)
+    assert not any(isinstance(thread, threads._Worker) for thread in threading.enumerate())
+    check_wanted()  # outside such threads: nothing
+
+
+FREES_AT_THE_END = """
+import sys, torch
+from itertools import repeat
+from ramstrans.data.reading import threads
+from ramstrans.data.reading.threads import in_threads
+
+results = in_threads(lambda _: torch.ones(300_000_000, dtype=torch.uint8), repeat(None), 2, max_ahead=3)
+next(results)
+if sys.argv[1] == "dropped":
+    del results
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("results", ["held", "dropped"])
+def test_the_interpreter_ends_after_its_threads(results):
+    """Otherwise C++ aborts: a thread that has freed a tensor asks an ending interpreter for its lock."""
+    done = python("-c", FREES_AT_THE_END, results)
+    assert (done.returncode, done.stderr) == (3, "")

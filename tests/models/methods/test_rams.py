@@ -107,6 +107,37 @@ def test_margin_by_hand(monkeypatch):
     assert third.boxes[0].tolist() == pytest.approx([20, 8, 50, 23])
 
 
+def test_small_and_long_regions_grow_in_what_their_scale_saw(monkeypatch):
+    model = tiny_model(image_size=(64, 96), num_scales=3, min_region=0.5, max_aspect=2)
+    maps = [hot(0, slice(0, 6)), hot(slice(1, 3), 5), torch.ones(1, 4, 6)]
+    with_saliency(model, monkeypatch, *maps)
+    first, second, third = model(noise(1, 3, 64, 96)).scales
+    # a strip of 96 x 16: half of the 64 rows, then half of the 96 pixels
+    assert first.boxes[0].tolist() == pytest.approx([0, 0, 96, 48])
+    # in that: 16 x 32 at (80, 16), half of the 96 across, shifted inside; 48 x 32, then times 1 and 48/64
+    assert second.boxes[0].tolist() == pytest.approx([48, 12, 96, 36])
+    assert third.boxes[0].tolist() == pytest.approx([48, 12, 96, 36])
+
+
+def test_the_margin_comes_before_the_limits(monkeypatch):
+    model = tiny_model(image_size=(64, 96), zoom_margin=1.0, max_aspect=1)
+    with_saliency(model, monkeypatch, hot(slice(0, 2), 0), torch.ones(1, 4, 6))
+    # 16 x 32 and half of that on each side: 24 x 48 within the image; as wide as high
+    assert model(noise(1, 3, 64, 96)).scales[0].boxes[0].tolist() == pytest.approx([0, 0, 48, 48])
+
+
+def test_the_component_of_the_largest_saliency(monkeypatch):
+    saliency = torch.zeros(1, 4, 6)
+    saliency[:, 3, :4] = 1
+    saliency[:, 0, 5] = 9
+    for component, box in (("count", [0, 48, 64, 64]), ("saliency", [80, 0, 96, 16])):
+        model = with_saliency(
+            tiny_model(image_size=(64, 96), component=component, thresholds=(0.1, 0.1)),
+            monkeypatch, saliency, torch.ones(1, 4, 6),
+        )  # fmt: skip
+        assert model(noise(1, 3, 64, 96)).scales[0].boxes[0].tolist() == pytest.approx(box)
+
+
 def test_boxes_of_overlapping_patches_by_hand(monkeypatch):
     model = tiny_model(image_size=(55, 88), patch_stride=12)  # 4 x 7 patches and 3 rows of pixels left over
     with_saliency(model, monkeypatch, hot(slice(1, 4), 6, (4, 7)), torch.ones(1, 4, 7))
@@ -203,7 +234,7 @@ def test_full_source_is_cut_at_the_enlarged_box():
         torch.testing.assert_close(logits, output.scales[scale + 1].logits, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("zoom_source", "given"), [("full", False), ("input", True)])
+@pytest.mark.parametrize(("zoom_source", "given"), [("full", False), ("native", False), ("input", True)])
 def test_source_must_go_with_full(zoom_source, given):
     images = noise(1, 3, *SIZE)
     with pytest.raises(UsageError, match=f"'{zoom_source}' and high_res was"):

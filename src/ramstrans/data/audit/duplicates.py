@@ -61,6 +61,23 @@ def mirrored(fingerprints: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.where(_COLUMNS % 2, -fingerprints, fingerprints)
 
 
+def likeness(first: Fingerprints, second: Fingerprints) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Compare two lists of fingerprints, (N, 64) and (M, 64), as they are and mirrored.
+
+    Returns:
+        (N, M) the higher cosine of the two, and (N, M) whether the images are near-duplicates.
+    """
+    one, other = first.astype(np.float32), second.astype(np.float32)
+    best = np.full((len(one), len(other)), -1, np.float32)
+    is_near = np.zeros(best.shape, bool)
+    for queries in (one, mirrored(one)):
+        cosine = queries @ other.T
+        distance = np.bitwise_count(_hashes(queries)[:, None] ^ _hashes(other))
+        is_near |= (cosine >= MIN_COSINE) & (distance <= MAX_DISTANCE)
+        np.maximum(best, cosine, out=best)
+    return best, is_near
+
+
 def near_groups(fingerprints: Fingerprints) -> list[list[int]]:
     """Groups of near-duplicates, connected directly or through others, as they are or mirrored.
 

@@ -99,7 +99,7 @@ def apply_unreadable(
 
     Raises:
         DataError: There are unreadable files and `on_unreadable` is `stop`, or a class is left without
-            training images.
+            training images, or the data set without test images.
 
     >>> images = ImageSet(("crow", "wren"), tuple(Record(Path(f"{i}.jpg"), i % 2, "train") for i in range(3)))
     >>> error = UnreadableImageError("0.jpg", "empty file")
@@ -118,4 +118,7 @@ def apply_unreadable(
     kept = tuple(record for record in images.records if record.path not in unreadable)
     remaining = images._replace(records=kept)
     check_classes(remaining)
+    num_test = len(images.of_split("test"))
+    if num_test and not remaining.of_split("test"):
+        raise DataError(f"none of the {num_test} test images can be read, e.g. {errors[0]}; repair them")
     return remaining

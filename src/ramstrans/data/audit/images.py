@@ -6,6 +6,7 @@ Each file is decoded once, a JPEG at reduced size; an unreadable file is a findi
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +18,10 @@ from ramstrans.data.audit.boxes_classes import box_findings, class_findings
 from ramstrans.data.audit.duplicates import Fingerprints, fingerprint, near_groups
 from ramstrans.data.audit.files import NUM_THREADS, decode_each
 from ramstrans.data.audit.findings import Finding
+from ramstrans.data.audit.leaks import leak_findings
 from ramstrans.data.config import DataConfig
 from ramstrans.data.reading.decode import decode_reduced
+from ramstrans.data.reading.exif import taken_at
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.errors import UnreadableImageError
 
@@ -36,12 +39,14 @@ class ImageFacts(NamedTuple):
         is_grey: Whether its pixels have no colour.
         digest: Hash of size and pixels: equal for files that differ only in metadata.
         fingerprint: (64,) see `duplicates`.
+        taken_at: When it was taken, by its EXIF data, or None.
     """
 
     size: tuple[int, int]
     is_grey: bool
     digest: bytes
     fingerprint: Fingerprints
+    taken_at: datetime | None
 
 
 def audit_images(
@@ -73,6 +78,11 @@ def audit_images(
     return [
         *_file_findings(outcomes, smallest_side),
         *_duplicate_findings(readable, facts),
+        *leak_findings(
+            readable,
+            {path: found.taken_at for path, found in facts.items()},
+            {path: found.fingerprint for path, found in facts.items()},
+        ),
         *box_findings(readable.records, {path: found.size for path, found in facts.items()}),
         *class_findings(readable),
     ]
@@ -87,7 +97,9 @@ def read_facts(path: Path, max_pixels: int = DataConfig.max_pixels) -> ImageFact
     image, size = decode_reduced(path, (_MIN_SIDE, _MIN_SIDE), max_pixels=max_pixels)
     pixels = np.asarray(image)
     digest = hashlib.blake2b(repr(size).encode() + pixels.tobytes(), digest_size=16).digest()
-    return ImageFacts(size, bool((pixels == pixels[..., :1]).all()), digest, fingerprint(image))
+    return ImageFacts(
+        size, bool((pixels == pixels[..., :1]).all()), digest, fingerprint(image), taken_at(path)
+    )
 
 
 def _file_findings(

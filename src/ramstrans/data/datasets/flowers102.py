@@ -5,8 +5,6 @@ https://www.robots.ox.ac.uk/~vgg/data/flowers/102/, Nilsback and Zisserman, 2008
 
 from pathlib import Path
 
-from torchvision.datasets import Flowers102
-
 from ramstrans.data.datasets.lists import FolderListing, find_folder
 from ramstrans.data.datasets.mat import read_mat, whole_numbers
 from ramstrans.data.records import ImageSet, Record, Split
@@ -29,6 +27,8 @@ def read_flowers102(root: Path) -> ImageSet:
     Raises:
         DataError: A file, or an image in it, is missing or wrong; the message names it.
     """
+    from torchvision.datasets import Flowers102  # it imports torch
+
     folder = find_folder(root, "setid.mat", "flowers-102")
     file = folder / "imagelabels.mat"
     (values,) = read_mat(file, ("labels",))

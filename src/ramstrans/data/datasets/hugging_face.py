@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.datasets.lists import SPLIT_NAMES
-from ramstrans.data.reading.cache import default_cache_dir
+from ramstrans.data.datasets.lists import SPLIT_NAMES, split_of
+from ramstrans.data.detect import SAVED_BY_DATASETS
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.errors import DataError
 from ramstrans.files import write_file
-
-MARKER_FILES = ("dataset_dict.json", "state.json")
-"""Files that `save_to_disk` writes: for several splits, or for one."""
 
 
 def read_hugging_face(
@@ -75,7 +72,7 @@ def _library() -> Any:  # noqa: ANN401 - the module is typed only if it is insta
 
 def _load(library: Any, root: Path) -> Any:  # noqa: ANN401 - a Dataset or DatasetDict
     try:
-        if any((root / marker).is_file() for marker in MARKER_FILES):
+        if any((root / marker).is_file() for marker in SAVED_BY_DATASETS):
             return library.load_from_disk(str(root))
         return library.load_dataset(str(root) if root.is_dir() else root.as_posix())
     except (OSError, ValueError, RuntimeError, KeyError, library.exceptions.DatasetsError) as error:
@@ -90,13 +87,14 @@ def _by_split(loaded: Any, root: Path) -> dict[Split, Any]:  # noqa: ANN401 - Da
     named = loaded if isinstance(loaded, dict) else {"train": loaded}
     splits: dict[Split, Any] = {}
     for name, rows in named.items():
-        if name not in SPLIT_NAMES:
+        split = split_of(name)
+        if split is None:
             raise DataError(
                 f"{root} has a split '{name}'; allowed are {', '.join(SPLIT_NAMES)}; save it without"
             )
-        if SPLIT_NAMES[name] in splits:
-            raise DataError(f"{root} has more than one {SPLIT_NAMES[name]} split; save it with one")
-        splits[SPLIT_NAMES[name]] = rows
+        if split in splits:
+            raise DataError(f"{root} has more than one {split} split; save it with one")
+        splits[split] = rows
     if "train" not in splits:
         raise DataError(f"{root} has no split 'train'; it has {', '.join(named) or 'none'}")
     return {split: splits[split] for split in ("train", "val", "test") if split in splits}
@@ -157,4 +155,6 @@ def _write(folder: Path, content: bytes) -> Path:
 def _cache(root: Path) -> Path:
     if root.is_dir():
         return root.resolve().parent / f"{root.resolve().name}.images"
+    from ramstrans.data.reading.cache import default_cache_dir  # it imports torch
+
     return default_cache_dir().with_name("hugging_face")

@@ -1,112 +1,179 @@
 """Folders of images, one per class, either in `train`, `val` and `test` folders or without splits."""
 
-import os
-from collections.abc import Iterator, Mapping
-from operator import attrgetter
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from ramstrans.data.datasets.lists import SPLIT_NAMES
+from ramstrans.data.datasets.lists import SPLIT_NAMES, split_of, split_words
+from ramstrans.data.reading.formats import has_image_suffix
+from ramstrans.data.reading.listing import EMPTY_FOLDER, LOOSE_IMAGE, LeftOut, images_below, list_folder
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split
 from ramstrans.errors import DataError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+logger = logging.getLogger(__name__)
+
+ClassLevel = Literal["top", "leaf"]
 
 
-def read_image_folder(root: Path) -> ImageSet:
+def read_image_folder(root: Path, class_level: ClassLevel = "top") -> ImageSet:
     """Read `root/train/<class>/*.jpg`, and `val` and `test` if they exist, or `root/<class>/*.jpg`.
 
-    The validation folder may be named `val`, `valid` or `validation`. Without a `train` folder every image is
-    a training image; `splits.hold_out` splits them. Folders inside a class belong to it. Hidden files, files
-    with other suffixes, and files in no class folder are ignored.
+    Folders of splits have any of the names in `lists.SPLIT_NAMES`, in any case. Without them every image is a
+    training image; `splits.hold_out` splits them. One warning counts everything that is not used: files of
+    other kinds, images in no class folder, folders beside those of the splits, links to folders in classes.
+    Hidden files do not count.
 
     Args:
         root: The data set's folder.
+        class_level: What the classes are. `top`: the folders in the root or in a split's folder, with all
+            images in and below them. `leaf`: every folder that holds images, e.g. the species in
+            `<genus>/<species>/`; the class is named `genus/species`.
 
     Returns:
-        Classes sorted by name, records by split and path.
+        Classes sorted by name, records by split, class and path. With `leaf`, the hierarchy has the folders
+        above each class.
 
     Raises:
-        DataError: A folder is missing or empty.
+        DataError: A folder is missing or empty, or looks like a split that would not be used.
     """
-    return read_split_folders(_split_folders(root))
+    left_out = LeftOut()
+    images = read_split_folders(_split_folders(root, left_out), class_level, left_out)
+    left_out.log(root)
+    return images
 
 
-def read_split_folders(folders: Mapping[Split, Path]) -> ImageSet:
+def read_split_folders(
+    folders: Mapping[Split, Path], class_level: ClassLevel = "top", left_out: LeftOut | None = None
+) -> ImageSet:
     """Read `<folder>/<class>/*.jpg` of each split, as `read_image_folder` does.
 
     Args:
-        folders: The folder of each split, at least of `train`.
+        folders: The folder of each split.
+        class_level: As in `read_image_folder`.
+        left_out: Counts what is not used; None: it is logged, folder by folder.
 
     Raises:
         DataError: A folder is missing or empty.
     """
-    classes = {split: _class_folders(folder) for split, folder in folders.items()}
-    class_names = tuple(sorted({name for folders in classes.values() for name in folders}))
+    found: dict[Split, dict[str, list[Path]]] = {}
+    for split, folder in folders.items():
+        unused = LeftOut() if left_out is None else left_out
+        found[split] = _classes(folder, class_level, unused)
+        if left_out is None:
+            unused.log(folder)
+    class_names = tuple(sorted({name for classes in found.values() for name in classes}))
     label_of = {name: label for label, name in enumerate(class_names)}
     records = tuple(
         Record(path, label_of[name], split)
         for split in SPLITS
-        for name, folder in classes.get(split, {}).items()
-        for path in _images(folder)
+        for name, paths in sorted(found.get(split, {}).items())
+        for path in paths
     )
-    return ImageSet(class_names, records)
+    groups = tuple(tuple(reversed(name.split("/")[:-1])) for name in class_names)
+    return ImageSet(class_names, records, groups if any(groups) else ())
 
 
-def _split_folders(root: Path) -> dict[Split, Path]:
-    """The folder of each split; the root itself, as training images, if it has no split folders."""
+def _split_folders(root: Path, left_out: LeftOut) -> dict[Split, Path]:
+    """Find the folder of each split; the root itself, as training images, if it has no split folders."""
+    folders = [Path(entry) for entry in list_folder(root) if entry.is_dir()]
+    named = [folder for folder in folders if split_of(folder.name)]
+    others = [folder for folder in folders if folder not in named]
+    if not named:
+        if len(folders) > 1 and all(split_words(folder.name) for folder in folders):
+            raise DataError(
+                f"{root} has only {_listed(folders)}, which look like splits, not classes; rename them to "
+                f"splits' names ({', '.join(SPLIT_NAMES)})"
+            )
+        return {"train": root}
+    if len(named) == 1 and len(others) > 1 and not _subfolders(named[0]):
+        return {"train": root}  # a class: of buses, cars and trains
     found: dict[Split, Path] = {}
-    for folder in _subfolders(root):
-        split = SPLIT_NAMES.get(folder.name)
-        if split is None:
-            continue
+    for folder in named:
+        split = SPLIT_NAMES[folder.name.lower()]
         if split in found:
             raise DataError(
                 f"{root} has both {found[split].name}/ and {folder.name}/ for the {split} split; keep one"
             )
         found[split] = folder
-    if found and "train" not in found:
-        names = ", ".join(f"{folder.name}/" for folder in found.values())
-        raise DataError(f"{root} has {names} but no train/; add train/<class>/ with the training images")
-    return found or {"train": root}
+    _count_beside(root, found, others, left_out)
+    return found
 
 
-def _class_folders(folder: Path) -> dict[str, Path]:
-    """The class folders in a split's folder, by name, in order."""
-    folders = {subfolder.name: subfolder for subfolder in _subfolders(folder)}
-    if not folders:
-        raise DataError(f"{folder} has no class folders; put the images into {folder}/<class>/")
-    return folders
+def _count_beside(root: Path, splits: Mapping[Split, Path], others: list[Path], left_out: LeftOut) -> None:
+    """Count what lies beside the folders of the splits; one with the same classes looks like a mistake."""
+    class_names = {folder.name for split in splits.values() for folder in _subfolders(split)}
+    for folder in others:
+        shared = class_names.intersection(subfolder.name for subfolder in _subfolders(folder))
+        if shared:
+            raise DataError(
+                f"{root} has {_listed(list(splits.values()))} and {folder.name}/, which has the same "
+                f"classes, such as {min(shared)}, but is not named like a split ({', '.join(SPLIT_NAMES)}); "
+                "rename it, or move it elsewhere"
+            )
+        num_images = sum(1 for _ in images_below(folder, LeftOut()))
+        if num_images:
+            left_out.add(f"images in {folder.name}/", num_images)
+        else:
+            left_out.add(EMPTY_FOLDER)
+    _count_loose(root, left_out)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted by name, without hidden ones."""
-    return [Path(entry) for entry in _listed(folder) if entry.is_dir()]
+def _count_loose(folder: Path, left_out: LeftOut) -> None:
+    """Count the files that lie beside folders of classes or splits."""
+    for entry in list_folder(folder):
+        if not entry.is_dir():
+            if has_image_suffix(entry.name):
+                left_out.add(LOOSE_IMAGE)
+            else:
+                left_out.add_file(entry.name)
 
 
-def _images(folder: Path) -> list[Path]:
-    """All images of a class, sorted by path."""
-    paths = sorted(_walk(folder))
+def _classes(folder: Path, class_level: ClassLevel, left_out: LeftOut) -> dict[str, list[Path]]:
+    """Find the images of each class in a split's folder, sorted by path."""
+    tops = _subfolders(folder)
+    if not tops:
+        raise DataError(
+            f"{folder} has no class folders; put the images into {folder}/<class>/, move the folder "
+            "elsewhere, or name a table of paths and labels (--data.name table)"
+        )
+    _count_loose(folder, left_out)
+    images = {top: _images(top, left_out) for top in tops}
+    below = {path.parent for top, paths in images.items() for path in paths if path.parent != top}
+    if class_level == "leaf":
+        classes: dict[str, list[Path]] = {}
+        for path in (path for paths in images.values() for path in paths):
+            classes.setdefault(path.parent.relative_to(folder).as_posix(), []).append(path)
+        return classes
+    if below:
+        logger.info(
+            "%s: the classes are its %d folders, with the images of %d folders below them; "
+            "--data.class_level leaf makes every folder with images a class",
+            *(folder, len(tops), len(below)),
+        )
+    return {top.name: paths for top, paths in images.items()}
+
+
+def _images(folder: Path, left_out: LeftOut) -> list[Path]:
+    """List all images of a class."""
+    others = LeftOut()
+    paths = list(images_below(folder, others))
     if not paths:
-        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"{folder} has no images ({suffixes}); add some, or remove the folder")
+        only = f", only {others}" if others else ""
+        raise DataError(f"{folder} has no images{only}; add some, or remove the folder")
+    inner = sorted({path.relative_to(folder).parts[0] for path in paths if path.parent != folder})
+    if inner and all(split_of(name) for name in inner):
+        raise DataError(
+            f"{folder} has {' and '.join(f'{name}/' for name in inner)} inside a class; put the splits above "
+            f"the classes, as in {folder.parent / inner[0] / folder.name}"
+        )
+    left_out.update(others)
     return paths
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for entry in _listed(folder):
-        if not entry.is_dir():
-            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(entry)
-        elif not entry.is_symlink():  # links may form a cycle
-            yield from _walk(Path(entry))
+def _subfolders(folder: Path) -> list[Path]:
+    return [Path(entry) for entry in list_folder(folder) if entry.is_dir()]
 
 
-def _listed(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder, sorted by name, without hidden files and folders."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=attrgetter("name"))
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} does not exist; give the folder of the data set (--data.root)") from error
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read as a folder: {error.strerror}") from error
+def _listed(folders: list[Path]) -> str:
+    return " and ".join(f"{folder.name}/" for folder in folders)

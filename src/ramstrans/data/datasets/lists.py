@@ -1,28 +1,45 @@
 """What the readers share: names of splits, list files, checks that image files exist, boxes."""
 
-import io
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ramstrans.data.reading.retry import open_retrying
+from ramstrans.data.reading.retry import retry
+from ramstrans.data.reading.text import decode_text
 from ramstrans.data.records import Box, Split
 from ramstrans.errors import DataError
 
 Value = TypeVar("Value")
 
 SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "eval", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Splits by the names that folders, tables and other libraries give them."""
+"""Splits by the names, in lower case, that folders, tables, tars and other libraries give them."""
+
+
+def split_of(name: str) -> Split | None:
+    """Return the split that a folder, a cell of a table or a library calls by this name, in any case.
+
+    >>> split_of("Validation"), split_of("crow")
+    ('val', None)
+    """
+    return SPLIT_NAMES.get(name.strip().lower())
+
+
+def split_words(name: str) -> set[Split]:
+    """Return the splits that the words of a name mean.
+
+    >>> split_words("birds-TRAIN_v2.tar"), split_words("traineau")
+    ({'train'}, set())
+    """
+    return {SPLIT_NAMES[word] for word in re.split(r"[^a-z0-9]+", name.lower()) if word in SPLIT_NAMES}
 
 
 def find_folder(root: Path, marker: str, nested: str) -> Path:
@@ -115,12 +132,13 @@ def read_classes(file: Path) -> dict[str, int]:
 def read_text(file: Path) -> str:
     """Read a text file that the format needs; a missing or unreadable one is a `DataError`."""
     try:
-        # No published list has a byte-order mark, but editors add one.
-        with io.TextIOWrapper(open_retrying(file), encoding="utf-8-sig") as text:
-            return text.read()
+        text = decode_text(retry(file.read_bytes, file), file)
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{file} is missing; unpack the whole set, or choose another --data.name") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is not text in UTF-8, UTF-16 or Windows-1252; save it as UTF-8") from error
+    except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 
@@ -157,9 +175,14 @@ class FolderListing:
 
     def __contains__(self, path: Path | str) -> bool:
         folder, name = os.path.split(path)
+        return name in self.names(folder)
+
+    def names(self, folder: Path | str) -> frozenset[str]:
+        """Names of everything in a folder; empty if there is no such folder."""
+        folder = str(folder)
         if folder not in self._names:
             self._names[folder] = _file_names(folder)
-        return name in self._names[folder]
+        return self._names[folder]
 
     def check(self, path: Path | str, source: object) -> None:
         """Raise a `DataError` unless the file exists; `source` names the list that names the file."""

@@ -1,23 +1,34 @@
-"""A table of images: a CSV, TSV or Parquet file with paths, labels, and optional splits and boxes."""
+"""A table of images: a CSV, TSV, Excel or Parquet file with paths, labels, and optional splits and boxes."""
 
+import io
+import logging
 import math
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.datasets.lists import SPLIT_NAMES
-from ramstrans.data.reading.retry import open_retrying
+from ramstrans.data.datasets.lists import SPLIT_NAMES, FolderListing, split_of
+from ramstrans.data.reading.formats import has_image_suffix
+from ramstrans.data.reading.retry import retry
+from ramstrans.data.reading.text import WINDOWS, marked_encoding, warn_of_windows
 from ramstrans.data.records import Box, ImageSet, Record, Split
 from ramstrans.errors import DataError
 
+logger = logging.getLogger(__name__)
+
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet", ".pq")
+
 _PARQUET = (".parquet", ".pq")
+_SEPARATORS = (",", ";", "\t")
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
 def read_table(
@@ -25,19 +36,28 @@ def read_table(
     path_column: str = DataConfig.path_column,
     label_column: str = DataConfig.label_column,
     split_column: str = DataConfig.split_column,
+    image_folder: Path | None = None,
+    group_column: str | None = None,
+    on_unlabelled: Literal["stop", "skip"] = DataConfig.on_unlabelled,
 ) -> ImageSet:
     """Read a data set from a table with one row per image.
 
-    Labels are read as text, so `007` and `NA` are class names. Without the split column every image is a
-    training image; `splits.hold_out` splits them. The columns `x0`, `y0`, `x1` and `y1`, all four or none,
-    are the object's box in pixels; empty cells mean no box. This does not check whether the files are
-    readable; `audit.files.find_unreadable` does.
+    Labels are read as text, so `007` and `NA` are class names; whole numbers stored as floats lose their
+    `.0`. Text is UTF-8, UTF-16 with a byte-order mark, or else Windows-1252, separated by whichever of comma,
+    semicolon and tab is most frequent in the header. Without the split column every image is a training
+    image; `splits.hold_out` splits them. The columns `x0`, `y0`, `x1` and `y1`, all four or none, are the
+    object's box in pixels; empty cells mean no box. This does not check whether the files are readable;
+    `audit.files.find_unreadable` does.
 
     Args:
-        path: A `.csv`, `.tsv`, `.parquet` or `.pq` file.
-        path_column: Column of image paths, absolute or relative to the table's folder.
+        path: A `.csv`, `.tsv`, `.xlsx`, `.parquet` or `.pq` file.
+        path_column: Column of image paths, absolute or relative to the image folder. Backslashes may separate
+            folders. A path without an image's suffix stands for the one image of that name.
         label_column: Column of class names.
-        split_column: Column of `train`, `val` (also `valid`, `validation`) or `test`.
+        split_column: Column of splits, by any of the names in `lists.SPLIT_NAMES`.
+        image_folder: Folder of the images; None: the table's.
+        group_column: Column of what belongs together; empty cells: to no group. None: there are no groups.
+        on_unlabelled: Whether a row without a label is an error, or is left out.
 
     Returns:
         Classes sorted by name, records in the order of the rows.
@@ -46,43 +66,132 @@ def read_table(
         DataError: A column or row is missing or wrong; the message names it. Rows are counted from 1,
             without the header.
     """
-    table = _read(path)
-    _check_columns(table, path, (path_column, label_column))
+    folder = path.parent if image_folder is None else image_folder
+    needed = (path_column, label_column, *([group_column] if group_column else []))
+    table, files = _read_with_files(path, folder, needed, on_unlabelled)
     labels = list(_texts(table, path, label_column))
     class_names = tuple(sorted(set(labels)))
+    _check_one_spelling(class_names, path, label_column)
     label_of = {name: label for label, name in enumerate(class_names)}
-    files = [path.parent / text for text in _texts(table, path, path_column)]
     splits = _splits(table, path, split_column)
     boxes = _boxes(table, path)
+    groups = table[group_column].fillna("").astype(str).str.strip() if group_column else [""] * len(files)
     if files and not any(os.path.exists(file) for file in files):  # noqa: PTH110 - False for odd names too
         raise DataError(
-            f"{path}: none of its {len(files)} images exist, such as {files[0]}; "
-            f"paths in '{path_column}' are absolute or relative to the table's folder"
+            f"{path}: none of its {len(files)} images exist, such as {files[0]}; paths in '{path_column}' "
+            f"are absolute or relative to {folder} (choose by --data.image_folder)"
         )
     records = (
-        Record(file, label_of[label], split, box)
-        for file, label, split, box in zip(files, labels, splits, boxes, strict=True)
+        Record(file, label_of[label], split, box, group=group)
+        for file, label, split, box, group in zip(files, labels, splits, boxes, groups, strict=True)
     )
     return ImageSet(class_names, tuple(records))
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read_with_files(
+    path: Path, folder: Path, needed: tuple[str, ...], on_unlabelled: str
+) -> tuple[pd.DataFrame, list[Path]]:
+    """Read the table, and the file of each row.
+
+    Text that is not UTF-8 holds either the very bytes of the files' names or Windows-1252: files decide.
+    """
+    content = _content(path)
+    is_windows = path.suffix.lower() not in (*_PARQUET, ".xlsx") and not _is_unicode(content)
+    for encoding in (None, WINDOWS) if is_windows else (None,):
+        table = _parse(content, path, encoding)
+        _check_columns(table, path, needed)
+        if on_unlabelled == "skip":
+            table = _labelled(table, path, needed[1])
+        files = _files(table, path, folder, needed[0])
+        odd = (file for file in files if not str(file).isprintable())
+        if not is_windows or encoding or any(os.path.exists(file) for file in odd):  # noqa: PTH110
+            break
+    if is_windows and encoding:
+        warn_of_windows(path)
+    return table, files
+
+
+def _content(path: Path) -> bytes:
     suffix = path.suffix.lower()
-    if suffix not in (*_SEPARATORS, *_PARQUET):
-        raise DataError(
-            f"{path} is not a table; give a {', '.join((*_SEPARATORS, *_PARQUET))} file (--data.root)"
-        )
+    if suffix in _ARCHIVES:
+        raise DataError(f"{path} is an archive; unpack it and give its folder (--data.root)")
     try:
-        with open_retrying(path) as stream:
-            if suffix in _PARQUET:
-                return pd.read_parquet(stream)
-            return pd.read_csv(
-                stream, sep=_SEPARATORS[suffix], dtype=str, keep_default_na=False, encoding="utf-8-sig"
-            )
+        if suffix in TABLE_SUFFIXES:
+            return retry(path.read_bytes, path)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; give the table's file (--data.root)") from error
-    except (OSError, ValueError) as error:  # pandas' and Arrow's own errors are ValueErrors
+    except OSError as error:
+        raise DataError(f"{path} cannot be read as a table: {error.strerror or error}") from error
+    what = "is not a table" if path.exists() else "does not exist"
+    raise DataError(f"{path} {what}; give a folder or a {', '.join(TABLE_SUFFIXES)} file (--data.root)")
+
+
+def _is_unicode(content: bytes) -> bool:
+    try:
+        content.decode(marked_encoding(content) or "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _parse(content: bytes, path: Path, encoding: str | None) -> pd.DataFrame:
+    """Parse the content of a table; text without an encoding is Unicode, or has bytes of names in it."""
+    suffix, stream = path.suffix.lower(), io.BytesIO(content)
+    options: dict[str, Any] = {"dtype": object, "keep_default_na": False}
+    table: pd.DataFrame
+    try:
+        if suffix in _PARQUET:
+            table = pd.read_parquet(stream)
+        elif suffix == ".xlsx":
+            table = pd.read_excel(stream, engine="openpyxl", **options)
+        else:
+            errors = "strict" if encoding else "surrogateescape"
+            text = content.decode(encoding or marked_encoding(content) or "utf-8", errors)
+            separator = max(_SEPARATORS, key=text.split("\n", maxsplit=1)[0].count)
+            table = pd.read_csv(io.StringIO(text), sep=separator, encoding_errors=errors, **options)
+    except ImportError as error:
+        raise DataError(
+            f'{path}: Excel files need `pip install "ramstrans[excel]"`; or save it as .csv'
+        ) from error
+    # pandas' and Arrow's own errors are ValueErrors; an .xlsx file is a zip file
+    except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
+    return table
+
+
+def _files(table: pd.DataFrame, path: Path, folder: Path, column: str) -> list[Path]:
+    """The image file of each row."""
+    names = _NamesByStem()
+    files = []
+    for row, text in zip(table.index + 1, _texts(table, path, column), strict=True):
+        file = folder / text
+        if "\\" in text and not os.path.exists(file):  # noqa: PTH110 - False for odd names too
+            file = folder / text.replace("\\", "/")
+        if not has_image_suffix(file.name):
+            found = names.images_of(file)
+            if len(found) > 1:
+                raise _error(path, row, f"'{text}' stands for {' and '.join(found)}; give it with its suffix")
+            file = file.with_name(found[0]) if found else file
+        files.append(file)
+    return files
+
+
+class _NamesByStem:
+    """The images in folders by their names without suffix; each folder is listed once."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, dict[str, list[str]]] = {}
+
+    def images_of(self, file: Path) -> list[str]:
+        """The names of the images that a path without suffix may stand for; its own if that exists."""
+        folder = file.parent
+        if folder not in self._names:
+            by_stem: dict[str, list[str]] = {}
+            self._names[folder] = by_stem
+            for name in sorted(FolderListing().names(folder)):
+                by_stem.setdefault(Path(name).stem if has_image_suffix(name) else name, []).append(name)
+        found = self._names[folder].get(file.name, [])
+        return [file.name] if file.name in found else found
 
 
 def _check_columns(table: pd.DataFrame, path: Path, needed: tuple[str, ...]) -> None:
@@ -91,15 +200,32 @@ def _check_columns(table: pd.DataFrame, path: Path, needed: tuple[str, ...]) -> 
         there = ", ".join(f"'{column}'" for column in table.columns)
         raise DataError(
             f"{path} has no column '{missing[0]}'; it has {there or 'none'} "
-            "(choose by --data.path_column and --data.label_column)"
+            "(choose by --data.path_column, --data.label_column and --data.group_column)"
         )
+
+
+def _check_one_spelling(class_names: tuple[str, ...], path: Path, column: str) -> None:
+    twice = [name for name in class_names if f"{name}.0" in class_names]
+    if twice:
+        raise DataError(
+            f"{path}: '{column}' has both '{twice[0]}' and '{twice[0]}.0'; write a class in one way"
+        )
+
+
+def _labelled(table: pd.DataFrame, path: Path, label_column: str) -> pd.DataFrame:
+    """The rows that have a label; they keep their numbers. The others are counted in the log."""
+    has_label = table[label_column].fillna("").astype(str).str.strip() != ""
+    if not has_label.all():
+        num_without = int((~has_label).sum())
+        logger.warning("%s: %d of %d rows have no label and are left out", path, num_without, len(table))
+    return table[has_label]
 
 
 def _texts(table: pd.DataFrame, path: Path, column: str) -> Iterator[str]:
     """Yield the cells of a column as text without surrounding blanks; an empty one is an error."""
-    cells = zip(table[column], table[column].isna(), strict=True)
-    for row, (cell, is_missing) in enumerate(cells, start=1):
-        text = "" if is_missing else str(cell).strip()
+    for row, cell, is_missing in zip(table.index + 1, table[column], table[column].isna(), strict=True):
+        is_whole = isinstance(cell, float | np.floating) and math.isfinite(cell) and cell == int(cell)
+        text = "" if is_missing else str(int(cell) if is_whole else cell).strip()
         if not text:
             raise _error(path, row, f"'{column}' is empty; fill it in or remove the row")
         yield text
@@ -109,10 +235,11 @@ def _splits(table: pd.DataFrame, path: Path, column: str) -> list[Split]:
     if column not in table.columns:
         return ["train"] * len(table)
     splits = []
-    for row, text in enumerate(_texts(table, path, column), start=1):
-        if text.lower() not in SPLIT_NAMES:
+    for row, text in zip(table.index + 1, _texts(table, path, column), strict=True):
+        split = split_of(text)
+        if split is None:
             raise _error(path, row, f"'{column}' is '{text}'; allowed are {', '.join(SPLIT_NAMES)}")
-        splits.append(SPLIT_NAMES[text.lower()])
+        splits.append(split)
     return splits
 
 
@@ -126,7 +253,7 @@ def _boxes(table: pd.DataFrame, path: Path) -> list[Box | None]:
             "give all four or none"
         )
     cells = zip(*(table[column] for column in BOX_COLUMNS), strict=True)
-    return [_box(row_cells, path, row) for row, row_cells in enumerate(cells, start=1)]
+    return [_box(row_cells, path, row) for row, row_cells in zip(table.index + 1, cells, strict=True)]
 
 
 def _box(cells: tuple[Any, ...], path: Path, row: int) -> Box | None:

@@ -11,8 +11,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-from ramstrans.data.datasets.image_folder import IMAGE_SUFFIXES
-from ramstrans.data.datasets.lists import SPLIT_NAMES, read_classes
+from ramstrans.data.datasets.lists import read_classes, split_words
+from ramstrans.data.reading.formats import has_image_suffix, image_suffixes
+from ramstrans.data.reading.listing import LeftOut
 from ramstrans.data.reading.retry import open_retrying
 from ramstrans.data.reading.tars import Entry, entries_of
 from ramstrans.data.records import ImageSet, Record, Split
@@ -39,8 +40,8 @@ def read_tar_samples(root: Path) -> ImageSet:
     of a `.cls`. Numbers index the lines of `root/classes.txt` from 0, or are names themselves if there is no
     such file. The split is the word `train`, `val` (also `valid`, `validation`) or `test` in the tar's name
     or folder; if no tar has such a word, all images are training images. The files of a sample must be
-    adjacent. Samples without an image and other suffixes are ignored; so are boxes, which have no common
-    convention.
+    adjacent. One warning counts what is not used: samples without an image, and files beside the tars. Other
+    suffixes of a sample are ignored; so are boxes, which have no common convention.
 
     Every start reads all tars, which is slow on network file systems. `ramstrans data shard` converts them
     to shards with an index.
@@ -54,8 +55,10 @@ def read_tar_samples(root: Path) -> ImageSet:
     Raises:
         DataError: A tar or a member is missing or wrong; the message names it.
     """
-    splits = _splits(root)
-    samples = [sample for tar, split in splits.items() for sample in _samples(tar, split)]
+    left_out = LeftOut()
+    splits = _splits(root, left_out)
+    samples = [sample for tar, split in splits.items() for sample in _samples(tar, split, left_out)]
+    left_out.log(root)
     if (file := root / CLASSES_FILE).is_file():
         label_of = read_classes(file)
     else:
@@ -67,19 +70,16 @@ def read_tar_samples(root: Path) -> ImageSet:
     )
 
 
-def _splits(root: Path) -> dict[Path, Split]:
+def _splits(root: Path, left_out: LeftOut) -> dict[Path, Split]:
     """Find the tars and the split of each, in order."""
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the one that holds the tars (--data.root)")
-    found = {
-        tar: {
-            SPLIT_NAMES[word]
-            for word in re.split(r"[^a-z0-9]+", tar.relative_to(root).as_posix().lower())
-            if word in SPLIT_NAMES
-        }
-        for tar in sorted(root.rglob("*.tar"))
-        if tar.is_file()
-    }
+    found = {}
+    for file in sorted(root.rglob("[!.]*")):
+        if file.suffix == ".tar" and file.is_file():
+            found[file] = split_words(file.relative_to(root).as_posix())
+        elif file.is_file() and file != root / CLASSES_FILE:
+            left_out.add_file(file.name)
     if not found:
         raise DataError(
             f"{root} has neither shards.json nor tars; write shards by `ramstrans data shard ROOT OUT`"
@@ -95,20 +95,35 @@ def _splits(root: Path) -> dict[Path, Split]:
     return {tar: splits.pop() for tar, splits in found.items()}
 
 
-def _samples(tar: Path, split: Split) -> Iterator[_Sample]:
+def _samples(tar: Path, split: Split, left_out: LeftOut) -> Iterator[_Sample]:
     """The labelled images of a tar."""
     with open_retrying(tar) as stream:
         for key, files in _grouped(tar):
-            images = [entry for suffix, entry in files.items() if f".{suffix}" in IMAGE_SUFFIXES]
+            images = [entry for suffix, entry in files.items() if f".{suffix}" in image_suffixes()]
             if len(images) > 1:
                 names = " and ".join(entry.name for entry in images)
                 raise _error(tar, key, f"it has {names}; keep one image per sample")
+            if not images:
+                _check_dots(tar, key, files)
+                left_out.add("sample without an image")
+                continue
             labels = {}
             for suffix in files.keys() & {"json", "cls"}:
                 stream.seek(files[suffix].offset)
                 labels[suffix] = stream.read(files[suffix].size)
-            if images:
-                yield _Sample(tar / images[0].name, split, _label_in(labels, tar, key))
+            yield _Sample(tar / images[0].name, split, _label_in(labels, tar, key))
+
+
+def _check_dots(tar: Path, key: str, files: dict[str, Entry]) -> None:
+    """Refuse a sample without an image whose files look like one, such as `IMG.2034.jpg`."""
+    for suffix, entry in files.items():
+        if has_image_suffix(suffix):
+            raise _error(
+                tar,
+                key,
+                f"{entry.name} is not an image of it: in WebDataset a sample's name ends at the first dot; "
+                "write the tar with other names, or unpack it and use --data.name folder or table",
+            )
 
 
 def _grouped(tar: Path) -> Iterator[tuple[str, dict[str, Entry]]]:

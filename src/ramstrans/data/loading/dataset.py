@@ -15,6 +15,7 @@ from ramstrans.data.loading.transforms import Augmentation, Geometry, View, make
 from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
 from ramstrans.data.reading.decode import ResizedImage, read_resized
+from ramstrans.data.reading.threads import check_wanted
 from ramstrans.data.records import Record
 from ramstrans.errors import RamsTransError
 
@@ -24,7 +25,8 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, 3, H, W) uint8.
-        high_res: (B, 3, H', W') uint8, the same at the crop's resolution; None with `zoom_source="input"`.
+        high_res: (B, 3, H', W') uint8, the same at the crop's resolution; with `zoom_source="native"` B
+            tensors (3, H_i, W_i) uint8 at the photographs' own; None with `zoom_source="input"`.
         labels: (B,) int64.
         indices: (B,) int64, indices of the dataset's records.
         geometries: B geometries, from the pixels of `images` to those of the original images.
@@ -34,7 +36,7 @@ class Batch(NamedTuple):
     """
 
     images: Tensor
-    high_res: Tensor | None
+    high_res: Tensor | Sequence[Tensor] | None
     labels: Tensor
     indices: Tensor
     geometries: tuple[Geometry, ...]
@@ -90,8 +92,7 @@ class ImageDataset(Dataset[Example]):
         epoch, index = key
         record = self.records[index]
         read = read_resized if self.cache is None else self.cache.read
-        resize, fit = self.preprocessing.resize, self.preprocessing.fit
-        image = read(record.path, resize, fit, max_pixels=self.max_pixels)
+        image = read(record.path, *self.preprocessing.reading, max_pixels=self.max_pixels)
         view = make_view(
             *image,
             self.preprocessing,
@@ -108,6 +109,7 @@ class ImageDataset(Dataset[Example]):
         """
         examples: list[Example | RamsTransError] = []
         for key in keys:
+            check_wanted()
             self._note_read(key[1])
             try:
                 examples.append(self[key])
@@ -117,9 +119,10 @@ class ImageDataset(Dataset[Example]):
         return examples
 
     def note_reads(self, num_workers: int) -> None:
-        """Start to record, in shared memory, what each process of a new loader reads."""
+        """Start to record what each process of a new loader reads; in shared memory if there are workers."""
         self._being_read = torch.full((max(num_workers, 1),), -1)
-        self._being_read.share_memory_()  # type: ignore[no-untyped-call]
+        if num_workers:
+            self._being_read.share_memory_()  # type: ignore[no-untyped-call]
 
     def files_being_read(self) -> list[str]:
         """The files that the newest loader's processes, or this one, are reading, or died reading."""
@@ -141,9 +144,13 @@ def to_example(image: ResizedImage, preprocessing: Preprocessing, image_size: Si
 
 def collate(examples: Sequence[Example], *, with_high_res: bool) -> Batch:
     """Stack examples into a batch of its own, whose images all count."""
+    high_res: Tensor | Sequence[Tensor] | None = None
+    if with_high_res:
+        gather = _pack if examples[0].view.is_native else _stack
+        high_res = gather([example.view.high_res for example in examples])
     return Batch(
         _stack([example.view.image for example in examples]),
-        _stack([example.view.high_res for example in examples]) if with_high_res else None,
+        high_res,
         torch.tensor([example.label for example in examples]),
         torch.tensor([example.record_index for example in examples]),
         tuple(example.view.geometry for example in examples),
@@ -155,3 +162,15 @@ def collate(examples: Sequence[Example], *, with_high_res: bool) -> Batch:
 def _stack(images: Sequence[Tensor]) -> Tensor:
     """`torch.stack`, which is slower on images with channels last than making them contiguous first."""
     return torch.stack([image.contiguous() for image in images])
+
+
+def _pack(images: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Copy images (3, h_i, w_i) of any sizes into one block of memory.
+
+    A loader process sends that as a single file; one per image would soon be too many open files.
+    """
+    rows = [image.permute(1, 2, 0).reshape(-1) for image in images]
+    parts = torch.split(torch.cat(rows), [len(row) for row in rows])
+    return tuple(
+        part.view(*image.shape[1:], 3).permute(2, 0, 1) for part, image in zip(parts, images, strict=True)
+    )

@@ -1,29 +1,36 @@
-"""DataLoader over an `ImageDataset`: the same batches whatever the workers, timeouts, signals, errors."""
+"""DataLoader over an `ImageDataset`: the same batches for any workers; timeouts, signals, dead workers."""
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import repeat, takewhile
+from multiprocessing.connection import wait
+from multiprocessing.queues import Queue
+from typing import Any, NoReturn
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.dataset import Batch, Example, ImageDataset, collate
+from ramstrans.data.loading.faults import death, exit_code_of, loader_errors
 from ramstrans.data.loading.sampling import Draw, EpochBatches
 from ramstrans.data.reading.threads import in_threads
 from ramstrans.distributed import SIGNALS, num_processes, process_index
-from ramstrans.errors import DataError, RamsTransError, first_few
+from ramstrans.errors import RamsTransError
 
 PARENT_SECONDS = 1.0
 """Seconds between a worker's checks whether the main process still runs."""
+WORKER_SECONDS = 0.5
+"""Seconds between the main process's checks, while it waits for a batch, whether the workers still run."""
 
 _CAN_WAIT = hasattr(signal, "sigtimedwait")  # neither on macOS nor on Windows
-_MAX_NAMED = 4
 
 
 class ImageLoader(DataLoader[Batch]):
@@ -33,7 +40,7 @@ class ImageLoader(DataLoader[Batch]):
         read_timeout: Seconds that a batch may take, whatever the number of workers; 0: any time.
 
     Raises:
-        RamsTransError: An image cannot be read, or a worker has died, or takes too long.
+        RamsTransError: An image cannot be read, or a worker has died, or takes too long; memory has run out.
     """
 
     dataset: ImageDataset  # type: ignore[assignment] # torch takes items for batches
@@ -43,7 +50,7 @@ class ImageLoader(DataLoader[Batch]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         sampler = self.batch_sampler
         epoch, numbers = sampler.epoch, sampler.numbers()
-        with worker_errors(self.dataset.files_being_read):
+        with loader_errors(self.dataset.files_being_read):
             with block_signals():
                 batches: Iterator[Batch] = super().__iter__()
             if self.num_workers == 0 and self.read_timeout > 0:  # with workers torch has its own timeout
@@ -52,6 +59,47 @@ class ImageLoader(DataLoader[Batch]):
                 if isinstance(batch, RamsTransError):
                     raise batch
                 yield batch._replace(weight=sampler.weight(number), key=(sampler.seed, epoch, number))
+
+    def _get_iterator(self) -> _BaseDataLoaderIter:
+        return super()._get_iterator() if self.num_workers == 0 else _Batches(self)
+
+
+class _Batches(_MultiProcessingDataLoaderIter):
+    """Batches of worker processes, whose death ends a wait for a batch.
+
+    torch looks for dead workers when its timeout is over, and raises from a handler of SIGCHLD, wherever the
+    main process is: perhaps in a training step, or while it writes a checkpoint. That handler is removed.
+    """
+
+    def __init__(self, loader: ImageLoader) -> None:
+        is_main = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGCHLD) if is_main and _CAN_WAIT else None
+        super().__init__(loader)
+        self.files_being_read = loader.dataset.files_being_read
+        if before is not None:
+            signal.signal(signal.SIGCHLD, before)
+
+    def _try_get_data(self, timeout: float = WORKER_SECONDS) -> tuple[bool, Any]:
+        last = time.monotonic() + timeout
+        while True:
+            left = last - time.monotonic()
+            try:
+                found: tuple[bool, Any] = super()._try_get_data(min(max(left, 0), WORKER_SECONDS))  # type: ignore[no-untyped-call]
+            except (RuntimeError, OSError, EOFError) as error:
+                codes = self._exit_codes()
+                if not codes:
+                    raise
+                raise death(codes, self.files_being_read()) from error
+            if found[0] or left <= WORKER_SECONDS:
+                return found
+
+    def _exit_codes(self) -> list[int | None]:
+        """The codes of workers that have ended, or are ending: their connections break first."""
+        ended = wait([worker.sentinel for worker in self._workers], WORKER_SECONDS)
+        workers = [worker for worker in self._workers if worker.sentinel in ended]
+        for worker in workers:
+            worker.join(WORKER_SECONDS)
+        return [worker.exitcode for worker in workers]
 
 
 def _with_timeout(batches: Iterator[Batch], seconds: float) -> Iterator[Batch]:
@@ -76,7 +124,8 @@ def build_loader(
 
     Set its `batch_sampler.epoch` before each pass.
     """
-    dataset.note_reads(num_workers)
+    with loader_errors():
+        dataset.note_reads(num_workers)
     sampler = EpochBatches(
         len(dataset),
         batch_size,
@@ -137,9 +186,13 @@ def block_signals() -> Iterator[None]:
 def init_worker(_worker: int) -> None:
     """In a worker: ignore `SIGNALS` unless the main process sends them, and exit when it does.
 
+    A batch that cannot be sent, e.g. because shared memory is full, ends the worker, with a code that says
+    why. `multiprocessing` would drop the batch, and the main process wait for it.
+
     torch sends SIGTERM to workers that do not end by themselves. A thread waits for it, so that it works
     during a read that hangs. On macOS and Windows SIGTERM ends a worker whoever sends it, as torch has it.
     """
+    Queue._on_queue_feeder_error = staticmethod(_exit_because)  # type: ignore[attr-defined]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if _CAN_WAIT:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -156,27 +209,5 @@ def _exit_with_parent() -> None:
     os._exit(0)
 
 
-@contextmanager
-def worker_errors(files_being_read: Callable[[], list[str]] = list) -> Iterator[None]:
-    """Explain the errors of a loader, naming files; torch may raise them anywhere in the main process.
-
-    Raises:
-        DataError: A worker has died, or a batch took too long.
-    """
-    try:
-        yield
-    except (RuntimeError, TimeoutError) as error:
-        message = " ".join(str(error).split()).rstrip(".")
-        files = files_being_read()
-        reading = f" while reading {first_few(files, _MAX_NAMED)}" if files else ""
-        if "timed out" in message:
-            raise DataError(
-                f"no batch came in time ({message}){reading}; look for a file system that hangs, "
-                "or give a longer --data.read_timeout"
-            ) from error
-        if "DataLoader worker" in message:
-            raise DataError(
-                f"a process of the loader died ({message}){reading}; if memory ran out, give "
-                "fewer --data.num_workers or another --data.cache"
-            ) from error
-        raise
+def _exit_because(error: Exception, _batch: object) -> NoReturn:
+    os._exit(exit_code_of(error))

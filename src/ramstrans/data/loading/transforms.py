@@ -12,6 +12,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.preprocessing import Preprocessing, Size
+from ramstrans.data.reading.decode import resized_size
 
 FILL = (124, 116, 104)
 """Colour of pixels that are erased or moved in from outside, ImageNet's mean: about 0 once normalised."""
@@ -51,22 +52,25 @@ class View(NamedTuple):
 
     Attributes:
         image: (3, H, W) uint8, the model's input before normalisation.
-        high_res: (3, H', W') uint8, the same view at the crop's resolution; may share memory with the
-            resized image and with `image`, so that nothing is copied needlessly.
+        high_res: (3, H', W') uint8, the same view at the crop's resolution, or at the photograph's own if
+            `is_native`; may share memory with the resized image and with `image`, so that nothing is copied
+            needlessly.
         geometry: Where `image` lies in the original image.
+        is_native: Whether the size of `high_res` differs between images.
     """
 
     image: Tensor
     high_res: Tensor
     geometry: Geometry
+    is_native: bool = False
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """Random changes of training views: always the crop's position, the others in the order of the fields.
 
-    All are made at the crop's resolution, before the model's input is derived from it, so that every scale
-    sees the same change.
+    All are made at the resolution of `View.high_res`, before the model's input is derived from it, so that
+    every scale sees the same change.
 
     Attributes:
         flip: Mirror half of the views.
@@ -95,10 +99,11 @@ def make_view(
     """Cut a view out of a resized image, a random one if an augmentation is given.
 
     With `fit` "crop" it has the crop's size and lies in the centre, or anywhere. Otherwise it is the whole
-    image, or any part of its shape from the crop's size on, resized to the crop.
+    image, or any part of its shape from the crop's size on, resized to the crop. With `zoom_pixels` it is the
+    same part of the image, but keeps the image's own resolution.
 
     Args:
-        resized: (3, h, w) uint8, resized as `preprocessing` says.
+        resized: (3, h, w) uint8, read as `preprocessing` says.
         original_size: `(height, width)` of the image before resizing.
         preprocessing: Sizes and `fit`.
         image_size: `(height, width)` of the model's input, to which the view is resized.
@@ -107,12 +112,44 @@ def make_view(
         generator: Source of randomness; needed with an augmentation.
     """
     scale = resized.shape[2] / original_size[1], resized.shape[1] / original_size[0]
-    resized, (padded_x, padded_y) = pad_to(resized, preprocessing)
-    (height, width), crop = resized.shape[1:], preprocessing.crop
+    pixels, (padded_x, padded_y) = pad_to(resized, original_size, preprocessing)
+    is_native = preprocessing.zoom_pixels is not None
+    height, width = pixels.shape[1:]
+    frame = frame_size(original_size, preprocessing) if is_native else (height, width)
+    rows, columns, flip = _draw_cut(frame, preprocessing, augmentation, generator)
+    (top, bottom), (left, right) = (
+        rescale_span(rows, frame[0], height),
+        rescale_span(columns, frame[1], width),
+    )
+    high_res = pixels[:, top:bottom, left:right]
+    ratio_y, ratio_x = image_size[0] / high_res.shape[1], image_size[1] / high_res.shape[2]
+    if flip:
+        high_res = high_res.flip(-1)
+    if augmentation is not None and generator is not None:
+        if not is_native:
+            high_res = resized_to(high_res, preprocessing.crop)  # of one size in a batch
+        high_res = change_pixels(high_res, augmentation, generator)
+    geometry = Geometry(
+        (scale[0] * ratio_x, scale[1] * ratio_y),
+        ((left - padded_x) * ratio_x, (top - padded_y) * ratio_y),
+        float(image_size[1]),
+        flip,
+    )
+    return View(resized_to(high_res, image_size), high_res, geometry, is_native)
+
+
+def _draw_cut(
+    frame: Size,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation | None,
+    generator: np.random.Generator | None,
+) -> tuple[tuple[int, int], tuple[int, int], bool]:
+    """Rows and columns `(first, past the last)` of a view in an image, and whether it is mirrored."""
+    (height, width), crop = frame, preprocessing.crop
     assert min(height - crop[0], width - crop[1]) >= 0, "the resized image is smaller than the crop"
     assert augmentation is None or generator is not None, "an augmentation needs a generator"
-    cut = crop if preprocessing.fit == "crop" else (height, width)
-    if generator is not None and preprocessing.fit != "crop":
+    cut = crop if preprocessing.fit == "crop" else frame
+    if augmentation is not None and generator is not None and preprocessing.fit != "crop":
         share = generator.random()
         cut = (round(crop[0] + share * (height - crop[0])), round(crop[1] + share * (width - crop[1])))
     spare_y, spare_x = height - cut[0], width - cut[1]
@@ -120,32 +157,43 @@ def make_view(
     if augmentation is not None and generator is not None:
         top, left = int(generator.integers(spare_y + 1)), int(generator.integers(spare_x + 1))
         flip = augmentation.flip and bool(generator.random() < 0.5)
-    high_res = resized[:, top : top + cut[0], left : left + cut[1]]
-    if flip:
-        high_res = high_res.flip(-1)
-    if augmentation is not None and generator is not None:
-        high_res = resized_to(high_res, crop)  # of one size in a batch
-        high_res = change_pixels(high_res, augmentation, generator)
-    ratio_y, ratio_x = image_size[0] / cut[0], image_size[1] / cut[1]
-    geometry = Geometry(
-        (scale[0] * ratio_x, scale[1] * ratio_y),
-        ((left - padded_x) * ratio_x, (top - padded_y) * ratio_y),
-        float(image_size[1]),
-        flip,
-    )
-    return View(resized_to(high_res, image_size), high_res, geometry)
+    return (top, top + cut[0]), (left, left + cut[1]), flip
 
 
-def pad_to(resized: Tensor, preprocessing: Preprocessing) -> tuple[Tensor, tuple[int, int]]:
-    """Pad an image (3, h, w) evenly to `resize` with `FILL` if `fit` is "pad".
+def rescale_span(span: tuple[int, int], length: int, new_length: int) -> tuple[int, int]:
+    """The whole pixels, at least one, that are nearest to a span once a side has another length.
+
+    >>> rescale_span((2, 5), 8, 16), rescale_span((2, 3), 8, 2)
+    ((4, 10), (0, 1))
+    """
+    start, stop = (round(edge * new_length / length) for edge in span)
+    start = min(start, new_length - 1)
+    return start, max(stop, start + 1)
+
+
+def frame_size(original_size: Size, preprocessing: Preprocessing) -> Size:
+    """`(height, width)` of an image resized, and padded, as `preprocessing` says: what views are drawn in."""
+    if preprocessing.fit == "pad":
+        assert not isinstance(preprocessing.resize, int), "checked by Preprocessing"
+        return preprocessing.resize
+    return resized_size(original_size, preprocessing.resize, preprocessing.fit)
+
+
+def pad_to(
+    resized: Tensor, original_size: Size, preprocessing: Preprocessing
+) -> tuple[Tensor, tuple[int, int]]:
+    """Pad an image (3, h, w) evenly to the shape of `resize` with `FILL` if `fit` is "pad".
 
     Returns:
         The padded image, and the pixels added `(left, above)`.
     """
     if preprocessing.fit != "pad":
         return resized, (0, 0)
-    assert not isinstance(preprocessing.resize, int), "checked by Preprocessing"
-    (height, width), (whole_y, whole_x) = resized.shape[1:], preprocessing.resize
+    height, width = resized.shape[1:]
+    inside = resized_size(original_size, preprocessing.resize, "pad")
+    whole_y, whole_x = frame_size(original_size, preprocessing)
+    if preprocessing.zoom_pixels is not None:
+        whole_y, whole_x = round(whole_y * height / inside[0]), round(whole_x * width / inside[1])
     top, left = (whole_y - height) // 2, (whole_x - width) // 2
     canvas = torch.tensor(FILL, dtype=torch.uint8).expand(whole_y, whole_x, 3).clone().permute(2, 0, 1)
     canvas[:, top : top + height, left : left + width] = resized

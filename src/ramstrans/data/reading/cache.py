@@ -26,15 +26,21 @@ class MemoryCache:
     """Resized images in the memory of this process; each loader process fills its own."""
 
     def __init__(self) -> None:
-        self._images: dict[tuple[Path, int | Size, Fit], ResizedImage] = {}
+        self._images: dict[tuple[Path, int | Size, Fit, int | None], ResizedImage] = {}
 
     def read(
-        self, path: Path, resize: int | Size, fit: Fit = "crop", *, max_pixels: int = DataConfig.max_pixels
+        self,
+        path: Path,
+        resize: int | Size,
+        fit: Fit = "crop",
+        zoom_pixels: int | None = None,
+        *,
+        max_pixels: int = DataConfig.max_pixels,
     ) -> ResizedImage:
         """As `read_resized`, decoding each file once."""
-        key = path, resize, fit
+        key = path, resize, fit, zoom_pixels
         if key not in self._images:
-            self._images[key] = read_resized(path, resize, fit, max_pixels=max_pixels)
+            self._images[key] = read_resized(path, resize, fit, zoom_pixels, max_pixels=max_pixels)
         return self._images[key]
 
 
@@ -60,7 +66,13 @@ class DiskCache:
             raise not_writable(folder, error, _HINT) from error
 
     def read(
-        self, path: Path, resize: int | Size, fit: Fit = "crop", *, max_pixels: int = DataConfig.max_pixels
+        self,
+        path: Path,
+        resize: int | Size,
+        fit: Fit = "crop",
+        zoom_pixels: int | None = None,
+        *,
+        max_pixels: int = DataConfig.max_pixels,
     ) -> ResizedImage:
         """As `read_resized`; the first process that needs a file decodes it.
 
@@ -69,15 +81,17 @@ class DiskCache:
             OutputError: The entry cannot be written.
         """
         try:
-            key = _key(path, resize, fit)  # before decoding: a file that changes meanwhile is decoded again
-        except OSError:
-            return read_resized(path, resize, fit, max_pixels=max_pixels)  # raises what is wrong with it
-        # named by path and resize alone: a rebuilt entry replaces the old one
-        name = hashlib.sha256(json.dumps([str(path.absolute()), resize, fit]).encode()).hexdigest()
-        entry = self.folder / name[:2] / name
+            # before decoding: a file that changes meanwhile is decoded again
+            key = _key(path, resize, fit, zoom_pixels)
+        except OSError:  # reading raises what is wrong with the file
+            return read_resized(path, resize, fit, zoom_pixels, max_pixels=max_pixels)
+        # named by path and size alone: a rebuilt entry replaces the old one
+        name = [str(path.absolute()), resize, fit, zoom_pixels]
+        digest = hashlib.sha256(json.dumps(name).encode()).hexdigest()
+        entry = self.folder / digest[:2] / digest
         image = _load(entry, key)
         if image is None:
-            image = read_resized(path, resize, fit, max_pixels=max_pixels)
+            image = read_resized(path, resize, fit, zoom_pixels, max_pixels=max_pixels)
             metadata = {"key": key, "original_size": json.dumps(image.original_size)}
             content = save({"pixels": image.pixels.permute(1, 2, 0).contiguous()}, metadata)
             write_file(entry, content, sync=False, hint=_HINT)
@@ -109,8 +123,9 @@ def _load(entry: Path, key: str) -> ResizedImage | None:
         return None
 
 
-def _key(path: Path, resize: int | Size, fit: Fit) -> str:
+def _key(path: Path, resize: int | Size, fit: Fit, zoom_pixels: int | None) -> str:
     """All that the pixels depend on."""
     status = file_status(path)
     decoder = [DECODING_VERSION, PIL.__version__, torch.__version__]
-    return json.dumps([str(path.absolute()), status.st_size, status.st_mtime_ns, resize, fit, decoder])
+    wanted = [str(path.absolute()), resize, fit, zoom_pixels]
+    return json.dumps([*wanted, status.st_size, status.st_mtime_ns, decoder])

@@ -1,32 +1,38 @@
 """Image files to resized RGB pixels: every common format and colour mode, or one error that says why not."""
 
+import functools
 import io
+import logging
+import math
 import re
 import stat
 import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
+from torch.utils.data import get_worker_info
 from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.config import DataConfig
 from ramstrans.data.preprocessing import Fit, Size
+from ramstrans.data.reading.color import to_rgb
+from ramstrans.data.reading.formats import HEIF_HINT, has_heif, is_heif, readable_formats
 from ramstrans.data.reading.retry import retry
 from ramstrans.data.reading.tars import find_member
 from ramstrans.errors import UnreadableImageError
 
-DECODING_VERSION = 1
-"""Raise it when the same file gives other pixels than before; caches on disk are rebuilt then."""
+logger = logging.getLogger(__name__)
 
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are read. Others that Pillow knows (PostScript, icons, ...) hold no photos, or run code."""
+DECODING_VERSION = 2
+"""Raise it when the same file gives other pixels than before; caches on disk are rebuilt then."""
 
 MAX_ELONGATION = 100
 """Largest ratio of the longer to the shorter side: resizing the shorter side enlarges the longer one too."""
@@ -61,9 +67,11 @@ _DECODER_ERRORS = (
 _REASONS: dict[type[BaseException], str] = {
     FileNotFoundError: "no such file",
     PermissionError: "no permission to read it",
-    UnidentifiedImageError: f"not an image in a known format ({', '.join(FORMATS)})",
     MemoryError: "not enough memory to decode it",
 }
+
+_END_OF_JPEG = b"\xff\xd9"
+_MISSING = 128  # what libjpeg fills in for blocks that a file does not hold
 
 _pixel_limit_lock = threading.Lock()
 
@@ -96,6 +104,7 @@ def read_resized(
     path: Path,
     resize: int | Size,
     fit: Fit = "crop",
+    zoom_pixels: int | None = None,
     *,
     max_pixels: int = DataConfig.max_pixels,
     content: bytes | None = None,
@@ -106,20 +115,26 @@ def read_resized(
     to one of its own pixels, half a resized one, beyond the original.
 
     `resize` is the shorter side in pixels, or exact `(height, width)`, after EXIF rotation; with `fit` "pad"
-    the image keeps its aspect ratio and fits into that. With `content`, a file's bytes, nothing is opened,
+    the image keeps its aspect ratio and fits into that. With `zoom_pixels` neither counts: the image keeps
+    its own size, or is reduced to at most so many pixels. With `content`, a file's bytes, nothing is opened,
     and `path` is only its name in errors.
 
     Raises:
         UnreadableImageError: It cannot be decoded, or has more than `max_pixels`.
     """
     height, width = (resize, resize) if isinstance(resize, int) else resize
-    at_least = (REDUCTION_MARGIN * height, REDUCTION_MARGIN * width)
-    return _resized(*decode_reduced(path, at_least, max_pixels=max_pixels, content=content), resize, fit)
+    at_least: Size | Callable[[Size], Size] = (REDUCTION_MARGIN * height, REDUCTION_MARGIN * width)
+    if zoom_pixels is not None:
+        at_least = partial(limited_size, max_pixels=REDUCTION_MARGIN**2 * zoom_pixels)
+    decoded = decode_reduced(path, at_least, max_pixels=max_pixels, content=content)
+    return _resized(*decoded, resize, fit, zoom_pixels)
 
 
-def resize_in_memory(image: Image.Image, resize: int | Size, fit: Fit = "crop") -> ResizedImage:
+def resize_in_memory(
+    image: Image.Image, resize: int | Size, fit: Fit = "crop", zoom_pixels: int | None = None
+) -> ResizedImage:
     """Resize an upright RGB image as `read_resized` does, but from all of its pixels."""
-    return _resized(image, (image.height, image.width), resize, fit)
+    return _resized(image, (image.height, image.width), resize, fit, zoom_pixels)
 
 
 def resized_size(original_size: Size, resize: int | Size, fit: Fit = "crop") -> Size:
@@ -141,27 +156,49 @@ def resized_size(original_size: Size, resize: int | Size, fit: Fit = "crop") -> 
     return (resize, longer) if height <= width else (longer, resize)
 
 
-def _resized(image: Image.Image, original_size: Size, resize: int | Size, fit: Fit) -> ResizedImage:
-    size = resized_size(original_size, resize, fit)
+def limited_size(original_size: Size, max_pixels: int) -> Size:
+    """`(height, width)` of an image that is reduced to at most so many pixels, but never enlarged.
+
+    >>> limited_size((3000, 4000), 3_000_000), limited_size((375, 500), 3_000_000)
+    ((1500, 2000), (375, 500))
+    """
+    height, width = original_size
+    scale = math.sqrt(max_pixels / (height * width))
+    return original_size if scale >= 1 else (max(int(height * scale), 1), max(int(width * scale), 1))
+
+
+def _resized(
+    image: Image.Image, original_size: Size, resize: int | Size, fit: Fit, zoom_pixels: int | None
+) -> ResizedImage:
+    if zoom_pixels is None:
+        size = resized_size(original_size, resize, fit)
+    else:
+        size = limited_size(original_size, zoom_pixels)
     pixels = F.resize(F.pil_to_tensor(image), list(size), antialias=True)
     channels_last = pixels.permute(1, 2, 0).contiguous()  # copies nothing on CPUs with AVX2
     return ResizedImage(channels_last.permute(2, 0, 1), original_size)
 
 
 def decode_reduced(
-    path: Path, at_least: Size, *, max_pixels: int = DataConfig.max_pixels, content: bytes | None = None
+    path: Path,
+    at_least: Size | Callable[[Size], Size],
+    *,
+    max_pixels: int = DataConfig.max_pixels,
+    content: bytes | None = None,
 ) -> Decoded:
     """Decode an image file to RGB, upright, at its original size or, if that is faster, smaller.
 
-    EXIF rotation is applied, transparency is laid over white, the first frame of an animation is
-    taken, and more than 8 bits are scaled down, not clipped. Safe to call from several threads.
+    EXIF rotation is applied, colours are converted to sRGB by the embedded ICC profile, transparency is laid
+    over white, the first frame of an animation is taken, and more than 8 bits are scaled down, not clipped. A
+    JPEG that lacks only its end mark is read, with a warning. Safe to call from several threads.
 
     The JPEG decoder halves the image, up to three times, as long as it keeps the size asked for.
     Other formats are decoded at their original size.
 
     Args:
         path: The image file, or a member of a tar, see `tars`.
-        at_least: Smallest `(height, width)` of the reduced image in pixels, after EXIF rotation.
+        at_least: Smallest `(height, width)` of the reduced image in pixels, after EXIF rotation, or that as a
+            function of the original's.
         max_pixels: Refuse an image whose header announces more pixels than this, before decoding it.
         content: The file's bytes, if they are in memory; None: they are read from `path`.
 
@@ -172,9 +209,9 @@ def decode_reduced(
     def attempt() -> Decoded:
         with open_file(path, content) as stream, _open(stream) as image:
             check_shape(path, image.size, max_pixels)
-            return _load(image, at_least)
+            return _load_completed(path, stream, image, at_least)
 
-    _silence_pillow()
+    silence_pillow()
     try:
         return retry(attempt, path)
     except UnreadableImageError:
@@ -199,9 +236,41 @@ def check_shape(path: Path | str, size: tuple[int, int], max_pixels: int) -> Non
     raise UnreadableImageError(path, f"{width} x {height} pixels, {limit}")
 
 
-def _load(image: ImageFile.ImageFile, at_least: Size) -> Decoded:
+def _load_completed(
+    path: Path, stream: BinaryIO, image: ImageFile.ImageFile, at_least: Size | Callable[[Size], Size]
+) -> Decoded:
+    """Load an image; a JPEG that ends after its last block, without the end mark, is given one.
+
+    In one that ends earlier, the missing blocks up to the last pixel would be grey. A progressive one is
+    refused: it would only be less sharp, by how much cannot be seen.
+    """
+    try:
+        return _load(image, at_least)
+    except OSError as error:
+        is_sequential = image.format in {"JPEG", "MPO"} and "progressive" not in image.info
+        if not is_sequential or "truncated" not in str(error):
+            raise
+        stream.seek(0)
+        with _open(io.BytesIO(stream.read() + _END_OF_JPEG)) as completed:
+            decoded = _load(completed, at_least)
+            last = completed.getpixel((completed.width - 1, completed.height - 1))
+        if np.abs(np.asarray(last) - _MISSING).max() <= 1:
+            raise
+    if get_worker_info() is None:  # the main process reads every file first
+        _warn_once(path)
+    return decoded
+
+
+@functools.cache
+def _warn_once(path: Path) -> None:
+    logger.warning("%s: the end mark of the JPEG is missing; it is read as it is", path)
+
+
+def _load(image: ImageFile.ImageFile, at_least: Size | Callable[[Size], Size]) -> Decoded:
     width, height = image.size
     if image.format in {"JPEG", "MPO"}:  # MPO: a JPEG followed by further images
+        if callable(at_least):
+            at_least = at_least((width, height) if _orientation(image) >= 5 else (height, width))
         image.draft(None, at_least if _orientation(image) >= 5 else at_least[::-1])
     image.load()
     orientation = _orientation(image)  # in a PNG it may come after the pixels
@@ -242,18 +311,24 @@ def _check_file(path: Path) -> None:
 
 def _open(stream: BinaryIO) -> ImageFile.ImageFile:
     """Read the header, whatever Pillow's own limit of pixels: `check_shape` applies ours."""
+    formats = readable_formats()
     try:
-        return Image.open(stream, formats=FORMATS)
+        return Image.open(stream, formats=formats)
+    except UnidentifiedImageError as error:
+        stream.seek(0)
+        if is_heif(stream.read(12)) and not has_heif():
+            raise UnidentifiedImageError(f"a HEIC image; {HEIF_HINT}") from error
+        raise UnidentifiedImageError(f"not an image in a known format ({', '.join(formats)})") from error
     except Image.DecompressionBombError:
         with _pixel_limit_lock:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                return Image.open(stream, formats=FORMATS)
+                return Image.open(stream, formats=formats)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
 
 
-def _silence_pillow() -> None:
+def silence_pillow() -> None:
     """Ignore Pillow's warnings about metadata, palettes and large images, permanently.
 
     `warnings.catch_warnings` is not safe with threads, so the filter stays; it is added again if
@@ -269,6 +344,8 @@ def _reason(error: BaseException) -> str:
     for kind, reason in _REASONS.items():
         if isinstance(error, kind):
             return reason
+    if isinstance(error, UnidentifiedImageError):
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     message = " ".join(str(error).split()) or type(error).__name__
@@ -284,38 +361,3 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     except _DECODER_ERRORS:
         return 1
     return orientation if orientation in _TRANSPOSE else 1
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a loaded image of any mode to a new image of mode RGB."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGB", image.size, "white")
-        canvas.paste(rgba, mask=rgba.getchannel("A"))
-        return canvas
-    return image.copy() if image.mode == "RGB" else image.convert("RGB")
-
-
-def _to_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale grey values of any range to 0..255.
-
-    16-bit values have the range 0..65535. Others get the smallest usual range that holds them
-    all, 0..1 and 0..255 (floats only) or 0..65535, or else their own range; values that are not
-    finite become black.
-
-    >>> _to_eight_bits(np.array([[0, 257, 65535]], np.uint16)).tolist()
-    [[0, 1, 255]]
-    >>> _to_eight_bits(np.array([[0.0, 0.5, np.nan]])).tolist()
-    [[0, 128, 0]]
-    """
-    finite = values[np.isfinite(values)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
-    usual = (1, 255, 65535) if values.dtype.kind == "f" else (65535,)
-    fitting = [top for top in usual if low >= 0 and high <= top]
-    if fitting:
-        low, high = 0, fitting[0]
-    scale = 255 / max(float(high) - float(low), 1e-30)
-    scaled = np.rint((values.astype(np.float64) - low) * scale)
-    return np.where(np.isfinite(values), scaled, 0).astype(np.uint8)

@@ -1,20 +1,89 @@
-"""An ordered thread-pool map with a timeout, which abandons threads that hang."""
+"""An ordered thread-pool map with a timeout; its threads end before the interpreter, unless they hang."""
 
+import atexit
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, wait
-from contextlib import suppress
-from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from concurrent.futures import CancelledError, Future, wait
+from queue import SimpleQueue
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 MAX_AHEAD = 1024
 """Items whose results are computed before they are asked for: a million of them would take a gigabyte."""
+
+SECONDS_TO_END, SECONDS_IF_ONE_HANGS = 5.0, 1.0
+"""Seconds that threads may take to finish what they are doing before they are abandoned: one file, see
+`check_wanted`."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 _Task = tuple[Future[Any], Any]
+
+
+class _Worker(threading.Thread):
+    """A thread that does the tasks of a queue until it is told to end.
+
+    PyTorch releases the interpreter's lock while it computes and while it frees a tensor. A thread that asks
+    for the lock back when the interpreter is ending is unwound by Python 3.11 to 3.13, and C++ aborts the
+    process: "terminate called without an active exception". So every worker ends before.
+
+    Args:
+        function: What is done with each item.
+        tasks: The queue that workers share.
+    """
+
+    started: ClassVar[WeakSet["_Worker"]] = WeakSet()
+
+    def __init__(self, function: Callable[[Any], Any], tasks: "SimpleQueue[_Task | None]") -> None:
+        super().__init__(daemon=True)
+        self.function = function
+        self.tasks = tasks
+        self.is_told_to_end = False
+        _Worker.started.add(self)
+
+    def run(self) -> None:
+        """Do the tasks; keep no result alive."""
+        while (task := self.tasks.get()) is not None and not self.is_told_to_end:
+            future, item = task
+            try:
+                future.set_result(self.function(item))
+            except BaseException as error:  # noqa: BLE001 - raised where the result is waited for
+                future.set_exception(error)
+            del task, future, item
+
+    @staticmethod
+    def end(workers: Iterable["_Worker"], seconds: float = SECONDS_TO_END) -> None:
+        """Tell workers to end after what they are doing, and wait for them."""
+        workers = [
+            worker for worker in workers if worker.is_alive() and worker is not threading.current_thread()
+        ]
+        for worker in workers:
+            worker.is_told_to_end = True
+            worker.tasks.put(None)
+        last = time.monotonic() + seconds
+        for worker in workers:
+            worker.join(max(last - time.monotonic(), 0))
+            _Worker.started.discard(worker)
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the workers of results that nobody asked for any more but somebody still holds."""
+    _Worker.end(tuple(_Worker.started))
+
+
+def check_wanted() -> None:
+    """Call this between the parts of a long task: raises if nobody waits for its result any more.
+
+    Raises:
+        CancelledError: In a thread of `in_threads` whose results were dropped.
+    """
+    thread = threading.current_thread()
+    if isinstance(thread, _Worker) and thread.is_told_to_end:
+        raise CancelledError
 
 
 def in_threads(
@@ -27,8 +96,8 @@ def in_threads(
 ) -> Iterator[_R]:
     """Map a function over items in threads; yield the results in order.
 
-    Unlike those of `concurrent.futures`, threads that hang are abandoned, and do not keep the program from
-    ending.
+    The threads end with the results, or when these are dropped, or with the program. Unlike those of
+    `concurrent.futures`, threads that hang are abandoned.
 
     Args:
         function: Safe to call from several threads.
@@ -47,9 +116,11 @@ def in_threads(
         yield from map(function, items)
         return
     tasks: SimpleQueue[_Task | None] = SimpleQueue()
-    for _ in range(num_workers):
-        threading.Thread(target=_work, args=(function, tasks), daemon=True).start()
+    workers = [_Worker(function, tasks) for _ in range(num_workers)]
+    for worker in workers:
+        worker.start()
     pending: deque[Future[_R]] = deque()
+    seconds = SECONDS_TO_END
     try:
         for item in items:
             pending.append(Future())
@@ -58,21 +129,12 @@ def in_threads(
                 yield _result(pending.popleft(), timeout)
         while pending:
             yield _result(pending.popleft(), timeout)
+    except TimeoutError:
+        seconds = SECONDS_IF_ONE_HANGS
+        raise
     finally:
-        with suppress(Empty):
-            while True:
-                tasks.get_nowait()
-        for _ in range(num_workers):
-            tasks.put(None)
-
-
-def _work(function: Callable[[Any], Any], tasks: "SimpleQueue[_Task | None]") -> None:
-    while (task := tasks.get()) is not None:
-        future, item = task
-        try:
-            future.set_result(function(item))
-        except BaseException as error:  # noqa: BLE001 - raised where the result is waited for
-            future.set_exception(error)
+        if any(worker.is_alive() for worker in workers):  # not once this module is being taken apart
+            _Worker.end(workers, seconds)
 
 
 def _result(future: Future[_R], timeout: float) -> _R:

@@ -66,13 +66,14 @@ def build_report(predictions: Predictions, class_names: Sequence[str], *, extra:
 
 
 def write_report(folder: Path, report: Report, pictures: Mapping[str, str]) -> None:
-    """Write `report.json` and `report.md`, each whole or not at all; the folder is created if missing.
+    """Write `report.md`, then `report.json`, each whole or not at all; the folder is created if missing.
 
-    `pictures` maps the caption of each figure to its path relative to the folder, in order.
+    A run whose folder has a `report.json` has finished. `pictures` maps the caption of each figure to its
+    path relative to the folder, in order.
     """
     content = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_file(folder / "report.json", content.encode(errors="backslashreplace"))
     write_file(folder / "report.md", utf8_text(markdown.markdown_page(report, pictures)).encode())
+    write_file(folder / "report.json", content.encode(errors="backslashreplace"))
 
 
 def print_report(report: Report, console: Console) -> None:

@@ -50,8 +50,8 @@ def gallery_views(
     model: RamsTrans, metadata: ModelMetadata, dataset: ImageDataset, indices: Sequence[int], precision: str
 ) -> list[ScaleViews]:
     """Run a model in eval mode on some images of a data set again, for its saliency and crops."""
-    paths, how = [dataset.records[index].path for index in indices], metadata.preprocessing
-    images = [read_resized(path, how.resize, how.fit, max_pixels=dataset.max_pixels) for path in paths]
+    paths, reading = [dataset.records[index].path for index in indices], metadata.preprocessing.reading
+    images = [read_resized(path, *reading, max_pixels=dataset.max_pixels) for path in paths]
     return scale_views(model, metadata, images, precision)[2]
 
 

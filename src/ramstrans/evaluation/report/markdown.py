@@ -27,9 +27,9 @@ Report = Mapping[str, Any]
 def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
     """Render the whole page of a report from `build_report`, with figures: caption -> path relative to it."""
     sections = [
-        f"# Report: {counted(report['num_images'], 'image')} of the {_cell(report['split'])} split",
+        f"# Report: {counted(report['num_images'], 'image')} of the {cell(report['split'])} split",
         *_headline(report),
-        *(f"> **Note:** {_cell(warning)}." for warning in report["warnings"]),
+        *(f"> **Note:** {cell(warning)}." for warning in report["warnings"]),
         *_regions(report),
         *_early_exit(report),
         *_pictures(pictures),
@@ -94,7 +94,7 @@ def _headline(report: Report) -> list[str]:
             f"{counted(report['zoom_gain']['corrected'], 'image')} and "
             f"spoiled {report['zoom_gain']['spoiled']}."
         )
-    return ["## Accuracy", _table(*headline(report)), words]
+    return ["## Accuracy", table(*headline(report)), words]
 
 
 def _regions(report: Report) -> list[str]:
@@ -112,7 +112,7 @@ def _regions(report: Report) -> list[str]:
         f"{counted(first['num_parts'], 'visible part')}, which the model never sees. A dash: the data set "
         "has none. A good region is small and contains the parts."
     )
-    return ["## Regions", "The region that each scale proposes for the next.", _table(header, rows), words]
+    return ["## Regions", "The region that each scale proposes for the next.", table(header, rows), words]
 
 
 def early_exit_line(report: Report) -> str | None:
@@ -153,7 +153,7 @@ def _early_exit(report: Report) -> list[str]:
 
 
 def _pictures(pictures: Mapping[str, str]) -> list[str]:
-    captions = {_cell(caption): quote(path) for caption, path in pictures.items()}
+    captions = {cell(caption): quote(path) for caption, path in pictures.items()}
     images = [f"![{caption}]({path})\n\n*{caption}*" for caption, path in captions.items()]
     return ["## Figures", *images] if images else []
 
@@ -166,7 +166,7 @@ def _classes(report: Report) -> list[str]:
         "## Hardest classes",
         f"The least accurate of {counted(len(present), 'class')} with images"
         + (", all scales fused." if len(report["scales"]) > 1 else "."),
-        _table(("class", "accuracy", "images"), rows),
+        table(("class", "accuracy", "images"), rows),
         "## Most confused",
     ]
     if not report["confused"]:
@@ -175,7 +175,7 @@ def _classes(report: Report) -> list[str]:
         [pair["true"], pair["predicted"], f"{pair['count']} of {pair['num_images']}"]
         for pair in report["confused"][:NUM_CONFUSED]
     ]
-    return [*sections, _table(("true class", "predicted class", "images"), pairs)]
+    return [*sections, table(("true class", "predicted class", "images"), pairs)]
 
 
 def _run(report: Report) -> list[str]:
@@ -191,12 +191,12 @@ def _run(report: Report) -> list[str]:
     return ["## How this was made", *command, *options] if command or options else []
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Format a Markdown table; its header is Markdown, its cells are taken literally."""
-    lines = [header, ["---"] * len(header), *([_cell(cell) for cell in row] for row in rows)]
+    lines = [header, ["---"] * len(header), *([cell(text) for text in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Escape text so that Markdown takes it literally, on one line."""
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))

@@ -3,7 +3,6 @@
 Only matplotlib's objects are used, never pyplot: no global state, so that several threads may draw at once.
 """
 
-import functools
 import io
 import unicodedata
 import warnings
@@ -11,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -20,6 +18,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from ramstrans.data.records import Box
+from ramstrans.evaluation.report.fonts import use_installed_fonts
 from ramstrans.files import write_file
 
 SCALE_COLORS = ("#4477AA", "#EE7733", "#228833", "#AA3377", "#66CCEE", "#CCBB44")
@@ -28,9 +27,10 @@ FUSED_COLOR = "#222222"
 RIGHT_COLOR = "#1A7F37"
 WRONG_COLOR = "#C62828"
 MUTED_COLOR = "#555555"
-OWN_FONT = "DejaVu Sans"  # comes with matplotlib
 DPI = 110
 MAX_SIDE = 640  # pixels of an image in a figure
+
+_LEFT_TO_RIGHT = "\u200e"  # keeps the percentage after an Arabic or Hebrew name where it is
 
 
 def scale_color(index: int) -> str:
@@ -45,17 +45,17 @@ def scale_color(index: int) -> str:
 def label_text(text: str, max_length: int = 30) -> str:
     r"""Prepare text for matplotlib: on one line, without formulas, shortened in the middle.
 
-    Letters that no installed font has, and bytes that are not UTF-8, become escapes.
+    Bytes that are not UTF-8 become escapes.
 
     >>> label_text("Crow\n($5 each)"), label_text("Black footed Albatross", 12)
     ('Crow (\\$5 each)', 'Black …tross')
     >>> label_text("b\udce9d")
     'b\\udce9d'
     """
-    line = " ".join(text.split())
-    shown = (letter for letter in line if unicodedata.category(letter) != "Cf")  # marks without a picture
-    drawable = "".join(letter if _font_of(letter) else _escape(letter) for letter in shown)
-    return shortened(drawable, max_length).replace("$", r"\$")
+    line = "".join(map(_drawable, " ".join(text.split())))
+    short = shortened(line, max_length).replace("$", r"\$")
+    is_right_to_left = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in short)
+    return f"{_LEFT_TO_RIGHT}{short}{_LEFT_TO_RIGHT}" if is_right_to_left else short
 
 
 def shortened(text: str, max_length: int) -> str:
@@ -80,32 +80,12 @@ def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def _escape(letter: str) -> str:
-    return letter.encode("unicode_escape").decode()
-
-
-@functools.cache
-def _font_of(letter: str) -> str | None:
-    """Name of an installed font that has a letter, matplotlib's own first; None if none has it."""
-    if not letter.isprintable():
-        return None
-    own = font_manager.findfont(OWN_FONT)
-    if font_manager.get_font(own).get_char_index(ord(letter)):
-        return OWN_FONT
-    return next((name for name, letters in _other_fonts().items() if ord(letter) in letters), None)
-
-
-@functools.cache
-def _other_fonts() -> dict[str, frozenset[int]]:
-    """The letters of every other installed font, by the font's name, in alphabetical order."""
-    found: dict[str, frozenset[int]] = {}
-    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
-        if entry.name not in found and not entry.name.startswith(("DejaVu", "Last Resort", "STIX", "cm")):
-            try:
-                found[entry.name] = frozenset(font_manager.get_font(entry.fname).get_charmap())
-            except (OSError, RuntimeError):  # a font that is gone, or damaged
-                continue
-    return found
+def _drawable(letter: str) -> str:
+    """Return a letter itself, nothing for an invisible one, and an escape for a byte that is no text."""
+    if letter.isprintable():
+        return letter
+    is_invisible = unicodedata.category(letter) == "Cf"
+    return "" if is_invisible else letter.encode("unicode_escape").decode()
 
 
 def draw_box(axes: Axes, box: Box, color: str, *, rim: str = "white", dashed: bool = False) -> None:
@@ -149,25 +129,17 @@ def fit_text(text: Text, compose: Callable[[int], str], max_length: int, max_inc
     """Set a text to `compose(max_length)`, or to the longest `compose(n)`, n >= 6, that is narrow enough."""
     figure = text.get_figure(root=True)
     assert figure is not None
-    for length in range(max_length, 5, -1):
-        text.set_text(compose(length))
-        _choose_fonts(text)
-        if text.get_window_extent().width <= max_inches * figure.dpi:
-            return
-
-
-def _choose_fonts(text: Text) -> None:
-    """Add fonts that have the letters that matplotlib's own lacks."""
-    others = sorted({name for name in map(_font_of, text.get_text()) if name} - {OWN_FONT})
-    if others:
-        text.set_fontfamily([OWN_FONT, *others])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        for length in range(max_length, 5, -1):
+            text.set_text(compose(length))
+            if text.get_window_extent().width <= max_inches * figure.dpi:
+                return
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file, whole or not at all; each letter in a font that has it."""
-    for text in figure.findobj(Text):
-        assert isinstance(text, Text)
-        _choose_fonts(text)
+    """Write a figure as a PNG file, whole or not at all, with the machine's fonts if necessary."""
+    use_installed_fonts(figure)
     drawn = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)

@@ -1,10 +1,13 @@
 """What every recognition method gives, and how its scales follow each other."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+HighRes = Tensor | Sequence[Tensor]
+"""What regions of B images are cut from: (B, 3, H, W), or B tensors (3, H_i, W_i) uint8 of any sizes."""
 
 
 class Stage(NamedTuple):

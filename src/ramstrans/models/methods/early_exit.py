@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ramstrans.errors import UsageError
-from ramstrans.models.methods.base import Stage
+from ramstrans.models.methods.base import HighRes, Stage
 from ramstrans.models.methods.rams import RamsTrans
 
 
@@ -29,7 +29,7 @@ class EarlyExitOutput(NamedTuple):
 
 @torch.no_grad()
 def exit_early(
-    model: RamsTrans, images: Tensor, high_res: Tensor | None = None, *, confidence: float
+    model: RamsTrans, images: Tensor, high_res: HighRes | None = None, *, confidence: float
 ) -> EarlyExitOutput:
     """Compute scale by scale; after each one the confident images leave, and the batch closes up.
 

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from ramstrans.errors import ConfigError, UsageError
-from ramstrans.models.config import ModelConfig
-from ramstrans.models.encoder import Encoder, Features, build_vit
-from ramstrans.models.methods.base import ForwardScale, Output, Stage, Stages
+from ramstrans.models.config import Component, ModelConfig, ZoomSource
+from ramstrans.models.encoder import Encoder, Features, build_vit, current_name
+from ramstrans.models.methods.base import ForwardScale, HighRes, Output, Stage, Stages
 from ramstrans.models.pretrained import load_pretrained
-from ramstrans.models.regions import Regions, propose_regions
+from ramstrans.models.regions import Regions, grow_boxes, propose_regions
 from ramstrans.models.saliency.rollout import rollout
-from ramstrans.models.zoom import zoom
+from ramstrans.models.zoom import zoom, zoom_each
 
 MIN_CHUNK_TOKENS = 512
 """Minimum tokens per chunk of a pass without gradients; smaller chunks make matrix products slow."""
@@ -43,8 +43,12 @@ class RamsTrans(nn.Module):
         thresholds: eta of each scale's region.
         scale_sizes: `(height, width)` in pixels of each scale's input: the image, then enlarged regions.
         saliency_rows: `all` or `class`, see `rollout`.
-        zoom_source: `input`: regions are cut from the input; `full`: from `high_res`, given to `forward`.
-        zoom_margin: Share of a box's sides added around it before the crop.
+        component: `count` or `saliency`, see `propose_regions`.
+        min_region: Least side of a region as a share of what its scale saw, see `grow_boxes`.
+        max_aspect: Largest aspect ratio of a region, see `grow_boxes`.
+        zoom_source: `input`: regions are cut from the input; `full`, `native`: from `high_res`, given to
+            `forward`.
+        zoom_margin: Share of a box's sides added around it before it grows and is cut out.
     """
 
     def __init__(
@@ -54,7 +58,10 @@ class RamsTrans(nn.Module):
         scale_sizes: tuple[tuple[int, int], ...],
         *,
         saliency_rows: Literal["all", "class"] = "all",
-        zoom_source: Literal["input", "full"] = "input",
+        component: Component = "count",
+        min_region: float = 0.0,
+        max_aspect: float | None = None,
+        zoom_source: ZoomSource = "input",
         zoom_margin: float = 0.0,
     ) -> None:
         super().__init__()
@@ -63,6 +70,9 @@ class RamsTrans(nn.Module):
         self.thresholds = thresholds
         self.scale_sizes = scale_sizes
         self.saliency_rows: Literal["all", "class"] = saliency_rows
+        self.component: Component = component
+        self.min_region = min_region
+        self.max_aspect = max_aspect
         self.zoom_source = zoom_source
         self.zoom_margin = zoom_margin
 
@@ -81,25 +91,27 @@ class RamsTrans(nn.Module):
         """`(height, width)` of the input in pixels."""
         return self.scale_sizes[0]
 
-    def forward(self, images: Tensor, high_res: Tensor | None = None, *, last_region: bool = True) -> Output:
+    def forward(self, images: Tensor, high_res: HighRes | None = None, *, last_region: bool = True) -> Output:
         """Compute all scales.
 
         Args:
             images: (B, 3, H, W), normalised as the encoder expects.
-            high_res: (B, 3, H', W'), the same views at a higher resolution, normalised alike; needed
-                with `zoom_source="full"` only.
+            high_res: The same views at a higher resolution; needed with `zoom_source` "full" and "native"
+                only. (B, 3, H', W'), normalised alike; or B tensors (3, H_i, W_i) uint8 of any sizes on the
+                CPU, as `native` has them: their regions are resized with antialiasing, one by one, which
+                waits for the boxes.
             last_region: Whether the last scale proposes a region too, though no scale follows. In training
                 it never does.
 
         Raises:
-            UsageError: `high_res` is missing with `zoom_source="full"`, or given without it.
+            UsageError: `high_res` is missing where it is needed, or given with `zoom_source="input"`.
         """
         return Output(tuple(self.stages(images, high_res, last_region=last_region)))
 
     def stages(
         self,
         images: Tensor,
-        high_res: Tensor | None = None,
+        high_res: HighRes | None = None,
         *,
         last_region: bool = True,
         forward_scale: ForwardScale | None = None,
@@ -128,14 +140,19 @@ class RamsTrans(nn.Module):
                 return
             crop_box = cast(Tensor, stage.boxes)
             if kept is not None:
-                zoom_image, crop_box = zoom_image[kept], crop_box[kept]
+                zoom_image, crop_box = chosen(zoom_image, kept), crop_box[kept]
             images = self.crop_regions(zoom_image, crop_box, scale + 1)
 
-    def normalize(self, images: Tensor, high_res: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Pixels (B, 3, H, W) in 0..255 -> what `forward` takes, float32 on the model's device."""
-        return self.encoder.normalize(images), None if high_res is None else self.encoder.normalize(high_res)
+    def normalize(self, images: Tensor, high_res: HighRes | None = None) -> tuple[Tensor, HighRes | None]:
+        """Pixels (B, 3, H, W) in 0..255 -> what `forward` takes, float32 on the model's device.
 
-    def zoom_image(self, images: Tensor, high_res: Tensor | None) -> Tensor:
+        Images of several sizes are returned as they are: only their regions are normalised, once cut.
+        """
+        if isinstance(high_res, Tensor):
+            high_res = self.encoder.normalize(high_res)
+        return self.encoder.normalize(images), high_res
+
+    def zoom_image(self, images: Tensor, high_res: HighRes | None) -> HighRes:
         """Check both, and return the one that regions are cut from, as `zoom_source` says."""
         if tuple(images.shape[2:]) != self.image_size:
             height, width = self.image_size
@@ -143,11 +160,16 @@ class RamsTrans(nn.Module):
                 f"images are {images.shape[2]}x{images.shape[3]} pixels; this model takes {height}x{width}: "
                 "resize them, or build it with another model.image_size"
             )
-        if (high_res is not None) != (self.zoom_source == "full") and self.num_scales > 1:
+        if (high_res is not None) != (self.zoom_source != "input") and self.num_scales > 1:
             raise UsageError(
                 f"zoom_source is '{self.zoom_source}' and high_res was "
                 f"{'not ' if high_res is None else ''}given; "
-                "pass higher-resolution images with 'full', and only then"
+                "pass higher-resolution images with 'full' or 'native', and only then"
+            )
+        if torch.compiler.is_compiling() and not isinstance(high_res, Tensor | None):
+            raise UsageError(
+                "a model cannot be compiled or exported with images of several sizes; "
+                "pass high_res as one tensor (B, 3, H, W), as zoom_source 'full' has it"
             )
         return images if high_res is None else high_res
 
@@ -213,16 +235,28 @@ class RamsTrans(nn.Module):
             self.thresholds[scale],
             patch_size=self.encoder.patch_size,
             patch_stride=self.encoder.patch_stride,
+            component=self.component,
         )
         boxes = scaled(boxes, 1 / width, 1 / height)
         margin = self.zoom_margin * (boxes[:, 2:] - boxes[:, :2]) / 2
         low, high = (boxes[:, :2] - margin).clamp(min=0), (boxes[:, 2:] + margin).clamp(max=1)
+        if self.min_region or self.max_aspect is not None:
+            grown = grow_boxes(
+                torch.cat([low, high], dim=1),
+                min_side=self.min_region,
+                max_aspect=self.max_aspect,
+                width_by_height=width / height,
+            )
+            low, high = grown[:, :2], grown[:, 2:]
         corner, sides = crop_box[:, :2], crop_box[:, 2:] - crop_box[:, :2]
         return Regions(torch.cat([corner + low * sides, corner + high * sides], dim=1), has_region)
 
-    def crop_regions(self, zoom_image: Tensor, boxes: Tensor, scale: int) -> Tensor:
+    def crop_regions(self, zoom_image: HighRes, boxes: Tensor, scale: int) -> Tensor:
         """(B, 3, h, w) input of a scale: regions, in pixels of the input, cut from `zoom_image`."""
         height, width = self.image_size
+        if not isinstance(zoom_image, Tensor):
+            shares = scaled(boxes, 1 / width, 1 / height)
+            return self.encoder.normalize(zoom_each(zoom_image, shares, self.scale_sizes[scale]))
         boxes = scaled(boxes, zoom_image.shape[3] / width, zoom_image.shape[2] / height)
         return zoom(zoom_image, boxes, self.scale_sizes[scale])
 
@@ -258,6 +292,17 @@ def whole_image(images: Tensor) -> Tensor:
     return boxes
 
 
+def chosen(images: HighRes, indices: Tensor) -> HighRes:
+    """The images at some indices (K,), in a tensor or one by one.
+
+    >>> chosen((torch.zeros(3, 5, 7), torch.zeros(3, 2, 2)), torch.tensor([1]))[0].shape
+    torch.Size([3, 2, 2])
+    """
+    if isinstance(images, Tensor):
+        return images[indices]
+    return tuple(images[index] for index in indices.tolist())
+
+
 def scaled(boxes: Tensor, x: float, y: float) -> Tensor:
     """Boxes (B, 4) with both x coordinates times `x` and both y coordinates times `y`.
 
@@ -277,14 +322,19 @@ def build_model(config: ModelConfig) -> RamsTrans:
     """
     if config.num_classes is None:
         raise ConfigError("model.num_classes is not set; give the number of classes, at least 2")
-    vit = build_vit(config)
+    vit, name = build_vit(config), current_name(config.backbone)
+    if name != config.backbone:
+        logger.info("model.backbone: %s is %s now", config.backbone, name)
     if config.weights is not None:
-        logger.info(load_pretrained(vit, config.backbone, config.weights).summary())
+        logger.info(load_pretrained(vit, name, config.weights).summary())
     return RamsTrans(
         Encoder(vit, config.num_scales, config.class_tokens, config.mean, config.std),
         config.region_thresholds,
         config.scale_sizes,
         saliency_rows=config.saliency_rows,
+        component=config.component,
+        min_region=config.min_region,
+        max_aspect=config.max_aspect,
         zoom_source=config.zoom_source,
         zoom_margin=config.zoom_margin,
     )

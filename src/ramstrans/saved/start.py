@@ -1,0 +1,159 @@
+"""Start from a model that ramstrans saved: of the same classes or others, with any number of scales."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
+from torch import Tensor
+
+from ramstrans.errors import WeightsError, first_few
+from ramstrans.models.config import ModelConfig
+from ramstrans.models.convert import reader_of
+from ramstrans.models.encoder import build_vit, current_name
+from ramstrans.models.methods.rams import RamsTrans, build_model
+from ramstrans.models.pretrained import check_published, mismatches
+from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE, load_metadata, member
+from ramstrans.saved.model import load_state
+
+logger = logging.getLogger(__name__)
+
+VIT = "encoder.model."
+"""Prefix of the ViT's tensors in a saved model."""
+
+MAX_NAMED = 3
+
+
+def build_started(config: ModelConfig, class_names: Sequence[str]) -> RamsTrans:
+    """Build a model with its first weights, where `config.weights` may be a saved model too.
+
+    Args:
+        config: Of the model.
+        class_names: In label order. Of a saved model's head, the rows of classes with these names are kept.
+
+    Raises:
+        ConfigError: The model cannot be built.
+        WeightsError: The weights are missing or damaged, or do not fit.
+    """
+    folder = saved_folder(config.weights)
+    if folder is None:
+        return build_model(config)
+    model = build_model(replace(config, weights=None))
+    start_from(model, folder, config, class_names)
+    return model
+
+
+def check_model(config: ModelConfig) -> None:
+    """Raise, before any image is read, if the model cannot be built or its first weights are not there.
+
+    Raises:
+        ConfigError: The backbone or a size cannot work.
+        WeightsError: There are no such weights.
+    """
+    with torch.device("meta"):  # nothing is allocated
+        build_vit(replace(config, num_classes=config.num_classes or 2))
+    folder = saved_folder(config.weights)
+    if folder is not None:
+        member(folder, WEIGHTS_FILE)
+        check_backbone(folder, load_metadata(folder).model, config)
+    elif config.weights == "timm":
+        check_published(current_name(config.backbone))
+    elif config.weights is not None:
+        reader_of(Path(config.weights))
+
+
+def check_backbone(folder: Path, saved: ModelConfig, config: ModelConfig) -> None:
+    """Raise WeightsError unless a saved model has the backbone of a config."""
+    theirs, ours = (backbone.partition(".")[0] for backbone in (saved.backbone, config.backbone))
+    if theirs != ours:
+        raise WeightsError(
+            f"{folder} is a {theirs}, not a {ours}; give --model.backbone {theirs}, or other --model.weights"
+        )
+
+
+def saved_folder(weights: str | Path | None) -> Path | None:
+    """The folder of a saved model that weights name, by itself or by its model.safetensors; else None."""
+    path = Path(str(weights))
+    if weights in (None, "timm"):
+        return None
+    if path.is_dir():
+        return path
+    return path.parent if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file() else None
+
+
+def start_from(model: RamsTrans, folder: Path, config: ModelConfig, class_names: Sequence[str]) -> None:
+    """Fill a model with the weights of a saved one, and log what was taken and what starts new.
+
+    Further scales start with the class token of the last one, positions are resampled to another grid, and
+    head rows of classes without a namesake stay random.
+
+    Raises:
+        WeightsError: It is another backbone, or its weights do not fit.
+    """
+    metadata, tensors = load_metadata(folder), load_state(folder)
+    check_backbone(folder, metadata.model, config)
+    notes = _fit_scales(tensors, model, metadata.model) + _fit_grid(tensors, model, metadata.model)
+    own = model.state_dict()
+    notes += _fit_head(tensors, own, metadata.class_names, class_names)
+    problems = mismatches(own, tensors)
+    problems += [f"{key} is not in the model" for key in tensors if key not in own]
+    if problems:
+        raise WeightsError(
+            f"{folder} does not fit this model: {first_few(problems)}; leave out other --model options"
+        )
+    model.load_state_dict(tensors)
+    logger.info("weights from %s: %s", folder, "; ".join(notes))
+
+
+def _fit_scales(tensors: dict[str, Tensor], model: RamsTrans, saved: ModelConfig) -> list[str]:
+    """Take as many class tokens as the model has scales, with their positions; the last one is repeated."""
+    before, after = saved.num_scales, model.num_scales
+    if before == after:
+        return []
+    rows = [min(scale, before - 1) for scale in range(after)]
+    tensors[VIT + "cls_token"] = tensors[VIT + "cls_token"][:, rows]
+    if not model.encoder.model.no_embed_class:
+        position = tensors[VIT + "pos_embed"]
+        tensors[VIT + "pos_embed"] = torch.cat([position[:, rows], position[:, before:]], dim=1)
+    new = f", new ones as copies of scale {before}'s" if after > before else ""
+    return [f"{before} scales, now {after}{new}"]
+
+
+def _fit_grid(tensors: dict[str, Tensor], model: RamsTrans, saved: ModelConfig) -> list[str]:
+    """Resample the positions of the patches to the model's grid."""
+    vit = model.encoder.model
+    grid = tuple(vit.patch_embed.grid_size)
+    patch = model.encoder.patch_size
+    strides = patch if saved.patch_stride is None else (saved.patch_stride,) * 2
+    sides = zip(saved.input_size, patch, strides, strict=True)
+    before = tuple((side - size) // stride + 1 for side, size, stride in sides)
+    if before == grid:
+        return []
+    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    tensors[VIT + "pos_embed"] = resample_abs_pos_embed(
+        tensors[VIT + "pos_embed"], list(grid), old_size=list(before), num_prefix_tokens=num_prefix
+    )
+    return [f"positions of {before[0]}x{before[1]} patches resampled to {grid[0]}x{grid[1]}"]
+
+
+def _fit_head(
+    tensors: dict[str, Tensor], own: dict[str, Tensor], before: Sequence[str], after: Sequence[str]
+) -> list[str]:
+    """Sort the head's rows by the names of the classes; those without a namesake are the model's own."""
+    if list(before) == list(after):
+        return [f"all, for the same {len(after)} classes"]
+    row_of = {name: row for row, name in enumerate(before)}
+    kept = [(row, row_of[name]) for row, name in enumerate(after) if name in row_of]
+    for key in (VIT + "head.weight", VIT + "head.bias"):
+        if key in tensors and tensors[key].shape[1:] == own[key].shape[1:]:
+            head = own[key].clone()
+            head[[new for new, _ in kept]] = tensors[key][[old for _, old in kept]]
+            tensors[key] = head
+    new_names = [name for name in after if name not in row_of]
+    named = f" ({', '.join(new_names[:MAX_NAMED])}{', ...' if len(new_names) > MAX_NAMED else ''})"
+    rest = f", {len(new_names)} start new{named}" if new_names else ""
+    dropped = len(before) - len(kept)
+    gone = f", {dropped} of its {len(before)} are not in this data set" if dropped else ""
+    return [f"head rows of {len(kept)} of {len(after)} classes kept by name{rest}{gone}"]

@@ -1,0 +1,106 @@
+"""What a run is going to do, in a few lines before its first epoch."""
+
+import math
+import sys
+import time
+
+import torch
+
+from ramstrans.data.records import SPLITS
+from ramstrans.distributed import choose_device
+from ramstrans.errors import TrainingError
+from ramstrans.training.losses import ScaleForward
+from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
+from ramstrans.training.plan import random_batch
+from ramstrans.training.run import Prepared
+from ramstrans.training.setup import evaluation_batch_size
+from ramstrans.training.step import uses_explicit_attention
+
+MAX_TIMED = 8
+"""Images in a timed pass on a CPU, where the time grows with them; GPUs take a whole micro-batch."""
+
+TIMED_PASSES = 2
+"""Of which the faster one counts: the first one warms up."""
+
+FORWARD_SHARE = 1 / 3
+"""Share of a training step that its forward pass takes: the backward pass is two of the same size."""
+
+
+def outline(prepared: Prepared) -> list[str]:
+    """Describe length, time and choices of a run, which it does not change.
+
+    The time is that of all steps and evaluations at the speed of a timed pass on this device, without
+    waiting for data.
+
+    Raises:
+        TrainingError: Not even one micro-batch fits into the memory of the GPU.
+    """
+    config, training = prepared.config, prepared.config.training
+    counts = {split: len(prepared.images.of_split(split)) for split in SPLITS}
+    assert training.epochs is not None, "filled in by the number of images"
+    per_epoch = math.ceil(counts["train"] / training.batch_size)
+    steps = min(training.epochs * per_epoch, training.max_steps or sys.maxsize)
+    epochs = math.ceil(steps / per_epoch)
+    num_evaluated = counts["test"] + counts["val"] * (epochs // training.evaluate_every)
+    per_image = seconds_per_image(prepared)
+    seconds = per_image * (steps * min(training.batch_size, counts["train"]) + FORWARD_SHARE * num_evaluated)
+    return [
+        f"{_counted(epochs, 'epoch')} of {_counted(per_epoch, 'step')} of {training.batch_size} images: "
+        f"{_counted(steps, 'step')}, about {format_duration(seconds)} on {choose_device(config.device)}, "
+        "if loading keeps up",
+        f"{_choice(counts['val'])}; the {_counted(counts['test'], 'test image')} are used once, at the end",
+    ]
+
+
+def _choice(num_val: int) -> str:
+    if num_val:
+        return f"the epoch to keep is chosen on {_counted(num_val, 'validation image')}"
+    return "no validation images: the last epoch is kept"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def seconds_per_image(prepared: Prepared) -> float:
+    """Time a training pass, forward and backward, per image; nothing is drawn at random, nothing trained."""
+    config, device = prepared.config, choose_device(prepared.config.device)
+    model, count = prepared.model.to(device), evaluation_batch_size(config)
+    if device.type != "cuda":
+        count = min(count, MAX_TIMED)
+    batch = random_batch(config, prepared.preprocessing, count)
+    inputs = model.normalize(batch.images, batch.high_res)
+    explicit = uses_explicit_attention(config.training, device)
+    forward_scale = ScaleForward(model, config.training.precision, explicit_attention=explicit)
+    seconds, was_training = math.inf, model.training
+    model.eval()  # without dropout, which would draw
+    try:
+        for _ in range(TIMED_PASSES):
+            start = time.perf_counter()
+            for stage in model.stages(*inputs, last_region=False, forward_scale=forward_scale):
+                loss = stage.logits.float().sum()
+                loss.backward()  # type: ignore[no-untyped-call]  # each scale's before the next scale, as in training
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds = min(seconds, time.perf_counter() - start)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise TrainingError(OUT_OF_MEMORY) from error
+        raise
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.train(was_training)
+    return seconds / count
+
+
+def format_duration(seconds: float) -> str:
+    """Format a time in its two largest units.
+
+    >>> format_duration(8), format_duration(125), format_duration(7300), format_duration(200_000)
+    ('8 s', '2 min', '2.0 h', '2.3 days')
+    """
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

@@ -1,0 +1,154 @@
+"""Cross-validation: the summary by hand, and whole runs that stop and go on."""
+
+import json
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from ramstrans.cli import main
+from ramstrans.errors import StoppedError, UsageError
+from ramstrans.training import folds as module
+from ramstrans.training.folds import cross_validate, markdown_page, mean_interval, pooled_classes, summarize
+from tests.tiny import tiny_run
+
+
+def metrics(top1, top5=100.0):
+    return {"top1": top1, "top5": top5}
+
+
+def fold(num_images, top1_scales, top1, classes, epoch=1):
+    return {
+        "num_images": num_images,
+        "scales": [metrics(value) for value in top1_scales],
+        "fused": metrics(top1),
+        "classes": [
+            {"name": name, "num_images": count, "accuracy": accuracy} for name, count, accuracy in classes
+        ],
+        "epoch": epoch,
+        "seconds": 3.0,
+        "warnings": ["odd"] if epoch == 2 else [],
+    }
+
+
+REPORTS = [
+    fold(4, [50.0, 75.0], 75.0, [("crow", 2, 50.0), ("wren", 2, 100.0), ("tit", 0, None)]),
+    fold(6, [50.0, 100.0], 50.0, [("crow", 3, 100 / 3), ("wren", 3, 200 / 3), ("tit", 0, None)], epoch=2),
+]
+
+
+def test_the_summary_by_hand():
+    summary = summarize(REPORTS)
+    assert summary["num_images"] == 10
+    assert summary["fused"]["top1"] == 60  # 3 of 4 and 3 of 6
+    assert summary["fused"]["top1_interval"] == pytest.approx([31.3, 83.2], abs=0.1)
+    assert summary["fused"]["mean_class_accuracy"] == pytest.approx((40 + 80) / 2)
+    assert [scale["top1"] for scale in summary["scales"]] == [50, 90]
+    assert summary["mean"]["top1"] == 62.5
+    assert summary["mean"]["sd"] == pytest.approx(12.5 * 2**0.5)
+    assert [row["top1"] for row in summary["folds"]] == [75, 50]
+    assert summary["warnings"] == ["fold 2: odd"]
+    assert pooled_classes(REPORTS)[0] == {"name": "crow", "num_images": 5, "accuracy": 40}
+    assert pooled_classes(REPORTS)[2]["accuracy"] is None
+
+
+def test_the_interval_is_wider_than_that_of_independent_runs():
+    low, high = mean_interval([80, 84, 86, 88, 82])
+    independent = 2.776 * 10**0.5 / 5**0.5
+    assert (high - low) / 2 == pytest.approx(1.5 * independent, rel=1e-3)  # sqrt((1/5 + 1/4) / (1/5)) = 1.5
+    assert mean_interval([100, 100, 100]) == (100, 100)
+
+
+def test_the_page():
+    page = markdown_page(summarize(REPORTS) | {"command": "ramstrans train"})
+    assert "Top-1, mean of 2 folds: 62.5 % (standard deviation 17.7, 95 % interval 0.0 - 100.0)" in page
+    assert "each by the run that has not seen it: 60.0 % (31.3 - 83.2)" in page
+    assert "| 2 | 6 | 2 | 50.0 | 100.0 | 50.0 |" in page
+    assert "[fold 2](fold_2/report.md)" in page
+    assert page.index("| crow | 40.0 % | 5 |") < page.index("| wren | 80.0 % | 5 |")
+    assert "tit" not in page
+
+
+@pytest.fixture
+def cross_validated(colors, tmp_path):
+    """A config of three folds of the twelve training images."""
+    data = {"folds": 3, "val_fraction": 0.25}
+    return tiny_run(colors / "train", "folder", data=data, training={"max_steps": 2}, output=tmp_path / "cv")
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*.safetensors"))}
+
+
+def test_a_run_for_each_fold_and_one_report(cross_validated, tmp_path, no_pictures):
+    report, output = cross_validate(cross_validated, command="ramstrans train")
+    assert output == tmp_path / "cv"
+    assert report == json.loads((output / "report.json").read_text())
+    assert report.keys() >= {"folds", "mean", "scales", "fused", "classes", "num_images", "config", "command"}
+    assert report["num_images"] == 12
+    assert [row["num_images"] for row in report["folds"]] == [4, 4, 4] or sum(
+        row["num_images"] for row in report["folds"]
+    ) == 12
+    right = 0
+    for number in (1, 2, 3):
+        of_fold = json.loads((output / f"fold_{number}" / "report.json").read_text())
+        right += of_fold["fused"]["top1"] * of_fold["num_images"] / 100
+        assert of_fold["config"]["data"]["fold"] == number
+        assert of_fold["config"]["output"] == str(output / f"fold_{number}")
+    assert report["fused"]["top1"] == pytest.approx(100 * right / 12)
+    with pytest.raises(ValueError, match="that run has finished"):
+        cross_validate(cross_validated, resumes=True)
+
+
+def test_a_stopped_one_goes_on_and_ends_as_if_it_had_not(cross_validated, tmp_path, no_pictures, monkeypatch):
+    whole, output = cross_validate(cross_validated)
+    expected = contents(output)
+    output.rename(tmp_path / "whole")
+    train, calls = module.train, []
+
+    def stops(prepared, folder, **options):
+        calls.append(folder.name)
+        if len(calls) == 2:
+            raise StoppedError(f"stopped; go on with `ramstrans train --resume {folder}`", signal.SIGTERM)
+        return train(prepared, folder, **options)
+
+    monkeypatch.setattr(module, "train", stops)
+    with pytest.raises(StoppedError, match=f"fold 2 of 3: stopped; .* --resume {output}`") as caught:
+        cross_validate(cross_validated)
+    assert caught.value.exit_code == 143
+    assert not (output / "report.json").exists()
+    again, _ = cross_validate(cross_validated, resumes=True)
+    assert calls == ["fold_1", "fold_2", "fold_2", "fold_3"]
+    assert list(contents(output).values()) == list(expected.values())
+    assert again["fused"] == whole["fused"]
+
+
+def test_several_processes_are_refused(cross_validated, monkeypatch):
+    monkeypatch.setattr(module, "start_processes", lambda _config: SimpleNamespace(num_processes=2))
+    with pytest.raises(UsageError, match=r"one run per fold: --data\.fold 1 \.\.\. 3"):
+        cross_validate(cross_validated)
+
+
+def test_the_command_line(tiny, colors, tmp_path, capsys, no_pictures):
+    data = ["--data.name", "folder", "--data.root", str(colors / "train"), "--data.folds", "2"]
+    line = ["train", "--config", str(tiny), *data, "--output", str(tmp_path / "cv")]
+    assert main([*line, "--dry_run", "true"]) == 0
+    assert not (tmp_path / "cv").exists()
+    assert main(line) == 0
+    printed = capsys.readouterr()
+    assert "mean of 2 folds" in printed.out
+    assert "fold 2 of 2" in printed.err
+    assert (tmp_path / "cv" / "fold_2" / "model.safetensors").is_file()
+    assert main(line) == 2
+    assert "--overwrite true" in capsys.readouterr().err
+
+
+def test_a_class_too_small_is_told_before_anything_is_written(tiny, colors, tmp_path, fails):
+    for path in sorted((colors / "train").glob("*/0.png")):
+        copy = tmp_path / "few" / path.parent.name
+        copy.mkdir(parents=True)
+        (copy / "0.png").write_bytes(path.read_bytes())
+    data = ["--data.name", "folder", "--data.root", tmp_path / "few", "--data.folds", "2"]
+    line = fails(3, "train", "--config", tiny, *data, "--output", tmp_path / "cv")
+    assert "data.folds needs two images or groups of each class" in line
+    assert not (tmp_path / "cv").exists()
