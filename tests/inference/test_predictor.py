@@ -263,7 +263,7 @@ def test_grey_arrays_and_tensors_are_predicted_alike(predictor):
         (7, "of type int; give a list, or one: a path"),
         (None, "of type NoneType; give a list"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_anything_else_is_an_error_that_lists_what_is_allowed(predictor, image, what):
     with pytest.raises(UsageError, match=what) as caught:
