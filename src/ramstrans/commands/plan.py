@@ -10,6 +10,7 @@ from ramstrans.commands.options import Parser
 from ramstrans.console import Progress, progress_bar, results
 from ramstrans.errors import UsageError
 from ramstrans.options import parse_bytes
+from ramstrans.plain import counted
 from ramstrans.training.config import RunConfig
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def run(options: Namespace, _given: list[str]) -> int:
         planned = plan(config, num_images, memory=memory, processes=options.processes, progress=progress)
     console = results()
     console.print(
-        f"{config.training.batch_size} images per step, {planned.images} per process; "
+        f"{counted(config.training.batch_size, 'image')} per step, {planned.images} per process; "
         f"{planned.steps:,} steps; {format_bytes(planned.memory)} per process; measured on {planned.device}",
         highlight=False,
     )
