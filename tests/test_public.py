@@ -91,7 +91,7 @@ def test_keys_of_json_files_are_as_promised(trained, colors, capsys):
     for name, keys in {"report.json": REPORT_KEYS, "config.json": CONFIG_KEYS}.items():
         assert json.loads((trained.folder / name).read_text()).keys() == keys, name
     arguments = ["--format", "jsonl", "--top_k", "2", "--device", "cpu"]
-    assert main(["predict", str(trained.folder), str(colors / "test"), "missing.jpg", *arguments]) == 0
+    assert main(["predict", str(trained.folder), str(colors / "test"), "missing.jpg", *arguments]) == 3
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["error"] is None for row in rows] == [True] * 6 + [False]
     assert all(row.keys() == PREDICTION_KEYS for row in rows)

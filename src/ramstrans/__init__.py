@@ -25,17 +25,21 @@ except metadata.PackageNotFoundError:  # a source tree that is not installed
     __version__ = "unknown"
 
 _PUBLIC = {
+    "DataConfig": "ramstrans.data.config",
     "ModelConfig": "ramstrans.models.config",
     "Predictor": "ramstrans.inference.predictor",
     "Output": "ramstrans.models.methods.base",
     "RamsTrans": "ramstrans.models.methods.rams",
     "RamsTransError": "ramstrans.errors",
     "Regions": "ramstrans.models.regions",
+    "RunConfig": "ramstrans.training.config",
     "Stage": "ramstrans.models.methods.base",
+    "TrainingConfig": "ramstrans.training.config",
     "build_model": "ramstrans.models.methods.rams",
     "load_model": "ramstrans.saved.model",
     "propose_regions": "ramstrans.models.regions",
     "rollout": "ramstrans.models.saliency.rollout",
+    "train": "ramstrans.training.api",
     "zoom": "ramstrans.models.zoom",
 }
 

@@ -45,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = parser.instantiate(parser.parse_args(given))
             command = options.subcommand
             return COMMANDS[command].run(options[command], given)
-    except Terminated:
-        return fail("stopped by SIGTERM", 128 + signal.SIGTERM)
-    except KeyboardInterrupt:
-        return fail("stopped", 128 + signal.SIGINT)
+    except Terminated as stop:
+        return fail(with_notes("stopped by SIGTERM", stop), 128 + signal.SIGTERM)
+    except KeyboardInterrupt as stop:
+        return fail(with_notes("stopped", stop), 128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of a pipe, say `head`, has gone: there is nobody to report to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         if isinstance(error, RamsTransError):
-            return fail(str(error), error.exit_code)
-        return fail(f"{type(error).__name__}: {error} (--debug shows where)", 1)
+            return fail(with_notes(str(error), error), error.exit_code)
+        return fail(with_notes(f"{type(error).__name__}: {error} (--debug shows where)", error), 1)
 
 
 def split_quiet(arguments: list[str]) -> tuple[bool, list[str]]:
@@ -103,6 +103,17 @@ def terminable() -> Iterator[None]:
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise Terminated
+
+
+def with_notes(message: str, error: BaseException) -> str:
+    """A message, followed by the notes that were added to the error on its way up.
+
+    >>> error = KeyboardInterrupt()
+    >>> error.add_note("7 rows kept")
+    >>> with_notes("stopped", error)
+    'stopped; 7 rows kept'
+    """
+    return "; ".join([message, *getattr(error, "__notes__", ())])
 
 
 def fail(message: str, code: int) -> int:

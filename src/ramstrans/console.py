@@ -4,18 +4,25 @@ import contextlib
 import functools
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
+logger = logging.getLogger(__name__)
+
 WIDTH_OF_FILES = 140
 """Characters per line in a file or pipe: every table is whole."""
 
+SECONDS_PER_LINE = 30.0
+"""Between two log lines of `progress_lines`."""
+
 Progress = Callable[[int, int, str], None]
-"""Called with (done, total, what is being done)."""
+"""Called with (done, total, what is being done); a total of 0 is not known."""
 
 
 def no_progress(_done: int, _total: int, _what: str) -> None:
@@ -107,13 +114,42 @@ def progress_bar() -> Iterator[Progress]:
         kind = what.split(" ", maxsplit=1)[0]
         if kind not in tasks:
             bar.start()
-            tasks[kind] = bar.add_task(what, total=total, rate="")
+            tasks[kind] = bar.add_task(what, total=total or None, rate="")
         speed = bar.tasks[tasks[kind]].speed
         rate = f"{speed:.2f}/s" if speed else ""
-        bar.update(tasks[kind], completed=done, total=total, description=what, rate=rate)
+        bar.update(tasks[kind], completed=done, total=total or None, description=what, rate=rate)
 
     try:
         yield update
     finally:
         if tasks:
             bar.stop()
+
+
+@contextlib.contextmanager
+def progress_of_many() -> Iterator[Progress]:
+    """A bar in a terminal; in a file or pipe a log line every `SECONDS_PER_LINE`, with rate and time left."""
+    if standard_error().is_terminal:
+        with progress_bar() as progress:
+            yield progress
+    else:
+        yield progress_lines()
+
+
+def progress_lines(clock: Callable[[], float] = time.monotonic) -> Progress:
+    """Log rate and time left at most every `SECONDS_PER_LINE` of a clock, counted from the first call on."""
+    first: tuple[int, float] | None = None
+    last = 0.0
+
+    def update(done: int, total: int, what: str) -> None:
+        nonlocal first, last
+        now = clock()
+        if first is None:
+            first, last = (done, now), now
+        if now - last < SECONDS_PER_LINE:
+            return
+        last, rate = now, (done - first[0]) / (now - first[1])
+        left = f", {timedelta(seconds=round((total - done) / rate))} left" if total and rate else ""
+        logger.info("%s: %d%s, %.1f/s%s", what, done, f" of {total}" if total else "", rate, left)
+
+    return update

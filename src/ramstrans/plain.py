@@ -46,3 +46,13 @@ def utf8_text(text: str) -> str:
     'b\\udce9d.jpg'
     """
     return text.encode(errors="backslashreplace").decode()
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the singular for one.
+
+    >>> counted(1, "image"), counted(7, "image"), counted(3, "class")
+    ('1 image', '7 images', '3 classes')
+    """
+    plural = noun + ("es" if noun.endswith(("s", "x")) else "s")
+    return f"{number} {noun if number == 1 else plural}"

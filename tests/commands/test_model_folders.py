@@ -58,6 +58,7 @@ def arguments_of(model_folder, birds, tmp_path, monkeypatch, no_pictures):
 
     def arguments_of(command):
         inputs = [] if command == "evaluate" else [str(image)]
+        inputs += ["--overwrite", "true"] if command == "explain" else []
         return [command, str(model_folder), *inputs, "--device", "cpu"]
 
     return arguments_of

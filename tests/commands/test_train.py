@@ -194,7 +194,7 @@ def test_training_starts_from_a_run_of_ones_own(trained, tiny, colors, tmp_path,
     printed = " ".join(capsys.readouterr().err.split())
     assert f"weights from {trained.folder}: head rows of 0 of 3 classes kept by name, 3 start new" in printed
     assert "2 steps, about" in printed
-    assert "the epoch to keep is chosen on 3 validation images; the 6 test images are used once" in printed
+    assert "the epoch to keep is chosen on 3 validation images; the test split (6 images)" in printed
 
 
 def test_a_former_name_of_a_backbone_is_resolved(tiny, capsys):

@@ -62,7 +62,7 @@ def report_on(trial, folder, **extra):
 def test_an_evaluation_writes_a_report_and_its_figures(trial, tmp_path):
     report = report_on(trial, tmp_path, command="ramstrans evaluate", warnings=("left out: one",))
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("report.json", "report.md", "gallery.png", "confusion.png"),
+        *("report.json", "report.md", "gallery.png", "confusion.png", "predictions.csv"),
     }
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert report["num_images"] == 6
@@ -70,6 +70,10 @@ def test_an_evaluation_writes_a_report_and_its_figures(trial, tmp_path):
     assert report["warnings"][0] == "left out: one"
     page = (tmp_path / "report.md").read_text()
     assert "gallery.png" in page
+    assert "[predictions.csv](predictions.csv)" in page
+    rows = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
+    assert len(rows) == 6
+    assert sum(",True,0." in row for row in rows) == round(6 * report["fused"]["top1"] / 100)
     assert "curves.png" not in page
 
 

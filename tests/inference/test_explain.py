@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from ramstrans.errors import OutputError, UnreadableImageError
+from ramstrans.evaluation.report import style
 from ramstrans.inference.explain import explain, plot_explanation
 from ramstrans.inference.predictor import Predictor
 from tests.inference.builders import NAMES, draw, make_folder
@@ -27,7 +28,10 @@ def test_values_and_picture(tmp_path, num_scales):
     assert values["labels"] == list(prediction.labels)
     for scale, expected in zip(values["scales"], prediction.scales, strict=True):
         assert scale["labels"] == list(expected.labels)
-        assert scale["box"] == pytest.approx(expected.box, abs=0.01)
+        if scale is values["scales"][-1]:
+            assert scale["box"] is scale["has_region"] is None  # no scale sees its region
+        else:
+            assert scale["box"] == pytest.approx(expected.box, abs=0.01)
         assert np.array(scale["saliency"]).shape == (3, 2)
         assert np.array(scale["saliency"]).min() >= 0
     for before, after in zip(values["scales"], values["scales"][1:], strict=False):
@@ -61,6 +65,23 @@ def test_what_is_not_possible(predictor, tmp_path):
     image = draw(tmp_path / "x.png", 71, 67)
     with pytest.raises(OutputError, match=r"why\.pdf must end in \.png"):
         explain(predictor, image, tmp_path / "why.pdf")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="is not a folder that you can write to"):
         explain(predictor, image, tmp_path / "empty.jpg" / "why.png")
+    (tmp_path / "x.json").write_text("of somebody else")
+    with pytest.raises(OutputError, match=r"x\.json exists"):
+        explain(predictor, tmp_path / "empty.jpg", tmp_path / "x.PNG")
+    (tmp_path / "x.json").unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.jpg", "x.png"]
+
+
+def test_the_region_of_the_last_scale_is_not_drawn(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(style, "draw_box", lambda _axes, box, *_, **__: drawn.append(box))
+    image = draw(tmp_path / "x.png", 131, 97)
+    for num_scales in (1, 2, 3):
+        drawn.clear()
+        predictor = Predictor.load(make_folder(tmp_path / f"{num_scales}", num_scales=num_scales), "cpu")
+        explanation = predictor.explain(image)
+        plot_explanation(explanation, tmp_path / "why.png")
+        regions = [scale.box for scale in explanation.prediction.scales[:-1]]
+        assert drawn == [*explanation.views.crop_boxes, *regions]

@@ -1,5 +1,7 @@
 import io
 import itertools
+import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -146,3 +148,18 @@ def test_images_are_read_ahead_in_order_and_errors_keep_their_position():
     ]
     assert next(taken) == 6
     images.close()
+
+
+def test_a_file_that_hangs_is_named():
+    released = threading.Event()
+
+    def read(name):
+        if name == "2.png":
+            assert released.wait(60)
+        return name
+
+    images = read_ahead(["1.png", "2.png", "3.png"], read, 3, timeout=0.2)
+    assert next(images) == (Path("1.png"), "1.png")
+    with pytest.raises(DataError, match=r"2\.png was not read within 0\.2 seconds, the run's"):
+        next(images)
+    released.set()

@@ -1,7 +1,10 @@
+import io
 import socket
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -43,11 +46,6 @@ def assert_same(one, other, *, tolerance=1e-5):
         assert (a.box is None) == (b.box is None)
         if a.box is not None:
             np.testing.assert_allclose(a.box, b.box, atol=1e-3)
-
-
-def without_last_region(prediction):
-    last = prediction.scales[-1]._replace(box=None, has_region=None)
-    return prediction._replace(scales=(*prediction.scales[:-1], last))
 
 
 def view_of(predictor, path):
@@ -146,8 +144,8 @@ def test_regions_within_regions_in_original_pixels(tmp_path, zoom_source):
     first, second, third = explanation.prediction.scales
     assert first.box == pytest.approx((100, 0, 150, 50))
     assert second.box == pytest.approx((100, 0, 125, 25))
-    assert third.box == pytest.approx((100, 0, 125, 25))
-    assert (first.has_region, second.has_region, third.has_region) == (True, True, False)
+    assert (first.has_region, second.has_region) == (True, True)
+    assert (third.box, third.has_region) == (None, None)  # a region that no scale sees
     assert explanation.views.crop_boxes == (pytest.approx((50, 0, 150, 100)), first.box, second.box)
     assert [saliency.tolist() for saliency in explanation.views.saliencies][1] == [[9, 0], [0, 0]]
 
@@ -167,7 +165,7 @@ def test_crops_are_what_the_model_saw(tmp_path, paths, zoom_source, zoom_pixels)
         pixels = ((tensor * std + mean) * 255).permute(1, 2, 0).numpy()
         np.testing.assert_allclose(np.asarray(crop), pixels, atol=0.51)
     assert explanation.views.size == SIZES[0]
-    assert_same(without_last_region(explanation.prediction), predictor(paths[0]))
+    assert_same(explanation.prediction, predictor(paths[0]))
     assert [saliency.shape for saliency in explanation.views.saliencies] == [(3, 2)] * 3
 
 
@@ -212,6 +210,74 @@ def test_images_in_memory(predictor, paths, tmp_path):
     damaged.write_bytes(paths[2].read_bytes()[:-300])
     with Image.open(damaged) as unread:
         assert "damaged" in predictor(unread).error
+
+
+def test_every_kind_of_image_is_predicted_alike(predictor, paths):
+    expected = predictor(paths[3])
+    pixels = np.asarray(Image.open(paths[3]))
+    assert pixels.shape == (64, 64, 3)
+    content = paths[3].read_bytes()
+    opaque = np.concatenate([pixels, np.full((64, 64, 1), 255, np.uint8)], axis=2)
+    kinds = [str(paths[3]), pixels, opaque, torch.from_numpy(pixels.copy()).permute(2, 0, 1), content]
+    kinds += [bytearray(content), memoryview(content), io.BytesIO(content), np.asfortranarray(pixels)]
+    for image, prediction in zip(kinds, predictor(kinds, batch_size=2), strict=True):
+        assert_same(prediction, expected)
+        assert prediction.path == (paths[3] if isinstance(image, str) else None)
+    with paths[3].open("rb") as file:
+        assert_same(predictor(file), expected)
+    assert predictor.explain(content).prediction.labels == expected.labels
+    with paths[2].open("rb") as file:  # what was read before is not seen again
+        file.read(9)
+        assert "known format" in predictor(file).error
+
+
+def test_the_bytes_of_a_large_jpeg_are_read_as_its_file(predictor, tmp_path):
+    path = draw(tmp_path / "large.jpg", 1201, 977)
+    in_memory = predictor(path.read_bytes())
+    assert in_memory._replace(path=path) == predictor(path)
+    assert predictor(path.read_bytes()[:2000]).error
+    assert predictor(b"").error == "empty file"
+
+
+def test_grey_arrays_and_tensors_are_predicted_alike(predictor):
+    grey = np.random.default_rng(0).integers(0, 256, (61, 67), dtype=np.uint8)
+    expected = predictor(Image.fromarray(grey))
+    for image in (grey, grey[..., None], np.dstack([grey] * 3), torch.from_numpy(grey)[None]):
+        assert predictor(image) == expected
+
+
+@pytest.mark.parametrize(
+    ("image", "what"),
+    [
+        (np.zeros((5, 7, 3)), r"an array of shape \(5, 7, 3\) and type float64; give"),
+        (np.zeros((3, 5, 7), np.uint8), r"shape \(3, 5, 7\) and type uint8; give"),
+        (np.zeros((2, 5, 7, 3), np.uint8), "several images in one: give a list of them"),
+        (np.zeros((0, 7, 3), np.uint8), r"shape \(0, 7, 3\)"),
+        (np.zeros((), np.uint8), r"shape \(\)"),
+        (torch.zeros(5, 7, dtype=torch.uint8), r"a tensor of shape \(5, 7\)"),
+        (torch.zeros(3, 5, 7, dtype=torch.bfloat16), "type bfloat16"),
+        (torch.zeros(()), r"a tensor of shape \(\)"),
+        (io.StringIO("wren"), "a file open in text mode"),
+        ([7], "of type int; give a path, a PIL image, a NumPy array"),
+        ([None], "of type NoneType"),
+        (7, "of type int; give a list, or one: a path"),
+        (None, "of type NoneType; give a list"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_anything_else_is_an_error_that_lists_what_is_allowed(predictor, image, what):
+    with pytest.raises(UsageError, match=what) as caught:
+        predictor(image)
+    for kind in ("path", "PIL", "uint8, (H, W, 3)", "(C, H, W)", "bytes", "binary mode"):
+        assert kind in str(caught.value)
+
+
+def test_missing_files_say_what_they_seem_to_be(predictor):
+    names = ["nowhere.jpg", "https://birds.org/wren.jpg", "photos/*.jpg"]
+    reasons = [prediction.error for prediction in predictor(names)]
+    assert reasons[0] == "no such file"
+    assert "a URL" in reasons[1]
+    assert "pattern" in reasons[2]
 
 
 def test_exif_rotation_is_undone_first(predictor, tmp_path):
@@ -295,7 +361,7 @@ def test_confident_images_exit_early_and_keep_their_position(tmp_path, paths, ba
             full._replace(labels=(), probabilities=(), scales=full.scales[:expected]),
         )
     assert len(used) > 1
-    assert_same(without_last_region(predictor.explain(paths[0], len(NAMES)).prediction), whole[0])
+    assert_same(predictor.explain(paths[0], len(NAMES)).prediction, whole[0])
 
 
 def mean_of(scales):
@@ -317,12 +383,14 @@ def test_early_exit_as_chosen_for_the_model(tmp_path, paths):
         Predictor.load(make_folder(tmp_path / "plain", num_scales=1), "cpu", early_exit=0.9)
 
 
-def test_precision_and_pixel_limit_are_those_of_the_training_run(tmp_path, paths):
+def test_precision_and_limits_are_those_of_the_training_run(tmp_path, paths):
     folder = make_folder(tmp_path / "run")
-    run = {"training": {"precision": "bf16"}, "data": {"max_pixels": SIZES[0][0] * SIZES[0][1]}}
+    data = {"max_pixels": SIZES[0][0] * SIZES[0][1], "read_timeout": 7.5}
+    run = {"training": {"precision": "bf16"}, "data": data}
     save_metadata(folder, replace(load_metadata(folder), training={"run": run}))
     predictor = Predictor.load(folder, "cpu")
     assert predictor.precision == "bf16"
+    assert predictor.read_timeout == 7.5
     assert Predictor.load(folder, "cpu", "fp32").precision == "fp32"
     largest = paths[2]  # of all
     with Image.open(largest) as in_memory:
@@ -338,3 +406,34 @@ def test_several_threads_may_share_a_predictor(predictor, paths):
     with ThreadPoolExecutor(8) as pool:
         for _ in range(5):
             assert list(pool.map(predictor, paths)) == expected
+
+
+def test_several_threads_may_load_at_once(tmp_path, paths):
+    folder, barrier = make_folder(tmp_path / "run"), Barrier(8)
+    expected = Predictor.load(folder, "cpu")(paths[0])
+
+    def load(_):
+        barrier.wait(60)
+        return Predictor.load(folder, "cpu")(paths[0])
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(2e-5)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(load, range(8))) == [expected] * 8
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_the_fingerprint_depends_on_all_that_predictions_depend_on(tmp_path):
+    folder = make_folder(tmp_path / "run")
+    first = Predictor.load(folder, "cpu").fingerprint()
+    chosen = replace(load_metadata(folder), early_exit=EarlyExit(0.9, "val", 7, 0.0, 1.0))
+    save_metadata(folder, chosen)
+    assert Predictor.load(folder, "cpu").fingerprint() == first  # chosen, but not used
+    assert Predictor.load(folder, "cpu", early_exit="auto").fingerprint() == first | {"early_exit": 0.9}
+    assert Predictor.load(folder, "cpu", "bf16").fingerprint() == first | {"precision": "bf16"}
+    save_metadata(folder, replace(chosen, preprocessing=Preprocessing(67, (53, 37))))
+    assert Predictor.load(folder, "cpu").fingerprint()["model"] != first["model"]
+    other = Predictor.load(make_folder(tmp_path / "other", seed=1), "cpu").fingerprint()
+    assert other["model"] != first["model"]

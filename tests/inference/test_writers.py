@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import math
 import sys
@@ -8,10 +9,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from ramstrans.errors import OutputError, UsageError
+from ramstrans.errors import UsageError
 from ramstrans.inference import writers as module
 from ramstrans.inference.postprocess import Prediction, ScalePrediction
-from ramstrans.inference.writers import WRITERS, choose_format, column_names, write_predictions
+from ramstrans.inference.rows import RowWriter, resumable_file
+from ramstrans.inference.writers import FORMATS, choose_format, column_names
 
 LABELS = ("Owl, barn", 'The "Rook"', "Müller's\nWren")
 GOOD = Prediction(
@@ -27,8 +29,10 @@ BAD = Prediction(Path("b\udce9d.jpg"), error="no such file")
 PREDICTIONS = [GOOD, BAD, GOOD._replace(path=None), BAD, GOOD]
 
 
-def write(target, format_name=None, predictions=PREDICTIONS, num_labels=5, **options):
-    write_predictions(predictions, target, format_name, num_labels, **options)
+def write(target, format_name=None, predictions=PREDICTIONS, num_labels=5):
+    with resumable_file(target, choose_format(target, format_name), num_labels, {}) as rows:
+        for prediction in predictions:
+            rows.write(prediction)
     return target
 
 
@@ -111,7 +115,7 @@ def test_formats_agree(tmp_path):
             assert a == b or (pd.isna(a) and pd.isna(b)), column
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", FORMATS)
 def test_nothing_to_write_is_still_a_whole_file(tmp_path, name):
     path = write(tmp_path / "x", name, [], 2)
     if name == "parquet":
@@ -120,28 +124,11 @@ def test_nothing_to_write_is_still_a_whole_file(tmp_path, name):
         assert path.read_text() == (",".join(column_names(2)) + "\n" if name == "csv" else "")
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_file_is_whole_or_not_there(tmp_path, name):
-    target = tmp_path / "x"
-    target.write_text("old")
-
-    def interrupted():
-        yield GOOD
-        assert target.read_text() == "old"
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write(target, name, interrupted(), overwrite=True)
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-    write(target, name, overwrite=True)
-    assert target.read_bytes() != b"old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
 @pytest.mark.parametrize("name", ["csv", "jsonl"])
 def test_standard_output_stays_open(capsys, tmp_path, name):
-    write(None, name)
+    rows = RowWriter(sys.stdout, name, 5)
+    for prediction in PREDICTIONS:
+        rows.write(prediction)
     sys.stdout.write("still here\n")
     printed = capsys.readouterr().out
     assert printed == write(tmp_path / "x", name).read_text(encoding="utf-8") + "still here\n"
@@ -166,24 +153,10 @@ def test_format_is_chosen_by_name_then_suffix():
             choose_format(*arguments)
 
 
-def test_outputs_that_cannot_be_written(tmp_path):
-    (tmp_path / "old.csv").touch()
-    (tmp_path / "folder.csv").mkdir()
-    for name, word in (
-        ("old.csv", "exists"),
-        ("folder.csv", "is a folder"),
-        ("old.csv/x.csv", "cannot be written"),
-    ):
-        with pytest.raises(OutputError, match=word):
-            write(tmp_path / name)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.csv", "old.csv"]
-
-
-def test_a_full_disk_is_an_output_error(tmp_path):
-    def full():
-        yield GOOD
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OutputError, match="No space left"):
-        write(tmp_path / "x.csv", predictions=full())
-    assert not list(tmp_path.iterdir())
+def test_a_stream_that_is_not_utf_8_gets_json_in_ascii():
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="latin-1", write_through=True)
+    rows = RowWriter(stream, "jsonl", 5)
+    rows.write(GOOD._replace(path=Path("鳥.jpg")))
+    assert raw.getvalue().isascii()
+    assert json.loads(raw.getvalue())["path"] == "鳥.jpg"

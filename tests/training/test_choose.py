@@ -9,7 +9,7 @@ import torch
 from ramstrans.errors import ConfigError, TrainingError, UsageError
 from ramstrans.training import choose as module
 from ramstrans.training.choose import BACKBONES, candidates, choose, count
-from ramstrans.training.plan import Measurement
+from ramstrans.training.plan import Measurement, num_passes
 from tests.training.test_plan import run_config
 
 NUM_IMAGES = {"train": 60, "val": 9, "test": 6}
@@ -93,6 +93,12 @@ def test_time_is_that_of_all_steps_and_evaluations(measured):
     folds = run_config({"backbone_options": {}}, data={"folds": 5})
     [five_times, _] = chosen(backbones=NAMES[:2], config=folds).judged
     assert five_times.seconds == pytest.approx(5 * PASSES * gmacs)
+
+
+def test_passes_of_a_linear_probe():
+    """Three views of each training image, one of the others, forward once."""
+    probe = sized_run(finetune="head", probe_views=3)
+    assert num_passes(probe, NUM_IMAGES) == pytest.approx((3 * 60 + 9 + 6) / 3)
 
 
 def test_what_takes_too_long_comes_last_and_hopeless_candidates_are_not_measured(measured):

@@ -25,7 +25,8 @@ def test_length_time_and_choice_are_told(prepared, monkeypatch):
     # (9 steps of 4 images + (3 x 3 + 6) / 3) x 2 s = 82 s
     assert first == "3 epochs of 3 steps of 4 images: 9 steps, about 82 s on cpu, if loading keeps up"
     assert second == (
-        "the epoch to keep is chosen on 3 validation images; the 6 test images are used once, at the end"
+        "the epoch to keep is chosen on 3 validation images; the test split (6 images) is used once, "
+        "at the end"
     )
     training = dataclasses.replace(prepared.config.training, max_steps=4)
     shorter = prepared._replace(config=dataclasses.replace(prepared.config, training=training))
@@ -35,7 +36,16 @@ def test_length_time_and_choice_are_told(prepared, monkeypatch):
 def test_without_validation_nothing_is_chosen(birds, monkeypatch):
     monkeypatch.setattr(module, "seconds_per_image", lambda _prepared: 2.0)
     prepared = prepare(tiny_run(birds, data={"val_fraction": 0.0}))
-    assert outline(prepared)[1].startswith("no validation images: the last epoch is kept; the 6 test images")
+    assert outline(prepared)[1].startswith("no validation images: the last epoch is kept; the test split (6")
+
+
+def test_a_linear_probe_computes_features_once(birds, monkeypatch):
+    """9 training images in 2 views, 3 for validation and 6 for the test: 27 forward passes of 2 / 3 s."""
+    monkeypatch.setattr(module, "seconds_per_image", lambda _prepared: 2.0)
+    training = {"max_steps": None, "epochs": 3, "finetune": "head", "probe_views": 2}
+    first, second = outline(prepare(tiny_run(birds, training=training)))
+    assert first.startswith("the features of 27 views, then the head is fitted, about 18 s on cpu")
+    assert second.startswith("its L2 penalty is chosen on 3 validation images; the test split (6 images)")
 
 
 def test_timing_leaves_weights_gradients_and_generators_as_they_were(prepared):

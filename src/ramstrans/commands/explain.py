@@ -1,56 +1,112 @@
 """`ramstrans explain`."""
 
-import json
 import logging
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
 
 from ramstrans.commands.options import Parser
-from ramstrans.files import check_output, check_outputs
+from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.options import Precision
+from ramstrans.plain import counted
 from ramstrans.saved.metadata import load_metadata
 
 logger = logging.getLogger(__name__)
 
+FOLDER = Path("explained")
+"""Where the figures of several images go by default."""
+
 
 def add_options(parser: Parser) -> None:
     """Options of `explain`: the parameters of the function."""
-    parser.add_function_arguments(explain, as_group=False, as_positional=True)
+    parser.add_argument("run", type=Path, help="Run folder, or any saved model.")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        type=str,
+        help="Images, folders, patterns such as 'photos/*.jpg', or - for a list.",
+    )
+    parser.add_function_arguments(explain, as_group=False, skip={"run", "inputs"})
 
 
 def run(options: Namespace, _given: list[str]) -> int:
-    """Show what a model saw in one image: a figure, and JSON."""
+    """Show what a model saw in images: a figure for each, JSON beside it, and a line in the terminal."""
     return explain(**vars(options))
 
 
 def explain(
     run: Path,
-    image: Path,
+    inputs: list[str],
     output: Path | None = None,
     overwrite: bool = False,
     device: str = "auto",
     precision: Precision | None = None,
 ) -> int:
-    """Explain the prediction for one image.
+    """Explain the predictions for images.
 
     Args:
         run: Run folder, or any saved model.
-        image: The image.
-        output: PNG file to write; default: IMAGE's name + -explained.png, in the current folder.
-        overwrite: Replace that file, and the .json file beside it.
+        inputs: Images, folders, patterns such as 'photos/*.jpg', or - for a list.
+        output: PNG file of one image, or folder for several; default: IMAGE's name + -explained.png in the
+            current folder, or the folder explained.
+        overwrite: Replace files that exist.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
+
+    Raises:
+        DataError: Nothing could be read, or one of the inputs does not exist; the others are explained.
     """
-    picture = output or Path(f"{image.stem}-explained.png")
-    check_output(picture, overwrite=overwrite, suffixes=(".png",))
-    check_outputs((picture, picture.with_suffix(".json")), overwrite=overwrite)
     load_metadata(run)
+    from ramstrans.data.reading.text import read_paths
+    from ramstrans.inference.arguments import check_any_read, resolve_arguments
+    from ramstrans.inference.explain import check_pictures
     from ramstrans.inference.explain import explain as explain_image
+    from ramstrans.inference.inputs import expand_inputs
     from ramstrans.inference.predictor import Predictor
 
-    predictor = Predictor.load(run, device, precision)
-    values = explain_image(predictor, image, picture)
-    print(json.dumps(values))  # noqa: T201
-    logger.info("figure: %s, the same as JSON: %s", picture, picture.with_suffix(".json"))
+    named = resolve_arguments(inputs)
+    unique: dict[str, Path] = {}
+    for path in expand_inputs(named.names, read_paths(sys.stdin.buffer)):
+        unique.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - links stay
+    images = list(unique.values())
+    pictures = choose_pictures(images, output)
+    check_pictures(pictures, overwrite=overwrite)
+    predictor, num_read = Predictor.load(run, device, precision), 0
+    for image, picture in zip(images, pictures, strict=True):
+        try:
+            values = explain_image(predictor, image, picture, overwrite=overwrite)
+        except UnreadableImageError as error:
+            print(f"{image}: not read: {error.reason}")  # noqa: T201
+            continue
+        num_read += 1
+        probability = values["probabilities"][0]
+        answer = values["labels"][0] + ("" if probability is None else f" {probability:.1%}")
+        print(f"{image}: {answer}, {picture}")  # noqa: T201
+    logger.info("%s explained; the numbers are beside each figure, as JSON", counted(num_read, "image"))
+    check_any_read(named, len(images), num_read)
     return 0
+
+
+def choose_pictures(images: Sequence[Path], output: Path | None) -> list[Path]:
+    """The figure of each image.
+
+    Raises:
+        UsageError: The output is one file, and there are several images.
+
+    >>> [str(path) for path in choose_pictures([Path("birds/wren.jpg")], None)]
+    ['wren-explained.png']
+    """
+    from ramstrans.inference.explain import picture_paths
+
+    is_file = output is not None and output.suffix.lower() == ".png" and not output.is_dir()
+    if output is not None and is_file:
+        if len(images) > 1:
+            raise UsageError(f"--output {output} is one file for {len(images)} images; give a folder")
+        return [output] * len(images)
+    if not images:
+        return []
+    default = Path() if len(images) == 1 else FOLDER
+    return picture_paths(images, default if output is None else output)

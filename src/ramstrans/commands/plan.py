@@ -22,6 +22,7 @@ from ramstrans.console import Progress, format_duration, progress_bar, results
 from ramstrans.errors import UsageError
 from ramstrans.files import check_output, check_output_folder
 from ramstrans.options import parse_bytes, parse_duration
+from ramstrans.plain import counted
 from ramstrans.training.config import SEARCH_FILE, RunConfig
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def run_plan(config: RunConfig, options: Namespace, memory: float | None) -> int
         )
     console = results()
     console.print(
-        f"{config.training.batch_size} images per step, {planned.images} per process; "
+        f"{counted(config.training.batch_size, 'image')} per step, {planned.images} per process; "
         f"{planned.steps:,} steps; {format_bytes(planned.memory)} per process; measured on {planned.device}",
         highlight=False,
     )
@@ -185,11 +186,12 @@ def run_choose(config: RunConfig, options: Namespace, seconds: float | None, mem
             image_sizes=options.image_sizes or IMAGE_SIZES,
             progress=progress,
         )
-    console = results()
+    console, epochs = results(), config.training.epochs
+    assert epochs is not None, "filled in by the number of images"
     console.print(
-        f"{config.training.epochs} epochs of {num_images['train']:,} images; {format_duration(seconds)}; "
-        f"{format_bytes(ranking.memory)} per process; measured on {ranking.device} in "
-        f"{config.training.precision}",
+        f"{counted(epochs, 'epoch')} of {counted(num_images['train'], 'image')}; "
+        f"{format_duration(seconds)}; {format_bytes(ranking.memory)} per process; "
+        f"measured on {ranking.device} in {config.training.precision}",
         highlight=False,
     )
     console.print(ranking_table(ranking))
@@ -210,10 +212,10 @@ def run_lr_range(config: RunConfig, options: Namespace) -> int:
         prepared = prepare(config, progress)
         found = lr_range(prepared, progress)
     plot_lr_range(found, config.training.lr, output)
-    console = results()
+    console, batch = results(), counted(config.training.batch_size, "image")
     console.print(
-        f"{len(found.rates)} steps of {config.training.batch_size} images, rates from {found.rates[0]:.1e} "
-        f"to {found.rates[-1]:.1e}; the loss falls fastest at {found.suggested:.2g} and is lowest at "
+        f"{counted(len(found.rates), 'step')} of {batch}, rates from {found.rates[0]:.1e} to "
+        f"{found.rates[-1]:.1e}; the loss falls fastest at {found.suggested:.2g} and is lowest at "
         f"{found.lowest:.2g}; the recipe has {config.training.lr:.2g}",
         highlight=False,
     )

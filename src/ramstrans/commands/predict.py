@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +11,10 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands.options import Parser
+from ramstrans.console import no_progress, progress_of_many
 from ramstrans.files import check_output
 from ramstrans.options import Precision
+from ramstrans.plain import counted
 from ramstrans.saved.metadata import load_metadata
 
 logger = logging.getLogger(__name__)
@@ -21,7 +24,10 @@ def add_options(parser: Parser) -> None:
     """Options of `predict`: the parameters of the function."""
     parser.add_argument("run", type=Path, help="Run folder, or any saved model.")
     parser.add_argument(
-        "inputs", nargs="+", type=str, help="Image files, folders, or - for paths on standard input."
+        "inputs",
+        nargs="+",
+        type=str,
+        help="Image files, folders, patterns such as 'photos/*.jpg', or - for paths on standard input.",
     )
     parser.add_function_arguments(predict, as_group=False, skip={"run", "inputs"})
 
@@ -47,9 +53,10 @@ def predict(
 
     Args:
         run: Run folder, or any saved model.
-        inputs: Image files, folders, or - for paths on standard input.
+        inputs: Image files, folders, patterns such as 'photos/*.jpg', or - for paths on standard input.
         format: Default: by the suffix of --output, else csv.
-        output: File to write; default: standard output.
+        output: File to write; default: standard output. An interrupted command keeps its rows in
+            OUTPUT.partial; the same command goes on there.
         overwrite: Replace that file.
         top_k: Classes per image.
         early_exit: Confidence at which an image skips the remaining scales; auto: the one that
@@ -57,28 +64,38 @@ def predict(
         batch_size: Images per batch.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
-    """
-    from ramstrans.inference.writers import choose_format, write_predictions
 
-    choose_format(output, format)
+    Raises:
+        DataError: Nothing could be read, or one of the inputs does not exist; their rows are written.
+    """
+    from ramstrans.inference.writers import choose_format
+
+    chosen = choose_format(output, format)
     check_output(output, overwrite=overwrite)
     load_metadata(run)
     from ramstrans.data.reading.text import read_paths
+    from ramstrans.inference.arguments import STDIN, check_any_read, resolve_arguments
     from ramstrans.inference.inputs import expand_inputs
-    from ramstrans.inference.postprocess import Prediction
     from ramstrans.inference.predictor import Predictor
+    from ramstrans.inference.rows import RowWriter, resumable_file
 
     predictor = Predictor.load(run, device, precision, early_exit)
-    paths = expand_inputs(inputs, read_paths(sys.stdin.buffer))
-    num_labels = min(top_k, len(predictor.class_names))
-    counts = {"images": 0, "unreadable": 0}
-
-    def counted() -> Iterator[Prediction]:
-        for prediction in predictor.stream(paths, num_labels, batch_size):
-            counts["images"] += 1
-            counts["unreadable"] += prediction.error is not None
-            yield prediction
-
-    write_predictions(counted(), output, format, num_labels, overwrite=overwrite)
-    logger.info("%(images)d images, %(unreadable)d of them unreadable", counts)
+    named, num_labels = resolve_arguments(inputs), min(top_k, len(predictor.class_names))
+    paths: Iterable[str | Path] = expand_inputs(named.names, read_paths(sys.stdin.buffer))
+    total = 0
+    if STDIN not in named.names:
+        paths = [str(path) for path in paths]
+        total = len(paths)
+    file: AbstractContextManager[RowWriter]
+    if output is None:
+        file = nullcontext(RowWriter(sys.stdout, chosen, num_labels))
+    else:
+        file = resumable_file(output, chosen, num_labels, predictor.fingerprint(), overwrite=overwrite)
+    shows_rows = output is None and sys.stdout.isatty()
+    with nullcontext(no_progress) if shows_rows else progress_of_many() as progress, file as rows:
+        for prediction in predictor.stream(rows.remaining(paths), num_labels, batch_size):
+            rows.write(prediction)
+            progress(rows.num_rows, total, "predicting")
+    logger.info("%s, %d of them unreadable", counted(rows.num_rows, "image"), rows.num_unreadable)
+    check_any_read(named, rows.num_rows, rows.num_rows - rows.num_unreadable)
     return 0

@@ -27,8 +27,9 @@ from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
 from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warnings, time_exit
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
-from ramstrans.evaluation.report.gallery import choose_indices, gallery_views, plot_gallery
+from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
 from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit
+from ramstrans.evaluation.report.predictions import write_predictions
 from ramstrans.files import not_writable
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
 from ramstrans.models.methods.rams import RamsTrans
@@ -42,7 +43,7 @@ _OWN_FORMATS = ("folder", "table", "hugging_face", "shards")
 
 
 def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progress = no_progress) -> Report:
-    """Evaluate a saved model; writes report.json, with the command line, report.md and figures.
+    """Evaluate a saved model; writes report.json, with the command line, report.md, figures, predictions.csv.
 
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
@@ -89,7 +90,7 @@ def evaluate(
     extra: Mapping[str, Any],
     progress: Progress = no_progress,
 ) -> Report:
-    """Predict every image of a loader over a split; write report.json, report.md and figures into a folder.
+    """Predict every image of a loader over a split; write the report, its figures and predictions.csv.
 
     Several processes share the predictions; the first one writes. If the folder has a metrics.jsonl, the
     curves are plotted. `extra` holds further keys of the report, see `build_report`.
@@ -108,6 +109,7 @@ def evaluate(
         figures["What early exit costs and saves"] = "early_exit.png"
     report = build_report(predictions, metadata.class_names, extra=extra)
     if process_index() == 0:
+        write_predictions(predictions, metadata.class_names, folder / "predictions.csv")
         figures |= draw_figures(model, metadata, loader.dataset, predictions, folder, precision)
         write_report(folder, report, figures)
     return report
@@ -128,10 +130,11 @@ def draw_figures(
         if any(row["kind"] == "train" for row in rows):  # a linear probe takes no steps
             plot_curves(rows, folder / "curves.png")
             figures["Curves of the training run"] = "curves.png"
-    indices = choose_indices(predictions)
+    groups = choose_groups(predictions)
+    indices = [index for group in groups.values() for index in group]
     views = gallery_views(model, metadata, dataset, indices, precision)
-    plot_gallery(views, predictions, indices, metadata.class_names, folder / "gallery.png")
-    figures["Correct and wrong predictions, drawn at random"] = "gallery.png"
+    plot_gallery(views, predictions, groups, metadata.class_names, folder / "gallery.png")
+    figures["The most confident mistakes; wrong and correct predictions drawn at random"] = "gallery.png"
     plot_confusion(predictions.fused, predictions.labels, metadata.class_names, folder / "confusion.png")
     figures["The most confused classes"] = "confusion.png"
     return figures

@@ -1,7 +1,10 @@
 """Explain one prediction as a figure and as JSON: what each scale saw, its saliency, its prediction."""
 
 import json
+import os
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +14,65 @@ from matplotlib.figure import Figure
 
 from ramstrans.data.records import Box
 from ramstrans.evaluation.report import style
-from ramstrans.files import check_output, write_file
+from ramstrans.files import check_output, check_outputs, write_file
 from ramstrans.inference.postprocess import Explanation, Prediction, ScalePrediction
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
 
-ROW_HEIGHT, WIDTH = 3.1, 10.5  # inches
+ROW_HEIGHT, WIDTH, BAR_LABEL = 3.1, 10.5, 2.9  # inches
 
 
-def explain(predictor: Predictor, image_path: Path, picture_path: Path) -> dict[str, Any]:
+def explain(
+    predictor: Predictor, image_path: Path, picture_path: Path, *, overwrite: bool = False
+) -> dict[str, Any]:
     """Explain the prediction for one image by a PNG file, and a JSON file of the same name beside it.
 
-    Existing files are replaced. Returns what `explanation_to_json` does.
+    Returns what `explanation_to_json` does.
 
     Raises:
         UnreadableImageError: The image cannot be decoded.
-        OutputError: `picture_path` does not end in .png, or a file cannot be written.
+        OutputError: `picture_path` does not end in .png, or a file exists or cannot be written.
     """
-    check_output(picture_path, overwrite=True, suffixes=(".png",))
+    check_pictures([picture_path], overwrite=overwrite)
     explanation = predictor.explain(image_path)
     values = explanation_to_json(explanation)
     plot_explanation(explanation, picture_path)
-    write_file(picture_path.with_suffix(".json"), json.dumps(values, ensure_ascii=False).encode())
+    write_file(json_path(picture_path), json.dumps(values, ensure_ascii=False).encode())
     return values
 
 
+def check_pictures(picture_paths: Sequence[Path], *, overwrite: bool) -> None:
+    """Raise OutputError unless both files of each explanation may be written."""
+    for path in picture_paths:
+        check_output(path, overwrite=overwrite, suffixes=(".png",))
+    check_outputs([*picture_paths, *map(json_path, picture_paths)], overwrite=overwrite)
+
+
+def json_path(picture_path: Path) -> Path:
+    """Where the JSON file of an explanation is."""
+    return picture_path.with_suffix(".json")
+
+
+def picture_paths(image_paths: Sequence[Path], folder: Path) -> list[Path]:
+    """One path below a folder for the figure of each image, in the subfolders that tell images apart.
+
+    >>> images = [Path("birds/red/0.jpg"), Path("birds/blue/0.jpg"), Path("birds/blue/0.png")]
+    >>> [path.as_posix() for path in picture_paths(images, Path("why"))]
+    ['why/red/0-explained.png', 'why/blue/0.jpg-explained.png', 'why/blue/0.png-explained.png']
+    """
+    whole = [Path(os.path.abspath(path)) for path in image_paths]  # noqa: PTH100 - links stay
+    root = os.path.commonpath([path.parent for path in whole])
+    stems = Counter(path.with_suffix("") for path in whole)
+    names = [path.relative_to(root) for path in whole]
+    return [
+        folder
+        / name.with_name(f"{name.stem if stems[path.with_suffix('')] == 1 else name.name}-explained.png")
+        for path, name in zip(whole, names, strict=True)
+    ]
+
+
 def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
-    """Convert an explanation to plain values.
+    """Convert an explanation to plain values; the last scale has no region, as no scale sees it.
 
     To the values of `writers.to_json` it adds `width` and `height` of the image, and per scale `crop_box`,
     the part of the image that the scale saw as `[x0, y0, x1, y1]` in pixels, and `saliency`, rows of patches
@@ -73,37 +108,43 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
     style.draw_image(image, views.image, (0, 0, width, height))
     for index, crop_box in enumerate(views.crop_boxes):
         style.draw_box(image, crop_box, style.scale_color(index))
-    name = prediction.path.name if prediction.path else "image in memory"
-    _title(image, style.label_text(name, 44), f"{width} x {height} pixels")
+    file = prediction.path.name if prediction.path else "image in memory"
+    _title(image, style.label_text(file, 40), f"{width} x {height} pixels")
     text.set_axis_off()
-    fused = "mean of all scales" if len(prediction.scales) > 1 else "the only scale"
+    fused = "mean of all scales"
     lines: list[tuple[str, str, Prediction | ScalePrediction]] = [(fused, style.FUSED_COLOR, prediction)]
     lines += [(f"scale {i + 1}", style.scale_color(i), scale) for i, scale in enumerate(prediction.scales)]
+    if len(prediction.scales) == 1:
+        lines = [("the only scale", style.FUSED_COLOR, prediction)]
+        bars.set_axis_off()
+    else:
+        _bars(bars, fused, prediction.labels, prediction.probabilities, style.FUSED_COLOR)
     for index, (what, color, result) in enumerate(lines):
         y = 0.97 - 0.97 * index / max(len(lines), 4)
-        text.text(0, y, style.label_text(result.labels[0]), color=color, fontsize=10, weight="bold", va="top")
+        name = text.text(0, y, "", color=color, fontsize=10, weight="bold", va="top")
+        style.fit_text(name, partial(style.label_text, result.labels[0]), 40, BAR_LABEL)
         note = f"{result.probabilities[0]:.1%}, {what}"
         text.text(0, y - 0.09, note, color=style.MUTED_COLOR, fontsize=8, va="top")
-    _bars(bars, fused, prediction.labels, prediction.probabilities, style.FUSED_COLOR)
 
 
 def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> None:
-    """Draw one scale: saliency and region over what it saw, what it saw, its prediction."""
+    """Draw one scale: saliency over what it saw, with the region if another scale sees it; its prediction."""
     over, seen, bars = cells
     prediction, views = explanation
     (width, height), crop, crop_box = views.size, views.crops[index], views.crop_boxes[index]
     scale = prediction.scales[index]
-    assert scale.box is not None, "an explanation has the last scale's region too"
-    is_last = index == len(views.crops) - 1
     if index == 0:
         style.draw_image(over, style.darkened(views.image), (0, 0, width, height))
     style.draw_saliency(over, views.saliencies[index], crop, crop_box)
     if index == 0:
         over.set(xlim=(0, width), ylim=(height, 0))
-    color = style.FUSED_COLOR if is_last else style.scale_color(index + 1)
-    style.draw_box(over, scale.box, color, dashed=is_last)
-    region = f"region of {_sides(scale.box)} pixels" if scale.has_region else "nothing stood out: no region"
-    _title(over, f"scale {index + 1}: saliency", f"{region}, not used further" if is_last else region)
+    region = ""
+    if scale.box is not None:
+        style.draw_box(over, scale.box, style.scale_color(index + 1))
+        region = (
+            f"region of {_sides(scale.box)} pixels" if scale.has_region else "nothing stood out: no region"
+        )
+    _title(over, f"scale {index + 1}: saliency", region)
     style.draw_image(seen, crop, (0, 0, *crop.size))
     note = f"{_sides(crop_box)} pixels, resized to {crop.width} x {crop.height}"
     _title(seen, f"what scale {index + 1} saw", note)
@@ -117,7 +158,8 @@ def _bars(
     axes.barh(range(len(labels)), probabilities, color=color, alpha=0.35, height=0.78)
     for row, (label, probability) in enumerate(zip(labels, probabilities, strict=True)):
         weight = "bold" if row == 0 else "normal"
-        axes.text(0.015, row, style.label_text(label, 32), va="center", fontsize=9, weight=weight)
+        name = axes.text(0.015, row, "", va="center", fontsize=9, weight=weight)
+        style.fit_text(name, partial(style.label_text, label), 40, BAR_LABEL)
         axes.text(1.0, row, f"{probability:.1%}", va="center", ha="right", fontsize=9, weight=weight)
     axes.set(xlim=(0, 1), ylim=(max(len(labels), 5) - 0.5, -0.5), xticks=(), yticks=())
     axes.spines[["top", "right", "bottom"]].set_visible(False)

@@ -1,11 +1,12 @@
 """What goes into a predictor: files, folders, paths on standard input, images in memory."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from ramstrans.data.loading.dataset import Example
 from ramstrans.data.preprocessing import Preprocessing
@@ -14,10 +15,9 @@ from ramstrans.data.reading.decode import ResizedImage, check_shape, read_resize
 from ramstrans.data.reading.listing import LeftOut, images_below
 from ramstrans.data.reading.threads import in_threads
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
+from ramstrans.inference.arguments import STDIN, why_missing
+from ramstrans.inference.in_memory import ImageInput, is_image, path_of, to_source
 
-ImageInput = Image.Image | Path | str
-
-STDIN = "-"
 NUM_THREADS = min(8, os.cpu_count() or 1)
 """Threads that decode images while the model computes."""
 
@@ -25,42 +25,66 @@ _is_folder = os.path.isdir  # False where Path.is_dir raises, e.g. because the n
 
 
 def read_input(image: ImageInput, preprocessing: Preprocessing, max_pixels: int) -> ResizedImage:
-    """Read an image, upright and resized; a file exactly as the evaluation reads it.
+    """Read an image, upright and resized; a file, or its bytes, exactly as the evaluation reads it.
 
-    An image in memory is resized from all of its pixels, which may differ slightly from those of a large
-    JPEG file, see `REDUCTION_MARGIN`. Images of more than `max_pixels` are refused.
+    Pixels in memory are all used, which may differ slightly from reading a large JPEG file, see
+    `REDUCTION_MARGIN`. Images of more than `max_pixels` are refused.
 
     Raises:
         UnreadableImageError: It cannot be decoded.
+        UsageError: It is none of `in_memory.ALLOWED`.
     """
-    if not isinstance(image, Image.Image):
-        return read_resized(Path(image), *preprocessing.reading, max_pixels=max_pixels)
+    source = to_source(image)
+    if isinstance(source, Path):
+        try:
+            return read_resized(source, *preprocessing.reading, max_pixels=max_pixels)
+        except UnreadableImageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise UnreadableImageError(source, why_missing(source)) from error
+            raise
     name = "image in memory"
-    check_shape(name, image.size, max_pixels)
+    if isinstance(source, bytes):
+        return read_resized(Path(name), *preprocessing.reading, max_pixels=max_pixels, content=source)
+    check_shape(name, source.size, max_pixels)
     try:
-        upright = to_rgb(ImageOps.exif_transpose(image))
+        upright = to_rgb(ImageOps.exif_transpose(source))
     except (OSError, SyntaxError, ValueError) as error:  # one that was opened but not yet read
         raise UnreadableImageError(name, f"damaged image ({error})") from error
     return resize_in_memory(upright, *preprocessing.reading)
 
 
 def read_ahead(
-    images: Iterable[ImageInput], read: Callable[[ImageInput], Example], num_ahead: int
+    images: Iterable[ImageInput], read: Callable[[ImageInput], Example], num_ahead: int, timeout: float = 0.0
 ) -> Iterator[tuple[Path | None, Example | str]]:
     """Read images in threads, in order, with at most `num_ahead` of them in memory.
 
     Returns:
         An iterator over the path, None for an image in memory, and the example, or why it cannot be read.
+
+    Raises:
+        DataError: One took longer than `timeout` seconds; 0 is any time.
     """
+    waiting: deque[Path | None] = deque()
 
-    def path_and_example(image: ImageInput) -> tuple[Path | None, Example | str]:
-        path = None if isinstance(image, Image.Image) else Path(image)
+    def noted() -> Iterator[ImageInput]:
+        for image in images:
+            waiting.append(path_of(image) if is_image(image) else None)
+            yield image
+
+    def example_or_reason(image: ImageInput) -> Example | str:
         try:
-            return path, read(image)
+            return read(image)
         except UnreadableImageError as error:
-            return path, error.reason
+            return error.reason
 
-    return in_threads(path_and_example, images, NUM_THREADS, max_ahead=num_ahead)
+    try:
+        for example in in_threads(example_or_reason, noted(), NUM_THREADS, timeout, max_ahead=num_ahead):
+            yield waiting.popleft(), example
+    except TimeoutError as error:
+        raise DataError(
+            f"{waiting[0] or 'an image in memory'} was not read within {timeout:g} seconds, the run's "
+            "data.read_timeout; look for a file system that hangs"
+        ) from error
 
 
 def expand_inputs(arguments: Sequence[str | Path], listed: Iterable[str] = ()) -> Iterator[Path]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.records import Box
+from ramstrans.evaluation.report.predictions import top_classes
 from ramstrans.evaluation.views import ScaleViews, box_in_original
 from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.early_exit import EarlyExitOutput
@@ -97,5 +98,5 @@ def _most_probable(
     probabilities: np.ndarray, class_names: Sequence[str], top_k: int
 ) -> tuple[tuple[str, ...], tuple[float, ...]]:
     """Names and probabilities of the most probable classes; equal ones in label order."""
-    best = np.argsort(-probabilities, kind="stable")[:top_k]
+    best = top_classes(probabilities, top_k)
     return tuple(class_names[label] for label in best), tuple(map(float, probabilities[best]))

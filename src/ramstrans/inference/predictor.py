@@ -1,13 +1,14 @@
 """`Predictor`: a trained model for files, folders of any size, and images in memory."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Self, overload
+from typing import Any, Literal, Self, cast, overload
 
 import torch
-from PIL import Image
 
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.dataset import Example, collate, to_example
@@ -15,9 +16,11 @@ from ramstrans.distributed import autocast
 from ramstrans.errors import UsageError
 from ramstrans.evaluation.predict import choose_precision
 from ramstrans.evaluation.views import scale_views
-from ramstrans.inference.inputs import ImageInput, read_ahead, read_input
+from ramstrans.inference.in_memory import ALLOWED, ImageInput, is_image, path_of
+from ramstrans.inference.inputs import read_ahead, read_input
 from ramstrans.inference.postprocess import Explanation, Prediction, to_predictions
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, exit_early
+from ramstrans.saved.metadata import metadata_to_json
 from ramstrans.saved.model import SavedModel, load_model
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -57,7 +60,9 @@ class Predictor:
             check_confidence(early_exit)
             check_num_scales(self.model.num_scales)
         self.confidence: float | None = early_exit
-        self.max_pixels = int(self.metadata.run_options("data").get("max_pixels", DataConfig.max_pixels))
+        data = self.metadata.run_options("data")
+        self.max_pixels = int(data.get("max_pixels", DataConfig.max_pixels))
+        self.read_timeout = float(data.get("read_timeout", DataConfig.read_timeout))
 
     @classmethod
     def load(
@@ -79,6 +84,15 @@ class Predictor:
         """Names of the classes, in label order."""
         return self.metadata.class_names
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What predictions depend on, as plain values: a digest of the model, precision and early exit."""
+        metadata = metadata_to_json(replace(self.metadata, early_exit=None))
+        digest = hashlib.sha256(metadata.encode(errors="backslashreplace"))
+        for name, tensor in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return {"model": digest.hexdigest(), "precision": self.precision, "early_exit": self.confidence}
+
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of one-letter strings too
         self, images: ImageInput, top_k: int = ..., batch_size: int = ...
@@ -92,11 +106,15 @@ class Predictor:
     def __call__(
         self, images: ImageInput | Sequence[ImageInput], top_k: int = 5, batch_size: int = 32
     ) -> Prediction | list[Prediction]:
-        """Predict one image, or several, in order; see `stream`."""
-        if isinstance(images, Image.Image | Path | str):
+        """Predict one image, or several, in order; see `stream`.
+
+        Raises:
+            UsageError: One is not an `ImageInput`.
+        """
+        if is_image(images):
             (prediction,) = self.stream([images], top_k, 1)
             return prediction
-        return list(self.stream(images, top_k, batch_size))
+        return list(self.stream(cast(Sequence[ImageInput], images), top_k, batch_size))
 
     def stream(
         self, images: Iterable[ImageInput], top_k: int = 5, batch_size: int = 32
@@ -106,10 +124,16 @@ class Predictor:
         An image that cannot be read gives a `Prediction` with an error.
 
         Args:
-            images: Paths, or images in memory.
+            images: Paths, images in memory, or whatever else an `ImageInput` is.
             top_k: Number of classes per prediction; fewer if the model has fewer.
             batch_size: Images per batch.
+
+        Raises:
+            UsageError: One is not an `ImageInput`; raised when it is reached.
+            DataError: One took longer to read than the run's `data.read_timeout`.
         """
+        if not isinstance(images, Iterable):
+            raise UsageError(f"images are of type {type(images).__name__}; give a list, or one: {ALLOWED}")
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:
                 raise UsageError(f"{name} is {value}; give 1 or more")
@@ -123,12 +147,13 @@ class Predictor:
         """
         resized = read_input(image, self.metadata.preprocessing, self.max_pixels)
         batch, output, (views,) = scale_views(self.model, self.metadata, [resized], self.precision)
-        path = None if isinstance(image, Image.Image) else Path(image)
-        (prediction,) = to_predictions(output, batch, [path], self.class_names, top_k)
-        return Explanation(prediction, views)
+        (prediction,) = to_predictions(output, batch, [path_of(image)], self.class_names, top_k)
+        *before, last = prediction.scales
+        scales = (*before, last._replace(box=None, has_region=None))  # which no scale sees
+        return Explanation(prediction._replace(scales=scales), views)
 
     def _stream(self, images: Iterable[ImageInput], top_k: int, batch_size: int) -> Iterator[Prediction]:
-        inputs = read_ahead(images, self._read, 2 * batch_size)
+        inputs = read_ahead(images, self._read, 2 * batch_size, self.read_timeout)
         while chunk := list(islice(inputs, batch_size)):
             readable = [(path, example) for path, example in chunk if isinstance(example, Example)]
             predictions = iter(self._predict(readable, top_k) if readable else [])

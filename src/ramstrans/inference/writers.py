@@ -1,17 +1,15 @@
-"""Write predictions as CSV, JSON Lines or Parquet, as they come; a file is whole or not there."""
+"""Predictions as CSV, JSON Lines or Parquet: what a row holds, and which format is chosen."""
 
 import csv
+import io
 import json
 import math
-import sys
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ramstrans.errors import UsageError
-from ramstrans.files import check_output, new_file
 from ramstrans.plain import utf8_text
 
 if TYPE_CHECKING:  # so that wrong options are told before torch is imported
@@ -80,34 +78,37 @@ def _number(value: float, digits: int) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
 
 
-def write_csv(predictions: "Iterable[Prediction]", stream: IO[Any], num_labels: int) -> None:
-    """Write a header, then a line per prediction; fields without a value are empty."""
-    table = csv.DictWriter(stream, column_names(num_labels), lineterminator="\n")
-    table.writeheader()
-    table.writerows(to_row(prediction, num_labels) for prediction in predictions)
+def to_csv_line(values: Iterable[Any]) -> str:
+    r"""Format a line of a CSV file; None gives an empty field.
+
+    >>> to_csv_line(["a, b.jpg", None, 0.5])
+    '"a, b.jpg",,0.5\n'
+    """
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
 
 
-def write_json_lines(predictions: "Iterable[Prediction]", stream: IO[Any], _num_labels: int) -> None:
-    """Write one JSON object per line, with all scales."""
-    for prediction in predictions:
-        stream.write(json.dumps(to_json(prediction), ensure_ascii=False, allow_nan=False) + "\n")
+def to_json_line(values: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+    """Format a line of JSON, if need be with escapes for all letters that are not ASCII."""
+    return json.dumps(values, ensure_ascii=ascii_only, allow_nan=False) + "\n"
 
 
-def write_parquet(predictions: "Iterable[Prediction]", stream: IO[Any], num_labels: int) -> None:
-    """Write the columns of the CSV, typed, in row groups."""
+def write_parquet(rows: Iterable[Mapping[str, Any]], stream: IO[bytes], num_labels: int) -> None:
+    """Write rows of `to_row` as typed columns, in row groups."""
     import pyarrow
     from pyarrow import parquet
 
     types = {"label": pyarrow.string(), "probability": pyarrow.float64(), "region": pyarrow.float64()}
     types |= {"path": pyarrow.string(), "error": pyarrow.string(), "has": pyarrow.bool_()}
     schema = pyarrow.schema([(name, types[name.split("_")[0]]) for name in column_names(num_labels)])
-    rows = (to_row(prediction, num_labels) for prediction in predictions)
+    remaining = iter(rows)
     with parquet.ParquetWriter(stream, schema) as file:
-        while group := list(islice(rows, ROWS_IN_GROUP)):
+        while group := list(islice(remaining, ROWS_IN_GROUP)):
             file.write_table(pyarrow.Table.from_pylist(group, schema))
 
 
-WRITERS = {"csv": write_csv, "jsonl": write_json_lines, "parquet": write_parquet}
+FORMATS = ("csv", "jsonl", "parquet")
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 
 
@@ -120,8 +121,8 @@ def choose_format(target: Path | None, name: str | None) -> str:
     >>> choose_format(Path("birds.parquet"), None), choose_format(None, None)
     ('parquet', 'csv')
     """
-    if name is not None and name not in WRITERS:
-        raise UsageError(f"--format is '{name}'; give {', '.join(WRITERS)}")
+    if name is not None and name not in FORMATS:
+        raise UsageError(f"--format is '{name}'; give {', '.join(FORMATS)}")
     chosen = name or ("csv" if target is None else SUFFIXES.get(target.suffix.lower()))
     if chosen is None:
         raise UsageError(
@@ -130,27 +131,3 @@ def choose_format(target: Path | None, name: str | None) -> str:
     if target is None and chosen == "parquet":
         raise UsageError("--format parquet cannot go to standard output; give --output FILE")
     return chosen
-
-
-def write_predictions(
-    predictions: "Iterable[Prediction]",
-    target: Path | None,
-    format_name: str | None,
-    num_labels: int,
-    *,
-    overwrite: bool = False,
-) -> None:
-    """Write predictions, as they come, to a file or to standard output.
-
-    The file `target` appears only once all of it is written; None is standard output. Tables have
-    `num_labels` columns of labels, and as many of probabilities.
-
-    Raises:
-        UsageError: See `choose_format`.
-        OutputError: The file cannot be written, or exists and may not be overwritten.
-    """
-    chosen = choose_format(target, format_name)
-    check_output(target, overwrite=overwrite)
-    file = nullcontext(sys.stdout) if target is None else new_file(target, binary=chosen == "parquet")
-    with file as stream:
-        WRITERS[chosen](predictions, stream, num_labels)

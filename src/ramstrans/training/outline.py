@@ -8,10 +8,12 @@ import torch
 from ramstrans.data.records import SPLITS
 from ramstrans.distributed import choose_device
 from ramstrans.errors import TrainingError
+from ramstrans.plain import counted
 from ramstrans.training.losses import ScaleForward
 from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
 from ramstrans.training.optim import num_steps
 from ramstrans.training.plan import num_passes, random_batch
+from ramstrans.training.probe import DEFAULT_STRENGTH
 from ramstrans.training.run import Prepared
 from ramstrans.training.setup import evaluation_batch_size
 from ramstrans.training.step import uses_explicit_attention
@@ -38,22 +40,23 @@ def outline(prepared: Prepared) -> list[str]:
     steps = num_steps(training, per_epoch)
     epochs = math.ceil(steps / per_epoch)
     seconds = seconds_per_image(prepared) * num_passes(config, counts)
+    batch = counted(training.batch_size, "image")
+    length = (
+        f"{counted(epochs, 'epoch')} of {counted(per_epoch, 'step')} of {batch}: {counted(steps, 'step')}"
+    )
+    choice = "no validation images: the last epoch is kept"
+    if counts["val"]:
+        choice = f"the epoch to keep is chosen on {counted(counts['val'], 'validation image')}"
+    if training.is_probe:
+        num_views = counts["train"] * training.probe_views + counts["val"] + counts["test"]
+        length = f"the features of {counted(num_views, 'view')}, then the head is fitted"
+        choice = f"its L2 penalty is chosen on {counted(counts['val'], 'validation image')}"
+        if not counts["val"]:
+            choice = f"no validation images: its L2 penalty is {DEFAULT_STRENGTH}"
     return [
-        f"{_counted(epochs, 'epoch')} of {_counted(per_epoch, 'step')} of {training.batch_size} images: "
-        f"{_counted(steps, 'step')}, about {format_duration(seconds)} on {choose_device(config.device)}, "
-        "if loading keeps up",
-        f"{_choice(counts['val'])}; the {_counted(counts['test'], 'test image')} are used once, at the end",
+        f"{length}, about {format_duration(seconds)} on {choose_device(config.device)}, if loading keeps up",
+        f"{choice}; the test split ({counted(counts['test'], 'image')}) is used once, at the end",
     ]
-
-
-def _choice(num_val: int) -> str:
-    if num_val:
-        return f"the epoch to keep is chosen on {_counted(num_val, 'validation image')}"
-    return "no validation images: the last epoch is kept"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def seconds_per_image(prepared: Prepared) -> float:

@@ -200,6 +200,8 @@ def num_passes(config: RunConfig, num_images: Mapping[Split, int]) -> float:
         num_images: Images of each split.
     """
     training, num_train = config.training, num_images["train"]
+    if training.is_probe:  # features of all views, once
+        return FORWARD_SHARE * (num_train * training.probe_views + num_images["val"] + num_images["test"])
     per_epoch = math.ceil(num_train / training.batch_size)
     steps = num_steps(training, per_epoch)
     num_evaluations = math.ceil(steps / per_epoch) // training.evaluate_every

@@ -206,3 +206,32 @@ def test_page_takes_class_names_literally():
     page = markdown_page(report, {})
     assert r"| a\|b\* |" in page
     assert "| two lines |" in page
+
+
+def rows_of(text):
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line[:1] == "│"]
+
+
+def test_a_single_scale_has_one_row_and_few_classes_no_top_5():
+    report = report_of(make_predictions(num_scales=1, num_classes=5))
+    text, page = printed(report), markdown_page(report, {})
+    assert [len(row) for row in rows_of(text)] == [4]
+    for word in (" fused", "top-5", "corrected"):
+        assert word not in text
+        assert word not in page
+    report = report_of(make_predictions(num_scales=2, num_classes=6))
+    assert [len(row) for row in rows_of(printed(report))] == [5] * 3
+    assert "top-5" in markdown_page(report, {})
+    assert report["fused"]["top5"] > 0  # programs find it there in any case
+
+
+def test_one_image_is_in_the_singular():
+    report = report_of(make_predictions(num_images=1, num_classes=2))
+    report["zoom_gain"]["corrected"] = 1
+    page = markdown_page(report, {})
+    assert "1 image of the test split" in printed(report)
+    assert "# Report: 1 image of the test split" in page
+    assert "corrected 1 image and" in page
+    assert "1 true box and 1 visible part" in page
+    assert "1 class has" in page or "1 of 2 classes has no images" in page
+    assert "1 images" not in page + printed(report)

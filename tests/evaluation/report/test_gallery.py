@@ -1,8 +1,15 @@
+import io
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
-from ramstrans.evaluation.report.gallery import choose_indices, plot_gallery
+from ramstrans.data.records import Record
+from ramstrans.evaluation.report import style
+from ramstrans.evaluation.report.gallery import choose_groups, plot_gallery
 from ramstrans.evaluation.report.style import RIGHT_COLOR, WRONG_COLOR
 from ramstrans.evaluation.views import ScaleViews
 from tests.evaluation.builders import make_predictions, names, pixels
@@ -17,9 +24,9 @@ VIEWS = ScaleViews(
 )
 
 
-def draw(path, views=VIEWS, *, predictions=None, index=0, class_names=None):
+def draw(path, views=VIEWS, *, predictions=None, index=0, class_names=None, heading="all"):
     predictions = predictions or make_predictions()
-    plot_gallery([views], predictions, [index], class_names or names(predictions), path)
+    plot_gallery([views], predictions, {heading: [index]}, class_names or names(predictions), path)
     return pixels(path)
 
 
@@ -49,6 +56,8 @@ PREDICTIONS = make_predictions()
         {"predictions": PREDICTIONS._replace(probabilities=PREDICTIONS.probabilities[::-1] ** 2)},
         {"predictions": PREDICTIONS._replace(labels=PREDICTIONS.fused.argmax(axis=1))},
         {"class_names": ["crow"] * 7},
+        {"heading": "mistakes"},
+        {"predictions": PREDICTIONS._replace(records=(Record(Path("x/wren.jpg"), 0, "test"),) * 13)},
     ],
 )
 def test_everything_is_drawn(changes, before, tmp_path):
@@ -73,17 +82,51 @@ def test_odd_saliency_names_and_a_single_scale_are_drawn_without_a_warning(salie
     assert draw(tmp_path / "odd.png", views, class_names=odd).std() > 0
 
 
-def test_the_gallery_draws_right_and_wrong_ones_by_a_fixed_seed():
+def test_the_gallery_has_the_most_confident_mistakes_and_draws_the_rest_by_a_fixed_seed():
     predictions = make_predictions(num_images=97, num_classes=3)
-    is_right = predictions.fused.argmax(axis=1) == predictions.labels
-    chosen = choose_indices(predictions, 7)
-    assert len(set(chosen)) == 14
-    assert is_right[chosen].tolist() == [True] * 7 + [False] * 7
-    assert chosen == choose_indices(predictions, 7)
-    assert chosen[:7] != np.flatnonzero(is_right)[:7].tolist()  # drawn, not the first ones
+    fused = predictions.fused
+    is_wrong = fused.argmax(axis=1) != predictions.labels
+    groups = choose_groups(predictions, 7)
+    assert [heading.split(",")[0] for heading in groups] == [
+        "the most confident mistakes",
+        "other mistakes",
+        "correct predictions",
+    ]
+    confident, others, right = groups.values()
+    chosen = [*confident, *others, *right]
+    assert len(set(chosen)) == 21
+    assert is_wrong[chosen].tolist() == [True] * 14 + [False] * 7
+    assert fused[confident].max(axis=1).tolist() == sorted(fused[is_wrong].max(axis=1))[: -7 - 1 : -1]
+    assert groups == choose_groups(predictions, 7)
+    assert right != np.flatnonzero(~is_wrong)[:7].tolist()  # drawn, not the first ones
 
 
 def test_a_gallery_without_mistakes_is_shorter():
     predictions = make_predictions(num_images=5, num_classes=3)
     predictions = predictions._replace(labels=predictions.fused.argmax(axis=1))
-    assert sorted(choose_indices(predictions, 7)) == list(range(5))
+    groups = choose_groups(predictions, 7)
+    assert list(groups) == ["correct predictions, drawn at random"]
+    assert sorted(*groups.values()) == list(range(5))
+
+
+@pytest.mark.parametrize("num_scales", [1, 2, 3])
+@pytest.mark.parametrize(
+    "name", ["W" * 90, "black-footed albatross " * 4, "鳥" * 60], ids=["wide", "words", "Chinese"]
+)
+def test_percentages_are_never_cut(num_scales, name, tmp_path, monkeypatch):
+    """Lines end inside the figure, and long names leave out their middle."""
+    saved, lines = [], []
+    monkeypatch.setattr(style, "save_figure", lambda figure, _: saved.append(figure))
+    predictions = make_predictions(num_scales=num_scales, num_images=1)
+    views = VIEWS._replace(crops=VIEWS.crops[:1], crop_boxes=VIEWS.crop_boxes[:1])
+    for label in range(2):  # a right one or a wrong one
+        plot_gallery([views], predictions._replace(labels=np.array([label])), {"": [0]}, [name] * 7, tmp_path)
+    for figure in saved:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there may be no Chinese font
+            figure.savefig(io.BytesIO())
+            for text in figure.findobj(Text):
+                assert text.get_window_extent().x1 <= figure.bbox.x1, text.get_text()
+                lines.append(text.get_text())
+    assert sum("%" in line for line in lines) >= 2
+    assert all("…" in line for line in lines if "%" in line)

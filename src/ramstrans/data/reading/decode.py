@@ -107,6 +107,7 @@ def read_resized(
     zoom_pixels: int | None = None,
     *,
     max_pixels: int = DataConfig.max_pixels,
+    content: bytes | None = None,
 ) -> ResizedImage:
     """Read an image, upright and resized; training, evaluation and prediction all do it here.
 
@@ -115,7 +116,8 @@ def read_resized(
 
     `resize` is the shorter side in pixels, or exact `(height, width)`, after EXIF rotation; with `fit` "pad"
     the image keeps its aspect ratio and fits into that. With `zoom_pixels` neither counts: the image keeps
-    its own size, or is reduced to at most so many pixels.
+    its own size, or is reduced to at most so many pixels. With `content`, a file's bytes, nothing is opened,
+    and `path` is only its name in errors.
 
     Raises:
         UnreadableImageError: It cannot be decoded, or has more than `max_pixels`.
@@ -124,7 +126,8 @@ def read_resized(
     at_least: Size | Callable[[Size], Size] = (REDUCTION_MARGIN * height, REDUCTION_MARGIN * width)
     if zoom_pixels is not None:
         at_least = partial(limited_size, max_pixels=REDUCTION_MARGIN**2 * zoom_pixels)
-    return _resized(*decode_reduced(path, at_least, max_pixels=max_pixels), resize, fit, zoom_pixels)
+    decoded = decode_reduced(path, at_least, max_pixels=max_pixels, content=content)
+    return _resized(*decoded, resize, fit, zoom_pixels)
 
 
 def resize_in_memory(
@@ -177,7 +180,11 @@ def _resized(
 
 
 def decode_reduced(
-    path: Path, at_least: Size | Callable[[Size], Size], *, max_pixels: int = DataConfig.max_pixels
+    path: Path,
+    at_least: Size | Callable[[Size], Size],
+    *,
+    max_pixels: int = DataConfig.max_pixels,
+    content: bytes | None = None,
 ) -> Decoded:
     """Decode an image file to RGB, upright, at its original size or, if that is faster, smaller.
 
@@ -193,13 +200,14 @@ def decode_reduced(
         at_least: Smallest `(height, width)` of the reduced image in pixels, after EXIF rotation, or that as a
             function of the original's.
         max_pixels: Refuse an image whose header announces more pixels than this, before decoding it.
+        content: The file's bytes, if they are in memory; None: they are read from `path`.
 
     Raises:
         UnreadableImageError: The file is missing, empty, truncated, too large or not an image.
     """
 
     def attempt() -> Decoded:
-        with open_file(path) as stream, _open(stream) as image:
+        with open_file(path, content) as stream, _open(stream) as image:
             check_shape(path, image.size, max_pixels)
             return _load_completed(path, stream, image, at_least)
 
@@ -272,18 +280,19 @@ def _load(image: ImageFile.ImageFile, at_least: Size | Callable[[Size], Size]) -
     return Decoded(rgb, (width, height) if orientation >= 5 else (height, width))
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Open a file, or a member of a tar, for reading; all bytes of images come from here.
+def open_file(path: Path, content: bytes | None = None) -> BinaryIO:
+    """Open a file, a member of a tar or a file's bytes for reading; all bytes of images come from here.
 
     Raises:
         UnreadableImageError: It is empty or not a file, or its tar is missing, damaged or without it.
         OSError: It cannot be opened.
     """
-    member = find_member(path)
-    if member is None:
-        _check_file(path)
-        return path.open("rb")
-    content = member.read()
+    if content is None:
+        member = find_member(path)
+        if member is None:
+            _check_file(path)
+            return path.open("rb")
+        content = member.read()
     if not content:
         raise UnreadableImageError(path, "empty file")
     return io.BytesIO(content)

@@ -15,7 +15,7 @@ from ramstrans.evaluation.localization import region_metrics
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.report import markdown
 from ramstrans.files import write_file
-from ramstrans.plain import to_plain, utf8_text
+from ramstrans.plain import counted, to_plain, utf8_text
 
 Report = dict[str, Any]
 """A report in JSON's own types: dicts, lists, strings, finite numbers, None."""
@@ -78,11 +78,12 @@ def write_report(folder: Path, report: Report, pictures: Mapping[str, str]) -> N
 
 def print_report(report: Report, console: Console) -> None:
     """Print the accuracies, the regions and the warnings."""
-    title = f"{report['num_images']} images of the {report['split']} split, percent"
-    table = Table(*markdown.HEADLINE, title=title, title_justify="left")
+    title = f"{counted(report['num_images'], 'image')} of the {report['split']} split, percent"
+    header, rows = markdown.headline(report)
+    table = Table(*header, title=title, title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
-    for row in markdown.headline_rows(report):
+    for row in rows:
         table.add_row(*row)
     console.print(table)
     for scale, regions in markdown.zooms(report):
@@ -121,7 +122,8 @@ def _confused(fused: np.ndarray, labels: np.ndarray, class_names: Sequence[str])
 def _warnings(report: Report) -> list[str]:
     """What a reader of the numbers must know, one line each."""
     lines = [
-        f"nothing stood out at scale {scale} in {regions['fallbacks']} of {report['num_images']} images "
+        f"nothing stood out at scale {scale} in {regions['fallbacks']} of "
+        f"{counted(report['num_images'], 'image')} "
         f"({regions['fallback_share']:.1f} %); scale {scale + 1} saw the whole input again"
         for scale, regions in markdown.zooms(report)
         if regions["fallbacks"]
@@ -129,8 +131,8 @@ def _warnings(report: Report) -> list[str]:
     num_empty = sum(not entry["num_images"] for entry in report["classes"])
     if num_empty:
         lines.append(
-            f"{num_empty} of {len(report['classes'])} classes have no images in this split; "
-            "they are left out of the mean class accuracy"
+            f"{num_empty} of {len(report['classes'])} classes {'has' if num_empty == 1 else 'have'} "
+            "no images in this split, and no share in the mean class accuracy"
         )
     first, fused = report["scales"][0]["top1"], report["fused"]["top1"]
     if fused < first:

@@ -1,7 +1,8 @@
 """The gallery of the report: image, saliency, region and crop, for correct and wrong predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,19 +16,34 @@ from ramstrans.evaluation.views import ScaleViews, scale_views
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.saved.metadata import ModelMetadata
 
-GALLERY_SIZE = 6
-"""Maximum number of correct, and of wrong, predictions in the gallery."""
+GALLERY_SIZE = 4
+"""Maximum number of images in each group of the gallery."""
+
+WIDTH, GAP, CELL = 7, 0.62, 1.7
+"""Inches of the figure, for the text between two rows, and for a row of images."""
 
 REGION_COLOR, TRUE_COLOR = "#FFD400", "#FFFFFF"
 COLUMNS = "image | saliency | region (yellow) and true box (dashed) | what the next scale saw"
 
 
-def choose_indices(predictions: Predictions, count: int = GALLERY_SIZE) -> list[int]:
-    """Draw up to `count` correctly, and as many wrongly, classified images, by a fixed seed."""
-    is_right = predictions.fused.argmax(axis=1) == predictions.labels
+def choose_groups(predictions: Predictions, count: int = GALLERY_SIZE) -> dict[str, list[int]]:
+    """Choose images by heading, up to `count` under each, none twice; headings without images are left out.
+
+    The mistakes with the highest probability, most confident first; then further mistakes, and correct
+    predictions, drawn by a fixed seed.
+    """
+    fused = predictions.fused
+    is_right = fused.argmax(axis=1) == predictions.labels
+    wrong = np.flatnonzero(~is_right)
+    confident = wrong[np.argsort(-fused[wrong].max(axis=1), kind="stable")][:count]
     order = np.random.default_rng(0).permutation(len(is_right))
-    right, wrong = order[is_right[order]][:count], order[~is_right[order]][:count]
-    return [int(index) for index in (*right, *wrong)]
+    others = order[~is_right[order] & ~np.isin(order, confident)]
+    groups = {
+        "the most confident mistakes": confident,
+        "other mistakes, drawn at random": others[:count],
+        "correct predictions, drawn at random": order[is_right[order]][:count],
+    }
+    return {heading: chosen.tolist() for heading, chosen in groups.items() if len(chosen)}
 
 
 def gallery_views(
@@ -42,44 +58,70 @@ def gallery_views(
 def plot_gallery(
     views: Sequence[ScaleViews],
     predictions: Predictions,
-    indices: Sequence[int],
+    groups: Mapping[str, Sequence[int]],
     class_names: Sequence[str],
     path: Path,
 ) -> None:
-    """Draw a row of four images per prediction, as a PNG file.
+    """Draw a row of four images per prediction, with the file's name below, as a PNG file.
 
-    `indices` are those of the images of `views` (see `gallery_views`) in the predictions for the whole
-    split, at least one; `class_names` are in label order.
+    `views` are those of the images of all `groups` (see `choose_groups` and `gallery_views`), at least one;
+    `class_names` are in label order.
     """
-    is_right = predictions.fused[indices].argmax(axis=1) == predictions.labels[indices]
-    height = 0.6 + 2.1 * len(views)
-    figure = Figure(figsize=(7, height))
-    title = f"{is_right.sum()} right (green), {(~is_right).sum()} wrong (red)\n{COLUMNS}"
-    figure.suptitle(title, fontsize=9, y=1 - 0.06 / height)
-    grid = {"left": 0.01, "right": 0.99, "bottom": 0.05 / height, "top": 1 - 0.85 / height}
-    grid |= {"wspace": 0.05, "hspace": 0.28}
-    rows = figure.subplots(len(views), 4, squeeze=False, gridspec_kw=grid)
-    for cells, seen, index in zip(rows, views, indices, strict=True):
+    indices = [index for group in groups.values() for index in group]
+    headings = {group[0]: heading for heading, group in groups.items()}
+    height = 0.35 + len(views) * (CELL + GAP) + 0.2 * len(headings)
+    figure = Figure(figsize=(WIDTH, height))
+    figure.text(0.01, 1 - 0.17 / height, COLUMNS, fontsize=9, va="center")
+    top = height - 0.35
+    for seen, index in zip(views, indices, strict=True):
+        if index in headings:
+            top -= 0.2
+            figure.text(0.01, (top + 0.03) / height, headings[index], fontsize=10, weight="bold", va="center")
+        bottom = top - GAP + 0.18 - CELL  # two lines above the images, one below
+        cells = [
+            figure.add_axes((0.01 + 0.2475 * column, bottom / height, 0.2375, CELL / height))
+            for column in range(4)
+        ]
         _write_prediction(cells[0], predictions, index, class_names)
         _draw_views(cells, seen, predictions, index)
+        top -= CELL + GAP
     style.save_figure(figure, path)
 
 
 def _write_prediction(axes: Axes, predictions: Predictions, index: int, class_names: Sequence[str]) -> None:
-    """Write two lines above the axes: the fused prediction, and that of each scale."""
+    """Write the fused prediction and that of each scale above the axes, and the file's name below.
 
-    def best(probabilities: np.ndarray) -> str:
-        name = style.label_text(class_names[int(probabilities.argmax())], 40)
-        return f"{name} {100 * probabilities.max():.0f} %"
-
-    fused, label = predictions.fused[index], predictions.labels[index]
+    Names are shortened such that each line, percentages included, fits into the figure.
+    """
+    probabilities, fused = predictions.probabilities[:, index], predictions.fused[index]
+    label = predictions.labels[index]
     is_right = fused.argmax() == label
-    title = best(fused) + ("" if is_right else f", true class {style.label_text(class_names[label], 40)}")
-    scales = enumerate(predictions.probabilities[:, index], start=1)
-    note = "   ".join(f"scale {number}: {best(probabilities)}" for number, probabilities in scales)
+
+    def best(scores: np.ndarray, max_length: int) -> str:
+        name = style.label_text(class_names[int(scores.argmax())], max_length)
+        return f"{name} {100 * scores.max():.0f} %"
+
+    def title(max_length: int) -> str:
+        truth = f", true class {style.label_text(class_names[label], max_length)}"
+        return best(fused, max_length) + ("" if is_right else truth)
+
+    def note(max_length: int) -> str:
+        each = enumerate(probabilities, start=1)
+        return "   ".join(f"scale {number}: {best(scores, max_length)}" for number, scores in each)
+
+    def file(max_length: int) -> str:
+        return style.label_text("/".join(predictions.records[index].path.parts[-2:]), max_length)
+
     color = style.RIGHT_COLOR if is_right else style.WRONG_COLOR
-    axes.text(0, 1.12, title, transform=axes.transAxes, fontsize=9, weight="bold", color=color)
-    axes.text(0, 1.03, note, transform=axes.transAxes, fontsize=7.5, color=style.MUTED_COLOR)
+    lines: list[tuple[float, Callable[[int], str], dict[str, Any]]] = [
+        (1 + 0.19 / CELL, title, {"fontsize": 9, "weight": "bold", "color": color}),
+        (-0.14 / CELL, file, {"fontsize": 7, "color": style.MUTED_COLOR}),
+    ]
+    if len(probabilities) > 1:
+        lines.append((1 + 0.05 / CELL, note, {"fontsize": 7.5, "color": style.MUTED_COLOR}))
+    for y, compose, options in lines:
+        text = axes.text(0, y, "", transform=axes.transAxes, **options)
+        style.fit_text(text, compose, 99, WIDTH - 0.15)
 
 
 def _draw_views(cells: Sequence[Axes], seen: ScaleViews, predictions: Predictions, index: int) -> None:

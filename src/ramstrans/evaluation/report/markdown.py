@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import yaml
 
-HEADLINE = ("", "top-1", "95 % interval", "top-5", "mean class accuracy")
+from ramstrans.plain import counted
 
 REGION_ROWS = (
     ("fallbacks", "fallbacks", "", "images where nothing stood out: the next scale sees all of the input"),
@@ -27,32 +27,41 @@ Report = Mapping[str, Any]
 def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
     """Render the whole page of a report from `build_report`, with figures: caption -> path relative to it."""
     sections = [
-        f"# Report: {report['num_images']} images of the {cell(report['split'])} split",
+        f"# Report: {counted(report['num_images'], 'image')} of the {cell(report['split'])} split",
         *_headline(report),
         *(f"> **Note:** {cell(warning)}." for warning in report["warnings"]),
         *_regions(report),
         *_early_exit(report),
         *_pictures(pictures),
+        "Every prediction, with its probabilities and regions: [predictions.csv](predictions.csv).",
         *_classes(report),
         *_run(report),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def headline_rows(report: Report) -> list[list[str]]:
-    """One row per scale, and one for the fused prediction, under `HEADLINE`."""
+def headline(report: Report) -> tuple[list[str], list[list[str]]]:
+    """The table of accuracies: its header, and a row per scale and, if there are several, for all fused.
+
+    Top-5 is left out if there are no more than five classes.
+    """
+    has_top5 = len(report["classes"]) > 5
     further = [f"scale {index}: the region" for index in range(2, len(report["scales"]) + 1)]
     names = ["scale 1: whole input", *further, "fused: mean of all"]
-    return [
+    if not further:
+        names = ["whole input"]
+    rows = [
         [
             name,
             f"{entry['top1']:.1f}",
             "{:.1f} - {:.1f}".format(*entry["top1_interval"]),
-            f"{entry['top5']:.1f}",
+            *([f"{entry['top5']:.1f}"] if has_top5 else []),
             f"{entry['mean_class_accuracy']:.1f}",
         ]
-        for name, entry in zip(names, [*report["scales"], report["fused"]], strict=True)
+        for name, entry in zip(names, [*report["scales"], report["fused"]], strict=False)
     ]
+    header = ["", "top-1", "95 % interval", *(["top-5"] if has_top5 else []), "mean class accuracy"]
+    return header, rows
 
 
 def zooms(report: Report) -> list[tuple[int, Mapping[str, Any]]]:
@@ -72,18 +81,20 @@ def format_value(value: float | None, unit: str) -> str:
 
 
 def _headline(report: Report) -> list[str]:
+    fused = "The fused" if len(report["scales"]) > 1 else "The"
     words = (
         "All numbers in percent. The interval (95 %, Wilson) shows how much top-1 depends on the choice of "
-        "images. Mean class accuracy gives every class that has images the same weight. The fused "
+        f"images. Mean class accuracy gives every class that has images the same weight. {fused} "
         f"probabilities are off by {report['fused']['ece']:.1f} percentage points on average (expected "
         "calibration error, 15 bins)."
     )
     if len(report["scales"]) > 1:
         words += (
-            " Compared with scale 1 alone, fusing all scales corrected {corrected} images and "
-            "spoiled {spoiled}."
-        ).format(**report["zoom_gain"])
-    return ["## Accuracy", table(HEADLINE, headline_rows(report)), words]
+            " Compared with scale 1 alone, fusing all scales corrected "
+            f"{counted(report['zoom_gain']['corrected'], 'image')} and "
+            f"spoiled {report['zoom_gain']['spoiled']}."
+        )
+    return ["## Accuracy", table(*headline(report)), words]
 
 
 def _regions(report: Report) -> list[str]:
@@ -97,8 +108,9 @@ def _regions(report: Report) -> list[str]:
     ]
     first = scales[0][1]
     words = (
-        f"Measured on {first['num_boxes']} true boxes and {first['num_parts']} visible parts, which the "
-        "model never sees. A dash: the data set has none. A good region is small and contains the parts."
+        f"Measured on {counted(first['num_boxes'], 'true box')} and "
+        f"{counted(first['num_parts'], 'visible part')}, which the model never sees. A dash: the data set "
+        "has none. A good region is small and contains the parts."
     )
     return ["## Regions", "The region that each scale proposes for the next.", table(header, rows), words]
 
@@ -125,8 +137,9 @@ def _early_exit(report: Report) -> list[str]:
     how = "The confidence was given."
     if choice:
         how = (
-            f"The confidence was chosen on {choice['num_images']} images ({choice['chosen_on']}), where it "
-            f"costs {choice['top1_lost']:.2f} points and takes {choice['mean_scales_used']:.2f} scales; "
+            f"The confidence was chosen on {counted(choice['num_images'], 'image')} "
+            f"({choice['chosen_on']}), where it costs {choice['top1_lost']:.2f} points and takes "
+            f"{choice['mean_scales_used']:.2f} scales; "
             "`ramstrans predict --early_exit auto` uses it."
         )
     seconds = report["early_exit"]["seconds"]
@@ -151,7 +164,8 @@ def _classes(report: Report) -> list[str]:
     rows = [[entry["name"], f"{entry['accuracy']:.1f} %", str(entry["num_images"])] for entry in worst]
     sections = [
         "## Hardest classes",
-        f"The {len(rows)} least accurate of {len(present)} classes with images, fused.",
+        f"The least accurate of {counted(len(present), 'class')} with images"
+        + (", all scales fused." if len(report["scales"]) > 1 else "."),
         table(("class", "accuracy", "images"), rows),
         "## Most confused",
     ]

@@ -57,9 +57,9 @@ def _validation_panel(axes: Axes, rows: Sequence[Row]) -> None:
     epochs = [row["epoch"] for row in rows]
     for index, values in enumerate(_by_scale(rows, "top1_scales")):
         _curve(axes, epochs, values, scale_color(index), f"scale {index + 1}")
-    if rows:
+    if rows and len(rows[0].get("top1_scales") or ()) != 1:  # fusing one scale changes nothing
         _curve(axes, epochs, _column(rows, "top1_fused"), FUSED_COLOR, "fused")
-    else:
+    if not rows:
         axes.text(0.5, 0.5, "no validation was run", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
     _finish(axes, "Validation accuracy", "epoch", "top-1, %")

@@ -6,6 +6,7 @@ Only matplotlib's objects are used, never pyplot: no global state, so that sever
 import io
 import unicodedata
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from PIL import Image
 
 from ramstrans.data.records import Box
@@ -41,16 +43,41 @@ def scale_color(index: int) -> str:
 
 
 def label_text(text: str, max_length: int = 30) -> str:
-    r"""Prepare text for matplotlib: on one line, without formulas, shortened.
+    r"""Prepare text for matplotlib: on one line, without formulas, shortened in the middle.
+
+    Bytes that are not UTF-8 become escapes.
 
     >>> label_text("Crow\n($5 each)"), label_text("Black footed Albatross", 12)
-    ('Crow (\\$5 each)', 'Black foote…')
+    ('Crow (\\$5 each)', 'Black …tross')
+    >>> label_text("b\udce9d")
+    'b\\udce9d'
     """
     line = "".join(map(_drawable, " ".join(text.split())))
-    short = line if len(line) <= max_length else line[: max_length - 1] + "…"
-    short = short.replace("$", r"\$")
+    short = shortened(line, max_length).replace("$", r"\$")
     is_right_to_left = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in short)
     return f"{_LEFT_TO_RIGHT}{short}{_LEFT_TO_RIGHT}" if is_right_to_left else short
+
+
+def shortened(text: str, max_length: int) -> str:
+    """Leave out the middle of a text that is too long; wide letters, such as Chinese ones, count twice.
+
+    >>> shortened("wren", 4), shortened("black-footed albatross", 9), shortened("鳥鳥鳥鳥", 5)
+    ('wren', 'blac…ross', '鳥…鳥')
+    """
+    if _width(text) <= max_length:
+        return text
+    tail = (max_length - 1) // 2
+    return f"{_start(text, max_length - 1 - tail)}…{_start(text[::-1], tail)[::-1]}"
+
+
+def _start(text: str, max_length: int) -> str:
+    while _width(text) > max_length:
+        text = text[:max_length] if len(text) > max_length else text[:-1]
+    return text
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def _drawable(letter: str) -> str:
@@ -96,6 +123,18 @@ def draw_saliency(axes: Axes, saliency: np.ndarray, crop: Image.Image, crop_box:
 def darkened(image: Image.Image) -> Image.Image:
     """Convert to a dark grey image, for what the model did not see."""
     return image.convert("L").point([value // 3 for value in range(256)])
+
+
+def fit_text(text: Text, compose: Callable[[int], str], max_length: int, max_inches: float) -> None:
+    """Set a text to `compose(max_length)`, or to the longest `compose(n)`, n >= 6, that is narrow enough."""
+    figure = text.get_figure(root=True)
+    assert figure is not None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        for length in range(max_length, 5, -1):
+            text.set_text(compose(length))
+            if text.get_window_extent().width <= max_inches * figure.dpi:
+                return
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -1,0 +1,78 @@
+"""`predictions.csv`: the prediction for every image of a split, beside the report."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ramstrans.evaluation.predict import Predictions
+from ramstrans.files import write_file
+from ramstrans.plain import utf8_text
+
+TOP_K = 5
+"""Most probable classes per image; all, if there are fewer."""
+
+
+def write_predictions(predictions: Predictions, class_names: Sequence[str], path: Path) -> None:
+    """Write a line per image, in the order of the data set; `class_names` are in label order.
+
+    The columns are `path`; `true` and `predicted`, by the mean of all scales; `correct`;
+    `probability_of_true`; `label_1` ... and `probability_1` ..., the most probable classes; and for each
+    scale `scale_1_label`, `scale_1_probability` and, unless it is the last, its region `scale_1_x0` ...
+    `scale_1_y1`, half-open in pixels of the upright image, and `scale_1_has_region`, False where nothing
+    stood out.
+    """
+    table = io.StringIO()
+    names = [utf8_text(name) for name in class_names]
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(_columns(len(predictions.probabilities), min(TOP_K, len(names))))
+    writer.writerows(_rows(predictions, names))
+    write_file(path, table.getvalue().encode())
+
+
+def _columns(num_scales: int, num_labels: int) -> list[str]:
+    ranks = range(1, num_labels + 1)
+    columns = ["path", "true", "predicted", "correct", "probability_of_true"]
+    columns += [f"{kind}_{rank}" for kind in ("label", "probability") for rank in ranks]
+    for scale in range(1, num_scales + 1):
+        sides = ("x0", "y0", "x1", "y1", "has_region") if scale < num_scales else ()
+        columns += [f"scale_{scale}_{what}" for what in ("label", "probability", *sides)]
+    return columns
+
+
+def _rows(predictions: Predictions, names: Sequence[str]) -> Iterator[list[Any]]:
+    fused, num_regions = predictions.fused, len(predictions.probabilities) - 1
+    for index, record in enumerate(predictions.records):
+        label, best = int(predictions.labels[index]), top_classes(fused[index], TOP_K)
+        row = [utf8_text(str(record.path)), names[label], names[best[0]], bool(best[0] == label)]
+        row += [_rounded(fused[index, label]), *(names[other] for other in best)]
+        row += [_rounded(fused[index, other]) for other in best]
+        for scale, probabilities in enumerate(predictions.probabilities[:, index]):
+            answer = int(probabilities.argmax())
+            row += [names[answer], _rounded(probabilities[answer])]
+            if scale < num_regions:
+                row += [round(side, 2) for side in predictions.boxes[scale, index].tolist()]
+                row.append(bool(predictions.has_region[scale, index]))
+        yield row
+
+
+def _rounded(probability: float) -> float:
+    return round(float(probability), 6)
+
+
+def top_classes(probabilities: np.ndarray, top_k: int) -> np.ndarray:
+    """(min(top_k, C),) labels of the most probable of C classes, best first, equal ones in label order.
+
+    >>> top_classes(np.array([0.1, 0.3, 0.2, 0.3]), 3).tolist()
+    [1, 3, 2]
+    """
+    if top_k < len(probabilities):
+        bound = np.partition(-probabilities, top_k - 1)[top_k - 1]  # sorting thousands of classes is slow
+        candidates = np.flatnonzero(~(-probabilities > bound))
+    else:
+        candidates = np.arange(len(probabilities))
+    order = np.argsort(-probabilities[candidates], kind="stable")
+    return np.asarray(candidates[order[:top_k]])

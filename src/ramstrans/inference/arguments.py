@@ -1,0 +1,92 @@
+"""Command-line arguments that name images: patterns that the shell left alone, URLs, what does not exist."""
+
+import glob
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from ramstrans.data.reading.tars import find_member
+from ramstrans.errors import DataError, UnreadableImageError, first_few
+from ramstrans.plain import counted
+
+STDIN = "-"
+
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")  # `Path` takes the second slash away; C:/ is none
+
+
+class Arguments(NamedTuple):
+    """What command-line arguments name.
+
+    Attributes:
+        names: The arguments, each pattern replaced by what it matches, in order.
+        missing: Those that name nothing that exists.
+    """
+
+    names: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def resolve_arguments(arguments: Iterable[str | Path]) -> Arguments:
+    """Expand patterns, such as `'photos/*.jpg'`, that no file or folder is called, and find what is missing.
+
+    What a pattern matches is sorted; `**` matches folders of any depth. A pattern without a match and a name
+    without a file stay in the list, so that they are reported among the others.
+    """
+    names: list[str] = []
+    missing: list[str] = []
+    for argument in map(str, arguments):
+        is_there = argument == STDIN or _exists(argument)
+        is_pattern = not is_there and glob.has_magic(argument)
+        matches = sorted(glob.glob(argument, recursive=True)) if is_pattern else []  # noqa: PTH207
+        names += matches or [argument]
+        missing += [] if is_there or matches else [argument]
+    return Arguments(tuple(names), tuple(missing))
+
+
+def why_missing(path: Path) -> str:
+    """Why a path that does not exist names no image, and what to do.
+
+    >>> why_missing(Path("wren.jpg")), why_missing(Path("https://birds.org/wren.jpg"))
+    ('no such file', 'a URL; download it and name the file')
+    >>> why_missing(Path("birds/*.jpg"))
+    'no file matches this pattern'
+    """
+    if _URL.match(str(path)):
+        return "a URL; download it and name the file"
+    return "no file matches this pattern" if glob.has_magic(str(path)) else "no such file"
+
+
+def check_any_read(arguments: Arguments, num_images: int, num_read: int) -> None:
+    """Raise, once all rows are written, if a named input does not exist or nothing could be read.
+
+    Raises:
+        DataError: Exit code 3.
+
+    >>> check_any_read(Arguments(("a.jpg",), ()), 1, 1)
+    >>> check_any_read(Arguments(("a.jpg", "b.jpg"), ("b.jpg",)), 2, 1)
+    Traceback (most recent call last):
+    ramstrans.errors.DataError: b.jpg: no such file; 1 image was read all the same
+    """
+    if arguments.missing:
+        reasons = [f"{name}: {why_missing(Path(name))}" for name in arguments.missing]
+        rest = f"{counted(num_read, 'image')} {'was' if num_read == 1 else 'were'} read all the same"
+        raise DataError(f"{first_few(reasons)}; {rest if num_read else 'nothing was read'}")
+    if num_images == 0:
+        raise DataError("the list of images is empty; put a path on each line")
+    if num_read == 0:
+        raise DataError(f"nothing could be read of {counted(num_images, 'image')}; each row has the reason")
+
+
+def _exists(name: str) -> bool:
+    """Whether a file, folder or member of a tar has this name; True if only reading it can tell."""
+    try:
+        Path(name).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        try:
+            return find_member(Path(name)) is not None
+        except UnreadableImageError:
+            return False
+    except (OSError, ValueError):
+        return True
+    return True
