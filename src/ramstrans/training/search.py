@@ -285,6 +285,7 @@ def run_trial(
     except TrainingError as error:
         if str(error) == OUT_OF_MEMORY:
             raise
+        logger.warning("trial %d: %s", trial.number + 1, error)
         raise optuna.TrialPruned from error
     assert loop.best_row is not None, "validated after each epoch"
     assert loop.val_loader is not None
