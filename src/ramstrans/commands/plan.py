@@ -31,11 +31,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IMPORTANT = {
-    "What fits": ("--memory", "--processes", "--num_images"),
-    "Which model": ("--choose", "--time", "--backbones", "--image_sizes"),
+    "What fits": ("--memory", "--processes"),
+    "Which model": ("--choose", "--time"),
     "Which recipe": ("--lr_range", "--search", "--output"),
-    "Run": ("--data.name", "--model.backbone", "--model.weights", "--model.image_size"),
-    "Recipe": ("--config", "--training.epochs", "--training.batch_size"),
+    "Run": ("--config", "--model.backbone", "--training.epochs"),
 }
 """The options that `--help` shows."""
 

@@ -154,8 +154,9 @@ def fingerprint(images: ImageSet, config: DataConfig) -> str:
     if config.name == "table" and root is not None:
         root = config.image_folder or root.parent
     for record in images.records:
-        is_below = root is not None and record.path.is_relative_to(root)
-        path = record.path.relative_to(root) if is_below and root is not None else record.path
+        path = record.path
+        if root is not None and path.is_relative_to(root):
+            path = path.relative_to(root)
         digest.update(f"\n{record.split} {record.label} {path}".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

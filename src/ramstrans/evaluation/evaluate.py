@@ -166,7 +166,7 @@ def dataset_of(
     """
     records, errors = with_labels_of(metadata, images, split), []
     if data.on_unreadable == "skip":
-        errors = find_unreadable(records, data.max_pixels, progress=progress)
+        errors = find_unreadable(records, data.max_pixels, progress=progress, timeout=data.read_timeout)
         unreadable = {error.path for error in errors}
         records = tuple(record for record in records if record.path not in unreadable)
     if not records:

@@ -13,13 +13,10 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading.color import to_rgb
 from ramstrans.data.reading.decode import ResizedImage, check_shape, read_resized, resize_in_memory
 from ramstrans.data.reading.listing import LeftOut, images_below
-from ramstrans.data.reading.threads import in_threads
+from ramstrans.data.reading.threads import NUM_THREADS, in_threads
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
 from ramstrans.inference.arguments import STDIN, why_missing
 from ramstrans.inference.in_memory import ImageInput, is_image, path_of, to_source
-
-NUM_THREADS = min(8, os.cpu_count() or 1)
-"""Threads that decode images while the model computes."""
 
 _is_folder = os.path.isdir  # False where Path.is_dir raises, e.g. because the name is too long
 

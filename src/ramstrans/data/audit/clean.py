@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 ERRORS = "errors"
 """Stands for every kind that is an error."""
 
-_REPEATED = (*("duplicate", "duplicate across splits", "near-duplicate", "near-duplicate across splits"),)
+_REPEATED = ("duplicate", "duplicate across splits", "near-duplicate", "near-duplicate across splits")
 """One of the images is kept, if possible one of the test split."""
 
 _ACROSS_SPLITS = ("group across splits", "taken together across splits", "alike across splits")

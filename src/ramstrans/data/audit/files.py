@@ -1,6 +1,5 @@
 """Decode every image file once, so that broken ones are reported before the first epoch."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -8,13 +7,10 @@ from typing import Literal, TypeVar
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.config import DataConfig
 from ramstrans.data.reading.decode import decode_reduced
-from ramstrans.data.reading.threads import in_threads
+from ramstrans.data.reading.threads import NUM_THREADS, in_threads
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError, UnreadableImageError, first_few
-
-NUM_THREADS = min(8, os.cpu_count() or 1)
-"""Default number of threads that decode files."""
 
 _MAX_NAMED = 10
 

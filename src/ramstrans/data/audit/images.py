@@ -16,12 +16,13 @@ import numpy as np
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.boxes_classes import box_findings, class_findings
 from ramstrans.data.audit.duplicates import Fingerprints, fingerprint, near_groups
-from ramstrans.data.audit.files import NUM_THREADS, decode_each
+from ramstrans.data.audit.files import decode_each
 from ramstrans.data.audit.findings import Finding
 from ramstrans.data.audit.leaks import leak_findings
 from ramstrans.data.config import DataConfig
 from ramstrans.data.reading.decode import decode_reduced
 from ramstrans.data.reading.exif import taken_at
+from ramstrans.data.reading.threads import NUM_THREADS
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.errors import UnreadableImageError
 

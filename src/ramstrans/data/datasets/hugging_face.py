@@ -12,7 +12,7 @@ from typing import Any
 from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.lists import SPLIT_NAMES, split_of
 from ramstrans.data.detect import SAVED_BY_DATASETS
-from ramstrans.data.records import ImageSet, Record, Split
+from ramstrans.data.records import SPLITS, ImageSet, Record, Split
 from ramstrans.errors import DataError
 from ramstrans.files import write_file
 
@@ -97,7 +97,7 @@ def _by_split(loaded: Any, root: Path) -> dict[Split, Any]:  # noqa: ANN401 - Da
         splits[split] = rows
     if "train" not in splits:
         raise DataError(f"{root} has no split 'train'; it has {', '.join(named) or 'none'}")
-    return {split: splits[split] for split in ("train", "val", "test") if split in splits}
+    return {split: splits[split] for split in SPLITS if split in splits}
 
 
 def _image_column(library: Any, rows: Any, root: Path, preferred: str) -> str:  # noqa: ANN401 - a module, a Dataset

@@ -3,7 +3,6 @@
 https://www.robots.ox.ac.uk/~vgg/data/pets/, Parkhi et al., 2012.
 """
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from PIL import Image
 from ramstrans.data.datasets.lists import FolderListing, box_from_pixels, find_folder, read_keyed
 from ramstrans.data.datasets.voc import read_voc_boxes
 from ramstrans.data.reading.retry import open_retrying
-from ramstrans.data.reading.threads import in_threads
+from ramstrans.data.reading.threads import NUM_THREADS, in_threads
 from ramstrans.data.records import Box, ImageSet, Part, Record, Split
 from ramstrans.errors import DataError
 
@@ -104,7 +103,7 @@ def _read_boxes(folder: Path, entries: list[_Entry]) -> list[Box | None]:
     present = FolderListing()
     files = [folder / "annotations" / "trimaps" / f"{entry.image}.png" for entry in entries]
     existing = [file if file in present else None for file in files]
-    return list(in_threads(_foreground, existing, min(8, os.cpu_count() or 1)))  # decoding releases the GIL
+    return list(in_threads(_foreground, existing, NUM_THREADS))
 
 
 def _foreground(file: Path | None) -> Box | None:

@@ -117,10 +117,8 @@ def make_view(
     height, width = pixels.shape[1:]
     frame = frame_size(original_size, preprocessing) if is_native else (height, width)
     rows, columns, flip = _draw_cut(frame, preprocessing, augmentation, generator)
-    (top, bottom), (left, right) = (
-        rescale_span(rows, frame[0], height),
-        rescale_span(columns, frame[1], width),
-    )
+    top, bottom = rescale_span(rows, frame[0], height)
+    left, right = rescale_span(columns, frame[1], width)
     high_res = pixels[:, top:bottom, left:right]
     ratio_y, ratio_x = image_size[0] / high_res.shape[1], image_size[1] / high_res.shape[2]
     if flip:

@@ -1,6 +1,7 @@
 """An ordered thread-pool map with a timeout; its threads end before the interpreter, unless they hang."""
 
 import atexit
+import os
 import threading
 import time
 from collections import deque
@@ -9,6 +10,9 @@ from concurrent.futures import CancelledError, Future, wait
 from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
+
+NUM_THREADS = min(8, os.cpu_count() or 1)
+"""Default number of threads that decode files, which releases the GIL."""
 
 MAX_AHEAD = 1024
 """Items whose results are computed before they are asked for: a million of them would take a gigabyte."""
