@@ -35,6 +35,13 @@ ABOVE_0_BELOW_1 = Bound("a number in (0, 1)", lambda value: 0 < value < 1)
 ABOVE_0_TO_1 = Bound("a number in (0, 1]", lambda value: 0 < value <= 1)
 
 
+def paths_from_text(config: Any, *names: str) -> None:  # noqa: ANN401
+    """Make paths of fields that were given as text, in `__post_init__` of a frozen dataclass."""
+    for name in names:
+        if isinstance(getattr(config, name), str):
+            object.__setattr__(config, name, Path(getattr(config, name)))
+
+
 def check_bounds(section: str, config: object, bounds: Mapping[str, Bound]) -> None:
     """Raise unless every number of a config dataclass is allowed; None always is.
 

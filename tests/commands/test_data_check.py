@@ -5,8 +5,10 @@ import json
 import shutil
 
 import pytest
+import yaml
 
 from ramstrans.commands import data_check
+from ramstrans.commands.configs import config_folder
 from ramstrans.commands.options import Parser
 from ramstrans.data.audit.findings import Finding
 from ramstrans.data.datasets.cub import read_cub
@@ -73,6 +75,13 @@ def test_without_a_root_it_is_toybirds(check, monkeypatch):
     parser = Parser()
     data_check.add_options(parser)
     assert parser.parse_args([]).data.name == "toybirds"
+
+
+def test_the_splits_are_those_that_train_draws():
+    parser = Parser()
+    data_check.add_options(parser)
+    trained = yaml.safe_load((config_folder() / "folder.yaml").read_text())["data"]
+    assert parser.parse_args([]).data.val_fraction == trained["val_fraction"]
 
 
 def damage(root):

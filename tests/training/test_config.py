@@ -86,3 +86,11 @@ def test_a_compiled_model_is_not_checkpointed():
         TrainingConfig(compile=True, gradient_checkpointing=True)
     with pytest.raises(ConfigError, match=r"training\.attention math does not go with"):
         TrainingConfig(attention="math", gradient_checkpointing=True)
+
+
+def test_paths_may_be_given_as_text():
+    data = DataConfig("table", "a.csv", image_folder="images", cache="disk", cache_dir="cache")
+    assert (data.root, data.image_folder, data.cache_dir) == (Path("a.csv"), Path("images"), Path("cache"))
+    training = TrainingConfig(finetune="head", probe_cache="features")
+    config = RunConfig(data, training=training, output="runs/mine")
+    assert (config.output, config.training.probe_cache) == (Path("runs/mine"), Path("features"))

@@ -40,6 +40,7 @@ def add_options(parser: Parser) -> None:
     """Options of `data check`."""
     takes_data(parser)
     parser.add_class_arguments(DataConfig, "data")
+    parser.set_defaults({"data.val_fraction": None})  # the splits that `train` draws for a set of one's own
     parser.add_argument(
         "--model", type=Path | None, help="Run or model folder; reports the labels that it contradicts."
     )

@@ -139,6 +139,7 @@ class DataConfig:
     max_pixels: int = 200_000_000
 
     def __post_init__(self) -> None:
+        options.paths_from_text(self, "root", "image_folder", "cache_dir")
         options.check_bounds("data", self, BOUNDS)
         grouped_by = [name for name in ("group_column", "group_level", "group_day") if getattr(self, name)]
         if len(grouped_by) > 1:

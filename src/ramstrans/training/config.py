@@ -17,6 +17,7 @@ from ramstrans.options import (
     Bound,
     Precision,
     check_bounds,
+    paths_from_text,
     warn_ignored,
 )
 
@@ -141,6 +142,7 @@ class TrainingConfig:
     max_skipped_steps: int = 5
 
     def __post_init__(self) -> None:
+        paths_from_text(self, "probe_cache")
         check_bounds("training", self, BOUNDS)
         if self.contrastive and (self.mixup or self.cutmix):
             raise ConfigError(
@@ -206,6 +208,7 @@ class RunConfig:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        paths_from_text(self, "output")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; give 0 to {2**32 - 1}")
         if self.training.class_weights == "balanced" and self.data.balance:

@@ -122,7 +122,7 @@ def early_exit_line(report: Report) -> str | None:
         return None
     return (
         f"Early exit at confidence {early['confidence']:.3f}: top-1 {early['top1']:.1f} % "
-        f"({-early['top1_lost']:+.2f} points, {early['changed']:.2f} % of the predictions change), "
+        f"({0 - early['top1_lost']:+.2f} points, {early['changed']:.2f} % of the predictions change), "
         f"{early['exited_early']:.1f} % of the images exit early, "
         f"{early['mean_scales_used']:.2f} scales on average, "
         f"{early['speedup']:.2f} times as fast"
