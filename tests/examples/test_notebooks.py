@@ -13,6 +13,7 @@ MAX_BYTES = 12_000
 """Size of a notebook without figures in it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")  # those of Jupyter itself; the kernel is another process
 def test_a_notebook_runs(path, tmp_path, monkeypatch):

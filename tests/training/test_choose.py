@@ -59,6 +59,7 @@ def test_multiply_adds_of_a_vit_by_hand():
     assert count(larger)[0] == once + 24 * 192 * width + 2 * block + width * 5
 
 
+@pytest.mark.slow
 def test_all_candidates_of_the_package_can_be_built_and_are_published():
     import timm
 
@@ -68,6 +69,7 @@ def test_all_candidates_of_the_package_can_be_built_and_are_published():
     assert all(map(timm.is_model_pretrained, BACKBONES))
 
 
+@pytest.mark.slow
 def test_the_largest_that_fits_comes_first_and_equal_ones_as_given(measured):
     found = chosen(image_sizes=(32, 64))
     assert [(one.choice.backbone, one.choice.image_size) for one in found.judged] == [
@@ -83,6 +85,7 @@ def test_the_largest_that_fits_comes_first_and_equal_ones_as_given(measured):
     assert found.best() == found.judged[0]
 
 
+@pytest.mark.slow
 def test_time_is_that_of_all_steps_and_evaluations(measured):
     [tiny, _] = chosen(backbones=NAMES[:2]).judged
     gmacs = tiny.choice.macs / 1e9
@@ -101,6 +104,7 @@ def test_passes_of_a_linear_probe():
     assert num_passes(probe, NUM_IMAGES) == pytest.approx((3 * 60 + 9 + 6) / 3)
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_comes_last_and_hopeless_candidates_are_not_measured(measured):
     [small, tiny, _] = chosen().judged
     late = chosen(time=small.seconds * 0.9)
@@ -114,6 +118,7 @@ def test_what_takes_too_long_comes_last_and_hopeless_candidates_are_not_measured
     assert [backbone for backbone, *_ in measured] == [NAMES[0]]
 
 
+@pytest.mark.slow
 def test_memory_decides_on_accumulation_and_checkpointing(measured):
     macs = count(dataclasses.replace(sized_run().model, backbone=NAMES[0]))[0]
     found = chosen(memory=2500 * macs / 0.9, backbones=NAMES[:1])  # 2 images, or 5 with checkpointing
