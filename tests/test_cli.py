@@ -153,21 +153,6 @@ def test_a_wrong_option_is_named(arguments, said, fails):
     assert said in fails(2, *arguments)
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("trainig: {lr: 0.1}", "trainig"),
-        ("training: {lr: 0.1", "config"),
-        ("training: {rate: 0.1}", "training.rate"),
-        ("- 1", "config"),
-    ],
-)
-def test_a_wrong_config_file_is_told(text, said, fails, tmp_path):
-    path = tmp_path / "wrong.yaml"
-    path.write_text(text)
-    assert said in fails(2, "train", "--config", path)
-
-
 def test_debug_shows_where(tmp_path):
     with pytest.raises(WeightsError, match="is not a folder"):
         main(["evaluate", str(tmp_path / "nowhere"), "--debug"])

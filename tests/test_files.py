@@ -120,5 +120,5 @@ def test_a_folder_is_replaced_only_if_it_is_of_the_same_kind(tmp_path):
 def test_a_full_disk_is_told_in_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=5_000_000))
     check_room(tmp_path / "new", 5_000_000, "weights")
-    with pytest.raises(OutputError, match=r"has 5 MB left; weights take 7 MB: free some, or give another"):
+    with pytest.raises(OutputError, match=r"has 5 MB left; weights take 7 MB: free some, or give a folder"):
         check_room(tmp_path / "new", 7_000_000, "weights")

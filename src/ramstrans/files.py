@@ -174,7 +174,7 @@ def check_room(path: Path, needed: int, what: str) -> None:
     if free < needed:
         raise OutputError(
             f"the disk of {folder} has {free / 1e6:,.0f} MB left; {what} take {needed / 1e6:,.0f} MB: "
-            "free some, or give another --output"
+            "free some, or give a folder on another disk"
         )
 
 

@@ -2,11 +2,10 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ramstrans.errors import ConfigError
 
@@ -19,10 +18,12 @@ def to_plain(value: Any, where: str = "value") -> Any:  # noqa: ANN401 - any tre
     Raises:
         ConfigError: JSON cannot hold one of the values; the message says where it is, below `where`.
 
+    >>> import numpy as np
     >>> to_plain({"root": Path("birds"), "crop": (7, 5), "loss": np.float32("nan")})
     {'root': 'birds', 'crop': [7, 5], 'loss': None}
     """
-    if isinstance(value, np.ndarray | np.generic):
+    numpy = sys.modules.get("numpy")  # which has been imported where there are values of it
+    if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
         value = value.tolist()
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)

@@ -158,6 +158,8 @@ def test_errors_are_in_words(arguments, said, fails):
             "training: {ephocs: 3}",
             "has 'training.ephocs', which `ramstrans train` does not know; did",
         ),
+        ("trainig: {lr: 0.1}", "trainig"),
+        ("training: {rate: 0.1}", "training.rate"),
         ("training: {lr: 0.1", "the config file is not YAML"),
         ("- 1", "the config file holds '- 1'; give options"),
     ],
@@ -216,9 +218,10 @@ WRONG = [
 
 
 def test_no_command_imports_torch_before_its_options_are_good(colors, tmp_path):
-    """All in one process: whichever imports torch first is named."""
+    """All in one process: whichever imports torch first is named. The command line itself needs no NumPy."""
     code = (
         "import json, sys\nfrom ramstrans.cli import main\n"
+        "assert not {'numpy', 'pandas'} & sys.modules.keys()\n"
         "for words in json.loads(sys.argv[1]):\n"
         "    assert main(words) in (1, 2, 3), words\n"
         "    assert 'torch' not in sys.modules, words\n"

@@ -231,7 +231,7 @@ def test_the_fingerprint_moves_with_the_set_and_changes_with_its_splits(colors, 
 
 
 def test_the_format_is_detected(birds, colors, tmp_path):
-    assert detect_format(birds) == "cub"
+    assert detect_format(birds) == "toybirds"
     (tmp_path / "CUB_200_2011").symlink_to(birds)
     assert detect_format(tmp_path) == "cub"
     assert detect_format(colors) == "folder"

@@ -25,3 +25,11 @@ def metrics_log(folder):
     AcceleratorState._reset_state(reset_partial_state=True)  # of another test's precision
     accelerator = Accelerator(cpu=True)
     return MetricsLog(folder / "metrics.jsonl", accelerator), accelerator
+
+
+def validation_of(epoch, top1, loss=1.0):
+    """A row as `validate` gives it."""
+    return {
+        **{"kind": "validation", "epoch": epoch, "loss_scales": [loss, loss], "loss_fused": loss},
+        **{"top1_scales": [0.0, 0.0], "top1_fused": top1},
+    }

@@ -23,7 +23,7 @@ def test_length_time_and_choice_are_told(prepared, monkeypatch):
     monkeypatch.setattr(module, "seconds_per_image", lambda _prepared: 2.0)
     first, second = outline(prepared)
     # (9 steps of 4 images + (3 x 3 + 6) / 3) x 2 s = 82 s
-    assert first == "3 epochs of 3 steps of 4 images: 9 steps, about 82 s on cpu, if loading keeps up"
+    assert first == "3 epochs of 3 steps of 4 images: 9 steps, about 1 min 22 s on cpu, if loading keeps up"
     assert second == (
         "the epoch to keep is chosen on 3 validation images; the test split (6 images) is used once, "
         "at the end"

@@ -229,7 +229,7 @@ def test_sigterm_before_training_stops_at_once_and_leaves_nothing(recipe, tmp_pa
         pytest.param(
             ("--data.num_workers", "1"), marks=pytest.mark.slow
         ),  # spawned: each imports torch again
-        ("--data.num_workers", "0", "--training.fsdp", "true"),
+        pytest.param(("--data.num_workers", "0", "--training.fsdp", "true"), marks=pytest.mark.slow),
     ],
     ids=["ddp", "ddp with workers", "fsdp"],
 )

@@ -10,7 +10,6 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # expor
 from ramstrans.commands.options import Arguments, Parser
 from ramstrans.data.config import DatasetFormat
 from ramstrans.data.detect import detect_format
-from ramstrans.data.toybirds.generator import is_toybirds
 from ramstrans.errors import UsageError
 from ramstrans.plain import to_plain
 from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE, load_metadata
@@ -77,7 +76,7 @@ def default_config(arguments: Arguments) -> Path | None:
         return None
     name = arguments.value("--data.name")
     if name is None and root is not None:
-        name = "toybirds" if is_toybirds(Path(root)) else detect_format(Path(root))
+        name = detect_format(Path(root))
     default = DEFAULT_CONFIGS.get(name or "toybirds")
     return None if default is None else config_folder() / f"{default}.yaml"
 

@@ -144,7 +144,8 @@ def find_all(
     """Audit files, annotations, classes and shards; a given model must have these classes."""
     from ramstrans.data.audit.findings import Finding
     from ramstrans.data.audit.images import audit_images
-    from ramstrans.data.sharding.manifest import MANIFEST, verify_shards
+    from ramstrans.data.detect import MANIFEST
+    from ramstrans.data.sharding.manifest import verify_shards
 
     smallest_side = DEFAULT_SIDE
     if model is not None:

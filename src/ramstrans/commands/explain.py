@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from ramstrans.commands.options import Parser
+from ramstrans.commands.options import Parser, takes_images
 from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.options import Precision
 from ramstrans.plain import counted
@@ -22,14 +22,7 @@ FOLDER = Path("explained")
 
 def add_options(parser: Parser) -> None:
     """Options of `explain`: the parameters of the function."""
-    parser.add_argument("run", type=Path, help="Run folder, or any saved model.")
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        type=str,
-        help="Images, folders, patterns such as 'photos/*.jpg', or - for a list.",
-    )
-    parser.add_function_arguments(explain, as_group=False, skip={"run", "inputs"})
+    takes_images(parser, explain)
 
 
 def run(options: Namespace, _given: list[str]) -> int:

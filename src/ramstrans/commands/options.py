@@ -238,6 +238,18 @@ def _entry(name: str, text: str) -> list[str]:
     return head + [" " * INDENT + line for line in lines]
 
 
+def takes_images(parser: Parser, command: Callable[..., int]) -> None:
+    """Let a command take a run and images, and the other parameters of its function as options."""
+    parser.add_argument("run", type=Path, help="Run folder, or any saved model.")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        type=str,
+        help="Image files, folders, patterns such as 'photos/*.jpg', or - for paths on standard input.",
+    )
+    parser.add_function_arguments(command, as_group=False, skip={"run", "inputs"})
+
+
 def takes_data(parser: Parser, position: int = 0, *, detects_format: bool = True) -> None:
     """Let a command take its data set as the positional argument at an index, or by --data.root."""
     parser.data_position, parser.detects_format = position, detects_format

@@ -5,31 +5,27 @@ import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser
+from ramstrans.commands.options import Parser, takes_images
 from ramstrans.console import no_progress, progress_of_many
 from ramstrans.files import check_output
 from ramstrans.options import Precision
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import load_metadata
 
+if TYPE_CHECKING:
+    from ramstrans.inference.arguments import Arguments
+
 logger = logging.getLogger(__name__)
 
 
 def add_options(parser: Parser) -> None:
     """Options of `predict`: the parameters of the function."""
-    parser.add_argument("run", type=Path, help="Run folder, or any saved model.")
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        type=str,
-        help="Image files, folders, patterns such as 'photos/*.jpg', or - for paths on standard input.",
-    )
-    parser.add_function_arguments(predict, as_group=False, skip={"run", "inputs"})
+    takes_images(parser, predict)
 
 
 def run(options: Namespace, _given: list[str]) -> int:
@@ -73,19 +69,13 @@ def predict(
     chosen = choose_format(output, format)
     check_output(output, overwrite=overwrite)
     load_metadata(run)
-    from ramstrans.data.reading.text import read_paths
-    from ramstrans.inference.arguments import STDIN, check_any_read, resolve_arguments
-    from ramstrans.inference.inputs import expand_inputs
+    from ramstrans.inference.arguments import check_any_read, resolve_arguments
     from ramstrans.inference.predictor import Predictor
     from ramstrans.inference.rows import RowWriter, resumable_file
 
     predictor = Predictor.load(run, device, precision, early_exit)
     named, num_labels = resolve_arguments(inputs), min(top_k, len(predictor.class_names))
-    paths: Iterable[str | Path] = expand_inputs(named.names, read_paths(sys.stdin.buffer))
-    total = 0
-    if STDIN not in named.names:
-        paths = [str(path) for path in paths]
-        total = len(paths)
+    paths, total = paths_of(named)
     file: AbstractContextManager[RowWriter]
     if output is None:
         file = nullcontext(RowWriter(sys.stdout, chosen, num_labels))
@@ -99,3 +89,16 @@ def predict(
     logger.info("%s, %d of them unreadable", counted(rows.num_rows, "image"), rows.num_unreadable)
     check_any_read(named, rows.num_rows, rows.num_rows - rows.num_unreadable)
     return 0
+
+
+def paths_of(named: "Arguments") -> tuple[Iterable[str | Path], int]:
+    """The image files that arguments name, and how many; 0 if a list on standard input is still to come."""
+    from ramstrans.data.reading.text import read_paths
+    from ramstrans.inference.arguments import STDIN
+    from ramstrans.inference.inputs import expand_inputs
+
+    paths = expand_inputs(named.names, read_paths(sys.stdin.buffer))
+    if STDIN in named.names:
+        return paths, 0
+    listed = [str(path) for path in paths]
+    return listed, len(listed)

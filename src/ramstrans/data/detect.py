@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from ramstrans.data.config import DataConfig, DatasetFormat
-from ramstrans.data.datasets.inaturalist import is_inaturalist
-from ramstrans.data.sharding.manifest import MANIFEST
 from ramstrans.errors import ConfigError
+
+MANIFEST = "shards.json"
+"""File that lists the shards of `data shard`."""
 
 SAVED_BY_DATASETS = ("dataset_dict.json", "state.json")
 """Files that `save_to_disk` of Hugging Face's `datasets` writes: for several splits, or for one."""
@@ -35,6 +36,12 @@ def check_root(config: DataConfig) -> None:
 
 def detect_format(root: Path) -> DatasetFormat:
     """Detect a data set's format: by a published set's lists, a file, or else folders of classes."""
+    # here, because they import NumPy, which a command without data does not need
+    from ramstrans.data.datasets.inaturalist import is_inaturalist
+    from ramstrans.data.toybirds.generator import is_toybirds
+
+    if is_toybirds(root):
+        return "toybirds"
     for name, files in MARKER_FILES.items():
         if any((root / file).is_file() for file in files):
             return name

@@ -1,7 +1,7 @@
 """How an image becomes the tensor that a model sees; saved with the model."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ramstrans.errors import ConfigError
 
@@ -10,6 +10,14 @@ Size = tuple[int, int]
 
 Fit = Literal["crop", "squash", "pad"]
 """How an image of any shape becomes an input of a fixed one."""
+
+
+class Reading(NamedTuple):
+    """All that reading an image depends on; the fields are those of `Preprocessing`."""
+
+    resize: int | Size
+    fit: Fit = "crop"
+    zoom_pixels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -36,9 +44,9 @@ class Preprocessing:
     zoom_pixels: int | None = None
 
     @property
-    def reading(self) -> tuple[int | Size, Fit, int | None]:
-        """All that reading an image depends on, in the order of `read_resized`."""
-        return self.resize, self.fit, self.zoom_pixels
+    def reading(self) -> Reading:
+        """How images are read."""
+        return Reading(self.resize, self.fit, self.zoom_pixels)
 
     def __post_init__(self) -> None:
         if min(self.crop) < 1:

@@ -34,20 +34,20 @@ def read_input(image: ImageInput, preprocessing: Preprocessing, max_pixels: int)
     source = to_source(image)
     if isinstance(source, Path):
         try:
-            return read_resized(source, *preprocessing.reading, max_pixels=max_pixels)
+            return read_resized(source, preprocessing.reading, max_pixels=max_pixels)
         except UnreadableImageError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise UnreadableImageError(source, why_missing(source)) from error
             raise
     name = "image in memory"
     if isinstance(source, bytes):
-        return read_resized(Path(name), *preprocessing.reading, max_pixels=max_pixels, content=source)
+        return read_resized(Path(name), preprocessing.reading, max_pixels=max_pixels, content=source)
     check_shape(name, source.size, max_pixels)
     try:
         upright = to_rgb(ImageOps.exif_transpose(source))
     except (OSError, SyntaxError, ValueError) as error:  # one that was opened but not yet read
         raise UnreadableImageError(name, f"damaged image ({error})") from error
-    return resize_in_memory(upright, *preprocessing.reading)
+    return resize_in_memory(upright, preprocessing.reading)
 
 
 def read_ahead(

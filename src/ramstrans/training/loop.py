@@ -23,7 +23,7 @@ from ramstrans.training.config import TrainingConfig
 from ramstrans.training.ema import build_ema, register_ema
 from ramstrans.training.log import MetricsLog, epoch_line
 from ramstrans.training.losses import balanced_class_weights
-from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
+from ramstrans.training.memory import out_of_memory_errors
 from ramstrans.training.optim import continue_schedule, num_steps
 from ramstrans.training.step import StepResult, build_train_step
 from ramstrans.training.trainable import merged_state_dict, set_train_mode, set_trainable
@@ -187,12 +187,8 @@ class TrainLoop:
 
     def take_step(self, batch: Batch) -> StepResult:
         """Take one step; move the average, or count a step that was skipped."""
-        try:
+        with out_of_memory_errors():
             result = self.train_step.run(batch, stop=bool(self.signals.received))
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise TrainingError(OUT_OF_MEMORY) from error
-            raise
         self.state.step += 1
         if result.was_skipped:
             self.count_skipped(result, batch)

@@ -23,7 +23,7 @@ from ramstrans.errors import TrainingError
 from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, save_figure, scale_color
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import TrainLoop
-from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
+from ramstrans.training.memory import out_of_memory_errors
 from ramstrans.training.plan import with_training
 from ramstrans.training.run import Prepared
 from ramstrans.training.setup import build_accelerator, build_loaders
@@ -101,12 +101,8 @@ def take_steps(
     mean = lowest = math.inf
     with contextlib.closing(endless(loader)) as batches:
         for number, batch in zip(range(NUM_STEPS), batches, strict=False):
-            try:
+            with out_of_memory_errors():
                 result = step.run(batch)
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise TrainingError(OUT_OF_MEMORY) from error
-                raise
             if not math.isfinite(result.loss):
                 break
             rates.append(result.lr)

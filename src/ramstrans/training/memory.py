@@ -2,11 +2,14 @@
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from ramstrans.errors import TrainingError
 
 SIGNS = ("defaultcpuallocator", "not enough memory", "out of memory", "cublas_status_alloc_failed")
 """Parts of out-of-memory messages that Accelerate does not recognise, in lower case."""
@@ -109,6 +112,23 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     if isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error):
         return True
     return any(sign in str(error).lower() for sign in SIGNS)
+
+
+@contextmanager
+def out_of_memory_errors() -> Iterator[None]:
+    """Raise a TrainingError that names the options to try where a step inside runs out of memory.
+
+    >>> with out_of_memory_errors():
+    ...     raise RuntimeError("MPS backend out of memory (allocated: 5 GB)")
+    Traceback (most recent call last):
+    ramstrans.errors.TrainingError: out of memory in a training step; ...
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise TrainingError(OUT_OF_MEMORY) from error
+        raise
 
 
 def format_bytes(count: float) -> str:

@@ -5,12 +5,12 @@ import time
 
 import torch
 
+from ramstrans.console import format_duration
 from ramstrans.data.records import SPLITS
 from ramstrans.distributed import choose_device
-from ramstrans.errors import TrainingError
 from ramstrans.plain import counted
 from ramstrans.training.losses import ScaleForward
-from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
+from ramstrans.training.memory import out_of_memory_errors
 from ramstrans.training.optim import num_steps
 from ramstrans.training.plan import num_passes, random_batch
 from ramstrans.training.probe import DEFAULT_STRENGTH
@@ -72,32 +72,16 @@ def seconds_per_image(prepared: Prepared) -> float:
     seconds, was_training = math.inf, model.training
     model.eval()  # without dropout, which would draw
     try:
-        for _ in range(TIMED_PASSES):
-            start = time.perf_counter()
-            for stage in model.stages(*inputs, last_region=False, forward_scale=forward_scale):
-                loss = stage.logits.float().sum()
-                loss.backward()  # type: ignore[no-untyped-call]  # each scale's before the next scale, as in training
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            seconds = min(seconds, time.perf_counter() - start)
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise TrainingError(OUT_OF_MEMORY) from error
-        raise
+        with out_of_memory_errors():
+            for _ in range(TIMED_PASSES):
+                start = time.perf_counter()
+                for stage in model.stages(*inputs, last_region=False, forward_scale=forward_scale):
+                    loss = stage.logits.float().sum()
+                    loss.backward()  # type: ignore[no-untyped-call]  # each scale's before the next scale, as in training
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds = min(seconds, time.perf_counter() - start)
     finally:
         model.zero_grad(set_to_none=True)
         model.train(was_training)
     return seconds / count
-
-
-def format_duration(seconds: float) -> str:
-    """Format a time in its two largest units.
-
-    >>> format_duration(8), format_duration(125), format_duration(7300), format_duration(200_000)
-    ('8 s', '2 min', '2.0 h', '2.3 days')
-    """
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"

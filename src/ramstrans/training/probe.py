@@ -43,7 +43,7 @@ from ramstrans.training.config import RunConfig
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import TrainResult
 from ramstrans.training.losses import balanced_class_weights
-from ramstrans.training.memory import OUT_OF_MEMORY, is_out_of_memory
+from ramstrans.training.memory import out_of_memory_errors
 from ramstrans.training.trainable import merged_state_dict
 from ramstrans.training.validation import choice_warnings, describe, rank, validation_row
 
@@ -127,14 +127,10 @@ class LinearProbe:
         start = time.perf_counter()
         self.log.cut(0)
         self.model.to(self.accelerator.device).eval()
-        try:
+        with out_of_memory_errors():
             train = self.train_features(progress)
             val = self.features(self.val_set, 0, progress) if len(self.val_set) else None
             strength, fit, best = self.choose(train, val, progress)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise TrainingError(OUT_OF_MEMORY) from error
-            raise
         head = self.model.encoder.get_classifier()
         head.load_state_dict({"weight": fit.weight, "bias": fit.bias})
         warnings = []

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ramstrans.evaluation.metrics import FEW_IMAGES, classification_metrics, cross_entropy, wilson_interval
+from ramstrans.plain import counted
 
 
 def validation_row(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -65,8 +66,8 @@ def choice_warnings(chosen: str, top1: float, num_images: int, otherwise: str) -
     """
     if num_images >= FEW_IMAGES:
         return []
+    images = counted(num_images, "validation image")
     low, high = wilson_interval(round(top1 * num_images / 100), num_images)
-    images = "1 validation image" if num_images == 1 else f"{num_images} validation images"
     return [
         f"{chosen} was chosen on {images}, of which it has {top1:.1f} % right (95 % interval {low:.1f} - "
         f"{high:.1f} %); another may be as good: hold out {FEW_IMAGES} images or more "

@@ -35,7 +35,7 @@ def test_without_augmentation_the_data_set_sees_what_a_prediction_sees(records, 
     dataset = ImageDataset(records, preprocessing, (17, 19))
     for index, record in enumerate(records):
         theirs = dataset[5, index].view
-        ours = to_example(read_resized(record.path, *preprocessing.reading), preprocessing, (17, 19)).view
+        ours = to_example(read_resized(record.path, preprocessing.reading), preprocessing, (17, 19)).view
         assert torch.equal(ours.image, theirs.image)
         assert torch.equal(ours.high_res, theirs.high_res)
         assert ours.geometry == theirs.geometry

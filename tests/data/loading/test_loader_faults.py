@@ -37,9 +37,9 @@ class Fault:
     def __init__(self, happen):
         self.happen = happen
 
-    def read(self, path, resize, fit, zoom_pixels, *, max_pixels):
+    def read(self, path, reading, *, max_pixels):
         self.happen(path)
-        return read_resized(path, resize, fit, zoom_pixels, max_pixels=max_pixels)
+        return read_resized(path, reading, max_pixels=max_pixels)
 
 
 def die(_path):
@@ -55,7 +55,9 @@ def hang(_path):
     [
         (die, 1, None, r"a process of the loader died .* while reading .*/[0-4]\.png.*num_workers"),
         (die, 1, "spawn", r"a process of the loader died .* while reading .*/[0-4]\.png.*num_workers"),
-        (hang, 1, None, r"in time .* while reading .*/[0-4]\.png.*read_timeout"),
+        pytest.param(
+            *(hang, 1, None, r"in time .* while reading .*/[0-4]\.png.*read_timeout"), marks=pytest.mark.slow
+        ),
         (
             hang,
             0,

@@ -7,7 +7,7 @@ import torch
 from ramstrans.data.loading.dataset import ImageDataset, collate
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.loading.transforms import Augmentation, make_view
-from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.preprocessing import Preprocessing, Reading
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
 from ramstrans.data.reading.decode import read_resized
 from tests.data.loading.loaders import epochs_of, same_example
@@ -55,7 +55,7 @@ def test_a_view_shows_the_same_part_as_at_a_fixed_size(records, fit, resize, aug
 
 def test_a_view_keeps_the_pixels_of_the_photograph(records):
     path = records[3].path
-    pixels, size = read_resized(path, 31, "crop", MANY)
+    pixels, size = read_resized(path, Reading(31, "crop", MANY))
     assert tuple(pixels.shape[1:]) == size == (37, 61)
     view = make_view(pixels, size, native(), (17, 19))
     # resized to 31 x 51 it would be cut at rows 1 to 30 and columns 14 to 37

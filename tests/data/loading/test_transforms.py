@@ -17,7 +17,7 @@ from ramstrans.data.loading.transforms import (
     make_view,
     rand_augment,
 )
-from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.preprocessing import Preprocessing, Reading
 from ramstrans.data.reading.decode import resize_in_memory
 
 ORIGINAL, RESIZED, CROP, INPUT = (40, 60), (60, 75), (48, 56), (24, 42)  # (height, width)
@@ -28,7 +28,7 @@ def painted(x0, y0, x1, y1):
     """A black image with a white block, resized unequally: 1.25 across, 1.5 down."""
     pixels = np.zeros((*ORIGINAL, 3), np.uint8)
     pixels[y0:y1, x0:x1] = 255
-    return resize_in_memory(Image.fromarray(pixels), RESIZED).pixels
+    return resize_in_memory(Image.fromarray(pixels), Reading(RESIZED)).pixels
 
 
 def centroid(image):
@@ -73,7 +73,7 @@ def test_whatever_the_fit_a_block_is_found_where_the_geometry_says(fit, resize):
     pixels = np.zeros((*ORIGINAL, 3), np.uint8)
     pixels[16:24, 26:34] = 255
     preprocessing = Preprocessing(resize, CROP, fit)
-    image = resize_in_memory(Image.fromarray(pixels), resize, fit)
+    image = resize_in_memory(Image.fromarray(pixels), Reading(resize, fit))
     for seed in (None, *range(11)):
         augmentation = None if seed is None else Augmentation()
         generator = None if seed is None else np.random.default_rng(seed)
@@ -89,7 +89,7 @@ def test_squash_and_pad_see_the_whole_image_and_crop_its_centre():
     seen = {}
     for fit, resize in (("crop", 40), ("squash", (40, 40)), ("pad", (40, 40))):
         view = make_view(
-            *resize_in_memory(image, resize, fit), Preprocessing(resize, (40, 40), fit), (40, 40)
+            *resize_in_memory(image, Reading(resize, fit)), Preprocessing(resize, (40, 40), fit), (40, 40)
         )
         seen[fit] = view.geometry.to_original(np.array([0.0, 0.0, 40.0, 40.0])).tolist()
         white = (view.image == 255).all(dim=0)

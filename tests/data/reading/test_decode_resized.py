@@ -9,13 +9,18 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.loading.transforms import make_view
-from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.preprocessing import Preprocessing, Reading
 from ramstrans.data.reading import decode as module
-from ramstrans.data.reading.decode import limited_size, read_resized, resize_in_memory, resized_size
+from ramstrans.data.reading.decode import (
+    decode_reduced,
+    limited_size,
+    read_resized,
+    resize_in_memory,
+    resized_size,
+)
 from ramstrans.errors import UnreadableImageError
 from tests.data.builders import decode_image
-
-ORIENTATION = 0x0112
+from tests.data.reading.photos import HEIGHT, ORIENTATION, WIDTH, assert_close, pixels
 
 
 def draw(path, width, height, orientation=1, **options):
@@ -62,7 +67,7 @@ def decoded(monkeypatch):
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_twice_the_target_is_decoded_at_least(tmp_path, decoded, size, resize, halvings, orientation):
     in_file = size[::-1] if orientation == 6 else size
-    resized = read_resized(draw(tmp_path / "a.jpg", *in_file, orientation), resize)
+    resized = read_resized(draw(tmp_path / "a.jpg", *in_file, orientation), Reading(resize))
     assert resized.original_size == size[::-1]
     assert decoded == [tuple(-(-side // 2**halvings) for side in size[::-1])]
     assert resized.pixels.shape[1:] == ((resize, resize * 400 // 300) if isinstance(resize, int) else resize)
@@ -75,7 +80,10 @@ def test_twice_the_target_is_decoded_at_least(tmp_path, decoded, size, resize, h
 )
 def test_a_file_gives_what_its_whole_image_gives(tmp_path_factory, size, resize, orientation):
     path = draw(tmp_path_factory.getbasetemp() / "whole.jpg", *size, orientation, quality=95)
-    resized, whole = read_resized(path, resize), resize_in_memory(decode_image(path), resize)
+    resized, whole = (
+        read_resized(path, Reading(resize)),
+        resize_in_memory(decode_image(path), Reading(resize)),
+    )
     assert resized.original_size == whole.original_size
     assert resized.pixels.shape == whole.pixels.shape
     assert resized.pixels.dtype == torch.uint8
@@ -86,7 +94,10 @@ def test_a_file_gives_what_its_whole_image_gives(tmp_path_factory, size, resize,
 @pytest.mark.parametrize(("name", "resize"), [("a.jpg", 53), ("a.jpg", (31, 101)), ("a.png", 17)])
 def test_what_is_not_reduced_is_the_same_to_the_bit(tmp_path, name, resize):
     path = draw(tmp_path / name, 211, 199, 6)
-    resized, whole = read_resized(path, resize), resize_in_memory(decode_image(path), resize)
+    resized, whole = (
+        read_resized(path, Reading(resize)),
+        resize_in_memory(decode_image(path), Reading(resize)),
+    )
     assert torch.equal(resized.pixels, whole.pixels)
     assert resized.original_size == whole.original_size == (211, 199)
 
@@ -99,7 +110,7 @@ def test_positions_are_those_of_the_original(tmp_path, turned):
     if turned:
         image, exif[ORIENTATION] = image.transpose(Image.Transpose.ROTATE_90), 6
     image.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    resized = read_resized(tmp_path / "a.jpg", 73)
+    resized = read_resized(tmp_path / "a.jpg", Reading(73))
     assert resized.original_size == (600, 801)
     view = make_view(*resized, Preprocessing((73, 97), (71, 97)), (71, 97))
     weight = view.image[0].double() * (view.image[0] > 20)
@@ -111,15 +122,18 @@ def test_positions_are_those_of_the_original(tmp_path, turned):
 def test_channels_are_last_in_memory(tmp_path):
     path = draw(tmp_path / "a.jpg", 61, 47)
     for resize in (23, (47, 61), (101, 97)):
-        for image in (read_resized(path, resize), resize_in_memory(decode_image(path), resize)):
+        for image in (
+            read_resized(path, Reading(resize)),
+            resize_in_memory(decode_image(path), Reading(resize)),
+        ):
             assert image.pixels.permute(1, 2, 0).is_contiguous()
 
 
 def test_too_many_pixels_are_refused_however_small_the_target(tmp_path):
     path = draw(tmp_path / "a.jpg", 400, 300)
     with pytest.raises(UnreadableImageError, match="max_pixels"):
-        read_resized(path, 7, max_pixels=400 * 300 - 1)
-    read_resized(path, 7, max_pixels=400 * 300)
+        read_resized(path, Reading(7), max_pixels=400 * 300 - 1)
+    read_resized(path, Reading(7), max_pixels=400 * 300)
 
 
 @given(size=st.tuples(st.integers(1, 997), st.integers(1, 997)), resize=st.integers(1, 61))
@@ -135,7 +149,7 @@ def test_an_exact_size_is_taken_as_it_is():
 
 @pytest.mark.parametrize("size", [(17, 29), (61, 53), (31, 47)])
 def test_resize_gives_the_size_asked_for(size):
-    resized = resize_in_memory(Image.new("RGB", (47, 31), (10, 20, 30)), size).pixels
+    resized = resize_in_memory(Image.new("RGB", (47, 31), (10, 20, 30)), Reading(size)).pixels
     assert resized.shape == (3, *size)
     assert resized.flatten(1).float().mean(dim=1).tolist() == [10, 20, 30]
 
@@ -163,7 +177,7 @@ def test_a_limited_image_has_as_many_pixels_as_it_may(size, limit):
 )
 def test_own_resolution_up_to_a_limit(tmp_path, decoded, zoom_pixels, size, halvings):
     path = draw(tmp_path / "a.jpg", 400, 300)
-    resized = read_resized(path, 7, "squash", zoom_pixels)
+    resized = read_resized(path, Reading(7, "squash", zoom_pixels))
     assert resized.original_size == (300, 400)
     assert resized.pixels.shape == (3, *size)
     assert decoded == [(300 // 2**halvings, 400 // 2**halvings)]
@@ -174,5 +188,66 @@ def test_own_resolution_up_to_a_limit(tmp_path, decoded, zoom_pixels, size, halv
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_the_limit_counts_pixels_of_the_upright_image(tmp_path, orientation):
     path = draw(tmp_path / "a.jpg", 400, 100, orientation)
-    size = read_resized(path, 7, zoom_pixels=10_000).pixels.shape[1:]
+    size = read_resized(path, Reading(7, zoom_pixels=10_000)).pixels.shape[1:]
     assert tuple(size) == ((50, 200) if orientation == 1 else (200, 50))
+
+
+def halvings(original, at_least):
+    """How often both sides can be halved, three times at most, above what is asked for; (height, width)."""
+    fits = (
+        n for n in (3, 2, 1) if all(o // least >= 2**n for o, least in zip(original, at_least, strict=True))
+    )
+    return next(fits, 0)
+
+
+SIDES = st.integers(1, 97)
+
+
+@given(
+    size=st.tuples(SIDES, SIDES),
+    at_least=st.tuples(SIDES, SIDES),
+    orientation=st.integers(1, 8),
+)
+def test_a_reduced_jpeg_keeps_both_sides(tmp_path_factory, size, at_least, orientation):
+    path, exif = tmp_path_factory.getbasetemp() / "reduced.jpg", Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.new("L", size, 131).save(path, exif=exif)
+    reduced = decode_reduced(path, at_least)
+    original = size if orientation >= 5 else size[::-1]
+    assert reduced.original_size == original
+    times = halvings(original, at_least)
+    assert reduced.image.size[::-1] == tuple(-(-side // 2**times) for side in original)
+    assert np.abs(pixels(reduced.image) - 131).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_shows_the_same(tmp_path, photo, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    photo.resize((8 * WIDTH, 8 * HEIGHT), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", exif=exif)
+    reduced = decode_reduced(tmp_path / "a.jpg", (HEIGHT, HEIGHT))
+    whole = decode_image(tmp_path / "a.jpg")
+    assert reduced.original_size == whole.size[::-1]
+    assert sorted(reduced.image.size) == [HEIGHT, WIDTH]
+    assert_close(reduced.image, whole.resize(reduced.image.size, Image.Resampling.BOX), 6)
+
+
+def test_a_jpeg_of_several_images_is_reduced_too(tmp_path, photo):
+    photo.save(tmp_path / "a.mpo", save_all=True, append_images=[photo.rotate(180)], quality=95)
+    reduced = decode_reduced(tmp_path / "a.mpo", (23, 23))
+    assert reduced.image.size == (31, 24)
+    assert_close(reduced.image, photo.resize((31, 24), Image.Resampling.BOX), 12)
+
+
+def test_other_formats_are_not_reduced(tmp_path, photo):
+    photo.save(tmp_path / "a.png")
+    reduced = decode_reduced(tmp_path / "a.png", (5, 5))
+    assert reduced.original_size == (HEIGHT, WIDTH)
+    assert_close(reduced.image, photo, 0)
+
+
+def test_the_limit_of_pixels_is_of_the_original(tmp_path, photo):
+    photo.save(tmp_path / "a.jpg")
+    with pytest.raises(UnreadableImageError, match="over the limit"):
+        decode_reduced(tmp_path / "a.jpg", (5, 5), max_pixels=WIDTH * HEIGHT - 1)
+    assert decode_reduced(tmp_path / "a.jpg", (5, 5), max_pixels=WIDTH * HEIGHT).image.size == (8, 6)

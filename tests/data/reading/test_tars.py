@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ramstrans.data.preprocessing import Reading
 from ramstrans.data.reading.cache import DiskCache
 from ramstrans.data.reading.decode import open_file, read_resized
 from ramstrans.data.reading.tars import Entry, TarIndex, entries_of, file_status, find_member
@@ -99,7 +100,7 @@ def test_decoding_gives_the_same_from_a_tar(tmp_path):
         inside, outside = tar / name, tmp_path / name
         assert open_file(inside).read() == content
         assert np.array_equal(np.asarray(decode_image(inside)), np.asarray(decode_image(outside)))
-        assert read_resized(inside, 23).pixels.equal(read_resized(outside, 23).pixels)
+        assert read_resized(inside, Reading(23)).pixels.equal(read_resized(outside, Reading(23)).pixels)
 
 
 def test_a_cache_keeps_members_until_their_tar_changes(tmp_path, monkeypatch):
@@ -117,16 +118,20 @@ def test_a_cache_keeps_members_until_their_tar_changes(tmp_path, monkeypatch):
     )
     for _ in range(2):
         for name in ("a.jpg", "b.jpg"):
-            assert cache.read(tar / name, 23).pixels.equal(read_resized(tar / name, 23).pixels)
+            assert cache.read(tar / name, Reading(23)).pixels.equal(
+                read_resized(tar / name, Reading(23)).pixels
+            )
     assert decoded == [tar / "a.jpg", tar / "b.jpg"]
     before = tar.stat()
     make_tar(tar, [("b.jpg", jpeg(1)), ("a.jpg", jpeg(2))])
     os.utime(tar, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert cache.read(tar / "a.jpg", 23).pixels.equal(read_resized(tar / "a.jpg", 23).pixels)
+    assert cache.read(tar / "a.jpg", Reading(23)).pixels.equal(
+        read_resized(tar / "a.jpg", Reading(23)).pixels
+    )
     assert len(decoded) == 3
     shutil.rmtree(tmp_path / "c")
     with pytest.raises(UnreadableImageError, match="holds no such file"):
-        cache.read(tar / "c.jpg", 23)
+        cache.read(tar / "c.jpg", Reading(23))
 
 
 def test_a_replaced_tar_is_indexed_again(tmp_path):

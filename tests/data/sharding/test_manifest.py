@@ -12,9 +12,10 @@ import torch
 from ramstrans.data.audit.files import find_unreadable
 from ramstrans.data.build import build_image_set
 from ramstrans.data.config import DataConfig
+from ramstrans.data.detect import MANIFEST
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.transforms import Augmentation
-from ramstrans.data.sharding.manifest import MANIFEST, read_manifest, read_shards, verify_shards
+from ramstrans.data.sharding.manifest import read_manifest, read_shards, verify_shards
 from ramstrans.data.sharding.writer import write_shards
 from ramstrans.errors import DataError, UnreadableImageError
 from tests.data.builders import decode_image, flip_byte, noise_shards

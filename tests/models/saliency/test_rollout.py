@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.loading.transforms import make_view
-from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.data.preprocessing import Preprocessing, Reading
 from ramstrans.data.reading.decode import read_resized
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model
@@ -262,7 +262,8 @@ def real_pass():
     model = build_model(config).eval()
     preprocessing = Preprocessing(256, (224, 224))
     views = [
-        make_view(*read_resized(record.path, 256), preprocessing, config.input_size) for record in records
+        make_view(*read_resized(record.path, Reading(256)), preprocessing, config.input_size)
+        for record in records
     ]
     with torch.no_grad():
         features = model.encoder(model.encoder.normalize(torch.stack([view.image for view in views])), 0)

@@ -11,6 +11,7 @@ from ramstrans.data.reading.threads import NUM_THREADS, in_threads
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import DataError, UnreadableImageError, first_few
+from ramstrans.plain import counted
 
 _MAX_NAMED = 10
 
@@ -106,7 +107,7 @@ def apply_unreadable(
         return images
     if on_unreadable == "stop":
         raise DataError(
-            f"{len(errors)} image file{'s' * (len(errors) > 1)} cannot be read: "
+            f"{counted(len(errors), 'image file')} cannot be read: "
             f"{first_few(list(map(str, errors)), _MAX_NAMED)}. "
             "Repair or remove them, or go on without them by --data.on_unreadable skip"
         )

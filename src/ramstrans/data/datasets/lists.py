@@ -178,7 +178,7 @@ class FolderListing:
         return name in self.names(folder)
 
     def names(self, folder: Path | str) -> frozenset[str]:
-        """Names of everything in a folder; empty if there is no such folder."""
+        """The names of files and folders in a folder; empty if there is no such folder."""
         folder = str(folder)
         if folder not in self._names:
             self._names[folder] = _file_names(folder)

@@ -11,7 +11,7 @@ from ramstrans.data.download.fetch import fetch
 from ramstrans.data.download.registry import REGISTRY, PublishedFile
 from ramstrans.data.download.unpack import SUFFIXES, unpack
 from ramstrans.errors import DataError, OutputError
-from ramstrans.files import check_new_folder, new_folder, not_writable
+from ramstrans.files import check_new_folder, check_room, new_folder, not_writable
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +51,7 @@ def download_data_set(
         with FileLock(archives / ".lock", timeout=0):
             # Images do not shrink in an archive: unpacked, they take at least as much again.
             present = sum(path.stat().st_size for path in archives.iterdir())
-            missing, free = 2 * source.num_bytes - present, shutil.disk_usage(archives).free
-            if missing > free:
-                raise OutputError(
-                    f"{root.parent} has {free / 1e9:.1f} GB free, {missing / 1e9:.1f} GB are needed; "
-                    "free some space, or give a folder on another disk"
-                )
+            check_room(root.parent, 2 * source.num_bytes - present, "archives and images")
             paths = [fetch(file, archives, progress) for file in source.files]
             with new_folder(root) as draft:
                 for file, path in zip(source.files, paths, strict=True):

@@ -92,7 +92,7 @@ class ImageDataset(Dataset[Example]):
         epoch, index = key
         record = self.records[index]
         read = read_resized if self.cache is None else self.cache.read
-        image = read(record.path, *self.preprocessing.reading, max_pixels=self.max_pixels)
+        image = read(record.path, self.preprocessing.reading, max_pixels=self.max_pixels)
         view = make_view(
             *image,
             self.preprocessing,

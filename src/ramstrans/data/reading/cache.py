@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.preprocessing import Fit, Size
+from ramstrans.data.preprocessing import Reading
 from ramstrans.data.reading.decode import DECODING_VERSION, ResizedImage, check_shape, read_resized
 from ramstrans.data.reading.tars import file_status
 from ramstrans.files import not_writable, write_file
@@ -26,21 +26,13 @@ class MemoryCache:
     """Resized images in the memory of this process; each loader process fills its own."""
 
     def __init__(self) -> None:
-        self._images: dict[tuple[Path, int | Size, Fit, int | None], ResizedImage] = {}
+        self._images: dict[tuple[Path, Reading], ResizedImage] = {}
 
-    def read(
-        self,
-        path: Path,
-        resize: int | Size,
-        fit: Fit = "crop",
-        zoom_pixels: int | None = None,
-        *,
-        max_pixels: int = DataConfig.max_pixels,
-    ) -> ResizedImage:
+    def read(self, path: Path, reading: Reading, *, max_pixels: int = DataConfig.max_pixels) -> ResizedImage:
         """As `read_resized`, decoding each file once."""
-        key = path, resize, fit, zoom_pixels
+        key = path, reading
         if key not in self._images:
-            self._images[key] = read_resized(path, resize, fit, zoom_pixels, max_pixels=max_pixels)
+            self._images[key] = read_resized(path, reading, max_pixels=max_pixels)
         return self._images[key]
 
 
@@ -65,15 +57,7 @@ class DiskCache:
         except OSError as error:
             raise not_writable(folder, error, _HINT) from error
 
-    def read(
-        self,
-        path: Path,
-        resize: int | Size,
-        fit: Fit = "crop",
-        zoom_pixels: int | None = None,
-        *,
-        max_pixels: int = DataConfig.max_pixels,
-    ) -> ResizedImage:
+    def read(self, path: Path, reading: Reading, *, max_pixels: int = DataConfig.max_pixels) -> ResizedImage:
         """As `read_resized`; the first process that needs a file decodes it.
 
         Raises:
@@ -82,16 +66,16 @@ class DiskCache:
         """
         try:
             # before decoding: a file that changes meanwhile is decoded again
-            key = _key(path, resize, fit, zoom_pixels)
+            key = _key(path, reading)
         except OSError:  # reading raises what is wrong with the file
-            return read_resized(path, resize, fit, zoom_pixels, max_pixels=max_pixels)
+            return read_resized(path, reading, max_pixels=max_pixels)
         # named by path and size alone: a rebuilt entry replaces the old one
-        name = [str(path.absolute()), resize, fit, zoom_pixels]
+        name = [str(path.absolute()), *reading]
         digest = hashlib.sha256(json.dumps(name).encode()).hexdigest()
         entry = self.folder / digest[:2] / digest
         image = _load(entry, key)
         if image is None:
-            image = read_resized(path, resize, fit, zoom_pixels, max_pixels=max_pixels)
+            image = read_resized(path, reading, max_pixels=max_pixels)
             metadata = {"key": key, "original_size": json.dumps(image.original_size)}
             content = save({"pixels": image.pixels.permute(1, 2, 0).contiguous()}, metadata)
             write_file(entry, content, sync=False, hint=_HINT)
@@ -123,9 +107,9 @@ def _load(entry: Path, key: str) -> ResizedImage | None:
         return None
 
 
-def _key(path: Path, resize: int | Size, fit: Fit, zoom_pixels: int | None) -> str:
+def _key(path: Path, reading: Reading) -> str:
     """All that the pixels depend on."""
     status = file_status(path)
     decoder = [DECODING_VERSION, PIL.__version__, torch.__version__]
-    wanted = [str(path.absolute()), resize, fit, zoom_pixels]
+    wanted = [str(path.absolute()), *reading]
     return json.dumps([*wanted, status.st_size, status.st_mtime_ns, decoder])

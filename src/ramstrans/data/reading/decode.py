@@ -22,7 +22,7 @@ from torch.utils.data import get_worker_info
 from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.preprocessing import Fit, Size
+from ramstrans.data.preprocessing import Fit, Reading, Size
 from ramstrans.data.reading.color import to_rgb
 from ramstrans.data.reading.formats import HEIF_HINT, has_heif, is_heif, readable_formats
 from ramstrans.data.reading.retry import retry
@@ -102,9 +102,7 @@ class ResizedImage(NamedTuple):
 
 def read_resized(
     path: Path,
-    resize: int | Size,
-    fit: Fit = "crop",
-    zoom_pixels: int | None = None,
+    reading: Reading,
     *,
     max_pixels: int = DataConfig.max_pixels,
     content: bytes | None = None,
@@ -114,27 +112,26 @@ def read_resized(
     A large JPEG is decoded at a reduced scale, see `REDUCTION_MARGIN`. What is decoded then may extend up
     to one of its own pixels, half a resized one, beyond the original.
 
-    `resize` is the shorter side in pixels, or exact `(height, width)`, after EXIF rotation; with `fit` "pad"
-    the image keeps its aspect ratio and fits into that. With `zoom_pixels` neither counts: the image keeps
-    its own size, or is reduced to at most so many pixels. With `content`, a file's bytes, nothing is opened,
-    and `path` is only its name in errors.
+    The `resize` of `reading` is the shorter side in pixels, or exact `(height, width)`, after EXIF rotation;
+    with `fit` "pad" the image keeps its aspect ratio and fits into that. With `zoom_pixels` neither counts:
+    the image keeps its own size, or is reduced to at most so many pixels. With `content`, a file's bytes,
+    nothing is opened, and `path` is only its name in errors.
 
     Raises:
         UnreadableImageError: It cannot be decoded, or has more than `max_pixels`.
     """
+    resize = reading.resize
     height, width = (resize, resize) if isinstance(resize, int) else resize
     at_least: Size | Callable[[Size], Size] = (REDUCTION_MARGIN * height, REDUCTION_MARGIN * width)
-    if zoom_pixels is not None:
-        at_least = partial(limited_size, max_pixels=REDUCTION_MARGIN**2 * zoom_pixels)
+    if reading.zoom_pixels is not None:
+        at_least = partial(limited_size, max_pixels=REDUCTION_MARGIN**2 * reading.zoom_pixels)
     decoded = decode_reduced(path, at_least, max_pixels=max_pixels, content=content)
-    return _resized(*decoded, resize, fit, zoom_pixels)
+    return _resized(*decoded, reading)
 
 
-def resize_in_memory(
-    image: Image.Image, resize: int | Size, fit: Fit = "crop", zoom_pixels: int | None = None
-) -> ResizedImage:
+def resize_in_memory(image: Image.Image, reading: Reading) -> ResizedImage:
     """Resize an upright RGB image as `read_resized` does, but from all of its pixels."""
-    return _resized(image, (image.height, image.width), resize, fit, zoom_pixels)
+    return _resized(image, (image.height, image.width), reading)
 
 
 def resized_size(original_size: Size, resize: int | Size, fit: Fit = "crop") -> Size:
@@ -167,13 +164,11 @@ def limited_size(original_size: Size, max_pixels: int) -> Size:
     return original_size if scale >= 1 else (max(int(height * scale), 1), max(int(width * scale), 1))
 
 
-def _resized(
-    image: Image.Image, original_size: Size, resize: int | Size, fit: Fit, zoom_pixels: int | None
-) -> ResizedImage:
-    if zoom_pixels is None:
-        size = resized_size(original_size, resize, fit)
+def _resized(image: Image.Image, original_size: Size, reading: Reading) -> ResizedImage:
+    if reading.zoom_pixels is None:
+        size = resized_size(original_size, reading.resize, reading.fit)
     else:
-        size = limited_size(original_size, zoom_pixels)
+        size = limited_size(original_size, reading.zoom_pixels)
     pixels = F.resize(F.pil_to_tensor(image), list(size), antialias=True)
     channels_last = pixels.permute(1, 2, 0).contiguous()  # copies nothing on CPUs with AVX2
     return ResizedImage(channels_last.permute(2, 0, 1), original_size)

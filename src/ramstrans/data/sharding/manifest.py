@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.datasets.tar_samples import read_tar_samples
+from ramstrans.data.detect import MANIFEST
 from ramstrans.data.reading.retry import open_retrying, retry
 from ramstrans.data.reading.tars import list_of
 from ramstrans.data.records import ImageSet, Part, Record, Split
 from ramstrans.errors import DataError
 
-MANIFEST = "shards.json"
 VERSION = 1
 
 

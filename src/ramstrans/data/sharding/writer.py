@@ -5,7 +5,6 @@ import io
 import json
 import random
 import re
-import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from ramstrans.console import Progress, no_progress
+from ramstrans.data.detect import MANIFEST
 from ramstrans.data.reading.decode import open_file
 from ramstrans.data.reading.retry import retry
 from ramstrans.data.reading.tars import find_member, list_of
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split
-from ramstrans.data.sharding.manifest import MANIFEST, VERSION, Shard
+from ramstrans.data.sharding.manifest import VERSION, Shard
 from ramstrans.data.splits import check_classes
-from ramstrans.errors import OutputError, UnreadableImageError, UsageError
-from ramstrans.files import new_folder, not_writable
+from ramstrans.errors import UnreadableImageError, UsageError
+from ramstrans.files import check_room, new_folder, not_writable
 
 MAX_BYTES = 1_000_000_000
 MAX_IMAGES = 10_000
@@ -71,12 +71,7 @@ def write_shards(
         try:
             sizes = [_file_size(record.path) for record in images.records]
             plan = _plan(images.records, sizes, max_bytes, max_images, seed)
-            needed, free = sum(sizes) + _OVERHEAD * len(sizes), shutil.disk_usage(draft).free
-            if free < needed:
-                raise OutputError(
-                    f"{output} takes about {needed / 1e9:,.1f} GB, its disk has {free / 1e9:,.1f} GB left; "
-                    "free some, or give another folder"
-                )
+            check_room(draft.parent, sum(sizes) + _OVERHEAD * len(sizes), "the shards")
             _write(images, plan, draft, root, progress)
         except OSError as error:
             raise not_writable(output, error) from error

@@ -51,7 +51,7 @@ def gallery_views(
 ) -> list[ScaleViews]:
     """Run a model in eval mode on some images of a data set again, for its saliency and crops."""
     paths, reading = [dataset.records[index].path for index in indices], metadata.preprocessing.reading
-    images = [read_resized(path, *reading, max_pixels=dataset.max_pixels) for path in paths]
+    images = [read_resized(path, reading, max_pixels=dataset.max_pixels) for path in paths]
     return scale_views(model, metadata, images, precision)[2]
 
 
