@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramstrans.data.reading import threads
 from ramstrans.data.reading.threads import check_wanted, in_threads
 from tests.processes import python
 
@@ -85,19 +84,21 @@ def test_a_thread_keeps_no_result_alive():
 
 
 def test_a_long_task_ends_at_its_next_part_when_nobody_waits():
-    parts, going = [], threading.Event()
+    workers, going = [], threading.Event()
 
     def endless(_):
+        workers.append(threading.current_thread())
         while True:
             check_wanted()
-            parts.append(1)
             going.set()
 
     results = in_threads(endless, range(1), 1, timeout=0.1)
     with pytest.raises(TimeoutError):
         next(results)
     assert going.wait(30)
-    assert not any(isinstance(thread, threads._Worker) for thread in threading.enumerate())
+    (worker,) = workers
+    worker.join(30)
+    assert not worker.is_alive()
     check_wanted()  # outside such threads: nothing
 
 
