@@ -20,8 +20,8 @@ from ramstrans.console import progress_bar, results
 from ramstrans.data.build import READERS, build_preprocessing
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import WeightsError
+from ramstrans.models.backbones import build_backbone
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.encoder import build_vit
 from ramstrans.training.config import RunConfig, TrainingConfig
 
 CONFIGS = sorted(config_folder().glob("*.yaml"))
@@ -55,7 +55,7 @@ def test_every_config_that_comes_along_works(path, config_of, monkeypatch, tmp_p
     assert config.training.epochs == values["training"]["epochs"]
     assert config.model.backbone == values["model"]["backbone"]
     with torch.device("meta"):
-        build_vit(dataclasses.replace(config.model, num_classes=5))
+        build_backbone(dataclasses.replace(config.model, num_classes=5))
     preprocessing = build_preprocessing(config.data, config.model.input_size, config.model.zoom_source)
     for crop, side in zip(preprocessing.crop, config.model.input_size, strict=True):
         assert crop >= side

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from ramstrans.models.backbones import build_backbone
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.encoder import build_vit
 from ramstrans.models.methods.rams import build_model
 
 SIZE = (48, 80)  # a grid of 3 x 5
@@ -33,7 +33,7 @@ def tiny_config(**fields):
 
 
 def tiny_vit(**fields):
-    return randomise(build_vit(tiny_config(**fields)))
+    return randomise(build_backbone(tiny_config(**fields)))
 
 
 def tiny_model(seed=0, std=0.3, **fields):

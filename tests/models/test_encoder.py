@@ -10,7 +10,8 @@ from timm.models import group_parameters
 
 from ramstrans.errors import ConfigError
 from ramstrans.models.attention import ExplicitAttention
-from ramstrans.models.encoder import Encoder, build_vit
+from ramstrans.models.backbones import build_backbone
+from ramstrans.models.encoder import Encoder
 from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.models.saliency.rollout import rollout
 from tests.models.builders import TINY, noise, randomise, tiny_config, tiny_vit
@@ -38,7 +39,7 @@ def family_vit(name):
     backbone, options = FAMILIES[name]
     patch = next(int(size) for size in ("14", "16", "32") if f"patch{size}" in backbone)
     size = (GRID[0] * patch, GRID[1] * patch)
-    vit = build_vit(tiny_config(backbone=backbone, image_size=size, backbone_options=options))
+    vit = build_backbone(tiny_config(backbone=backbone, image_size=size, backbone_options=options))
     return randomise(vit), noise(2, 3, *size)
 
 
@@ -57,14 +58,14 @@ def test_one_call_per_block_gives_timms_own_attention(name, class_tokens):
         block.attn.attn_drop.register_forward_hook(lambda module, args, output: weights.append(args[0]))
     with torch.no_grad():
         features = encoder(images, 1)
-        expected = twin(images, 1, with_attention=False)
+        expected = twin(images, 1, num_layers=0)
     calls = features.attention
     assert len(calls) == len(weights) == TINY["depth"]
     for call, weight in zip(calls, weights, strict=True):
         attention = (call.scale * call.query @ call.key.mT).softmax(dim=-1)
         torch.testing.assert_close(attention, weight, rtol=1e-4, atol=1e-6)
         assert weight.std() > 1e-3  # not uniform, or the order of layers would not show
-    torch.testing.assert_close(features.class_token, expected.class_token, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(features.pooled, expected.pooled, rtol=1e-4, atol=1e-5)
     options = {"num_prefix": features.num_prefix, "grid": GRID}
     queries, keys = ([getattr(call, name) for call in calls] for name in ("query", "key"))
     saliency = rollout(queries, keys, scale=calls[0].scale, **options)
@@ -82,10 +83,10 @@ def test_recording_changes_no_bit_and_attention_stays_fused(name, monkeypatch):
         calls.append(1)
         return fused(*args, **options)
 
-    expected = encoder(images, 0, with_attention=False).class_token
-    assert torch.equal(encoder(images, 0).class_token, expected)
+    expected = encoder(images, 0, num_layers=0).pooled
+    assert torch.equal(encoder(images, 0).pooled, expected)
     monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
-    encoder(images, 0, with_attention=False)
+    encoder(images, 0, num_layers=0)
     assert len(calls) == TINY["depth"]
 
 
@@ -96,7 +97,7 @@ def test_explicit_attention_is_the_same_function_and_is_recorded(name):
     expected = encoder(images, 1)
     with ExplicitAttention():
         features = encoder(images, 1)
-    torch.testing.assert_close(features.class_token, expected.class_token, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(features.pooled, expected.pooled, rtol=1e-4, atol=1e-5)
     for call, want in zip(features.attention, expected.attention, strict=True):
         torch.testing.assert_close(call.query, want.query, rtol=1e-4, atol=1e-5)
 
@@ -126,8 +127,8 @@ def test_every_class_token_and_its_position_starts_as_a_copy(name):
     others = after.keys() - {"cls_token", "pos_embed"}
     assert all(torch.equal(after[key], before[key]) for key in others)
     for scale in range(3):
-        expected = plain.forward_features(images)[:, 0]
-        torch.testing.assert_close(encoder(images, scale).class_token, expected, rtol=1e-5, atol=1e-5)
+        expected = plain.forward_head(plain.forward_features(images), pre_logits=True)
+        torch.testing.assert_close(encoder(images, scale).pooled, expected, rtol=1e-5, atol=1e-5)
 
 
 @every_family
@@ -139,7 +140,8 @@ def test_joint_reads_token_s_of_the_widened_timm_model(name, num_scales):
     for scale in range(num_scales):
         features = encoder(images, scale)
         assert features.class_index == scale
-        torch.testing.assert_close(features.class_token, tokens[:, scale], rtol=1e-5, atol=1e-5)
+        expected = vit.fc_norm(tokens[:, scale])
+        torch.testing.assert_close(features.pooled, expected, rtol=1e-5, atol=1e-5)
 
 
 @every_family
@@ -153,7 +155,7 @@ def test_tokens_of_a_pass_are_counted(name, class_tokens):
     assert features.num_prefix == registers + (3 if class_tokens == "joint" else 1)
     assert features.class_index == (2 if class_tokens == "joint" else 0)
     heads, dim = TINY["num_heads"], TINY["embed_dim"] // TINY["num_heads"]
-    assert encoder.grid_of(images.shape[2:]) == GRID
+    assert features.grid == encoder.anatomy.grid == GRID
     for tensor in (tensor for call in features.attention for tensor in call[:2]):
         assert tensor.shape == (2, heads, features.num_prefix + GRID[0] * GRID[1], dim)
         assert not tensor.requires_grad
@@ -162,9 +164,9 @@ def test_tokens_of_a_pass_are_counted(name, class_tokens):
 def test_separate_scales_see_their_own_token_only():
     encoder = randomise(Encoder(tiny_vit(), 2, "separate"), seed=1)
     images = noise(1, 3, 48, 80)
-    before = [encoder(images, scale).class_token for scale in range(2)]
+    before = [encoder(images, scale).pooled for scale in range(2)]
     encoder.model.cls_token.data[:, 1] += noise(24, seed=5)
-    after = [encoder(images, scale).class_token for scale in range(2)]
+    after = [encoder(images, scale).pooled for scale in range(2)]
     assert torch.equal(before[0], after[0])
     assert not torch.allclose(before[1], after[1])
     assert not torch.allclose(before[0], before[1])
@@ -185,7 +187,7 @@ def saved(encoder):
 def test_a_copy_is_the_same_function(clone):
     original, images = Encoder(tiny_vit(), 2), noise(1, 3, 48, 80)
     expected, copied = original(images, 1), clone(original)(images, 1)
-    assert torch.equal(copied.class_token, expected.class_token)
+    assert torch.equal(copied.pooled, expected.pooled)
     for call, want in zip(copied.attention, expected.attention, strict=True):
         assert torch.equal(call.query, want.query)
 
@@ -200,36 +202,23 @@ def test_a_copy_is_the_same_function(clone):
             "no weights .no_such_tag. for vit_tiny.*; give augreg_in21k, ",
         ),
         ("", "is not known to timm"),
-        ("resnet50", "is not a plain ViT"),
-        ("vit_small_patch16_rope_224", "is not a plain ViT"),
-        ("vit_small_patch16_dinov3", "is not a plain ViT"),
-        ("eva02_tiny_patch14_224", "is not a plain ViT"),
-        ("samvit_base_patch16", "is not a plain ViT"),
-        ("vit_relpos_small_patch16_224", "is not a plain ViT"),
-        ("vit_tiny_r_s16_p8_224", "is not a plain ViT"),
-        ("deit_tiny_distilled_patch16_224", "it is a VisionTransformerDistilled"),
-        ("vit_medium_patch16_gap_240", "it has no class token"),
-        ("vit_base_patch16_siglip_224", "it has no class token"),
-        ("vit_base_patch16_siglip_gap_224", "it has no class token"),
-        ("eva_large_patch14_196", "its head pools by 'avg'"),
-        ("vit_small_patch16_18x2_224", "do not have timm's standard attention"),
-        ("vit_base_patch16_xp_224", "do not have timm's standard attention"),
+        ("vit_bse_patch16_224", "did you mean vit_base_patch16_224"),
+        ("deit_tiny_distilled_patch16_224", "its two heads read two tokens"),
+        ("gemma4_vit_167m_enc", "has no head that classifies images"),
+        ("crossvit_9_240", "cannot build"),
     ],
 )
 def test_backbone_that_cannot_work_says_why(name, reason):
     size = 42 if "patch14" in name else 48
     with pytest.raises(ConfigError, match=reason) as caught:
-        build_vit(tiny_config(backbone=name, image_size=size))
+        build_backbone(tiny_config(backbone=name, image_size=size))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"global_pool": "avg"}, "its head pools by 'avg'"),
-        ({"class_token": False, "global_pool": "avg"}, "it has no class token"),
-        ({"pos_embed": "none"}, "it has no learnt absolute position embedding"),
-        ({"attn_layer": "diff"}, "do not have timm's standard attention"),
+        ({"global_pool": "avg"}, "set model.global_pool instead"),
         ({"dynamic_img_size": True}, "set model.region_size instead"),
         ({"patch_drop_rate": 0.5}, "it drops patches"),
         ({"in_chans": 1}, "it reads 1 channels"),
@@ -245,7 +234,7 @@ def test_backbone_that_cannot_work_says_why(name, reason):
 )
 def test_option_that_cannot_work_says_why(options, reason):
     with pytest.raises(ConfigError, match=reason) as caught:
-        build_vit(tiny_config(backbone_options=options))
+        build_backbone(tiny_config(backbone_options=options))
     assert "\n" not in str(caught.value)
 
 
@@ -266,7 +255,7 @@ def test_option_that_cannot_work_says_why(options, reason):
 )
 def test_size_or_stride_that_cannot_work_says_what_to_take(fields, reason):
     with pytest.raises(ConfigError, match=reason):
-        build_vit(tiny_config(**fields))
+        build_backbone(tiny_config(**fields))
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit3_small_patch16_224"])
@@ -274,7 +263,7 @@ def test_overlapping_patches_are_windows_of_the_image(name):
     vit = tiny_vit(backbone=name, image_size=(52, 88), patch_stride=12)
     encoder = Encoder(vit, 2)
     assert (encoder.patch_size, encoder.patch_stride) == ((16, 16), (12, 12))
-    assert encoder.grid_of((52, 88)) == (4, 7)
+    assert encoder.anatomy.grid == (4, 7)
     images = noise(1, 3, 52, 88)
     patches = vit.patch_embed(images).unflatten(1, (4, 7))
     for row, column in [(0, 0), (1, 0), (3, 6), (2, 5)]:
@@ -283,7 +272,7 @@ def test_overlapping_patches_are_windows_of_the_image(name):
         torch.testing.assert_close(patches[0, row, column], expected, rtol=1e-4, atol=1e-4)
     features = encoder(images, 1)
     assert features.attention[0].query.shape[2] == features.num_prefix + 28
-    assert torch.isfinite(features.class_token).all()
+    assert torch.isfinite(features.pooled).all()
 
 
 @every_family
@@ -294,7 +283,7 @@ def test_another_size_is_the_same_vit_with_resampled_positions(name, class_token
     patch = next(int(size) for size in ("14", "16", "32") if f"patch{size}" in backbone)
     small, large = (GRID[0] * patch, GRID[1] * patch), (4 * patch, 7 * patch)
     vit = randomise(
-        build_vit(
+        build_backbone(
             tiny_config(backbone=backbone, image_size=small, region_size=large, backbone_options=options)
         )
     )
@@ -309,13 +298,13 @@ def test_another_size_is_the_same_vit_with_resampled_positions(name, class_token
     twin.model.pos_embed = torch.nn.Parameter(positions)
     twin.model.patch_embed.grid_size = (4, 7)
     expected = twin(images, 1)
-    torch.testing.assert_close(features.class_token, expected.class_token, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(features.pooled, expected.pooled, rtol=1e-4, atol=1e-4)
     assert features.attention[0].query.shape[2] == features.num_prefix + 28
 
 
 def test_positions_learn_through_resampling():
     encoder = randomise(Encoder(tiny_vit(region_size=64), 2), seed=1)
-    encoder(noise(1, 3, 64, 64), 1).class_token.sum().backward()
+    encoder(noise(1, 3, 64, 64), 1).pooled.sum().backward()
     assert (encoder.model.pos_embed.grad.abs().sum(dim=-1) > 0).all()
 
 
@@ -325,7 +314,7 @@ def test_without_overlap_the_stride_is_the_patch():
 
 
 def test_rates_of_the_config_reach_the_blocks():
-    vit = build_vit(tiny_config(dropout=0.25, drop_path=0.5))
+    vit = build_backbone(tiny_config(dropout=0.25, drop_path=0.5))
     assert vit.pos_drop.p == 0.25
     assert {block.mlp.drop1.p for block in vit.blocks} == {0.25}
     assert {block.attn.proj_drop.p for block in vit.blocks} == {0.25}

@@ -11,8 +11,8 @@ from ramstrans.cli import main
 from ramstrans.errors import OutputError
 from ramstrans.evaluation import evaluate as evaluation
 from ramstrans.evaluation.report import build as reporting
+from ramstrans.models.backbones import build_backbone
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.encoder import build_vit
 from ramstrans.saved.model import load_state
 from ramstrans.training import loop
 from tests.tiny import BACKBONE, TINY, same_state, write_config
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 def first_weights(tmp_path):
     """A file of first weights."""
     path = tmp_path / "first.safetensors"
-    vit = build_vit(ModelConfig(backbone=BACKBONE, backbone_options=TINY, image_size=24, num_classes=3))
+    vit = build_backbone(ModelConfig(backbone=BACKBONE, backbone_options=TINY, image_size=24, num_classes=3))
     save_file(vit.state_dict(), path)
     return path
 

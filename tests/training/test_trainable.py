@@ -110,9 +110,9 @@ def test_a_probes_features_are_those_that_it_is_evaluated_with():
     freeze_backbone(model)
     set_train_mode(model)
     with torch.no_grad():
-        training = model.encoder(IMAGES, 0).class_token
-        assert torch.equal(training, model.eval().encoder(IMAGES, 0).class_token)
-        assert not torch.equal(training, model.train().encoder(IMAGES, 0).class_token)
+        training = model.encoder(IMAGES, 0).pooled
+        assert torch.equal(training, model.eval().encoder(IMAGES, 0).pooled)
+        assert not torch.equal(training, model.train().encoder(IMAGES, 0).pooled)
 
 
 def test_stochastic_depth_drops_branches_of_single_images_in_training_alone():

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -12,13 +13,16 @@ class AttentionCall(NamedTuple):
 
     Attributes:
         query: (B, H, N, d), as it enters the softmax: after norms and rotary embedding.
-        key: (B, H, N, d), as the queries.
+        key: (B, H, N, d), as the queries; of grouped queries (H a multiple of the number of keys' heads)
+            repeated.
         scale: Factor on q·k.
+        bias: Added to `scale · q kᵀ`, e.g. of relative positions, broadcastable to (B, H, N, N); or None.
     """
 
     query: Tensor
     key: Tensor
     scale: float
+    bias: Tensor | None = None
 
 
 class _AttentionMode(TorchFunctionMode):
@@ -45,6 +49,7 @@ class RecordAttention(_AttentionMode):
 
     Args:
         calls: Filled in the order of the calls.
+        skip: How many of the first calls are not recorded.
         copy: Whether queries and keys are copied. Queries, keys and values are views of one tensor, which a
             view would keep alive as a whole: copy unless autograd keeps that tensor anyway.
 
@@ -56,17 +61,36 @@ class RecordAttention(_AttentionMode):
     (torch.Size([1, 2, 5, 4]), 0.5)
     """
 
-    def __init__(self, calls: list[AttentionCall], *, copy: bool = True) -> None:
+    def __init__(self, calls: list[AttentionCall], *, skip: int = 0, copy: bool = True) -> None:
         super().__init__()
         self.calls = calls
+        self.skip = skip
         self.copy = copy
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:  # noqa: ANN401
-        kept = (query.detach(), key.detach())
-        if self.copy:
-            kept = (kept[0].contiguous(), kept[1].contiguous())
-        self.calls.append(AttentionCall(*kept, _scale(query, options.get("scale"))))
-        return F.scaled_dot_product_attention(query, key, value, **options)
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **options: Any,  # noqa: ANN401
+    ) -> Tensor:
+        if self.skip:
+            self.skip -= 1
+        else:
+            assert not is_causal, "no image model masks the future"
+            kept_query, kept_key = query.detach(), key.detach()
+            if self.copy:
+                kept_query, kept_key = kept_query.contiguous(), kept_key.contiguous()
+            groups = query.shape[-3] // key.shape[-3]
+            if groups > 1:
+                kept_key = kept_key.repeat_interleave(groups, dim=-3)
+            scale, bias = _scale(query, options.get("scale")), _bias(attn_mask)
+            bias = None if bias is None else bias.detach()
+            self.calls.append(AttentionCall(kept_query, kept_key, scale, bias))
+        return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **options)
 
 
 class ExplicitAttention(_AttentionMode):
@@ -86,11 +110,23 @@ class ExplicitAttention(_AttentionMode):
         is_causal: bool = False,
         scale: float | None = None,
     ) -> Tensor:
-        """`softmax(scale · q kᵀ) v` with the whole matrix of weights (B, H, N, N) in memory."""
-        assert attn_mask is None, "a plain ViT"
-        assert not is_causal, "no image model masks the future"
+        """`softmax(scale · q kᵀ + bias) v` with the whole matrix of weights (B, H, N, N) in memory."""
+        if is_causal or query.shape[-3] != key.shape[-3]:
+            return F.scaled_dot_product_attention(
+                query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=True
+            )
         scores = query * _scale(query, scale) @ key.transpose(-2, -1)
+        bias = _bias(attn_mask)
+        if bias is not None:
+            scores = scores + bias
         return F.dropout(scores.softmax(dim=-1), dropout_p) @ value
+
+
+def _bias(mask: Tensor | None) -> Tensor | None:
+    """What a mask adds to the scores: itself, or minus infinity where a boolean one is False."""
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
 
 
 def _scale(query: Tensor, given: float | None) -> float:

@@ -13,7 +13,8 @@ THRESHOLDS = (1.2, 1.3)
 
 BOUNDS = {
     "num_classes": Bound("2 or more", lambda value: value >= 2),
-    "num_scales": Bound("1 (plain ViT) or more", lambda value: value >= 1),
+    "num_scales": Bound("1 (the plain backbone) or more", lambda value: value >= 1),
+    "saliency_layers": Bound("1 or more", lambda value: value >= 1),
     "min_region": FROM_0_TO_1,
     "max_aspect": Bound("a ratio of 1 or more", lambda value: value >= 1),
     "zoom_margin": AT_LEAST_0,
@@ -25,6 +26,12 @@ BOUNDS = {
 Component = Literal["count", "saliency"]
 """What makes a component the largest: the number of its patches, or their summed saliency."""
 
+ClassTokens = Literal["joint", "separate", "shared"]
+"""How scales differ: all their class tokens in every pass, one token per pass, or not at all."""
+
+SaliencyName = Literal["auto", "rollout", "class_attention", "pool_attention", "cosine", "cam"]
+"""What regions are proposed from; see `models/saliency`."""
+
 ZoomSource = Literal["input", "full", "native"]
 """What regions are cut from."""
 
@@ -34,16 +41,24 @@ class ModelConfig:
     """Everything that determines a model except the values of its weights.
 
     Attributes:
-        backbone: Name of a plain timm ViT, e.g. `vit_base_patch16_224`.
+        backbone: Name of an image classifier of timm, e.g. `vit_base_patch16_224`, `convnext_tiny` or
+            `vit_small_patch16_dinov3`.
         num_classes: Number of classes, at least 2; None: as many as the data set has.
         image_size: Side of the input in pixels, or `[height, width]`.
         region_size: Side in pixels that later scales see their region at, or `[height, width]`; position
             embeddings are resampled. None: `image_size`, as in the paper.
-        num_scales: Number of scales; 1 is a plain ViT.
+        num_scales: Number of scales; 1 is the plain backbone.
         weights: `timm` for the backbone's pretrained weights from timm's hub, the path of a
             `.safetensors`, `.pth` or Google `.npz` file, or None for random ones.
+        global_pool: How the backbone pools what its classifier reads, e.g. `token` or `avg`; None: as timm.
         class_tokens: `joint`: every scale's token is present in every pass (the paper's equation);
-            `separate`: only token s enters pass s (the paper's figure).
+            `separate`: only token s enters pass s (the paper's figure); `shared`: all scales have the same
+            one, or none. None: `joint` where the backbone is read at a class token, else `shared`.
+        saliency: What regions are proposed from: `rollout` of attention (the paper), `class_attention` of the
+            last layer, `pool_attention` (a rollout from the query that pools), `cosine` of the pooled vector
+            and each location, or `cam` (class activation map). `auto`: rollout where every layer is
+            attention among all tokens, else cam where it is exact, else cosine.
+        saliency_layers: Of how many of the last layers attention is rolled out; None: all, as in the paper.
         saliency_rows: `all`: mean over all query rows of the rollout; `class`: the class token's row.
         thresholds: eta, the multiple of the mean saliency above which a patch stands out; one for
             each region, `num_scales` of them. None: 1.2 for the first and 1.3 for later ones.
@@ -70,7 +85,10 @@ class ModelConfig:
     region_size: int | tuple[int, int] | None = None
     num_scales: int = 2
     weights: str | Path | None = None
-    class_tokens: Literal["joint", "separate"] = "joint"
+    global_pool: str | None = None
+    class_tokens: ClassTokens | None = None
+    saliency: SaliencyName = "auto"
+    saliency_layers: int | None = None
     saliency_rows: Literal["all", "class"] = "all"
     thresholds: tuple[float, ...] | None = None
     component: Component = "count"

@@ -1,111 +1,145 @@
-"""A plain timm ViT with one class token per scale that also returns its queries and keys."""
+"""Any timm image classifier as an encoder: pooled vector, feature map, and the attention it was made by."""
 
-import difflib
 from contextlib import nullcontext
 from itertools import chain
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import timm
 import torch
-from timm.layers import Attention
-from timm.models import _registry, checkpoint_seq
+from timm.layers import ClassifierHead
+from timm.models import checkpoint_seq
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ramstrans.errors import ConfigError
+from ramstrans.models.anatomy import Anatomy, Size, inspect_model, locate, patch_grid
 from ramstrans.models.attention import AttentionCall, RecordAttention
-from ramstrans.models.config import ModelConfig
+from ramstrans.models.backbones import check_backbone
+from ramstrans.models.config import ClassTokens
 
 Statistics = tuple[float, float, float]
 """One number each for red, green and blue."""
 
-PLAIN_VIT_MODULES = ("vision_transformer", "deit")
-
-FIELDS = {"img_size": "image_size", "num_classes": "num_classes", "dynamic_img_size": "region_size"}
-"""Arguments of `timm.create_model` that follow from a field of the config."""
+CONTAINERS = ("blocks", "stages", "layers", "levels", "network", "features")
+"""Names that timm's models give to the list of their blocks or stages."""
 
 
 class Features(NamedTuple):
     """One forward pass through the encoder.
 
     Attributes:
-        class_token: (B, D), the scale's class token after the final LayerNorm.
-        attention: One call per block, first block first; empty if not asked for.
-        class_index: Index of the scale's class token among the N tokens.
+        pooled: (B, D), what the classifier reads: the scale's class token, or a pooled map, after all norms.
+        locations: (B, h * w, C), the last features of each location, row by row.
+        attention: One call per layer, first layer first, of those that were asked for.
+        pool_attention: The call of the query that pools the tokens; None if no query does, or not asked for.
+        class_index: Index of the scale's class token among the N tokens; None if none is pooled.
         num_prefix: Number of tokens before the patches.
-        grid: `(rows, columns)` of patches.
+        grid: `(rows, columns)` of locations.
     """
 
-    class_token: Tensor
+    pooled: Tensor
+    locations: Tensor
     attention: tuple[AttentionCall, ...]
-    class_index: int
+    pool_attention: AttentionCall | None
+    class_index: int | None
     num_prefix: int
-    grid: tuple[int, int]
+    grid: Size
 
 
 class Encoder(nn.Module):
-    """A plain timm ViT with one class token per scale.
+    """A timm image classifier that also tells where its features lie and which attention made them.
 
-    Class tokens and their position embeddings start as copies of the given ViT's one. Nothing is stored on
-    the module during a forward pass: any number of threads may call it.
+    A plain ViT or an Eva that classifies by its class token gets one per scale: they and their position
+    embeddings start as copies of the given one. Other models are the same for all scales. Nothing is stored
+    on the module during a forward pass: any number of threads may call it.
 
     Args:
-        model: The ViT; becomes part of this module and is widened in place.
-        num_scales: S, number of class tokens.
-        class_tokens: `joint`: all S tokens enter every pass; `separate`: token s alone enters pass s.
+        model: From timm; becomes part of this module, and is widened in place.
+        num_scales: S, number of scales.
+        class_tokens: `joint`: all S class tokens enter every pass; `separate`: token s alone enters pass s;
+            `shared`: all scales have one token, or none. None: `joint` where it can be, else `shared`.
         mean: Of red, green and blue, for pixels in [0, 1]; None: the value that timm has for the model.
         std: Of red, green and blue, in the same way.
+        size: `(height, width)` of the input in pixels; None: the one that the model was built for.
 
     Raises:
-        ConfigError: This ViT cannot work; the message says why.
+        ConfigError: This model cannot work; the message says why.
     """
 
     def __init__(
         self,
-        model: VisionTransformer,
+        model: nn.Module,
         num_scales: int,
-        class_tokens: Literal["joint", "separate"] = "joint",
+        class_tokens: ClassTokens | None = None,
         mean: Statistics | None = None,
         std: Statistics | None = None,
+        *,
+        size: Size | None = None,
     ) -> None:
         super().__init__()
-        check_vit(model)
+        check_backbone(model)
+        self.model: Any
         self.model = model
-        self.mean: Statistics = mean or tuple(model.pretrained_cfg["mean"])
-        self.std: Statistics = std or tuple(model.pretrained_cfg["std"])
-        self.class_tokens = class_tokens
+        self.mean: Statistics = mean or tuple(self.model.pretrained_cfg["mean"])
+        self.std: Statistics = std or tuple(self.model.pretrained_cfg["std"])
         self.num_scales = num_scales
+        self.class_tokens = choose_class_tokens(model, num_scales, class_tokens)
+        size = size or _own_size(self.model)
+        self._fuse_attention()
         self._widen()
+        self.anatomy = inspect_model(model, size)
+        self.sums_locations = _sums_locations(self.model, self.anatomy)
+
+    def _fuse_attention(self) -> None:
+        """Let the blocks of a ViT call the fused kernel, whatever timm's switch says: it can be recorded."""
+        for module in self.model.blocks.modules() if hasattr(self.model, "blocks") else ():
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = True
 
     def _widen(self) -> None:
         """Repeat the class token, and its position embedding, once per scale."""
-        vit, extra = self.model, self.num_scales - 1
-        vit.cls_token = nn.Parameter(vit.cls_token.detach().repeat(1, self.num_scales, 1))
-        if not vit.no_embed_class:
-            position = vit.pos_embed.detach()
-            vit.pos_embed = nn.Parameter(torch.cat([position[:, :1].expand(-1, extra, -1), position], dim=1))
-        vit.num_prefix_tokens += extra
-        vit.patch_embed.img_size = None  # unchecked: scales may differ in size, and patches may overlap
-        for block in vit.blocks:
-            block.attn.fused_attn = True  # only that path can be recorded
+        model, extra = self.model, self.num_scales - 1
+        if isinstance(model, VisionTransformer | Eva) and hasattr(model.patch_embed, "img_size"):
+            model.patch_embed.img_size = None  # unchecked: scales may differ in size
+        if self.class_tokens == "shared":
+            return
+        model.cls_token = nn.Parameter(model.cls_token.detach().repeat(1, self.num_scales, 1))
+        if model.pos_embed is not None and not model.no_embed_class:
+            position = model.pos_embed.detach()
+            model.pos_embed = nn.Parameter(
+                torch.cat([position[:, :1].expand(-1, extra, -1), position], dim=1)
+            )
+        for module in model.modules():
+            if module is model or (isinstance(model, Eva) and hasattr(module, "num_prefix_tokens")):
+                module.num_prefix_tokens += extra  # rotary embeddings skip them
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        device: torch.device = self.model.cls_token.device
+        device: torch.device = next(self.model.parameters()).device
         return device
 
     @property
     def num_features(self) -> int:
-        """D, width of the pooled feature."""
-        width: int = self.model.num_features
-        return width
+        """D, width of the pooled vector."""
+        return self.anatomy.num_pooled
 
     @property
-    def blocks(self) -> nn.Sequential:
-        """The transformer blocks, first to last."""
-        blocks: nn.Sequential = self.model.blocks
-        return blocks
+    def num_classes(self) -> int:
+        """Number of logits."""
+        number: int = self.model.num_classes
+        return number
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks of a transformer, or the stages of another model, first to last."""
+        for name in CONTAINERS:
+            container = getattr(self.model, name, None)
+            if isinstance(container, nn.Sequential | nn.ModuleList) and len(container) > 1:
+                return list(container)
+        names = [entry["module"] for entry in getattr(self.model, "feature_info", [])]
+        children = [module for name, module in self.model.named_children() if name in names]
+        return children if len(children) > 1 else []
 
     @property
     def block_names(self) -> tuple[str, ...]:
@@ -113,22 +147,19 @@ class Encoder(nn.Module):
         return tuple(sorted({type(block).__name__ for block in self.blocks}))
 
     @property
-    def patch_size(self) -> tuple[int, int]:
-        """`(height, width)` of a patch in pixels."""
-        height, width = self.model.patch_embed.patch_size
-        return height, width
+    def patch_size(self) -> Size | None:
+        """`(height, width)` of a patch in pixels; None where locations are not patches of pixels."""
+        return tuple(self.model.patch_embed.proj.kernel_size) if self._has_patches else None
 
     @property
-    def patch_stride(self) -> tuple[int, int]:
+    def patch_stride(self) -> Size | None:
         """`(down, across)`, distance of neighbouring patches in pixels; the patch size without overlap."""
-        down, across = self.model.patch_embed.proj.stride
-        return down, across
+        return tuple(self.model.patch_embed.proj.stride) if self._has_patches else None
 
-    def grid_of(self, size: tuple[int, int]) -> tuple[int, int]:
-        """`(rows, columns)` of patches in an image of `(height, width)` pixels."""
-        sides = zip(size, self.patch_size, self.patch_stride, strict=True)
-        rows, columns = ((side - patch) // stride + 1 for side, patch, stride in sides)
-        return rows, columns
+    @property
+    def _has_patches(self) -> bool:
+        """Whether each location is a patch of pixels."""
+        return self.anatomy.is_patches
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in 0..255 -> float32 `(x / 255 - mean) / std`, on the encoder's device."""
@@ -139,187 +170,219 @@ class Encoder(nn.Module):
         )
         return images.to(torch.float32, copy=True).mul_(factor[:, None, None]).sub_(shift[:, None, None])
 
-    def forward(self, images: Tensor, scale: int, *, with_attention: bool = True) -> Features:
+    def forward(self, images: Tensor, scale: int, *, num_layers: int | None = None) -> Features:
         """Encode images at one scale.
 
         Args:
             images: (B, 3, H, W), normalised; position embeddings are resampled if the size is not the one
-                that the ViT was built for.
+                that the model was built for.
             scale: Index of the scale, from 0.
-            with_attention: Whether to record queries and keys.
+            num_layers: Of how many of the last layers to record queries and keys; None: of all.
         """
         calls: list[AttentionCall] = []
-        keeps_qkv = torch.is_grad_enabled() and not self.model.grad_checkpointing
-        with RecordAttention(calls, copy=not keeps_qkv) if with_attention else nullcontext():
-            tokens = self._forward_features(images, scale)
-        assert not with_attention or len(calls) == len(self.blocks), "one attention per block"
-        class_index = scale if self.class_tokens == "joint" else 0
-        grid = self.grid_of((images.shape[2], images.shape[3]))
-        num_prefix = tokens.shape[1] - grid[0] * grid[1]
-        return Features(tokens[:, class_index], tuple(calls), class_index, num_prefix, grid)
+        recorded = self.anatomy.num_layers if num_layers is None else num_layers
+        keeps_qkv = torch.is_grad_enabled() and not getattr(self.model, "grad_checkpointing", False)
+        recording = RecordAttention(calls, skip=self.anatomy.num_layers - recorded, copy=not keeps_qkv)
+        with recording if recorded else nullcontext():
+            features = self._forward_features(images, scale)
+            own = features
+            if self.class_tokens == "joint":
+                own = features[:, scale : scale + 1]  # timm reads the first
+            pooled = self.model.forward_head(own, pre_logits=True).flatten(1)
+        assert len(calls) in (recorded, recorded + self.anatomy.pools_by_attention), "one call per layer"
+        layout, grid, num_prefix = locate(self.model, features, (images.shape[2], images.shape[3]))
+        return Features(
+            pooled=pooled,
+            locations=_locations(features, layout, num_prefix),
+            attention=tuple(calls[:recorded]),
+            pool_attention=calls[recorded] if len(calls) > recorded else None,
+            class_index=self._class_index(scale),
+            num_prefix=num_prefix,
+            grid=grid,
+        )
+
+    @property
+    def pooling(self) -> str:
+        """What the head reads, in words."""
+        if reads_class_token(self.model):
+            return "the class token"
+        if self.anatomy.pools_by_attention:
+            return "an attention pool"
+        pool = getattr(self.model, "global_pool", None)
+        kind = pool if isinstance(pool, str) else getattr(pool, "pool_type", None)
+        return {"avg": "the mean of all locations", "max": "their maximum"}.get(kind or "avg", f"'{kind}'")
+
+    def _class_index(self, scale: int) -> int | None:
+        if self.class_tokens == "joint":
+            return scale
+        return 0 if reads_class_token(self.model) else None
 
     def _forward_features(self, images: Tensor, scale: int) -> Tensor:
-        """(B, N, D) tokens after the final LayerNorm."""
-        vit = self.model
-        tokens = vit._pos_embed(vit.patch_embed(images))
-        if self.class_tokens != "joint":
-            tokens = torch.cat([tokens[:, scale : scale + 1], tokens[:, self.num_scales :]], dim=1)
-        tokens = vit.norm_pre(tokens)
-        if vit.grad_checkpointing:
-            tokens = checkpoint_seq(vit.blocks, tokens)
-        else:
-            for block in vit.blocks:  # `vit.blocks(tokens)` would hold its input to the end
-                tokens = block(tokens)
-        normalized: Tensor = vit.norm(tokens)
+        """Features after the final norm, as timm lays them out."""
+        model = self.model
+        if self.class_tokens != "separate":
+            features: Tensor = model.forward_features(images)
+            return features
+        tokens = model._pos_embed(model.patch_embed(images))
+        tokens = torch.cat([tokens[:, scale : scale + 1], tokens[:, self.num_scales :]], dim=1)
+        tokens = model.norm_pre(tokens)
+        tokens = checkpoint_seq(model.blocks, tokens) if model.grad_checkpointing else model.blocks(tokens)
+        normalized: Tensor = model.norm(tokens)
         return normalized
 
-    def forward_head(self, class_token: Tensor) -> Tensor:
-        """(B, num_classes) logits of a class token (B, D)."""
-        logits: Tensor = self.model.head(self.model.head_drop(self.model.fc_norm(class_token)))
-        return logits
+    def forward_head(self, pooled: Tensor) -> Tensor:
+        """(B, num_classes) logits of pooled vectors (B, D); several heads are averaged."""
+        classifier = self.get_classifier()
+        heads = classifier if isinstance(classifier, nn.ModuleList) else (classifier,)
+        logits = [
+            head(pooled[..., None, None]).flatten(1) if isinstance(head, nn.Conv2d) else head(pooled)
+            for head in heads
+        ]
+        return logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Store only each block's input in training, and compute the block again for its gradients."""
-        self.model.set_grad_checkpointing(enable)
+        """Store only each block's input in training, and compute the block again for its gradients.
+
+        Raises:
+            ConfigError: The model cannot.
+        """
+        try:
+            self.model.set_grad_checkpointing(enable)
+        except (AttributeError, AssertionError) as error:
+            if enable:
+                name = type(self.model).__name__
+                raise ConfigError(
+                    f"training.gradient_checkpointing: a {name} cannot; set it to false"
+                ) from error
 
     def get_classifier(self) -> nn.Module:
-        """The head."""
-        head: nn.Module = self.model.head
-        return head
+        """The head; a list of them if there are several."""
+        heads = self.model.get_classifier()
+        if isinstance(heads, ClassifierHead):  # of Sequencer2D, which pools too
+            heads = heads.fc
+        return heads if isinstance(heads, nn.Module) else nn.ModuleList(heads)
 
     def embedding(self) -> list[nn.Parameter]:
-        """Parameters before the first block: patch embedding, tokens, positions."""
-        vit = self.model
-        tokens = (vit.cls_token, vit.reg_token, vit.pos_embed)
-        modules = chain(vit.patch_embed.parameters(), vit.norm_pre.parameters())
-        return [*modules, *(token for token in tokens if token is not None)]
+        """Parameters before the first block: patch embedding or stem, tokens, positions."""
+        before = (module.parameters() for module in self._before_blocks())
+        return [*chain.from_iterable(before), *self.model.parameters(recurse=False)]
+
+    def _before_blocks(self) -> list[nn.Module]:
+        """The model's own modules that are registered before its blocks."""
+        blocks = {id(block) for block in self.blocks}
+        before: list[nn.Module] = []
+        for module in self.model.children():
+            if id(module) in blocks or any(id(child) in blocks for child in module.children()):
+                return before
+            before.append(module)
+        return []
 
     def class_token_parameters(self) -> list[nn.Parameter]:
-        """The class tokens of all scales."""
-        return [self.model.cls_token]
+        """The class tokens of all scales; empty without."""
+        return [self.model.cls_token] if reads_class_token(self.model) else []
 
     def set_train_mode(self) -> None:
         """Put what is trained into training mode, and what is frozen into evaluation mode.
 
-        A block counts as frozen if none of its parameters, adapters included, is trained; dropout on the
+        A block counts as frozen if none of its parameters, adapters included, is trained: without dropout and
+        stochastic depth, and with the running statistics of its batch norms as they are. Dropout on the
         embedded tokens goes with the patch embedding.
         """
-        vit = self.model
-        vit.train()
-        for module in (vit.patch_embed, vit.norm_pre, *vit.blocks, vit.norm):
-            module.train(any(parameter.requires_grad for parameter in module.parameters()))
-        vit.pos_drop.train(vit.patch_embed.training)
+        self.model.train()
+        blocks = self.blocks
+        containers = {id(module) for module in self.model.children() if set(module.children()) & set(blocks)}
+        units = [module for module in self.model.children() if id(module) not in containers]
+        for module in (*units, *blocks):
+            parameters = list(module.parameters())
+            module.train(not parameters or any(parameter.requires_grad for parameter in parameters))
+        before = self._before_blocks()
+        is_trained = any(parameter.requires_grad for module in before for parameter in module.parameters())
+        for module in before:
+            if not list(module.parameters()):
+                module.train(is_trained)
 
 
-def check_vit(vit: VisionTransformer) -> None:
-    """Raise ConfigError, saying why, unless the ViT can serve as the backbone of a RamsTrans."""
-    reason = None
-    if type(vit) is not VisionTransformer:
-        reason = f"it is a {type(vit).__name__}, not a plain VisionTransformer"
-    elif vit.cls_token is None:
-        reason = "it has no class token"
-    elif vit.global_pool != "token":
-        reason = f"its head pools by '{vit.global_pool}', not by the class token"
-    elif vit.pos_embed is None:
-        reason = "it has no learnt absolute position embedding"
-    elif not isinstance(vit.patch_drop, nn.Identity):
-        reason = "it drops patches (patch_drop_rate); the saliency map needs all"
-    elif vit.in_chans != 3:
-        reason = f"it reads {vit.in_chans} channels; images have 3"
-    elif len(vit.blocks) == 0:
-        reason = "it has no blocks (depth 0), whose attention is needed"
-    elif not all(type(getattr(block, "attn", None)) is Attention for block in vit.blocks):
-        reason = "its blocks do not have timm's standard attention, whose queries and keys are needed"
-    if reason:
-        raise ConfigError(f"this backbone cannot work: {reason}; take e.g. vit_base_patch16_224")
-
-
-def current_name(backbone: str) -> str:
-    """The present name of a model that timm once had under another.
+def choose_class_tokens(model: Any, num_scales: int, asked: ClassTokens | None) -> ClassTokens:  # noqa: ANN401
+    """How scales have class tokens: as asked, or the best that the model allows.
 
     Raises:
-        ConfigError: timm has removed it.
-
-    >>> current_name("vit_base_patch16_224_in21k")
-    'vit_base_patch16_224.augreg_in21k'
+        ConfigError: The model cannot have what was asked for.
     """
-    if backbone not in _registry._deprecated_models:
-        return backbone
-    current: str | None = _registry._deprecated_models[backbone]
-    if current is None:
-        raise ConfigError(f"model.backbone: timm has removed '{backbone}'; see timm.list_models('vit_*')")
-    return current
-
-
-def build_vit(config: ModelConfig) -> VisionTransformer:
-    """Build the plain timm ViT that a config asks for, with random weights.
-
-    Raises:
-        ConfigError: Unknown backbone, one that cannot work, or an image size that does not suit it.
-    """
-    name = current_name(config.backbone)
-    plain = {model for module in PLAIN_VIT_MODULES for model in timm.list_models(module=module)}
-    if name.split(".")[0] not in plain:
-        known = timm.is_model(name)
-        near = difflib.get_close_matches(name, sorted(plain), n=3)
-        reason = "is not a plain ViT (vit_*, deit*)" if known else "is not known to timm"
-        hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models('vit_*')"
-        raise ConfigError(f"model.backbone: '{name}' {reason}; {hint}")
-    architecture, _, tag = name.partition(".")
-    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")]
-    if tag and tag not in tags:
+    widens = type(model) in (VisionTransformer, Eva) and reads_class_token(model)
+    if asked is None:
+        return "joint" if widens else "shared"
+    if asked == "shared" or num_scales == 1:
+        return asked if widens else "shared"
+    name = type(model).__name__
+    if not widens:
         raise ConfigError(
-            f"model.backbone: timm has no weights '{tag}' for {architecture}; give {', '.join(tags)}, "
-            "or no tag for its default"
+            f"model.class_tokens is {asked}; this {name} "
+            + ("has one class token only" if reads_class_token(model) else "is not read at a class token")
+            + ": leave it out, and all scales share everything"
         )
-    for option, field in FIELDS.items():
-        if option in config.backbone_options:
-            raise ConfigError(f"model.backbone_options has '{option}'; set model.{field} instead")
-    options = {
-        "num_classes": config.num_classes,
-        "img_size": config.input_size,
-        "pos_drop_rate": config.dropout,
-        "proj_drop_rate": config.dropout,
-        "drop_path_rate": config.drop_path,
-        "dynamic_img_size": len(set(config.scale_sizes)) > 1,
-    } | config.backbone_options
+    if asked == "separate" and type(model) is not VisionTransformer:
+        raise ConfigError(f"model.class_tokens is separate; for a {name} give joint or shared")
+    return asked
+
+
+def reads_class_token(model: Any) -> bool:  # noqa: ANN401 - any timm model
+    """Whether the classifier reads the class token of a model alone."""
+    return (
+        getattr(model, "cls_token", None) is not None
+        and getattr(model, "global_pool", None) == "token"
+        and getattr(model, "attn_pool", None) is None
+    )
+
+
+def _own_size(model: Any) -> Size:  # noqa: ANN401 - any timm model
+    """`(height, width)` that a model was built for."""
+    if patch_grid(model, (0, 0)) is None or model.patch_embed.grid_size is None:
+        height, width = model.pretrained_cfg["input_size"][1:]
+        return height, width
+    embed = model.patch_embed
+    sides = zip(embed.grid_size, embed.proj.stride, embed.proj.kernel_size, strict=True)
+    height, width = ((count - 1) * stride + patch for count, stride, patch in sides)
+    return height, width
+
+
+def _locations(features: Tensor, layout: Literal["tokens", "NCHW", "NHWC"], num_prefix: int) -> Tensor:
+    """(B, h * w, C) of features in any layout."""
+    if layout == "tokens":
+        return features[:, num_prefix:]
+    return features.flatten(1, 2) if layout == "NHWC" else features.flatten(2).transpose(1, 2)
+
+
+@torch.no_grad()
+def _sums_locations(model: Any, anatomy: Anatomy) -> bool:  # noqa: ANN401 - any timm model
+    """Whether the pooled vector is the mean of the locations and one linear layer reads it, by trying it."""
+    head = model.get_classifier()
+    parameter = next(model.parameters())
+    if not isinstance(head, nn.Linear | nn.Conv2d) or parameter.is_meta:
+        return False
+    (rows, columns), channels = anatomy.grid, anatomy.num_channels
+    count = (rows * columns + anatomy.num_prefix) * channels
+    values = torch.linspace(0, count, count, dtype=torch.float64).cos()  # of both signs, not symmetric
+    values = (values + torch.linspace(-1, 1, channels, dtype=torch.float64).repeat(count // channels)).to(
+        parameter
+    )
+    shape = {
+        "tokens": (1, anatomy.num_prefix + rows * columns, channels),
+        "NHWC": (1, rows, columns, channels),
+        "NCHW": (1, channels, rows, columns),
+    }[anatomy.layout]
+    features = values.view(shape)
+    was_training = model.training
+    model.eval()
     try:
-        vit = timm.create_model(name, pretrained=False, **options)
-    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError, ZeroDivisionError) as error:
-        raise ConfigError(f"model.backbone: timm cannot build '{name}' with {options}: {error}") from error
-    check_vit(vit)
-    _set_patch_grid(vit, config)
-    return vit
-
-
-def _set_patch_grid(vit: VisionTransformer, config: ModelConfig) -> None:
-    """Check that the patches fit the image, and make them overlap where the config says so."""
-    embed, stride = vit.patch_embed, config.patch_stride
-    down, across = embed.patch_size
-    for option, (height, width) in (
-        ("image_size", config.input_size),
-        ("region_size", config.scale_sizes[-1]),
-    ):
-        if height < down or width < across:
-            raise ConfigError(
-                f"model.{option} {height}x{width} is smaller than a patch of {down}x{across}; "
-                f"give at least one patch, better {14 * down} or more"
-            )
-        if stride is None and (height % down or width % across):
-            raise ConfigError(
-                f"model.{option} {height}x{width} is not a multiple of the patch {down}x{across}; "
-                f"take {height // down * down}x{width // across * across}"
-            )
-    if stride is None:
-        return
-    if not 1 <= stride <= min(down, across):
-        raise ConfigError(
-            f"model.patch_stride is {stride}; give 1 to {min(down, across)} (the patch size: no overlap)"
-        )
-    height, width = config.input_size
-    embed.proj.stride = (stride, stride)
-    embed.grid_size = ((height - down) // stride + 1, (width - across) // stride + 1)
-    embed.num_patches = embed.grid_size[0] * embed.grid_size[1]
-    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
-    vit.pos_embed = nn.Parameter(torch.empty(1, num_prefix + embed.num_patches, vit.embed_dim))
-    nn.init.trunc_normal_(vit.pos_embed, std=0.02)
+        pooled = model.forward_head(features, pre_logits=True).flatten(1)
+        logits = model.forward_head(features).flatten(1)
+    finally:
+        model.train(was_training)
+    mean = _locations(features, anatomy.layout, anatomy.num_prefix).mean(dim=1)
+    weight = head.weight.flatten(1)
+    if pooled.shape != mean.shape or weight.shape[1] != mean.shape[1]:
+        return False
+    expected = nn.functional.linear(mean, weight, head.bias)
+    return torch.allclose(pooled, mean, rtol=1e-6, atol=1e-6) and torch.allclose(
+        logits, expected, rtol=1e-5, atol=1e-5
+    )

@@ -18,10 +18,11 @@ from ramstrans.plain import to_plain
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`, mean and std in
 `preprocessing`, and other names of tensors; 3: without `preprocessing.fit` and `zoom_pixels`,
-`model.component`, `min_region` and `max_aspect`."""
+`model.component`, `min_region` and `max_aspect`; 4: without `model.global_pool`, `saliency` and
+`saliency_layers`."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,15 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
             f"format_version {version} was written by a newer ramstrans ({values.get('ramstrans_version')}); "
             f"this one reads up to {FORMAT_VERSION}: upgrade with pip install -U ramstrans"
         )
-    if version not in (1, 2, 3):
+    if version not in (1, 2, 3, 4):
         return values
     values = {"early_exit": None} | values | {"format_version": FORMAT_VERSION}
     if isinstance(values.get("preprocessing"), dict):
         values["preprocessing"] = {"fit": "crop", "zoom_pixels": None} | values["preprocessing"]
     if isinstance(values.get("model"), dict):
         paper = {"component": "count", "min_region": 0.0, "max_aspect": None}
-        values["model"] = {"region_size": None, "mean": None, "std": None} | paper | values["model"]
+        rolled = {"global_pool": None, "saliency": "rollout", "saliency_layers": None}
+        values["model"] = {"region_size": None, "mean": None, "std": None} | paper | rolled | values["model"]
         if isinstance(values.get("preprocessing"), dict):
             statistics = {
                 name: values["preprocessing"].pop(name)

@@ -10,9 +10,9 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
 from ramstrans.errors import WeightsError, first_few
+from ramstrans.models.backbones import build_backbone, current_name
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.convert import reader_of
-from ramstrans.models.encoder import build_vit, current_name
 from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.models.pretrained import check_published, mismatches
 from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE, load_metadata, member
@@ -53,7 +53,7 @@ def check_model(config: ModelConfig) -> None:
         WeightsError: There are no such weights.
     """
     with torch.device("meta"):  # nothing is allocated
-        build_vit(replace(config, num_classes=config.num_classes or 2))
+        build_backbone(replace(config, num_classes=config.num_classes or 2))
     folder = saved_folder(config.weights)
     if folder is not None:
         member(folder, WEIGHTS_FILE)
@@ -96,7 +96,7 @@ def start_from(model: RamsTrans, folder: Path, config: ModelConfig, class_names:
     check_backbone(folder, metadata.model, config)
     notes = _fit_scales(tensors, model, metadata.model) + _fit_grid(tensors, model, metadata.model)
     own = model.state_dict()
-    notes += _fit_head(tensors, own, metadata.class_names, class_names)
+    notes += _fit_head(tensors, own, head_names(model), metadata.class_names, class_names)
     problems = mismatches(own, tensors)
     problems += [f"{key} is not in the model" for key in tensors if key not in own]
     if problems:
@@ -112,20 +112,24 @@ def _fit_scales(tensors: dict[str, Tensor], model: RamsTrans, saved: ModelConfig
     before, after = saved.num_scales, model.num_scales
     if before == after:
         return []
+    told = f"{before} scales, now {after}"
+    if model.encoder.class_tokens == "shared" or VIT + "cls_token" not in tensors:
+        return [told]
     rows = [min(scale, before - 1) for scale in range(after)]
     tensors[VIT + "cls_token"] = tensors[VIT + "cls_token"][:, rows]
-    if not model.encoder.model.no_embed_class:
+    if VIT + "pos_embed" in tensors and not model.encoder.model.no_embed_class:
         position = tensors[VIT + "pos_embed"]
         tensors[VIT + "pos_embed"] = torch.cat([position[:, rows], position[:, before:]], dim=1)
     new = f", new ones as copies of scale {before}'s" if after > before else ""
-    return [f"{before} scales, now {after}{new}"]
+    return [told + new]
 
 
 def _fit_grid(tensors: dict[str, Tensor], model: RamsTrans, saved: ModelConfig) -> list[str]:
-    """Resample the positions of the patches to the model's grid."""
-    vit = model.encoder.model
+    """Resample the positions of a ViT's patches to the model's grid."""
+    vit, patch = model.encoder.model, model.encoder.patch_size
+    if patch is None or VIT + "pos_embed" not in tensors:
+        return []
     grid = tuple(vit.patch_embed.grid_size)
-    patch = model.encoder.patch_size
     strides = patch if saved.patch_stride is None else (saved.patch_stride,) * 2
     sides = zip(saved.input_size, patch, strides, strict=True)
     before = tuple((side - size) // stride + 1 for side, size, stride in sides)
@@ -138,16 +142,27 @@ def _fit_grid(tensors: dict[str, Tensor], model: RamsTrans, saved: ModelConfig) 
     return [f"positions of {before[0]}x{before[1]} patches resampled to {grid[0]}x{grid[1]}"]
 
 
+def head_names(model: RamsTrans) -> list[str]:
+    """Names of the classifier's tensors in the model's state dict."""
+    head = {id(tensor) for tensor in model.encoder.get_classifier().state_dict(keep_vars=True).values()}
+    return [name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in head]
+
+
 def _fit_head(
-    tensors: dict[str, Tensor], own: dict[str, Tensor], before: Sequence[str], after: Sequence[str]
+    tensors: dict[str, Tensor],
+    own: dict[str, Tensor],
+    names: Sequence[str],
+    before: Sequence[str],
+    after: Sequence[str],
 ) -> list[str]:
     """Sort the head's rows by the names of the classes; those without a namesake are the model's own."""
     if list(before) == list(after):
         return [f"all, for the same {len(after)} classes"]
     row_of = {name: row for row, name in enumerate(before)}
     kept = [(row, row_of[name]) for row, name in enumerate(after) if name in row_of]
-    for key in (VIT + "head.weight", VIT + "head.bias"):
-        if key in tensors and tensors[key].shape[1:] == own[key].shape[1:]:
+    for key in names:
+        sized = (len(before), len(after)) == (len(tensors.get(key, ())), len(own[key])) and own[key].ndim
+        if sized and tensors[key].shape[1:] == own[key].shape[1:]:
             head = own[key].clone()
             head[[new for new, _ in kept]] = tensors[key][[old for _, old in kept]]
             tensors[key] = head

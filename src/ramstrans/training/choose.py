@@ -19,8 +19,8 @@ from ramstrans.console import Progress, format_duration, no_progress
 from ramstrans.data.records import Split
 from ramstrans.distributed import choose_device
 from ramstrans.errors import TrainingError, UsageError
+from ramstrans.models.backbones import build_backbone
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.encoder import build_vit
 from ramstrans.training.config import RunConfig
 from ramstrans.training.folds import is_cross_validation
 from ramstrans.training.memory import format_bytes
@@ -210,16 +210,16 @@ def candidates(model: ModelConfig, backbones: Sequence[str], image_sizes: Iterab
 
 
 def count(model: ModelConfig) -> tuple[int, int]:
-    """Multiply-adds of a forward pass through all scales of a model, and parameters of its ViT."""
+    """Multiply-adds of a forward pass through all scales of a model, and parameters of its backbone."""
     macs, num_parameters = 0, 0
     for size in model.scale_sizes:
         counter = FlopCounterMode(display=False)
         with torch.device("meta"), torch.no_grad():
-            vit = build_vit(dataclasses.replace(model, image_size=size, region_size=None)).eval()
+            backbone = build_backbone(dataclasses.replace(model, image_size=size, region_size=None)).eval()
             with counter:
-                vit(torch.zeros(1, 3, *size))
+                backbone(torch.zeros(1, 3, *size))
         macs += int(counter.get_total_flops()) // 2
-        num_parameters = sum(weight.numel() for weight in vit.parameters())
+        num_parameters = sum(weight.numel() for weight in backbone.parameters())
     return macs, num_parameters
 
 

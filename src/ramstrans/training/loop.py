@@ -118,7 +118,7 @@ class TrainLoop:
         if self.config.class_weights == "none":
             return None
         labels = torch.tensor([record.label for record in self.train_loader.dataset.records])
-        return balanced_class_weights(labels, self.model.encoder.model.num_classes)
+        return balanced_class_weights(labels, self.model.encoder.num_classes)
 
     @property
     def stopped_early(self) -> bool:

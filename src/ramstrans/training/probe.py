@@ -211,7 +211,7 @@ class LinearProbe:
     def fits(self, train: Features, strengths: Sequence[float]) -> Iterator[tuple[float, Fit]]:
         """Yield the head at the optimum for one strength after the other, each from the one before."""
         training, fit = self.config.training, None
-        num_classes = self.model.encoder.model.num_classes
+        num_classes = self.model.encoder.num_classes
         class_weights = torch.ones(num_classes)
         if training.class_weights == "balanced":
             class_weights = balanced_class_weights(train.labels, num_classes)
@@ -250,7 +250,7 @@ def compute_features(
         images, high_res = model.normalize(batch.images, batch.high_res)
         with autocast(model.device, precision):
             stages = model.stages(images, high_res, last_region=False)
-            scales = [model.encoder.model.fc_norm(stage.feature) for stage in stages]
+            scales = [stage.feature for stage in stages]
         values = torch.stack(scales, dim=1).float().cpu().numpy()
         gathered.append((batch.indices.numpy(), values))
         progress(done, len(loader), what)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -21,6 +21,7 @@ from ramstrans.errors import DataError, UsageError, WeightsError
 from ramstrans.evaluation.evaluate import evaluate
 from ramstrans.evaluation.report.build import Report
 from ramstrans.files import check_room
+from ramstrans.models.config import ModelConfig, SaliencyName
 from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.saved.metadata import ModelMetadata, load_metadata
 from ramstrans.saved.model import load_into, load_state, save_model
@@ -104,8 +105,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     config = with_length_for(with_classes_of(config, images), num_train, num_val)
     set_seed(config.seed)
     model = first_model(config, images.class_names, resumes=resumes)
-    model_config = dataclasses.replace(config.model, mean=model.encoder.mean, std=model.encoder.std)
-    config = dataclasses.replace(config, model=model_config)
+    config = dataclasses.replace(config, model=resolved(config.model, model))
     if state.num_processes > 1:
         set_seed(config.seed + state.process_index)  # of dropout
     preprocessing = build_preprocessing(config.data, config.model.input_size, config.model.zoom_source)
@@ -118,7 +118,21 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     logger.info(
         "%s: %.1f M parameters, %d scale(s)", config.model.backbone, millions, config.model.num_scales
     )
+    for line in model.describe():
+        logger.info(line)
     return Prepared(config, images, model, preprocessing, tuple(map(str, errors)), resumes)
+
+
+def resolved(config: ModelConfig, model: RamsTrans) -> ModelConfig:
+    """A config with what the backbone decided filled in, so that a saved model is built in the same way."""
+    encoder = model.encoder
+    return dataclasses.replace(
+        config,
+        mean=encoder.mean,
+        std=encoder.std,
+        class_tokens=encoder.class_tokens,
+        saliency=cast(SaliencyName, model.saliency_name),
+    )
 
 
 def bytes_to_write(config: RunConfig, model: RamsTrans) -> int:

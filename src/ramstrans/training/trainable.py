@@ -43,7 +43,7 @@ def freeze_backbone(model: RamsTrans, *, tokens: bool = False, norms: bool = Fal
     Args:
         model: Changed in place.
         tokens: Train the class tokens too, so that each scale gets its own.
-        norms: Train all LayerNorms too; their blocks then count as trained in `set_train_mode`.
+        norms: Train all norms too; their blocks then count as trained in `set_train_mode`.
     """
     encoder = model.encoder
     encoder.requires_grad_(False)
@@ -51,8 +51,8 @@ def freeze_backbone(model: RamsTrans, *, tokens: bool = False, norms: bool = Fal
     for token in encoder.class_token_parameters():
         token.requires_grad_(tokens)
     for module in encoder.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.requires_grad_(norms)
+        if norms and isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm | nn.BatchNorm2d):
+            module.requires_grad_(True)
 
 
 def freeze_blocks(model: RamsTrans, count: int) -> None:
@@ -73,8 +73,10 @@ def freeze_blocks(model: RamsTrans, count: int) -> None:
         )
     if count == 0:
         return
-    for parameter in (*model.encoder.embedding(), *blocks[:count].parameters()):
+    for parameter in model.encoder.embedding():
         parameter.requires_grad_(False)
+    for block in blocks[:count]:
+        block.requires_grad_(False)
 
 
 def set_train_mode(model: RamsTrans) -> None:
@@ -98,7 +100,8 @@ def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = Fa
         model: Changed in place.
         rank: Rank of the updates, 1 or more.
         alpha: Scale of the updates, 1 or more.
-        mlp: Adapt the MLPs' layers too, not only the attention's `qkv` and `proj`.
+        mlp: Adapt the MLPs' layers too, not only the attention's `qkv` and `proj`. In a backbone without
+            attention all linear layers, and convolutions without groups, are adapted.
         seed: Seed of A: PyTorch's own generator differs between processes, and is left unchanged.
 
     Raises:
@@ -111,16 +114,24 @@ def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = Fa
             f"LoRA needs peft, which cannot be imported ({error}); pip install 'ramstrans[lora]'"
         ) from error
     encoder = model.encoder
-    targets = [
-        name
+    head = set(encoder.get_classifier().modules())
+    layers = {
+        name: module
         for name, module in encoder.named_modules()
-        if isinstance(module, nn.Linear) and (".attn." in name or (mlp and ".mlp." in name))
-    ]
+        if module not in head and (isinstance(module, nn.Linear) or _is_plain_convolution(module))
+    }
+    linear = [name for name, module in layers.items() if isinstance(module, nn.Linear)]
+    in_blocks = [name for name in linear if ".attn." in name or (mlp and ".mlp." in name)]
+    targets = in_blocks if any(".attn." in name for name in in_blocks) else list(layers)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, encoder, adapter_name=ADAPTER)
     encoder.get_classifier().requires_grad_(True)
+
+
+def _is_plain_convolution(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups == 1
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ def test_each_region_is_cut_from_its_own_photograph(model):
     for scale in (0, 1):
         shares = scaled(output.scales[scale].boxes, 1 / SIZE[1], 1 / SIZE[0])
         crops = model.encoder.normalize(zoom_each(high_res, shares, (32, 64)))
-        logits = model.encoder.forward_head(model.encoder(crops, scale + 1).class_token)
+        logits = model.encoder.forward_head(model.encoder(crops, scale + 1).pooled)
         torch.testing.assert_close(logits, output.scales[scale + 1].logits, rtol=1e-4, atol=1e-4)
     assert len(set(output.scales[0].boxes.unbind())) == 5
 

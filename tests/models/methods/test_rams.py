@@ -73,7 +73,7 @@ def test_each_scale_is_a_look_at_the_zoomed_box(class_tokens, saliency_rows):
         )
         np.testing.assert_allclose(result.saliency, saliency, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(
-            result.logits, model.encoder.forward_head(features.class_token), rtol=1e-4, atol=1e-4
+            result.logits, model.encoder.forward_head(features.pooled), rtol=1e-4, atol=1e-4
         )
         local = propose_regions(result.saliency, SIZE, eta)
         assert torch.equal(local.has_region, result.has_region)
@@ -156,7 +156,7 @@ def test_later_looks_at_another_size(zoom_source):
         crop = zoom(cut_from, factor * output.scales[scale - 1].boxes, (80, 64))
         features = model.encoder(crop, scale)
         torch.testing.assert_close(
-            model.encoder.forward_head(features.class_token),
+            model.encoder.forward_head(features.pooled),
             output.scales[scale].logits,
             rtol=1e-4,
             atol=1e-4,
@@ -230,7 +230,7 @@ def test_full_source_is_cut_at_the_enlarged_box():
     factors = torch.tensor([3.0, 2.0, 3.0, 2.0])
     for scale in (0, 1):
         crop = zoom(high_res, output.scales[scale].boxes * factors, SIZE)
-        logits = model.encoder.forward_head(model.encoder(crop, scale + 1).class_token)
+        logits = model.encoder.forward_head(model.encoder(crop, scale + 1).pooled)
         torch.testing.assert_close(logits, output.scales[scale + 1].logits, rtol=1e-4, atol=1e-4)
 
 
@@ -327,7 +327,7 @@ def test_recorded_queries_and_keys_keep_nothing_else_alive():
     for call in features.attention:
         for tensor in (call.query, call.key):
             assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-    assert encoder(noise(2, 3, *SIZE), 0, with_attention=False).attention == ()
+    assert encoder(noise(2, 3, *SIZE), 0, num_layers=0).attention == ()
 
 
 def test_chunks_keep_their_class_tokens_alone(monkeypatch):

@@ -3,8 +3,8 @@
 The whole method:
 
     for scale in range(num_scales):
-        features = encoder(images, scale)               # class token, queries, keys
-        saliency = rollout(features)                    # (B, h, w)
+        features = encoder(images, scale)               # pooled vector, feature map, queries and keys
+        saliency = SALIENCIES[name](features)           # (B, h, w), e.g. the rollout of attention
         boxes = propose_regions(saliency, image_size)   # (B, 4)
         yield Stage(head(features), saliency, boxes)    # train on it, stop early or go on
         images = zoom(high_res, boxes, image_size)      # or another region_size
@@ -12,18 +12,19 @@ The whole method:
 
 import logging
 import math
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ramstrans.errors import ConfigError, UsageError
+from ramstrans.models.backbones import build_backbone, current_name
 from ramstrans.models.config import Component, ModelConfig, ZoomSource
-from ramstrans.models.encoder import Encoder, Features, build_vit, current_name
+from ramstrans.models.encoder import Encoder, Features
 from ramstrans.models.methods.base import ForwardScale, HighRes, Output, Stage, Stages
 from ramstrans.models.pretrained import load_pretrained
 from ramstrans.models.regions import Regions, grow_boxes, propose_regions
-from ramstrans.models.saliency.rollout import rollout
+from ramstrans.models.saliency import SALIENCIES, Rows, choose_saliency
 from ramstrans.models.zoom import zoom, zoom_each
 
 MIN_CHUNK_TOKENS = 512
@@ -33,15 +34,17 @@ logger = logging.getLogger(__name__)
 
 
 class RamsTrans(nn.Module):
-    """A ViT that looks, zooms into what caught its attention, and looks again.
+    """An image classifier that looks, zooms into what caught its attention, and looks again.
 
-    Patch projection, layers and head are shared between scales, class tokens are not. No gradient flows
+    All weights are shared between scales but the class tokens, where there are some. No gradient flows
     through the choice of the region or the crop.
 
     Args:
-        encoder: The ViT, with one class token per scale and its own head.
+        encoder: The backbone, with its own head.
         thresholds: eta of each scale's region.
         scale_sizes: `(height, width)` in pixels of each scale's input: the image, then enlarged regions.
+        saliency: What regions are proposed from: a name in `SALIENCIES`, or `auto`.
+        saliency_layers: Of how many of the last layers attention is rolled out; None: of all.
         saliency_rows: `all` or `class`, see `rollout`.
         component: `count` or `saliency`, see `propose_regions`.
         min_region: Least side of a region as a share of what its scale saw, see `grow_boxes`.
@@ -57,7 +60,9 @@ class RamsTrans(nn.Module):
         thresholds: tuple[float, ...],
         scale_sizes: tuple[tuple[int, int], ...],
         *,
-        saliency_rows: Literal["all", "class"] = "all",
+        saliency: str = "auto",
+        saliency_layers: int | None = None,
+        saliency_rows: Rows = "all",
         component: Component = "count",
         min_region: float = 0.0,
         max_aspect: float | None = None,
@@ -69,12 +74,43 @@ class RamsTrans(nn.Module):
         self.encoder = encoder
         self.thresholds = thresholds
         self.scale_sizes = scale_sizes
-        self.saliency_rows: Literal["all", "class"] = saliency_rows
+        self.saliency_layers = saliency_layers
+        self.saliency_rows: Rows = saliency_rows
+        self.set_saliency(saliency)
         self.component: Component = component
         self.min_region = min_region
         self.max_aspect = max_aspect
         self.zoom_source = zoom_source
         self.zoom_margin = zoom_margin
+
+    def set_saliency(self, name: str) -> None:
+        """Propose regions from another saliency.
+
+        Raises:
+            ConfigError: The name is unknown, or the backbone cannot have it.
+        """
+        self.saliency_name, self.saliency_reason = choose_saliency(self.encoder, name, self.saliency_rows)
+
+    def describe(self) -> list[str]:
+        """What the backbone decided, and why, in a line each: what is pooled, and what regions come from."""
+        encoder = self.encoder
+        tokens = {
+            "joint": f"{self.num_scales} class tokens, all in every pass",
+            "separate": f"{self.num_scales} class tokens, one per pass",
+            "shared": "the same for all scales",
+        }
+        lines = [f"the head reads {encoder.pooling}; {tokens[encoder.class_tokens]}"]
+        if self.num_scales > 1:
+            rows, columns = encoder.anatomy.grid
+            lines.append(
+                f"regions by {self.saliency_name} of {rows}x{columns} locations: {self.saliency_reason}"
+            )
+        return lines
+
+    @property
+    def num_recorded(self) -> int:
+        """Layers whose queries and keys a pass that proposes a region has to keep."""
+        return SALIENCIES[self.saliency_name].num_layers(self.encoder, self.saliency_layers)
 
     @property
     def device(self) -> torch.device:
@@ -198,9 +234,9 @@ class RamsTrans(nn.Module):
         return Stage(logits, feature, crop_box, saliency, *self.region(saliency, scale, crop_box))
 
     def _encode(self, images: Tensor, scale: int, *, with_region: bool) -> tuple[Tensor, Tensor | None]:
-        features = self.encoder(images, scale, with_attention=with_region)
-        token = features.class_token.clone()  # a view would keep all tokens of the chunk
-        return token, self.saliency(features) if with_region else None
+        features = self.encoder(images, scale, num_layers=self.num_recorded if with_region else 0)
+        pooled = features.pooled.clone()  # a view would keep all tokens of the chunk
+        return pooled, self.saliency(features) if with_region else None
 
     def chunk_size(self, images: Tensor) -> int:
         """Images per chunk of a pass without gradients.
@@ -209,22 +245,17 @@ class RamsTrans(nn.Module):
         With D numbers per token, a plain pass peaks in an MLP: input, normalised input, and the hidden
         layer before and after its activation, 10 D; queries and keys of L layers are 2 L D.
         """
-        batch, _, height, width = images.shape
-        share = 10 / (10 + 2 * len(self.encoder.blocks))
-        num_tokens = math.prod(self.encoder.grid_of((height, width)))
-        return max(int(batch * share), math.ceil(MIN_CHUNK_TOKENS / num_tokens))
+        batch, num_layers = len(images), self.num_recorded
+        if num_layers <= 1:
+            return max(batch, 1)
+        rows, columns = self.encoder.anatomy.grid
+        height, width = self.image_size
+        num_tokens = rows * columns * images.shape[2] * images.shape[3] / (height * width)
+        return max(int(batch * 10 / (10 + 2 * num_layers)), math.ceil(MIN_CHUNK_TOKENS / num_tokens))
 
     def saliency(self, features: Features) -> Tensor:
-        """(B, h, w) saliency of one scale's patches."""
-        return rollout(
-            [call.query for call in features.attention],
-            [call.key for call in features.attention],
-            scale=features.attention[0].scale,
-            num_prefix=features.num_prefix,
-            grid=features.grid,
-            rows=self.saliency_rows,
-            class_index=features.class_index,
-        )
+        """(B, h, w) saliency of one scale's locations."""
+        return SALIENCIES[self.saliency_name].compute(features, self.encoder, self.saliency_rows)
 
     def region(self, saliency: Tensor, scale: int, crop_box: Tensor) -> Regions:
         """The region of one scale, margin included, in pixels of the input, as is `crop_box` (B, 4)."""
@@ -262,10 +293,18 @@ class RamsTrans(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that are not decayed, as timm's optimisers ask for them."""
-        return {f"encoder.model.{name}" for name in self.encoder.model.no_weight_decay()}
+        names: set[str] = getattr(self.encoder.model, "no_weight_decay", set)()
+        return {f"encoder.model.{name}" for name in names}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns of parameter names by layer, as timm's layer-wise learning rates ask for them."""
+        """Patterns of parameter names by layer, as timm's layer-wise learning rates ask for them.
+
+        Raises:
+            ConfigError: timm does not know the layers of this model.
+        """
+        if not hasattr(self.encoder.model, "group_matcher"):
+            name = type(self.encoder.model).__name__
+            raise ConfigError(f"training.layer_decay: timm does not know the layers of a {name}; set it to 1")
         matcher = self.encoder.model.group_matcher(coarse)
         return {name: _in_encoder(group) for name, group in matcher.items()}
 
@@ -322,15 +361,24 @@ def build_model(config: ModelConfig) -> RamsTrans:
     """
     if config.num_classes is None:
         raise ConfigError("model.num_classes is not set; give the number of classes, at least 2")
-    vit, name = build_vit(config), current_name(config.backbone)
+    backbone, name = build_backbone(config), current_name(config.backbone)
     if name != config.backbone:
         logger.info("model.backbone: %s is %s now", config.backbone, name)
     if config.weights is not None:
-        logger.info(load_pretrained(vit, name, config.weights).summary())
+        logger.info(load_pretrained(backbone, name, config.weights).summary())
     return RamsTrans(
-        Encoder(vit, config.num_scales, config.class_tokens, config.mean, config.std),
+        Encoder(
+            backbone,
+            config.num_scales,
+            config.class_tokens,
+            config.mean,
+            config.std,
+            size=config.input_size,
+        ),
         config.region_thresholds,
         config.scale_sizes,
+        saliency=config.saliency,
+        saliency_layers=config.saliency_layers,
         saliency_rows=config.saliency_rows,
         component=config.component,
         min_region=config.min_region,

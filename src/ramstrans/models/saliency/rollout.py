@@ -1,4 +1,4 @@
-"""Attention rollout: one saliency value per patch, from the queries and keys of all layers.
+"""Attention rollout: one saliency value per patch, from the queries and keys of all layers, or of the last.
 
 With `A_l` the head mean of layer l's attention weights, `G_l = (A_l + I) / 2` and
 `g = G_L ... G_1` (Eq. 4-9 of https://arxiv.org/abs/2107.08192), the saliency of a patch is the mean of
@@ -18,6 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ramstrans.models.encoder import Encoder, Features, reads_class_token
+from ramstrans.models.saliency.base import Rows, Saliency
+
 Method = Literal["tiles", "flex"]
 
 CPU_TILE = 640_000
@@ -34,8 +37,10 @@ def rollout(
     scale: float,
     num_prefix: int,
     grid: tuple[int, int],
-    rows: Literal["all", "class"] = "all",
+    rows: Rows = "all",
     class_index: int = 0,
+    biases: Sequence[Tensor | None] | None = None,
+    start: Tensor | None = None,
     method: Method | None = None,
 ) -> Tensor:
     """Roll out the attention of all layers to one saliency value per patch.
@@ -48,6 +53,9 @@ def rollout(
         grid: `(h, w)`, rows and columns of patches.
         rows: `all`: mean over all N query rows; `class`: only the row of token `class_index`.
         class_index: Index of the class token that `rows="class"` reads.
+        biases: Per layer, what is added to `scale · q kᵀ`, broadcastable to (B, H, N, N), e.g. relative
+            positions; None: nothing.
+        start: (B, N) float32, the row vector to begin with, in place of `rows`.
         method: Implementation that propagates a row vector through a layer; None: `choose_implementation`.
 
     Returns:
@@ -60,7 +68,9 @@ def rollout(
     """
     batch, _, num_tokens, _ = queries[0].shape
     assert num_tokens == num_prefix + grid[0] * grid[1], "tokens and grid disagree"
-    if rows == "all":
+    if start is not None:
+        relevance = start
+    elif rows == "all":
         relevance = queries[0].new_full((batch, num_tokens), 1 / num_tokens, dtype=torch.float32)
     else:
         relevance = queries[0].new_zeros((batch, num_tokens), dtype=torch.float32)
@@ -68,8 +78,14 @@ def rollout(
     compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()  # an export stays portable
     propagate = IMPLEMENTATIONS[method or choose_implementation(queries[0].device, compiled=compiled)]
     with torch.autocast(queries[0].device.type, enabled=False):
-        for query, key in zip(reversed(queries), reversed(keys), strict=True):
-            relevance = (relevance + propagate(relevance, query, key, scale)) / 2
+        for layer in reversed(range(len(queries))):
+            query, key, bias = queries[layer], keys[layer], biases[layer] if biases else None
+            propagated = (
+                propagate(relevance, query, key, scale)
+                if bias is None
+                else propagate_tiled(relevance, query, key, scale, bias)
+            )
+            relevance = (relevance + propagated) / 2
     return relevance[:, num_prefix:].reshape(batch, *grid)
 
 
@@ -90,14 +106,17 @@ def choose_implementation(device: torch.device, *, compiled: bool) -> Method:
     return "tiles"
 
 
-def propagate_tiled(relevance: Tensor, query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Propagate a row vector through one layer: `r A`, with A the head mean of softmax(scale · q kᵀ).
+def propagate_tiled(
+    relevance: Tensor, query: Tensor, key: Tensor, scale: float, bias: Tensor | None = None
+) -> Tensor:
+    """Propagate a row vector through one layer: `r A`, with A the head mean of softmax(scale · q kᵀ + bias).
 
     Args:
         relevance: (B, N) float32, the row vector r.
         query: (B, H, N, d).
         key: (B, H, N, d).
         scale: Factor on q·k.
+        bias: Broadcastable to (B, H, N, N), or None.
 
     Returns:
         (B, N) float32.
@@ -108,13 +127,21 @@ def propagate_tiled(relevance: Tensor, query: Tensor, key: Tensor, scale: float)
     """
     batch, heads, num_tokens, _ = query.shape
     if torch.compiler.is_compiling():  # the batch may be symbolic, and memory is the compiler's concern
-        weights = ((query * scale) @ key.transpose(-2, -1)).softmax(dim=-1, dtype=torch.float32)
+        scores = (query * scale) @ key.transpose(-2, -1)
+        weights = (scores if bias is None else scores + bias).softmax(dim=-1, dtype=torch.float32)
         return (relevance[:, None, None] @ weights).mean(dim=1).squeeze(1)
     rows = (relevance / heads)[:, None].expand(-1, heads, -1).reshape(batch * heads, 1, num_tokens)
     query, key = (query * scale).flatten(0, 1), key.flatten(0, 1).transpose(-2, -1)
     propagated = torch.zeros_like(rows)
+    if bias is not None:
+        bias = bias.expand(bias.shape[0], bias.shape[1], num_tokens, num_tokens)
     for matrices, tile in _tiles(batch * heads, num_tokens, query.device):
-        weights = torch.bmm(query[matrices, tile], key[matrices]).softmax(dim=-1, dtype=torch.float32)
+        scores = torch.bmm(query[matrices, tile], key[matrices])
+        if bias is not None:
+            index = torch.arange(batch * heads, device=query.device)[matrices]
+            image, head = index // heads % bias.shape[0], index % heads % bias.shape[1]
+            scores = scores + bias[image, head, tile]
+        weights = scores.softmax(dim=-1, dtype=torch.float32)
         propagated[matrices].baddbmm_(rows[matrices, :, tile], weights)
     return propagated.view(batch, heads, num_tokens).sum(dim=1)
 
@@ -151,3 +178,34 @@ def propagate_flex(relevance: Tensor, query: Tensor, key: Tensor, scale: float) 
 
 
 IMPLEMENTATIONS = {"tiles": propagate_tiled, "flex": propagate_flex}
+
+
+def _saliency(features: Features, _encoder: Encoder, rows: Rows) -> Tensor:
+    return rollout_of(features, rows=rows)
+
+
+def rollout_of(features: Features, rows: Rows = "all", start: Tensor | None = None) -> Tensor:
+    """(B, h, w) rollout of the layers that were recorded in a forward pass; see `rollout`."""
+    calls = features.attention
+    return rollout(
+        [call.query for call in calls],
+        [call.key for call in calls],
+        scale=calls[0].scale,
+        num_prefix=features.num_prefix,
+        grid=features.grid,
+        rows=rows,
+        class_index=features.class_index or 0,
+        biases=[call.bias for call in calls],
+        start=start,
+    )
+
+
+def _unfit(encoder: Encoder, rows: Rows) -> str | None:
+    if not encoder.anatomy.num_layers:
+        return "its layers are not all attention among all tokens, so that rollouts are undefined"
+    if rows == "class" and not reads_class_token(encoder.model):
+        return "model.saliency_rows is class, and it is not read at a class token"
+    return None
+
+
+SALIENCY = Saliency(_saliency, _unfit, uses="all layers")
