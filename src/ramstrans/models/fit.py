@@ -15,6 +15,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed, resample_abs_pos_embed
 from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
 from torch import Tensor, nn
 
+from ramstrans.models.layouts import LAYOUTS
 from ramstrans.models.naming import Named, Tensors, to_timm
 
 PATCH, TABLE = "patch_embed.proj.weight", "relative_position_bias_table"
@@ -63,8 +64,8 @@ class Fit(NamedTuple):
 def fit(tensors: Tensors, model: nn.Module, source: str) -> Fit:
     """Fit tensors to a model as well as they do.
 
-    Tried in turn until nothing is missing: names by `to_timm`, then timm's own filter after it, then that
-    filter on the names as they are in the file.
+    Tried in turn until nothing is missing: names by `to_timm`, then timm's own filter after it, then, unless
+    `LAYOUTS` has renames, that filter on the names as they are in the file.
 
     Args:
         tensors: As they are in the file.
@@ -76,9 +77,11 @@ def fit(tensors: Tensors, model: nn.Module, source: str) -> Fit:
     """
     own = model.state_dict()
     named = to_timm(tensors, own, source)
-    raw = Named(tensors, {}, named.layout)
+    starts = [(named, False), (named, True)]
+    if not (named.layout and LAYOUTS[named.layout].renames):
+        starts.append((Named(tensors, {}, named.layout), True))
     best: Fit | None = None
-    for start, filtered in ((named, False), (named, True), (raw, True)):
+    for start, filtered in starts:
         after = _resampled(dict(start.tensors), model, own)
         if filtered:
             after = _resampled(_filtered(after, model), model, own)
