@@ -1,4 +1,4 @@
-"""Python values as plain ones: JSON's own types, and text that UTF-8 can hold."""
+"""Python values as plain ones: JSON's own types, lines of CSV, and text that UTF-8 can hold."""
 
 import csv
 import dataclasses

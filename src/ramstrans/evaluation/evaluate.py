@@ -190,9 +190,6 @@ def data_config(trained_on: Mapping[str, object], given: EvaluationData) -> Data
     values |= {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
     if "name" not in values:
         raise UsageError("this saved model does not say what it was trained on; give --data.root")
-    for key in ("root", "image_folder", "cache_dir"):
-        if values.get(key) is not None:
-            values[key] = Path(str(values[key]))
     if not Path(str(values.get("cache_dir"))).is_dir():
         values.pop("cache_dir", None)  # of another machine: the default does as well
     return DataConfig(**values | {"on_unlabelled": "skip"})  # type: ignore[arg-type]

@@ -155,6 +155,16 @@ def load_metadata(folder: Path) -> ModelMetadata:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def saved_folder(weights: str | Path | None) -> Path | None:
+    """The folder of a saved model that weights name, by itself or by its model.safetensors; else None."""
+    path = Path(str(weights))
+    if weights in (None, "timm"):
+        return None
+    if path.is_dir():
+        return path
+    return path.parent if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file() else None
+
+
 def member(folder: Path, name: str) -> Path:
     """Return the path of one of the two files of a saved model.
 

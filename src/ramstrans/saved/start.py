@@ -15,7 +15,7 @@ from ramstrans.models.convert import reader_of
 from ramstrans.models.encoder import build_vit, current_name
 from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.models.pretrained import check_published
-from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE, load_metadata, member
+from ramstrans.saved.metadata import WEIGHTS_FILE, load_metadata, member, saved_folder
 from ramstrans.saved.model import load_into, load_state
 
 logger = logging.getLogger(__name__)
@@ -69,16 +69,6 @@ def check_backbone(folder: Path, saved: ModelConfig, config: ModelConfig) -> Non
         raise WeightsError(
             f"{folder} is a {theirs}, not a {ours}; give --model.backbone {theirs}, or other --model.weights"
         )
-
-
-def saved_folder(weights: str | Path | None) -> Path | None:
-    """The folder of a saved model that weights name, by itself or by its model.safetensors; else None."""
-    path = Path(str(weights))
-    if weights in (None, "timm"):
-        return None
-    if path.is_dir():
-        return path
-    return path.parent if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file() else None
 
 
 def start_from(model: RamsTrans, folder: Path, config: ModelConfig, class_names: Sequence[str]) -> None:

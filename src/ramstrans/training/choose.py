@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ramstrans.console import Progress, format_duration, no_progress
 from ramstrans.data.records import Split
-from ramstrans.distributed import choose_device
 from ramstrans.errors import TrainingError, UsageError
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.encoder import build_vit
@@ -28,10 +27,9 @@ from ramstrans.training.plan import (
     MARGIN,
     Candidate,
     Measurement,
-    check_plannable,
-    free_memory,
     measure,
     num_passes,
+    resources,
 )
 
 BACKBONES = (
@@ -166,14 +164,11 @@ def choose(
         UsageError: The run cannot be measured, or starts from weights of one backbone.
         ConfigError: A candidate cannot be built.
     """
-    device = choose_device(config.device)
-    check_plannable(config, device, processes)
+    device, memory, images = resources(config, memory, processes)
     check_choosable(config)
-    memory = free_memory(device) if memory is None else memory
     passes = num_passes(config, num_images) / processes
     if is_cross_validation(config):
         passes *= config.data.folds or 1
-    images = math.ceil(config.training.batch_size / processes)
     choices = candidates(config.model, backbones, image_sizes)
     budget = Budget(config, time, (1 - MARGIN) * memory, passes, images, processes > 1)
     judged: list[Judged] = []
