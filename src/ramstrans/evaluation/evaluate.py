@@ -28,9 +28,10 @@ from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warni
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
+from ramstrans.evaluation.report.markdown import markdown_page
 from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit
 from ramstrans.evaluation.report.predictions import write_predictions
-from ramstrans.files import not_writable
+from ramstrans.files import make_folder
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.saved.metadata import ModelMetadata
@@ -55,10 +56,7 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     if config.early_exit is not None:
         check_early_exit(model, images, config.early_exit)
     dataset, left_out = dataset_of(metadata, images, config.split or "test", data, progress)
-    try:
-        config.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise not_writable(config.folder, error) from error
+    make_folder(config.folder)
     options: dict[str, Any] = {"precision": precision, "progress": progress}
     loading: dict[str, Any] = {
         "batch_size": config.batch_size,
@@ -74,7 +72,7 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         choice = choose_exit(predict_split(model, build_loader(held_out, **loading), **options))
         save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
-        extra["warnings"] = [*left_out, *exit_warnings(choice)]
+        extra["warnings"] += exit_warnings(choice)
     loader = build_loader(dataset, **loading)
     return evaluate(model, metadata, loader, config.folder, confidence=confidence, extra=extra, **options)
 
@@ -111,7 +109,7 @@ def evaluate(
     if process_index() == 0:
         write_predictions(predictions, metadata.class_names, folder / "predictions.csv")
         figures |= draw_figures(model, metadata, loader.dataset, predictions, folder, precision)
-        write_report(folder, report, figures)
+        write_report(folder, report, markdown_page(report, figures))
     return report
 
 
@@ -192,9 +190,6 @@ def data_config(trained_on: Mapping[str, object], given: EvaluationData) -> Data
     values |= {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
     if "name" not in values:
         raise UsageError("this saved model does not say what it was trained on; give --data.root")
-    for key in ("root", "image_folder", "cache_dir"):
-        if values.get(key) is not None:
-            values[key] = Path(str(values[key]))
     if not Path(str(values.get("cache_dir"))).is_dir():
         values.pop("cache_dir", None)  # of another machine: the default does as well
     return DataConfig(**values | {"on_unlabelled": "skip"})  # type: ignore[arg-type]
