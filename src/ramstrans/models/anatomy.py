@@ -22,6 +22,7 @@ class Anatomy(NamedTuple):
     """How a model computes an image of one size.
 
     Attributes:
+        size: `(height, width)` of the image in pixels.
         layout: Of the features: tokens (B, N, C), or a map (B, C, h, w) or (B, h, w, C).
         grid: `(rows, columns)` of locations in the features.
         num_prefix: Tokens before those of the locations.
@@ -33,6 +34,7 @@ class Anatomy(NamedTuple):
         pools_by_attention: Whether a query of its own pools the tokens.
     """
 
+    size: Size
     layout: Literal["tokens", "NCHW", "NHWC"]
     grid: Size
     num_prefix: int
@@ -74,6 +76,7 @@ def inspect_model(model: nn.Module, size: Size) -> Anatomy:
     num_tokens = features.shape[1] if layout == "tokens" else 0
     layers, pools = calls[:num_before_pooling], calls[num_before_pooling:]
     return Anatomy(
+        size=size,
         layout=layout,
         grid=grid,
         num_prefix=num_prefix,
