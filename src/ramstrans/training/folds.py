@@ -21,6 +21,7 @@ from ramstrans.evaluation.report.markdown import cell, table
 from ramstrans.files import write_file
 from ramstrans.plain import to_plain, utf8_text
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
+from ramstrans.training.outline import outline
 from ramstrans.training.run import prepare, train
 from ramstrans.training.run_folder import (
     REPORT_FILE,
@@ -94,6 +95,8 @@ def cross_validate(
         if output is None:
             output = default_output(config)
         if fold == 1 and not resumes:
+            for line in outline(prepared, folds):
+                logger.info("%s", line)
             claim_output(output, overwrite=config.overwrite)
             write_options(output, dataclasses.replace(config, output=output))
         folder = output / f"fold_{fold}"

@@ -78,7 +78,7 @@ def write_report(folder: Path, report: Report, pictures: Mapping[str, str]) -> N
 
 def print_report(report: Report, console: Console) -> None:
     """Print the accuracies, the regions and the warnings."""
-    title = f"{counted(report['num_images'], 'image')} of the {report['split']} split, percent"
+    title = f"{markdown.images_of(report)}, percent"
     header, rows = markdown.headline(report)
     table = Table(*header, title=title, title_justify="left")
     for column in table.columns[1:]:
