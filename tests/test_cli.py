@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from ramstrans import __version__, cli
+from ramstrans import __version__
 from ramstrans.cli import COMMANDS, main
 from ramstrans.commands import data
 from ramstrans.commands.configs import config_folder
@@ -202,7 +202,7 @@ def test_an_error_of_our_own_is_one_line_too(monkeypatch, fails):
         """Break down."""
         raise ZeroDivisionError("a\nb")
 
-    monkeypatch.setitem(cli.COMMANDS, "doctor", COMMANDS["doctor"]._replace(run=break_down))
+    monkeypatch.setattr(COMMANDS["doctor"], "run", break_down)
     assert fails(1, "doctor") == "ramstrans: ZeroDivisionError: a b (--debug shows where)"
     with pytest.raises(ZeroDivisionError):
         main(["--debug", "doctor"])
@@ -213,7 +213,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch, fails):
         """Stop."""
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "doctor", COMMANDS["doctor"]._replace(run=stop))
+    monkeypatch.setattr(COMMANDS["doctor"], "run", stop)
     assert fails(130, "doctor") == "ramstrans: stopped"
 
 
@@ -223,7 +223,7 @@ def doctor_does(monkeypatch):
 
     def replace(run):
         run.__doc__ = "Help."
-        monkeypatch.setitem(COMMANDS, "doctor", COMMANDS["doctor"]._replace(run=run))
+        monkeypatch.setattr(COMMANDS["doctor"], "run", run)
 
     return replace
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.audit.files import apply_unreadable, find_unreadable
+from ramstrans.data.audit.files import find_unreadable
 from ramstrans.data.config import DataConfig, DatasetFormat
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.datasets.fgvc_aircraft import read_fgvc_aircraft
@@ -31,8 +31,9 @@ from ramstrans.data.sharding.manifest import read_shards
 from ramstrans.data.splits import check_classes, check_groups, hold_out, hold_out_fold
 from ramstrans.data.toybirds.generator import is_toybirds, make_toybirds
 from ramstrans.distributed import from_first_process
-from ramstrans.errors import DataError, UnreadableImageError
+from ramstrans.errors import DataError, UnreadableImageError, first_few
 from ramstrans.files import check_room
+from ramstrans.plain import counted
 
 logger = logging.getLogger(__name__)
 
@@ -201,14 +202,28 @@ def drop_unreadable(
         The data set without the unreadable files, and an error for each of these, which is logged too.
 
     Raises:
-        DataError: A file cannot be decoded and the config says `stop`; names the first few.
+        DataError: A file cannot be decoded and the config says `stop` (names the first few), or a class is
+            left without training images, or the data set without test images.
     """
     errors = from_first_process(
         lambda: find_unreadable(
             images.records, config.max_pixels, progress=progress, timeout=config.read_timeout
         )
     )
-    remaining = apply_unreadable(images, errors, config.on_unreadable)
+    if not errors:
+        return images, []
+    if config.on_unreadable == "stop":
+        raise DataError(
+            f"{counted(len(errors), 'image file')} cannot be read: {first_few(list(map(str, errors)), 10)}. "
+            "Repair or remove them, or go on without them by --data.on_unreadable skip"
+        )
+    unreadable = {error.path for error in errors}
+    kept = (record for record in images.records if record.path not in unreadable)
+    remaining = images._replace(records=tuple(kept))
+    check_classes(remaining)
+    num_test = len(images.of_split("test"))
+    if num_test and not remaining.of_split("test"):
+        raise DataError(f"none of the {num_test} test images can be read, e.g. {errors[0]}; repair them")
     for error in errors:
         logger.warning("left out: %s", error)
     if images.of_split("val") and not remaining.of_split("val"):

@@ -28,10 +28,10 @@ from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warni
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
-from ramstrans.evaluation.report.markdown import WHOLE
+from ramstrans.evaluation.report.markdown import WHOLE, markdown_page
 from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit
 from ramstrans.evaluation.report.predictions import write_predictions
-from ramstrans.files import not_writable
+from ramstrans.files import make_folder
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.plain import counted
@@ -57,10 +57,7 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     if config.early_exit is not None:
         check_early_exit(model, images, config.early_exit)
     dataset, left_out = dataset_of(metadata, images, config.split or "test", data, progress)
-    try:
-        config.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise not_writable(config.folder, error) from error
+    make_folder(config.folder)
     options: dict[str, Any] = {"precision": precision, "progress": progress}
     loading: dict[str, Any] = {
         "batch_size": config.batch_size,
@@ -119,7 +116,7 @@ def evaluate(
     if process_index() == 0:
         write_predictions(predictions, metadata.class_names, folder / "predictions.csv")
         figures |= draw_figures(model, metadata, loader.dataset, predictions, folder, precision)
-        write_report(folder, report, figures)
+        write_report(folder, report, markdown_page(report, figures))
     return report
 
 
@@ -200,9 +197,6 @@ def data_config(trained_on: Mapping[str, object], given: EvaluationData) -> Data
     values |= {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
     if "name" not in values:
         raise UsageError("this saved model does not say what it was trained on; give --data.root")
-    for key in ("root", "image_folder", "cache_dir"):
-        if values.get(key) is not None:
-            values[key] = Path(str(values[key]))
     if not Path(str(values.get("cache_dir"))).is_dir():
         values.pop("cache_dir", None)  # of another machine: the default does as well
     return DataConfig(**values | {"on_unlabelled": "skip"})  # type: ignore[arg-type]

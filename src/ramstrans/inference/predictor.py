@@ -20,10 +20,9 @@ from ramstrans.inference.in_memory import ALLOWED, ImageInput, is_image, path_of
 from ramstrans.inference.inputs import read_ahead, read_input
 from ramstrans.inference.postprocess import Explanation, Prediction, to_predictions
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, exit_early
+from ramstrans.options import Precision
 from ramstrans.saved.metadata import metadata_to_json
-from ramstrans.saved.model import SavedModel, load_model
-
-Precision = Literal["fp32", "bf16", "fp16"]
+from ramstrans.saved.model import SavedModel, load_model, weights_digest
 
 
 class Predictor:
@@ -87,11 +86,9 @@ class Predictor:
     def fingerprint(self) -> dict[str, Any]:
         """What predictions depend on, as plain values: a digest of the model, precision and early exit."""
         metadata = metadata_to_json(replace(self.metadata, early_exit=None))
-        digest = hashlib.sha256(metadata.encode(errors="backslashreplace"))
-        for name, tensor in self.model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return {"model": digest.hexdigest(), "precision": self.precision, "early_exit": self.confidence}
+        model = weights_digest(self.model.state_dict()) + metadata
+        digest = hashlib.sha256(model.encode(errors="backslashreplace")).hexdigest()
+        return {"model": digest, "precision": self.precision, "early_exit": self.confidence}
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of one-letter strings too

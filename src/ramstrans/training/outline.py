@@ -3,19 +3,16 @@
 import math
 import time
 
-import torch
-
 from ramstrans.console import format_duration
 from ramstrans.data.records import SPLITS
-from ramstrans.distributed import choose_device
+from ramstrans.distributed import choose_device, synchronize
 from ramstrans.plain import counted
 from ramstrans.training.losses import ScaleForward
 from ramstrans.training.memory import out_of_memory_errors
 from ramstrans.training.optim import num_steps
 from ramstrans.training.plan import num_passes, random_batch
 from ramstrans.training.probe import DEFAULT_STRENGTH
-from ramstrans.training.run import Prepared
-from ramstrans.training.setup import evaluation_batch_size
+from ramstrans.training.setup import Prepared, evaluation_batch_size
 from ramstrans.training.step import uses_explicit_attention
 
 MAX_TIMED = 8
@@ -88,8 +85,7 @@ def seconds_per_image(prepared: Prepared) -> float:
                 for stage in model.stages(*inputs, last_region=False, forward_scale=forward_scale):
                     loss = stage.logits.float().sum()
                     loss.backward()  # type: ignore[no-untyped-call]  # each scale's before the next scale, as in training
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
+                synchronize(device)
                 seconds = min(seconds, time.perf_counter() - start)
     finally:
         model.zero_grad(set_to_none=True)

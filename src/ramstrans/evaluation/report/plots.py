@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ramstrans.evaluation.metrics import confused_pairs
-from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, label_text, save_figure, scale_color
+from ramstrans.evaluation.report.style import (
+    FUSED_COLOR,
+    RIGHT_COLOR,
+    finish_axes,
+    label_text,
+    save_figure,
+    scale_color,
+)
 
 Row = Mapping[str, Any]
 """One line of metrics.jsonl."""
@@ -32,13 +39,13 @@ def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
     for index, values in enumerate(_by_scale(train, "loss_scales")):
         _curve(loss, steps, values, scale_color(index), f"scale {index + 1}")
     _curve(loss, steps, _column(train, "loss"), FUSED_COLOR, "total loss")
-    _finish(loss, "Training loss", "step", "cross-entropy")
+    finish_axes(loss, "Training loss", "step", "cross-entropy")
     _validation_panel(validation_loss, validation, "loss", "Validation loss", "cross-entropy")
     _validation_panel(accuracy, validation, "top1", "Validation accuracy", "top-1, %")
     _curve(rate, steps, _column(train, "lr"), FUSED_COLOR, None)
-    _finish(rate, "Learning rate", "step", "")
+    finish_axes(rate, "Learning rate", "step", "")
     _curve(speed, steps, _column(train, "images_per_second"), FUSED_COLOR, None)
-    _finish(speed, "Speed", "step", "images per second")
+    finish_axes(speed, "Speed", "step", "images per second")
     speed.set_ylim(bottom=0)
     save_figure(figure, path)
 
@@ -51,7 +58,7 @@ def plot_exit(early: Mapping[str, Any], path: Path) -> None:
     axes.plot(curve["mean_scales_used"], curve["top1"], color=FUSED_COLOR, lw=1.4, label="every confidence")
     axes.plot([early["mean_scales_used"]], [early["top1"]], "o", color=RIGHT_COLOR, label=label)
     axes.axhline(curve["top1"][-1], color="#888888", linewidth=1, linestyle="--", label="all scales")
-    _finish(axes, "Early exit: accuracy against cost", "mean scales per image", "top-1, %")
+    finish_axes(axes, "Early exit: accuracy against cost", "mean scales per image", "top-1, %")
     save_figure(figure, path)
 
 
@@ -65,7 +72,7 @@ def _validation_panel(axes: Axes, rows: Sequence[Row], key: str, title: str, uni
     if not rows:
         axes.text(0.5, 0.5, "no validation was run", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
-    _finish(axes, title, "epoch", unit)
+    finish_axes(axes, title, "epoch", unit)
 
 
 def _curve(axes: Axes, x: Sequence[float], values: np.ndarray, color: str, label: str | None) -> None:
@@ -73,14 +80,6 @@ def _curve(axes: Axes, x: Sequence[float], values: np.ndarray, color: str, label
     marker = "o" if len(x) <= 30 else None
     axes.plot(x, values, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _finish(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    axes.grid(visible=True, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, fontsize=9)
 
 
 def _column(rows: Sequence[Row], key: str) -> np.ndarray:
