@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -156,6 +157,19 @@ def test_a_wrong_option_is_named(arguments, said, fails):
 def test_debug_shows_where(tmp_path):
     with pytest.raises(WeightsError, match="is not a folder"):
         main(["evaluate", str(tmp_path / "nowhere"), "--debug"])
+
+
+def test_a_warning_is_one_line_and_is_printed_once(doctor_does, capsys):
+    def run(_options, _given):
+        warnings.simplefilter("always")
+        for _ in range(2):
+            warnings.warn("data.fold is ignored\nwithout data.folds", stacklevel=1)
+        return 0
+
+    doctor_does(run)
+    for _ in range(2):
+        assert main(["doctor"]) == 0
+        assert capsys.readouterr().err == "warning: data.fold is ignored without data.folds\n"
 
 
 @pytest.mark.parametrize("where", [["--quiet", "true", "doctor"], ["doctor", "--quiet=true"]])

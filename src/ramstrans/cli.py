@@ -122,10 +122,14 @@ def fail(message: str, code: int) -> int:
 
 @contextmanager
 def warnings_in_words() -> Iterator[None]:
-    """Log warnings as one line each, without the file and line of code that raised them."""
+    """Log warnings as one line each, once, without the file and line of code that raised them."""
+    logged: set[str] = set()  # a config that is changed checks its options again
 
     def log(message: Warning | str, *_: object, **__: object) -> None:
-        logger.warning("%s", " ".join(str(message).split()))
+        text = " ".join(str(message).split())
+        if text not in logged:
+            logged.add(text)
+            logger.warning("%s", text)
 
     with warnings.catch_warnings():
         warnings.showwarning = log

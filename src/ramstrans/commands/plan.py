@@ -137,6 +137,11 @@ def mode_of(options: Namespace) -> str:
 
 def run_plan(config: RunConfig, options: Namespace) -> None:
     """Measure which batch, accumulation, checkpointing and precision fit into memory."""
+    if config.training.is_probe:
+        raise UsageError(
+            "plan measures training steps, and a linear probe takes none: it computes features once and fits "
+            "the head; `ramstrans train` with the same options and --dry_run true estimates its time"
+        )
     from ramstrans.training.memory import format_bytes
     from ramstrans.training.plan import plan
 

@@ -28,6 +28,21 @@ The last two are not for the user: the run's own folder is the output.
 """
 
 
+NOT_OF_A_PROBE = (
+    *(
+        "epochs",
+        "optimizer",
+        "lr",
+        "momentum",
+        "weight_decay",
+        "layer_decay",
+        "warmup_steps",
+        "warmup_epochs",
+    ),
+    *("min_lr_factor", "gradient_clip", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
+)
+"""Options of the recipe, which recipes set and linear probes do not read: those on the command line warn."""
+
 IMPORTANT = {
     "Data": ("--data.name",),
     "Model": ("--model.backbone", "--model.weights", "--model.image_size"),
@@ -65,6 +80,7 @@ def run(options: Namespace, given: list[str]) -> int:
     """Train on a data set, evaluate on its test split, report."""
     config, resumes = run_config(options), options.resume is not None
     check_root(config.data)
+    warn_of_probe(config, given)
     if resumes:
         parser = Parser(default_config_files=[str(options.resume / OPTIONS_FILE)])
         parser.add_class_arguments(RunConfig, as_group=False)
@@ -79,7 +95,8 @@ def run(options: Namespace, given: list[str]) -> int:
     from ramstrans.training.run_folder import default_output
 
     command = shlex.join(["ramstrans", *given])
-    if folds.is_cross_validation(config):
+    num_runs = config.data.folds if config.data.folds and folds.is_cross_validation(config) else 1
+    if num_runs > 1:
         if not options.dry_run:
             with progress_bar() as progress:
                 report, output = folds.cross_validate(
@@ -92,7 +109,7 @@ def run(options: Namespace, given: list[str]) -> int:
     with progress_bar() as progress:
         prepared = prepare(config, progress, resumes=resumes)
     if not resumes and num_processes() == 1:
-        for line in outline(prepared):
+        for line in outline(prepared, num_runs):
             logger.info("%s", line)
     output = config.output or default_output(prepared.config)
     if options.dry_run:
@@ -104,6 +121,14 @@ def run(options: Namespace, given: list[str]) -> int:
         print_report(report, results())
     logger.info("report: %s", output / "report.md")
     return 0
+
+
+def warn_of_probe(config: RunConfig, given: list[str]) -> None:
+    """Warn of options that were given on the command line but have no effect in a linear probe."""
+    names = {word.partition("=")[0] for word in given}
+    ignored = [f"--training.{name}" for name in NOT_OF_A_PROBE if f"--training.{name}" in names]
+    if ignored and config.training.is_probe:
+        logger.warning("ignored: %s; a linear probe takes no steps: its head is fitted", ", ".join(ignored))
 
 
 def run_config(options: Namespace) -> RunConfig:

@@ -24,7 +24,7 @@ from ramstrans.data.datasets.stanford_dogs import read_stanford_dogs
 from ramstrans.data.datasets.table import read_table
 from ramstrans.data.detect import check_root
 from ramstrans.data.groups import with_groups
-from ramstrans.data.preprocessing import Preprocessing, Size
+from ramstrans.data.preprocessing import Preprocessing, Reading, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
 from ramstrans.data.records import ImageSet, Split
 from ramstrans.data.sharding.manifest import read_shards
@@ -32,6 +32,7 @@ from ramstrans.data.splits import check_classes, check_groups, hold_out, hold_ou
 from ramstrans.data.toybirds.generator import is_toybirds, make_toybirds
 from ramstrans.distributed import from_first_process
 from ramstrans.errors import DataError, UnreadableImageError, first_few
+from ramstrans.files import check_room
 from ramstrans.plain import counted
 
 logger = logging.getLogger(__name__)
@@ -258,6 +259,24 @@ def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) 
             *(*crop, resize, 100 * seen),
         )
     return preprocessing
+
+
+def check_cache_room(images: ImageSet, config: DataConfig, reading: Reading) -> None:
+    """Raise unless the disk has room for the images that `data.cache disk` does not hold yet.
+
+    They are counted as squares, which take less than photographs of other shapes, and half that with
+    `fit: pad`. How large photographs at their own resolution are is not known yet.
+
+    Raises:
+        OutputError: It has not.
+    """
+    if config.cache != "disk" or reading.zoom_pixels is not None:
+        return
+    cache = DiskCache(config.cache_dir or default_cache_dir())
+    height, width = (reading.resize, reading.resize) if isinstance(reading.resize, int) else reading.resize
+    num_bytes = 3 * height * width // (2 if reading.fit == "pad" else 1)
+    missing = sum(not cache.entry(record.path, reading).exists() for record in images.records)
+    check_room(cache.folder, missing * num_bytes, f"resized images (--data.cache disk, {missing} of them)")
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:

@@ -1,7 +1,7 @@
 """`Predictor`: a trained model for files, folders of any size, and images in memory."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -129,7 +129,7 @@ class Predictor:
             UsageError: One is not an `ImageInput`; raised when it is reached.
             DataError: One took longer to read than the run's `data.read_timeout`.
         """
-        if not isinstance(images, Iterable):
+        if not isinstance(images, Iterable) or isinstance(images, Mapping):
             raise UsageError(f"images are of type {type(images).__name__}; give a list, or one: {ALLOWED}")
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:

@@ -18,6 +18,7 @@ from typing import IO, Any, BinaryIO
 
 from ramstrans.errors import OutputError
 from ramstrans.files import new_file, not_writable, write_file
+from ramstrans.inference.arguments import name_of
 from ramstrans.inference.postprocess import Prediction
 from ramstrans.inference.writers import column_names, to_json, to_row, write_parquet
 from ramstrans.plain import counted, csv_text, utf8_text
@@ -70,7 +71,7 @@ class RowWriter:
         inputs, num_kept = iter(paths), len(self._kept)
         first = list(islice(inputs, num_kept))
         for index, (path, kept) in enumerate(zip(first, self._kept, strict=False)):
-            if utf8_text(str(Path(path))) != kept:
+            if utf8_text(name_of(Path(path))) != kept:
                 raise OutputError(
                     f"row {index + 1} of the partial file is {kept}, but image {index + 1} is now "
                     f"{utf8_text(str(path))}: the images have changed; remove the partial file to begin again"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ramstrans.errors import UsageError
+from ramstrans.inference.arguments import name_of
 from ramstrans.plain import utf8_text
 
 if TYPE_CHECKING:  # so that wrong options are told before torch is imported
@@ -60,7 +61,7 @@ def to_json(prediction: "Prediction") -> dict[str, Any]:
         }
 
     return {
-        "path": prediction.path and utf8_text(str(prediction.path)),
+        "path": prediction.path and utf8_text(name_of(prediction.path)),
         "error": prediction.error and utf8_text(prediction.error),
         **classes(prediction.labels, prediction.probabilities),
         "scales": [

@@ -176,6 +176,10 @@ def member(folder: Path, name: str) -> Path:
     if not folder.is_dir():
         raise WeightsError(f"{folder} is not a folder; give the run folder that `ramstrans train` wrote")
     if not (folder / name).is_file():
+        if (folder / "fold_1").is_dir():
+            raise WeightsError(
+                f"{folder} is a cross-validation; give one of its runs, e.g. {folder / 'fold_1'}"
+            )
         raise WeightsError(
             f"{folder} has no {name}; a saved model has {WEIGHTS_FILE} and {CONFIG_FILE}, written at the "
             "end of a run"

@@ -19,6 +19,7 @@ from ramstrans.evaluation.report.build import Report, print_table, print_warning
 from ramstrans.evaluation.report.markdown import notes, table, worst_classes
 from ramstrans.plain import to_plain
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
+from ramstrans.training.outline import outline
 from ramstrans.training.run import prepare, train
 from ramstrans.training.run_folder import (
     REPORT_FILE,
@@ -89,6 +90,8 @@ def cross_validate(
         run = fold_config(config, fold, folder, overwrite=folder.exists() and not goes_on)
         prepared = prepare(run, progress, resumes=goes_on)
         if fold == 1 and not resumes:
+            for line in outline(prepared, folds):
+                logger.info("%s", line)
             claim_output(output, overwrite=config.overwrite)
             write_options(output, dataclasses.replace(config, output=output))
         try:

@@ -143,6 +143,10 @@ class TrainLoop:
             assert self.checkpoints is not None, "steps were taken before a checkpoint"
             self.best_weights = self.checkpoints.load(self.accelerator, self.state)
             continue_schedule(self.train_step.schedule)
+            if self.stopped_early:
+                logger.warning(
+                    "nothing is trained: training.patience ended this run at step %d", self.state.step
+                )
         self.log.cut(self.state.log_bytes)
         self.start = time.perf_counter() - self.state.seconds
         with self.signals.installed():

@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.build import build_image_set, build_preprocessing, drop_unreadable
+from ramstrans.data.build import build_image_set, build_preprocessing, check_cache_room, drop_unreadable
 from ramstrans.distributed import SignalHandler
 from ramstrans.errors import DataError, UsageError, WeightsError
 from ramstrans.evaluation.evaluate import evaluate
@@ -20,6 +20,7 @@ from ramstrans.evaluation.report.build import Report
 from ramstrans.files import check_room
 from ramstrans.models.config import ModelConfig, SaliencyName
 from ramstrans.models.methods.rams import RamsTrans, build_model
+from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata, load_metadata
 from ramstrans.saved.model import load_into, load_state, save_model
 from ramstrans.saved.start import build_started, check_model
@@ -88,6 +89,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     preprocessing = build_preprocessing(config.data, config.model.input_size, config.model.zoom_source)
     if not resumes:
         check_room(config.output or Path(), bytes_to_write(config, model), "weights and checkpoints")
+    check_cache_room(images, config.data, preprocessing.reading)
     images, errors = drop_unreadable(images, config.data, progress)
     counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
     logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
@@ -324,10 +326,12 @@ def check_length(saved: RunState, config: TrainingConfig, steps_per_epoch: int, 
     """
     total, before = num_steps(config, steps_per_epoch), saved.total_steps
     if total < saved.step or total == read_json(output / REPORT_FILE).get("steps"):
-        length = f"--training.epochs {config.epochs} and --training.max_steps {config.max_steps}"
+        limit = f"--training.epochs {config.epochs}"
+        if total == config.max_steps:
+            limit = f"--training.max_steps {total}"
         raise UsageError(
-            f"the run has taken {saved.step} steps ({steps_per_epoch} per epoch), and {length} end at step "
-            f"{total}; give more"
+            f"the run has taken {counted(saved.step, 'step')} ({steps_per_epoch} per epoch), and {limit} "
+            f"ends at step {total}; give more"
         )
     if before in (0, total):
         return

@@ -9,7 +9,7 @@ from ramstrans.data.audit.findings import KINDS, Finding
 from ramstrans.data.datasets.table import BOX_COLUMNS
 from ramstrans.data.records import SPLITS, ImageSet, Record
 from ramstrans.data.splits import check_classes
-from ramstrans.errors import DataError, UsageError
+from ramstrans.errors import UsageError
 from ramstrans.plain import csv_text
 
 logger = logging.getLogger(__name__)
@@ -106,10 +106,8 @@ def _compact(images: ImageSet) -> ImageSet:
 def encode_table(images: ImageSet, folder: Path) -> bytes:
     """Encode a data set as CSV: path, label, split and, if there are some, group and box.
 
-    Paths below `folder`, where the table will lie, are relative to it; others are absolute.
-
-    Raises:
-        DataError: A name is not valid UTF-8, which a table cannot hold.
+    Paths below `folder`, where the table will lie, are relative to it; others are absolute. Names that are
+    not UTF-8 keep their bytes, which `read_table` finds again.
 
     >>> records = (Record(Path("/set/a.jpg"), 0, "train", (1, 2, 3.5, 4)), Record(Path("/b.jpg"), 0, "test"))
     >>> print(encode_table(ImageSet(("wren",), records), Path("/set")).decode(), end="")
@@ -129,12 +127,7 @@ def encode_table(images: ImageSet, folder: Path) -> bytes:
         return [str(path), images.class_names[record.label], record.split, *group, *corners]
 
     header = ["path", "label", "split", *["group"] * has_groups, *BOX_COLUMNS * has_boxes]
-    text = csv_text([header, *map(row, images.records)])
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        name = text[: error.end].rpartition("\n")[2]
-        raise DataError(f"a table cannot hold the name {name!r}, which is not UTF-8; rename it") from error
+    return csv_text([header, *map(row, images.records)]).encode(errors="surrogateescape")
 
 
 def summary(before: ImageSet, after: ImageSet, findings: Iterable[Finding], kinds: set[str]) -> str:

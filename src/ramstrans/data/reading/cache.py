@@ -55,6 +55,12 @@ class DiskCache:
         self.folder = folder
         make_folder(folder, hint=HINT)
 
+    def entry(self, path: Path, reading: Reading) -> Path:
+        """The file of an image; named by path and size alone, so that a rebuilt one replaces the old one."""
+        name = [str(path.absolute()), *reading]
+        digest = hashlib.sha256(json.dumps(name).encode()).hexdigest()
+        return self.folder / digest[:2] / digest
+
     def read(self, path: Path, reading: Reading, *, max_pixels: int = DataConfig.max_pixels) -> ResizedImage:
         """As `read_resized`; the first process that needs a file decodes it.
 
@@ -67,10 +73,7 @@ class DiskCache:
             key = _key(path, reading)
         except OSError:  # reading raises what is wrong with the file
             return read_resized(path, reading, max_pixels=max_pixels)
-        # named by path and size alone: a rebuilt entry replaces the old one
-        name = [str(path.absolute()), *reading]
-        digest = hashlib.sha256(json.dumps(name).encode()).hexdigest()
-        entry = self.folder / digest[:2] / digest
+        entry = self.entry(path, reading)
         found = read_keyed(entry, key, "pixels", "original_size")
         if found is None:
             image = read_resized(path, reading, max_pixels=max_pixels)

@@ -77,8 +77,7 @@ def write_report(folder: Path, report: Report, page: str) -> None:
 
 def print_report(report: Report, console: Console) -> None:
     """Print the accuracies, the regions and the warnings."""
-    title = f"{counted(report['num_images'], 'image')} of the {report['split']} split, percent"
-    print_table(console, title, *markdown.headline(report))
+    print_table(console, f"{markdown.images_of(report)}, percent", *markdown.headline(report))
     for scale, regions in markdown.zooms(report):
         text = ", ".join(
             f"{name} {markdown.format_value(regions[key], unit)}"

@@ -21,13 +21,16 @@ REGION_ROWS = (
 NUM_WORST = 10
 NUM_CONFUSED = 10
 
+WHOLE = "all"
+"""The split of a report on a whole data set."""
+
 Report = Mapping[str, Any]
 
 
 def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
     """Render the whole page of a report from `build_report`, with figures: caption -> path relative to it."""
     sections = [
-        f"# Report: {counted(report['num_images'], 'image')} of the {cell(report['split'])} split",
+        f"# Report: {images_of(report)}",
         *_headline(report),
         *notes(report),
         *_regions(report),
@@ -39,6 +42,16 @@ def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
         *_run(report),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def images_of(report: Report) -> str:
+    """How many images a report is about, and of which split.
+
+    >>> images_of({"num_images": 7, "split": "test"}), images_of({"num_images": 7, "split": "all"})
+    ('7 images of the test split', '7 images, all of the data set')
+    """
+    count, split = counted(report["num_images"], "image"), report["split"]
+    return f"{count}, all of the data set" if split == WHOLE else f"{count} of the {split} split"
 
 
 def headline(report: Report) -> tuple[list[str], list[list[str]]]:
