@@ -10,17 +10,16 @@ import logging
 import os
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
 
 from ramstrans import __version__
 from ramstrans.commands import bench, data, doctor, evaluate, explain, plan, predict, train
 from ramstrans.commands.options import Parser, add_commands
 from ramstrans.console import logging_to_terminal, quieten
 from ramstrans.errors import RamsTransError, UsageError
+from ramstrans.interrupts import Terminated, interruptible
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
-        with terminable(), logging_to_terminal(), warnings_in_words():
+        with interruptible(), logging_to_terminal(), warnings_in_words():
             quiet, given = split_quiet(given)
             if quiet:
                 quieten()
@@ -77,30 +76,6 @@ def split_quiet(arguments: list[str]) -> tuple[bool, list[str]]:
         if quiet not in ("true", "false"):
             raise UsageError(f"--quiet is followed by {quiet}; give --quiet true or --quiet false")
     return quiet == "true", rest
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: what is half written is to be cleared away, as after Ctrl-C."""
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM raises `Terminated` here, in the main thread; what a program had set for itself stays."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
-    ):
-        yield
-        return
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise Terminated
 
 
 def with_notes(message: str, error: BaseException) -> str:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ramstrans.interrupts import check_interrupted
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
@@ -25,7 +27,8 @@ Progress = Callable[[int, int, str], None]
 
 
 def no_progress(_done: int, _total: int, _what: str) -> None:
-    """Report nothing."""
+    """Report nothing, as a callback of commands that are quiet."""
+    check_interrupted()
 
 
 def format_duration(seconds: float) -> str:
@@ -110,6 +113,7 @@ def progress_bar() -> Iterator[Progress]:
     tasks: dict[str, TaskID] = {}
 
     def update(done: int, total: int, what: str) -> None:
+        check_interrupted()
         kind = what.split(" ", maxsplit=1)[0]
         if kind not in tasks:
             bar.start()
@@ -142,6 +146,7 @@ def progress_lines(clock: Callable[[], float] = time.monotonic) -> Progress:
 
     def update(done: int, total: int, what: str) -> None:
         nonlocal first, last
+        check_interrupted()
         now = clock()
         if first is None:
             first, last = (done, now), now

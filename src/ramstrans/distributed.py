@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from ramstrans.console import Progress
 from ramstrans.errors import RamsTransError, StoppedError, UsageError
+from ramstrans.interrupts import check_interrupted
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=nn.Module)
@@ -174,6 +175,7 @@ class SignalHandler:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Record signals instead of dying of them; a second Ctrl-C stops at once all the same."""
+        check_interrupted()
         before = {number: signal.signal(number, self._record) for number in SIGNALS}
         try:
             yield
