@@ -32,6 +32,9 @@ STATISTICS = ("running_mean", "running_var")
 ESSENTIAL = ("reg_token", "norm_pre.", "norm.", "fc_norm.")
 """Tensors outside the blocks without which a network computes something else."""
 
+LAYER = re.compile(r"(.+)\.\d+\.")
+"""What a numbered layer's name begins with, e.g. `stages.2.blocks`."""
+
 INCIDENTAL = re.compile(
     r"position_index|attn_mask|bias_mask|rope|inv_freq|periods|coords_table|num_batches|total_"
 )
@@ -46,7 +49,7 @@ class Fit(NamedTuple):
         after: All tensors after they were resampled.
         named: The file's tensors by timm's names, before that.
         missing: Tensors that the model needs and the file lacks, or has in another shape.
-        homeless: Tensors of the file that belong into the model's layers, where the model has no place.
+        homeless: Tensors of the file that belong among the model's layers, which have no place for them.
     """
 
     used: Tensors
@@ -123,7 +126,7 @@ def _judged(named: Named, after: Tensors, model: nn.Module, own: Tensors) -> Fit
     heads = head_names(model)
     used = {key: after[key] for key in own if key in after and after[key].shape == own[key].shape}
     missing = tuple(key for key in needed_names(model, own) if key not in used)
-    layers = {match[1] for key in own if (match := re.match(r"(.+\.\d+)\.", key))}
+    layers = {match[1] for key in own if (match := LAYER.match(key))}
     homeless = tuple(
         key
         for key, tensor in after.items()
@@ -133,8 +136,11 @@ def _judged(named: Named, after: Tensors, model: nn.Module, own: Tensors) -> Fit
 
 
 def _matters(key: str, tensor: Tensor, layers: set[str]) -> bool:
-    """Whether a network without this tensor, which is not one of the model's, computes something else."""
-    match = re.match(r"(.+\.\d+)\.", key)
+    """Whether a network without this tensor, which is not one of the model's, computes something else.
+
+    So do more layers of a kind that the model has.
+    """
+    match = LAYER.match(key)
     inside = match is not None and match[1] in layers
     if not (inside or key.startswith(ESSENTIAL)) or INCIDENTAL.search(key):
         return False

@@ -18,14 +18,11 @@ from torch import Tensor, nn
 
 from ramstrans.errors import WeightsError, first_few
 from ramstrans.models.closest import closest
-from ramstrans.models.convert import Tensors, read_weights
+from ramstrans.models.convert import HUB_FILES, Tensors, read_weights
 from ramstrans.models.fit import Fit, fit, needed_names
 
 SIZED = re.compile(r"pos_|position|patch_embed\.proj\.weight|embeds\.proj\.weight|attention_biases")
 """Tensors whose shape follows from image, patch or window size."""
-
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names of weights on the hub."""
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the hub's first answer."""
