@@ -32,20 +32,29 @@ def published(name, layout=None):
     ],
 )
 def test_a_published_file_names_its_backbone(name, layout):
-    hint = closest(published(name, layout), "deit_tiny_patch16_224")
+    hint = closest(published(name, layout), "deit_tiny_patch16_224", "w.pth")
     assert hint == f"the closest backbone is {name}: give --model.backbone {name}, or other --model.weights"
 
 
 def test_a_file_of_the_same_backbone_that_does_not_fit_is_of_another_size():
-    hint = closest(published("vit_small_patch16_224"), "vit_small_patch16_224.augreg_in21k")
+    hint = closest(published("vit_small_patch16_224"), "vit_small_patch16_224.augreg_in21k", "w.pth")
     assert hint == "give --model.image_size 224 and leave out other options of this backbone"
 
 
 def test_a_known_family_without_a_match_is_named():
     tensors = {"conv_stem.weight": torch.empty(7, 3, 3, 3), "blocks.0.0.bn1.weight": torch.empty(7)}
-    hint = closest(tensors, "resnet18")
+    hint = closest(tensors, "resnet18", "w.pth")
     assert hint == "they look like one of timm.list_models(module='efficientnet'); give weights of resnet18"
 
 
 def test_an_unknown_network():
-    assert closest({"a.b": torch.empty(3)}, "resnet18") == "its kind is unknown; give weights of resnet18"
+    assert (
+        closest({"a.b": torch.empty(3)}, "resnet18", "w.pth")
+        == "its kind is unknown; give weights of resnet18"
+    )
+
+
+def test_the_name_of_the_file_decides_between_equals():
+    tensors = published("tf_efficientnet_lite0")
+    hint = closest(tensors, "resnet18", "weights/tf_efficientnet_lite0.in1k.safetensors")
+    assert hint.startswith("the closest backbone is tf_efficientnet_lite0:")

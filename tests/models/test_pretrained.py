@@ -12,8 +12,9 @@ from timm.layers import resample_abs_pos_embed
 from ramstrans.errors import WeightsError
 from ramstrans.models import pretrained
 from ramstrans.models.pretrained import check_published, load_pretrained, mismatches
-from tests.shared import DEIT_TINY
+from tests.shared import DEIT_TINY, SHARED, needs
 
+EFFICIENTNET = SHARED / "weights/tf_efficientnet_lite0.safetensors"
 real_deit = pytest.mark.skipif(not DEIT_TINY.is_file(), reason=f"{DEIT_TINY} does not exist")
 
 TINY = "vit_tiny_patch16_224"
@@ -237,3 +238,12 @@ def test_real_deit(num_classes, img_size, resized, missing):
     assert report.resampled == resized
     assert sorted(report.missing) == sorted(report.unused) == sorted(missing)
     assert len(report.loaded) + len(report.resampled) + len(report.missing) == len(vit.state_dict())
+
+
+@pytest.mark.realdata
+def test_real_efficientnet():
+    needs(EFFICIENTNET)
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=50)
+    report = load_pretrained(model, "tf_efficientnet_lite0", EFFICIENTNET)
+    assert sorted(report.missing) == sorted(report.unused) == ["classifier.bias", "classifier.weight"]
+    assert len(report.loaded) == len(model.state_dict()) - 2

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -73,18 +74,19 @@ MAX_CANDIDATES = 8
 """Models that are built, without memory for their weights, to compare with."""
 
 
-def closest(tensors: Tensors, name: str) -> str:
+def closest(tensors: Tensors, name: str, source: str) -> str:
     """Say which backbone a file is for, and what to do.
 
     Args:
         tensors: As they are in the file.
         name: The backbone that they do not fit.
+        source: The file, whose name may be a backbone's.
     """
     best, best_name = 0.0, ""
     empty = {key: torch.empty_like(tensor, device="meta") for key, tensor in tensors.items()}
     text = _described(empty)
     family = next((found for mark, found in FAMILIES.items() if re.search(mark, text, re.MULTILINE)), ())
-    for candidate in _candidates(family, text):
+    for candidate in _candidates(family, text, source):
         try:
             with torch.device("meta"):
                 model = timm.create_model(candidate)
@@ -128,8 +130,9 @@ def _described(tensors: Tensors) -> str:
     return "\n".join(sorted(f"{key} {'x'.join(map(str, tensor.shape))}" for key, tensor in named.items()))
 
 
-def _candidates(modules: Iterable[str], text: str) -> list[str]:
+def _candidates(modules: Iterable[str], text: str, source: str) -> list[str]:
     """Names of models of these modules, of those that differ by image size one, the likely ones first."""
+    said = [name for name in timm.list_models() if name in Path(source).name]
     words = [
         word
         for word, rules in WORDS.items()
@@ -137,7 +140,7 @@ def _candidates(modules: Iterable[str], text: str) -> list[str]:
     ]
     names = [name for module in modules for name in timm.list_models(module=module)]
     ranked = sorted(names, key=lambda name: (-sum(word in name for word in words), len(name)))
-    return list(_distinct(ranked))[:MAX_CANDIDATES]
+    return [*sorted(said, key=len)[-1:], *_distinct(ranked)][:MAX_CANDIDATES]
 
 
 def _distinct(names: Iterable[str]) -> Iterator[str]:

@@ -3,22 +3,27 @@
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from math import isqrt, prod
 from typing import Any, NamedTuple
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.layers.patch_embed import resample_patch_embed
 from timm.layers.pos_embed import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
+from timm.layers.pos_embed_rel import resize_rel_pos_bias_table, resize_rel_pos_bias_table_levit
 from torch import Tensor, nn
 
 from ramstrans.models.layouts import LAYOUTS
 from ramstrans.models.naming import Named, Tensors, to_timm
 
 PATCH, TABLE = "patch_embed.proj.weight", "relative_position_bias_table"
+
+OFFSETS = re.compile(r"\.(rel_pos_[hw]|height_rel|width_rel)$")
+"""Vectors for each vertical or horizontal offset."""
 
 FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained", "_convert_torchvision")
 """What timm's modules call the function that converts published weights."""
@@ -154,7 +159,8 @@ def _filtered(tensors: Tensors, model: nn.Module) -> Tensors:
         return tensors
     given = inspect.signature(function).parameters
     try:
-        with torch.no_grad(), redirect_stdout(None):  # one of them prints
+        with torch.no_grad(), redirect_stdout(None), warnings.catch_warnings():  # one of them prints
+            warnings.simplefilter("ignore")
             copies = {  # one of them adds to tokens in place
                 key: tensor.clone() if key.endswith("_token") else tensor for key, tensor in tensors.items()
             }
@@ -184,10 +190,9 @@ def _resampled(tensors: Tensors, model: nn.Module, own: Tensors) -> Tensors:
     for key, tensor in list(tensors.items()):
         if key not in own:
             continue
-        try:
+        with suppress(*MISFITS), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about timm's code
             tensors[key] = _resized(key, tensor, model, own[key])
-        except MISFITS:
-            continue
     return tensors
 
 
@@ -259,6 +264,10 @@ def _resized(key: str, tensor: Tensor, model: nn.Module, ours: Tensor) -> Tensor
         pass
     elif key.endswith(PATCH) and tensor.ndim == 4 and tensor.shape[:2] == ours.shape[:2]:
         resized = resample_patch_embed(tensor, list(ours.shape[2:]))
+    elif key.endswith("attention_biases") and tensor.shape[0] == ours.shape[0]:
+        resized = resize_rel_pos_bias_table_levit(tensor.T, tuple(ours.T.shape)).T.contiguous()
+    elif OFFSETS.search(key) and tensor.shape[1:] == ours.shape[1:]:
+        resized = F.interpolate(tensor.T[None], size=len(ours), mode="linear")[0].T.contiguous()
     elif "pos_embed" in key:
         resized = _resized_map(tensor, ours)
     elif (

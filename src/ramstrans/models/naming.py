@@ -69,6 +69,8 @@ def to_timm(tensors: Tensors, own: Collection[str], source: str) -> Named:
         named[new] = tensors[old]
         if new != key:
             origin[new] = (old,)
+    if rules.renames and not origin:
+        layout = None
     return _joined(Named(named, origin, layout), own)
 
 
@@ -171,6 +173,8 @@ class Parts(NamedTuple):
 def _join_attention(parts: Parts, match: re.Match[str]) -> None:
     """Name `block.q`, `.k` and `.v` as the model does: one `qkv`, or three projections."""
     block, (tensors, _, own) = match[1], parts
+    if match[0] in own:
+        return
     names = {kind: [f"{block}.{part}.{kind}" for part in "qkv"] for kind in ("weight", "bias")}
     biases = [key for key in names["bias"] if key in tensors]
     if f"{block}.q_proj.weight" in own:
