@@ -1,16 +1,13 @@
 """Files that Hugging Face's transformers writes, into timm's models: the outputs are equal."""
 
-import os
-
 import pytest
 import timm
 import torch
+import transformers as hf
 
 from ramstrans.models.fit import head_names
 from ramstrans.models.pretrained import load_pretrained
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-hf = pytest.importorskip("transformers", reason='pip install "ramstrans[dev]"')
 
 SIZES = {
     "hidden_size": 32,
