@@ -8,7 +8,6 @@ import transformers as hf
 from ramstrans.models.fit import head_names
 from ramstrans.models.pretrained import load_pretrained
 
-
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

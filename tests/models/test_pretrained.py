@@ -204,6 +204,24 @@ def test_an_unreachable_hub_is_told_at_once_and_the_cache_still_serves(monkeypat
     assert torch.equal(vit.norm.weight, donor.norm.weight)
 
 
+def test_weights_that_have_an_address_are_found_in_torchs_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert not pretrained._is_cached("gcvit_tiny.in1k")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / timm.get_pretrained_cfg("gcvit_tiny.in1k").url.split("/")[-1]).touch()
+    assert pretrained._is_cached("gcvit_tiny.in1k")
+
+
+def test_timms_weights_move_their_last_norm_with_the_pooling(monkeypatch):
+    donor, model = tiny_vit(seed=1, global_pool="avg", class_token=False), tiny_vit(seed=2)
+    monkeypatch.setattr(pretrained, "fetch_timm", lambda _: ("timm's", dict(donor.state_dict())))
+    with pytest.raises(WeightsError, match=r"cls_token \(1, 1, 192\) is missing"):
+        load_pretrained(model, TINY, "timm")
+    model = tiny_vit(seed=2, class_token=False, global_pool="max", fc_norm=False)
+    report = load_pretrained(model, TINY, "timm")
+    assert set(report.converted) == {"norm.weight", "norm.bias"}
+
+
 shapes = st.lists(st.integers(0, 3), max_size=3).map(tuple)
 
 

@@ -12,7 +12,7 @@ from ramstrans.data.config import DatasetFormat
 from ramstrans.data.detect import detect_format
 from ramstrans.errors import UsageError
 from ramstrans.plain import to_plain
-from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE, load_metadata
+from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE, is_foreign, load_metadata
 from ramstrans.training.config import OPTIONS_FILE
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def model_of(weights: Path) -> list[str]:
     """The options of the model whose run folder, or model.safetensors, these weights are; none for others."""
     folder = weights if weights.is_dir() else weights.parent
     is_saved = weights.is_dir() or weights.name == WEIGHTS_FILE
-    if not (is_saved and (folder / CONFIG_FILE).is_file()):
+    if not (is_saved and (folder / CONFIG_FILE).is_file()) or is_foreign(folder):
         return []
     model = to_plain(load_metadata(folder).model)
     logger.info("%s: its model, %s, %d scales", weights, model["backbone"], model["num_scales"])

@@ -161,6 +161,15 @@ def load_metadata(folder: Path) -> ModelMetadata:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def is_foreign(folder: Path) -> bool:
+    """Whether a folder's config.json is Hugging Face's or timm's."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and any(key in config for key in ("model_type", "architecture"))
+
+
 def member(folder: Path, name: str) -> Path:
     """Return the path of one of the two files of a saved model.
 

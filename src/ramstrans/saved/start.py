@@ -1,6 +1,5 @@
 """Start from a model that ramstrans saved: of the same classes or others, with any number of scales."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from ramstrans.models.convert import reader_of
 from ramstrans.models.encoder import build_vit, current_name
 from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.models.pretrained import check_published, mismatches
-from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE, load_metadata, member
+from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE, is_foreign, load_metadata, member
 from ramstrans.saved.model import load_state
 
 logger = logging.getLogger(__name__)
@@ -85,16 +84,7 @@ def saved_folder(weights: str | Path | None) -> Path | None:
     folder = path if path.is_dir() else path.parent
     if path != folder and not (path.name == WEIGHTS_FILE and (folder / CONFIG_FILE).is_file()):
         return None
-    return None if _is_foreign(folder) else folder
-
-
-def _is_foreign(folder: Path) -> bool:
-    """Whether a folder's config.json is another library's."""
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and "format_version" not in config
+    return None if is_foreign(folder) else folder
 
 
 def start_from(model: RamsTrans, folder: Path, config: ModelConfig, class_names: Sequence[str]) -> None:
