@@ -88,22 +88,15 @@ def fit(tensors: Tensors, model: nn.Module, source: str) -> Fit:
     starts = [(named, False), (named, True)]
     if not (named.layout and LAYOUTS[named.layout].renames):
         starts.append((Named(tensors, {}, named.layout), True))
-    best: Fit | None = None
+    attempts: list[Fit] = []
     for start, filtered in starts:
         after = _resampled(dict(start.tensors), model, own)
         if filtered:
             after = _resampled(_filtered(after, model), model, own)
-        attempt = _judged(start, after, model, own)
-        if (
-            best is None
-            or len(attempt.used) > len(best.used)
-            or (attempt.is_complete and not best.is_complete)
-        ):
-            best = attempt
-        if best.is_complete:
-            break
-    assert best is not None
-    return best
+        attempts.append(_judged(start, after, model, own))
+        if attempts[-1].is_complete:
+            return attempts[-1]
+    return max(attempts, key=lambda attempt: len(attempt.used))
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
@@ -130,6 +123,8 @@ def _judged(named: Named, after: Tensors, model: nn.Module, own: Tensors) -> Fit
     """Sort fitted tensors into those that the model takes, and those that it lacks or has no place for."""
     heads = head_names(model)
     used = {key: after[key] for key in own if key in after and after[key].shape == own[key].shape}
+    halves = {key.rpartition(".")[0] for key in own if key.startswith(heads) and key not in used}
+    used = {key: tensor for key, tensor in used.items() if key.rpartition(".")[0] not in halves}
     missing = tuple(key for key in needed_names(model, own) if key not in used)
     layers = {match[1] for key in own if (match := LAYER.match(key))}
     homeless = tuple(

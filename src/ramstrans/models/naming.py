@@ -14,14 +14,8 @@ from ramstrans.models.layouts import LAYOUTS, Layout
 Tensors = dict[str, Tensor]
 
 STEMS = (
-    *(
-        "patch_embed.proj.weight",
-        "embeds.proj.weight",
-        "stem.0.weight",
-        "conv_stem.weight",
-        "stem.conv.weight",
-    ),
-    *("conv1.weight", "stem.conv1.weight", "stem_0.conv.weight"),
+    *("patch_embed.proj.weight", "embeds.proj.weight", "stem.0.weight", "conv_stem.weight"),
+    *("stem.conv.weight", "stem.conv1.weight", "stem_0.conv.weight", "conv1.weight"),
 )
 """First tensors of timm's families: what stands before them is a prefix, whatever the model asked for."""
 
