@@ -3,7 +3,7 @@ import timm
 import torch
 
 from ramstrans.models import pretrained
-from ramstrans.models.fit import head_names, needed_names
+from ramstrans.models.fit import fit, head_names, needed_names
 from ramstrans.models.pretrained import WeightsError, load_pretrained
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
@@ -162,3 +162,13 @@ def test_a_deeper_network_is_not_cut_off(tmp_path, theirs, ours):
     torch.save(random_model(theirs).state_dict(), tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"has no place in the model; .* more; the hint"):
         load_pretrained(random_model(name, 2, **shallow), name, tmp_path / "w.pth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", timm.list_modules())
+def test_weights_of_every_family_fit_with_other_classes(module):
+    for name in timm.list_models(module=module)[:1]:
+        with torch.device("meta"):
+            published = dict(timm.create_model(name).state_dict())
+            result = fit(published, timm.create_model(name, num_classes=7), "the file")
+        assert result.is_complete
