@@ -115,6 +115,14 @@ def test_the_recipe_follows_from_the_data_set(make, backbone, request):
     assert parse("train", request.getfixturevalue(make)).model.backbone == backbone
 
 
+def test_weights_in_a_folder_of_the_hub_bring_no_model(tmp_path, colors):
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    (tmp_path / "model.safetensors").touch()
+    plain = parse("train", colors).model.backbone
+    for weights in (tmp_path, tmp_path / "model.safetensors"):
+        assert parse("train", colors, "--model.weights", weights).model.backbone == plain
+
+
 def test_weights_of_a_run_bring_its_model(trained, colors):
     for weights in (trained.folder, trained.folder / "model.safetensors"):
         model = parse("train", colors, "--model.weights", weights, "--model.num_scales", 3).model

@@ -247,6 +247,13 @@ def test_the_files_of_an_index_are_read_together(tmp_path):
         read_weights(index, MODEL)
 
 
+def test_a_folder_of_the_hub_is_its_file(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(save(TENSORS))
+    source, tensors = read_weights(tmp_path, MODEL)
+    assert source == str(tmp_path / "model.safetensors")
+    assert set(tensors) == set(TENSORS)
+
+
 def test_adapters_that_are_not_merged_are_told(tmp_path):
     torch.save({"blocks.0.attn.qkv.lora_A.default.weight": torch.ones(1)}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="LoRA adapters that are not merged; save"):
@@ -263,7 +270,11 @@ def test_a_torchscript_program_is_not_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("none.pth", "does not exist"), (".", "is a folder"), ("w.onnx", "has an unknown format")],
+    [
+        ("none.pth", "does not exist"),
+        (".", "is a folder without weights"),
+        ("w.onnx", "has an unknown format"),
+    ],
 )
 def test_paths_that_cannot_be_weights(tmp_path, name, message):
     (tmp_path / "w.onnx").touch()

@@ -1,16 +1,12 @@
 """Files that Hugging Face's transformers writes, into timm's models: the outputs are equal."""
 
-import os
-
 import pytest
 import timm
 import torch
+import transformers as hf
 
 from ramstrans.models.fit import head_names
 from ramstrans.models.pretrained import load_pretrained
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-hf = pytest.importorskip("transformers", reason='pip install "ramstrans[dev]"')
 
 SIZES = {
     "hidden_size": 32,
@@ -170,3 +166,24 @@ def test_positions_of_another_image_size_are_resampled(tmp_path):
     model = timm.create_model("vit_base_patch16_siglip_224", num_classes=0, **VIT | {"img_size": 64})
     report = load_pretrained(model, "vit_base_patch16_siglip_224", tmp_path / "w.pth")
     assert report.resampled == ("pos_embed",)
+
+
+def test_a_whole_clip_gives_its_visual_tower(tmp_path):
+    text = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    tokens = {"vocab_size": 11, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = hf.CLIPConfig(text_config=text | tokens, vision_config=SIZES | MLP)
+    hf.CLIPModel(config).save_pretrained(tmp_path)
+    model = timm.create_model("vit_base_patch16_clip_quickgelu_224", num_classes=5, **VIT)
+    report = load_pretrained(model, "vit_base_patch16_clip_quickgelu_224", tmp_path)
+    assert set(report.missing) == {"head.weight", "head.bias"}
+    assert {"logit_scale", "visual_projection.weight"} < set(report.unused)
+    assert all(key.startswith(("text_", "logit_scale", "visual_projection")) for key in report.unused)
+
+
+def test_a_bias_is_not_loaded_without_the_weight_of_its_layer(tmp_path):
+    donor = hf.Dinov2ForImageClassification(hf.Dinov2Config(**SIZES, num_labels=3))  # reads two features
+    torch.save(donor.state_dict(), tmp_path / "w.pth")
+    model = timm.create_model("vit_base_patch14_dinov2", num_classes=3, **VIT)
+    report = load_pretrained(model, "vit_base_patch14_dinov2", tmp_path / "w.pth")
+    assert set(report.missing) == {"head.weight", "head.bias"}
+    assert {"classifier.weight", "classifier.bias"} < set(report.unused)

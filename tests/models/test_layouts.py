@@ -169,6 +169,33 @@ def convnext(state):
     return {"model": {k: t.reshape(1, 1, 1, -1) if "grn" in k else t for k, t in out.items()}}
 
 
+def ijepa(state):
+    encoder = {f"module.{key}": tensor for key, tensor in state.items() if not key.startswith("head")}
+    online = {key: torch.zeros_like(tensor) for key, tensor in encoder.items()}
+    return {"encoder": online, "predictor": {"module.mask_token": torch.ones(1)}, "target_encoder": encoder}
+
+
+def aimv2(state):
+    """Apple's names; the gate is called fc1, the other half fc3."""
+    names = {
+        **{r"^patch_embed\.": "preprocessor.patchifier.", r"^pos_embed": "preprocessor.pos_embed"},
+        **{r"^blocks": "trunk.blocks", r"^norm\.": "trunk.post_trunk_norm.", r"norm([12])\.": r"norm_\1."},
+        **{r"fc1_g": "fc1", r"fc1_x": "fc3", r"^head.*": None},
+    }
+    return renamed(state, names)
+
+
+def radio(state):
+    """NVIDIA's names: a linear patch embedding without bias, class token and registers in one."""
+    state["patch_embed.proj.bias"].zero_()  # the donor's too
+    inner = {key: tensor for key, tensor in state.items() if key.startswith("blocks")}
+    inner["patch_generator.embedder.weight"] = state["patch_embed.proj.weight"].flatten(1)
+    inner["patch_generator.pos_embed"] = state["pos_embed"]
+    inner["patch_generator.cls_token.token"] = torch.cat([state["cls_token"], state["reg_token"]], dim=1)[0]
+    outer = {f"radio_model.model.{key}": tensor for key, tensor in inner.items()}
+    return outer | {"radio_model.summary_idxs": torch.arange(3), "input_conditioner.norm_mean": torch.ones(3)}
+
+
 ROPE = VIT | {"embed_dim": 32}
 CASES = {
     "DINO": (dino, None, "vit_small_patch16_224", VIT),
@@ -182,6 +209,9 @@ CASES = {
     "PE": (perception_encoder, "CLIP", "vit_pe_core_tiny_patch16_384", ROPE),
     "open_clip": (open_clip_trunk, None, "vit_base_patch16_siglip_224", VIT),
     "EVA-02": (eva, None, "eva02_base_patch16_clip_224", ROPE | {"mlp_ratio": 4}),
+    "I-JEPA": (ijepa, None, "vit_huge_patch14_gap_224", VIT),
+    "AIMv2": (aimv2, None, "aimv2_large_patch14_224", VIT),
+    "RADIO": (radio, None, "vit_base_patch16_radio_v3", VIT),
     "BEiT": (beit, None, "beit_base_patch16_224", VIT),
     "DeiT III": (deit3, "DeiT III", "deit3_small_patch16_224", VIT),
     "Swin": (swin, None, "swin_tiny_patch4_window7_224", SWIN),

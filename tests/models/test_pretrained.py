@@ -12,8 +12,9 @@ from timm.layers import resample_abs_pos_embed
 from ramstrans.errors import WeightsError
 from ramstrans.models import pretrained
 from ramstrans.models.pretrained import check_published, load_pretrained, mismatches
-from tests.shared import DEIT_TINY
+from tests.shared import DEIT_TINY, SHARED, needs
 
+EFFICIENTNET = SHARED / "weights/tf_efficientnet_lite0.safetensors"
 real_deit = pytest.mark.skipif(not DEIT_TINY.is_file(), reason=f"{DEIT_TINY} does not exist")
 
 TINY = "vit_tiny_patch16_224"
@@ -203,6 +204,24 @@ def test_an_unreachable_hub_is_told_at_once_and_the_cache_still_serves(monkeypat
     assert torch.equal(vit.norm.weight, donor.norm.weight)
 
 
+def test_weights_that_have_an_address_are_found_in_torchs_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert not pretrained._is_cached("gcvit_tiny.in1k")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / timm.get_pretrained_cfg("gcvit_tiny.in1k").url.split("/")[-1]).touch()
+    assert pretrained._is_cached("gcvit_tiny.in1k")
+
+
+def test_timms_weights_move_their_last_norm_with_the_pooling(monkeypatch):
+    donor, model = tiny_vit(seed=1, global_pool="avg", class_token=False), tiny_vit(seed=2)
+    monkeypatch.setattr(pretrained, "fetch_timm", lambda _: ("timm's", dict(donor.state_dict())))
+    with pytest.raises(WeightsError, match=r"cls_token \(1, 1, 192\) is missing"):
+        load_pretrained(model, TINY, "timm")
+    model = tiny_vit(seed=2, class_token=False, global_pool="max", fc_norm=False)
+    report = load_pretrained(model, TINY, "timm")
+    assert set(report.converted) == {"norm.weight", "norm.bias"}
+
+
 shapes = st.lists(st.integers(0, 3), max_size=3).map(tuple)
 
 
@@ -237,3 +256,12 @@ def test_real_deit(num_classes, img_size, resized, missing):
     assert report.resampled == resized
     assert sorted(report.missing) == sorted(report.unused) == sorted(missing)
     assert len(report.loaded) + len(report.resampled) + len(report.missing) == len(vit.state_dict())
+
+
+@pytest.mark.realdata
+def test_real_efficientnet():
+    needs(EFFICIENTNET)
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=50)
+    report = load_pretrained(model, "tf_efficientnet_lite0", EFFICIENTNET)
+    assert sorted(report.missing) == sorted(report.unused) == ["classifier.bias", "classifier.weight"]
+    assert len(report.loaded) == len(model.state_dict()) - 2

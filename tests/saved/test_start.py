@@ -106,5 +106,7 @@ def test_what_is_wrong_is_told_before_images_are_read(tmp_path, saved):
 def test_files_of_others_are_not_taken_for_saved_models(tmp_path):
     (tmp_path / "model.safetensors").touch()
     assert saved_folder(tmp_path / "model.safetensors") is None  # no config.json: the hub's own files
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    assert saved_folder(tmp_path) is saved_folder(tmp_path / "model.safetensors") is None
     assert saved_folder("timm") is None
     assert saved_folder(None) is None

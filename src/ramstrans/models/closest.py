@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -13,40 +14,79 @@ from ramstrans.models.fit import Fit, fit, needed_names
 from ramstrans.models.naming import Tensors, to_timm
 
 FAMILIES: dict[str, tuple[str, ...]] = {
-    r"^blocks\.0\.attn\.(q_bias|relative_position_bias_table)$|^rel_pos_bias\.": ("beit", "eva"),
-    r"^blocks\.0\.(gamma_1|mlp\.w1\.weight|mlp\.fc1_g\.weight|attn\.q_proj\.weight|mlp\.norm\.weight)$": (
-        "eva",
-    ),
-    r"^blocks\.0\.attn\.": ("vision_transformer", "deit", "eva", "beit", "naflexvit"),
+    r"^embeds\.proj\.": ("naflexvit",),
+    r"^rel_pos_bias\.|^blocks\.0\.attn\.relative_position_bias_table": ("beit",),
+    r"^blocks\.0\.(gamma_1|mlp\.w1\.weight|mlp\.fc1_g\.weight|attn\.q_proj\.weight|attn\.q_bias) ": ("eva",),
+    r"^blocks\.0\.attn\.(qkv|proj)\.": ("vision_transformer", "deit", "eva"),
     r"^layers\.0\.blocks\.0\.attn\.(logit_scale|cpb_mlp)": ("swin_transformer_v2",),
     r"^layers\.0\.blocks\.0\.attn\.": ("swin_transformer",),
     r"^stages\.0\.(blocks\.)?0\.(conv_dw|dwconv)\.": ("convnext",),
-    r"^conv_stem\.": ("mobilenetv3", "efficientnet"),
+    r"^conv_stem\.": ("efficientnet", "mobilenetv3"),
     r"^layer1\.0\.conv1\.": ("resnet",),
-    r"^stages\.0\.blocks\.": ("hiera", "fastvit", "metaformer", "maxxvit", "mobilenetv5"),
 }
-"""timm's modules by the names that tell them apart; the first that matches counts."""
+"""timm's modules by names that tell them apart; the first that matches counts."""
 
-WIDTHS = {
-    **{192: "tiny", 384: "small", 512: "medium", 768: "base", 1024: "large", 1152: "so400m"},
-    **{1280: "huge", 1408: "giant", 1536: "giant", 1664: "gigantic"},
+VIT, CONVNEXT = r"^patch_embed\.proj\.weight ", r"^(stem|downsample_layers\.0)\.0\.weight "
+
+EFFICIENTNETS = ((1, 1280), (2, 1408), (3, 1536), (4, 1792), (5, 2048), (6, 2304), (7, 2560))
+LITES, NO_SE = ((0, 320), (2, 352), (3, 384), (4, 448)), r"\A(?![\s\S]*\.se\.)"
+
+WORDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "tiny": ((f"{VIT}(192x3x[13]|96x3x4)",), (f"{CONVNEXT}96x",)),
+    "small": (
+        (f"{VIT}384x",),
+        (f"{VIT}96x3x4", r"^layers\.2\.blocks\.17\."),
+        (f"{CONVNEXT}96x", r"^stages\.2\.(blocks\.)?9\."),
+    ),
+    "medium": ((f"{VIT}512x",),),
+    "base": ((f"{VIT}(768x|128x3x4)",), (f"{CONVNEXT}128x",)),
+    "large": ((f"{VIT}(1024x|192x3x4)",), (f"{CONVNEXT}192x",)),
+    "so400m": ((f"{VIT}1152x",),),
+    "huge": ((f"{VIT}1280x",),),
+    "giant": ((f"{VIT}1(408|536)x",),),
+    "gigantic": ((f"{VIT}1664x",),),
+    **{f"patch{size}_": ((rf"{VIT}\d+x3x{size}x",),) for size in (4, 8, 14, 16, 32)},
+    "reg": ((r"^(reg|register|storage)_token",),),
+    "dinov2": ((r"^blocks\.0\.ls1\.gamma", "^mask_token|^reg_token"),),
+    "deit3": ((r"^blocks\.0\.ls1\.gamma",),),
+    "dinov3": ((r"^(reg|storage)_token", r"^blocks\.0\.(gamma_1|attn\.qkv\.bias_mask)"),),
+    "qkvb": ((r"^blocks\.0\.attn\.q_bias ", r"^reg_token"),),
+    "siglip_": ((r"^attn_pool\.latent",),),
+    "clip_": ((r"^norm_pre\.",),),
+    "v2_": ((r"\.grn\.",),),
+    **{f"efficientnet_b{size}": ((rf"^conv_head\.weight {width}x",),) for size, width in EFFICIENTNETS},
+    "efficientnet_b0": ((r"^conv_head\.weight 1280x320x", r"\A(?![\s\S]*^blocks\.0\.1\.)"),),
+    **{f"efficientnet_lite{size}": ((rf"^conv_head\.weight 1280x{width}x", NO_SE),) for size, width in LITES},
+    "mobilenetv3_large": ((r"^conv_head\.weight 1280x960x",),),
+    "resnet18": ((r"^layer3\.1\.", r"^layer4\.0\.conv2\.weight 512x512x"),),
+    "resnet50": ((r"^layer3\.5\.", r"^layer1\.0\.conv3\."),),
+    "resnet101": ((r"^layer3\.22\.",),),
 }
-"""Words for the width of a ViT in timm's names."""
+"""Words in the names of models, and what such models have: all patterns of one of the tuples.
 
-MAX_CANDIDATES = 12
+A line is a tensor's name and shape, e.g. `cls_token 1x1x768`.
+"""
+
+ALIKE = 0.9
+"""Least share of tensors that fit a backbone which is named."""
+
+MAX_CANDIDATES = 8
 """Models that are built, without memory for their weights, to compare with."""
 
 
-def closest(tensors: Tensors, name: str) -> str:
+def closest(tensors: Tensors, name: str, source: str) -> str:
     """Say which backbone a file is for, and what to do.
 
     Args:
         tensors: As they are in the file.
         name: The backbone that they do not fit.
+        source: The file, whose name may be a backbone's.
     """
+    best, best_name = 0.0, ""
     empty = {key: torch.empty_like(tensor, device="meta") for key, tensor in tensors.items()}
-    best, best_name, share = 0.0, "", 0.0
-    for candidate in _candidates(empty):
+    text = _described(empty)
+    family = next((found for mark, found in FAMILIES.items() if re.search(mark, text, re.MULTILINE)), ())
+    for candidate in _candidates(family, text, source):
         try:
             with torch.device("meta"):
                 model = timm.create_model(candidate)
@@ -58,8 +98,13 @@ def closest(tensors: Tensors, name: str) -> str:
             best, best_name = share, candidate
         if result.is_complete:
             break
-    if best < 0.5:
-        return "no backbone of timm that was compared is like it; give weights of this backbone"
+    if best < ALIKE:
+        known = (
+            f"they look like one of timm.list_models(module='{family[0]}')"
+            if family
+            else "its kind is unknown"
+        )
+        return f"{known}; give weights of {name}"
     if best_name == name.partition(".")[0]:
         return f"give --model.image_size {_size_of(best_name)} and leave out other options of this backbone"
     return f"the closest backbone is {best_name}: give --model.backbone {best_name}, or other --model.weights"
@@ -76,18 +121,26 @@ def _size_of(name: str) -> int:
     return int(config.input_size[-1])
 
 
-def _candidates(tensors: Tensors) -> Iterator[str]:
-    """Names of models that may be the file's, one of those that differ by numbers only, likely ones first."""
-    named = to_timm(tensors, (), "the file").tensors
-    text = "\n".join(named)
-    modules = next((found for mark, found in FAMILIES.items() if re.search(mark, text, re.MULTILINE)), ())
+def _described(tensors: Tensors) -> str:
+    """A line for each tensor, by timm's names where they are known: name and shape."""
+    try:
+        named = to_timm(tensors, (), "the file").tensors
+    except WeightsError:
+        named = tensors
+    return "\n".join(sorted(f"{key} {'x'.join(map(str, tensor.shape))}" for key, tensor in named.items()))
+
+
+def _candidates(modules: Iterable[str], text: str, source: str) -> list[str]:
+    """Names of models of these modules, of those that differ by image size one, the likely ones first."""
+    said = [name for name in timm.list_models() if name in Path(source).name]
+    words = [
+        word
+        for word, rules in WORDS.items()
+        if any(all(re.search(pattern, text, re.MULTILINE) for pattern in rule) for rule in rules)
+    ]
     names = [name for module in modules for name in timm.list_models(module=module)]
-    kernel = next((tensor for key, tensor in named.items() if key.endswith("patch_embed.proj.weight")), None)
-    words: tuple[str, ...] = ()
-    if kernel is not None:
-        words = (WIDTHS.get(kernel.shape[0], ""), f"patch{kernel.shape[-1]}")
-    ranked = sorted(names, key=lambda name: -sum(word in name for word in words))
-    yield from list(_distinct(ranked))[:MAX_CANDIDATES]
+    ranked = sorted(names, key=lambda name: (-sum(word in name for word in words), len(name)))
+    return [*sorted(said, key=len)[-1:], *_distinct(ranked)][:MAX_CANDIDATES]
 
 
 def _distinct(names: Iterable[str]) -> Iterator[str]:

@@ -39,6 +39,9 @@ INNER_WRAPPERS = re.compile(
 
 FORMATS = ".safetensors, .safetensors.index.json, .pth, .pt, .bin, .ckpt, .pth.tar or .npz"
 
+HUB_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+"""Names of weights on the hub."""
+
 UNREADABLE = (
     *(OSError, RuntimeError, ValueError, LookupError, EOFError, AssertionError, AttributeError, TypeError),
     *(ArithmeticError, MemoryError, SafetensorError, pickle.UnpicklingError, struct.error),
@@ -56,7 +59,7 @@ def read_weights(path: Path, model: nn.Module) -> tuple[str, Tensors]:
     """Read the tensors of a file, floating-point ones as float32.
 
     Args:
-        path: The file.
+        path: The file, or a folder of the hub with one.
         model: Into which timm reads an `.npz` archive that is not a plain ViT's; not changed.
 
     Returns:
@@ -67,6 +70,7 @@ def read_weights(path: Path, model: nn.Module) -> tuple[str, Tensors]:
         WeightsError: The file is missing or damaged, or its format is unknown.
     """
     read = reader_of(path)
+    path = file_of(path)
     try:
         content = read(path, model)
     except WeightsError:
@@ -95,8 +99,9 @@ def reader_of(path: Path) -> Reader:
     Raises:
         WeightsError: The file is missing, or its format is unknown.
     """
+    path = file_of(path)
     if not path.is_file():
-        reason = "is a folder" if path.is_dir() else "does not exist"
+        reason = "is a folder without weights" if path.is_dir() else "does not exist"
         raise WeightsError(f"model.weights: {path} {reason}; give 'timm', a run folder, or a {FORMATS} file")
     suffix, name = path.suffix.lower(), path.name.lower()
     if suffix in (".pth", ".pt", ".bin", ".ckpt") or name.endswith((".pth.tar", ".pt.tar")):
@@ -107,6 +112,12 @@ def reader_of(path: Path) -> Reader:
     if suffix not in readers:
         raise WeightsError(f"model.weights: {path} has an unknown format; give a {FORMATS} file")
     return readers[suffix]
+
+
+def file_of(path: Path) -> Path:
+    """The file of weights in a folder of the hub; any other path is itself."""
+    files = (path / name for name in HUB_FILES)
+    return next((file for file in files if file.is_file()), path) if path.is_dir() else path
 
 
 def _unwrapped(content: object, source: str) -> tuple[str, object]:

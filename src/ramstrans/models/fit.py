@@ -3,22 +3,27 @@
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from math import isqrt, prod
 from typing import Any, NamedTuple
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.layers.patch_embed import resample_patch_embed
 from timm.layers.pos_embed import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
-from timm.layers.pos_embed_rel import resize_rel_pos_bias_table
+from timm.layers.pos_embed_rel import resize_rel_pos_bias_table, resize_rel_pos_bias_table_levit
 from torch import Tensor, nn
 
 from ramstrans.models.layouts import LAYOUTS
 from ramstrans.models.naming import Named, Tensors, to_timm
 
 PATCH, TABLE = "patch_embed.proj.weight", "relative_position_bias_table"
+
+OFFSETS = re.compile(r"\.(rel_pos_[hw]|height_rel|width_rel)$")
+"""Vectors for each vertical or horizontal offset."""
 
 FILTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained", "_convert_torchvision")
 """What timm's modules call the function that converts published weights."""
@@ -31,6 +36,9 @@ STATISTICS = ("running_mean", "running_var")
 
 ESSENTIAL = ("reg_token", "norm_pre.", "norm.", "fc_norm.")
 """Tensors outside the blocks without which a network computes something else."""
+
+LAYER = re.compile(r"(.+)\.\d+\.")
+"""What a numbered layer's name begins with, e.g. `stages.2.blocks`."""
 
 INCIDENTAL = re.compile(
     r"position_index|attn_mask|bias_mask|rope|inv_freq|periods|coords_table|num_batches|total_"
@@ -46,7 +54,7 @@ class Fit(NamedTuple):
         after: All tensors after they were resampled.
         named: The file's tensors by timm's names, before that.
         missing: Tensors that the model needs and the file lacks, or has in another shape.
-        homeless: Tensors of the file that belong into the model's layers, where the model has no place.
+        homeless: Tensors of the file that belong among the model's layers, which have no place for them.
     """
 
     used: Tensors
@@ -80,22 +88,15 @@ def fit(tensors: Tensors, model: nn.Module, source: str) -> Fit:
     starts = [(named, False), (named, True)]
     if not (named.layout and LAYOUTS[named.layout].renames):
         starts.append((Named(tensors, {}, named.layout), True))
-    best: Fit | None = None
+    attempts: list[Fit] = []
     for start, filtered in starts:
         after = _resampled(dict(start.tensors), model, own)
         if filtered:
             after = _resampled(_filtered(after, model), model, own)
-        attempt = _judged(start, after, model, own)
-        if (
-            best is None
-            or len(attempt.used) > len(best.used)
-            or (attempt.is_complete and not best.is_complete)
-        ):
-            best = attempt
-        if best.is_complete:
-            break
-    assert best is not None
-    return best
+        attempts.append(_judged(start, after, model, own))
+        if attempts[-1].is_complete:
+            return attempts[-1]
+    return max(attempts, key=lambda attempt: len(attempt.used))
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
@@ -122,8 +123,10 @@ def _judged(named: Named, after: Tensors, model: nn.Module, own: Tensors) -> Fit
     """Sort fitted tensors into those that the model takes, and those that it lacks or has no place for."""
     heads = head_names(model)
     used = {key: after[key] for key in own if key in after and after[key].shape == own[key].shape}
+    halves = {key.rpartition(".")[0] for key in own if key.startswith(heads) and key not in used}
+    used = {key: tensor for key, tensor in used.items() if key.rpartition(".")[0] not in halves}
     missing = tuple(key for key in needed_names(model, own) if key not in used)
-    layers = {match[1] for key in own if (match := re.match(r"(.+\.\d+)\.", key))}
+    layers = {match[1] for key in own if (match := LAYER.match(key))}
     homeless = tuple(
         key
         for key, tensor in after.items()
@@ -133,8 +136,11 @@ def _judged(named: Named, after: Tensors, model: nn.Module, own: Tensors) -> Fit
 
 
 def _matters(key: str, tensor: Tensor, layers: set[str]) -> bool:
-    """Whether a network without this tensor, which is not one of the model's, computes something else."""
-    match = re.match(r"(.+\.\d+)\.", key)
+    """Whether a network without this tensor, which is not one of the model's, computes something else.
+
+    So do more layers of a kind that the model has.
+    """
+    match = LAYER.match(key)
     inside = match is not None and match[1] in layers
     if not (inside or key.startswith(ESSENTIAL)) or INCIDENTAL.search(key):
         return False
@@ -148,7 +154,8 @@ def _filtered(tensors: Tensors, model: nn.Module) -> Tensors:
         return tensors
     given = inspect.signature(function).parameters
     try:
-        with torch.no_grad(), redirect_stdout(None):  # one of them prints
+        with torch.no_grad(), redirect_stdout(None), warnings.catch_warnings():  # one of them prints
+            warnings.simplefilter("ignore")
             copies = {  # one of them adds to tokens in place
                 key: tensor.clone() if key.endswith("_token") else tensor for key, tensor in tensors.items()
             }
@@ -178,10 +185,9 @@ def _resampled(tensors: Tensors, model: nn.Module, own: Tensors) -> Tensors:
     for key, tensor in list(tensors.items()):
         if key not in own:
             continue
-        try:
+        with suppress(*MISFITS), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about timm's code
             tensors[key] = _resized(key, tensor, model, own[key])
-        except MISFITS:
-            continue
     return tensors
 
 
@@ -253,6 +259,10 @@ def _resized(key: str, tensor: Tensor, model: nn.Module, ours: Tensor) -> Tensor
         pass
     elif key.endswith(PATCH) and tensor.ndim == 4 and tensor.shape[:2] == ours.shape[:2]:
         resized = resample_patch_embed(tensor, list(ours.shape[2:]))
+    elif key.endswith("attention_biases") and tensor.shape[0] == ours.shape[0]:
+        resized = resize_rel_pos_bias_table_levit(tensor.T, tuple(ours.T.shape)).T.contiguous()
+    elif OFFSETS.search(key) and tensor.shape[1:] == ours.shape[1:]:
+        resized = F.interpolate(tensor.T[None], size=len(ours), mode="linear")[0].T.contiguous()
     elif "pos_embed" in key:
         resized = _resized_map(tensor, ours)
     elif (

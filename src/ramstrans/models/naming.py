@@ -14,14 +14,8 @@ from ramstrans.models.layouts import LAYOUTS, Layout
 Tensors = dict[str, Tensor]
 
 STEMS = (
-    *(
-        "patch_embed.proj.weight",
-        "embeds.proj.weight",
-        "stem.0.weight",
-        "conv_stem.weight",
-        "stem.conv.weight",
-    ),
-    *("conv1.weight", "stem.conv1.weight", "stem_0.conv.weight"),
+    *("patch_embed.proj.weight", "embeds.proj.weight", "stem.0.weight", "conv_stem.weight"),
+    *("stem.conv.weight", "stem.conv1.weight", "stem_0.conv.weight", "conv1.weight"),
 )
 """First tensors of timm's families: what stands before them is a prefix, whatever the model asked for."""
 
@@ -69,6 +63,8 @@ def to_timm(tensors: Tensors, own: Collection[str], source: str) -> Named:
         named[new] = tensors[old]
         if new != key:
             origin[new] = (old,)
+    if rules.renames and not origin:
+        layout = None
     return _joined(Named(named, origin, layout), own)
 
 
@@ -171,6 +167,8 @@ class Parts(NamedTuple):
 def _join_attention(parts: Parts, match: re.Match[str]) -> None:
     """Name `block.q`, `.k` and `.v` as the model does: one `qkv`, or three projections."""
     block, (tensors, _, own) = match[1], parts
+    if match[0] in own:
+        return
     names = {kind: [f"{block}.{part}.{kind}" for part in "qkv"] for kind in ("weight", "bias")}
     biases = [key for key in names["bias"] if key in tensors]
     if f"{block}.q_proj.weight" in own:

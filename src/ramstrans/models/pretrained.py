@@ -18,14 +18,16 @@ from torch import Tensor, nn
 
 from ramstrans.errors import WeightsError, first_few
 from ramstrans.models.closest import closest
-from ramstrans.models.convert import Tensors, read_weights
+from ramstrans.models.convert import HUB_FILES, Tensors, read_weights
 from ramstrans.models.fit import Fit, fit, needed_names
 
-SIZED = re.compile(r"pos_|position|patch_embed\.proj\.weight|embeds\.proj\.weight|attention_biases")
+SIZED = re.compile(
+    r"pos_|position|(height|width)_rel|patch_embed\.proj\.weight|embeds\.proj\.weight|attention_biases"
+)
 """Tensors whose shape follows from image, patch or window size."""
 
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names of weights on the hub."""
+MAX_PREFIX = 2
+"""Most rows of positions that tokens other than patches have in published files."""
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the hub's first answer."""
@@ -94,14 +96,16 @@ def load_pretrained(model: nn.Module, name: str, weights: str | Path) -> Weights
         theirs, ours = (", ".join(islice(names, 3)) for names in (tensors, own))
         raise WeightsError(
             f"{source}: none of its {len(tensors)} tensors ({theirs} ...) is one of {name}'s ({ours} ...); "
-            f"{closest(tensors, name)}"
+            f"{closest(tensors, name, source)}"
         )
     problems = mismatches({key: own[key] for key in result.missing}, result.after)
     problems += [
         f"{key} {tuple(result.after[key].shape)} has no place in the model" for key in result.homeless
     ]
     if problems:
-        raise WeightsError(f"{source} does not fit {name}: {first_few(problems)}; {closest(tensors, name)}")
+        raise WeightsError(
+            f"{source} does not fit {name}: {first_few(problems)}; {closest(tensors, name, source)}"
+        )
     broken = [
         f"{key} has NaN or infinite values" for key, tensor in result.used.items() if not _is_finite(tensor)
     ]
@@ -144,9 +148,11 @@ def _kind(key: str, tensor: Tensor, result: Fit) -> str:
         return "converted" if key in result.named.origin else "loaded"
     if not SIZED.search(key) or (before.numel() == tensor.numel() and before.shape != tensor.shape):
         return "converted"
-    rows = min(before.shape[1], tensor.shape[1]) - 2 if before.ndim == tensor.ndim == 3 else 0
-    only_prefix = rows > 0 and torch.equal(before[:, -rows:], tensor[:, -rows:])
-    return "converted" if only_prefix else "resampled"
+    if before.ndim == tensor.ndim == 3 and abs(before.shape[1] - tensor.shape[1]) <= MAX_PREFIX:
+        rows = min(before.shape[1], tensor.shape[1]) - MAX_PREFIX
+        if rows > 0 and torch.equal(before[:, -rows:], tensor[:, -rows:]):
+            return "converted"
+    return "resampled"
 
 
 def mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:

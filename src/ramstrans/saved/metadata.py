@@ -158,13 +158,26 @@ def load_metadata(folder: Path) -> ModelMetadata:
 
 
 def saved_folder(weights: str | Path | None) -> Path | None:
-    """The folder of a saved model that weights name, by itself or by its model.safetensors; else None."""
+    """The folder of a saved model that weights name, by itself or by its model.safetensors; else None.
+
+    None too for a folder of Hugging Face's or timm's, whose files have the same names.
+    """
     path = Path(str(weights))
     if weights in (None, "timm"):
         return None
-    if path.is_dir():
-        return path
-    return path.parent if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file() else None
+    folder = path if path.is_dir() else path.parent
+    if path != folder and not (path.name == WEIGHTS_FILE and (folder / CONFIG_FILE).is_file()):
+        return None
+    return None if _is_foreign(folder) else folder
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether a folder's config.json is Hugging Face's or timm's."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and any(key in config for key in ("model_type", "architecture"))
 
 
 def member(folder: Path, name: str) -> Path:
