@@ -114,7 +114,7 @@ class Parser(ArgumentParser):
         """
         arguments = self.split(words)
         wants_help = [name for name, _ in arguments.options if name in HELP]
-        detected = [] if wants_help else self._detect_data(arguments)
+        detected = [] if wants_help else self.detect_data(arguments)
         started = [] if self.starting is None else self.starting(self, arguments)
         if wants_help:
             return [wants_help[0], *filter(None, [arguments.value(wants_help[0])])]
@@ -158,7 +158,7 @@ class Parser(ArgumentParser):
         if name not in known and not is_entry and name != "--version":
             raise UsageError(unknown_option(self, name))
 
-    def _detect_data(self, arguments: Arguments) -> list[str]:
+    def detect_data(self, arguments: Arguments) -> list[str]:
         """Turn a positional data set into --data.root; return its detected format, if none is given."""
         if self.data_position is None:
             return []

@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands import train
+from ramstrans.commands.configs import filled_in
 from ramstrans.commands.options import Parser
 from ramstrans.commands.plan_tables import (
     CHOOSE_NOTES,
@@ -76,7 +77,7 @@ def add_options(parser: Parser) -> None:
         "--backbones",
         type=str,
         nargs="+",
-        help="With --choose: plain timm ViTs; default: DeiT and ViT, all sizes.",
+        help="With --choose: names of timm's models; default: DeiT and ViT, all sizes.",
     )
     parser.add_argument(
         "--image_sizes", type=PositiveInt, nargs="+", help="With --choose: sides in pixels; default: 224 448."
@@ -101,7 +102,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace that file or folder.")
 
 
-def run(options: Namespace, _given: list[str]) -> int:
+def run(options: Namespace, given: list[str]) -> int:
     """Measure which batch, accumulation and precision fit; or choose a model, a learning rate, a recipe."""
     mode = mode_of(options)
     output, overwrite = options.pop("output"), options.pop("overwrite")  # not the run's
@@ -110,6 +111,7 @@ def run(options: Namespace, _given: list[str]) -> int:
     seconds = None if options.time is None else parse_duration(options.time)
     memory = None if options.memory is None else parse_bytes(options.memory)
     options.processes = options.processes or 1
+    config = filled_in(config, given[1:], add_options)
     if mode == "choose":
         return run_choose(config, options, seconds, memory)
     if mode == "lr_range":
