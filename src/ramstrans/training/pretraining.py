@@ -42,7 +42,7 @@ images."""
 
 STATISTICS: tuple[tuple[str, tuple[Any, Any]], ...] = (
     (
-        r"siglip|webli|vit_pe|augreg|\.npz$",
+        r"siglip|webli|vit_pe|augreg|beit(?!v2)|\.npz$",
         (constants.IMAGENET_INCEPTION_MEAN, constants.IMAGENET_INCEPTION_STD),
     ),
     (r"clip|openai|laion|datacomp|eva(02)?_", (constants.OPENAI_CLIP_MEAN, constants.OPENAI_CLIP_STD)),

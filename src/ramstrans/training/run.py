@@ -57,6 +57,9 @@ CHANGED = (
     "put it back as it was, or start another run"
 )
 
+NOT_REPORTED = ("run", "images", "backbone")
+"""What the metadata keep of a run, but not its report."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -311,7 +314,11 @@ def metadata_of(prepared: Prepared, result: TrainResult) -> ModelMetadata:
         config.model,
         prepared.images.class_names,
         prepared.preprocessing,
-        training={"run": options_of(config), "images": fingerprint(prepared.images, config.data)}
+        training={
+            "run": options_of(config),
+            "images": fingerprint(prepared.images, config.data),
+            "backbone": prepared.model.describe(),
+        }
         | result.summary(),
     )
 
@@ -327,7 +334,7 @@ def evaluate_test(
 ) -> Report:
     """Evaluate the chosen weights on the test split, and write the report."""
     config = prepared.config
-    summary = {key: value for key, value in metadata.training.items() if key not in ("run", "images")}
+    summary = {key: value for key, value in metadata.training.items() if key not in NOT_REPORTED}
     warnings = [*prepared.unreadable, *summary.pop("warnings", ())]
     report = {"config": options_of(config), "command": command, "warnings": warnings}
     loader = build_loader(
