@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +35,15 @@ def test_every_row_is_whole(row):
     assert 0.5 < row.layer_decay <= 1
     assert row.optimizer in ("adamw", "sgd")
     assert "://" in row.source or "github.com" in row.source or "docs/results.md" in row.source
+
+
+def test_every_row_and_its_source_are_in_the_docs():
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    section = text[text.index("## Recipes") : text.index("`--training.finetune head`, `lora` or `all`")]
+    for row in (*ROWS, *EVA02_ROWS, LORA):
+        assert f"{row.lr:.1e}".replace(".0", "").replace("e-0", "e-") in section or f"{row.lr:g}" in section
+        assert f"{row.layer_decay:g}" in section
+        assert all(url in section for url in re.findall(r"https://[\w./-]+\w", row.source))
 
 
 def test_every_combination_has_a_row():

@@ -12,7 +12,7 @@ from ramstrans.commands.options import Arguments, Parser
 from ramstrans.data.detect import detect_format
 from ramstrans.errors import UsageError
 from ramstrans.plain import to_plain
-from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE, load_metadata
+from ramstrans.saved.metadata import CONFIG_FILE, load_metadata, saved_folder
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def start_from(parser: Parser, arguments: Arguments) -> list[str]:
     path = run_file(arguments) or recipe_file(arguments)
     parser.default_config_files = [] if path is None else [str(path)]
     weights = arguments.value("--model.weights")
-    started = [] if weights is None else model_of(Path(weights))
+    started = [] if weights is None else model_of(weights)
     if is_toybirds(arguments) and arguments.value("--data.name") is None:
         started.append("--data.name=toybirds")
     return started
@@ -139,11 +139,10 @@ def filled_in(config: RunConfig, words: list[str], add_options: Callable[[Parser
     return config
 
 
-def model_of(weights: Path) -> list[str]:
+def model_of(weights: str) -> list[str]:
     """The options of the model whose run folder, or model.safetensors, these weights are; none for others."""
-    folder = weights if weights.is_dir() else weights.parent
-    is_saved = weights.is_dir() or weights.name == WEIGHTS_FILE
-    if not (is_saved and (folder / CONFIG_FILE).is_file()):
+    folder = saved_folder(weights)
+    if folder is None or not (folder / CONFIG_FILE).is_file():
         return []
     model = to_plain(load_metadata(folder).model)
     logger.info("%s: its model, %s, %d scales", weights, model["backbone"], model["num_scales"])

@@ -1,6 +1,6 @@
 """Any timm image classifier as an encoder: pooled vector, feature map, and the attention it was made by."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from ramstrans.errors import ConfigError
 from ramstrans.models.anatomy import Anatomy, Size, inspect_model, locate, patch_grid
-from ramstrans.models.attention import AttentionCall, RecordAttention
+from ramstrans.models.attention import AttentionCall, ExplicitAttention, RecordAttention
 from ramstrans.models.backbones import check_backbone
 from ramstrans.models.config import ClassTokens
 
 Statistics = tuple[float, float, float]
 """One number each for red, green and blue."""
+
+MAX_EXPLICIT_TOKENS = 1024
+"""Above, the weights of all layers take more memory than is worth the time."""
 
 CONTAINERS = ("blocks", "stages", "layers", "levels", "network", "features")
 """Names that timm's models give to the list of their blocks or stages."""
@@ -30,7 +33,8 @@ class Features(NamedTuple):
     Attributes:
         pooled: (B, D), what the classifier reads: the scale's class token, or a pooled map, after all norms.
         locations: (B, h * w, C), the last features of each location, row by row.
-        attention: One call per layer, first layer first, of those that were asked for.
+        attention: One call per layer, first layer first, of those that were asked for; or, where attention is
+            computed by matrix products, its weights (B, N, N) float32, averaged over heads.
         pool_attention: The call of the query that pools the tokens; None if no query does, or not asked for.
         class_index: Index of the scale's class token among the N tokens; None if none is pooled.
         num_prefix: Number of tokens before the patches.
@@ -39,8 +43,8 @@ class Features(NamedTuple):
 
     pooled: Tensor
     locations: Tensor
-    attention: tuple[AttentionCall, ...]
-    pool_attention: AttentionCall | None
+    attention: tuple[AttentionCall | Tensor, ...]
+    pool_attention: AttentionCall | Tensor | None
     class_index: int | None
     num_prefix: int
     grid: Size
@@ -170,20 +174,26 @@ class Encoder(nn.Module):
         )
         return images.to(torch.float32, copy=True).mul_(factor[:, None, None]).sub_(shift[:, None, None])
 
-    def forward(self, images: Tensor, scale: int, *, num_layers: int | None = None) -> Features:
+    def forward(
+        self,
+        images: Tensor,
+        scale: int,
+        *,
+        num_layers: int | None = None,
+        explicit_attention: bool = False,
+    ) -> Features:
         """Encode images at one scale.
 
         Args:
             images: (B, 3, H, W), normalised; position embeddings are resampled if the size is not the one
                 that the model was built for.
             scale: Index of the scale, from 0.
-            num_layers: Of how many of the last layers to record queries and keys; None: of all.
+            num_layers: Of how many of the last layers to record the attention; None: of all.
+            explicit_attention: Whether attention is computed by matrix products.
         """
-        calls: list[AttentionCall] = []
+        calls: list[Any] = []
         recorded = self.anatomy.num_layers if num_layers is None else num_layers
-        keeps_qkv = torch.is_grad_enabled() and not getattr(self.model, "grad_checkpointing", False)
-        recording = RecordAttention(calls, skip=self.anatomy.num_layers - recorded, copy=not keeps_qkv)
-        with recording if recorded else nullcontext():
+        with self._attention_mode(calls, recorded, explicit=explicit_attention):
             features = self._forward_features(images, scale)
             own = features
             if self.class_tokens == "joint":
@@ -211,6 +221,36 @@ class Encoder(nn.Module):
         pool = getattr(self.model, "global_pool", None)
         kind = pool if isinstance(pool, str) else getattr(pool, "pool_type", None)
         return {"avg": "the mean of all locations", "max": "their maximum"}.get(kind or "avg", f"'{kind}'")
+
+    def is_explicit(self, images: Tensor, num_layers: int) -> bool:
+        """Whether products of matrices are faster than the fused kernel and a rollout of queries and keys.
+
+        So it is on CPUs without gradients, unless the weights of long sequences fill the memory.
+        """
+        is_plain = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        is_short = self.num_tokens(images) <= MAX_EXPLICIT_TOKENS
+        return num_layers > 0 and is_plain and images.device.type == "cpu" and is_short
+
+    def num_tokens(self, images: Tensor) -> float:
+        """About the number of tokens of an image."""
+        rows, columns = self.anatomy.grid
+        height, width = self.anatomy.size
+        return rows * columns * images.shape[2] * images.shape[3] / (height * width)
+
+    def numbers_kept(self, images: Tensor, num_layers: int) -> float:
+        """About how many numbers per token of a pass are kept for a saliency, in multiples of D."""
+        explicit = self.is_explicit(images, num_layers)
+        return num_layers * (self.num_tokens(images) / self.num_features if explicit else 2)
+
+    def _attention_mode(
+        self, calls: list[Any], num_layers: int, *, explicit: bool
+    ) -> AbstractContextManager[object]:
+        """The mode that computes attention by matrix products, or records queries and keys, or neither."""
+        skip = self.anatomy.num_layers - num_layers
+        if explicit:
+            return ExplicitAttention(calls if num_layers else None, skip=skip)
+        keeps_qkv = torch.is_grad_enabled() and not getattr(self.model, "grad_checkpointing", False)
+        return RecordAttention(calls, skip=skip, copy=not keeps_qkv) if num_layers else nullcontext()
 
     def _class_index(self, scale: int) -> int | None:
         if self.class_tokens == "joint":

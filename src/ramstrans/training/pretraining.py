@@ -13,7 +13,7 @@ from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from ramstrans.saved.start import saved_folder
+from ramstrans.saved.metadata import saved_folder
 
 Kind = Literal[
     "random", "supervised", "image-text", "self-distillation", "masked images", "masked images, then labels"

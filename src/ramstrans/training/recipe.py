@@ -18,7 +18,7 @@ from ramstrans.errors import ConfigError
 from ramstrans.models.backbones import build_backbone, check_name, current_name
 from ramstrans.models.config import ModelConfig
 from ramstrans.options import Precision
-from ramstrans.saved.start import saved_folder
+from ramstrans.saved.metadata import saved_folder
 from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.pretraining import (
     Family,
