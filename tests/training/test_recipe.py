@@ -166,7 +166,7 @@ def test_lora_and_the_linear_probe():
     before = run("vit_small_patch16_dinov3", training={"finetune": "head"})
     config, lines = with_recipe(before)
     assert (config.training.lr, config.training.optimizer) == (before.training.lr, before.training.optimizer)
-    assert config.model.image_size == 256
+    assert (config.model.image_size, config.model.drop_path) == (256, 0.0)
     assert len(lines) == 2
 
 

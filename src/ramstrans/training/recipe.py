@@ -181,7 +181,7 @@ def with_recipe(config: RunConfig, given: Collection[str] = ()) -> tuple[RunConf
             "the recipe's learning rate, %.2g, is for %s, not for %s; give --training.lr",
             *(training.lr, row.optimizer, training.optimizer),
         )
-    model = with_drop_path(model, row.drop_path, given)
+    model = with_drop_path(model, 0.0 if training.is_probe else row.drop_path, given)
     config = dataclasses.replace(config, model=model, training=training)
     names = [f"training.{name}" for name in values] + [f"model.{name}" for name in MODEL_FIELDS]
     return config, describe(config, facts, row, [name for name in names if name in given])
