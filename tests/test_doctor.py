@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from ramstrans import doctor
-from ramstrans.doctor import Check, check_packages, diagnose, render
+from ramstrans.doctor import Check, check_packages, describe_backbone, diagnose, render
 
 
 @pytest.fixture
@@ -151,3 +151,42 @@ def test_table_shows_every_check_as_it_is():
 
 def test_the_rollouts_implementation_is_named(monkeypatch):
     assert by_name(diagnose())["rollout on cpu"].value == "tiles, in a compiled model tiles"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "test_vit",  # of timm: 160 px, for tests
+            {
+                "class": "VisionTransformer",
+                "the head reads": "the class token",
+                "class tokens": "one per scale",
+                "it can have": "rollout, class_attention, cosine",
+                "default weights": "r160_in1k, licence apache-2.0",
+            },
+        ),
+        (
+            "test_resnet",
+            {
+                "class": "ResNet",
+                "the head reads": "the mean of all locations",
+                "class tokens": "all scales share everything",
+                "it can have": "cosine, cam",
+            },
+        ),
+    ],
+)
+def test_a_backbone_in_rows(name, expected):
+    rows = dict(describe_backbone(name))
+    assert {key: rows[key] for key in expected} == expected
+    assert "160x160 px" in rows["trained at"]
+    assert rows["saliency"].startswith("rollout: " if name == "test_vit" else "cam: no rollout")
+    assert "pool_attention: no query pools its tokens" in rows["it cannot have"]
+    assert "224, 256, 384, 448, 512 of 224" in rows["other sizes"]
+
+
+def test_a_large_backbone_is_described_without_its_memory(monkeypatch):
+    monkeypatch.setattr(doctor, "MAX_MILLIONS", 0)
+    rows = dict(describe_backbone("test_vit"))
+    assert "cam: not tried with a model of this size" in rows["it cannot have"]

@@ -1,4 +1,4 @@
-"""Report what this machine offers ramstrans: versions, devices and attention kernels.
+"""Report what this machine offers ramstrans: versions, devices and attention kernels; and what a backbone is.
 
 Requirements are imported only when they are checked, so that a missing package can be reported.
 """
@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ramstrans.models.config import ModelConfig
+
 GIB = 2**30
+
+SIZES = (224, 256, 384, 448, 512)
+"""Sides in pixels that a backbone is tried with, besides its own."""
+
+MAX_MILLIONS = 1000
+"""Millions of parameters above which a backbone is described without allocating it."""
+
 COLORS = {"ok": "green", "warning": "yellow", "missing": "red"}
 
 
@@ -167,3 +176,103 @@ def check_attention() -> Iterator[Check]:
             choose_implementation(torch.device(device), compiled=flag) for flag in (False, True)
         )
         yield Check(f"rollout on {device}", f"{eager}, in a compiled model {compiled}")
+
+
+def describe_backbone(name: str) -> list[tuple[str, str]]:
+    """What a backbone is and can do, as rows of two cells; takes a few seconds, no weights and no network.
+
+    Raises:
+        ConfigError: It cannot work; the message says why.
+    """
+    import timm
+
+    from ramstrans.models.backbones import check_name, current_name
+    from ramstrans.models.config import ModelConfig
+
+    name = current_name(name)
+    check_name(name)
+    published = timm.get_pretrained_cfg(name)
+    height, width = (224, 224) if published is None else published.input_size[1:]
+    config = ModelConfig(name, num_classes=2, image_size=(height, width))
+    tags = {
+        full: timm.get_pretrained_cfg(full) for full in timm.list_pretrained(f"{name.partition('.')[0]}.*")
+    }
+    trained = [f"{tag.tag} {'x'.join(map(str, tag.input_size[1:]))}" for tag in tags.values() if tag.tag]
+    weights = "none at timm: --model.weights FILE, or null for random ones"
+    if published is not None and timm.is_model_pretrained(name):
+        weights = f"{published.tag or 'without a tag'}, licence {published.license or 'unknown'}"
+    return [
+        ("backbone", name),
+        *_anatomy_rows(config),
+        ("other sizes", _sizes(config)),
+        ("default weights", weights),
+        ("weights and sizes", ", ".join(trained) or "none"),
+    ]
+
+
+def _anatomy_rows(config: "ModelConfig") -> list[tuple[str, str]]:
+    """Parameters, normalisation, what the head reads, and saliencies, for two scales."""
+    import torch
+
+    from ramstrans.models.backbones import build_backbone
+    from ramstrans.models.encoder import Encoder
+    from ramstrans.models.saliency import SALIENCIES, choose_saliency
+
+    size = config.input_size
+    with torch.device("meta"):
+        network = build_backbone(config)
+    millions = sum(weight.numel() for weight in network.parameters()) / 1e6
+    is_large = millions > MAX_MILLIONS
+    encoder = Encoder(network if is_large else build_backbone(config), 2, size=size)
+    reasons = {saliency: SALIENCIES[saliency].unfit(encoder, "all") for saliency in SALIENCIES}
+    if is_large and reasons["cam"]:
+        reasons["cam"] = "not tried with a model of this size"
+    head = sum(weight.numel() for weight in encoder.get_classifier().parameters()) / 1e6
+    chosen, reason = choose_saliency(encoder)
+    rows, columns = encoder.anatomy.grid
+    tokens = "one per scale" if encoder.class_tokens == "joint" else "all scales share everything"
+    has_unread = getattr(network, "cls_token", None) is not None and encoder.pooling != "the class token"
+    hint = "; --model.global_pool token reads its class token" if has_unread else ""
+    return [
+        ("class", type(network).__name__),
+        ("parameters", f"{millions - head:.1f} M without its head"),
+        ("trained at", f"{size[0]}x{size[1]} px: {rows}x{columns} locations"),
+        ("mean, std", f"{_numbers(encoder.mean)}; {_numbers(encoder.std)}"),
+        ("the head reads", encoder.pooling + hint),
+        ("class tokens", tokens),
+        ("saliency", f"{chosen}: {reason}"),
+        ("it can have", ", ".join(saliency for saliency, why in reasons.items() if why is None)),
+        (
+            "it cannot have",
+            "; ".join(f"{saliency}: {why}" for saliency, why in reasons.items() if why) or "-",
+        ),
+    ]
+
+
+def _sizes(config: "ModelConfig") -> str:
+    """Which of a few other sizes a backbone takes, and whether scales may differ in size."""
+    import dataclasses
+
+    import torch
+
+    from ramstrans.errors import ConfigError
+    from ramstrans.models.backbones import build_backbone
+
+    def takes(**sizes: int) -> bool:
+        try:
+            with torch.device("meta"):
+                build_backbone(dataclasses.replace(config, **sizes))  # type: ignore[arg-type]
+        except ConfigError:
+            return False
+        return True
+
+    sides = [side for side in SIZES if (side, side) != config.input_size]
+    taken = [side for side in sides if takes(image_size=side)]
+    if not taken:
+        return f"none of {', '.join(map(str, sides))}"
+    differ = "scales may differ in size" if takes(region_size=taken[0]) else "one size for all scales"
+    return f"{', '.join(map(str, taken))} of {', '.join(map(str, sides))} px; {differ}"
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)

@@ -75,3 +75,19 @@ def test_a_name_that_is_not_utf_8(trained, photos, tmp_path, capsys):
     os.rename("photos/Azure_tit/0.png", b"photos/b\xe9d.png")  # noqa: PTH104 - a name of bytes
     assert explain(trained, os.fsdecode(b"photos/b\xe9d.png"), "--output", "why.png") == 0
     assert json.loads((tmp_path / "why.json").read_text())["path"] == r"photos/b\udce9d.png"
+
+
+def test_another_saliency_is_shown_and_regions_follow_it(trained, photos, tmp_path, fails, capsys):
+    values = {}
+    for name in ("rollout", "cosine"):
+        arguments = ["photos/Azure_tit/0.png", "--output", f"{name}.png", "--saliency", name]
+        assert explain(trained, *arguments) == 0
+        values[name] = json.loads((tmp_path / f"{name}.json").read_text())["scales"]
+    assert explain(trained, "photos/Azure_tit/0.png", "--output", "own.png") == 0
+    assert json.loads((tmp_path / "own.json").read_text())["scales"] == values["rollout"]
+    assert values["cosine"][0]["saliency"] != values["rollout"][0]["saliency"]
+    assert values["cosine"][0]["crop_box"] == values["rollout"][0]["crop_box"]
+    capsys.readouterr()
+    said = fails(2, "explain", trained.folder, "photos/Azure_tit/0.png", "--saliency", "cam")
+    assert "cannot have" in said
+    assert "give auto or rollout or class_attention or cosine" in said

@@ -123,6 +123,65 @@ def test_weights_in_a_folder_of_the_hub_bring_no_model(tmp_path, colors):
         assert parse("train", colors, "--model.weights", weights).model.backbone == plain
 
 
+def test_a_run_gets_the_recipe_of_its_backbone(colors, config_of, capsys):
+    """Less than what stands on the command line, more than the config for folders; the same for `plan`."""
+    words = [colors, "--model.backbone", "vit_base_patch16_224.mae", "--training.lr", "0.003", "--seed=1"]
+    config = config_of(*words)
+    training = config.training
+    assert (training.lr, training.layer_decay, training.batch_size) == (0.003, 0.65, 32)
+    assert (training.epochs, config.data.val_fraction) == (None, None)  # by the number of images
+    assert "as given: training.lr" in capsys.readouterr().err
+    small = config_of(*words[:3], "--training.batch_size", 8)
+    assert small.training.lr == 1.8e-4  # 2e-3 * sqrt(8 / 1024)
+
+
+def test_deit_tiny_has_the_recipe_of_the_config_for_folders(colors, config_of):
+    """That of docs/results.md."""
+    auto, config = config_of(colors), config_of(colors, "--config", "folder")
+    assert auto == config
+
+
+def test_the_recipe_of_the_paper_is_its_config(birds, colors, config_of):
+    for root in (birds, colors):
+        by_config = config_of(root, "--config", "cub200_vitb16")
+        assert config_of(root, "--recipe", "paper") == by_config
+        assert (by_config.training.lr, by_config.training.max_steps) == (0.03, 10000)
+        assert by_config.model.image_size == 448
+
+
+def test_a_config_has_its_own_recipe_unless_asked(colors, tiny, config_of):
+    assert config_of(colors, "--recipe", "none") == config_of(colors, "--config", write_empty(tiny))
+    config = config_of("--config", tiny)
+    assert config.training.layer_decay == 1
+    asked = config_of("--config", tiny, "--recipe", "auto", "--model.weights", "null")
+    assert asked.model.backbone_options == config.model.backbone_options
+    assert asked.model.image_size == config.model.image_size
+    assert asked.training.max_steps == config.training.max_steps
+    assert asked.training.label_smoothing == 0.1
+
+
+def write_empty(tiny):
+    path = tiny.parent / "empty.yaml"
+    path.write_text("{}")
+    return path
+
+
+def test_drawn_birds_with_another_backbone(config_of, capsys):
+    plain = config_of()
+    assert (plain.training.lr, plain.model.image_size) == (0.0015, 64)
+    assert "recipe auto" not in capsys.readouterr().err
+    other = config_of("--model.backbone", "resnet18")
+    assert (other.data.name, other.model.image_size, other.model.backbone_options) == ("toybirds", 224, {})
+    assert other.training.lr == 0.001
+
+
+def test_a_resumed_run_keeps_its_recipe(trained, fails):
+    assert "--resume and --recipe do not go together" in fails(
+        2, "train", "--resume", trained.folder, "--recipe", "auto"
+    )
+    assert "--recipe is 'best'; give auto, paper, none" in fails(2, "train", "--recipe", "best")
+
+
 def test_weights_of_a_run_bring_its_model(trained, colors):
     for weights in (trained.folder, trained.folder / "model.safetensors"):
         model = parse("train", colors, "--model.weights", weights, "--model.num_scales", 3).model

@@ -85,7 +85,7 @@ def test_options_without_effect_in_a_linear_probe_are_told(tiny, capsys):
     ("options", "said"),
     [
         (["--model.backbone", "vit_tinny_patch16_224"], "did you mean vit_tiny"),
-        (["--model.backbone", "resnet18"], "is not a plain ViT"),
+        (["--model.backbone", "resnet18"], "cannot build 'resnet18' with"),
         (["--model.image_size", "7"], "smaller than a patch"),
         (["--model.image_size", "33"], "not a multiple of the patch"),
         (["--data.crop", "64", "--data.resize", "48"], "resize is 48, too small for the crop of (64, 64)"),

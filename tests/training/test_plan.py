@@ -196,8 +196,8 @@ def test_what_cannot_be_planned_is_refused(options, processes, message):
 
 
 def test_a_model_that_cannot_be_built_is_refused():
-    with pytest.raises(ConfigError, match="not a plain ViT"):
-        plan(run_config({"backbone": "resnet18", "backbone_options": {}}), 100)
+    with pytest.raises(ConfigError, match="this backbone cannot work"):
+        plan(run_config({"backbone": "gemma4_vit_167m_enc", "backbone_options": {}}), 100)
 
 
 def test_a_device_that_cannot_count_is_refused(monkeypatch):

@@ -42,6 +42,10 @@ def test_the_card_tells_what_the_weights_are_of(trained):
     assert metadata.preprocessing.crop == (48, 48)  # twice the 24 px of the input
     assert metadata.training["steps"] == 5
     assert metadata.training["chosen_on"] == "validation"
+    assert metadata.training["backbone"] == [
+        "the head reads the class token; 2 class tokens, all in every pass",
+        "regions by rollout of 3x3 locations: every layer is attention among all tokens",
+    ]
     assert metadata.training["run"]["data"]["root"] == str(trained.prepared.config.data.root)
 
 

@@ -2,26 +2,29 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]  # exported by its __init__
 
 from ramstrans.commands.options import Arguments, Parser
-from ramstrans.data.config import DatasetFormat
 from ramstrans.data.detect import detect_format
 from ramstrans.errors import UsageError
 from ramstrans.plain import to_plain
 from ramstrans.saved.metadata import CONFIG_FILE, load_metadata, saved_folder
-from ramstrans.training.config import OPTIONS_FILE
+from ramstrans.training.config import OPTIONS_FILE, RunConfig
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_CONFIGS = dict.fromkeys(get_args(DatasetFormat), "folder") | {
-    "toybirds": "toybirds",
-    "cub": "cub200_vitb16",
-}
-"""What `ramstrans train` starts from, by the format of the data, if `--config` is not given."""
+RecipeName = Literal["auto", "paper", "none"]
+"""Where a run takes what it has not been given from."""
+
+RECIPE_HELP = (
+    "Where options that are not given come from. auto: by the kind of pretraining and the size of the "
+    "backbone, see docs/training.md; paper: configs/cub200_vitb16.yaml; none: the defaults of --help all. "
+    "Default: auto, but none with --config."
+)
 
 OWN_FIELDS = ("num_classes", "weights", "dropout", "drop_path")
 """Options of a model that a run which starts from its weights has for itself."""
@@ -46,39 +49,94 @@ class NamedConfig(ActionConfigFile):
 def start_from(parser: Parser, arguments: Arguments) -> list[str]:
     """Choose what a run starts from: the same for `train` and `plan`.
 
-    The config file below all options is the run's own with --resume, none with --config, else the one for the
-    format of the data set. The model is that of a run in --model.weights.
+    The config file below all options is the run's own with --resume, else that of its recipe. The model is
+    that of a run in --model.weights.
 
     Returns:
-        The options of that model.
+        Options that count more than that file.
 
     Raises:
         UsageError: The run cannot be resumed, or not with these arguments.
         ConfigError: The config.json beside the weights is damaged.
     """
-    path = default_config(arguments)
+    path = run_file(arguments) or recipe_file(arguments)
     parser.default_config_files = [] if path is None else [str(path)]
     weights = arguments.value("--model.weights")
-    return [] if weights is None else model_of(weights)
+    started = [] if weights is None else model_of(weights)
+    if is_toybirds(arguments) and arguments.value("--data.name") is None:
+        started.append("--data.name=toybirds")
+    return started
 
 
-def default_config(arguments: Arguments) -> Path | None:
-    """The config file that a run with these arguments starts from, below all its options."""
-    resumed, root = arguments.value("--resume"), arguments.value("--data.root")
-    if resumed is not None:
-        if arguments.value("--config") is not None:
-            raise UsageError("--resume and --config do not go together: a run goes on with its own options")
-        options = Path(resumed, OPTIONS_FILE)
-        if not options.is_file():
-            raise UsageError(f"--resume: there is no {options}; give the folder of a run that was stopped")
-        return options
-    if arguments.value("--config") is not None:
+def run_file(arguments: Arguments) -> Path | None:
+    """The options of the run that is resumed, if one is."""
+    resumed = arguments.value("--resume")
+    if resumed is None:
         return None
-    name = arguments.value("--data.name")
+    for option in ("--config", "--recipe"):
+        if arguments.value(option) is not None:
+            raise UsageError(f"--resume and {option} do not go together: a run goes on with its own options")
+    options = Path(resumed, OPTIONS_FILE)
+    if not options.is_file():
+        raise UsageError(f"--resume: there is no {options}; give the folder of a run that was stopped")
+    return options
+
+
+def recipe_of(arguments: Arguments) -> str:
+    """The recipe that arguments ask for: given, or by default."""
+    return arguments.value("--recipe") or ("auto" if arguments.value("--config") is None else "none")
+
+
+def recipe_file(arguments: Arguments) -> Path | None:
+    """The config file below all options of a run with these arguments."""
+    recipe = recipe_of(arguments)
+    if recipe == "none":
+        return None
+    auto = "toybirds" if is_from_scratch(arguments) else "folder"
+    return config_folder() / f"{'cub200_vitb16' if recipe == 'paper' else auto}.yaml"
+
+
+def is_toybirds(arguments: Arguments) -> bool:
+    """Whether the data set is the one that is drawn."""
+    name, root = arguments.value("--data.name"), arguments.value("--data.root")
     if name is None and root is not None:
         name = detect_format(Path(root))
-    default = DEFAULT_CONFIGS.get(name or "toybirds")
-    return None if default is None else config_folder() / f"{default}.yaml"
+    is_default = arguments.value("--config") is None and arguments.value("--resume") is None
+    return name == "toybirds" or (name is None and is_default)
+
+
+def is_from_scratch(arguments: Arguments) -> bool:
+    """Whether a run is the small one on toybirds, whose config is its recipe: no other model is named."""
+    named = ("--model", "--model.backbone", "--model.weights", "--config")
+    return is_toybirds(arguments) and all(arguments.value(option) is None for option in named)
+
+
+def filled_in(config: RunConfig, words: list[str], add_options: Callable[[Parser], None]) -> RunConfig:
+    """The run with what its recipe chooses, which is logged; the same for `train` and `plan`.
+
+    Args:
+        config: The run that the words make.
+        words: The arguments of the command.
+        add_options: Of the command.
+
+    Raises:
+        ConfigError: The backbone cannot work.
+    """
+    parser = Parser()
+    add_options(parser)
+    parser.starting = None
+    arguments = parser.split(list(words))
+    parser.detect_data(arguments)
+    is_resumed = arguments.value("--resume") is not None
+    if is_resumed or recipe_of(arguments) != "auto" or is_from_scratch(arguments):
+        return config
+    from ramstrans.training.recipe import with_recipe
+
+    given = parser.parse_args(words, defaults=False)
+    config, lines = with_recipe(config, set(given.keys()))
+    for line in lines:
+        logger.info("%s", line)
+    return config
 
 
 def model_of(weights: str) -> list[str]:

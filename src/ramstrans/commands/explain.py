@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 
 from ramstrans.commands.options import Parser, takes_images
 from ramstrans.errors import UnreadableImageError, UsageError
+from ramstrans.models.config import SaliencyName
 from ramstrans.options import Precision
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import load_metadata
@@ -37,6 +38,7 @@ def explain(
     overwrite: bool = False,
     device: str = "auto",
     precision: Precision | None = None,
+    saliency: SaliencyName | None = None,
 ) -> int:
     """Explain the predictions for images.
 
@@ -48,6 +50,8 @@ def explain(
         overwrite: Replace files that exist.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
+        saliency: Another one than the run was trained with: rollout, class_attention, pool_attention, cosine
+            or cam, as far as the backbone can have it. Regions, and what later scales see, follow it.
 
     Raises:
         DataError: Nothing could be read, or one of the inputs does not exist; the others are explained.
@@ -68,6 +72,8 @@ def explain(
     pictures = choose_pictures(images, output)
     check_pictures(pictures, overwrite=overwrite)
     predictor, num_read = Predictor.load(run, device, precision), 0
+    if saliency is not None:
+        predictor.model.set_saliency(saliency)
     for image, picture in zip(images, pictures, strict=True):
         try:
             values = explain_image(predictor, image, picture, overwrite=overwrite)

@@ -111,7 +111,7 @@ class Parser(ArgumentParser):
         """
         arguments = self.split(words)
         wants_help = [name for name, _ in arguments.options if name in HELP]
-        detected = [] if wants_help else self._detect_data(arguments)
+        detected = [] if wants_help else self.detect_data(arguments)
         started = [] if self.starting is None else self.starting(self, arguments)
         if wants_help:
             return [wants_help[0], *filter(None, [arguments.value(wants_help[0])])]
@@ -156,7 +156,7 @@ class Parser(ArgumentParser):
             near = nearest(name, options_of(self)) or "; see its --help all"
             raise UsageError(f"{name} is not an option of `{command_of(self)}`{near}")
 
-    def _detect_data(self, arguments: Arguments) -> list[str]:
+    def detect_data(self, arguments: Arguments) -> list[str]:
         """Turn a positional data set into --data.root; return its detected format, if none is given."""
         if self.data_position is None:
             return []

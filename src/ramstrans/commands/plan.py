@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands import train
+from ramstrans.commands.configs import filled_in
 from ramstrans.commands.options import Parser
 from ramstrans.commands.plan_tables import (
     CHOOSE_NOTES,
@@ -79,7 +80,7 @@ def add_options(parser: Parser) -> None:
         "--backbones",
         type=str,
         nargs="+",
-        help="With --choose: plain timm ViTs; default: DeiT and ViT, all sizes.",
+        help="With --choose: names of timm's models; default: DeiT and ViT, all sizes.",
     )
     parser.add_argument(
         "--image_sizes", type=PositiveInt, nargs="+", help="With --choose: sides in pixels; default: 224 448."
@@ -104,13 +105,14 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--overwrite", type=bool, default=False, help="Replace that file or folder.")
 
 
-def run(options: Namespace, _given: list[str]) -> int:
+def run(options: Namespace, given: list[str]) -> int:
     """Measure which batch, accumulation and precision fit; or choose a model, a learning rate, a recipe."""
     planned = PLANS[mode_of(options)]
     config = replace(train.run_config(options), output=None, overwrite=False)  # which are not the run's
     options.time = None if options.time is None else parse_duration(options.time)
     options.memory = None if options.memory is None else parse_bytes(options.memory)
     options.processes = options.processes or 1
+    config = filled_in(config, given[1:], add_options)
     planned(config, options)
     return 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from ramstrans.commands.configs import NamedConfig, start_from
+from ramstrans.commands.configs import RECIPE_HELP, NamedConfig, RecipeName, filled_in, start_from
 from ramstrans.commands.options import CONFIG_HELP, Parser, takes_data
 from ramstrans.console import is_first_process, progress_bar, results
 from ramstrans.data.detect import check_root
@@ -46,7 +46,7 @@ NOT_OF_A_PROBE = (
 IMPORTANT = {
     "Data": ("--data.name",),
     "Model": ("--model.backbone", "--model.weights", "--model.image_size"),
-    "Recipe": ("--config", "--training.epochs", "--training.batch_size"),
+    "Recipe": ("--recipe", "--training.epochs", "--training.batch_size"),
     "Run": ("--output", "--resume", "--device"),
 }
 """The options that `--help` shows."""
@@ -73,6 +73,7 @@ def add_run_options(parser: Parser, skip: Collection[str] = ()) -> None:
     takes_data(parser)
     parser.starting = start_from
     parser.add_argument("--config", action=NamedConfig, help=CONFIG_HELP)
+    parser.add_argument("--recipe", type=RecipeName | None, help=RECIPE_HELP)
     parser.add_class_arguments(RunConfig, as_group=False, skip=set(skip))
 
 
@@ -86,6 +87,7 @@ def run(options: Namespace, given: list[str]) -> int:
         parser.add_class_arguments(RunConfig, as_group=False)
         check_unchanged(config, run_config(parser.instantiate(parser.get_defaults())))
         config = dataclasses.replace(config, output=options.resume, overwrite=False)
+    config = filled_in(config, given[1:], add_options)
     from ramstrans.distributed import num_processes
     from ramstrans.evaluation.report.build import print_report
     from ramstrans.training import folds

@@ -36,7 +36,7 @@ def explain(
     check_pictures([picture_path], overwrite=overwrite)
     explanation = predictor.explain(image_path)
     values = explanation_to_json(explanation)
-    plot_explanation(explanation, picture_path)
+    plot_explanation(explanation, picture_path, predictor.model.saliency_name)
     write_file(json_path(picture_path), json.dumps(values, ensure_ascii=False).encode())
     return values
 
@@ -89,14 +89,20 @@ def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
     return values
 
 
-def plot_explanation(explanation: Explanation, path: Path) -> None:
-    """Draw the prediction, and a row per scale: saliency and region, what it saw, its prediction."""
+def plot_explanation(explanation: Explanation, path: Path, saliency: str = "") -> None:
+    """Draw the prediction, and a row per scale: saliency and region, what it saw, its prediction.
+
+    Args:
+        explanation: Of one image.
+        path: PNG file.
+        saliency: Name of the saliency, for the titles.
+    """
     num_rows = len(explanation.views.crops) + 1
     figure = Figure(figsize=(WIDTH, ROW_HEIGHT * num_rows), layout="constrained")
     cells = figure.subplots(num_rows, 3, width_ratios=(1.2, 1, 1.2))
     _draw_prediction(cells[0], explanation)
     for index in range(num_rows - 1):
-        _draw_scale(cells[index + 1], explanation, index)
+        _draw_scale(cells[index + 1], explanation, index, saliency)
     style.save_figure(figure, path)
 
 
@@ -127,7 +133,7 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
         text.text(0, y - 0.09, note, color=style.MUTED_COLOR, fontsize=8, va="top")
 
 
-def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> None:
+def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int, saliency: str) -> None:
     """Draw one scale: saliency over what it saw, with the region if another scale sees it; its prediction."""
     over, seen, bars = cells
     prediction, views = explanation
@@ -139,7 +145,8 @@ def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> 
         region = (
             f"region of {_sides(scale.box)} pixels" if scale.has_region else "nothing stood out: no region"
         )
-    _title(over, f"scale {index + 1}: saliency", region)
+    by = f" by {saliency}" if saliency else ""
+    _title(over, f"scale {index + 1}: saliency{by}", region)
     style.draw_image(seen, crop, (0, 0, *crop.size))
     note = f"{_sides(views.crop_boxes[index])} pixels, resized to {crop.width} x {crop.height}"
     _title(seen, f"what scale {index + 1} saw", note)

@@ -136,7 +136,7 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
             model: nn.Module = timm.create_model(name, pretrained=False, **options)
             return model
         except TypeError as error:
-            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            unknown = re.search(r"unexpected keyword argument(?:\(s\): \[)?\s*'(\w+)'", str(error))
             if unknown is None or unknown[1] not in OFFERED or unknown[1] not in options:
                 raise
             value = options.pop(unknown[1])

@@ -55,6 +55,9 @@ CHANGED = (
     "put it back as it was, or start another run"
 )
 
+NOT_REPORTED = ("run", "images", "backbone")
+"""What the metadata keep of a run, but not its report."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -268,7 +271,12 @@ def metadata_of(prepared: Prepared, result: TrainResult) -> ModelMetadata:
         config.model,
         prepared.images.class_names,
         prepared.preprocessing,
-        training={"run": options_of(config), "images": prepared.fingerprint()} | result.summary(),
+        training={
+            "run": options_of(config),
+            "images": prepared.fingerprint(),
+            "backbone": prepared.model.describe(),
+        }
+        | result.summary(),
     )
 
 
@@ -283,7 +291,7 @@ def evaluate_test(
 ) -> Report:
     """Evaluate the chosen weights on the test split, and write the report."""
     config = prepared.config
-    summary = {key: value for key, value in metadata.training.items() if key not in ("run", "images")}
+    summary = {key: value for key, value in metadata.training.items() if key not in NOT_REPORTED}
     warnings = [*prepared.unreadable, *summary.pop("warnings", ())]
     report = {"config": options_of(config), "command": command, "warnings": warnings}
     model = prepared.model
