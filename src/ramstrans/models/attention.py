@@ -1,5 +1,6 @@
 """The one call that all attention goes through: recorded, or answered by matrix products."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,16 @@ class AttentionCall(NamedTuple):
     key: Tensor
     scale: float
     bias: Tensor | None = None
+
+
+def join_heads(calls: Sequence[AttentionCall]) -> AttentionCall:
+    """Attentions that read the same tokens, and whose outputs are summed, as one call with all heads."""
+    if len(calls) == 1:
+        return calls[0]
+    first = calls[0]
+    assert all(call.scale == first.scale and call.bias is None for call in calls), "alike, without positions"
+    query, key = (torch.cat(tensors, dim=1) for tensors in zip(*(call[:2] for call in calls), strict=True))
+    return AttentionCall(query, key, first.scale)
 
 
 class _AttentionMode(TorchFunctionMode):
