@@ -207,6 +207,7 @@ def _nearest_size(config: ModelConfig, size: Size) -> Size | None:
     """The size nearest to one that a backbone takes, among multiples of 32, 28 and 24 and its own."""
     own = tuple(timm.get_pretrained_cfg(current_name(config.backbone)).input_size[1:])
     near = {tuple(max(round(side / step), 1) * step for side in size) for step in (32, 28, 24, 64, 16, 14)}
+    near |= {(max(each),) * 2 for each in near}  # some models take only squares
     by_distance = sorted(near, key=lambda each: sum(abs(a - b) for a, b in zip(each, size, strict=True)))
     for height, width in (*by_distance[:MAX_TRIES], own):
         if _takes(config, (height, width)):
