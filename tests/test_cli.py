@@ -6,13 +6,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import yaml
 
-from ramstrans import __version__, cli
+from ramstrans import __version__
 from ramstrans.cli import COMMANDS, main
 from ramstrans.commands import data
 from ramstrans.commands.configs import config_folder
@@ -158,6 +159,19 @@ def test_debug_shows_where(tmp_path):
         main(["evaluate", str(tmp_path / "nowhere"), "--debug"])
 
 
+def test_a_warning_is_one_line_and_is_printed_once(doctor_does, capsys):
+    def run(_options, _given):
+        warnings.simplefilter("always")
+        for _ in range(2):
+            warnings.warn("data.fold is ignored\nwithout data.folds", stacklevel=1)
+        return 0
+
+    doctor_does(run)
+    for _ in range(2):
+        assert main(["doctor"]) == 0
+        assert capsys.readouterr().err == "warning: data.fold is ignored without data.folds\n"
+
+
 @pytest.mark.parametrize("where", [["--quiet", "true", "doctor"], ["doctor", "--quiet=true"]])
 def test_quiet_leaves_warnings_and_results(where, doctor_does, capsys):
     def run(_options, given):
@@ -188,7 +202,7 @@ def test_an_error_of_our_own_is_one_line_too(monkeypatch, fails):
         """Break down."""
         raise ZeroDivisionError("a\nb")
 
-    monkeypatch.setitem(cli.COMMANDS, "doctor", COMMANDS["doctor"]._replace(run=break_down))
+    monkeypatch.setattr(COMMANDS["doctor"], "run", break_down)
     assert fails(1, "doctor") == "ramstrans: ZeroDivisionError: a b (--debug shows where)"
     with pytest.raises(ZeroDivisionError):
         main(["--debug", "doctor"])
@@ -199,7 +213,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch, fails):
         """Stop."""
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "doctor", COMMANDS["doctor"]._replace(run=stop))
+    monkeypatch.setattr(COMMANDS["doctor"], "run", stop)
     assert fails(130, "doctor") == "ramstrans: stopped"
 
 
@@ -209,7 +223,7 @@ def doctor_does(monkeypatch):
 
     def replace(run):
         run.__doc__ = "Help."
-        monkeypatch.setitem(COMMANDS, "doctor", COMMANDS["doctor"]._replace(run=run))
+        monkeypatch.setattr(COMMANDS["doctor"], "run", run)
 
     return replace
 

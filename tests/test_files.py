@@ -47,8 +47,8 @@ def test_a_file_where_the_folder_should_be(tmp_path, name):
 
 
 def test_an_error_while_a_file_is_written_leaves_nothing(tmp_path):
-    with pytest.raises(ZeroDivisionError), new_file(tmp_path / "a.csv", binary=False) as stream:
-        stream.write(str(1 // 0))
+    with pytest.raises(ZeroDivisionError), new_file(tmp_path / "a.csv") as stream:
+        stream.write(bytes(1 // 0))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,8 +16,8 @@ def test_lines_have_rate_and_time_left_and_do_not_come_too_often(caplog):
         now[0] = 100.0 + seconds
         update(done, 2000, "predicting")
     assert caplog.messages == [
-        "predicting: 800 of 2000, 10.0/s, 0:02:00 left",  # 300 in 30 s; 1200 to go
-        "predicting: 1100 of 2000, 10.0/s, 0:01:30 left",
+        "predicting: 800 of 2000, 10.0/s, 2 min 0 s left",  # 300 in 30 s; 1200 to go
+        "predicting: 1100 of 2000, 10.0/s, 1 min 30 s left",
     ]
 
 

@@ -12,16 +12,13 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NamedTuple
-
-from jsonargparse import Namespace
 
 from ramstrans import __version__
 from ramstrans.commands import bench, data, doctor, evaluate, explain, plan, predict, train
-from ramstrans.commands.options import Parser
+from ramstrans.commands.options import Parser, add_commands
 from ramstrans.console import logging_to_terminal, quieten
 from ramstrans.errors import RamsTransError, UsageError
 
@@ -44,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser = build_parser()
             options = parser.instantiate(parser.parse_args(given))
             command = options.subcommand
-            return COMMANDS[command].run(options[command], given)
+            code: int = COMMANDS[command].run(options[command], given)
+            return code
     except Terminated as stop:
         return fail(with_notes("stopped by SIGTERM", stop), 128 + signal.SIGTERM)
     except KeyboardInterrupt as stop:
@@ -124,10 +122,14 @@ def fail(message: str, code: int) -> int:
 
 @contextmanager
 def warnings_in_words() -> Iterator[None]:
-    """Log warnings as one line each, without the file and line of code that raised them."""
+    """Log warnings as one line each, once, without the file and line of code that raised them."""
+    logged: set[str] = set()  # a config that is changed checks its options again
 
     def log(message: Warning | str, *_: object, **__: object) -> None:
-        logger.warning("%s", " ".join(str(message).split()))
+        text = " ".join(str(message).split())
+        if text not in logged:
+            logged.add(text)
+            logger.warning("%s", text)
 
     with warnings.catch_warnings():
         warnings.showwarning = log
@@ -144,29 +146,18 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"ramstrans {__version__}")
     about_quiet = "Print only warnings, errors and results; may stand anywhere in a command line."
     parser.add_argument("--quiet", type=bool, default=False, help=about_quiet)  # taken out by `split_quiet`
-    commands = parser.add_subcommands()
-    for name, command in COMMANDS.items():
-        about = (command.run.__doc__ or "").splitlines()[0]
-        sub = Parser(description=about)
-        commands.add_subcommand(name, sub, help=about)
-        command.add_options(sub)  # after it: `data` has commands of its own, to be added in level order
+    add_commands(parser, COMMANDS)
     return parser
 
 
-class Command(NamedTuple):
-    """One command: how its options are declared, and what runs."""
-
-    add_options: Callable[[Parser], None]
-    run: Callable[[Namespace, list[str]], int]
-
-
 COMMANDS = {
-    "plan": Command(plan.add_options, plan.run),
-    "train": Command(train.add_options, train.run),
-    "evaluate": Command(evaluate.add_options, evaluate.run),
-    "predict": Command(predict.add_options, predict.run),
-    "explain": Command(explain.add_options, explain.run),
-    "data": Command(data.add_options, data.run),
-    "doctor": Command(doctor.add_options, doctor.run),
-    "bench": Command(bench.add_options, bench.run),
+    "plan": plan,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "explain": explain,
+    "data": data,
+    "doctor": doctor,
+    "bench": bench,
 }
+"""Modules with `add_options`, which declares the options, and `run`."""

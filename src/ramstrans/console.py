@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -149,7 +148,7 @@ def progress_lines(clock: Callable[[], float] = time.monotonic) -> Progress:
         if now - last < SECONDS_PER_LINE:
             return
         last, rate = now, (done - first[0]) / (now - first[1])
-        left = f", {timedelta(seconds=round((total - done) / rate))} left" if total and rate else ""
+        left = f", {format_duration((total - done) / rate)} left" if total and rate else ""
         logger.info("%s: %d%s, %.1f/s%s", what, done, f" of {total}" if total else "", rate, left)
 
     return update

@@ -60,6 +60,14 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has finished its work; CPU calls return when they are done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def num_processes() -> int:
     """How many processes work together; 1 without `accelerate launch` or `torchrun`."""
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

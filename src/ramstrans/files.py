@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import BinaryIO
 
 from ramstrans.errors import OutputError
 
@@ -30,13 +30,10 @@ def write_file(path: Path, content: bytes, *, sync: bool = True, hint: str = "gi
 
 
 @contextmanager
-def new_file(
-    path: Path, *, binary: bool = True, sync: bool = True, hint: str = "give another file"
-) -> Iterator[IO[Any]]:
+def new_file(path: Path, *, sync: bool = True, hint: str = "give another file") -> Iterator[BinaryIO]:
     """Open a stream to a temporary file that becomes `path` at the end, and is removed on any error.
 
-    Its folder is created if necessary. The stream takes bytes or, unless `binary`, UTF-8 text with newlines
-    as they are; with `sync` it waits until the disk has it all.
+    Its folder is created if necessary. With `sync` it waits until the disk has it all.
 
     Raises:
         OutputError: It cannot be written; nothing of it is left. The message ends with the hint.
@@ -44,7 +41,7 @@ def new_file(
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") if binary else draft.open("w", encoding="utf-8", newline="") as stream:
+        with draft.open("wb") as stream:
             yield stream
             stream.flush()
             if sync:
@@ -158,9 +155,28 @@ def check_output_folder(folder: Path | None, mark: str, *, overwrite: bool = Fal
 
 def _check_writable(folder: Path, output: Path) -> None:
     """Raise OutputError unless a folder, or the nearest one above it that exists, can be written to."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    nearest = _nearest(folder)
     if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
         raise OutputError(f"--output {output}: {nearest} is not a folder that you can write to; give another")
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest one above it, that exists."""
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+
+
+def make_folder(folder: Path, *, empty: bool = False, hint: str = "give another folder") -> None:
+    """Create a folder, unless it is there; with `empty`, delete what it holds first.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    try:
+        if empty and folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_writable(folder, error, hint) from error
 
 
 def check_room(path: Path, needed: int, what: str) -> None:
@@ -169,7 +185,7 @@ def check_room(path: Path, needed: int, what: str) -> None:
     Raises:
         OutputError: It has less.
     """
-    folder = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    folder = _nearest(path)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(

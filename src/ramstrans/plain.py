@@ -1,9 +1,11 @@
-"""Python values as plain ones: JSON's own types, and text that UTF-8 can hold."""
+"""Python values as plain ones: JSON's own types, lines of CSV, and text that UTF-8 can hold."""
 
+import csv
 import dataclasses
+import io
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,17 @@ def utf8_text(text: str) -> str:
     'b\\udce9d.jpg'
     """
     return text.encode(errors="backslashreplace").decode()
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    r"""Format lines of a CSV file; None gives an empty field.
+
+    >>> csv_text([["a, b.jpg", None, 0.5]])
+    '"a, b.jpg",,0.5\n'
+    """
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()
 
 
 def counted(number: int, noun: str) -> str:

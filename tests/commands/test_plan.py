@@ -221,6 +221,7 @@ def test_without_optuna_the_extra_is_named(ramstrans_plan, options, birds, tmp_p
             ("--lr_range", "true", "--training.finetune", "head"),
             "a linear probe has no recipe to be found by --lr_range; leave out --training.finetune head",
         ),
+        (("--training.finetune", "head"), "a linear probe takes none: it computes features once"),
         (
             ("--search", 3, "--training.fsdp", "true"),
             "--search runs in one process; leave out --training.fsdp",

@@ -70,6 +70,17 @@ def test_dry_run_writes_nothing(tiny, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_options_without_effect_in_a_linear_probe_are_told(tiny, capsys):
+    given = ["--training.epochs", "1", "--training.lr=0.1", "--training.max_steps", "null"]
+    line = ["train", "--config", str(tiny), "--dry_run", "true", *given]
+    assert main(line) == 0
+    assert "ignored: " not in capsys.readouterr().err
+    assert main([*line, "--training.finetune", "head"]) == 0
+    assert (
+        "ignored: --training.epochs, --training.lr; a linear probe takes no steps" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

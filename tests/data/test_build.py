@@ -4,12 +4,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from ramstrans.data import build as module
 from ramstrans.data.build import (
     READERS,
     build_cache,
     build_image_set,
     build_preprocessing,
+    check_cache_room,
     drop_unreadable,
     fingerprint,
     read_image_set,
@@ -17,7 +20,9 @@ from ramstrans.data.build import (
 from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.detect import detect_format
+from ramstrans.data.preprocessing import Reading
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
+from ramstrans.data.records import ImageSet, Record
 from ramstrans.data.sharding.writer import write_shards
 from ramstrans.data.splits import hold_out
 from ramstrans.errors import ConfigError, DataError
@@ -197,6 +202,29 @@ def test_a_crop_that_sees_very_little_is_warned_of(fields, warned, caplog):
 def test_a_crop_that_does_not_fit_is_refused(fields):
     with pytest.raises(ConfigError):
         build_preprocessing(DataConfig(**fields), (32, 32), "full")
+
+
+@pytest.mark.parametrize(
+    ("resize", "fit", "needed"), [(10, "crop", 300), ((10, 20), "squash", 600), ((10, 20), "pad", 300)]
+)
+def test_the_cache_needs_room_for_what_it_does_not_hold(tmp_path, monkeypatch, resize, fit, needed):
+    """Two images, 3 bytes per pixel, one of which is in the cache already."""
+    images = ImageSet(("a",), tuple(Record(tmp_path / name, 0, "train") for name in ("1.png", "2.png")))
+    for record in images.records:
+        Image.new("RGB", (20, 10)).save(record.path)
+    config, reading = DataConfig(cache="disk", cache_dir=tmp_path / "cache"), Reading(resize, fit)
+    asked = []
+    monkeypatch.setattr(module, "check_room", lambda *arguments: asked.append(arguments))
+    check_cache_room(images, config, reading)
+    DiskCache(tmp_path / "cache").read(tmp_path / "1.png", reading)
+    check_cache_room(images, config, reading)
+    assert [(folder, num_bytes) for folder, num_bytes, _ in asked] == [
+        (tmp_path / "cache", 2 * needed),
+        (tmp_path / "cache", needed),
+    ]
+    check_cache_room(images, DataConfig(), reading)
+    check_cache_room(images, config, Reading(resize, fit, zoom_pixels=7))
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("is_read_once", [False, True])

@@ -190,10 +190,12 @@ def test_a_set_with_its_own_splits_is_evaluated_whole_with_a_note_or_in_part(
 ):
     report = evaluate(tmp_path / "run", root=colors)
     assert report["num_images"] == 18
+    assert report["split"] == "all"
     assert report["warnings"][0].startswith(f"all 18 images of {colors} are evaluated, of all its splits")
     assert report["warnings"][0] in caplog.messages
     report = evaluate(tmp_path / "run", "test", root=colors)
     assert report["num_images"] == 6
+    assert report["split"] == "test"
     assert not any("of all its splits" in warning for warning in report["warnings"])
 
 
@@ -209,8 +211,9 @@ def test_unreadable_files_of_a_new_set_are_left_out_if_asked_for(color_run, colo
     new = tmp_path / "new"
     shutil.copytree(colors / "test", new)
     (new / "Azure_tit" / "0.png").write_bytes(b"")
-    with pytest.raises(UnreadableImageError):
+    with pytest.raises(UnreadableImageError) as caught:
         evaluate(tmp_path / "run", root=new)
+    assert "--data.on_unreadable skip leaves such files out" in caught.value.__notes__[0]
     report = evaluate(tmp_path / "run", root=new, on_unreadable="skip")
     assert report["num_images"] == 5
     assert "left out: " in report["warnings"][0]
@@ -235,7 +238,7 @@ def test_the_folder_of_a_report(tmp_path):
 def test_a_class_that_the_model_does_not_know(evaluate, copied):
     classes = copied / "classes.txt"
     classes.write_text(classes.read_text().replace("002.", "002.Unheard_of_"))
-    with pytest.raises(DataError, match=r"1 classes are not among the model's 3, e\.g\. '002\.Unheard_of_"):
+    with pytest.raises(DataError, match=r"1 class is not among the model's 3, e\.g\. '002\.Unheard_of_"):
         evaluate(root=copied)
 
 

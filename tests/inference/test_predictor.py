@@ -262,6 +262,8 @@ def test_grey_arrays_and_tensors_are_predicted_alike(predictor):
         ([None], "of type NoneType"),
         (7, "of type int; give a list, or one: a path"),
         (None, "of type NoneType; give a list"),
+        ({}, "of type dict; give a list"),
+        ({"wren.jpg": 1}, "of type dict; give a list"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
@@ -356,9 +358,11 @@ def test_confident_images_exit_early_and_keep_their_position(tmp_path, paths, ba
         assert len(brief.scales) == expected
         by_name = dict(zip(brief.labels, brief.probabilities, strict=True))
         assert [by_name[name] for name in NAMES] == pytest.approx(running[expected - 1], abs=1e-5)
+        *before, last = full.scales[:expected]
+        scales = (*before, last._replace(box=None, has_region=None))  # no scale looks at its region
         assert_same(
             brief._replace(labels=(), probabilities=()),
-            full._replace(labels=(), probabilities=(), scales=full.scales[:expected]),
+            full._replace(labels=(), probabilities=(), scales=scales),
         )
     assert len(used) > 1
     assert_same(predictor.explain(paths[0], len(NAMES)).prediction, whole[0])

@@ -36,6 +36,14 @@ def write(target, format_name=None, predictions=PREDICTIONS, num_labels=5):
     return target
 
 
+def test_the_path_of_a_url_is_as_it_was_given_and_rows_of_it_are_kept(tmp_path):
+    url = "https://birds.org/wren.jpg"
+    line = write(tmp_path / "x.csv", predictions=[BAD._replace(path=Path(url))]).read_text().splitlines()[1]
+    assert line.startswith(f"{url},no such file,")
+    rows = RowWriter(io.StringIO(), "csv", 5, kept=(url,))
+    assert list(rows.remaining([url, "a.jpg"])) == ["a.jpg"]
+
+
 def test_csv(tmp_path):
     with write(tmp_path / "new" / "x.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

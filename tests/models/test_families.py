@@ -25,11 +25,22 @@ ROTATED = (
 )
 
 
-def maps(encoder, images, name, rows="all", scale=0):
-    saliency = SALIENCIES[name]
+def maps(encoder, images, name, rows="all"):
+    """Features, and the saliency: by the fused kernel, then by matrix products, as on CPUs."""
+    saliency, found = SALIENCIES[name], []
     with torch.no_grad():
-        features = encoder(images, scale, num_layers=saliency.num_layers(encoder))
-        return features, saliency.compute(features, encoder, rows)
+        for explicit in (True, False):
+            features = encoder(
+                images, 0, num_layers=saliency.num_layers(encoder), explicit_attention=explicit
+            )
+            found.append(saliency.compute(features, encoder, rows))
+    return features, found
+
+
+def check_maps(found, expected):
+    for saliency in found:
+        assert saliency.dtype == torch.float32
+        np.testing.assert_allclose(saliency, expected, rtol=2e-5)
 
 
 @every_family
@@ -40,7 +51,7 @@ def test_rollout_is_that_of_timms_attention(name):
     weights, _ = timm_attention(encoder, images)
     if FAMILIES[name].num_heads != weights[0].shape[1]:  # parallel ones: their heads are those of one layer
         weights = [torch.cat(pair, dim=1) for pair in zip(weights[::2], weights[1::2], strict=True)]
-    features, saliency = maps(encoder, images, "rollout")
+    features, found_maps = maps(encoder, images, "rollout")
     assert len(weights) == len(features.attention) == encoder.anatomy.num_layers == 3
     for weight, call in zip(weights, features.attention, strict=True):
         assert call.query.shape[:3] == call.key.shape[:3] == weight.shape[:3]
@@ -50,15 +61,15 @@ def test_rollout_is_that_of_timms_attention(name):
         assert weight.std() > 5e-4  # not uniform, or the order of layers would not show
     options = {"num_prefix": features.num_prefix, "grid": GRID}
     expected, _ = rollout_of_weights([weight.numpy() for weight in weights], **options)
-    np.testing.assert_allclose(saliency, expected, rtol=2e-5)
+    check_maps(found_maps, expected)
     assert choose_saliency(encoder) == ("rollout", "every layer is attention among all tokens")
     if features.class_index is not None:
-        _, saliency = maps(encoder, images, "rollout", "class")
+        _, found_maps = maps(encoder, images, "rollout", "class")
         expected, _ = rollout_of_weights([weight.numpy() for weight in weights], **options, rows="class")
-        np.testing.assert_allclose(saliency, expected, rtol=2e-5)
-        _, saliency = maps(encoder, images, "class_attention")
+        check_maps(found_maps, expected)
+        _, found_maps = maps(encoder, images, "class_attention")
         expected = weights[-1].mean(dim=1)[:, 0, features.num_prefix :].unflatten(1, GRID)
-        np.testing.assert_allclose(saliency, expected, rtol=2e-5)
+        check_maps(found_maps, expected)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -77,13 +88,13 @@ def test_pool_attention_begins_at_the_pools_weights(name):
     encoder, images = encoder_of(name)
     encoder, images = encoder.double(), images.double()
     weights, pool = timm_attention(encoder, images)
-    features, saliency = maps(encoder, images, "pool_attention")
+    features, found_maps = maps(encoder, images, "pool_attention")
     row = float64(pool.mean(dim=1)[:, 0])
     np.testing.assert_allclose(attention_row(features.pool_attention, 0), row, rtol=2e-5)
     row = np.concatenate([np.zeros((2, weights[0].shape[-1] - row.shape[1])), row], axis=1)
     for weight in reversed(weights):  # the row vector, pushed through the layers
         row = (row + np.einsum("bi,bij->bj", row, float64(weight.mean(dim=1)))) / 2
-    np.testing.assert_allclose(saliency, row[:, features.num_prefix :].reshape(2, *GRID), rtol=2e-5)
+    check_maps(found_maps, row[:, features.num_prefix :].reshape(2, *GRID))
     with torch.no_grad():
         assert encoder(images, 0, num_layers=0).pool_attention is None
 

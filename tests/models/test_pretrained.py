@@ -19,6 +19,12 @@ real_deit = pytest.mark.skipif(not DEIT_TINY.is_file(), reason=f"{DEIT_TINY} doe
 TINY = "vit_tiny_patch16_224"
 
 
+@pytest.fixture(autouse=True)
+def no_hint(monkeypatch):
+    """The hint of closest.py has its own tests, and takes seconds."""
+    monkeypatch.setattr(pretrained, "closest", lambda *_: "the hint")
+
+
 def tiny_vit(name=TINY, *, seed=0, num_classes=7, img_size=48, depth=2, **options):
     torch.manual_seed(seed)
     vit = timm.create_model(name, num_classes=num_classes, img_size=img_size, depth=depth, **options)
@@ -43,7 +49,7 @@ def test_same_network_is_loaded_whole(tmp_path):
     donor, vit = tiny_vit(seed=1), tiny_vit(seed=2)
     report = load_pretrained(vit, TINY, saved(tmp_path, donor.state_dict()))
     assert sorted(report.loaded) == sorted(donor.state_dict())
-    assert report.resized == report.unexpected == report.missing == ()
+    assert report.resampled == report.unused == report.missing == ()
     image = torch.randn(2, 3, 48, 48)
     assert torch.equal(vit(image), donor(image))
     assert torch.equal(vit.norm.weight, donor.norm.weight)
@@ -53,7 +59,7 @@ def test_head_of_other_classes_is_left_out_and_stays_random(tmp_path):
     donor, vit = tiny_vit(seed=1, num_classes=11), tiny_vit(seed=2)
     before = vit.head.weight.clone()
     report = load_pretrained(vit, TINY, str(saved(tmp_path, donor.state_dict())))
-    assert set(report.unexpected) == set(report.missing) == {"head.weight", "head.bias"}
+    assert set(report.unused) == set(report.missing) == {"head.weight", "head.bias"}
     assert torch.equal(vit.head.weight, before)
     assert "missing: 2 (head.weight, head.bias)" in report.summary()
 
@@ -68,7 +74,7 @@ def test_positions_of_another_grid_are_resampled_and_prefix_rows_kept(tmp_path, 
     expected = resample_abs_pos_embed(
         donor.pos_embed.detach(), list(grid), old_size=[3, 3], num_prefix_tokens=prefix
     )
-    assert report.resized == (() if grid == (3, 3) else ("pos_embed",))
+    assert report.resampled == (() if grid == (3, 3) else ("pos_embed",))
     assert torch.equal(vit.pos_embed, expected)
     assert torch.equal(vit.pos_embed[:, :prefix], donor.pos_embed[:, :prefix])
 
@@ -76,7 +82,7 @@ def test_positions_of_another_grid_are_resampled_and_prefix_rows_kept(tmp_path, 
 def test_patch_kernel_of_another_size_is_resampled(tmp_path):
     donor, vit = tiny_vit(seed=1), tiny_vit(seed=2, patch_size=32, img_size=96)
     report = load_pretrained(vit, TINY, saved(tmp_path, donor.state_dict()))
-    assert report.resized == ("patch_embed.proj.weight",)
+    assert report.resampled == ("patch_embed.proj.weight",)
     small = torch.rand(
         1, 3, 48, 48
     )  # the larger kernel answers to the enlarged patch as the old one to the patch
@@ -98,7 +104,7 @@ def test_register_tokens_and_class_row_of_dinov2_give_the_same_function(tmp_path
     theirs["pos_embed"] = torch.cat([row, theirs["pos_embed"]], dim=1)
     theirs["mask_token"] = torch.zeros(1, donor.embed_dim)
     report = load_pretrained(vit, name, saved(tmp_path, theirs))
-    assert report.unexpected == ("mask_token",)
+    assert report.unused == ("mask_token",)
     assert report.missing == ()
     image = torch.randn(1, 3, 42, 42)
     torch.testing.assert_close(vit(image), donor(image), atol=1e-5, rtol=1e-5)
@@ -108,7 +114,7 @@ def test_distillation_token_and_its_row_are_left_out(tmp_path):
     donor = tiny_vit("deit_tiny_distilled_patch16_224", seed=1)
     vit = tiny_vit("deit_tiny_patch16_224", seed=2)
     report = load_pretrained(vit, "deit_tiny_patch16_224", saved(tmp_path, donor.state_dict()))
-    assert set(report.unexpected) == {"dist_token", "head_dist.weight", "head_dist.bias"}
+    assert set(report.unused) == {"dist_token", "head_dist.weight", "head_dist.bias"}
     kept = torch.cat([donor.pos_embed[:, :1], donor.pos_embed[:, 2:]], dim=1)
     assert torch.equal(vit.pos_embed, kept)
 
@@ -228,6 +234,6 @@ def test_mismatches_are_the_expected_tensors_without_an_equal_shape(expected, gi
 def test_real_deit(num_classes, img_size, resized, missing):
     vit = timm.create_model("deit_tiny_patch16_224", num_classes=num_classes, img_size=img_size)
     report = load_pretrained(vit, "deit_tiny_patch16_224", DEIT_TINY)
-    assert report.resized == resized
-    assert sorted(report.missing) == sorted(report.unexpected) == sorted(missing)
-    assert len(report.loaded) + len(report.resized) + len(report.missing) == len(vit.state_dict())
+    assert report.resampled == resized
+    assert sorted(report.missing) == sorted(report.unused) == sorted(missing)
+    assert len(report.loaded) + len(report.resampled) + len(report.missing) == len(vit.state_dict())

@@ -9,9 +9,9 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, WeightsError
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model
-from ramstrans.saved.metadata import ModelMetadata
+from ramstrans.saved.metadata import ModelMetadata, saved_folder
 from ramstrans.saved.model import save_model
-from ramstrans.saved.start import VIT, build_started, check_model, saved_folder
+from ramstrans.saved.start import VIT, build_started, check_model
 from tests.tiny import BACKBONE, TINY, same_state
 
 CONFIG = ModelConfig(backbone=BACKBONE, backbone_options=TINY, num_classes=3, image_size=32)

@@ -134,11 +134,18 @@ def test_the_command_line(tiny, colors, tmp_path, capsys, no_pictures):
     line = ["train", "--config", str(tiny), *data, "--output", str(tmp_path / "cv")]
     assert main([*line, "--dry_run", "true"]) == 0
     assert not (tmp_path / "cv").exists()
+    outline = "2 folds: as many runs of this length, each tested on its own part, about "
+    assert outline in capsys.readouterr().err
     assert main(line) == 0
     printed = capsys.readouterr()
+    assert printed.err.count(outline) == 1
     assert "mean of 2 folds" in printed.out
     assert "fold 2 of 2" in printed.err
     assert (tmp_path / "cv" / "fold_2" / "model.safetensors").is_file()
+    assert main(["predict", str(tmp_path / "cv"), str(colors)]) == 1
+    assert f"is a cross-validation; give one of its runs, e.g. {tmp_path / 'cv' / 'fold_1'}" in (
+        capsys.readouterr().err
+    )
     assert main(line) == 2
     assert "--overwrite true" in capsys.readouterr().err
 

@@ -98,9 +98,8 @@ def test_the_rate_grows_over_as_many_epochs_as_it_takes(prepared, monkeypatch):
 
 
 def test_batches_go_on_in_the_next_epoch(prepared):
-    from ramstrans.training.setup import build_loaders
 
-    loader, _ = build_loaders(prepared.config, prepared.images, prepared.preprocessing)
+    loader, _ = prepared.loaders()
     batches = endless(loader)
     keys = [next(batches).key for _ in range(5)]
     batches.close()

@@ -88,9 +88,9 @@ def test_a_run_whose_evaluation_failed_is_finished(what_is_left, recipe, tmp_pat
 
 
 def test_the_report_is_written_last(tmp_path, monkeypatch):
-    monkeypatch.setattr(reporting.markdown, "markdown_page", full_disk)
+    monkeypatch.setattr(reporting, "utf8_text", full_disk)
     with pytest.raises(OutputError):
-        reporting.write_report(tmp_path, {}, {})
+        reporting.write_report(tmp_path, {}, "page")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,6 @@ from ramstrans.cli import main
 from ramstrans.evaluation.early_exit import time_exit
 from ramstrans.saved.model import load_metadata, load_state
 from ramstrans.training.run import prepare, train
-from ramstrans.training.setup import build_loaders
 from tests.processes import run_ranks
 from tests.tiny import same_state, tiny_run, write_config
 
@@ -32,7 +31,7 @@ def test_what_the_run_saw_is_saved(run):
 
 
 def test_batches_hold_the_photographs_own_pixels(run):
-    loader, _ = build_loaders(run[1].config, run[1].images, run[1].preprocessing)
+    loader, _ = run[1].loaders()
     sizes = {tuple(image.shape[1:]) for batch in loader for image in batch.high_res}
     assert all(height * width <= 1000 for height, width in sizes)
 
@@ -52,7 +51,7 @@ def test_it_is_evaluated_with_early_exit_and_explained(run, tmp_path, no_picture
     path = prepared.images.of_split("test")[0].path
     region = predictor.explain(path).prediction.scales[0].box
     assert region[2] - region[0] >= 48 / 4 * 6 / 7 - 1  # a quarter of the view, 6/7 of 48 pixels
-    _, loader = build_loaders(prepared.config, prepared.images, prepared.preprocessing)
+    _, loader = prepared.loaders()
     seconds = time_exit(predictor.model, loader, confidence=0.4, precision="fp32", progress=lambda *_: None)
     assert all(taken > 0 for taken in seconds.values())
 

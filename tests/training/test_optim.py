@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from ramstrans.errors import ConfigError
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.optim import build_optimizer, build_schedule, check_optimizer, lr_factor
+from ramstrans.training.optim import build_optimizer, check_optimizer, lr_factor, schedule_factor
 from tests.tiny import TINY, tiny_model
 
 SCHEDULES = st.integers(0, 40).flatmap(lambda warmup: st.tuples(st.just(warmup), st.integers(warmup + 1, 97)))
@@ -88,7 +89,7 @@ def test_the_rate_stays_zero_after_the_end(schedule, late):
 @pytest.mark.parametrize(("total", "warmup"), [(2000, 500), (20, 10), (7, 3), (1, 0)])
 def test_warm_up_takes_half_of_a_short_run_at_most(total, warmup):
     optimizer = SGD(nn.Linear(1, 1).parameters(), lr=2.0)
-    schedule = build_schedule(optimizer, TrainingConfig(warmup_steps=500), total)
+    schedule = LambdaLR(optimizer, schedule_factor(TrainingConfig(warmup_steps=500), total))
     rates = []
     for _ in range(total):
         rates.append(schedule.get_last_lr()[0])
@@ -122,7 +123,7 @@ def test_rates_decay_by_layers_as_worked_by_hand(optimizer):
 def test_layers_are_steps_of_one_rate_through_the_schedule():
     model = tiny_model()
     optimizer = build_optimizer(model, TrainingConfig(lr=0.8, layer_decay=0.5))
-    schedule = build_schedule(optimizer, TrainingConfig(lr=0.8, warmup_steps=2), 4)
+    schedule = LambdaLR(optimizer, schedule_factor(TrainingConfig(lr=0.8, warmup_steps=2), 4))
     first = {group["lr"] for group in optimizer.param_groups}
     optimizer.step()
     schedule.step()
@@ -164,7 +165,9 @@ def test_the_rate_falls_to_its_least_value(schedule, least):
 
 def test_a_schedule_can_warm_up_by_epochs_and_end_above_zero():
     optimizer = SGD(nn.Linear(1, 1).parameters(), lr=2.0)
-    schedule = build_schedule(optimizer, TrainingConfig(warmup_epochs=1.5, min_lr_factor=0.25), 40, 7)
+    schedule = LambdaLR(
+        optimizer, schedule_factor(TrainingConfig(warmup_epochs=1.5, min_lr_factor=0.25), 40, 7)
+    )
     rates = []
     for _ in range(41):
         rates.append(schedule.get_last_lr()[0])
@@ -178,7 +181,9 @@ def test_a_schedule_can_warm_up_by_epochs_and_end_above_zero():
 def test_a_resumed_schedule_goes_on():
     def built():
         optimizer = build_optimizer(tiny_model(), TrainingConfig(lr=0.8, layer_decay=0.7))
-        return optimizer, build_schedule(optimizer, TrainingConfig(warmup_steps=3, min_lr_factor=0.1), 11)
+        return optimizer, LambdaLR(
+            optimizer, schedule_factor(TrainingConfig(warmup_steps=3, min_lr_factor=0.1), 11)
+        )
 
     optimizer, schedule = built()
     rates = []

@@ -33,6 +33,13 @@ def test_length_time_and_choice_are_told(prepared, monkeypatch):
     assert outline(shorter)[0].startswith("2 epochs of 3 steps of 4 images: 4 steps")
 
 
+def test_the_runs_of_all_folds_are_told(prepared, monkeypatch):
+    monkeypatch.setattr(module, "seconds_per_image", lambda _prepared: 2.0)
+    *one, last = outline(prepared, 5)
+    assert one == outline(prepared)
+    assert last == "5 folds: as many runs of this length, each tested on its own part, about 6 min 50 s"
+
+
 def test_without_validation_nothing_is_chosen(birds, monkeypatch):
     monkeypatch.setattr(module, "seconds_per_image", lambda _prepared: 2.0)
     prepared = prepare(tiny_run(birds, data={"val_fraction": 0.0}))

@@ -16,9 +16,8 @@ from ramstrans.saved.model import load_state
 from ramstrans.training import probe as module
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.probe import Features, Fit, fit_head, predict
-from ramstrans.training.run import prepare, train
-from ramstrans.training.run import probe as run_probe
-from ramstrans.training.setup import build_accelerator, build_loaders
+from ramstrans.training.run import prepare, train, train_into
+from ramstrans.training.setup import build_accelerator
 from tests.tiny import same_state, tiny_run
 
 CPU = torch.device("cpu")
@@ -36,7 +35,7 @@ def probed(colors, tmp_path):
         prepared, folder = prepare(config), tmp_path / name
         folder.mkdir(exist_ok=True)
         accelerator = build_accelerator(prepared.config, folder)
-        return prepared, run_probe(folder, prepared, accelerator, progress, signals or SignalHandler())
+        return prepared, train_into(folder, prepared, accelerator, progress, signals or SignalHandler())
 
     return probe
 
@@ -127,7 +126,7 @@ def test_the_fitted_head_predicts_by_the_model_what_it_did_on_the_features(probe
     assert moved == set(HEAD)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     [best] = [row for row in rows if row["l2"] == result.l2]
-    _, val = build_loaders(prepared.config, prepared.images, prepared.preprocessing)
+    _, val = prepared.loaders()
     row = module.validation_row(*predict_split(prepared.model, val)[:2])
     assert row["top1_fused"] == best["top1_fused"] == 100
     assert row["loss_scales"] == pytest.approx(best["loss_scales"], rel=1e-2)

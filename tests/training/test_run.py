@@ -12,13 +12,9 @@ from ramstrans.evaluation.config import EvaluationConfig
 from ramstrans.evaluation.evaluate import evaluate_run
 from ramstrans.saved.model import load_metadata, load_state
 from ramstrans.training.config import TrainingConfig
-from ramstrans.training.run import Prepared, prepare, train
+from ramstrans.training.run import prepare, train
 from ramstrans.training.run_folder import check_output, claim_output
-from ramstrans.training.setup import (
-    build_accelerator,
-    build_dataset,
-    build_loaders,
-)
+from ramstrans.training.setup import Prepared, build_accelerator
 from ramstrans.training.step import uses_explicit_attention
 from tests.tiny import same_state, tiny_run
 
@@ -117,7 +113,7 @@ def test_a_skipped_file_is_logged_and_reported(with_broken_file, tmp_path, no_pi
 def test_splits_are_cached_as_asked_but_the_tests_not_in_memory(birds, tmp_path, split):
     def cache_of(**data):
         prepared = prepare(tiny_run(birds, data=data))
-        return build_dataset(prepared.config, prepared.images, prepared.preprocessing, split).cache
+        return prepared.dataset(split).cache
 
     assert cache_of() is None
     assert isinstance(cache_of(cache="memory"), type(None) if split == "test" else MemoryCache)
@@ -268,7 +264,7 @@ def test_a_run_with_adapters_leaves_a_plain_model(birds, tmp_path, no_pictures):
 def test_every_option_of_the_training_images_is_used(birds, data):
     def loaded(**options):
         prepared = prepare(tiny_run(birds, data=options))
-        loader, _ = build_loaders(prepared.config, prepared.images, prepared.preprocessing)
+        loader, _ = prepared.loaders()
         return [tensor for batch in loader for tensor in (*batch.images, batch.labels)]
 
     plain, changed = loaded(), loaded(**data)

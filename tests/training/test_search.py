@@ -3,12 +3,13 @@
 import dataclasses
 import itertools
 import json
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from ramstrans.errors import DataError, OutputError, StoppedError, TrainingError
-from ramstrans.training import search as module
 from ramstrans.training.loop import TrainLoop
 from ramstrans.training.memory import OUT_OF_MEMORY
 from ramstrans.training.run import prepare
@@ -75,10 +76,10 @@ def test_scores_are_in_the_order_in_which_epochs_are_chosen():
 def test_ranges_hold_the_recipe(birds):
     run = tiny_run(birds, training={"weight_decay": 0.5, "layer_decay": 0.5}, model={"drop_path": 0.4})
     assert ranges(run) == {
-        "training.lr": (pytest.approx(0.0003), pytest.approx(0.03), True),
-        "training.weight_decay": (0.0, 0.5, False),
-        "training.layer_decay": (0.5, 1.0, False),
-        "model.drop_path": (0.0, 0.4, False),
+        "training.lr": (0.003, pytest.approx(0.0003), pytest.approx(0.03), True),
+        "training.weight_decay": (0.5, 0.0, 0.5, False),
+        "training.layer_decay": (0.5, 0.5, 1.0, False),
+        "model.drop_path": (0.4, 0.0, 0.4, False),
     }
 
 
@@ -147,10 +148,16 @@ def test_the_best_epoch_of_a_trial_counts(prepared, validated, tmp_path):
 
 
 def test_no_trial_starts_after_the_time(prepared, validated, tmp_path, monkeypatch):
-    validated(lambda number, epoch: (50.0, 1.0))
-    clock = itertools.count(step=10)
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
-    study = search(prepared, 9, tmp_path / "s", seconds=25)  # asked at 10, 20 and 30
+    now = [datetime(2026, 5, 31)]
+
+    def row(_number, _epoch):
+        now[0] += timedelta(seconds=10)
+        return 50.0, 1.0
+
+    validated(row)
+    clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda: now[0]))
+    monkeypatch.setattr("optuna.study._optimize.datetime", clock)
+    study = search(prepared, 9, tmp_path / "s", seconds=45)  # a trial of three epochs takes 30 seconds
     assert len(finished(study)) == 2
 
 

@@ -139,6 +139,7 @@ def test_patience_and_the_mean_loss_survive_a_resume(images, validated_as, tmp_p
     assert first + lines() == expected
     again, _ = run(tmp_path / "killed", Checkpoints(tmp_path / "killed" / "checkpoints").newest(), [])
     assert (again.epoch, again.steps, again.stopped_early) == (2, 12, True)  # nothing is trained any more
+    assert "nothing is trained: training.patience ended this run at step 12" in caplog.messages
 
 
 def test_without_validation_the_last_epoch_is_taken(run):

@@ -25,8 +25,7 @@ from ramstrans.models.methods.rams import build_model
 from ramstrans.options import Precision
 from ramstrans.saved.model import load_model
 from ramstrans.training.config import RunConfig, TrainingConfig
-from ramstrans.training.run import Prepared
-from ramstrans.training.setup import build_accelerator, build_dataset
+from ramstrans.training.setup import Prepared, build_accelerator
 from ramstrans.training.step import build_train_step
 
 BACKBONE = "deit_tiny_patch16_224"
@@ -142,7 +141,7 @@ def loader_of(use: Use, prepared: Prepared, device: torch.device) -> ImageLoader
     """Build a loader as `ramstrans evaluate` or `ramstrans train` does."""
     config = prepared.config
     return build_loader(
-        build_dataset(config, prepared.images, prepared.preprocessing, SPLITS[use]),
+        prepared.dataset(SPLITS[use]),
         config.training.batch_size,
         shuffle=use == "training",
         with_high_res=config.model.needs_high_res,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ramstrans.console import Progress, no_progress
+from ramstrans.distributed import synchronize
 
 
 class Candidate(NamedTuple):
@@ -73,11 +74,3 @@ def interleave(
                 seconds[name].append(time.perf_counter() - start)
         progress(number + 1, num_rounds, "timing")
     return seconds
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has finished its work; CPU calls return when they are done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

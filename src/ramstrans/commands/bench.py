@@ -18,7 +18,7 @@ from ramstrans.data.config import DataConfig
 from ramstrans.errors import UsageError
 from ramstrans.files import check_new_folder
 from ramstrans.options import Precision
-from ramstrans.saved.metadata import ModelMetadata, load_metadata
+from ramstrans.saved.metadata import load_metadata
 
 if TYPE_CHECKING:
     import torch
@@ -74,20 +74,15 @@ def run(options: Namespace, given: list[str]) -> int:
     from ramstrans.evaluation.predict import choose_precision
 
     device, measure = choose_device(options.device), bench_models if options.models else bench_loader
-    options.precision = choose_precision(options.precision, first_run(options), device)
+    runs = [Path(name) for name in options.models or (options.run,) if name and Path(name).is_dir()]
+    first_run = load_metadata(runs[0]) if runs else None
+    options.precision = choose_precision(options.precision, first_run, device)
     with progress_bar() as progress:
         table, measured = measure(options, device, progress)
     path = write_json(output, device, {"command": shlex.join(["ramstrans", *given])} | measured)
     results().print(table)
     logger.info("results: %s", path)
     return 0
-
-
-def first_run(options: Namespace) -> ModelMetadata | None:
-    """The metadata of the first run folder among the models, or of --run; None if there is none."""
-    folders = [Path(name) for name in options.models or () if Path(name).is_dir()]
-    folders += [options.run] if options.run is not None else []
-    return load_metadata(folders[0]) if folders else None
 
 
 def check_options(options: Namespace) -> None:

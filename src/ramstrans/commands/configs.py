@@ -12,7 +12,7 @@ from ramstrans.data.config import DatasetFormat
 from ramstrans.data.detect import detect_format
 from ramstrans.errors import UsageError
 from ramstrans.plain import to_plain
-from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE, load_metadata
+from ramstrans.saved.metadata import CONFIG_FILE, load_metadata, saved_folder
 from ramstrans.training.config import OPTIONS_FILE
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def start_from(parser: Parser, arguments: Arguments) -> list[str]:
     path = default_config(arguments)
     parser.default_config_files = [] if path is None else [str(path)]
     weights = arguments.value("--model.weights")
-    return [] if weights is None else model_of(Path(weights))
+    return [] if weights is None else model_of(weights)
 
 
 def default_config(arguments: Arguments) -> Path | None:
@@ -81,11 +81,10 @@ def default_config(arguments: Arguments) -> Path | None:
     return None if default is None else config_folder() / f"{default}.yaml"
 
 
-def model_of(weights: Path) -> list[str]:
+def model_of(weights: str) -> list[str]:
     """The options of the model whose run folder, or model.safetensors, these weights are; none for others."""
-    folder = weights if weights.is_dir() else weights.parent
-    is_saved = weights.is_dir() or weights.name == WEIGHTS_FILE
-    if not (is_saved and (folder / CONFIG_FILE).is_file()):
+    folder = saved_folder(weights)
+    if folder is None or not (folder / CONFIG_FILE).is_file():
         return []
     model = to_plain(load_metadata(folder).model)
     logger.info("%s: its model, %s, %d scales", weights, model["backbone"], model["num_scales"])

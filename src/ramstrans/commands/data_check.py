@@ -73,6 +73,7 @@ def run(options: Namespace, _given: list[str]) -> int:
     check_root(config)
     check_output(options.output, overwrite=options.overwrite, suffixes=audit.SUFFIXES)
     kinds = check_write(options, config)
+    from ramstrans.data.audit import clean
     from ramstrans.data.build import draw_splits, read_image_set
     from ramstrans.data.splits import check_classes
 
@@ -82,16 +83,26 @@ def run(options: Namespace, _given: list[str]) -> int:
         images = draw_splits(as_read, config)
         findings = find_all(images, config, options.model, progress)
         if options.model is not None:
-            findings += find_label_issues(config, options, findings, progress)
+            from ramstrans.evaluation.label_errors import find_label_issues
+
+            how = {"device": options.device, "batch_size": options.batch_size, "precision": options.precision}
+            bad = {path for finding in findings if finding.kind == "unreadable" for path in finding.paths}
+            findings += find_label_issues(options.model, config, unreadable=bad, **how, progress=progress)
     findings = audit.sort_findings(findings)
     print_findings(images, findings, results())
-    if not as_read.of_split("test"):
-        advise_groups(findings)
+    leaks = {"taken together across splits", "alike across splits"} & {finding.kind for finding in findings}
+    if leaks and not as_read.of_split("test"):
+        logger.info(
+            "splits that keep together what belongs together: --data.group_day true, or by animal or site "
+            "--data.group_level N (folders), --data.group_column NAME (tables)"
+        )
     if options.output is not None:
         write_file(options.output, audit.encode_findings(findings, options.output.suffix))
         logger.info("findings: %s", options.output)
     if options.write is not None:
-        write_clean(options.write, images, findings, kinds)
+        remaining = clean.without_findings(images, findings, kinds)
+        write_file(options.write, clean.encode_table(remaining, options.write.parent))
+        logger.info("%s: %s", options.write, clean.summary(images, remaining, findings, kinds))
     return DataError.exit_code if any(finding.severity == "error" for finding in findings) else 0
 
 
@@ -117,25 +128,6 @@ def check_write(options: Namespace, config: DataConfig) -> set[str]:
     if "label issue" in kinds and options.model is None:
         raise UsageError("--leave_out 'label issue' needs a trained model, which finds them: --model RUN")
     return kinds
-
-
-def write_clean(path: Path, images: "ImageSet", findings: "list[Finding]", kinds: set[str]) -> None:
-    """Write the data set without findings of these kinds."""
-    from ramstrans.data.audit import clean
-
-    remaining = clean.without_findings(images, findings, kinds)
-    write_file(path, clean.encode_table(remaining, path.parent))
-    logger.info("%s: %s", path, clean.summary(images, remaining, findings, kinds))
-
-
-def advise_groups(findings: "list[Finding]") -> None:
-    """Log what keeps photographs that belong together in one split, if some do not."""
-    leaks = {"taken together across splits", "alike across splits"}
-    if leaks & {finding.kind for finding in findings}:
-        logger.info(
-            "splits that keep together what belongs together: --data.group_day true, or by animal or site "
-            "--data.group_level N (folders), --data.group_column NAME (tables)"
-        )
 
 
 def find_all(
@@ -168,23 +160,6 @@ def find_all(
         errors = verify_shards(config.root, progress)
         findings += [Finding("damaged shard", (), str(error)) for error in errors]
     return findings
-
-
-def find_label_issues(
-    config: DataConfig, options: Namespace, findings: "list[Finding]", progress: "Progress"
-) -> "list[Finding]":
-    """Find labels of readable files that the model contradicts."""
-    from ramstrans.evaluation import label_errors
-
-    return label_errors.find_label_issues(
-        options.model,
-        config,
-        unreadable={path for finding in findings if finding.kind == "unreadable" for path in finding.paths},
-        batch_size=options.batch_size,
-        device=options.device,
-        precision=options.precision,
-        progress=progress,
-    )
 
 
 def print_findings(images: "ImageSet", findings: "list[Finding]", console: "Console") -> None:

@@ -6,12 +6,13 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
-from ramstrans.commands.words import command_of, in_words, options_of, unknown_option
+from ramstrans.commands.words import command_of, in_words, nearest, options_of
 from ramstrans.data.detect import detect_format
 from ramstrans.errors import DataError, UsageError
 
@@ -55,11 +56,7 @@ _load_yaml = get_loader("yaml")
 
 def _load_value(text: str) -> Any:  # noqa: ANN401 - what YAML can hold
     """Parse a value as YAML; bytes that are not UTF-8 are of a path."""
-    return text if _has_raw_bytes(text) else _load_yaml(text)
-
-
-def _has_raw_bytes(text: str) -> bool:
-    return any("\udc80" <= letter <= "\udcff" for letter in text)
+    return text if any("\udc80" <= letter <= "\udcff" for letter in text) else _load_yaml(text)
 
 
 set_loader("yaml", _load_value, exceptions=(yaml.YAMLError,))
@@ -156,7 +153,8 @@ class Parser(ArgumentParser):
         parents = (name[:end] for end, letter in enumerate(name) if letter == ".")
         is_entry = any(parent in options_of(self) for parent in parents)  # of a dict
         if name not in known and not is_entry and name != "--version":
-            raise UsageError(unknown_option(self, name))
+            near = nearest(name, options_of(self)) or "; see its --help all"
+            raise UsageError(f"{name} is not an option of `{command_of(self)}`{near}")
 
     def _detect_data(self, arguments: Arguments) -> list[str]:
         """Turn a positional data set into --data.root; return its detected format, if none is given."""
@@ -236,6 +234,16 @@ def _entry(name: str, text: str) -> list[str]:
     start = f"  {name}".ljust(INDENT)
     head = [start + lines.pop(0)] if len(start) == INDENT and start.endswith(" ") else [start]
     return head + [" " * INDENT + line for line in lines]
+
+
+def add_commands(parser: Parser, commands: Mapping[str, ModuleType]) -> None:
+    """Give a parser commands: modules with `add_options`, which declares the options, and `run`."""
+    subcommands = parser.add_subcommands()
+    for name, command in commands.items():
+        about = (command.run.__doc__ or "").splitlines()[0]
+        sub = Parser(description=about)
+        subcommands.add_subcommand(name, sub, help=about)
+        command.add_options(sub)  # after it: `data` has commands of its own, to be added in level order
 
 
 def takes_images(parser: Parser, command: Callable[..., int]) -> None:

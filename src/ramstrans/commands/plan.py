@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ from ramstrans.plain import counted
 from ramstrans.training.config import SEARCH_FILE, RunConfig
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ramstrans.data.records import Split
 
 logger = logging.getLogger(__name__)
@@ -103,20 +106,13 @@ def add_options(parser: Parser) -> None:
 
 def run(options: Namespace, _given: list[str]) -> int:
     """Measure which batch, accumulation and precision fit; or choose a model, a learning rate, a recipe."""
-    mode = mode_of(options)
-    output, overwrite = options.pop("output"), options.pop("overwrite")  # not the run's
-    config = train.run_config(options)
-    options.output, options.overwrite = output, overwrite
-    seconds = None if options.time is None else parse_duration(options.time)
-    memory = None if options.memory is None else parse_bytes(options.memory)
+    planned = PLANS[mode_of(options)]
+    config = replace(train.run_config(options), output=None, overwrite=False)  # which are not the run's
+    options.time = None if options.time is None else parse_duration(options.time)
+    options.memory = None if options.memory is None else parse_bytes(options.memory)
     options.processes = options.processes or 1
-    if mode == "choose":
-        return run_choose(config, options, seconds, memory)
-    if mode == "lr_range":
-        return run_lr_range(config, options)
-    if mode == "search":
-        return run_search(config, options, seconds)
-    return run_plan(config, options, memory)
+    planned(config, options)
+    return 0
 
 
 def mode_of(options: Namespace) -> str:
@@ -139,67 +135,50 @@ def mode_of(options: Namespace) -> str:
     return mode
 
 
-def run_plan(config: RunConfig, options: Namespace, memory: float | None) -> int:
+def run_plan(config: RunConfig, options: Namespace) -> None:
     """Measure which batch, accumulation, checkpointing and precision fit into memory."""
+    if config.training.is_probe:
+        raise UsageError(
+            "plan measures training steps, and a linear probe takes none: it computes features once and fits "
+            "the head; `ramstrans train` with the same options and --dry_run true estimates its time"
+        )
     from ramstrans.training.memory import format_bytes
     from ramstrans.training.plan import plan
 
+    how = {"memory": options.memory, "processes": options.processes}
     with progress_bar() as progress:
         config, num_images = workload(config, options, progress)
-        planned = plan(
-            config, num_images["train"], memory=memory, processes=options.processes, progress=progress
-        )
-    console = results()
-    console.print(
+        planned = plan(config, num_images["train"], **how, progress=progress)
+    summary = (
         f"{counted(config.training.batch_size, 'image')} per step, {planned.images} per process; "
-        f"{planned.steps:,} steps; {format_bytes(planned.memory)} per process; measured on {planned.device}",
-        highlight=False,
+        f"{planned.steps:,} steps; {format_bytes(planned.memory)} per process; measured on {planned.device}"
     )
-    console.print(candidates_table(planned))
-    console.print(NOTES, markup=False, highlight=False)
+    print_plan(summary, candidates_table(planned), NOTES)
     print_options(planned.options(planned.best()))
-    return 0
 
 
-def print_options(line: str) -> None:
-    """Print the result of every plan, the last line: options of `train`."""
-    results().print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def run_choose(config: RunConfig, options: Namespace, seconds: float | None, memory: float | None) -> int:
+def run_choose(config: RunConfig, options: Namespace) -> None:
     """Rank backbones and image sizes by what fits into time and memory."""
     from ramstrans.training.choose import BACKBONES, IMAGE_SIZES, check_choosable, choose
     from ramstrans.training.memory import format_bytes
 
-    assert seconds is not None, "checked"
     check_choosable(config)
+    how = {"memory": options.memory, "processes": options.processes}
+    how |= {"backbones": options.backbones or BACKBONES, "image_sizes": options.image_sizes or IMAGE_SIZES}
     with progress_bar() as progress:
         config, num_images = workload(config, options, progress)
-        ranking = choose(
-            config,
-            num_images,
-            seconds,
-            memory=memory,
-            processes=options.processes,
-            backbones=options.backbones or BACKBONES,
-            image_sizes=options.image_sizes or IMAGE_SIZES,
-            progress=progress,
-        )
-    console, epochs = results(), config.training.epochs
-    assert epochs is not None, "filled in by the number of images"
-    console.print(
-        f"{counted(epochs, 'epoch')} of {counted(num_images['train'], 'image')}; "
-        f"{format_duration(seconds)}; {format_bytes(ranking.memory)} per process; "
-        f"measured on {ranking.device} in {config.training.precision}",
-        highlight=False,
+        ranking = choose(config, num_images, options.time, **how, progress=progress)
+    assert config.training.epochs is not None, "filled in by the number of images"
+    summary = (
+        f"{counted(config.training.epochs, 'epoch')} of {counted(num_images['train'], 'image')}; "
+        f"{format_duration(options.time)}; {format_bytes(ranking.memory)} per process; "
+        f"measured on {ranking.device} in {config.training.precision}"
     )
-    console.print(ranking_table(ranking))
-    console.print(CHOOSE_NOTES, markup=False, highlight=False)
+    print_plan(summary, ranking_table(ranking), CHOOSE_NOTES)
     print_options(ranking.options(ranking.best()))
-    return 0
 
 
-def run_lr_range(config: RunConfig, options: Namespace) -> int:
+def run_lr_range(config: RunConfig, options: Namespace) -> None:
     """Find a learning rate by a range test, with its plot."""
     check_steps(config, "lr_range")
     output = options.output or Path("lr_range.png")
@@ -208,22 +187,18 @@ def run_lr_range(config: RunConfig, options: Namespace) -> int:
     from ramstrans.training.run import prepare
 
     with progress_bar() as progress:
-        prepared = prepare(config, progress)
-        found = lr_range(prepared, progress)
+        found = lr_range(prepare(config, progress), progress)
     plot_lr_range(found, config.training.lr, output)
-    console, batch = results(), counted(config.training.batch_size, "image")
-    console.print(
-        f"{counted(len(found.rates), 'step')} of {batch}, rates from {found.rates[0]:.1e} to "
-        f"{found.rates[-1]:.1e}; the loss falls fastest at {found.suggested:.2g} and is lowest at "
-        f"{found.lowest:.2g}; the recipe has {config.training.lr:.2g}",
-        highlight=False,
+    print_plan(
+        f"{counted(len(found.rates), 'step')} of {counted(config.training.batch_size, 'image')}, rates from "
+        f"{found.rates[0]:.1e} to {found.rates[-1]:.1e}; the loss falls fastest at {found.suggested:.2g} and "
+        f"is lowest at {found.lowest:.2g}; the recipe has {config.training.lr:.2g}"
     )
     logger.info("plot: %s", output)
     print_options(f"--training.lr {found.suggested:.2g}")
-    return 0
 
 
-def run_search(config: RunConfig, options: Namespace, seconds: float | None) -> int:
+def run_search(config: RunConfig, options: Namespace) -> None:
     """Find a recipe by short runs on the validation images, with a table and a plot."""
     check_steps(config, "search")
     output = options.output or Path("runs") / f"search-{config.data.name}-{config.model.backbone}"
@@ -232,17 +207,29 @@ def run_search(config: RunConfig, options: Namespace, seconds: float | None) -> 
     from ramstrans.training.search import check_optuna, options_for, plot_search, ranked, search
 
     check_optuna()
-    how = {"seconds": seconds, "overwrite": options.overwrite}
+    how = {"seconds": options.time, "overwrite": options.overwrite}
     with progress_bar() as progress:
         prepared = prepare(config, progress)
         trials = ranked(search(prepared, options.search, output, **how, progress=progress))
     plot_search(trials, output / "search.png")
-    results().print(trials_table(trials))
-    for line in search_notes(trials[0], len(prepared.images.of_split("val"))):
-        results().print(line, markup=False, highlight=False)
+    print_plan(trials_table(trials), *search_notes(trials[0], len(prepared.images.of_split("val"))))
     logger.info("plot: %s", output / "search.png")
     print_options(options_for(trials[0].params))
-    return 0
+
+
+PLANS = {"choose": run_choose, "lr_range": run_lr_range, "search": run_search, "": run_plan}
+
+
+def print_plan(*parts: "str | Table") -> None:
+    """Print what was measured, lines and tables."""
+    console = results()
+    for part in parts:
+        console.print(part, markup=False, highlight=False)
+
+
+def print_options(line: str) -> None:
+    """Print the result of every plan, the last line: options of `train`."""
+    results().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def check_steps(config: RunConfig, mode: str) -> None:

@@ -18,7 +18,6 @@ Peak: tensors of weights, gradients, optimiser and activations; a tenth of the m
 Hours: all steps at the speed of this device, without evaluations and waiting for data.
 On a CPU, steps after one of more than a few seconds are extrapolated linearly; other devices differ."""
 
-
 CHOOSE_NOTES = """\
 Best first: of what fits, more multiply-adds are expected to be better. Accuracy was not measured.
 GMACs: billions of multiply-adds per image, forward, all scales. Peak: of the largest step that fits.
@@ -26,15 +25,24 @@ Time: all steps and evaluations at the speed of this device, without waiting for
 Estimated, not measured: by the speed of the largest model that was measured before."""
 
 
-def candidates_table(planned: "Plan") -> "Table":
-    """Make a row for each combination of precision and gradient checkpointing."""
+def plan_table(left: tuple[str, ...], right: tuple[str, ...], last: tuple[str, ...] = ()) -> "Table":
+    """A table with some columns of text, of numbers, and of text again."""
     from rich.table import Table
 
+    table = Table(*left, box=None, pad_edge=False)
+    for heading in right:
+        table.add_column(heading, justify="right")
+    for heading in last:
+        table.add_column(heading)
+    return table
+
+
+def candidates_table(planned: "Plan") -> "Table":
+    """Make a row for each combination of precision and gradient checkpointing."""
     from ramstrans.training.memory import format_bytes
 
-    table = Table("precision", "checkpointing", box=None, pad_edge=False)
-    for heading in ("max images", "accumulation", "peak", "s/step", "hours"):
-        table.add_column(heading, justify="right")
+    numbers = ("max images", "accumulation", "peak", "s/step", "hours")
+    table = plan_table(("precision", "checkpointing"), numbers)
     for precision, checkpointing, largest in planned.candidates:
         cells = ["0", "does not fit"]
         if largest is not None:
@@ -47,17 +55,12 @@ def candidates_table(planned: "Plan") -> "Table":
 
 def ranking_table(ranking: "Ranking") -> "Table":
     """Make a row for each backbone and image size."""
-    from rich.table import Table
-
     from ramstrans.training.memory import format_bytes
 
     def cell(value: float | None, shown: Callable[[float], str]) -> str:
         return "" if value is None else shown(value)
 
-    table = Table("", "backbone", box=None, pad_edge=False)
-    for heading in ("size", "GMACs", "s/image", "peak", "time"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+    table = plan_table(("", "backbone"), ("size", "GMACs", "s/image", "peak", "time"), ("",))
     for rank, judged in enumerate(ranking.judged, start=1):
         choice, fits = judged.choice, not judged.reason
         with_checkpoints = " with gradient checkpointing" if judged.gradient_checkpointing else ""
@@ -76,15 +79,8 @@ def ranking_table(ranking: "Ranking") -> "Table":
 
 def trials_table(trials: "list[FrozenTrial]") -> "Table":
     """Make a row for each trial of a search."""
-    from rich.table import Table
-
-    def in_words(name: str) -> str:
-        return name.partition(".")[2].replace("_", " ")
-
-    table = Table("trial", box=None, pad_edge=False)
-    for heading in (*map(in_words, trials[0].params), "top-1 %", "loss", "epochs"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
+    names = (name.partition(".")[2].replace("_", " ") for name in trials[0].params)
+    table = plan_table(("trial",), (*names, "top-1 %", "loss", "epochs"), ("",))
     for trial in trials:
         found = trial.user_attrs
         cells = [f"{value:.3g}" for value in trial.params.values()]

@@ -13,29 +13,35 @@ from ramstrans.commands.options import CONFIG_HELP, Parser, takes_data
 from ramstrans.console import is_first_process, progress_bar, results
 from ramstrans.data.detect import check_root
 from ramstrans.errors import UsageError
-from ramstrans.training.config import OPTIONS_FILE, RunConfig
+from ramstrans.training.config import OPTIONS_FILE, WHERE, RunConfig
 
 logger = logging.getLogger(__name__)
 
 MAY_CHANGE = (
-    "data.root",
-    "data.image_folder",
-    "data.num_workers",
-    "data.read_timeout",
-    "data.cache",
-    "data.cache_dir",
-    "training.probe_cache",
-    "device",
-    "training.epochs",
-    "training.max_steps",
-    "output",
-    "overwrite",
+    *(f"data.{name}" for name in WHERE),
+    *("training.probe_cache", "device", "training.epochs", "training.max_steps"),
+    *("output", "overwrite"),
 )
 """Options that may change when a run is resumed: where things are, how they are read, and how long it is.
 
 The last two are not for the user: the run's own folder is the output.
 """
 
+
+NOT_OF_A_PROBE = (
+    *(
+        "epochs",
+        "optimizer",
+        "lr",
+        "momentum",
+        "weight_decay",
+        "layer_decay",
+        "warmup_steps",
+        "warmup_epochs",
+    ),
+    *("min_lr_factor", "gradient_clip", "evaluate_every", "checkpoint_every", "keep_checkpoints"),
+)
+"""Options of the recipe, which recipes set and linear probes do not read: those on the command line warn."""
 
 IMPORTANT = {
     "Data": ("--data.name",),
@@ -74,8 +80,11 @@ def run(options: Namespace, given: list[str]) -> int:
     """Train on a data set, evaluate on its test split, report."""
     config, resumes = run_config(options), options.resume is not None
     check_root(config.data)
+    warn_of_probe(config, given)
     if resumes:
-        check_unchanged(config, options_of_run(options.resume))
+        parser = Parser(default_config_files=[str(options.resume / OPTIONS_FILE)])
+        parser.add_class_arguments(RunConfig, as_group=False)
+        check_unchanged(config, run_config(parser.instantiate(parser.get_defaults())))
         config = dataclasses.replace(config, output=options.resume, overwrite=False)
     from ramstrans.distributed import num_processes
     from ramstrans.evaluation.report.build import print_report
@@ -86,14 +95,21 @@ def run(options: Namespace, given: list[str]) -> int:
     from ramstrans.training.run_folder import default_output
 
     command = shlex.join(["ramstrans", *given])
-    if folds.is_cross_validation(config):
+    num_runs = config.data.folds if config.data.folds and folds.is_cross_validation(config) else 1
+    if num_runs > 1:
         if not options.dry_run:
-            return run_folds(config, resumes=resumes, command=command)
+            with progress_bar() as progress:
+                report, output = folds.cross_validate(
+                    config, resumes=resumes, command=command, progress=progress
+                )
+            folds.print_report(report, results())
+            logger.info("report: %s", output / "report.md")
+            return 0
         config = folds.fold_config(config, 1, config.output)
     with progress_bar() as progress:
         prepared = prepare(config, progress, resumes=resumes)
     if not resumes and num_processes() == 1:
-        for line in outline(prepared):
+        for line in outline(prepared, num_runs):
             logger.info("%s", line)
     output = config.output or default_output(prepared.config)
     if options.dry_run:
@@ -107,29 +123,18 @@ def run(options: Namespace, given: list[str]) -> int:
     return 0
 
 
-def run_folds(config: RunConfig, *, resumes: bool, command: str) -> int:
-    """Cross-validate: a run for each fold, one report."""
-    from ramstrans.training.folds import cross_validate, print_report
-
-    with progress_bar() as progress:
-        report, output = cross_validate(config, resumes=resumes, command=command, progress=progress)
-    if is_first_process():
-        print_report(report, results())
-    logger.info("report: %s", output / "report.md")
-    return 0
+def warn_of_probe(config: RunConfig, given: list[str]) -> None:
+    """Warn of options that were given on the command line but have no effect in a linear probe."""
+    names = {word.partition("=")[0] for word in given}
+    ignored = [f"--training.{name}" for name in NOT_OF_A_PROBE if f"--training.{name}" in names]
+    if ignored and config.training.is_probe:
+        logger.warning("ignored: %s; a linear probe takes no steps: its head is fitted", ", ".join(ignored))
 
 
 def run_config(options: Namespace) -> RunConfig:
     """The run that instantiated options describe."""
     names = [field.name for field in dataclasses.fields(RunConfig)]
     return RunConfig(**{name: options[name] for name in names if name in options})
-
-
-def options_of_run(run: Path) -> RunConfig:
-    """The options that a run began with."""
-    parser = Parser(default_config_files=[str(run / OPTIONS_FILE)])
-    parser.add_class_arguments(RunConfig, as_group=False)
-    return run_config(parser.instantiate(parser.get_defaults()))
 
 
 def check_unchanged(config: RunConfig, before: RunConfig) -> None:
@@ -147,10 +152,6 @@ def check_unchanged(config: RunConfig, before: RunConfig) -> None:
 
 def flat(config: RunConfig) -> dict[str, object]:
     """The options of a run by their names on the command line."""
-    options: dict[str, object] = {}
-    for name, value in dataclasses.asdict(config).items():
-        is_section = isinstance(value, dict)
-        options |= (
-            {f"{name}.{field}": entry for field, entry in value.items()} if is_section else {name: value}
-        )
-    return options
+    options = dataclasses.asdict(config)
+    sections = {name: options.pop(name) for name in ("data", "model", "training")}
+    return options | {f"{name}.{key}": value for name in sections for key, value in sections[name].items()}

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
@@ -28,12 +28,6 @@ def options_of(parser: ArgumentParser) -> list[str]:
     names = [name for name in parser._option_string_actions if name.startswith("--")]
     sections = {name.rpartition(".")[0] for name in names}
     return [name for name in names if name not in sections]
-
-
-def unknown_option(parser: ArgumentParser, option: str) -> str:
-    """The error for an option that a command does not have."""
-    near = nearest(option, options_of(parser))
-    return f"{option} is not an option of `{command_of(parser)}`{near or '; see its --help all'}"
 
 
 def command_of(parser: ArgumentParser) -> str:
@@ -102,7 +96,8 @@ REWRITES: dict[str, Callable[[ArgumentParser, re.Match[str]], str]] = {
     r'expected "([\w.]+)" to be one of': _no_command,
     r"argument ([\w.-]+): invalid choice: '?(.*?)'? \(choose from (.*)\)": _wrong_choice,
     r"argument (--[\w.]+): expected one argument": lambda parser, found: (
-        f"{found[1]} needs a value; give {allowed(_hint(parser, found[1]))}"
+        f"{found[1]} needs a value; give "
+        f"{allowed(getattr(parser._option_string_actions.get(found[1]), '_typehint', str))}"
     ),
     r"^Subcommand '(\w+)' does not accept option '([^']+)'": _unknown_key,
     r"[Uu]nrecognized arguments: (.*)$": lambda parser, found: (
@@ -110,7 +105,3 @@ REWRITES: dict[str, Callable[[ArgumentParser, re.Match[str]], str]] = {
     ),
 }
 """Patterns of jsonargparse's and argparse's messages, and what is said instead."""
-
-
-def _hint(parser: ArgumentParser, option: str) -> Any:  # noqa: ANN401 - any type hint
-    return getattr(parser._option_string_actions.get(option), "_typehint", str)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.audit.files import apply_unreadable, find_unreadable
+from ramstrans.data.audit.files import find_unreadable
 from ramstrans.data.config import DataConfig, DatasetFormat
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.datasets.fgvc_aircraft import read_fgvc_aircraft
@@ -24,14 +24,16 @@ from ramstrans.data.datasets.stanford_dogs import read_stanford_dogs
 from ramstrans.data.datasets.table import read_table
 from ramstrans.data.detect import check_root
 from ramstrans.data.groups import with_groups
-from ramstrans.data.preprocessing import Preprocessing, Size
+from ramstrans.data.preprocessing import Preprocessing, Reading, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
 from ramstrans.data.records import ImageSet, Split
 from ramstrans.data.sharding.manifest import read_shards
 from ramstrans.data.splits import check_classes, check_groups, hold_out, hold_out_fold
 from ramstrans.data.toybirds.generator import is_toybirds, make_toybirds
 from ramstrans.distributed import from_first_process
-from ramstrans.errors import DataError, UnreadableImageError
+from ramstrans.errors import DataError, UnreadableImageError, first_few
+from ramstrans.files import check_room
+from ramstrans.plain import counted
 
 logger = logging.getLogger(__name__)
 
@@ -200,14 +202,28 @@ def drop_unreadable(
         The data set without the unreadable files, and an error for each of these, which is logged too.
 
     Raises:
-        DataError: A file cannot be decoded and the config says `stop`; names the first few.
+        DataError: A file cannot be decoded and the config says `stop` (names the first few), or a class is
+            left without training images, or the data set without test images.
     """
     errors = from_first_process(
         lambda: find_unreadable(
             images.records, config.max_pixels, progress=progress, timeout=config.read_timeout
         )
     )
-    remaining = apply_unreadable(images, errors, config.on_unreadable)
+    if not errors:
+        return images, []
+    if config.on_unreadable == "stop":
+        raise DataError(
+            f"{counted(len(errors), 'image file')} cannot be read: {first_few(list(map(str, errors)), 10)}. "
+            "Repair or remove them, or go on without them by --data.on_unreadable skip"
+        )
+    unreadable = {error.path for error in errors}
+    kept = (record for record in images.records if record.path not in unreadable)
+    remaining = images._replace(records=tuple(kept))
+    check_classes(remaining)
+    num_test = len(images.of_split("test"))
+    if num_test and not remaining.of_split("test"):
+        raise DataError(f"none of the {num_test} test images can be read, e.g. {errors[0]}; repair them")
     for error in errors:
         logger.warning("left out: %s", error)
     if images.of_split("val") and not remaining.of_split("val"):
@@ -243,6 +259,24 @@ def build_preprocessing(config: DataConfig, image_size: Size, zoom_source: str) 
             *(*crop, resize, 100 * seen),
         )
     return preprocessing
+
+
+def check_cache_room(images: ImageSet, config: DataConfig, reading: Reading) -> None:
+    """Raise unless the disk has room for the images that `data.cache disk` does not hold yet.
+
+    They are counted as squares, which take less than photographs of other shapes, and half that with
+    `fit: pad`. How large photographs at their own resolution are is not known yet.
+
+    Raises:
+        OutputError: It has not.
+    """
+    if config.cache != "disk" or reading.zoom_pixels is not None:
+        return
+    cache = DiskCache(config.cache_dir or default_cache_dir())
+    height, width = (reading.resize, reading.resize) if isinstance(reading.resize, int) else reading.resize
+    num_bytes = 3 * height * width // (2 if reading.fit == "pad" else 1)
+    missing = sum(not cache.entry(record.path, reading).exists() for record in images.records)
+    check_room(cache.folder, missing * num_bytes, f"resized images (--data.cache disk, {missing} of them)")
 
 
 def build_cache(config: DataConfig, *, is_read_once: bool) -> MemoryCache | DiskCache | None:

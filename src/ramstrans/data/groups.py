@@ -23,8 +23,10 @@ def with_groups(images: ImageSet, config: DataConfig, progress: Progress = no_pr
         where, names = f"data.group_level {config.group_level}", _folders(images, config)
         missing = "lie in no folder at that level below their class"
     elif config.group_day:
-        where, names = "data.group_day", _days(images, config, progress)
-        missing = "have no EXIF time"
+        where, missing = "data.group_day", "have no EXIF time"
+        found = dict(decode_each(taken_at, images.records, progress=progress, timeout=config.read_timeout))
+        times = (found[record.path] for record in images.records)
+        names = ["" if time is None else f"{time:%Y-%m-%d}" for time in times]
     elif config.group_column is not None and config.name == "table":
         where, missing = f"data.group_column '{config.group_column}'", "have an empty cell there"
         names = [record.group for record in images.records]
@@ -55,10 +57,3 @@ def _folders(images: ImageSet, config: DataConfig) -> list[str]:
         return "/".join(below[: level + 1]) if len(below) > level else ""
 
     return [name(record.path, images.class_names[record.label]) for record in images.records]
-
-
-def _days(images: ImageSet, config: DataConfig, progress: Progress) -> list[str]:
-    """For each record the day it was taken, such as `2026-05-31`, or ""."""
-    times = dict(decode_each(taken_at, images.records, progress=progress, timeout=config.read_timeout))
-    moments = (times[record.path] for record in images.records)
-    return ["" if moment is None else f"{moment:%Y-%m-%d}" for moment in moments]

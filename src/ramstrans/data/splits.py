@@ -44,17 +44,20 @@ def hold_out(images: ImageSet, fraction: float, seed: int, into: Split) -> Image
     train = images.of_split("train")
     if any(record.group for record in train):
         groups = _groups(train)
-        wanted = _wanted(groups, fraction, f"{seed} {into}", images.class_names)
+        wanted = {  # the numbers that are drawn without groups
+            label: _rounded(fraction, count, _generator(f"{seed} {into} {images.class_names[label]}"))
+            for label, count in _num_images(groups).items()
+        }
         keys = _draw_groups(groups, wanted, _generator(f"{seed} {into}"))
         return _moved(images, lambda record: _key(record) in keys, into)
     paths_of: dict[int, set[Path]] = defaultdict(set)
     for record in train:
         paths_of[record.label].add(record.path)
-    drawn = {
-        (label, path)
-        for label, paths in paths_of.items()
-        for path in _draw(paths, fraction, f"{seed} {into} {images.class_names[label]}")
-    }
+    drawn: set[tuple[int, Path]] = set()
+    for label, paths in paths_of.items():
+        generator = _generator(f"{seed} {into} {images.class_names[label]}")
+        count = _rounded(fraction, len(paths), generator)
+        drawn.update((label, path) for path in generator.sample(sorted(paths), count))
     return _moved(images, lambda record: (record.label, record.path) in drawn, into)
 
 
@@ -180,13 +183,6 @@ def _generator(key: str) -> random.Random:
     return random.Random(int.from_bytes(hashlib.sha256(name).digest()))
 
 
-def _draw(paths: set[Path], fraction: float, key: str) -> list[Path]:
-    """Draw a fraction of the paths."""
-    generator = _generator(key)
-    count = _rounded(fraction, len(paths), generator)
-    return generator.sample(sorted(paths), count)
-
-
 def _rounded(fraction: float, num_images: int, generator: random.Random) -> int:
     """A fraction of a class's images, rounded at random; one image at least stays."""
     whole, rest = divmod(fraction * num_images, 1)
@@ -208,14 +204,6 @@ def _groups(records: Iterable[Record]) -> list[_Group]:
 def _num_images(groups: Iterable[_Group]) -> Counter[int]:
     """Number of images of each label."""
     return sum((group.counts for group in groups), Counter())
-
-
-def _wanted(groups: Sequence[_Group], fraction: float, key: str, names: Sequence[str]) -> dict[int, int]:
-    """For each label, how many images to hold out: the numbers that are drawn without groups."""
-    return {
-        label: _rounded(fraction, count, _generator(f"{key} {names[label]}"))
-        for label, count in _num_images(groups).items()
-    }
 
 
 def _draw_groups(

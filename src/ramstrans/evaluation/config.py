@@ -7,6 +7,7 @@ from typing import Literal
 from ramstrans.data.config import DatasetFormat
 from ramstrans.data.records import Split
 from ramstrans.errors import ConfigError
+from ramstrans.options import Precision
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class EvaluationConfig:
     batch_size: int = 32
     early_exit: float | Literal["auto"] | None = None
     device: str = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -10,7 +10,7 @@ import torch
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.loader import ImageLoader
-from ramstrans.distributed import autocast
+from ramstrans.distributed import autocast, synchronize
 from ramstrans.evaluation.metrics import FEW_IMAGES, classification_metrics, wilson_interval
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.models.methods.early_exit import check_num_scales, exit_early
@@ -152,19 +152,14 @@ def time_exit(
     for done, batch in enumerate(loader, start=1):
         inputs = model.normalize(batch.images, batch.high_res)
         for name in reversed(ways) if done % 2 else ways:
-            _synchronize(device)
+            synchronize(device)
             start = time.perf_counter()
             with autocast(device, precision):
                 ways[name](*inputs)
-            _synchronize(device)
+            synchronize(device)
             total[name] += time.perf_counter() - start
         progress(done, len(loader), "timing early exit")
     return total
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def exit_report(predictions: Predictions, confidence: float, seconds: Mapping[str, float]) -> dict[str, Any]:

@@ -22,17 +22,19 @@ from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split
 from ramstrans.distributed import process_index
-from ramstrans.errors import DataError, UsageError
+from ramstrans.errors import DataError, UnreadableImageError, UsageError
 from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
 from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warnings, time_exit
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
+from ramstrans.evaluation.report.markdown import WHOLE, markdown_page
 from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit
 from ramstrans.evaluation.report.predictions import write_predictions
-from ramstrans.files import not_writable
+from ramstrans.files import make_folder
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
 from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata
 from ramstrans.saved.model import load_model, save_metadata
 
@@ -51,14 +53,11 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     model, metadata = load_model(config.run, config.device)
     precision = choose_precision(config.precision, metadata, model.device)
     data = data_config(metadata.run_options("data"), config.data)
-    images, notes = read_images(metadata, data, config, progress)
+    images, notes, is_whole = read_images(metadata, data, config, progress)
     if config.early_exit is not None:
         check_early_exit(model, images, config.early_exit)
     dataset, left_out = dataset_of(metadata, images, config.split or "test", data, progress)
-    try:
-        config.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise not_writable(config.folder, error) from error
+    make_folder(config.folder)
     options: dict[str, Any] = {"precision": precision, "progress": progress}
     loading: dict[str, Any] = {
         "batch_size": config.batch_size,
@@ -68,15 +67,21 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     }
     run = metadata.training.get("run", {})
     extra = {"config": run, "command": command, "precision": precision, "warnings": [*notes, *left_out]}
+    if is_whole:
+        extra["split"] = WHOLE
     confidence = config.early_exit
     if confidence == "auto":
         held_out, _ = dataset_of(metadata, images, "val", data, progress)
         choice = choose_exit(predict_split(model, build_loader(held_out, **loading), **options))
         save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
-        extra["warnings"] = [*left_out, *exit_warnings(choice)]
+        extra["warnings"] += exit_warnings(choice)
     loader = build_loader(dataset, **loading)
-    return evaluate(model, metadata, loader, config.folder, confidence=confidence, extra=extra, **options)
+    try:
+        return evaluate(model, metadata, loader, config.folder, confidence=confidence, extra=extra, **options)
+    except UnreadableImageError as error:
+        error.add_note("repair or remove it, or --data.on_unreadable skip leaves such files out")
+        raise
 
 
 def evaluate(
@@ -111,7 +116,7 @@ def evaluate(
     if process_index() == 0:
         write_predictions(predictions, metadata.class_names, folder / "predictions.csv")
         figures |= draw_figures(model, metadata, loader.dataset, predictions, folder, precision)
-        write_report(folder, report, figures)
+        write_report(folder, report, markdown_page(report, figures))
     return report
 
 
@@ -192,9 +197,6 @@ def data_config(trained_on: Mapping[str, object], given: EvaluationData) -> Data
     values |= {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
     if "name" not in values:
         raise UsageError("this saved model does not say what it was trained on; give --data.root")
-    for key in ("root", "image_folder", "cache_dir"):
-        if values.get(key) is not None:
-            values[key] = Path(str(values[key]))
     if not Path(str(values.get("cache_dir"))).is_dir():
         values.pop("cache_dir", None)  # of another machine: the default does as well
     return DataConfig(**values | {"on_unlabelled": "skip"})  # type: ignore[arg-type]
@@ -207,8 +209,8 @@ def is_same_root(root: Path, trained_on: Mapping[str, object]) -> bool:
 
 def read_images(
     metadata: ModelMetadata, data: DataConfig, config: EvaluationConfig, progress: Progress = no_progress
-) -> tuple[ImageSet, list[str]]:
-    """Read the images to evaluate, and what a reader of the report must know about the choice.
+) -> tuple[ImageSet, list[str], bool]:
+    """Read the images to evaluate; what a reader of the report must know about the choice; if all are taken.
 
     The data set of the training run, also if it was moved, gets the splits of the training, and a published
     format has its own. Another data set, if no split is asked for, becomes one test split as a whole.
@@ -218,7 +220,7 @@ def read_images(
     """
     trained_on = metadata.run_options("data")
     if config.data.root is None or is_same_root(config.data.root, trained_on):
-        return draw_splits(read_image_set(data, progress), data), []
+        return draw_splits(read_image_set(data, progress), data), [], False
     images = read_image_set(data, progress)
     has_splits = any(record.split != "train" for record in images.records)
     if has_splits:
@@ -226,7 +228,7 @@ def read_images(
     drawn = draw_splits(images, data)
     is_own = metadata.training.get("images") == fingerprint(drawn, data)
     if config.split is not None or is_own or data.name not in _OWN_FORMATS:
-        return drawn, []
+        return drawn, [], False
     notes = []
     if has_splits and images.of_split("train"):
         counts = ", ".join(f"{split} {len(images.of_split(split))}" for split in SPLITS)
@@ -236,7 +238,8 @@ def read_images(
             "test images only"
         ]
         logger.warning("%s", notes[0])
-    return images._replace(records=tuple(record._replace(split="test") for record in images.records)), notes
+    whole = tuple(record._replace(split="test") for record in images.records)
+    return images._replace(records=whole), notes, whole != images.records
 
 
 def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> tuple[Record, ...]:
@@ -251,8 +254,9 @@ def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> t
     labels = {name: label for label, name in enumerate(metadata.class_names)}
     unknown = sorted({images.class_names[record.label] for record in records} - set(labels))
     if unknown:
+        are = "is" if len(unknown) == 1 else "are"
         raise DataError(
-            f"{len(unknown)} classes are not among the model's {len(labels)}, e.g. '{unknown[0]}'; "
-            "evaluate on the classes that it was trained on"
+            f"{counted(len(unknown), 'class')} {are} not among the model's {len(labels)}, e.g. "
+            f"'{unknown[0]}'; evaluate on the classes that it was trained on"
         )
     return tuple(record._replace(label=labels[images.class_names[record.label]]) for record in records)

@@ -12,7 +12,7 @@ from ramstrans.data.audit.label_issues import label_issues
 from ramstrans.data.build import draw_splits, read_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import build_loader
-from ramstrans.data.records import ImageSet, Split
+from ramstrans.data.records import Split
 from ramstrans.evaluation.evaluate import dataset_of, is_same_root
 from ramstrans.evaluation.predict import choose_precision, predict_split
 from ramstrans.saved.model import load_model
@@ -47,11 +47,17 @@ def find_label_issues(
     """
     model, metadata = load_model(folder, device)
     data = as_in_training(config, metadata.run_options("data"))
-    images = _unseen_as_test(draw_splits(read_image_set(data, progress), data), unreadable)
+    images = draw_splits(read_image_set(data, progress), data)
+    unseen: Split = "test"  # validation images too
+    records = (
+        record if record.split == "train" else record._replace(split=unseen)
+        for record in images.records
+        if record.path not in unreadable
+    )
+    images = images._replace(records=tuple(records))
     precision = choose_precision(precision, metadata, model.device)
     found: list[Finding] = []
-    splits: tuple[Split, ...] = ("test", "train")
-    for split in splits:
+    for split in (unseen, "train"):
         if not images.of_split(split):
             continue
         dataset, _ = dataset_of(metadata, images, split, data, progress)
@@ -81,10 +87,3 @@ def as_in_training(config: DataConfig, trained_on: Mapping[str, Any]) -> DataCon
         names += _GROUP_FIELDS
     fields = {name: trained_on[name] for name in names if name in trained_on}
     return dataclasses.replace(config, on_unreadable="stop", **fields)
-
-
-def _unseen_as_test(images: ImageSet, unreadable: Container[Path]) -> ImageSet:
-    """The readable images with validation and test as one split: the images the model was not trained on."""
-    records = [record for record in images.records if record.path not in unreadable]
-    held_out = [record._replace(split="test") if record.split == "val" else record for record in records]
-    return images._replace(records=tuple(held_out))

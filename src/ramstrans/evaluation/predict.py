@@ -1,6 +1,7 @@
 """Run a model over a split and gather its predictions, the input of every metric and figure."""
 
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -75,15 +76,22 @@ def predict_split(
             )
         )
         progress(done, len(loader), "evaluating")
-    if num_processes() > 1:
-        gathered = gather_object(gathered)
-    axes = (0, 1, 0, 1, 1, 0)  # of the images in each array
-    indices, *arrays = (np.concatenate(parts, axis) for *parts, axis in zip(*gathered, axes, strict=True))
-    order = np.argsort(indices)
-    probabilities, labels, boxes, has_region, sizes = (
-        array.take(order, axis) for array, axis in zip(arrays, axes[1:], strict=True)
-    )
+    probabilities, labels, boxes, has_region, sizes = in_order(gathered, (0, 1, 0, 1, 1, 0))
     return Predictions(probabilities, labels, boxes, has_region, sizes, tuple(loader.dataset.records))
+
+
+def in_order(batches: list[tuple[np.ndarray, ...]], axes: Sequence[int]) -> list[np.ndarray]:
+    """Join what all processes have of their batches, in the order of the images.
+
+    Args:
+        batches: Of this process: the indices of the images, and arrays about them.
+        axes: For the indices and each array, its axis of the images.
+    """
+    if num_processes() > 1:
+        batches = gather_object(batches)
+    indices, *arrays = (np.concatenate(parts, axis) for *parts, axis in zip(*batches, axes, strict=True))
+    order = np.argsort(indices)
+    return [array.take(order, axis) for array, axis in zip(arrays, axes[1:], strict=True)]
 
 
 def choose_precision(given: str | None, metadata: ModelMetadata | None, device: torch.device) -> str:

@@ -44,6 +44,16 @@ def resolve_arguments(arguments: Iterable[str | Path]) -> Arguments:
     return Arguments(tuple(names), tuple(missing))
 
 
+def name_of(path: Path) -> str:
+    """The name that was given for a path: a URL has its second slash again.
+
+    >>> name_of(Path("https://birds.org/wren.jpg")), name_of(Path("birds/wren.jpg"))
+    ('https://birds.org/wren.jpg', 'birds/wren.jpg')
+    """
+    scheme, text = _URL.match(str(path)), str(path)
+    return f"{scheme[0]}/{text[scheme.end() :]}" if scheme else text
+
+
 def why_missing(path: Path) -> str:
     """Why a path that does not exist names no image, and what to do.
 

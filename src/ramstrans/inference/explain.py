@@ -131,13 +131,8 @@ def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> 
     """Draw one scale: saliency over what it saw, with the region if another scale sees it; its prediction."""
     over, seen, bars = cells
     prediction, views = explanation
-    (width, height), crop, crop_box = views.size, views.crops[index], views.crop_boxes[index]
-    scale = prediction.scales[index]
-    if index == 0:
-        style.draw_image(over, style.darkened(views.image), (0, 0, width, height))
-    style.draw_saliency(over, views.saliencies[index], crop, crop_box)
-    if index == 0:
-        over.set(xlim=(0, width), ylim=(height, 0))
+    scale, crop = prediction.scales[index], views.crops[index]
+    style.draw_saliency(over, views, index)
     region = ""
     if scale.box is not None:
         style.draw_box(over, scale.box, style.scale_color(index + 1))
@@ -146,7 +141,7 @@ def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int) -> 
         )
     _title(over, f"scale {index + 1}: saliency", region)
     style.draw_image(seen, crop, (0, 0, *crop.size))
-    note = f"{_sides(crop_box)} pixels, resized to {crop.width} x {crop.height}"
+    note = f"{_sides(views.crop_boxes[index])} pixels, resized to {crop.width} x {crop.height}"
     _title(seen, f"what scale {index + 1} saw", note)
     _bars(bars, f"scale {index + 1}", scale.labels, scale.probabilities, style.scale_color(index))
 

@@ -23,8 +23,8 @@ class ScalePrediction(NamedTuple):
         labels: Names of its most probable classes, best first.
         probabilities: Their probabilities.
         box: The region it proposes for the next scale, half-open `(x0, y0, x1, y1)` in pixels of the image
-            after EXIF rotation. None for the last of several scales, whose region no scale uses; explanations
-            have it.
+            after EXIF rotation. None where no scale looks at it: for the last of several scales, and for the
+            one after which the image exited early.
         has_region: False where nothing stood out and the box is all that this scale saw; None where the box
             is None.
     """
@@ -75,6 +75,7 @@ def to_predictions(
     at most `top_k` classes.
     """
     scales: list[list[ScalePrediction]] = [[] for _ in paths]
+    exits = output.num_scales_used.tolist() if isinstance(output, EarlyExitOutput) else None
     for index, scale in enumerate(output.scales):
         rows = output.indices[index].tolist() if isinstance(output, EarlyExitOutput) else range(len(paths))
         probabilities = scale.logits.float().softmax(dim=-1).cpu().numpy()
@@ -83,7 +84,8 @@ def to_predictions(
             boxes = map(partial(box_in_original, batch), rows, scale.boxes.cpu().numpy())
             regions = zip(boxes, scale.has_region.tolist(), strict=True)
         for row, scores, region in zip(rows, probabilities, regions, strict=True):
-            scales[row].append(ScalePrediction(*_most_probable(scores, class_names, top_k), *region))
+            seen = region if exits is None or exits[row] > index + 1 else (None, None)
+            scales[row].append(ScalePrediction(*_most_probable(scores, class_names, top_k), *seen))
     if isinstance(output, EarlyExitOutput):
         fused = output.fused.cpu().numpy()
     else:

@@ -1,7 +1,7 @@
 """`Predictor`: a trained model for files, folders of any size, and images in memory."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -20,10 +20,9 @@ from ramstrans.inference.in_memory import ALLOWED, ImageInput, is_image, path_of
 from ramstrans.inference.inputs import read_ahead, read_input
 from ramstrans.inference.postprocess import Explanation, Prediction, to_predictions
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, exit_early
+from ramstrans.options import Precision
 from ramstrans.saved.metadata import metadata_to_json
-from ramstrans.saved.model import SavedModel, load_model
-
-Precision = Literal["fp32", "bf16", "fp16"]
+from ramstrans.saved.model import SavedModel, load_model, weights_digest
 
 
 class Predictor:
@@ -87,11 +86,9 @@ class Predictor:
     def fingerprint(self) -> dict[str, Any]:
         """What predictions depend on, as plain values: a digest of the model, precision and early exit."""
         metadata = metadata_to_json(replace(self.metadata, early_exit=None))
-        digest = hashlib.sha256(metadata.encode(errors="backslashreplace"))
-        for name, tensor in self.model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return {"model": digest.hexdigest(), "precision": self.precision, "early_exit": self.confidence}
+        model = weights_digest(self.model.state_dict()) + metadata
+        digest = hashlib.sha256(model.encode(errors="backslashreplace")).hexdigest()
+        return {"model": digest, "precision": self.precision, "early_exit": self.confidence}
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of one-letter strings too
@@ -132,7 +129,7 @@ class Predictor:
             UsageError: One is not an `ImageInput`; raised when it is reached.
             DataError: One took longer to read than the run's `data.read_timeout`.
         """
-        if not isinstance(images, Iterable):
+        if not isinstance(images, Iterable) or isinstance(images, Mapping):
             raise UsageError(f"images are of type {type(images).__name__}; give a list, or one: {ALLOWED}")
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:

@@ -18,16 +18,10 @@ from typing import IO, Any, BinaryIO
 
 from ramstrans.errors import OutputError
 from ramstrans.files import new_file, not_writable, write_file
+from ramstrans.inference.arguments import name_of
 from ramstrans.inference.postprocess import Prediction
-from ramstrans.inference.writers import (
-    column_names,
-    to_csv_line,
-    to_json,
-    to_json_line,
-    to_row,
-    write_parquet,
-)
-from ramstrans.plain import counted, utf8_text
+from ramstrans.inference.writers import column_names, to_json, to_row, write_parquet
+from ramstrans.plain import counted, csv_text, utf8_text
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +50,15 @@ class RowWriter:
         encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("_", "-")
         self._ascii_only = encoding not in ("utf-8", "utf8")
         if format_name == "csv" and not kept:
-            stream.write(to_csv_line(column_names(num_labels)))
+            stream.write(csv_text([column_names(num_labels)]))
 
     def write(self, prediction: Prediction) -> None:
         """Write one row."""
-        self._stream.write(self._line(prediction))
+        values = to_json(prediction) if self._format == "jsonl" else to_row(prediction, self._num_labels)
+        if self._format == "csv":
+            self._stream.write(csv_text([values.values()]))
+        else:
+            self._stream.write(json.dumps(values, ensure_ascii=self._ascii_only, allow_nan=False) + "\n")
         self.num_rows += 1
         self.num_unreadable += prediction.error is not None
 
@@ -73,7 +71,7 @@ class RowWriter:
         inputs, num_kept = iter(paths), len(self._kept)
         first = list(islice(inputs, num_kept))
         for index, (path, kept) in enumerate(zip(first, self._kept, strict=False)):
-            if utf8_text(str(Path(path))) != kept:
+            if utf8_text(name_of(Path(path))) != kept:
                 raise OutputError(
                     f"row {index + 1} of the partial file is {kept}, but image {index + 1} is now "
                     f"{utf8_text(str(path))}: the images have changed; remove the partial file to begin again"
@@ -84,12 +82,6 @@ class RowWriter:
                 f"{counted(len(first), 'image')} now; remove the partial file to begin again"
             )
         yield from inputs
-
-    def _line(self, prediction: Prediction) -> str:
-        if self._format == "csv":
-            return to_csv_line(to_row(prediction, self._num_labels).values())
-        values = to_json(prediction) if self._format == "jsonl" else to_row(prediction, self._num_labels)
-        return to_json_line(values, ascii_only=self._ascii_only)
 
 
 @contextmanager

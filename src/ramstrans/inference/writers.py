@@ -1,8 +1,5 @@
 """Predictions as CSV, JSON Lines or Parquet: what a row holds, and which format is chosen."""
 
-import csv
-import io
-import json
 import math
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -10,6 +7,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ramstrans.errors import UsageError
+from ramstrans.inference.arguments import name_of
 from ramstrans.plain import utf8_text
 
 if TYPE_CHECKING:  # so that wrong options are told before torch is imported
@@ -63,7 +61,7 @@ def to_json(prediction: "Prediction") -> dict[str, Any]:
         }
 
     return {
-        "path": prediction.path and utf8_text(str(prediction.path)),
+        "path": prediction.path and utf8_text(name_of(prediction.path)),
         "error": prediction.error and utf8_text(prediction.error),
         **classes(prediction.labels, prediction.probabilities),
         "scales": [
@@ -76,22 +74,6 @@ def to_json(prediction: "Prediction") -> dict[str, Any]:
 
 def _number(value: float, digits: int) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
-
-
-def to_csv_line(values: Iterable[Any]) -> str:
-    r"""Format a line of a CSV file; None gives an empty field.
-
-    >>> to_csv_line(["a, b.jpg", None, 0.5])
-    '"a, b.jpg",,0.5\n'
-    """
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
-    return line.getvalue()
-
-
-def to_json_line(values: Mapping[str, Any], *, ascii_only: bool = False) -> str:
-    """Format a line of JSON, if need be with escapes for all letters that are not ASCII."""
-    return json.dumps(values, ensure_ascii=ascii_only, allow_nan=False) + "\n"
 
 
 def write_parquet(rows: Iterable[Mapping[str, Any]], stream: IO[bytes], num_labels: int) -> None:

@@ -8,6 +8,7 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ramstrans.errors import ConfigError
 from ramstrans.models.attention import AttentionCall, RecordAttention
 
 Size = tuple[int, int]
@@ -21,6 +22,7 @@ class Anatomy(NamedTuple):
     """How a model computes an image of one size.
 
     Attributes:
+        size: `(height, width)` of the image in pixels.
         layout: Of the features: tokens (B, N, C), or a map (B, C, h, w) or (B, h, w, C).
         grid: `(rows, columns)` of locations in the features.
         num_prefix: Tokens before those of the locations.
@@ -33,6 +35,7 @@ class Anatomy(NamedTuple):
         pools_by_attention: Whether a query of its own pools the tokens.
     """
 
+    size: Size
     layout: Literal["tokens", "NCHW", "NHWC"]
     grid: Size
     num_prefix: int
@@ -55,7 +58,7 @@ def inspect_model(model: nn.Module, size: Size) -> Anatomy:
 
     Raises:
         RuntimeError, AssertionError, ...: The model does not take this size.
-        ValueError: Its features are neither tokens nor one map.
+        ConfigError: Its features are neither tokens nor one map.
     """
     weights = {
         f"model.{name}": torch.empty_like(tensor, device="meta")
@@ -76,6 +79,7 @@ def inspect_model(model: nn.Module, size: Size) -> Anatomy:
     layers, pools = calls[:num_before_pooling], calls[num_before_pooling:]
     num_parallel = getattr(next(iter(getattr(model, "blocks", ())), None), "num_parallel", 1)
     return Anatomy(
+        size=size,
         layout=layout,
         grid=grid,
         num_prefix=num_prefix,
@@ -100,7 +104,9 @@ class _Parts(nn.Module):
         features = self.model.forward_features(image)
         if not isinstance(features, Tensor) or features.ndim not in (3, 4):
             kind = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise ValueError(f"its features are {kind}, neither tokens nor one map")
+            raise ConfigError(
+                f"this backbone cannot work: its features are {kind}, neither tokens nor one map"
+            )
         num_before_pooling = len(calls)
         return features, self.model.forward_head(features, pre_logits=True), num_before_pooling
 
@@ -123,7 +129,7 @@ def locate(
     """Where the locations lie in features: their layout, `(rows, columns)`, and the tokens before them.
 
     Raises:
-        ValueError: The number of tokens is not that of a grid.
+        ConfigError: The number of tokens is not that of a grid.
     """
     if features.ndim == 4:
         width = getattr(model, "num_features", None)
@@ -140,7 +146,9 @@ def locate(
         rows, columns = _grid_like(num_tokens - num_prefix, size)
         if rows * columns == num_tokens - num_prefix:
             return "tokens", (rows, columns), num_prefix
-    raise ValueError(f"its {num_tokens} tokens are not those of a grid of {size[0]}x{size[1]} pixels")
+    raise ConfigError(
+        f"this backbone cannot work: its {num_tokens} tokens at {size[0]}x{size[1]} are no grid"
+    )
 
 
 def patch_grid(model: nn.Module, size: Size) -> Size | None:

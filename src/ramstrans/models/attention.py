@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+TILE = 640_000
+"""Attention weights in a tile: 2.5 MB in float32."""
+
 
 class AttentionCall(NamedTuple):
     """Queries and keys of one call of scaled dot-product attention, without their history.
@@ -26,14 +29,19 @@ class AttentionCall(NamedTuple):
     bias: Tensor | None = None
 
 
-def join_heads(calls: Sequence[AttentionCall]) -> AttentionCall:
-    """Attentions that read the same tokens, and whose outputs are summed, as one call with all heads."""
-    if len(calls) == 1:
-        return calls[0]
-    first = calls[0]
-    assert all(call.scale == first.scale and call.bias is None for call in calls), "alike, without positions"
+def join_heads(layers: Sequence[AttentionCall | Tensor]) -> AttentionCall | Tensor:
+    """Attentions that read the same tokens, and whose outputs are summed, as one with all their heads."""
+    if len(layers) == 1:
+        return layers[0]
+    means = [layer for layer in layers if isinstance(layer, Tensor)]
+    if means:
+        return torch.stack(means).mean(dim=0)
+    calls = [layer for layer in layers if isinstance(layer, AttentionCall)]
+    assert all(call.scale == calls[0].scale and call.bias is None for call in calls), (
+        "alike, without positions"
+    )
     query, key = (torch.cat(tensors, dim=1) for tensors in zip(*(call[:2] for call in calls), strict=True))
-    return AttentionCall(query, key, first.scale)
+    return AttentionCall(query, key, calls[0].scale)
 
 
 class _AttentionMode(TorchFunctionMode):
@@ -107,9 +115,20 @@ class RecordAttention(_AttentionMode):
 class ExplicitAttention(_AttentionMode):
     """Compute every `F.scaled_dot_product_attention` called inside by matrix products; the same function.
 
-    In bfloat16 on CPUs forward and backward take about half the time of the fused kernel. Not for
-    checkpointed blocks: the backward pass, which computes them again, is outside of any mode.
+    On CPUs forward and backward in bfloat16 take about half the time of the fused kernel, and the weights,
+    which rollouts need, come with the output. Not for checkpointed blocks: the backward pass, which computes
+    them again, is outside of any mode.
+
+    Args:
+        weights: Filled in the order of the calls with the mean over heads (B, N, N) float32 of their weights,
+            without history; None: not recorded.
+        skip: How many of the first calls are not recorded.
     """
+
+    def __init__(self, weights: list[Tensor] | None = None, *, skip: int = 0) -> None:
+        super().__init__()
+        self.weights = weights
+        self.skip = skip
 
     def _attend(
         self,
@@ -120,17 +139,56 @@ class ExplicitAttention(_AttentionMode):
         dropout_p: float = 0.0,
         is_causal: bool = False,
         scale: float | None = None,
+        **_options: Any,  # noqa: ANN401 - of grouped queries
     ) -> Tensor:
-        """`softmax(scale · q kᵀ + bias) v` with the whole matrix of weights (B, H, N, N) in memory."""
-        if is_causal or query.shape[-3] != key.shape[-3]:
-            return F.scaled_dot_product_attention(
-                query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=True
-            )
-        scores = query * _scale(query, scale) @ key.transpose(-2, -1)
-        bias = _bias(attn_mask)
-        if bias is not None:
-            scores = scores + bias
-        return F.dropout(scores.softmax(dim=-1), dropout_p) @ value
+        """`softmax(scale · q kᵀ + bias) v`; in training with the whole matrix (B, H, N, N) in memory."""
+        assert not is_causal, "no image model masks the future"
+        groups = query.shape[-3] // key.shape[-3]
+        if groups > 1:
+            key, value = (tensor.repeat_interleave(groups, dim=-3) for tensor in (key, value))
+        query, bias = query * _scale(query, scale), _bias(attn_mask)
+        records = self.weights is not None and self.skip == 0
+        mean: Tensor | None
+        self.skip = max(self.skip - 1, 0)
+        if records and not torch.is_grad_enabled() and query.ndim == 4 and bias is None:
+            output, mean = attend_in_tiles(query, key, value)
+        else:
+            scores = query @ key.transpose(-2, -1)
+            weights = (scores if bias is None else scores + bias).softmax(dim=-1)
+            output = F.dropout(weights, dropout_p) @ value
+            mean = weights.detach().mean(dim=-3, dtype=torch.float32) if records else None
+        if mean is not None and self.weights is not None:
+            self.weights.append(mean)
+        return output
+
+
+def attend_in_tiles(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention and the mean over heads of its weights, a tile that fits into a processor's cache at a time.
+
+    Args:
+        query: (B, H, M, d), times the scale.
+        key: (B, H, N, d).
+        value: (B, H, N, d).
+
+    Returns:
+        (B, H, M, d) `softmax(q kᵀ) v`, and (B, M, N) float32 means of its softmax.
+    """
+    batch, heads, num_rows, width = query.shape
+    num_tokens = key.shape[2]
+    output = query.new_empty(batch, num_rows, heads, width).transpose(1, 2)  # as the fused kernel lays it out
+    mean = query.new_empty(batch, num_rows, num_tokens, dtype=torch.float32)
+    images = max(1, TILE // (heads * num_rows * num_tokens))
+    num_tiles = -(-num_rows // max(1, TILE // (heads * num_tokens)))
+    rows = -(-num_rows // num_tiles)
+    keys = key.transpose(-2, -1)
+    for first in range(0, batch, images):
+        group = slice(first, first + images)
+        for row in range(0, num_rows, rows):
+            tile = slice(row, row + rows)
+            weights = (query[group, :, tile] @ keys[group]).softmax(dim=-1)
+            output[group, :, tile] = weights @ value[group]
+            mean[group, tile] = weights.mean(dim=1, dtype=torch.float32)
+    return output, mean
 
 
 def _bias(mask: Tensor | None) -> Tensor | None:

@@ -187,6 +187,8 @@ def _check_size(model: nn.Module, config: ModelConfig, size: Size) -> None:
             )
     try:
         inspect_model(model, size)
+    except ConfigError:
+        raise
     except UNBUILDABLE as error:
         message = f"model.{name}: {config.backbone} does not take {height}x{width} pixels"
         raise ConfigError(f"{message} ({_one_line(error)}){_advice(config, (size,))}") from error

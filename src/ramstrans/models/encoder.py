@@ -1,6 +1,6 @@
 """Any timm image classifier as an encoder: pooled vector, feature map, and the attention it was made by."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -12,13 +12,16 @@ from torch import Tensor, nn
 
 from ramstrans.errors import ConfigError
 from ramstrans.models.anatomy import Size, inspect_model, locate, patch_grid
-from ramstrans.models.attention import AttentionCall, RecordAttention, join_heads
+from ramstrans.models.attention import AttentionCall, ExplicitAttention, RecordAttention, join_heads
 from ramstrans.models.backbones import check_backbone
 from ramstrans.models.config import ClassTokens
 from ramstrans.models.head import flat_locations, get_classifier, sums_locations
 
 Statistics = tuple[float, float, float]
 """One number each for red, green and blue."""
+
+MAX_EXPLICIT_TOKENS = 1024
+"""Above, the weights of all layers take more memory than is worth the time."""
 
 CONTAINERS = (
     *("blocks", "stages", "layers", "levels", "network", "features"),
@@ -33,7 +36,8 @@ class Features(NamedTuple):
     Attributes:
         pooled: (B, D), what the classifier reads: the scale's class token, or a pooled map, after all norms.
         locations: (B, h * w, C), the last features of each location, row by row.
-        attention: One call per layer, first layer first, of those that were asked for.
+        attention: One call per layer, first layer first, of those that were asked for; or, where attention is
+            computed by matrix products, its weights (B, N, N) float32, averaged over heads.
         pool_attention: The call of the query that pools the tokens; None if no query does, or not asked for.
         class_index: Index of the scale's class token among the N tokens; None if none is pooled.
         num_prefix: Number of tokens before the patches.
@@ -42,8 +46,8 @@ class Features(NamedTuple):
 
     pooled: Tensor
     locations: Tensor
-    attention: tuple[AttentionCall, ...]
-    pool_attention: AttentionCall | None
+    attention: tuple[AttentionCall | Tensor, ...]
+    pool_attention: AttentionCall | Tensor | None
     class_index: int | None
     num_prefix: int
     grid: Size
@@ -175,33 +179,39 @@ class Encoder(nn.Module):
         )
         return images.to(torch.float32, copy=True).mul_(factor[:, None, None]).sub_(shift[:, None, None])
 
-    def forward(self, images: Tensor, scale: int, *, num_layers: int | None = None) -> Features:
+    def forward(
+        self,
+        images: Tensor,
+        scale: int,
+        *,
+        num_layers: int | None = None,
+        explicit_attention: bool = False,
+    ) -> Features:
         """Encode images at one scale.
 
         Args:
             images: (B, 3, H, W), normalised; position embeddings are resampled if the size is not the one
                 that the model was built for.
             scale: Index of the scale, from 0.
-            num_layers: Of how many of the last layers to record queries and keys; None: of all.
+            num_layers: Of how many of the last layers to record the attention; None: of all.
+            explicit_attention: Whether attention is computed by matrix products.
         """
-        calls: list[AttentionCall] = []
-        available, num_parallel = self.anatomy.num_layers, self.anatomy.num_parallel
-        recorded = num_parallel * (available if num_layers is None else num_layers)
-        keeps_qkv = torch.is_grad_enabled() and not getattr(self.model, "grad_checkpointing", False)
-        skip = num_parallel * available - recorded
-        recording = RecordAttention(calls, skip=skip, copy=not keeps_qkv)
-        with recording if recorded else nullcontext():
+        calls: list[Any] = []
+        num_parallel = self.anatomy.num_parallel
+        recorded = num_parallel * (self.anatomy.num_layers if num_layers is None else num_layers)
+        with self._attention_mode(calls, recorded, explicit=explicit_attention):
             features = self._forward_features(images, scale)
             own = features
             if self.class_tokens == "joint":
                 own = features[:, scale : scale + 1]  # timm reads the first
             pooled = self.model.forward_head(own, pre_logits=True).flatten(1)
-        layers = [join_heads(calls[i : i + num_parallel]) for i in range(0, recorded, num_parallel)]
         layout, grid, num_prefix = locate(self.model, features, (images.shape[2], images.shape[3]))
         return Features(
             pooled=pooled,
             locations=flat_locations(features, layout, num_prefix),
-            attention=tuple(layers),
+            attention=tuple(
+                join_heads(calls[first : first + num_parallel]) for first in range(0, recorded, num_parallel)
+            ),
             pool_attention=calls[recorded] if recorded and self.anatomy.pools_by_attention else None,
             class_index=self._class_index(scale),
             num_prefix=num_prefix,
@@ -218,6 +228,36 @@ class Encoder(nn.Module):
         pool = getattr(self.model, "global_pool", None)
         kind = pool if isinstance(pool, str) else getattr(pool, "pool_type", None)
         return {"avg": "the mean of all locations", "max": "their maximum"}.get(kind or "avg", f"'{kind}'")
+
+    def is_explicit(self, images: Tensor, num_layers: int) -> bool:
+        """Whether products of matrices are faster than the fused kernel and a rollout of queries and keys.
+
+        So it is on CPUs without gradients, unless the weights of long sequences fill the memory.
+        """
+        is_plain = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        is_short = self.num_tokens(images) <= MAX_EXPLICIT_TOKENS
+        return num_layers > 0 and is_plain and images.device.type == "cpu" and is_short
+
+    def num_tokens(self, images: Tensor) -> float:
+        """About the number of tokens of an image."""
+        rows, columns = self.anatomy.grid
+        height, width = self.anatomy.size
+        return rows * columns * images.shape[2] * images.shape[3] / (height * width)
+
+    def numbers_kept(self, images: Tensor, num_layers: int) -> float:
+        """About how many numbers per token of a pass are kept for a saliency, in multiples of D."""
+        explicit = self.is_explicit(images, num_layers)
+        return num_layers * (self.num_tokens(images) / self.num_features if explicit else 2)
+
+    def _attention_mode(
+        self, calls: list[Any], recorded: int, *, explicit: bool
+    ) -> AbstractContextManager[object]:
+        """The mode that computes attention by matrix products, or records queries and keys, or neither."""
+        skip = self.anatomy.num_parallel * self.anatomy.num_layers - recorded
+        if explicit:
+            return ExplicitAttention(calls if recorded else None, skip=skip)
+        keeps_qkv = torch.is_grad_enabled() and not getattr(self.model, "grad_checkpointing", False)
+        return RecordAttention(calls, skip=skip, copy=not keeps_qkv) if recorded else nullcontext()
 
     def _class_index(self, scale: int) -> int | None:
         if self.class_tokens == "joint":

@@ -1,6 +1,6 @@
-"""Load pretrained weights from timm's hub or a file into a plain timm ViT, with a report."""
+"""Load pretrained weights from timm's hub or a file into a timm model, with a report."""
 
-import math
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -14,17 +14,15 @@ import timm
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
-from timm.layers.patch_embed import resample_patch_embed
-from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from ramstrans.errors import WeightsError, first_few
+from ramstrans.models.closest import closest
 from ramstrans.models.convert import Tensors, read_weights
+from ramstrans.models.fit import Fit, fit, needed_names
 
-HEADS = ("head.", "head_dist.")
-"""Prefixes of tensors that may stay random: classes differ between data sets."""
-
+SIZED = re.compile(r"pos_|position|patch_embed\.proj\.weight|embeds\.proj\.weight|attention_biases")
+"""Tensors whose shape follows from image, patch or window size."""
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names of weights on the hub."""
@@ -34,81 +32,121 @@ HUB_TIMEOUT = 5.0
 
 
 class WeightsReport(NamedTuple):
-    """Which tensors were loaded, resized, unexpected or missing.
+    """Where a model's tensors came from, and what of a file was not used.
 
     Attributes:
         source: The file, or the name and tag of timm's weights.
-        loaded: The ViT's tensors that were loaded unchanged.
-        resized: Those that were fitted to this image size, patch size or set of prefix tokens.
-        unexpected: The source's tensors that were not used.
-        missing: The ViT's tensors that kept their random values (the head's, if any).
+        layout: Whose names the file has, a key of `LAYOUTS`; None if they are timm's.
+        loaded: The model's tensors that were loaded unchanged.
+        converted: Those that have another name or form in the file.
+        resampled: Those that were fitted to this image, patch or window size.
+        missing: Those that kept their first values: the classifier's, if any, and what follows from sizes.
+        unused: The file's tensors that were not used, by its own names.
     """
 
     source: str
+    layout: str | None
     loaded: tuple[str, ...]
-    resized: tuple[str, ...]
-    unexpected: tuple[str, ...]
+    converted: tuple[str, ...]
+    resampled: tuple[str, ...]
     missing: tuple[str, ...]
+    unused: tuple[str, ...]
 
     def summary(self) -> str:
         """Format the report in two lines.
 
-        >>> print(WeightsReport("a.pth", ("norm.bias",), ("pos_embed",), (), ("head.bias",)).summary())
-        weights from a.pth: 1 loaded unchanged; resized: 1 (pos_embed)
-        unexpected: none; missing: 1 (head.bias)
+        >>> report = WeightsReport("a.pth", None, ("norm.bias",), (), ("pos_embed",), ("head.bias",), ())
+        >>> print(report.summary())
+        weights from a.pth: 1 loaded unchanged; converted: none; resampled: 1 (pos_embed)
+        missing: 1 (head.bias); unused: none
         """
+        layout = f" (layout: {self.layout})" if self.layout else ""
         return (
-            f"weights from {self.source}: {len(self.loaded)} loaded unchanged; "
-            f"resized: {_listed(self.resized)}\n"
-            f"unexpected: {_listed(self.unexpected)}; missing: {_listed(self.missing)}"
+            f"weights from {self.source}{layout}: {len(self.loaded)} loaded unchanged; "
+            f"converted: {_listed(self.converted)}; resampled: {_listed(self.resampled)}\n"
+            f"missing: {_listed(self.missing)}; unused: {_listed(self.unused)}"
         )
 
 
-def load_pretrained(vit: VisionTransformer, name: str, weights: str | Path) -> WeightsReport:
-    """Fill a plain timm ViT, in place, with pretrained weights.
+def load_pretrained(model: nn.Module, name: str, weights: str | Path) -> WeightsReport:
+    """Fill a timm model, in place, with pretrained weights.
 
-    Position embeddings of another grid and patch kernels of another size are resampled; a head of
-    another number of classes is not loaded. On an error the ViT is unchanged.
+    Names of other sources are converted (see `LAYOUTS` and docs/weights.md); positions, tables of relative
+    positions and patch kernels of other sizes are resampled; a classifier of another number of classes is
+    not loaded. On an error the model is unchanged.
 
     Args:
-        vit: Built by timm; its class token not widened yet.
-        name: The ViT's name in timm, with or without a tag, e.g. `vit_base_patch16_224.augreg_in21k`.
-        weights: `timm` for the pretrained weights of that name, or the path of a `.safetensors`,
-            `.pth`, `.pt` or `.bin` file, or of one of Google's `.npz` files
-            (https://github.com/google-research/vision_transformer).
+        model: Built by timm; its class token not widened yet.
+        name: Its name in timm, with or without a tag, e.g. `vit_base_patch16_224.augreg_in21k`.
+        weights: `timm` for the pretrained weights of that name, or the path of a file, see `read_weights`.
 
     Returns:
         The report, to be logged.
 
     Raises:
-        WeightsError: The weights cannot be read, or do not fit; names the first few tensors.
+        WeightsError: The weights cannot be read, or do not fit; names the first few tensors, and the
+            closest backbone.
     """
-    source, tensors = fetch_timm(name) if str(weights) == "timm" else read_weights(Path(weights))
-    own = vit.state_dict()
-    used = {
-        key: tensor
-        for key, tensor in _fitted(tensors, vit).items()
-        if key in own and not (key.startswith(HEADS) and tensor.shape != own[key].shape)
-    }
-    if not used:
+    source, tensors = fetch_timm(name) if str(weights) == "timm" else read_weights(Path(weights), model)
+    result = fit(tensors, model, source)
+    own = model.state_dict()
+    if not any(key in result.after for key in needed_names(model, own)):
         theirs, ours = (", ".join(islice(names, 3)) for names in (tensors, own))
         raise WeightsError(
             f"{source}: none of its {len(tensors)} tensors ({theirs} ...) is one of {name}'s ({ours} ...); "
-            "give the weights of a plain ViT"
+            f"{closest(tensors, name)}"
         )
-    needed = {key: tensor for key, tensor in own.items() if key in used or not key.startswith(HEADS)}
-    problems = mismatches(needed, used)
-    problems += [f"{key} has NaN or infinite values" for key in used if not used[key].isfinite().all()]
+    problems = mismatches({key: own[key] for key in result.missing}, result.after)
+    problems += [
+        f"{key} {tuple(result.after[key].shape)} has no place in the model" for key in result.homeless
+    ]
     if problems:
-        raise WeightsError(f"{source} does not fit {name}: {first_few(problems)}")
-    vit.load_state_dict(used, strict=False)
-    return WeightsReport(
-        source,
-        loaded=tuple(key for key in used if used[key] is tensors[key]),
-        resized=tuple(key for key in used if used[key] is not tensors[key]),
-        unexpected=tuple(key for key in tensors if key not in used),
-        missing=tuple(key for key in own if key not in used),
+        raise WeightsError(f"{source} does not fit {name}: {first_few(problems)}; {closest(tensors, name)}")
+    broken = [
+        f"{key} has NaN or infinite values" for key, tensor in result.used.items() if not _is_finite(tensor)
+    ]
+    if broken:
+        raise WeightsError(f"{source} does not fit {name}: {first_few(broken)}")
+    model.load_state_dict(result.used, strict=False)
+    return _report(source, result, own)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(tensor.isfinite().all())
+
+
+def _report(source: str, result: Fit, own: Mapping[str, Tensor]) -> WeightsReport:
+    """Say of each tensor how it was used."""
+    named, used = result.named, result.used
+    kinds = {key: _kind(key, tensor, result) for key, tensor in used.items()}
+    stored = {tensor.untyped_storage().data_ptr() for tensor in used.values()}
+    unused = [
+        name
+        for key, tensor in named.tensors.items()
+        if key not in used and tensor.untyped_storage().data_ptr() not in stored
+        for name in named.origin.get(key, (key,))
+    ]
+    loaded, converted, resampled = (
+        tuple(key for key, kind in kinds.items() if kind == wanted)
+        for wanted in ("loaded", "converted", "resampled")
     )
+    missing = tuple(key for key in own if key not in used)
+    return WeightsReport(source, named.layout, loaded, converted, resampled, missing, tuple(unused))
+
+
+def _kind(key: str, tensor: Tensor, result: Fit) -> str:
+    """How a tensor of the model came from the file: `loaded`, `converted` or `resampled`."""
+    before = result.named.tensors.get(key)
+    if before is None:
+        sizes = {source.numel() for source in result.named.tensors.values()}
+        return "resampled" if SIZED.search(key) and tensor.numel() not in sizes else "converted"
+    if before.shape == tensor.shape and torch.equal(before, tensor):
+        return "converted" if key in result.named.origin else "loaded"
+    if not SIZED.search(key) or (before.numel() == tensor.numel() and before.shape != tensor.shape):
+        return "converted"
+    rows = min(before.shape[1], tensor.shape[1]) - 2 if before.ndim == tensor.ndim == 3 else 0
+    only_prefix = rows > 0 and torch.equal(before[:, -rows:], tensor[:, -rows:])
+    return "converted" if only_prefix else "resampled"
 
 
 def mismatches(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
@@ -158,8 +196,7 @@ def fetch_timm(name: str) -> tuple[str, Tensors]:
         WeightsError: No such weights, or no network.
     """
     check_published(name)
-    repository = timm.get_pretrained_cfg(name).hf_hub_id
-    is_cached = any(isinstance(try_to_load_from_cache(repository, file), str) for file in HUB_FILES)
+    is_cached = _is_cached(name)
     reason = why_unreachable()
     if reason and not is_cached:
         raise WeightsError(unfetched(name, reason))
@@ -170,6 +207,15 @@ def fetch_timm(name: str) -> tuple[str, Tensors]:
             raise WeightsError(unfetched(name, _first_line(error))) from error
     architecture, tag = name.split(".", 1)[0], donor.pretrained_cfg.get("tag")
     return f"timm's {architecture}" + (f".{tag}" if tag else ""), donor.state_dict()
+
+
+def _is_cached(name: str) -> bool:
+    """Whether a model's weights are in the hub's cache, or in torch's where they have an address instead."""
+    pretrained = timm.get_pretrained_cfg(name)
+    if not pretrained.hf_hub_id:
+        return (Path(torch.hub.get_dir()) / "checkpoints" / Path(pretrained.url or "none").name).is_file()
+    files = (pretrained.hf_hub_filename,) if pretrained.hf_hub_filename else HUB_FILES
+    return any(isinstance(try_to_load_from_cache(pretrained.hf_hub_id, file), str) for file in files)
 
 
 def unfetched(name: str, reason: str) -> str:
@@ -210,32 +256,3 @@ def _offline(offline: bool) -> Iterator[None]:
 def _first_line(error: BaseException) -> str:
     """Return the first line of an error's message, with a full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
-
-
-def _fitted(tensors: Tensors, vit: VisionTransformer) -> Tensors:
-    """Fit patch kernel, class token and position embeddings to the ViT's patch size, grid and prefix tokens.
-
-    The row of a distillation token is dropped with the token; a class token's row is added to the token
-    if the ViT adds positions only to patches, which is the same function. The grid of the source is assumed
-    to be square, as in every published ViT; what does not fit stays as it is.
-    """
-    fitted = dict(tensors)
-    kernel, patch_size = tensors.get("patch_embed.proj.weight"), vit.patch_embed.proj.weight.shape[2:]
-    if kernel is not None and kernel.ndim == 4 and kernel.shape[2:] != patch_size:
-        fitted["patch_embed.proj.weight"] = resample_patch_embed(kernel, list(patch_size))
-    position = tensors.get("pos_embed")
-    if position is None or position.ndim != 3:
-        return fitted
-    if "dist_token" in tensors:
-        position = torch.cat([position[:, :1], position[:, 2:]], dim=1)
-    num_others = position.shape[1] - 1
-    if vit.no_embed_class and "cls_token" in tensors and math.isqrt(num_others) ** 2 == num_others:
-        fitted["cls_token"] = tensors["cls_token"] + position[:, :1]
-        position = position[:, 1:]
-    num_prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
-    side, grid = math.isqrt(position.shape[1] - num_prefix), vit.patch_embed.grid_size
-    if num_prefix + side**2 == position.shape[1] and (side, side) != tuple(grid):
-        position = resample_abs_pos_embed(
-            position, list(grid), old_size=[side, side], num_prefix_tokens=num_prefix
-        )
-    return fitted | {"pos_embed": position}

@@ -131,19 +131,13 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
     if version not in (1, 2, 3, 4):
         return values
     values = {"early_exit": None} | values | {"format_version": FORMAT_VERSION}
-    if isinstance(values.get("preprocessing"), dict):
-        values["preprocessing"] = {"fit": "crop", "zoom_pixels": None} | values["preprocessing"]
-    if isinstance(values.get("model"), dict):
-        paper = {"component": "count", "min_region": 0.0, "max_aspect": None}
-        rolled = {"global_pool": None, "saliency": "rollout", "saliency_layers": None}
-        values["model"] = {"region_size": None, "mean": None, "std": None} | paper | rolled | values["model"]
-        if isinstance(values.get("preprocessing"), dict):
-            statistics = {
-                name: values["preprocessing"].pop(name)
-                for name in ("mean", "std")
-                if name in values["preprocessing"]
-            }
-            values["model"] |= statistics
+    model, preprocessing = values.get("model"), values.get("preprocessing")
+    if isinstance(model, dict) and isinstance(preprocessing, dict):
+        moved = {name: preprocessing.pop(name) for name in ("mean", "std") if name in preprocessing}
+        values["preprocessing"] = {"fit": "crop", "zoom_pixels": None} | preprocessing
+        new = {"region_size": None, "component": "count", "min_region": 0.0, "max_aspect": None}
+        new |= {"global_pool": None, "saliency": "rollout", "saliency_layers": None}
+        values["model"] = new | {"mean": None, "std": None} | model | moved
     if isinstance(values["early_exit"], dict) and "mean_looks" in values["early_exit"]:
         values["early_exit"]["mean_scales_used"] = values["early_exit"].pop("mean_looks")
     return values
@@ -163,6 +157,16 @@ def load_metadata(folder: Path) -> ModelMetadata:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def saved_folder(weights: str | Path | None) -> Path | None:
+    """The folder of a saved model that weights name, by itself or by its model.safetensors; else None."""
+    path = Path(str(weights))
+    if weights in (None, "timm"):
+        return None
+    if path.is_dir():
+        return path
+    return path.parent if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file() else None
+
+
 def member(folder: Path, name: str) -> Path:
     """Return the path of one of the two files of a saved model.
 
@@ -172,6 +176,10 @@ def member(folder: Path, name: str) -> Path:
     if not folder.is_dir():
         raise WeightsError(f"{folder} is not a folder; give the run folder that `ramstrans train` wrote")
     if not (folder / name).is_file():
+        if (folder / "fold_1").is_dir():
+            raise WeightsError(
+                f"{folder} is a cross-validation; give one of its runs, e.g. {folder / 'fold_1'}"
+            )
         raise WeightsError(
             f"{folder} has no {name}; a saved model has {WEIGHTS_FILE} and {CONFIG_FILE}, written at the "
             "end of a run"

@@ -1,5 +1,6 @@
 """A saved model: a folder with `model.safetensors` and a readable `config.json`, all that inference needs."""
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -104,7 +105,21 @@ def load_state(folder: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names, shapes, types and values of some tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def load_into(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    what: str = f"{WEIGHTS_FILE} does not fit the model of {CONFIG_FILE}",
+    remedy: str = "take both files from the same run",
+) -> None:
     """Fill a model with exactly these weights.
 
     Raises:
@@ -116,10 +131,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     problems = mismatches(own, state)
     problems += [f"{key} {tuple(state[key].shape)} is not in the model" for key in state if key not in own]
     if problems:
-        raise WeightsError(
-            f"{WEIGHTS_FILE} does not fit the model of {CONFIG_FILE}: {first_few(problems)}; "
-            "take both files from the same run"
-        )
+        raise WeightsError(f"{what}: {first_few(problems)}; {remedy}")
     model.load_state_dict(state)
 
 

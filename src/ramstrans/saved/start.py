@@ -9,21 +9,19 @@ import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor
 
-from ramstrans.errors import WeightsError, first_few
+from ramstrans.errors import WeightsError
 from ramstrans.models.backbones import build_backbone, current_name
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.convert import reader_of
 from ramstrans.models.methods.rams import RamsTrans, build_model
-from ramstrans.models.pretrained import check_published, mismatches
-from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE, load_metadata, member
-from ramstrans.saved.model import load_state
+from ramstrans.models.pretrained import check_published
+from ramstrans.saved.metadata import WEIGHTS_FILE, load_metadata, member, saved_folder
+from ramstrans.saved.model import load_into, load_state
 
 logger = logging.getLogger(__name__)
 
 VIT = "encoder.model."
 """Prefix of the ViT's tensors in a saved model."""
-
-MAX_NAMED = 3
 
 
 def build_started(config: ModelConfig, class_names: Sequence[str]) -> RamsTrans:
@@ -73,16 +71,6 @@ def check_backbone(folder: Path, saved: ModelConfig, config: ModelConfig) -> Non
         )
 
 
-def saved_folder(weights: str | Path | None) -> Path | None:
-    """The folder of a saved model that weights name, by itself or by its model.safetensors; else None."""
-    path = Path(str(weights))
-    if weights in (None, "timm"):
-        return None
-    if path.is_dir():
-        return path
-    return path.parent if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file() else None
-
-
 def start_from(model: RamsTrans, folder: Path, config: ModelConfig, class_names: Sequence[str]) -> None:
     """Fill a model with the weights of a saved one, and log what was taken and what starts new.
 
@@ -95,15 +83,8 @@ def start_from(model: RamsTrans, folder: Path, config: ModelConfig, class_names:
     metadata, tensors = load_metadata(folder), load_state(folder)
     check_backbone(folder, metadata.model, config)
     notes = _fit_scales(tensors, model, metadata.model) + _fit_grid(tensors, model, metadata.model)
-    own = model.state_dict()
-    notes += _fit_head(tensors, own, head_names(model), metadata.class_names, class_names)
-    problems = mismatches(own, tensors)
-    problems += [f"{key} is not in the model" for key in tensors if key not in own]
-    if problems:
-        raise WeightsError(
-            f"{folder} does not fit this model: {first_few(problems)}; leave out other --model options"
-        )
-    model.load_state_dict(tensors)
+    notes += _fit_head(tensors, model.state_dict(), head_names(model), metadata.class_names, class_names)
+    load_into(model, tensors, f"{folder} does not fit this model", "leave out other --model options")
     logger.info("weights from %s: %s", folder, "; ".join(notes))
 
 
@@ -167,7 +148,7 @@ def _fit_head(
             head[[new for new, _ in kept]] = tensors[key][[old for _, old in kept]]
             tensors[key] = head
     new_names = [name for name in after if name not in row_of]
-    named = f" ({', '.join(new_names[:MAX_NAMED])}{', ...' if len(new_names) > MAX_NAMED else ''})"
+    named = f" ({', '.join(new_names[:3])}{', ...' if len(new_names) > 3 else ''})"
     rest = f", {len(new_names)} start new{named}" if new_names else ""
     dropped = len(before) - len(kept)
     gone = f", {dropped} of its {len(before)} are not in this data set" if dropped else ""

@@ -17,7 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ramstrans.console import Progress, format_duration, no_progress
 from ramstrans.data.records import Split
-from ramstrans.distributed import choose_device
 from ramstrans.errors import TrainingError, UsageError
 from ramstrans.models.backbones import build_backbone
 from ramstrans.models.config import ModelConfig
@@ -28,10 +27,9 @@ from ramstrans.training.plan import (
     MARGIN,
     Candidate,
     Measurement,
-    check_plannable,
-    free_memory,
     measure,
     num_passes,
+    resources,
 )
 
 BACKBONES = (
@@ -166,20 +164,17 @@ def choose(
         UsageError: The run cannot be measured, or starts from weights of one backbone.
         ConfigError: A candidate cannot be built.
     """
-    device = choose_device(config.device)
-    check_plannable(config, device, processes)
+    device, memory, images = resources(config, memory, processes)
     check_choosable(config)
-    memory = free_memory(device) if memory is None else memory
     passes = num_passes(config, num_images) / processes
     if is_cross_validation(config):
         passes *= config.data.folds or 1
-    images = math.ceil(config.training.batch_size / processes)
     choices = candidates(config.model, backbones, image_sizes)
-    judge = Judge(config, time, memory, passes, images, with_ddp=processes > 1)
-    judged = []
+    budget = Budget(config, time, (1 - MARGIN) * memory, passes, images, processes > 1)
+    judged: list[Judged] = []
     for number, choice in enumerate(sorted(choices, key=lambda one: one.macs)):
         progress(number, len(choices), f"measuring {choice.backbone} at {choice.image_size}")
-        judged.append(judge(choice))
+        judged.append(budget.judge(choice, judged))
         clear_device_cache(garbage_collection=True)
     order = {choice: number for number, choice in enumerate(choices)}
     judged.sort(key=lambda one: (bool(one.reason), -one.choice.macs, order[one.choice]))
@@ -223,74 +218,59 @@ def count(model: ModelConfig) -> tuple[int, int]:
     return macs, num_parameters
 
 
-class Judge:
-    """Judges choices from small to large; remembers what it has measured.
+class Budget(NamedTuple):
+    """What a run may take, by which choices are judged from small to large.
 
-    Args:
+    Attributes:
         config: The run.
         time: Seconds that it may take.
-        memory: Bytes that each process may use.
+        usable: Bytes that each process may use, less `MARGIN`.
         passes: Images that pass forward and backward in a process.
         images: Images per step of one process.
         with_ddp: Whether DDP holds a copy of all gradients.
     """
 
-    def __init__(
-        self, config: RunConfig, time: float, memory: float, passes: float, images: int, *, with_ddp: bool
-    ) -> None:
-        self.config, self.time, self.memory = config, time, memory
-        self.passes, self.images, self.with_ddp = passes, images, with_ddp
-        self.known: dict[tuple[int, int, int], Judged] = {}
-        self.reference: Judged | None = None
+    config: RunConfig
+    time: float
+    usable: float
+    passes: float
+    images: int
+    with_ddp: bool
 
-    def __call__(self, choice: Choice) -> Judged:
-        """Judge a choice, by what has been measured if that is enough."""
-        key = choice[1:]
-        if key not in self.known:
-            self.known[key] = self.by_estimate(choice) or self.by_measurement(choice)
-        return self.known[key]._replace(choice=choice)
-
-    def by_estimate(self, choice: Choice) -> Judged | None:
-        """The verdict on a choice that needs no measurement; None if it needs one."""
+    def judge(self, choice: Choice, smaller: Sequence[Judged]) -> Judged:
+        """Judge a choice after all smaller ones, by what was measured of those if that is enough."""
+        for other in smaller:
+            if other.choice[1:] == choice[1:]:
+                return other._replace(choice=choice)
         trains_all = self.config.training.finetune == "all" and not self.config.training.freeze_blocks
         weights = 4 * choice.num_parameters * (2 if trains_all else 1)
-        if weights > (1 - MARGIN) * self.memory:
+        if weights > self.usable:
             what = "weights and gradients" if trains_all else "weights"
             return Judged(choice, f"too large: {what} alone", peak=weights)
-        if self.reference is None or self.reference.seconds is None:
-            return None
-        seconds = self.reference.seconds * choice.macs / self.reference.choice.macs
-        if seconds <= HOPELESS * self.time:
-            return None
-        return Judged(choice, "too slow (estimated)", seconds)
+        speeds = [other.seconds_per_image / other.choice.macs for other in smaller if other.seconds_per_image]
+        seconds = self.passes * speeds[-1] * choice.macs if speeds else 0.0
+        if seconds > HOPELESS * self.time:
+            return Judged(choice, "too slow (estimated)", seconds)
+        return self.measured(choice)
 
-    def by_measurement(self, choice: Choice) -> Judged:
+    def measured(self, choice: Choice) -> Judged:
         """Take steps of 1, 2, ... images; with gradient checkpointing if one does not fit without."""
         training = self.config.training
         model = dataclasses.replace(self.config.model, backbone=choice.backbone, image_size=choice.image_size)
         config = dataclasses.replace(self.config, model=model)
         can_checkpoint = not training.compile and training.attention != "math"
-        flags = [True] if training.gradient_checkpointing else [False, True][: 1 + can_checkpoint]
         least = math.inf
-        for flag in flags:
-            steps = measure(
-                config,
-                Candidate(training.precision, flag),
-                self.images,
-                with_ddp=self.with_ddp,
-                num_taken=2,
-            )
+        for flag in [True] if training.gradient_checkpointing else [False, True][: 1 + can_checkpoint]:
+            candidate = Candidate(training.precision, flag)
             fitting: list[Measurement] = []
-            for step in steps:
+            for step in measure(config, candidate, self.images, with_ddp=self.with_ddp, num_taken=2):
                 least = min(least, step.peak)
-                if step.peak > (1 - MARGIN) * self.memory:
+                if step.peak > self.usable:
                     break
                 fitting.append(step)
             if fitting:
                 per_image = min(step.seconds / step.images for step in fitting)
                 seconds = self.passes * per_image
                 reason = "" if seconds <= self.time else "too slow"
-                images, peak, _ = fitting[-1]
-                self.reference = Judged(choice, reason, seconds, per_image, peak, images, flag)
-                return self.reference
+                return Judged(choice, reason, seconds, per_image, fitting[-1].peak, fitting[-1].images, flag)
         return Judged(choice, "too large", peak=least if math.isfinite(least) else None)

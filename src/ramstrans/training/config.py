@@ -27,6 +27,9 @@ OPTIONS_FILE = "run.yaml"
 SEARCH_FILE = "search.db"
 """SQLite file of a search, by which its folder is known; a search goes on from it."""
 
+WHERE = ("root", "image_folder", "num_workers", "read_timeout", "cache", "cache_dir")
+"""Options of the data that a run or search may go on with other values of."""
+
 BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(
         ("epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "evaluate_every"), AT_LEAST_1
@@ -161,20 +164,11 @@ class TrainingConfig:
             raise ConfigError(
                 "training.attention math does not go with training.gradient_checkpointing; leave one out"
             )
-        warn_ignored("training", self, self._needs())
-
-    @property
-    def is_probe(self) -> bool:
-        """Whether the head alone is trained, on features that do not change: a linear probe."""
-        return self.finetune == "head" and not (self.train_tokens or self.train_norms)
-
-    def _needs(self) -> dict[str, tuple[bool, str]]:
-        """For each option that depends on another: whether it has an effect, and the one it needs."""
         head = (self.finetune == "head", "training.finetune head")
         probe = (self.is_probe, "a linear probe: training.finetune head alone")
         steps = (not self.is_probe, "training.finetune all or lora: a linear probe is fitted to convergence")
         lora = (self.finetune == "lora", "training.finetune lora")
-        return {
+        needs = {
             "mixing_probability": (bool(self.mixup or self.cutmix), "training.mixup or cutmix"),
             **dict.fromkeys(("train_tokens", "train_norms"), head),
             **dict.fromkeys(("probe_views", "probe_cache"), probe),
@@ -183,6 +177,12 @@ class TrainingConfig:
             **dict.fromkeys(("lora_rank", "lora_alpha", "lora_mlp"), lora),
             "warmup_steps": (self.warmup_epochs is None, "training.warmup_epochs null"),
         }
+        warn_ignored("training", self, needs)
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the head alone is trained, on features that do not change: a linear probe."""
+        return self.finetune == "head" and not (self.train_tokens or self.train_norms)
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from scipy.stats import t as student_t
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.errors import StoppedError, UsageError
 from ramstrans.evaluation.metrics import wilson_interval
-from ramstrans.evaluation.report.build import Report
-from ramstrans.evaluation.report.markdown import cell, table
-from ramstrans.files import write_file
-from ramstrans.plain import to_plain, utf8_text
+from ramstrans.evaluation.report.build import Report, print_table, print_warnings, write_report
+from ramstrans.evaluation.report.markdown import notes, table, worst_classes
+from ramstrans.plain import to_plain
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
+from ramstrans.training.outline import outline
 from ramstrans.training.run import prepare, train
 from ramstrans.training.run_folder import (
     REPORT_FILE,
@@ -30,11 +29,10 @@ from ramstrans.training.run_folder import (
     default_output,
     is_finished,
     options_of,
+    resume_hint,
     write_options,
 )
 from ramstrans.training.setup import start_processes
-
-NUM_WORST = 10
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +42,10 @@ def is_cross_validation(config: RunConfig) -> bool:
     return config.data.folds is not None and config.data.fold is None
 
 
-def fold_config(config: RunConfig, fold: int, output: Path | None) -> RunConfig:
+def fold_config(config: RunConfig, fold: int, folder: Path | None, *, overwrite: bool = False) -> RunConfig:
     """The config of one fold's run."""
     data = dataclasses.replace(config.data, fold=fold)
-    return dataclasses.replace(config, data=data, output=output, overwrite=False)
+    return dataclasses.replace(config, data=data, output=folder, overwrite=overwrite)
 
 
 def cross_validate(
@@ -69,7 +67,7 @@ def cross_validate(
         UsageError: There are several processes.
         RamsTransError: A run cannot be made; the message says why.
     """
-    folds, output = config.data.folds, config.output
+    folds, output = config.data.folds, config.output or default_output(config)
     assert folds is not None, "data.folds of a cross-validation"
     if start_processes(config).num_processes > 1:
         raise UsageError(
@@ -77,38 +75,32 @@ def cross_validate(
             f"start one run per fold: --data.fold 1 ... {folds}"
         )
     if resumes:
-        assert output is not None, "the folder of the run that is resumed"
         check_unfinished(output, config)
     else:
         check_output(output, overwrite=config.overwrite)
     reports: list[Report] = []
     for fold in range(1, folds + 1):
-        folder = None if output is None else output / f"fold_{fold}"
-        if resumes and folder is not None and is_finished(folder, config):
+        folder = output / f"fold_{fold}"
+        if resumes and is_finished(folder, config):
             logger.info("fold %d of %d is finished: %s", fold, folds, folder)
             reports.append(json.loads((folder / REPORT_FILE).read_text(encoding="utf-8")))
             continue
         logger.info("fold %d of %d", fold, folds)
-        goes_on = resumes and folder is not None and (folder / OPTIONS_FILE).is_file()
-        prepared = prepare(fold_config(config, fold, folder if goes_on else None), progress, resumes=goes_on)
-        if output is None:
-            output = default_output(config)
+        goes_on = resumes and (folder / OPTIONS_FILE).is_file()
+        run = fold_config(config, fold, folder, overwrite=folder.exists() and not goes_on)
+        prepared = prepare(run, progress, resumes=goes_on)
         if fold == 1 and not resumes:
+            for line in outline(prepared, folds):
+                logger.info("%s", line)
             claim_output(output, overwrite=config.overwrite)
             write_options(output, dataclasses.replace(config, output=output))
-        folder = output / f"fold_{fold}"
-        run = dataclasses.replace(prepared.config, output=folder, overwrite=folder.exists() and not goes_on)
         try:
-            report = train(prepared._replace(config=run), folder, command=command, progress=progress)
+            reports.append(train(prepared, folder, command=command, progress=progress))
         except StoppedError as error:
-            message = str(error).replace(f"--resume {folder}", f"--resume {output}")
+            message = str(error).replace(resume_hint(folder), resume_hint(output))
             raise StoppedError(f"fold {fold} of {folds}: {message}", error.signal_number) from error
-        reports.append(report)
-    assert output is not None, "there is at least one fold"
     report = summarize(reports) | {"command": command, "config": options_of(config)}
-    write_file(output / "report.md", utf8_text(markdown_page(report)).encode())
-    content = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_file(output / REPORT_FILE, content.encode(errors="backslashreplace"))  # last: it marks the end
+    write_report(output, report, markdown_page(report))
     return report, output
 
 
@@ -226,41 +218,26 @@ def headline(report: Report) -> str:
     )
 
 
-def fold_rows(report: Report) -> list[list[str]]:
-    """For each fold its number of images, chosen epoch, and top-1 of each scale and fused."""
-    return [
-        [
-            str(row["fold"]),
-            str(row["num_images"]),
-            str(row["epoch"]),
-            *(f"{value:.1f}" for value in (*row["top1_scales"], row["top1"])),
-        ]
+def fold_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: images, chosen epoch, and top-1 of each scale and fused, for each fold."""
+    scales = [f"scale {index}" for index in range(1, len(report["scales"]) + 1)]
+    rows = [
+        [f"{row['fold']}", f"{row['num_images']}", f"{row['epoch']}"]
+        + [f"{value:.1f}" for value in (*row["top1_scales"], row["top1"])]
         for row in report["folds"]
     ]
-
-
-def fold_columns(report: Report) -> list[str]:
-    """What the columns of `fold_rows` are."""
-    scales = [f"scale {index}" for index in range(1, len(report["scales"]) + 1)]
-    return ["fold", "test images", "epoch", *scales, "fused"]
+    return ["fold", "test images", "epoch", *scales, "fused"], rows
 
 
 def print_report(report: Report, console: Console) -> None:
     """Print the folds, the headline and the warnings."""
-    rows = Table(*fold_columns(report), title="Top-1 of each fold, percent", title_justify="left")
-    for column in rows.columns:
-        column.justify = "right"
-    for row in fold_rows(report):
-        rows.add_row(*row)
-    console.print(rows)
+    print_table(console, "Top-1 of each fold, percent", *fold_table(report), first_right=0)
     console.print(headline(report), highlight=False, soft_wrap=True)
-    for warning in report["warnings"]:
-        console.print(f"Warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    print_warnings(report, console)
 
 
 def markdown_page(report: Report) -> str:
     """Render the report as Markdown."""
-    worst = sorted((c for c in report["classes"] if c["num_images"]), key=lambda c: c["accuracy"])[:NUM_WORST]
     folds = [f"[fold {row['fold']}](fold_{row['fold']}/report.md)" for row in report["folds"]]
     sections = [
         f"# Cross-validation: {len(report['folds'])} folds of {report['num_images']} images",
@@ -268,15 +245,12 @@ def markdown_page(report: Report) -> str:
         "The first interval says how much the accuracy depends on which images are trained on and tested on "
         "(Student's t, corrected for runs that share training images: Nadeau and Bengio 2003); the second "
         "one is Wilson's.",
-        *(f"> **Note:** {cell(warning)}." for warning in report["warnings"]),
+        *notes(report),
         "## Folds",
-        table(fold_columns(report), fold_rows(report)),
+        table(*fold_table(report)),
         f"Reports: {', '.join(folds)}.",
         "## Hardest classes",
-        table(
-            ("class", "accuracy", "images"),
-            [[entry["name"], f"{entry['accuracy']:.1f} %", str(entry["num_images"])] for entry in worst],
-        ),
+        worst_classes(report),
         "## How this was made",
         f"```\n{report['command']}\n```",
         f"Every option: `{OPTIONS_FILE}`.",

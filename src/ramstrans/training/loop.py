@@ -25,6 +25,7 @@ from ramstrans.training.log import MetricsLog, epoch_line
 from ramstrans.training.losses import balanced_class_weights
 from ramstrans.training.memory import out_of_memory_errors
 from ramstrans.training.optim import continue_schedule, num_steps
+from ramstrans.training.run_folder import resume_hint
 from ramstrans.training.step import StepResult, build_train_step
 from ramstrans.training.trainable import merged_state_dict, set_train_mode, set_trainable
 from ramstrans.training.validation import choice_warnings, rank, validation_row
@@ -100,8 +101,12 @@ class TrainLoop:
         self.total_steps = self.state.total_steps = num_steps(config, self.steps_per_epoch)
         set_trainable(model, config, self.train_loader.batch_sampler.seed)
         self.empty_model = to_meta(model) if accelerator.is_fsdp2 else None  # before it is sharded
+        class_weights = None
+        if config.class_weights == "balanced":
+            labels = torch.tensor([record.label for record in self.train_loader.dataset.records])
+            class_weights = balanced_class_weights(labels, model.encoder.num_classes)
         self.train_step = build_train_step(
-            model, config, accelerator, self.total_steps, self.steps_per_epoch, self.class_weights()
+            model, config, accelerator, self.total_steps, self.steps_per_epoch, class_weights
         )
         accelerator.register_for_checkpointing(self.train_step.schedule)
         self.ema = None
@@ -112,13 +117,6 @@ class TrainLoop:
         self.best_weights: dict[str, Tensor] | None = None
         if config.patience is not None and self.val_loader is None:
             logger.warning("training.patience is ignored: there are no validation images")
-
-    def class_weights(self) -> Tensor | None:
-        """(num_classes,) factors on the cross-entropy by class, or None, as the recipe says."""
-        if self.config.class_weights == "none":
-            return None
-        labels = torch.tensor([record.label for record in self.train_loader.dataset.records])
-        return balanced_class_weights(labels, self.model.encoder.num_classes)
 
     @property
     def stopped_early(self) -> bool:
@@ -145,6 +143,10 @@ class TrainLoop:
             assert self.checkpoints is not None, "steps were taken before a checkpoint"
             self.best_weights = self.checkpoints.load(self.accelerator, self.state)
             continue_schedule(self.train_step.schedule)
+            if self.stopped_early:
+                logger.warning(
+                    "nothing is trained: training.patience ended this run at step %d", self.state.step
+                )
         self.log.cut(self.state.log_bytes)
         self.start = time.perf_counter() - self.state.seconds
         with self.signals.installed():
@@ -298,8 +300,7 @@ class TrainLoop:
             raise StoppedError(f"{stopped}; nothing was saved (training.checkpoint_every 0)", number)
         if self.state.step not in self.checkpoints.steps():
             self.save()
-        run = self.checkpoints.folder.parent
-        raise StoppedError(f"{stopped}; saved: go on with `ramstrans train --resume {run}`", number)
+        raise StoppedError(f"{stopped}; saved: {resume_hint(self.checkpoints.folder.parent)}", number)
 
     def result(self) -> TrainResult:
         """How the run ended."""

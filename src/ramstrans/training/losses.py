@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ramstrans.distributed import autocast
-from ramstrans.models.attention import ExplicitAttention
 from ramstrans.models.methods.base import ForwardScale, HighRes, Stage
 from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.contrastive import contrastive_loss
@@ -37,8 +36,14 @@ class ScaleForward(nn.Module):
         precision: AbstractContextManager[object] = nullcontext()
         if self.precision is not None:
             precision = autocast(images.device, self.precision)
-        with precision, ExplicitAttention() if self.explicit_attention else nullcontext():
-            return self.model.forward_scale(images, scale, crop_box, with_region=with_region)
+        with precision:
+            return self.model.forward_scale(
+                images,
+                scale,
+                crop_box,
+                with_region=with_region,
+                explicit_attention=self.explicit_attention,
+            )
 
 
 def losses_by_scale(

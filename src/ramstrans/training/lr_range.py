@@ -20,13 +20,18 @@ from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.errors import TrainingError
-from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, save_figure, scale_color
+from ramstrans.evaluation.report.style import (
+    FUSED_COLOR,
+    RIGHT_COLOR,
+    finish_axes,
+    save_figure,
+    scale_color,
+)
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import TrainLoop
 from ramstrans.training.memory import out_of_memory_errors
 from ramstrans.training.plan import with_training
-from ramstrans.training.run import Prepared
-from ramstrans.training.setup import build_accelerator, build_loaders
+from ramstrans.training.setup import Prepared, build_accelerator
 from ramstrans.training.step import TrainStep
 from ramstrans.training.trainable import set_train_mode
 
@@ -80,9 +85,7 @@ def lr_range(prepared: Prepared, progress: Progress = no_progress) -> LrRange:
     """
     config = with_training(prepared.config, lr=LOWEST, ema_decay=0.0, patience=None)
     accelerator = build_accelerator(config, Path())
-    loader, _ = build_loaders(
-        config, prepared.images, prepared.preprocessing, pin_memory=accelerator.device.type == "cuda"
-    )
+    loader, _ = prepared.loaders()
     log = MetricsLog(Path(os.devnull), accelerator)
     step = TrainLoop(prepared.model, loader, None, config.training, accelerator, log).train_step
     growth = (HIGHEST / LOWEST) ** (1 / (NUM_STEPS - 1))
@@ -165,8 +168,5 @@ def plot_lr_range(found: LrRange, current: float, path: Path) -> None:
     axes.axvline(current, color=scale_color(1), lw=1.2, ls="--", label=f"of the recipe: {current:.2g}")
     low, high = min(found.smoothed), found.smoothed[0]
     axes.set_ylim(low - 0.15 * (high - low), high + 0.4 * (high - low))  # what diverges leaves the picture
-    axes.set(title="Learning-rate range test", xlabel="learning rate", ylabel="training loss")
-    axes.grid(visible=True, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    finish_axes(axes, "Learning-rate range test", "learning rate", "training loss")
     save_figure(figure, path)

@@ -81,22 +81,16 @@ def lr_factor(step: int, warmup_steps: int, total_steps: int, min_factor: float 
     return min_factor + (1 - min_factor) * height
 
 
-def build_schedule(
-    optimizer: Optimizer, config: TrainingConfig, total_steps: int, steps_per_epoch: int = 1
-) -> LambdaLR:
-    """The schedule of `lr_factor`; warm-up is cut to the run's first half where the run is short.
+def schedule_factor(
+    config: TrainingConfig, total_steps: int, steps_per_epoch: int = 1
+) -> Callable[[int], float]:
+    """The factor on the peak learning rate by step, see `lr_factor`; a warm-up ends in a run's first half.
 
     Args:
-        optimizer: Each of its groups is scheduled from its own learning rate.
         config: The recipe.
         total_steps: Of the run.
         steps_per_epoch: For a warm-up that is given in epochs.
     """
-    return LambdaLR(optimizer, schedule_factor(config, total_steps, steps_per_epoch))
-
-
-def schedule_factor(config: TrainingConfig, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
-    """The factor of a run on its peak learning rate, by step: `lr_factor` with the config's warm-up."""
     warmup_steps, epochs = config.warmup_steps, config.warmup_epochs
     if epochs is not None:  # at least one step if there is any part of an epoch
         warmup_steps = max(round(epochs * steps_per_epoch), int(epochs > 0))

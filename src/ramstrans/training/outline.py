@@ -3,19 +3,16 @@
 import math
 import time
 
-import torch
-
 from ramstrans.console import format_duration
 from ramstrans.data.records import SPLITS
-from ramstrans.distributed import choose_device
+from ramstrans.distributed import choose_device, synchronize
 from ramstrans.plain import counted
 from ramstrans.training.losses import ScaleForward
 from ramstrans.training.memory import out_of_memory_errors
 from ramstrans.training.optim import num_steps
 from ramstrans.training.plan import num_passes, random_batch
 from ramstrans.training.probe import DEFAULT_STRENGTH
-from ramstrans.training.run import Prepared
-from ramstrans.training.setup import evaluation_batch_size
+from ramstrans.training.setup import Prepared, evaluation_batch_size
 from ramstrans.training.step import uses_explicit_attention
 
 MAX_TIMED = 8
@@ -25,11 +22,15 @@ TIMED_PASSES = 2
 """Of which the faster one counts: the first one warms up."""
 
 
-def outline(prepared: Prepared) -> list[str]:
+def outline(prepared: Prepared, num_runs: int = 1) -> list[str]:
     """Describe length, time and choices of a run, which it does not change.
 
     The time is that of all steps and evaluations at the speed of a timed pass on this device, without
     waiting for data.
+
+    Args:
+        prepared: The run.
+        num_runs: Runs of a cross-validation, of which this is the first.
 
     Raises:
         TrainingError: Not even one micro-batch fits into the memory of the GPU.
@@ -53,10 +54,16 @@ def outline(prepared: Prepared) -> list[str]:
         choice = f"its L2 penalty is chosen on {counted(counts['val'], 'validation image')}"
         if not counts["val"]:
             choice = f"no validation images: its L2 penalty is {DEFAULT_STRENGTH}"
-    return [
+    lines = [
         f"{length}, about {format_duration(seconds)} on {choose_device(config.device)}, if loading keeps up",
         f"{choice}; the test split ({counted(counts['test'], 'image')}) is used once, at the end",
     ]
+    if num_runs > 1:
+        total = format_duration(num_runs * seconds)
+        lines.append(
+            f"{num_runs} folds: as many runs of this length, each tested on its own part, about {total}"
+        )
+    return lines
 
 
 def seconds_per_image(prepared: Prepared) -> float:
@@ -78,8 +85,7 @@ def seconds_per_image(prepared: Prepared) -> float:
                 for stage in model.stages(*inputs, last_region=False, forward_scale=forward_scale):
                     loss = stage.logits.float().sum()
                     loss.backward()  # type: ignore[no-untyped-call]  # each scale's before the next scale, as in training
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
+                synchronize(device)
                 seconds = min(seconds, time.perf_counter() - start)
     finally:
         model.zero_grad(set_to_none=True)

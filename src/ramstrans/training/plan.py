@@ -151,16 +151,13 @@ def plan(
             than images per step.
         ConfigError: The model cannot be built.
     """
-    training, device = config.training, choose_device(config.device)
-    check_plannable(config, device, processes)
-    memory = free_memory(device) if memory is None else memory
+    device, memory, images = resources(config, memory, processes)
     usable = (1 - MARGIN) * memory
 
     def fits(step: Measurement) -> bool:
         return step.peak <= usable
 
-    steps = num_steps(training, math.ceil(num_images / training.batch_size))
-    images = math.ceil(training.batch_size / processes)
+    steps = num_steps(config.training, math.ceil(num_images / config.training.batch_size))
     candidates: list[Candidate] = []
     choices = [Candidate(name, again) for name in PRECISIONS[device.type] for again in (False, True)]
     for number, choice in enumerate(choices):
@@ -171,9 +168,13 @@ def plan(
     return Plan(device, memory, images, steps, tuple(candidates))
 
 
-def check_plannable(config: RunConfig, device: torch.device, processes: int) -> None:
-    """Raise UsageError unless the steps of a run can be measured on a device."""
-    training = config.training
+def resources(config: RunConfig, memory: float | None, processes: int) -> tuple[torch.device, float, int]:
+    """The device, the bytes that each process may use on it, and the images per step of one process.
+
+    Raises:
+        UsageError: The steps of the run cannot be measured there.
+    """
+    training, device = config.training, choose_device(config.device)
     if device.type not in PRECISIONS:
         raise UsageError(f"memory cannot be counted on '{device.type}'; give --device cpu")
     if training.fsdp:
@@ -183,13 +184,10 @@ def check_plannable(config: RunConfig, device: torch.device, processes: int) -> 
             f"training.batch_size is {training.batch_size} for all --processes {processes} together; give "
             f"--training.batch_size {processes} or more"
         )
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that are free on a CPU or GPU."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    return float(psutil.virtual_memory().available)
+    if memory is None:
+        is_gpu = device.type == "cuda"
+        memory = torch.cuda.mem_get_info(device)[0] if is_gpu else psutil.virtual_memory().available
+    return device, float(memory), math.ceil(training.batch_size / processes)
 
 
 def num_passes(config: RunConfig, num_images: Mapping[Split, int]) -> float:

@@ -17,33 +17,32 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import PIL
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.dataset import ImageDataset
-from ramstrans.data.loading.loader import ImageLoader, build_loader
-from ramstrans.data.reading.decode import DECODING_VERSION
+from ramstrans.data.loading.loader import ImageLoader
+from ramstrans.data.reading.cache import read_keyed, software, write_keyed
 from ramstrans.data.reading.tars import file_status
-from ramstrans.distributed import agree, autocast, from_first_process, num_processes
+from ramstrans.distributed import autocast, from_first_process
 from ramstrans.errors import TrainingError
-from ramstrans.files import write_file
+from ramstrans.evaluation.predict import in_order
 from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.saved.model import weights_digest
 from ramstrans.training.config import RunConfig
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import TrainResult
 from ramstrans.training.losses import balanced_class_weights
 from ramstrans.training.memory import out_of_memory_errors
+from ramstrans.training.setup import Prepared
 from ramstrans.training.trainable import merged_state_dict
 from ramstrans.training.validation import choice_warnings, describe, rank, validation_row
 
@@ -95,24 +94,16 @@ class LinearProbe:
     """A linear probe under way.
 
     Attributes:
-        model: With its pretrained backbone; the head is replaced.
-        config: The run's options.
-        train_set: The training images, with their augmentation.
-        val_set: The validation images; may be empty.
+        prepared: The run; the head of its model is replaced.
         folder: Where features are kept.
         accelerator: Devices and processes.
         log: Where rows go.
-        batch_size: Images per pass.
     """
 
-    model: RamsTrans
-    config: RunConfig
-    train_set: ImageDataset
-    val_set: ImageDataset
+    prepared: Prepared
     folder: Path
     accelerator: Accelerator
     log: MetricsLog
-    batch_size: int
 
     def run(self, progress: Progress = no_progress) -> TrainResult:
         """Compute the features, or read them; fit the head for each strength, and keep the best.
@@ -126,21 +117,23 @@ class LinearProbe:
         """
         start = time.perf_counter()
         self.log.cut(0)
-        self.model.to(self.accelerator.device).eval()
+        model, num_views = self.prepared.model, self.prepared.config.training.probe_views
+        model.to(self.accelerator.device).eval()
+        train_set, val_set = (self.prepared.dataset(split) for split in ("train", "val"))
         with out_of_memory_errors():
-            train = self.train_features(progress)
-            val = self.features(self.val_set, 0, progress) if len(self.val_set) else None
-            strength, fit, best = self.choose(train, val, progress)
-        head = self.model.encoder.get_classifier()
-        head.load_state_dict({"weight": fit.weight, "bias": fit.bias})
+            views = [self.features(train_set, view, progress) for view in range(num_views)]
+            train = Features(*(torch.cat(tensors) for tensors in zip(*views, strict=True)))
+            val = self.features(val_set, 0, progress) if len(val_set) else None
+            strength, fit, scores = self.choose(train, val, progress)
+        model.encoder.get_classifier().load_state_dict({"weight": fit.weight, "bias": fit.bias})
         warnings = []
-        if best is not None:
+        if scores:
             chosen, otherwise = f"l2 {strength:g}", f"l2 {DEFAULT_STRENGTH:g} is taken"
-            warnings = choice_warnings(chosen, best["top1_fused"], len(self.val_set), otherwise)
+            warnings = choice_warnings(chosen, scores["top1_fused"], len(val_set), otherwise)
         return TrainResult(
-            weights=merged_state_dict(self.model),
-            epoch=self.config.training.probe_views,
-            chosen_on="validation" if best else "default l2",
+            weights=merged_state_dict(model),
+            epoch=num_views,
+            chosen_on="validation" if scores else "default l2",
             steps=fit.iterations,
             num_skipped=0,
             seconds=round(time.perf_counter() - start, 1),
@@ -148,61 +141,42 @@ class LinearProbe:
             warnings=tuple(warnings),
         )
 
-    def train_features(self, progress: Progress) -> Features:
-        """The features of all views of the training images: the centre view, then augmented ones."""
-        views = range(self.config.training.probe_views)
-        parts = [self.features(self.train_set, view, progress) for view in views]
-        return Features(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-
     def features(self, dataset: ImageDataset, view: int, progress: Progress) -> Features:
         """The features of one view of every image, from the folder if they are there; 0: the centre view."""
         if view == 0:
             dataset = dataclasses.replace(dataset, augmentation=None)
-        split = dataset.records[0].split
-        key = features_key(self.model, self.config, dataset, view)
+        model, config, split = self.prepared.model, self.prepared.config, dataset.records[0].split
+        key = features_key(model, config, dataset, view)
         path = self.folder / f"{split}-{view}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
-        values = from_first_process(lambda: read_features(path, key))
-        if values is None:
-            values = self.compute(dataset, view, progress)
-            content = save({"features": values}, {"key": key})
-            agree(lambda: write_file(path, content, sync=False) if self.accelerator.is_main_process else None)
-        if not values.isfinite().all():
+        found = from_first_process(lambda: read_keyed(path, key, "features"))
+        if found is None:
+            loader = self.prepared.loader(dataset)
+            loader.batch_sampler.epoch = view
+            what = f"features of {split} images, view {view + 1}"
+            found = [compute_features(model, loader, config.training.precision, what, progress)]
+            hint = "give another --training.probe_cache"
+            from_first_process(partial(write_keyed, path, key, hint, features=found[0]))
+        if not found[0].isfinite().all():
             raise TrainingError("a feature is NaN or infinite; use training.precision fp32 or other weights")
-        return Features(values, torch.tensor([record.label for record in dataset.records]))
-
-    def compute(self, dataset: ImageDataset, view: int, progress: Progress) -> Tensor:
-        """(N, S, D) float32, the features of one view of every image."""
-        data = self.config.data
-        loader = build_loader(
-            dataset,
-            self.batch_size,
-            shuffle=False,
-            with_high_res=self.config.model.needs_high_res,
-            num_workers=data.num_workers,
-            timeout=data.read_timeout,
-        )
-        loader.batch_sampler.epoch = view
-        what = f"features of {dataset.records[0].split} images, view {view + 1}"
-        return compute_features(self.model, loader, self.config.training.precision, what, progress)
+        return Features(found[0], torch.tensor([record.label for record in dataset.records]))
 
     def choose(
         self, train: Features, val: Features | None, progress: Progress
-    ) -> tuple[float, Fit, dict[str, Any] | None]:
-        """Fit the head for each strength; return the best on `val`, its fit and its row, None without."""
-        best: tuple[float, Fit, dict[str, Any] | None] | None = None
+    ) -> tuple[float, Fit, dict[str, Any]]:
+        """Fit the head for each strength; return the best on `val`, its fit and its scores, {} without."""
+        best: tuple[float, Fit, dict[str, Any]] | None = None
         strengths = (DEFAULT_STRENGTH,) if val is None else STRENGTHS
         for number, (l2, fit) in enumerate(self.fits(train, strengths), start=1):
             row = {"kind": "probe", "step": number, "l2": l2, "loss": fit.loss, "iterations": fit.iterations}
             line = f"l2 {l2:g}: loss {fit.loss:.3f}, {fit.iterations} iterations"
-            scores = None
+            scores: dict[str, Any] = {}
             if val is not None:
                 scores = validation_row(predict(val, fit), val.labels.numpy())
-                is_best = best is None or best[2] is None or rank(scores) > rank(best[2])
-                row |= scores | {"is_best": is_best}
-                line += f", {describe(scores)}" + ", best so far" * is_best
-            if scores is None or row["is_best"]:
+                scores["is_best"] = best is None or rank(scores) > rank(best[2])
+                line += f", {describe(scores)}" + ", best so far" * scores["is_best"]
+            if best is None or scores["is_best"]:
                 best = l2, fit, scores
-            self.log.write(row, number)
+            self.log.write(row | scores, number)
             logger.info(line)
             progress(number, len(strengths), "fits of the head")
         assert best is not None, "there is a strength"
@@ -210,8 +184,8 @@ class LinearProbe:
 
     def fits(self, train: Features, strengths: Sequence[float]) -> Iterator[tuple[float, Fit]]:
         """Yield the head at the optimum for one strength after the other, each from the one before."""
-        training, fit = self.config.training, None
-        num_classes = self.model.encoder.num_classes
+        training, model, fit = self.prepared.config.training, self.prepared.model, None
+        num_classes = model.encoder.num_classes
         class_weights = torch.ones(num_classes)
         if training.class_weights == "balanced":
             class_weights = balanced_class_weights(train.labels, num_classes)
@@ -219,7 +193,7 @@ class LinearProbe:
             fit = fit_head(
                 train,
                 l2,
-                torch.tensor(training.loss_weights or (1.0,) * self.model.num_scales),
+                torch.tensor(training.loss_weights or (1.0,) * model.num_scales),
                 class_weights,
                 label_smoothing=training.label_smoothing,
                 device=self.accelerator.device,
@@ -245,7 +219,7 @@ def compute_features(
         what: What is computed, for `progress`.
         progress: Called after each batch.
     """
-    gathered = []
+    gathered: list[tuple[np.ndarray, ...]] = []
     for done, batch in enumerate(loader, start=1):
         images, high_res = model.normalize(batch.images, batch.high_res)
         with autocast(model.device, precision):
@@ -254,20 +228,14 @@ def compute_features(
         values = torch.stack(scales, dim=1).float().cpu().numpy()
         gathered.append((batch.indices.numpy(), values))
         progress(done, len(loader), what)
-    if num_processes() > 1:
-        gathered = gather_object(gathered)
-    indices, features = (np.concatenate(parts) for parts in zip(*gathered, strict=True))
-    return torch.from_numpy(features[np.argsort(indices)])
+    return torch.from_numpy(in_order(gathered, (0, 0))[0])
 
 
 def features_key(model: RamsTrans, config: RunConfig, dataset: ImageDataset, view: int) -> str:
     """All that the features of a view depend on, as JSON: weights, preprocessing, images, augmentation."""
-    weights = hashlib.sha256()
     head = {id(tensor) for tensor in model.encoder.get_classifier().state_dict(keep_vars=True).values()}
-    for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
-        if id(tensor) not in head:
-            weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
-            weights.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    state = model.state_dict(keep_vars=True)
+    weights = weights_digest({name: tensor for name, tensor in state.items() if id(tensor) not in head})
     images = hashlib.sha256()
     for record in dataset.records:
         status = file_status(record.path)
@@ -275,32 +243,16 @@ def features_key(model: RamsTrans, config: RunConfig, dataset: ImageDataset, vie
         images.update(f" {status.st_size} {status.st_mtime_ns}\n".encode())
     model_config = dataclasses.replace(config.model, num_classes=None, weights=None)
     augmented = dataset.augmentation and [dataclasses.asdict(dataset.augmentation), dataset.seed, view]
-    software = [VERSION, DECODING_VERSION, PIL.__version__, torch.__version__]
     parts = {
-        "weights": weights.hexdigest(),
+        "weights": weights,
         "model": dataclasses.asdict(model_config),
         "preprocessing": dataclasses.asdict(dataset.preprocessing),
         "augmentation": augmented,
         "images": images.hexdigest(),
         "precision": config.training.precision,
-        "software": software,
+        "software": [VERSION, *software()],
     }
     return json.dumps(parts)
-
-
-def read_features(path: Path, key: str) -> Tensor | None:
-    """The features in a file; None if it is missing, damaged, or of another key."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            if file.metadata()["key"] != key:
-                return None
-            values: Tensor = file.get_tensor("features")
-            return values
-    except FileNotFoundError:
-        return None
-    except (OSError, SafetensorError, LookupError, TypeError) as error:
-        logger.warning("%s is damaged (%s); the features are computed again", path, error)
-        return None
 
 
 def fit_head(

@@ -5,17 +5,14 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.build import build_image_set, build_preprocessing, drop_unreadable, fingerprint
-from ramstrans.data.loading.loader import build_loader
-from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.data.records import ImageSet
+from ramstrans.data.build import build_image_set, build_preprocessing, check_cache_room, drop_unreadable
 from ramstrans.distributed import SignalHandler
 from ramstrans.errors import DataError, UsageError, WeightsError
 from ramstrans.evaluation.evaluate import evaluate
@@ -23,6 +20,7 @@ from ramstrans.evaluation.report.build import Report
 from ramstrans.files import check_room
 from ramstrans.models.config import ModelConfig, SaliencyName
 from ramstrans.models.methods.rams import RamsTrans, build_model
+from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata, load_metadata
 from ramstrans.saved.model import load_into, load_state, save_model
 from ramstrans.saved.start import build_started, check_model
@@ -33,20 +31,20 @@ from ramstrans.training.loop import TrainLoop, TrainResult
 from ramstrans.training.optim import check_optimizer, num_steps, schedule_factor
 from ramstrans.training.probe import LinearProbe
 from ramstrans.training.run_folder import (
+    REPORT_FILE,
     RUN_MARK,
     check_output,
     check_unfinished,
     claim_output,
-    finished_steps,
     has_trained,
     options_of,
+    read_json,
+    resume_hint,
     write_options,
 )
 from ramstrans.training.setup import (
+    Prepared,
     build_accelerator,
-    build_dataset,
-    build_loaders,
-    evaluation_batch_size,
     start_processes,
     with_classes_of,
     with_length_for,
@@ -58,26 +56,6 @@ CHANGED = (
 )
 
 logger = logging.getLogger(__name__)
-
-
-class Prepared(NamedTuple):
-    """Everything that a run needs before its first step.
-
-    Attributes:
-        config: The run's config, with what the data decided filled in.
-        images: The data set, unreadable files gone.
-        model: With its initial weights, on the CPU.
-        preprocessing: How images become inputs.
-        unreadable: A line per unreadable file, which was skipped.
-        resumes: Whether an unfinished run in `config.output` is resumed.
-    """
-
-    config: RunConfig
-    images: ImageSet
-    model: RamsTrans
-    preprocessing: Preprocessing
-    unreadable: tuple[str, ...] = ()
-    resumes: bool = False
 
 
 def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: bool = False) -> Prepared:
@@ -111,6 +89,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     preprocessing = build_preprocessing(config.data, config.model.input_size, config.model.zoom_source)
     if not resumes:
         check_room(config.output or Path(), bytes_to_write(config, model), "weights and checkpoints")
+    check_cache_room(images, config.data, preprocessing.reading)
     images, errors = drop_unreadable(images, config.data, progress)
     counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
     logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
@@ -205,7 +184,7 @@ def train(prepared: Prepared, output: Path, *, command: str = "", progress: Prog
             metadata, weights = metadata_of(prepared, result), result.weights
             if accelerator.is_main_process:
                 save_model(output, weights, metadata)
-        checking = signals.checking(progress, f"go on with `ramstrans train --resume {output}`")
+        checking = signals.checking(progress, resume_hint(output))
         report = evaluate_test(output, prepared, weights, metadata, accelerator, command, checking)
     accelerator.end_training()
     return report
@@ -225,14 +204,15 @@ def closing_trackers(accelerator: Accelerator) -> Iterator[None]:
 def train_into(
     output: Path, prepared: Prepared, accelerator: Accelerator, progress: Progress, signals: SignalHandler
 ) -> TrainResult:
-    """Train, from the newest checkpoint if there is one."""
-    config = prepared.config
+    """Train, from the newest checkpoint if there is one; or fit a linear probe."""
+    config, log = prepared.config, MetricsLog(output / RUN_MARK, accelerator)
     if config.training.is_probe:
-        return probe(output, prepared, accelerator, progress, signals)
+        accelerator.init_trackers("tensorboard")
+        folder = config.training.probe_cache or output / "features"
+        checking = signals.checking(progress, resume_hint(output))
+        return LinearProbe(prepared, folder, accelerator, log).run(checking)
     checkpoints, state = checkpoints_of(output, config), new_state(prepared, accelerator)
-    train_loader, val_loader = build_loaders(
-        config, prepared.images, prepared.preprocessing, pin_memory=accelerator.device.type == "cuda"
-    )
+    train_loader, val_loader = prepared.loaders()
     trackers: dict[str, Any] = {}
     if prepared.resumes:
         saved = checkpoints.newest()
@@ -252,39 +232,16 @@ def train_into(
         val_loader,
         config.training,
         accelerator,
-        MetricsLog(output / RUN_MARK, accelerator),
+        log,
         None if config.training.checkpoint_every == 0 else checkpoints,
         state,
         signals,
     ).run(progress)
 
 
-def probe(
-    output: Path, prepared: Prepared, accelerator: Accelerator, progress: Progress, signals: SignalHandler
-) -> TrainResult:
-    """Fit the head to features of the frozen backbone; a resumed run reads those that it has computed."""
-    config = prepared.config
-    accelerator.init_trackers("tensorboard")
-    train_set, val_set = (
-        build_dataset(config, prepared.images, prepared.preprocessing, split) for split in ("train", "val")
-    )
-    return LinearProbe(
-        prepared.model,
-        config,
-        train_set,
-        val_set,
-        config.training.probe_cache or output / "features",
-        accelerator,
-        MetricsLog(output / RUN_MARK, accelerator),
-        evaluation_batch_size(config),
-    ).run(signals.checking(progress, f"go on with `ramstrans train --resume {output}`"))
-
-
 def new_state(prepared: Prepared, accelerator: Accelerator) -> RunState:
     """The state of a run before its first step."""
-    return RunState(
-        num_processes=accelerator.num_processes, data=fingerprint(prepared.images, prepared.config.data)
-    )
+    return RunState(num_processes=accelerator.num_processes, data=prepared.fingerprint())
 
 
 def trained_before(
@@ -311,8 +268,7 @@ def metadata_of(prepared: Prepared, result: TrainResult) -> ModelMetadata:
         config.model,
         prepared.images.class_names,
         prepared.preprocessing,
-        training={"run": options_of(config), "images": fingerprint(prepared.images, config.data)}
-        | result.summary(),
+        training={"run": options_of(config), "images": prepared.fingerprint()} | result.summary(),
     )
 
 
@@ -330,18 +286,14 @@ def evaluate_test(
     summary = {key: value for key, value in metadata.training.items() if key not in ("run", "images")}
     warnings = [*prepared.unreadable, *summary.pop("warnings", ())]
     report = {"config": options_of(config), "command": command, "warnings": warnings}
-    loader = build_loader(
-        build_dataset(config, prepared.images, prepared.preprocessing, "test"),
-        evaluation_batch_size(config),
-        shuffle=False,
-        with_high_res=config.model.needs_high_res,
-        num_workers=config.data.num_workers,
-        timeout=config.data.read_timeout,
-    )
+    model = prepared.model
+    if accelerator.is_fsdp2 or config.training.finetune == "lora":  # sharded; with adapters
+        model = build_model(dataclasses.replace(config.model, weights=None))
+    load_into(model, weights)
     return evaluate(
-        trained_model(prepared, weights, accelerator),
+        model.to(accelerator.device),
         metadata,
-        loader,
+        prepared.loader(prepared.dataset("test")),
         output,
         precision=config.training.precision,
         extra=report | summary,
@@ -373,11 +325,13 @@ def check_length(saved: RunState, config: TrainingConfig, steps_per_epoch: int, 
         UsageError: The run has taken more steps already, or has finished with this number of them.
     """
     total, before = num_steps(config, steps_per_epoch), saved.total_steps
-    if total < saved.step or total == finished_steps(output):
-        length = f"--training.epochs {config.epochs} and --training.max_steps {config.max_steps}"
+    if total < saved.step or total == read_json(output / REPORT_FILE).get("steps"):
+        limit = f"--training.epochs {config.epochs}"
+        if total == config.max_steps:
+            limit = f"--training.max_steps {total}"
         raise UsageError(
-            f"the run has taken {saved.step} steps ({steps_per_epoch} per epoch), and {length} end at step "
-            f"{total}; give more"
+            f"the run has taken {counted(saved.step, 'step')} ({steps_per_epoch} per epoch), and {limit} "
+            f"ends at step {total}; give more"
         )
     if before in (0, total):
         return
@@ -389,12 +343,3 @@ def check_length(saved: RunState, config: TrainingConfig, steps_per_epoch: int, 
         "goes on with %.3g, where it was %.3g",
         *(total, before, saved.step, rates[1], rates[0]),
     )
-
-
-def trained_model(prepared: Prepared, weights: Mapping[str, Tensor], accelerator: Accelerator) -> RamsTrans:
-    """The model with its chosen weights, ready to be evaluated."""
-    model = prepared.model
-    if accelerator.is_fsdp2 or prepared.config.training.finetune == "lora":  # sharded; with adapters
-        model = build_model(dataclasses.replace(prepared.config.model, weights=None))
-    load_into(model, weights)
-    return model.to(accelerator.device)

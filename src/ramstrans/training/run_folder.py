@@ -1,7 +1,6 @@
 """The run folder: whether a run may write there, the options that it keeps, and how far it has come."""
 
 import json
-import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,10 @@ import yaml
 
 from ramstrans.distributed import from_first_process
 from ramstrans.errors import OutputError
-from ramstrans.files import check_output_folder, not_writable, write_file
+from ramstrans.files import check_output_folder, make_folder, write_file
 from ramstrans.plain import to_plain
 from ramstrans.saved.metadata import CONFIG_FILE, WEIGHTS_FILE
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
-
-LENGTH = ("epochs", "max_steps")
-"""The options of a training run that say how long it is; more of them may be given when it is resumed."""
 
 REPORT_FILE = "report.json"
 """Written last: a run with a report has finished."""
@@ -51,6 +47,11 @@ def default_output(config: RunConfig) -> Path:
     return Path("runs") / f"{config.data.name}-{config.model.backbone}-{moment}"
 
 
+def resume_hint(run: Path) -> str:
+    """How a run that was stopped goes on."""
+    return f"go on with `ramstrans train --resume {run}`"
+
+
 def check_output(output: Path | None, *, overwrite: bool) -> None:
     """Raise OutputError if a run folder may not be written there."""
     hint = f", or go on with that run by --resume {output}"
@@ -60,13 +61,8 @@ def check_output(output: Path | None, *, overwrite: bool) -> None:
 def claim_output(output: Path, *, overwrite: bool) -> None:
     """Create an empty run folder, replacing an earlier run there if `overwrite` is true."""
     check_output(output, overwrite=overwrite)
-    try:
-        if output.is_dir() and overwrite:
-            shutil.rmtree(output)
-        output.mkdir(parents=True, exist_ok=True)
-        (output / RUN_MARK).touch()
-    except OSError as error:
-        raise not_writable(output, error) from error
+    make_folder(output, empty=overwrite)
+    write_file(output / RUN_MARK, b"")
 
 
 def check_unfinished(run: Path, config: RunConfig) -> None:
@@ -91,30 +87,22 @@ def check_unfinished(run: Path, config: RunConfig) -> None:
 
 def is_finished(run: Path, config: RunConfig) -> bool:
     """Whether a run folder has the report of a run as long as these options say."""
-    return is_length_of(config, _json(run / REPORT_FILE).get("config"))
+    return is_length_of(config, read_json(run / REPORT_FILE).get("config"))
 
 
 def has_trained(run: Path, config: RunConfig) -> bool:
     """Whether a run folder holds the model that these options end with: its evaluation may be missing."""
     has_weights = (run / WEIGHTS_FILE).is_file()
-    return has_weights and is_length_of(config, _json(run / CONFIG_FILE).get("training", {}).get("run"))
-
-
-def finished_steps(run: Path) -> int | None:
-    """Steps of the run that the report in a run folder is about; None without a report."""
-    steps = _json(run / REPORT_FILE).get("steps")
-    return steps if isinstance(steps, int) else None
+    return has_weights and is_length_of(config, read_json(run / CONFIG_FILE).get("training", {}).get("run"))
 
 
 def is_length_of(config: RunConfig, options: dict[str, Any] | None) -> bool:
     """Whether saved options are of a run as long as this one."""
     saved = (options or {}).get("training", {})
-    return {name: saved.get(name) for name in LENGTH} == {
-        name: getattr(config.training, name) for name in LENGTH
-    }
+    return all(saved.get(name) == getattr(config.training, name) for name in ("epochs", "max_steps"))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file; nothing if it is missing or damaged, as after a full disk."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -7,11 +7,10 @@ recipe itself. Test images are never evaluated.
 import json
 import logging
 import math
-import shutil
-import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,20 +19,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.build import fingerprint
 from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.errors import ConfigError, DataError, OutputError, StoppedError, TrainingError
 from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, save_figure, scale_color
-from ramstrans.files import check_output_folder, not_writable
+from ramstrans.files import check_output_folder, make_folder
 from ramstrans.models.methods.rams import build_model
-from ramstrans.training.config import SEARCH_FILE, RunConfig
+from ramstrans.training.config import SEARCH_FILE, WHERE, RunConfig
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import TrainLoop
 from ramstrans.training.memory import OUT_OF_MEMORY
 from ramstrans.training.plan import with_training
-from ramstrans.training.run import Prepared
 from ramstrans.training.run_folder import options_of
-from ramstrans.training.setup import build_accelerator, build_loaders
+from ramstrans.training.setup import Prepared, build_accelerator
 
 if TYPE_CHECKING:
     import optuna
@@ -48,13 +45,11 @@ EPOCH_SHARE, MIN_EPOCHS = 1 / 4, 3
 NUM_UNPRUNED = 4
 """Trials that are never stopped early: the median of fewer says little."""
 
-WHERE = ("root", "image_folder", "num_workers", "read_timeout", "cache", "cache_dir")
-"""Options of the data that a search may go on with other values of."""
-
 
 class Range(NamedTuple):
-    """The values of an option that are tried: from `low` to `high`, uniformly or on a log scale."""
+    """The values of an option that are tried: its own, and from `low` to `high`, perhaps on a log scale."""
 
+    own: float
     low: float
     high: float
     log: bool = False
@@ -66,11 +61,11 @@ class TrialLoop(TrainLoop):
 
     Attributes:
         trial: Optuna's.
-        best_row: The best validation row so far.
+        scores: Of the epochs so far.
     """
 
     trial: "optuna.Trial | None" = None
-    best_row: dict[str, Any] | None = None
+    scores: list[float] = field(default_factory=list)
 
     def validate(self, epoch: int) -> dict[str, Any]:
         """Validate, report, go on or raise `optuna.TrialPruned`."""
@@ -80,10 +75,10 @@ class TrialLoop(TrainLoop):
         assert self.val_loader is not None
         row = super().validate(epoch)
         if row["is_best"]:
-            self.best_row = row
             self.trial.set_user_attr("top1", row["top1_fused"])
             self.trial.set_user_attr("loss", row["loss_fused"])
-        self.trial.report(score(row, len(self.val_loader.dataset)), epoch)
+        self.scores.append(score(row, len(self.val_loader.dataset)))
+        self.trial.report(self.scores[-1], epoch)
         if self.trial.should_prune() and not self.is_over:
             raise optuna.TrialPruned
         return row
@@ -104,25 +99,18 @@ def ranges(config: RunConfig) -> dict[str, Range]:
     """What is tried of each option, around the run's own value."""
     training, model = config.training, config.model
     return {
-        "training.lr": Range(training.lr / 10, training.lr * 10, log=True),
-        "training.weight_decay": Range(0.0, max(0.3, training.weight_decay)),
-        "training.layer_decay": Range(min(0.6, training.layer_decay), 1.0),
-        "model.drop_path": Range(0.0, max(0.3, model.drop_path)),
+        "training.lr": Range(training.lr, training.lr / 10, training.lr * 10, log=True),
+        "training.weight_decay": Range(training.weight_decay, 0.0, max(0.3, training.weight_decay)),
+        "training.layer_decay": Range(training.layer_decay, min(0.6, training.layer_decay), 1.0),
+        "model.drop_path": Range(model.drop_path, 0.0, max(0.3, model.drop_path)),
     }
-
-
-def own_values(config: RunConfig) -> dict[str, float]:
-    """The run's own values of the options that are tried."""
-    return {name: getattr(getattr(config, name.split(".")[0]), name.split(".")[1]) for name in ranges(config)}
 
 
 def with_values(config: RunConfig, values: Mapping[str, float]) -> RunConfig:
     """The run with other values of the options that are tried."""
-    training = {
-        name.removeprefix("training."): value for name, value in values.items() if "training." in name
-    }
-    model = replace(config.model, drop_path=values["model.drop_path"])
-    return replace(with_training(config, **training), model=model)
+    named = {name.partition(".")[2]: value for name, value in values.items()}
+    model = replace(config.model, drop_path=named.pop("drop_path"))
+    return replace(with_training(config, **named), model=model)
 
 
 def short(config: RunConfig) -> RunConfig:
@@ -141,7 +129,7 @@ def check_optuna() -> None:
         raise ConfigError(
             f"--search needs optuna, which cannot be imported ({error}); pip install 'ramstrans[search]'"
         ) from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # errors of trials are reported here
 
 
 def search(
@@ -169,33 +157,22 @@ def search(
         StoppedError: A signal came; the same call goes on.
         TrainingError: A step does not fit into memory.
     """
-    import optuna
-
     check_optuna()
     if not prepared.images.of_split("val"):
         raise DataError("a search needs validation images; give --data.val_fraction, e.g. 0.2")
     study = open_study(prepared, output, overwrite=overwrite)
-    pin = build_accelerator(prepared.config, Path()).device.type == "cuda"
-    loaders = build_loaders(prepared.config, prepared.images, prepared.preprocessing, pin_memory=pin)
+    loaders = prepared.loaders()
     start = {name: weight.clone() for name, weight in prepared.model.state_dict().items()}
-    deadline = math.inf if seconds is None else time.monotonic() + seconds
-    while (number := len(finished(study)) + 1) <= num_trials and time.monotonic() < deadline:
-        trial = study.ask()
-        named = f"trial {number} of {num_trials}"
 
-        def told(done: int, total: int, what: str, named: str = named) -> None:
-            progress(done, total, f"{named}, {what}")
+    def told(done: int, total: int, what: str) -> None:
+        progress(done, total, f"trial {len(finished(study)) + 1} of {num_trials}, {what}")
 
-        try:
-            value = run_trial(trial, prepared, loaders, start, output, told)
-        except optuna.TrialPruned:
-            logger.info("trial %d was stopped early", trial.number + 1)
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        except BaseException:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            raise
-        else:
-            study.tell(trial, value)
+    remaining = num_trials - len(finished(study))
+    if remaining > 0:
+        run = partial(
+            run_trial, prepared=prepared, loaders=loaders, start=start, output=output, progress=told
+        )
+        study.optimize(run, remaining, timeout=seconds)
     return study
 
 
@@ -205,12 +182,7 @@ def open_study(prepared: Prepared, output: Path, *, overwrite: bool) -> "optuna.
 
     config, path = prepared.config, output / SEARCH_FILE
     check_output_folder(output, SEARCH_FILE, overwrite=True)  # that of a search may be gone on with
-    try:
-        if overwrite and output.is_dir():
-            shutil.rmtree(output)
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise not_writable(output, error) from error
+    make_folder(output, empty=overwrite)
     study = optuna.create_study(
         storage=f"sqlite:///{path.absolute()}", study_name=STUDY, direction="maximize", load_if_exists=True
     )
@@ -227,7 +199,8 @@ def open_study(prepared: Prepared, output: Path, *, overwrite: bool) -> "optuna.
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # its process was killed
     is_waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
     if not (finished(study) or is_waiting):
-        study.enqueue_trial(own_values(config), user_attrs={"recipe": True})
+        own = {name: tried.own for name, tried in ranges(config).items()}
+        study.enqueue_trial(own, user_attrs={"recipe": True})
     return study
 
 
@@ -237,7 +210,7 @@ def identity_of(prepared: Prepared) -> str:
     options["data"] = {name: value for name, value in options["data"].items() if name not in WHERE}
     for name in ("output", "overwrite", "device"):
         options.pop(name)
-    return json.dumps({"options": options, "images": fingerprint(prepared.images, prepared.config.data)})
+    return json.dumps({"options": options, "images": prepared.fingerprint()})
 
 
 def finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
@@ -279,6 +252,9 @@ def run_trial(
     loop = TrialLoop(model, *loaders, config.training, accelerator, log, trial=trial)
     try:
         loop.run(progress)
+    except optuna.TrialPruned:
+        logger.info("trial %d was stopped early", trial.number + 1)
+        raise
     except StoppedError as error:
         name = f"{output}: stopped in trial {trial.number + 1}; the same command line goes on"
         raise StoppedError(name, error.signal_number) from error
@@ -287,9 +263,7 @@ def run_trial(
             raise
         logger.warning("trial %d: %s", trial.number + 1, error)
         raise optuna.TrialPruned from error
-    assert loop.best_row is not None, "validated after each epoch"
-    assert loop.val_loader is not None
-    return score(loop.best_row, len(loop.val_loader.dataset))
+    return max(loop.scores)
 
 
 def ranked(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":

@@ -1,10 +1,10 @@
-"""Builders of a training run: processes and devices, loaders, data sets."""
+"""What a training run is built of: processes and devices, data sets, loaders."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
-from ramstrans.data.build import build_cache, val_fraction_for
+from ramstrans.data.build import build_cache, fingerprint, val_fraction_for
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.loading.sampling import order_of
@@ -21,6 +21,7 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet, Split
 from ramstrans.distributed import choose_device
 from ramstrans.errors import ConfigError, UsageError
+from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.config import RunConfig
 
 MIN_EPOCHS, MAX_EPOCHS, ENOUGH_STEPS = 12, 60, 300
@@ -28,6 +29,70 @@ MIN_EPOCHS, MAX_EPOCHS, ENOUGH_STEPS = 12, 60, 300
 
 MAX_EVALUATION_BATCH = 64
 """Images per batch of an evaluation; more are hardly faster."""
+
+
+class Prepared(NamedTuple):
+    """Everything that a run needs before its first step.
+
+    Attributes:
+        config: The run's config, with what the data decided filled in.
+        images: The data set, unreadable files gone.
+        model: With its initial weights, on the CPU.
+        preprocessing: How images become inputs.
+        unreadable: A line per unreadable file, which was skipped.
+        resumes: Whether an unfinished run in `config.output` is resumed.
+    """
+
+    config: RunConfig
+    images: ImageSet
+    model: RamsTrans
+    preprocessing: Preprocessing
+    unreadable: tuple[str, ...] = ()
+    resumes: bool = False
+
+    def fingerprint(self) -> str:
+        """A hash of which files are in which class and split."""
+        return fingerprint(self.images, self.config.data)
+
+    def dataset(self, split: Split) -> ImageDataset:
+        """The views of one split: random ones for training, centred ones otherwise."""
+        data = self.config.data
+        augmentation = Augmentation(
+            data.flip, data.color_jitter, data.rand_augment, data.rand_magnitude, data.random_erasing
+        )
+        return ImageDataset(
+            self.images.of_split(split),
+            self.preprocessing,
+            self.config.model.input_size,
+            augmentation=augmentation if split == "train" else None,
+            seed=self.config.seed,
+            cache=build_cache(data, is_read_once=split == "test"),
+            max_pixels=data.max_pixels,
+        )
+
+    def loader(self, dataset: ImageDataset, *, is_training: bool = False) -> ImageLoader:
+        """A loader over one of these data sets: shuffled for training, in order for evaluation."""
+        config, draw, batch_size = self.config, None, evaluation_batch_size(self.config)
+        if is_training:
+            batch_size = config.training.batch_size
+            draw = order_of(dataset.records, balance=config.data.balance, window=config.data.shuffle_window)
+        return build_loader(
+            dataset,
+            batch_size,
+            shuffle=is_training,
+            with_high_res=config.model.needs_high_res,
+            seed=config.seed if is_training else 0,
+            draw=draw,
+            num_workers=config.data.num_workers,
+            timeout=config.data.read_timeout,
+            pin_memory=choose_device(config.device).type == "cuda",
+        )
+
+    def loaders(self) -> tuple[ImageLoader, ImageLoader | None]:
+        """Loaders of the training and, if there is one, the validation split."""
+        val_set = self.dataset("val")
+        train_loader = self.loader(self.dataset("train"), is_training=True)
+        return train_loader, self.loader(val_set) if len(val_set) else None
 
 
 def start_processes(config: RunConfig) -> PartialState:
@@ -124,25 +189,6 @@ def _fsdp(state: PartialState, block_names: Sequence[str]) -> FullyShardedDataPa
     )
 
 
-def build_loaders(
-    config: RunConfig, images: ImageSet, preprocessing: Preprocessing, *, pin_memory: bool = False
-) -> tuple[ImageLoader, ImageLoader | None]:
-    """Loaders of the training and, if there is one, the validation split."""
-    batch_size = config.training.batch_size
-    options: dict[str, Any] = {
-        "with_high_res": config.model.needs_high_res,
-        "num_workers": config.data.num_workers,
-        "timeout": config.data.read_timeout,
-        "pin_memory": pin_memory,
-    }
-    train_set, val_set = (build_dataset(config, images, preprocessing, split) for split in ("train", "val"))
-    draw = order_of(train_set.records, balance=config.data.balance, window=config.data.shuffle_window)
-    train_loader = build_loader(train_set, batch_size, shuffle=True, seed=config.seed, draw=draw, **options)
-    if not len(val_set):
-        return train_loader, None
-    return train_loader, build_loader(val_set, evaluation_batch_size(config), shuffle=False, **options)
-
-
 def evaluation_batch_size(config: RunConfig) -> int:
     """Images per batch of an evaluation: at most a micro-batch of training and `MAX_EVALUATION_BATCH`.
 
@@ -150,23 +196,3 @@ def evaluation_batch_size(config: RunConfig) -> int:
     """
     micro_batch = config.training.batch_size // config.training.gradient_accumulation_steps
     return min(max(micro_batch, 1), MAX_EVALUATION_BATCH)
-
-
-def build_dataset(
-    config: RunConfig, images: ImageSet, preprocessing: Preprocessing, split: Split
-) -> ImageDataset:
-    """The views of one split: random ones for training, centred ones otherwise."""
-    data = config.data
-    return ImageDataset(
-        images.of_split(split),
-        preprocessing,
-        config.model.input_size,
-        augmentation=Augmentation(
-            data.flip, data.color_jitter, data.rand_augment, data.rand_magnitude, data.random_erasing
-        )
-        if split == "train"
-        else None,
-        seed=config.seed,
-        cache=build_cache(data, is_read_once=split == "test"),
-        max_pixels=data.max_pixels,
-    )

@@ -18,7 +18,7 @@ from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.losses import ScaleForward, losses_by_scale
 from ramstrans.training.mixing import draw_mixing, mixing_generator
-from ramstrans.training.optim import build_optimizer, build_schedule
+from ramstrans.training.optim import build_optimizer, schedule_factor
 
 
 class StepResult(NamedTuple):
@@ -198,7 +198,7 @@ def build_train_step(
         explicit_attention=uses_explicit_attention(config, accelerator.device),
     )
     forward_scale, optimizer = accelerator.prepare(module, build_optimizer(model, config))
-    schedule = build_schedule(optimizer, config, total_steps, steps_per_epoch)
+    schedule = LambdaLR(optimizer, schedule_factor(config, total_steps, steps_per_epoch))
     if class_weights is not None:
         class_weights = class_weights.to(accelerator.device)
     return TrainStep(forward_scale, model, optimizer, schedule, config, accelerator, class_weights)

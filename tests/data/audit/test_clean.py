@@ -129,7 +129,13 @@ def test_the_table_is_read_again(images, tmp_path):
     assert str(tmp_path) not in (folder / "clean.csv").read_text().splitlines()[1]
 
 
-def test_a_name_that_is_not_utf8_is_an_error(images, tmp_path):
-    odd = images.records[0]._replace(path=Path("odd\udcff.jpg"))
-    with pytest.raises(DataError, match=r"a table cannot hold the name .*odd.*rename it"):
-        encode_table(images._replace(records=(odd,)), tmp_path)
+def test_names_that_are_not_utf8_keep_their_bytes(images, tmp_path):
+    records = tuple(
+        record._replace(path=tmp_path / f"b\udce9 {record.path.name}", box=None) for record in images.records
+    )
+    odd = ImageSet(("caf\udce9", "鳥"), records)
+    (tmp_path / "clean.csv").write_bytes(encode_table(odd, tmp_path))
+    for record in records:
+        record.path.touch()
+    assert b"caf\xe9" in (tmp_path / "clean.csv").read_bytes()
+    assert read_table(tmp_path / "clean.csv") == odd

@@ -1,13 +1,22 @@
 import io
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from PIL import Image
 
+from ramstrans.data import build
 from ramstrans.data.audit import files as module
-from ramstrans.data.audit.files import apply_unreadable, find_unreadable
+from ramstrans.data.audit.files import find_unreadable
+from ramstrans.data.config import DataConfig
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.errors import DataError, UnreadableImageError
+
+
+def apply_unreadable(images, errors, on_unreadable):
+    """The data set that remains when these files were found to be unreadable."""
+    with mock.patch.object(build, "find_unreadable", return_value=errors):
+        return build.drop_unreadable(images, DataConfig(on_unreadable=on_unreadable))[0]
 
 
 @pytest.fixture
@@ -25,12 +34,9 @@ def images(tmp_path):
     return ImageSet(("crow", "wren"), tuple(records))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 3])
-def test_finds_the_broken_files_in_order(images, num_workers):
+def test_finds_the_broken_files_in_order(images):
     calls = []
-    errors = find_unreadable(
-        images.records, num_workers=num_workers, progress=lambda *call: calls.append(call)
-    )
+    errors = find_unreadable(images.records, progress=lambda *call: calls.append(call))
     assert [(error.path.name, error.reason) for error in errors] == [
         ("3.jpg", "empty file"),
         ("5.jpg", "truncated file"),

@@ -234,5 +234,5 @@ def test_a_file_that_hangs_is_named(birds, monkeypatch):
     released = threading.Event()
     monkeypatch.setattr(images_module, "read_facts", lambda *_, **__: released.wait(60))
     with pytest.raises(DataError, match=r"\.jpg: .*data\.read_timeout"):
-        audit_images(read_cub(birds), num_workers=2, timeout=0.2)
+        audit_images(read_cub(birds), timeout=0.2)
     released.set()

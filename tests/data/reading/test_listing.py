@@ -15,9 +15,9 @@ def test_many_kinds_are_summed_up():
 
 def test_plurals():
     left_out = LeftOut()
-    left_out.add(LINKED_FOLDER)
+    left_out[LINKED_FOLDER] += 1
     assert str(left_out) == "1 link to a folder"
-    left_out.add(LINKED_FOLDER)
+    left_out[LINKED_FOLDER] += 1
     assert str(left_out) == "2 links to folders"
 
 

@@ -143,7 +143,7 @@ def test_a_shard_cut_short_while_it_is_read(shards):
     ]
     decode_image(records[0].path)
     os.truncate(records[0].path.parent, 512)
-    errors = find_unreadable(records, num_workers=0)
+    errors = find_unreadable(records)
     assert [error.path for error in errors] == [record.path for record in records]
     assert {error.reason for error in errors} == {"train-000001.tar ends before it does; copy that tar again"}
 

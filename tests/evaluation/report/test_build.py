@@ -67,7 +67,7 @@ def test_regions_are_those_that_scale_2_sees():
 )
 def test_written_report_reads_back_the_same(predictions, tmp_path):
     report = report_of(predictions, loss=float("nan"))
-    write_report(tmp_path, report, {})
+    write_report(tmp_path, report, markdown_page(report, {}))
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report
     assert report["loss"] is None
     assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md"}

@@ -41,6 +41,15 @@ def test_curves_change_with_the_rows(tmp_path):
     assert all(not np.array_equal(drawn[0], other) for other in drawn[1:])
 
 
+def test_validation_loss_is_drawn(tmp_path):
+    for name, loss in (("without", None), ("low", 1.0), ("high", 2.0)):
+        rows = [VALIDATION | {"loss_scales": loss and [loss, loss + 1], "loss_fused": loss}]
+        plot_curves([*ROWS, *rows, rows[0] | {"epoch": 2, "loss_fused": 0.5}], tmp_path / f"{name}.png")
+    drawn = [pixels(tmp_path / f"{name}.png") for name in ("without", "low", "high")]
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[1], drawn[2])
+
+
 def test_curves_leave_gaps_for_unknown_numbers_and_skip_other_kinds(tmp_path):
     rows = [{"kind": "start"}, train_row(1, None), train_row(2, 1.0), {"kind": "train", "step": 3}]
     plot_curves([*rows, VALIDATION | {"top1_scales": None}], tmp_path / "curves.png")

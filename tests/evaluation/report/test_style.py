@@ -4,6 +4,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ramstrans.evaluation.report.style import draw_box, draw_saliency, label_text, save_figure
+from ramstrans.evaluation.views import ScaleViews
 from tests.evaluation.builders import pixels
 
 
@@ -33,7 +34,8 @@ def test_letters_that_the_font_lacks_raise_no_warning(tmp_path):
 @pytest.mark.parametrize("saliency", [np.full((2, 3), np.nan), np.ones((2, 3))])
 def test_saliency_is_drawn_only_if_it_is_finite(saliency):
     axes = Figure().subplots()
-    draw_saliency(axes, saliency, Image.new("RGB", (7, 5)), (2, 3, 9, 8))
+    image, box = Image.new("RGB", (7, 5)), (2, 3, 9, 8)
+    draw_saliency(axes, ScaleViews(image, (7, 5), (image,) * 2, (box,) * 2, (saliency,) * 2), 1)
     assert len(axes.images) == 1 + int(np.isfinite(saliency).all())
     assert all(
         image.get_extent() == (2, 9, 8, 3) or image.get_extent() == [2, 9, 8, 3] for image in axes.images

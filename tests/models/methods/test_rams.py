@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ramstrans.errors import ConfigError, UsageError
+from ramstrans.models import encoder
 from ramstrans.models.methods import rams
 from ramstrans.models.methods.rams import build_model
 from ramstrans.models.regions import propose_regions
@@ -308,6 +309,7 @@ def test_a_last_region_that_is_not_asked_for_is_left_out(num_scales, monkeypatch
 def test_parts_of_a_batch_give_the_same(least, monkeypatch):
     model, images, sizes = tiny_model(num_scales=2), noise(7, 3, *SIZE), []
     expected = [model(images[[image]]) for image in range(7)]
+    monkeypatch.setattr(encoder, "MAX_EXPLICIT_TOKENS", 0)
     monkeypatch.setattr(rams, "MIN_CHUNK_TOKENS", least)
     model.encoder.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
     with torch.no_grad():
@@ -338,6 +340,7 @@ def test_chunks_keep_their_class_tokens_alone(monkeypatch):
         kept.append(encode(*arguments, **options))
         return kept[-1]
 
+    monkeypatch.setattr(encoder, "MAX_EXPLICIT_TOKENS", 0)
     monkeypatch.setattr(rams, "MIN_CHUNK_TOKENS", 1)
     monkeypatch.setattr(model, "_encode", recorded)
     with torch.no_grad():

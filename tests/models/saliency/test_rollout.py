@@ -15,7 +15,7 @@ from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model
 from ramstrans.models.regions import propose_regions
 from ramstrans.models.saliency import rollout as module
-from ramstrans.models.saliency.rollout import IMPLEMENTATIONS, rollout
+from ramstrans.models.saliency.rollout import IMPLEMENTATIONS, rollout, rollout_weights
 from tests.models.builders import noise
 from tests.models.oracles import rollout_twin
 from tests.shared import CUB50, DEIT_TINY, needs
@@ -286,3 +286,12 @@ def test_real_saliency_and_its_boxes(real_pass, method, dtype, tolerance):
     boxes = propose_regions(saliency, 224).boxes
     assert torch.equal(boxes, propose_regions(torch.from_numpy(expected), 224).boxes)
     assert len(boxes.unique(dim=0)) > 10  # images differ, and so do their regions
+
+
+@pytest.mark.parametrize("rows", ["all", "class"])
+def test_rollout_of_weights_is_that_of_queries_and_keys(rows):
+    queries, keys = (noise(3, 2, 2, 7, 4, seed=seed).unbind(0) for seed in (0, 1))
+    weights = [(query @ key.mT).softmax(dim=-1).mean(dim=1) for query, key in zip(queries, keys, strict=True)]
+    options = {"num_prefix": 1, "grid": (2, 3), "rows": rows}
+    expected = rollout(queries, keys, scale=1.0, **options)
+    torch.testing.assert_close(rollout_weights(weights, **options), expected)

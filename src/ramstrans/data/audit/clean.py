@@ -1,7 +1,5 @@
 """A data set without what its audit has found, as a table that `train` reads."""
 
-import csv
-import io
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,9 +7,10 @@ from pathlib import Path
 
 from ramstrans.data.audit.findings import KINDS, Finding
 from ramstrans.data.datasets.table import BOX_COLUMNS
-from ramstrans.data.records import ImageSet, Record
+from ramstrans.data.records import SPLITS, ImageSet, Record
 from ramstrans.data.splits import check_classes
-from ramstrans.errors import DataError, UsageError
+from ramstrans.errors import UsageError
+from ramstrans.plain import csv_text
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +34,6 @@ _OF_THE_SET = (
 
 CHOICES = (ERRORS, *(kind for kind in KINDS if kind not in _OF_THE_SET))
 """What may be left out."""
-
-_KEPT_FIRST = ("test", "val", "train")
 
 
 def kinds_to_leave_out(names: Iterable[str]) -> set[str]:
@@ -86,7 +83,7 @@ def _dropped(kind: str, concerned: Sequence[int], kept: dict[int, Record]) -> li
     """Which of the records that a finding is about are left out."""
     if kind not in (*_REPEATED, *_ACROSS_SPLITS) or not concerned:
         return list(concerned)
-    first = min(concerned, key=lambda index: _KEPT_FIRST.index(kept[index].split))
+    first = min(concerned, key=lambda index: -SPLITS.index(kept[index].split))
     if kind in _REPEATED:
         return [index for index in concerned if index != first]
     return [index for index in concerned if kept[index].split != kept[first].split]
@@ -109,10 +106,8 @@ def _compact(images: ImageSet) -> ImageSet:
 def encode_table(images: ImageSet, folder: Path) -> bytes:
     """Encode a data set as CSV: path, label, split and, if there are some, group and box.
 
-    Paths below `folder`, where the table will lie, are relative to it; others are absolute.
-
-    Raises:
-        DataError: A name is not valid UTF-8, which a table cannot hold.
+    Paths below `folder`, where the table will lie, are relative to it; others are absolute. Names that are
+    not UTF-8 keep their bytes, which `read_table` finds again.
 
     >>> records = (Record(Path("/set/a.jpg"), 0, "train", (1, 2, 3.5, 4)), Record(Path("/b.jpg"), 0, "test"))
     >>> print(encode_table(ImageSet(("wren",), records), Path("/set")).decode(), end="")
@@ -131,16 +126,8 @@ def encode_table(images: ImageSet, folder: Path) -> bytes:
         group, corners = [record.group] * has_groups, box * has_boxes
         return [str(path), images.class_names[record.label], record.split, *group, *corners]
 
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    boxes = BOX_COLUMNS if has_boxes else ()
-    writer.writerow(["path", "label", "split", *["group"] * has_groups, *boxes])
-    writer.writerows(map(row, images.records))
-    try:
-        return stream.getvalue().encode()
-    except UnicodeEncodeError as error:
-        name = stream.getvalue()[: error.end].rpartition("\n")[2]
-        raise DataError(f"a table cannot hold the name {name!r}, which is not UTF-8; rename it") from error
+    header = ["path", "label", "split", *["group"] * has_groups, *BOX_COLUMNS * has_boxes]
+    return csv_text([header, *map(row, images.records)]).encode(errors="surrogateescape")
 
 
 def summary(before: ImageSet, after: ImageSet, findings: Iterable[Finding], kinds: set[str]) -> str:

@@ -1,19 +1,15 @@
 """Decode every image file once, so that broken ones are reported before the first epoch."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.config import DataConfig
 from ramstrans.data.reading.decode import decode_reduced
 from ramstrans.data.reading.threads import NUM_THREADS, in_threads
-from ramstrans.data.records import ImageSet, Record
-from ramstrans.data.splits import check_classes
-from ramstrans.errors import DataError, UnreadableImageError, first_few
-from ramstrans.plain import counted
-
-_MAX_NAMED = 10
+from ramstrans.data.records import Record
+from ramstrans.errors import DataError, UnreadableImageError
 
 _T = TypeVar("_T")
 
@@ -21,7 +17,6 @@ _T = TypeVar("_T")
 def find_unreadable(
     records: Iterable[Record],
     max_pixels: int = DataConfig.max_pixels,
-    num_workers: int = NUM_THREADS,
     progress: Progress = no_progress,
     timeout: float = DataConfig.read_timeout,
 ) -> list[UnreadableImageError]:
@@ -30,7 +25,6 @@ def find_unreadable(
     Args:
         records: The records to check; a file listed twice is read once.
         max_pixels: As in `decode_reduced`.
-        num_workers: Threads, which help because decoding releases the GIL; 0 decodes in the calling thread.
         progress: Reports files done.
         timeout: Seconds in which one of the threads must finish a file; 0 waits forever.
 
@@ -45,14 +39,13 @@ def find_unreadable(
         # A JPEG is read to its last byte even at its smallest size, in half the time.
         decode_reduced(path, (1, 1), max_pixels=max_pixels)
 
-    outcomes = decode_each(decode, records, num_workers, progress, timeout)
+    outcomes = decode_each(decode, records, progress, timeout)
     return [outcome for _, outcome in outcomes if isinstance(outcome, UnreadableImageError)]
 
 
 def decode_each(
     decode: Callable[[Path], _T],
     records: Iterable[Record],
-    num_workers: int = NUM_THREADS,
     progress: Progress = no_progress,
     timeout: float = DataConfig.read_timeout,
 ) -> Iterator[tuple[Path, _T | UnreadableImageError]]:
@@ -71,7 +64,7 @@ def decode_each(
     paths = list(dict.fromkeys(record.path for record in records))
     done = 0
     try:
-        for result in in_threads(outcome, paths, num_workers, timeout):
+        for result in in_threads(outcome, paths, NUM_THREADS, timeout):
             yield paths[done], result
             done += 1
             progress(done, len(paths), "checking files")
@@ -79,43 +72,3 @@ def decode_each(
         raise DataError(
             f"{paths[done]}: {error}; check the file system, or give a longer --data.read_timeout"
         ) from error
-
-
-def apply_unreadable(
-    images: ImageSet, errors: Sequence[UnreadableImageError], on_unreadable: Literal["stop", "skip"]
-) -> ImageSet:
-    """Raise because of unreadable files, or leave them out.
-
-    Args:
-        images: The data set.
-        errors: The result of `find_unreadable`.
-        on_unreadable: `stop` raises one error that names the files; `skip` drops their records.
-
-    Returns:
-        The data set without the unreadable files; the same one if there are none.
-
-    Raises:
-        DataError: There are unreadable files and `on_unreadable` is `stop`, or a class is left without
-            training images, or the data set without test images.
-
-    >>> images = ImageSet(("crow", "wren"), tuple(Record(Path(f"{i}.jpg"), i % 2, "train") for i in range(3)))
-    >>> error = UnreadableImageError("0.jpg", "empty file")
-    >>> [record.path.name for record in apply_unreadable(images, [error], "skip").records]
-    ['1.jpg', '2.jpg']
-    """
-    if not errors:
-        return images
-    if on_unreadable == "stop":
-        raise DataError(
-            f"{counted(len(errors), 'image file')} cannot be read: "
-            f"{first_few(list(map(str, errors)), _MAX_NAMED)}. "
-            "Repair or remove them, or go on without them by --data.on_unreadable skip"
-        )
-    unreadable = {error.path for error in errors}
-    kept = tuple(record for record in images.records if record.path not in unreadable)
-    remaining = images._replace(records=kept)
-    check_classes(remaining)
-    num_test = len(images.of_split("test"))
-    if num_test and not remaining.of_split("test"):
-        raise DataError(f"none of the {num_test} test images can be read, e.g. {errors[0]}; repair them")
-    return remaining

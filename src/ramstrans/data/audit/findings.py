@@ -1,7 +1,5 @@
 """Findings of a data set audit, and which of them are errors."""
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ramstrans.errors import first_few
-from ramstrans.plain import utf8_text
+from ramstrans.plain import csv_text, utf8_text
 
 Severity = Literal["error", "warning"]
 
@@ -106,8 +104,5 @@ def encode_findings(findings: Sequence[Finding], suffix: str) -> bytes:
         listed = [dict(zip(columns, row, strict=True)) for row in rows]
         content = {"counts": {kind: counts[kind] for kind in KINDS}, "findings": listed}
         return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows((kind, severity, "\n".join(paths), detail) for kind, severity, paths, detail in rows)
-    return stream.getvalue().encode()
+    lines = ((kind, severity, "\n".join(paths), detail) for kind, severity, paths, detail in rows)
+    return csv_text([columns, *lines]).encode()

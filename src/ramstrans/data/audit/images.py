@@ -22,7 +22,6 @@ from ramstrans.data.audit.leaks import leak_findings
 from ramstrans.data.config import DataConfig
 from ramstrans.data.reading.decode import decode_reduced
 from ramstrans.data.reading.exif import taken_at
-from ramstrans.data.reading.threads import NUM_THREADS
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.errors import UnreadableImageError
 
@@ -55,7 +54,6 @@ def audit_images(
     *,
     smallest_side: int = 224,
     max_pixels: int = DataConfig.max_pixels,
-    num_workers: int = NUM_THREADS,
     progress: Progress = no_progress,
     timeout: float = DataConfig.read_timeout,
 ) -> list[Finding]:
@@ -65,7 +63,6 @@ def audit_images(
         images: The data set.
         smallest_side: Images with a shorter side below this, in pixels, are tiny; e.g. the model's input.
         max_pixels: As in `decode_reduced`.
-        num_workers: Threads; 0 decodes in the calling thread.
         progress: Reports files done.
         timeout: As in `find_unreadable`.
 
@@ -73,7 +70,7 @@ def audit_images(
         The findings. Those about classes count readable images.
     """
     read = partial(read_facts, max_pixels=max_pixels)
-    outcomes = dict(decode_each(read, images.records, num_workers, progress, timeout))
+    outcomes = dict(decode_each(read, images.records, progress, timeout))
     facts = {path: outcome for path, outcome in outcomes.items() if isinstance(outcome, ImageFacts)}
     readable = images._replace(records=tuple(record for record in images.records if record.path in facts))
     return [

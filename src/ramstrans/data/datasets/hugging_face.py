@@ -43,7 +43,10 @@ def read_hugging_face(
             label is missing.
         OutputError: An image cannot be written.
     """
-    library = _library()
+    try:
+        library = import_module("datasets")  # which is typed only if it is installed
+    except ImportError as error:
+        raise DataError("data.name hugging_face needs the library datasets; pip install datasets") from error
     splits = _by_split(_load(library, root), root)
     column = _image_column(library, splits["train"], root, path_column)
     labels = {split: _labels(rows, label_column, f"{root}, {split}") for split, rows in splits.items()}
@@ -55,19 +58,18 @@ def read_hugging_face(
             f"{root}: '{label_column}' is '{unknown[0]}', which is not among the training images'; "
             "save it without"
         )
+    if root.is_dir():
+        folder = root.resolve().parent / f"{root.resolve().name}.images"
+    else:
+        from ramstrans.data.reading.cache import default_cache_dir  # it imports torch
+
+        folder = default_cache_dir().with_name("hugging_face")
     records: list[Record] = []
     for split, rows in splits.items():
-        paths = _paths(library, rows, column, _cache(root), f"{root}, {split}")
+        paths = _paths(library, rows, column, folder, f"{root}, {split}")
         pairs = zip(paths, labels[split], strict=True)
         records += (Record(path, label_of[name], split) for path, name in pairs)
     return ImageSet(names, tuple(records))
-
-
-def _library() -> Any:  # noqa: ANN401 - the module is typed only if it is installed
-    try:
-        return import_module("datasets")
-    except ImportError as error:
-        raise DataError("data.name hugging_face needs the library datasets; pip install datasets") from error
 
 
 def _load(library: Any, root: Path) -> Any:  # noqa: ANN401 - a Dataset or DatasetDict
@@ -150,11 +152,3 @@ def _write(folder: Path, content: bytes) -> Path:
     if not path.is_file():
         write_file(path, content, sync=False)
     return path
-
-
-def _cache(root: Path) -> Path:
-    if root.is_dir():
-        return root.resolve().parent / f"{root.resolve().name}.images"
-    from ramstrans.data.reading.cache import default_cache_dir  # it imports torch
-
-    return default_cache_dir().with_name("hugging_face")

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -38,30 +39,25 @@ def read_image_folder(root: Path, class_level: ClassLevel = "top") -> ImageSet:
         DataError: A folder is missing or empty, or looks like a split that would not be used.
     """
     left_out = LeftOut()
-    images = read_split_folders(_split_folders(root, left_out), class_level, left_out)
+    images = read_split_folders(_split_folders(root, left_out), left_out, class_level)
     left_out.log(root)
     return images
 
 
 def read_split_folders(
-    folders: Mapping[Split, Path], class_level: ClassLevel = "top", left_out: LeftOut | None = None
+    folders: Mapping[Split, Path], left_out: LeftOut, class_level: ClassLevel = "top"
 ) -> ImageSet:
     """Read `<folder>/<class>/*.jpg` of each split, as `read_image_folder` does.
 
     Args:
         folders: The folder of each split.
+        left_out: Counts what is not used.
         class_level: As in `read_image_folder`.
-        left_out: Counts what is not used; None: it is logged, folder by folder.
 
     Raises:
         DataError: A folder is missing or empty.
     """
-    found: dict[Split, dict[str, list[Path]]] = {}
-    for split, folder in folders.items():
-        unused = LeftOut() if left_out is None else left_out
-        found[split] = _classes(folder, class_level, unused)
-        if left_out is None:
-            unused.log(folder)
+    found = {split: _classes(folder, class_level, left_out) for split, folder in folders.items()}
     class_names = tuple(sorted({name for classes in found.values() for name in classes}))
     label_of = {name: label for label, name in enumerate(class_names)}
     records = tuple(
@@ -113,9 +109,9 @@ def _count_beside(root: Path, splits: Mapping[Split, Path], others: list[Path], 
             )
         num_images = sum(1 for _ in images_below(folder, LeftOut()))
         if num_images:
-            left_out.add(f"images in {folder.name}/", num_images)
+            left_out[f"images in {folder.name}/"] += num_images
         else:
-            left_out.add(EMPTY_FOLDER)
+            left_out[EMPTY_FOLDER] += 1
     _count_loose(root, left_out)
 
 
@@ -124,7 +120,7 @@ def _count_loose(folder: Path, left_out: LeftOut) -> None:
     for entry in list_folder(folder):
         if not entry.is_dir():
             if has_image_suffix(entry.name):
-                left_out.add(LOOSE_IMAGE)
+                left_out[LOOSE_IMAGE] += 1
             else:
                 left_out.add_file(entry.name)
 
@@ -139,13 +135,12 @@ def _classes(folder: Path, class_level: ClassLevel, left_out: LeftOut) -> dict[s
         )
     _count_loose(folder, left_out)
     images = {top: _images(top, left_out) for top in tops}
-    below = {path.parent for top, paths in images.items() for path in paths if path.parent != top}
     if class_level == "leaf":
         classes: dict[str, list[Path]] = {}
-        for path in (path for paths in images.values() for path in paths):
+        for path in chain(*images.values()):
             classes.setdefault(path.parent.relative_to(folder).as_posix(), []).append(path)
         return classes
-    if below:
+    if below := {path.parent for path in chain(*images.values())} - set(tops):
         logger.info(
             "%s: the classes are its %d folders, with the images of %d folders below them; "
             "--data.class_level leaf makes every folder with images a class",

@@ -19,6 +19,7 @@ from ramstrans.data.datasets.lists import (
     first_there,
     read_json,
 )
+from ramstrans.data.reading.listing import LeftOut
 from ramstrans.data.records import Box, ImageSet, Record, Split
 from ramstrans.errors import DataError
 
@@ -195,7 +196,9 @@ def _groups(category: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _read_folders(root: Path, train_folder: str | None) -> ImageSet:
-    images = read_split_folders({"train": _train_folder(root, train_folder), "test": root / "val"})
+    left_out = LeftOut()
+    images = read_split_folders({"train": _train_folder(root, train_folder), "test": root / "val"}, left_out)
+    left_out.log(root)
     taxa = []
     for name in images.class_names:
         if (match := _CLASS_FOLDER.fullmatch(name)) is None:

@@ -4,11 +4,12 @@ import json
 import math
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ramstrans.data.reading.formats import has_image_suffix
 from ramstrans.data.reading.retry import retry
 from ramstrans.data.reading.text import decode_text
 from ramstrans.data.records import Box, Split
@@ -172,6 +173,7 @@ class FolderListing:
 
     def __init__(self) -> None:
         self._names: dict[str, frozenset[str]] = {}
+        self._stems: dict[str, dict[str, list[str]]] = {}
 
     def __contains__(self, path: Path | str) -> bool:
         folder, name = os.path.split(path)
@@ -181,22 +183,28 @@ class FolderListing:
         """The names of files and folders in a folder; empty if there is no such folder."""
         folder = str(folder)
         if folder not in self._names:
-            self._names[folder] = _file_names(folder)
+            try:
+                names = os.listdir(folder or ".")  # noqa: PTH208 - millions of `Path` would be slow
+            except (FileNotFoundError, NotADirectoryError):
+                names = []
+            except OSError as error:
+                raise DataError(f"{folder} cannot be read: {error.strerror}") from error
+            self._names[folder] = frozenset(names)
         return self._names[folder]
+
+    def images(self, path: Path) -> list[str]:
+        """The names, sorted, of the images that a path without an image's suffix may stand for."""
+        folder = str(path.parent)
+        if folder not in self._stems:
+            stems = self._stems[folder] = defaultdict(list)
+            for name in sorted(filter(has_image_suffix, self.names(folder))):
+                stems[Path(name).stem].append(name)
+        return self._stems[folder].get(path.name, [])
 
     def check(self, path: Path | str, source: object) -> None:
         """Raise a `DataError` unless the file exists; `source` names the list that names the file."""
         if path not in self:
             raise DataError(f"{source}: {path} does not exist")
-
-
-def _file_names(folder: str) -> frozenset[str]:
-    try:
-        return frozenset(os.listdir(folder or "."))  # noqa: PTH208 - millions of `Path` would be slow
-    except (FileNotFoundError, NotADirectoryError):
-        return frozenset()
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read: {error.strerror}") from error
 
 
 def distinct_names(names: dict[str, str]) -> tuple[str, ...]:

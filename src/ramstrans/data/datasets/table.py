@@ -71,7 +71,10 @@ def read_table(
     table, files = _read_with_files(path, folder, needed, on_unlabelled)
     labels = list(_texts(table, path, label_column))
     class_names = tuple(sorted(set(labels)))
-    _check_one_spelling(class_names, path, label_column)
+    if twice := [name for name in class_names if f"{name}.0" in class_names]:
+        raise DataError(
+            f"{path}: '{label_column}' has both '{twice[0]}' and '{twice[0]}.0'; write a class in one way"
+        )
     label_of = {name: label for label, name in enumerate(class_names)}
     splits = _splits(table, path, split_column)
     boxes = _boxes(table, path)
@@ -161,37 +164,18 @@ def _parse(content: bytes, path: Path, encoding: str | None) -> pd.DataFrame:
 
 def _files(table: pd.DataFrame, path: Path, folder: Path, column: str) -> list[Path]:
     """The image file of each row."""
-    names = _NamesByStem()
-    files = []
+    listing, files = FolderListing(), []
     for row, text in zip(table.index + 1, _texts(table, path, column), strict=True):
         file = folder / text
         if "\\" in text and not os.path.exists(file):  # noqa: PTH110 - False for odd names too
             file = folder / text.replace("\\", "/")
         if not has_image_suffix(file.name):
-            found = names.images_of(file)
+            found = [] if file in listing else listing.images(file)
             if len(found) > 1:
                 raise _error(path, row, f"'{text}' stands for {' and '.join(found)}; give it with its suffix")
             file = file.with_name(found[0]) if found else file
         files.append(file)
     return files
-
-
-class _NamesByStem:
-    """The images in folders by their names without suffix; each folder is listed once."""
-
-    def __init__(self) -> None:
-        self._names: dict[Path, dict[str, list[str]]] = {}
-
-    def images_of(self, file: Path) -> list[str]:
-        """The names of the images that a path without suffix may stand for; its own if that exists."""
-        folder = file.parent
-        if folder not in self._names:
-            by_stem: dict[str, list[str]] = {}
-            self._names[folder] = by_stem
-            for name in sorted(FolderListing().names(folder)):
-                by_stem.setdefault(Path(name).stem if has_image_suffix(name) else name, []).append(name)
-        found = self._names[folder].get(file.name, [])
-        return [file.name] if file.name in found else found
 
 
 def _check_columns(table: pd.DataFrame, path: Path, needed: tuple[str, ...]) -> None:
@@ -201,14 +185,6 @@ def _check_columns(table: pd.DataFrame, path: Path, needed: tuple[str, ...]) -> 
         raise DataError(
             f"{path} has no column '{missing[0]}'; it has {there or 'none'} "
             "(choose by --data.path_column, --data.label_column and --data.group_column)"
-        )
-
-
-def _check_one_spelling(class_names: tuple[str, ...], path: Path, column: str) -> None:
-    twice = [name for name in class_names if f"{name}.0" in class_names]
-    if twice:
-        raise DataError(
-            f"{path}: '{column}' has both '{twice[0]}' and '{twice[0]}.0'; write a class in one way"
         )
 
 

@@ -105,7 +105,7 @@ def _samples(tar: Path, split: Split, left_out: LeftOut) -> Iterator[_Sample]:
                 raise _error(tar, key, f"it has {names}; keep one image per sample")
             if not images:
                 _check_dots(tar, key, files)
-                left_out.add("sample without an image")
+                left_out["sample without an image"] += 1
                 continue
             labels = {}
             for suffix in files.keys() & {"json", "cls"}:

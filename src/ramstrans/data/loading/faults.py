@@ -18,8 +18,14 @@ LESS_SHARED = (
     "--data.num_workers; 0 needs none"
 )
 LESS_FILES = "raise the limit (ulimit -n 65536), or give fewer --data.num_workers"
-REMEDIES = {errno.ENOSPC: LESS_SHARED, errno.EMFILE: LESS_FILES, errno.ENOMEM: LESS_MEMORY}
-"""What to do, by the number of the system's error."""
+FAULTS = {
+    errno.ENOSPC: ("shared memory is full", LESS_SHARED),
+    errno.EMFILE: ("too many open files", LESS_FILES),
+    errno.ENOMEM: ("no memory left", LESS_MEMORY),
+    -signal.SIGBUS: ("shared memory is full", LESS_SHARED),
+    -signal.SIGKILL: ("killed by SIGKILL, as the system does when memory runs out", LESS_MEMORY),
+}
+"""Why a process ended, and what to do, by its exit code: the number of the system's error, or of a signal."""
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -35,8 +41,8 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, OSError):
         number = error.errno
     else:
-        number = next((known for known in REMEDIES if f"({known})" in str(error)), None)
-    return number if number in REMEDIES else 1
+        number = next((known for known in FAULTS if f"({known})" in str(error)), None)
+    return number if number in FAULTS else 1
 
 
 def death(exit_codes: Iterable[int | None], files: list[str]) -> DataError:
@@ -59,20 +65,12 @@ def death(exit_codes: Iterable[int | None], files: list[str]) -> DataError:
 
 def _reason(code: int) -> tuple[str, str | None]:
     """Why a process ended with a code, and the remedy; None: it depends on the file."""
-    if code in (errno.ENOSPC, -signal.SIGBUS):
-        return f"shared memory is full{_shared_memory()}", LESS_SHARED
-    if code in (errno.EMFILE, errno.ENOMEM):
-        return {errno.EMFILE: "too many open files", errno.ENOMEM: "no memory left"}[code], REMEDIES[code]
-    if code == -signal.SIGKILL:
-        return "killed by SIGKILL, as the system does when memory runs out", LESS_MEMORY
-    return (f"exit code {code}" if code >= 0 else signal.Signals(-code).name), None
-
-
-def _shared_memory() -> str:
-    """The size of shared memory, where it is known."""
-    if not _SHARED_MEMORY.is_dir():
-        return ""
-    return f", {_SHARED_MEMORY} has {shutil.disk_usage(_SHARED_MEMORY).total / 1e6:,.0f} MB"
+    if code not in FAULTS:
+        return (f"exit code {code}" if code >= 0 else signal.Signals(-code).name), None
+    reason, remedy = FAULTS[code]
+    if remedy == LESS_SHARED and _SHARED_MEMORY.is_dir():
+        reason += f", {_SHARED_MEMORY} has {shutil.disk_usage(_SHARED_MEMORY).total / 1e6:,.0f} MB"
+    return reason, remedy
 
 
 def _while_reading(files: list[str]) -> str:
@@ -99,7 +97,7 @@ def loader_errors(files_being_read: Callable[[], list[str]] = list) -> Iterator[
         if isinstance(error, MemoryError) or "allocate memory" in message:
             raise DataError(f"no memory left to load images{reading}; {LESS_MEMORY}") from error
         code = errno.EMFILE if "Too many open files" in message else exit_code_of(error)
-        if code not in REMEDIES:
+        if code not in FAULTS:
             raise
         reason, remedy = _reason(code)
         raise DataError(f"the loader cannot go on ({reason}); {remedy}") from error

@@ -54,7 +54,9 @@ class ImageLoader(DataLoader[Batch]):
             with block_signals():
                 batches: Iterator[Batch] = super().__iter__()
             if self.num_workers == 0 and self.read_timeout > 0:  # with workers torch has its own timeout
-                batches = _with_timeout(batches, self.read_timeout)
+                load = partial(next, batches, None)  # in a thread, one at a time
+                loaded = in_threads(lambda _: load(), repeat(None), 1, self.read_timeout, max_ahead=1)
+                batches = takewhile(lambda batch: batch is not None, loaded)
             for batch, number in zip(batches, numbers, strict=True):
                 if isinstance(batch, RamsTransError):
                     raise batch
@@ -100,12 +102,6 @@ class _Batches(_MultiProcessingDataLoaderIter):
         for worker in workers:
             worker.join(WORKER_SECONDS)
         return [worker.exitcode for worker in workers]
-
-
-def _with_timeout(batches: Iterator[Batch], seconds: float) -> Iterator[Batch]:
-    """Load the batches in a thread, one at a time, and wait so long for each."""
-    loaded = in_threads(lambda _: next(batches, None), repeat(None), 1, seconds, max_ahead=1)
-    return takewhile(lambda batch: batch is not None, loaded)  # type: ignore[arg-type]
 
 
 def build_loader(

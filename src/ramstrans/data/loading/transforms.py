@@ -145,15 +145,17 @@ def _draw_cut(
     """Rows and columns `(first, past the last)` of a view in an image, and whether it is mirrored."""
     (height, width), crop = frame, preprocessing.crop
     assert min(height - crop[0], width - crop[1]) >= 0, "the resized image is smaller than the crop"
-    assert augmentation is None or generator is not None, "an augmentation needs a generator"
     cut = crop if preprocessing.fit == "crop" else frame
-    if augmentation is not None and generator is not None and preprocessing.fit != "crop":
-        share = generator.random()
-        cut = (round(crop[0] + share * (height - crop[0])), round(crop[1] + share * (width - crop[1])))
-    spare_y, spare_x = height - cut[0], width - cut[1]
-    top, left, flip = spare_y // 2, spare_x // 2, False
-    if augmentation is not None and generator is not None:
-        top, left = int(generator.integers(spare_y + 1)), int(generator.integers(spare_x + 1))
+    if augmentation is None:
+        top, left, flip = (height - cut[0]) // 2, (width - cut[1]) // 2, False
+    else:
+        assert generator is not None, "an augmentation needs a generator"
+        if preprocessing.fit != "crop":
+            share = generator.random()
+            cut = (round(crop[0] + share * (height - crop[0])), round(crop[1] + share * (width - crop[1])))
+        top, left = (
+            int(generator.integers(whole - part + 1)) for whole, part in zip(frame, cut, strict=True)
+        )
         flip = augmentation.flip and bool(generator.random() < 0.5)
     return (top, top + cut[0]), (left, left + cut[1]), flip
 

@@ -64,33 +64,24 @@ def _to_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _by_profile(image: Image.Image, profile: bytes) -> Image.Image | None:
     """Convert to sRGB by the image's profile; None if it is sRGB already or cannot be used."""
-    space = _color_space(profile)
-    if space in _PROFILE_MODES and image.mode == _PROFILE_MODES[space]:
-        source = image
-    elif space == "RGB":
-        source = _to_rgb(image)
-    else:
-        return None
-    transform = _transform(profile, source.mode)
-    return None if transform is None else ImageCms.applyTransform(source, transform)
-
-
-@functools.lru_cache(maxsize=64)
-def _color_space(profile: bytes) -> str:
-    """The colour space of a profile, e.g. `RGB`; empty for a damaged one and for sRGB."""
-    try:
-        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        is_srgb = "srgb" in ImageCms.getProfileDescription(opened).lower()
-        return "" if is_srgb else opened.profile.xcolor_space.strip()
-    except (OSError, ValueError, TypeError, ImageCms.PyCMSError):
-        return ""
+    if image.mode in _PROFILE_MODES.values() and (transform := _transform(profile, image.mode)) is not None:
+        return ImageCms.applyTransform(image, transform)
+    transform = _transform(profile, "RGB")
+    return None if transform is None else ImageCms.applyTransform(_to_rgb(image), transform)
 
 
 @functools.lru_cache(maxsize=64)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The conversion from a profile to sRGB; building it takes milliseconds, so it is kept."""
+    """The conversion of a mode to sRGB, which takes milliseconds to build, by a profile.
+
+    None if the profile is of another colour space, damaged, or sRGB.
+    """
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = opened.profile.xcolor_space.strip()
+        is_srgb = "srgb" in ImageCms.getProfileDescription(opened).lower()
+        if is_srgb or _PROFILE_MODES.get(space, space) != mode:
+            return None
         return ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (OSError, ValueError, TypeError, ImageCms.PyCMSError):
         return None

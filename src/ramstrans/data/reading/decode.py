@@ -58,11 +58,11 @@ _TRANSPOSE = {
 }
 """What undoes each EXIF orientation; those from 5 on swap width and height."""
 
-# Pillow has no common error: its decoders raise these on damaged files.
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError),
     *(EOFError, RuntimeError, MemoryError, struct.error, zlib.error),
 )
+"""What Pillow's decoders raise on damaged files; it has no common error."""
 
 _REASONS: dict[type[BaseException], str] = {
     FileNotFoundError: "no such file",
@@ -211,7 +211,7 @@ def decode_reduced(
         return retry(attempt, path)
     except UnreadableImageError:
         raise
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise UnreadableImageError(path, _reason(error)) from error
 
 
@@ -353,6 +353,6 @@ def _orientation(image: ImageFile.ImageFile) -> int:
         return 1
     try:
         orientation: Any = image.getexif().get(_ORIENTATION_TAG, 1)
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         return 1
     return orientation if orientation in _TRANSPOSE else 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from ramstrans.data.reading.decode import open_file, silence_pillow
+from ramstrans.data.reading.decode import DECODER_ERRORS, open_file, silence_pillow
 from ramstrans.data.reading.formats import readable_formats
 
 _WHEN = (
@@ -13,12 +13,6 @@ _WHEN = (
     (ExifTags.Base.DateTimeDigitized, ExifTags.Base.SubsecTimeDigitized),
 )
 """When the shutter opened, and when the picture was stored. `DateTime` is of the last change: not used."""
-
-# What Pillow raises for damaged files and damaged EXIF data.
-_ERRORS = (
-    *(OSError, SyntaxError, ValueError, TypeError, AttributeError, LookupError, RuntimeError),
-    Image.DecompressionBombError,
-)
 
 
 def taken_at(path: Path) -> datetime | None:
@@ -32,7 +26,7 @@ def taken_at(path: Path) -> datetime | None:
             if image.format != "TIFF" and "exif" not in image.info:
                 return None  # getexif would decode all of a PNG to look for it behind the pixels
             exif = image.getexif().get_ifd(ExifTags.IFD.Exif)
-    except _ERRORS:
+    except (*DECODER_ERRORS, Image.DecompressionBombError):
         return None
     for when, fraction in _WHEN:
         if when in exif:

@@ -32,7 +32,7 @@ _SYSTEM_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 """What operating systems leave behind; as little news as hidden files."""
 
 
-class LeftOut:
+class LeftOut(Counter[str]):
     """Counts what a reader does not use, by kind.
 
     >>> left_out = LeftOut()
@@ -42,15 +42,9 @@ class LeftOut:
     '2 .mov, 1 without a suffix'
     """
 
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-
-    def __bool__(self) -> bool:
-        return bool(self._counts)
-
     def __str__(self) -> str:
         """The kinds with their counts, most files first."""
-        kinds = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
+        kinds = sorted(self.items(), key=lambda item: (-item[1], item[0]))
         named = [
             f"{count} {kind if count == 1 else _PLURALS.get(kind, kind)}"
             + (f" ({HEIF_HINT})" if needs_heif(kind) else "")
@@ -59,17 +53,9 @@ class LeftOut:
         rest = sum(count for _, count in kinds[_MAX_KINDS:])
         return ", ".join([*named, *([f"{rest} of other kinds"] if rest else [])])
 
-    def add(self, kind: str, count: int = 1) -> None:
-        """Count things of a kind, e.g. `LINKED_FOLDER`."""
-        self._counts[kind] += count
-
     def add_file(self, name: str) -> None:
         """Count a file that is not an image, by its suffix."""
-        self.add(suffix_of(name) or "without a suffix")
-
-    def update(self, other: "LeftOut") -> None:
-        """Add the counts of another."""
-        self._counts.update(other._counts)
+        self[suffix_of(name) or "without a suffix"] += 1
 
     def log(self, source: object) -> None:
         """Log one warning with all counts, if there are any; the same one only once per process."""
@@ -112,7 +98,7 @@ def images_below(folder: Path, left_out: LeftOut, on_error: OnError = refuse) ->
     for entry in list_folder(folder, on_error):
         if entry.is_dir():
             if entry.is_symlink():
-                left_out.add(LINKED_FOLDER)
+                left_out[LINKED_FOLDER] += 1
             else:
                 yield from images_below(Path(entry), left_out, on_error)
         elif has_image_suffix(entry.name):

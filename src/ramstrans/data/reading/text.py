@@ -63,7 +63,8 @@ def read_paths(stream: BinaryIO) -> Iterator[str]:
     (['a.jpg', 'b.jpg'], ['a\n.jpg', 'b.jpg'])
     """
     rest, ends = b"", b""
-    for chunk in _chunks(stream):
+    read = getattr(stream, "read1", stream.read)  # what a pipe holds now, without waiting for more
+    while chunk := read(_CHUNK):
         rest += chunk
         if not ends and (encoding := marked_encoding(rest)) not in (None, "utf-8-sig"):
             yield from _lines((rest + stream.read()).decode(encoding or "", errors="replace").split("\n"))
@@ -73,12 +74,6 @@ def read_paths(stream: BinaryIO) -> Iterator[str]:
             *whole, rest = rest.removeprefix(codecs.BOM_UTF8).split(ends)
             yield from _lines([os.fsdecode(path) for path in whole], strips=ends == b"\n")
     yield from _lines([os.fsdecode(rest.removeprefix(codecs.BOM_UTF8))], strips=ends != b"\0")
-
-
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    read = getattr(stream, "read1", stream.read)  # what a pipe holds now, without waiting for more
-    while chunk := read(_CHUNK):
-        yield chunk
 
 
 def _lines(lines: list[str], *, strips: bool = True) -> Iterator[str]:

@@ -6,10 +6,10 @@ import json
 import random
 import re
 import tarfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.detect import MANIFEST
@@ -21,6 +21,8 @@ from ramstrans.data.sharding.manifest import VERSION, Shard
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.files import check_room, new_folder, not_writable
+
+T = TypeVar("T")
 
 MAX_BYTES = 1_000_000_000
 MAX_IMAGES = 10_000
@@ -69,7 +71,7 @@ def write_shards(
     check_classes(images)
     with new_folder(output) as draft:
         try:
-            sizes = [_file_size(record.path) for record in images.records]
+            sizes = [_read(record.path, _file_size) for record in images.records]
             plan = _plan(images.records, sizes, max_bytes, max_images, seed)
             check_room(draft.parent, sum(sizes) + _OVERHEAD * len(sizes), "the shards")
             _write(images, plan, draft, root, progress)
@@ -135,7 +137,7 @@ def _add(
 ) -> dict[str, Any]:
     """Add an image, whose content comes at `offset`, and its labels; returns its line of the list."""
     record, key = images.records[index], f"{index:06d}"
-    name, content = key + _suffix(record.path), _content(record.path)
+    name, content = key + _suffix(record.path), _read(record.path, _content)
     labels = _labels(record, images.class_names[record.label], root)
     for member, data in ((name, content), (f"{key}.json", json.dumps(labels).encode())):
         info = tarfile.TarInfo(member)
@@ -173,25 +175,19 @@ def _suffix(path: Path) -> str:
     return suffix if _SUFFIX.fullmatch(suffix) and suffix not in (".json", ".cls") else ".img"
 
 
-def _content(path: Path) -> bytes:
-    def read() -> bytes:
-        with open_file(path) as stream:
-            return stream.read()
+def _read(path: Path, read: Callable[[Path], T]) -> T:
+    """Read an image; an error names it."""
+    try:
+        return retry(partial(read, path), path)
+    except OSError as error:
+        raise UnreadableImageError(path, (error.strerror or type(error).__name__).lower()) from error
 
-    with _naming(path):
-        return retry(read, path)
+
+def _content(path: Path) -> bytes:
+    with open_file(path) as stream:
+        return stream.read()
 
 
 def _file_size(path: Path) -> int:
-    with _naming(path):
-        member = find_member(path)
-        return path.stat().st_size if member is None else member.size()
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn errors of reading an image into one that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise UnreadableImageError(path, (error.strerror or type(error).__name__).lower()) from error
+    member = find_member(path)
+    return path.stat().st_size if member is None else member.size()

@@ -1,7 +1,7 @@
 """The report of an evaluation: a plain dict, written as JSON and Markdown, printed as a table."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,27 +65,19 @@ def build_report(predictions: Predictions, class_names: Sequence[str], *, extra:
     return plain
 
 
-def write_report(folder: Path, report: Report, pictures: Mapping[str, str]) -> None:
-    """Write `report.md`, then `report.json`, each whole or not at all; the folder is created if missing.
+def write_report(folder: Path, report: Report, page: str) -> None:
+    """Write the page as `report.md`, then `report.json`, each whole or not at all, into a folder.
 
-    A run whose folder has a `report.json` has finished. `pictures` maps the caption of each figure to its
-    path relative to the folder, in order.
+    A run whose folder has a `report.json` has finished.
     """
     content = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_file(folder / "report.md", utf8_text(markdown.markdown_page(report, pictures)).encode())
+    write_file(folder / "report.md", utf8_text(page).encode())
     write_file(folder / "report.json", content.encode(errors="backslashreplace"))
 
 
 def print_report(report: Report, console: Console) -> None:
     """Print the accuracies, the regions and the warnings."""
-    title = f"{counted(report['num_images'], 'image')} of the {report['split']} split, percent"
-    header, rows = markdown.headline(report)
-    table = Table(*header, title=title, title_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    print_table(console, f"{markdown.images_of(report)}, percent", *markdown.headline(report))
     for scale, regions in markdown.zooms(report):
         text = ", ".join(
             f"{name} {markdown.format_value(regions[key], unit)}"
@@ -95,6 +87,23 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"Regions of scale {scale}: {text}", highlight=False, soft_wrap=True)
     if (line := markdown.early_exit_line(report)) is not None:
         console.print(line, highlight=False, soft_wrap=True)
+    print_warnings(report, console)
+
+
+def print_table(
+    console: Console, title: str, header: Sequence[str], rows: Iterable[Sequence[str]], first_right: int = 1
+) -> None:
+    """Print a table; its columns from `first_right` on hold numbers."""
+    table = Table(*header, title=title, title_justify="left")
+    for column in table.columns[first_right:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def print_warnings(report: Report, console: Console) -> None:
+    """Print what a reader of the numbers must know, a line each."""
     for warning in report["warnings"]:
         console.print(f"[yellow]Warning:[/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
 

@@ -59,11 +59,8 @@ def installed_fonts() -> list[str]:
 
 
 def _missing(text: Text) -> set[str]:
-    return {letter for letter in text.get_text() if not _own_font(text).get_char_index(ord(letter))} - {"\n"}
-
-
-def _own_font(text: Text) -> FT2Font:
-    return font_manager.get_font(font_manager.findfont(text.get_fontproperties()))
+    font = font_manager.get_font(font_manager.findfont(text.get_fontproperties()))
+    return {letter for letter in text.get_text() if not font.get_char_index(ord(letter))} - {"\n"}
 
 
 def _having(path: str, letters: Iterable[str]) -> frozenset[str]:

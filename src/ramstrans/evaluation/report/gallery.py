@@ -128,14 +128,12 @@ def _draw_views(cells: Sequence[Axes], seen: ScaleViews, predictions: Prediction
     whole, saliency, region, crop = cells
     everything = (0, 0, *seen.size)
     style.draw_image(whole, seen.image, everything)
-    style.draw_image(saliency, style.darkened(seen.image), everything)
-    style.draw_saliency(saliency, seen.saliencies[0], seen.crops[0], seen.crop_boxes[0])
+    style.draw_saliency(saliency, seen, 0)
     style.draw_image(region, seen.image, everything)
     true_box = predictions.records[index].box
     if true_box is not None:
         style.draw_box(region, true_box, TRUE_COLOR, rim="black", dashed=True)
     style.draw_box(region, predictions.boxes[0, index].tolist(), REGION_COLOR, rim="black")
-    for axes in (saliency, region):
-        axes.set(xlim=(0, seen.size[0]), ylim=(seen.size[1], 0))
+    region.set(xlim=(0, seen.size[0]), ylim=(seen.size[1], 0))
     next_crop = seen.crops[min(1, len(seen.crops) - 1)]
     style.draw_image(crop, next_crop, (0, 0, *next_crop.size))

@@ -21,23 +21,37 @@ REGION_ROWS = (
 NUM_WORST = 10
 NUM_CONFUSED = 10
 
+WHOLE = "all"
+"""The split of a report on a whole data set."""
+
 Report = Mapping[str, Any]
 
 
 def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
     """Render the whole page of a report from `build_report`, with figures: caption -> path relative to it."""
     sections = [
-        f"# Report: {counted(report['num_images'], 'image')} of the {cell(report['split'])} split",
+        f"# Report: {images_of(report)}",
         *_headline(report),
-        *(f"> **Note:** {cell(warning)}." for warning in report["warnings"]),
+        *notes(report),
         *_regions(report),
         *_early_exit(report),
-        *_pictures(pictures),
+        *(["## Figures"] if pictures else []),
+        *(f"![{cell(name)}]({quote(path)})\n\n*{cell(name)}*" for name, path in pictures.items()),
         "Every prediction, with its probabilities and regions: [predictions.csv](predictions.csv).",
         *_classes(report),
         *_run(report),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def images_of(report: Report) -> str:
+    """How many images a report is about, and of which split.
+
+    >>> images_of({"num_images": 7, "split": "test"}), images_of({"num_images": 7, "split": "all"})
+    ('7 images of the test split', '7 images, all of the data set')
+    """
+    count, split = counted(report["num_images"], "image"), report["split"]
+    return f"{count}, all of the data set" if split == WHOLE else f"{count} of the {split} split"
 
 
 def headline(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -152,21 +166,13 @@ def _early_exit(report: Report) -> list[str]:
     ]
 
 
-def _pictures(pictures: Mapping[str, str]) -> list[str]:
-    captions = {cell(caption): quote(path) for caption, path in pictures.items()}
-    images = [f"![{caption}]({path})\n\n*{caption}*" for caption, path in captions.items()]
-    return ["## Figures", *images] if images else []
-
-
 def _classes(report: Report) -> list[str]:
-    present = [entry for entry in report["classes"] if entry["num_images"]]
-    worst = sorted(present, key=lambda entry: entry["accuracy"])[:NUM_WORST]
-    rows = [[entry["name"], f"{entry['accuracy']:.1f} %", str(entry["num_images"])] for entry in worst]
+    num_present = sum(1 for entry in report["classes"] if entry["num_images"])
     sections = [
         "## Hardest classes",
-        f"The least accurate of {counted(len(present), 'class')} with images"
+        f"The least accurate of {counted(num_present, 'class')} with images"
         + (", all scales fused." if len(report["scales"]) > 1 else "."),
-        table(("class", "accuracy", "images"), rows),
+        worst_classes(report),
         "## Most confused",
     ]
     if not report["confused"]:
@@ -176,6 +182,19 @@ def _classes(report: Report) -> list[str]:
         for pair in report["confused"][:NUM_CONFUSED]
     ]
     return [*sections, table(("true class", "predicted class", "images"), pairs)]
+
+
+def worst_classes(report: Report) -> str:
+    """The table of the least accurate classes that have images."""
+    present = [entry for entry in report["classes"] if entry["num_images"]]
+    worst = sorted(present, key=lambda entry: entry["accuracy"])[:NUM_WORST]
+    rows = [[entry["name"], f"{entry['accuracy']:.1f} %", str(entry["num_images"])] for entry in worst]
+    return table(("class", "accuracy", "images"), rows)
+
+
+def notes(report: Report) -> list[str]:
+    """The warnings, each as a paragraph."""
+    return [f"> **Note:** {cell(warning)}." for warning in report["warnings"]]
 
 
 def _run(report: Report) -> list[str]:

@@ -10,33 +10,42 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ramstrans.evaluation.metrics import confused_pairs
-from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, label_text, save_figure, scale_color
+from ramstrans.evaluation.report.style import (
+    FUSED_COLOR,
+    RIGHT_COLOR,
+    finish_axes,
+    label_text,
+    save_figure,
+    scale_color,
+)
 
 Row = Mapping[str, Any]
 """One line of metrics.jsonl."""
 
 
 def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
-    """Plot loss, validation accuracy, learning rate and speed of a training run as a PNG file.
+    """Plot losses, validation accuracy, learning rate and speed of a training run as a PNG file.
 
     Rows have `kind` "train" (`step`, `loss`, `loss_scales`, `lr`, `images_per_second`) or "validation"
-    (`epoch`, `top1_scales`, `top1_fused`, percent); other kinds are ignored. Missing and null numbers leave
-    a gap.
+    (`epoch`, `loss_scales`, `loss_fused`, and `top1_scales`, `top1_fused`, percent); other kinds are ignored.
+    Missing and null numbers leave a gap.
     """
     train = [row for row in metrics_rows if row["kind"] == "train"]
     validation = [row for row in metrics_rows if row["kind"] == "validation"]
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    (loss, accuracy), (rate, speed) = figure.subplots(2, 2)
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    panels = figure.subplot_mosaic("AABBCC;DDDEEE")
+    loss, validation_loss, accuracy, rate, speed = (panels[name] for name in "ABCDE")
     steps = [row["step"] for row in train]
     for index, values in enumerate(_by_scale(train, "loss_scales")):
         _curve(loss, steps, values, scale_color(index), f"scale {index + 1}")
     _curve(loss, steps, _column(train, "loss"), FUSED_COLOR, "total loss")
-    _finish(loss, "Training loss", "step", "cross-entropy")
-    _validation_panel(accuracy, validation)
+    finish_axes(loss, "Training loss", "step", "cross-entropy")
+    _validation_panel(validation_loss, validation, "loss", "Validation loss", "cross-entropy")
+    _validation_panel(accuracy, validation, "top1", "Validation accuracy", "top-1, %")
     _curve(rate, steps, _column(train, "lr"), FUSED_COLOR, None)
-    _finish(rate, "Learning rate", "step", "")
+    finish_axes(rate, "Learning rate", "step", "")
     _curve(speed, steps, _column(train, "images_per_second"), FUSED_COLOR, None)
-    _finish(speed, "Speed", "step", "images per second")
+    finish_axes(speed, "Speed", "step", "images per second")
     speed.set_ylim(bottom=0)
     save_figure(figure, path)
 
@@ -49,20 +58,21 @@ def plot_exit(early: Mapping[str, Any], path: Path) -> None:
     axes.plot(curve["mean_scales_used"], curve["top1"], color=FUSED_COLOR, lw=1.4, label="every confidence")
     axes.plot([early["mean_scales_used"]], [early["top1"]], "o", color=RIGHT_COLOR, label=label)
     axes.axhline(curve["top1"][-1], color="#888888", linewidth=1, linestyle="--", label="all scales")
-    _finish(axes, "Early exit: accuracy against cost", "mean scales per image", "top-1, %")
+    finish_axes(axes, "Early exit: accuracy against cost", "mean scales per image", "top-1, %")
     save_figure(figure, path)
 
 
-def _validation_panel(axes: Axes, rows: Sequence[Row]) -> None:
+def _validation_panel(axes: Axes, rows: Sequence[Row], key: str, title: str, unit: str) -> None:
+    """Plot what each scale and all fused reached after each epoch: `key` is `loss` or `top1`."""
     epochs = [row["epoch"] for row in rows]
-    for index, values in enumerate(_by_scale(rows, "top1_scales")):
+    for index, values in enumerate(_by_scale(rows, f"{key}_scales")):
         _curve(axes, epochs, values, scale_color(index), f"scale {index + 1}")
-    if rows and len(rows[0].get("top1_scales") or ()) != 1:  # fusing one scale changes nothing
-        _curve(axes, epochs, _column(rows, "top1_fused"), FUSED_COLOR, "fused")
+    if rows and len(rows[0].get(f"{key}_scales") or ()) != 1:  # fusing one scale changes nothing
+        _curve(axes, epochs, _column(rows, f"{key}_fused"), FUSED_COLOR, "fused")
     if not rows:
         axes.text(0.5, 0.5, "no validation was run", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
-    _finish(axes, "Validation accuracy", "epoch", "top-1, %")
+    finish_axes(axes, title, "epoch", unit)
 
 
 def _curve(axes: Axes, x: Sequence[float], values: np.ndarray, color: str, label: str | None) -> None:
@@ -70,14 +80,6 @@ def _curve(axes: Axes, x: Sequence[float], values: np.ndarray, color: str, label
     marker = "o" if len(x) <= 30 else None
     axes.plot(x, values, color=color, label=label, marker=marker, markersize=3.5, linewidth=1.4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _finish(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    axes.grid(visible=True, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, fontsize=9)
 
 
 def _column(rows: Sequence[Row], key: str) -> np.ndarray:

@@ -1,7 +1,5 @@
 """`predictions.csv`: the prediction for every image of a split, beside the report."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ import numpy as np
 
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.files import write_file
-from ramstrans.plain import utf8_text
+from ramstrans.plain import csv_text, utf8_text
 
 TOP_K = 5
 """Most probable classes per image; all, if there are fewer."""
@@ -25,12 +23,9 @@ def write_predictions(predictions: Predictions, class_names: Sequence[str], path
     `scale_1_y1`, half-open in pixels of the upright image, and `scale_1_has_region`, False where nothing
     stood out.
     """
-    table = io.StringIO()
     names = [utf8_text(name) for name in class_names]
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(_columns(len(predictions.probabilities), min(TOP_K, len(names))))
-    writer.writerows(_rows(predictions, names))
-    write_file(path, table.getvalue().encode())
+    columns = _columns(len(predictions.probabilities), min(TOP_K, len(names)))
+    write_file(path, csv_text([columns, *_rows(predictions, names)]).encode())
 
 
 def _columns(num_scales: int, num_labels: int) -> list[str]:

@@ -6,7 +6,8 @@ Only matplotlib's objects are used, never pyplot: no global state, so that sever
 import io
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 
 from ramstrans.data.records import Box
 from ramstrans.evaluation.report.fonts import use_installed_fonts
+from ramstrans.evaluation.views import ScaleViews
 from ramstrans.files import write_file
 
 SCALE_COLORS = ("#4477AA", "#EE7733", "#228833", "#AA3377", "#66CCEE", "#CCBB44")
@@ -107,41 +109,58 @@ def draw_image(axes: Axes, image: Image.Image, box: Box) -> None:
     axes.set_anchor("W")
 
 
-def draw_saliency(axes: Axes, saliency: np.ndarray, crop: Image.Image, crop_box: Box) -> None:
-    """Draw saliency (h, w) over the grey crop that the scale saw; only the crop if it is not finite.
+def draw_saliency(axes: Axes, views: ScaleViews, index: int) -> None:
+    """Draw saliency over the grey crop that a scale saw; only the crop if it is not finite.
 
-    The unit of the axes is a pixel of the original image, in which the crop lies at `crop_box`.
+    The first scale's lies over the whole image, which is dark where the model did not see it. The unit of the
+    axes is a pixel of the original image.
     """
-    draw_image(axes, crop.convert("L"), crop_box)
+    saliency, crop_box, (width, height) = views.saliencies[index], views.crop_boxes[index], views.size
+    if index == 0:
+        dark = views.image.convert("L").point([value // 3 for value in range(256)])
+        draw_image(axes, dark, (0, 0, width, height))
+    draw_image(axes, views.crops[index].convert("L"), crop_box)
     if np.isfinite(saliency).all():
         x0, y0, x1, y1 = crop_box
         extent = (x0, x1, y1, y0)
         top = float(np.quantile(saliency, 0.98))  # single hot patches would leave the rest dark
         axes.imshow(saliency, cmap="inferno", alpha=0.6, vmax=top, extent=extent, interpolation="bilinear")
+    if index == 0:
+        axes.set(xlim=(0, width), ylim=(height, 0))
 
 
-def darkened(image: Image.Image) -> Image.Image:
-    """Convert to a dark grey image, for what the model did not see."""
-    return image.convert("L").point([value // 3 for value in range(256)])
+@contextmanager
+def without_glyph_warnings() -> Iterator[None]:
+    """Ignore matplotlib's warnings of letters that it draws as boxes: `fonts` reports them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
 
 
 def fit_text(text: Text, compose: Callable[[int], str], max_length: int, max_inches: float) -> None:
     """Set a text to `compose(max_length)`, or to the longest `compose(n)`, n >= 6, that is narrow enough."""
     figure = text.get_figure(root=True)
     assert figure is not None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+    with without_glyph_warnings():
         for length in range(max_length, 5, -1):
             text.set_text(compose(length))
             if text.get_window_extent().width <= max_inches * figure.dpi:
                 return
 
 
+def finish_axes(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """Label axes, draw a light grid and no frame on top and right, and a legend if curves have names."""
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.grid(visible=True, alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, fontsize=9)
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG file, whole or not at all, with the machine's fonts if necessary."""
     use_installed_fonts(figure)
     drawn = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+    with without_glyph_warnings():
         figure.savefig(drawn, format="png", dpi=DPI)
     write_file(path, drawn.getvalue())

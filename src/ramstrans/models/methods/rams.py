@@ -210,7 +210,13 @@ class RamsTrans(nn.Module):
         return images if high_res is None else high_res
 
     def forward_scale(
-        self, images: Tensor, scale: int, crop_box: Tensor, *, with_region: bool = True
+        self,
+        images: Tensor,
+        scale: int,
+        crop_box: Tensor,
+        *,
+        with_region: bool = True,
+        explicit_attention: bool | None = None,
     ) -> Stage:
         """Compute one scale.
 
@@ -222,10 +228,14 @@ class RamsTrans(nn.Module):
             scale: Index of the scale, from 0.
             crop_box: (B, 4), where `images` lie, in pixels of the input.
             with_region: Whether to propose a region.
+            explicit_attention: Whether attention is computed by matrix products; None: where that is faster.
         """
         is_whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or not with_region
         chunks = [images] if is_whole else torch.split(images, self.chunk_size(images))
-        encoded = [self._encode(chunk, scale, with_region=with_region) for chunk in chunks]
+        encoded = [
+            self._encode(chunk, scale, with_region=with_region, explicit_attention=explicit_attention)
+            for chunk in chunks
+        ]
         feature = torch.cat([feature for feature, _ in encoded])
         logits = self.encoder.forward_head(feature)
         if not with_region:
@@ -233,8 +243,13 @@ class RamsTrans(nn.Module):
         saliency = torch.cat([saliency for _, saliency in encoded if saliency is not None])
         return Stage(logits, feature, crop_box, saliency, *self.region(saliency, scale, crop_box))
 
-    def _encode(self, images: Tensor, scale: int, *, with_region: bool) -> tuple[Tensor, Tensor | None]:
-        features = self.encoder(images, scale, num_layers=self.num_recorded if with_region else 0)
+    def _encode(
+        self, images: Tensor, scale: int, *, with_region: bool, explicit_attention: bool | None
+    ) -> tuple[Tensor, Tensor | None]:
+        num_layers = self.num_recorded if with_region else 0
+        if explicit_attention is None:
+            explicit_attention = self.encoder.is_explicit(images, num_layers)
+        features = self.encoder(images, scale, num_layers=num_layers, explicit_attention=explicit_attention)
         pooled = features.pooled.clone()  # a view would keep all tokens of the chunk
         return pooled, self.saliency(features) if with_region else None
 
@@ -243,15 +258,15 @@ class RamsTrans(nn.Module):
 
         As many as need about the memory of a plain pass of the whole batch, but at least `MIN_CHUNK_TOKENS`.
         With D numbers per token, a plain pass peaks in an MLP: input, normalised input, and the hidden
-        layer before and after its activation, 10 D; queries and keys of L layers are 2 L D.
+        layer before and after its activation, 10 D; queries and keys of L layers are 2 L D, or their weights
+        over N tokens L N.
         """
-        batch, num_layers = len(images), self.num_recorded
-        if num_layers <= 1:
+        batch, kept = len(images), self.encoder.numbers_kept(images, self.num_recorded)
+        if kept <= 2:
             return max(batch, 1)
-        rows, columns = self.encoder.anatomy.grid
-        height, width = self.image_size
-        num_tokens = rows * columns * images.shape[2] * images.shape[3] / (height * width)
-        return max(int(batch * 10 / (10 + 2 * num_layers)), math.ceil(MIN_CHUNK_TOKENS / num_tokens))
+        return max(
+            int(batch * 10 / (10 + kept)), math.ceil(MIN_CHUNK_TOKENS / self.encoder.num_tokens(images))
+        )
 
     def saliency(self, features: Features) -> Tensor:
         """(B, h, w) saliency of one scale's locations."""

@@ -26,6 +26,11 @@ def choose_saliency(encoder: Encoder, asked: str = "auto", rows: Rows = "all") -
         ConfigError: The name is unknown, or the backbone cannot have it.
     """
     name = type(encoder.model).__name__
+    if encoder.num_scales > 1 and encoder.anatomy.grid == (1, 1):
+        raise ConfigError(
+            f"the features of this {name} have one location, which tells no region; give a larger "
+            "model.image_size, another model.backbone, or model.num_scales 1"
+        )
     if asked != "auto":
         if asked not in SALIENCIES:
             raise ConfigError(f"model.saliency is '{asked}'; give auto, {', '.join(SALIENCIES)}")

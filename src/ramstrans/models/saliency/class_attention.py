@@ -9,12 +9,14 @@ from ramstrans.models.saliency.base import Rows, Saliency
 
 
 @torch.no_grad()
-def attention_row(call: AttentionCall, index: int) -> Tensor:
-    """(B, N) float32 head mean of one query's attention weights; sums to 1.
+def attention_row(call: AttentionCall | Tensor, index: int) -> Tensor:
+    """(B, N) float32 head mean of one query's attention weights, or of (B, M, N) means; sums to 1.
 
     >>> attention_row(AttentionCall(torch.zeros(1, 2, 1, 3), torch.zeros(1, 2, 4, 3), 1.0), 0)
     tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
     """
+    if isinstance(call, Tensor):
+        return call[:, index]
     with torch.autocast(call.query.device.type, enabled=False):
         row = call.query[:, :, index : index + 1] * call.scale
         scores = row @ call.key.transpose(-2, -1)

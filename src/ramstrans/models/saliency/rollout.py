@@ -13,7 +13,7 @@ Two implementations of the same function, neither with a whole layer's attention
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -66,15 +66,9 @@ def rollout(
     tensor([[[0.2000, 0.2000],
              [0.2000, 0.2000]]])
     """
-    batch, _, num_tokens, _ = queries[0].shape
-    assert num_tokens == num_prefix + grid[0] * grid[1], "tokens and grid disagree"
-    if start is not None:
-        relevance = start
-    elif rows == "all":
-        relevance = queries[0].new_full((batch, num_tokens), 1 / num_tokens, dtype=torch.float32)
-    else:
-        relevance = queries[0].new_zeros((batch, num_tokens), dtype=torch.float32)
-        relevance[:, class_index] = 1
+    num_tokens = num_prefix + grid[0] * grid[1]
+    assert queries[0].shape[2] == num_tokens, "tokens and grid disagree"
+    relevance = _first(queries[0], num_tokens, rows, class_index) if start is None else start
     compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()  # an export stays portable
     propagate = IMPLEMENTATIONS[method or choose_implementation(queries[0].device, compiled=compiled)]
     with torch.autocast(queries[0].device.type, enabled=False):
@@ -86,7 +80,35 @@ def rollout(
                 else propagate_tiled(relevance, query, key, scale, bias)
             )
             relevance = (relevance + propagated) / 2
-    return relevance[:, num_prefix:].reshape(batch, *grid)
+    return relevance[:, num_prefix:].reshape(-1, *grid)
+
+
+@torch.no_grad()
+def rollout_weights(
+    weights: Sequence[Tensor],
+    *,
+    num_prefix: int,
+    grid: tuple[int, int],
+    rows: Rows = "all",
+    class_index: int = 0,
+    start: Tensor | None = None,
+) -> Tensor:
+    """`rollout` of L matrices of weights (B, N, N) float32, averaged over heads, first layer first."""
+    num_tokens = num_prefix + grid[0] * grid[1]
+    relevance = _first(weights[0], num_tokens, rows, class_index) if start is None else start
+    with torch.autocast(relevance.device.type, enabled=False):
+        for layer in reversed(weights):
+            relevance = (relevance + torch.bmm(relevance[:, None], layer)[:, 0]) / 2
+    return relevance[:, num_prefix:].reshape(-1, *grid)
+
+
+def _first(like: Tensor, num_tokens: int, rows: Rows, class_index: int) -> Tensor:
+    """(B, N) float32 row vector that the last layer is propagated from."""
+    if rows == "all":
+        return like.new_full((like.shape[0], num_tokens), 1 / num_tokens, dtype=torch.float32)
+    relevance = like.new_zeros((like.shape[0], num_tokens), dtype=torch.float32)
+    relevance[:, class_index] = 1
+    return relevance
 
 
 def choose_implementation(device: torch.device, *, compiled: bool) -> Method:
@@ -186,17 +208,18 @@ def _saliency(features: Features, _encoder: Encoder, rows: Rows) -> Tensor:
 
 def rollout_of(features: Features, rows: Rows = "all", start: Tensor | None = None) -> Tensor:
     """(B, h, w) rollout of the layers that were recorded in a forward pass; see `rollout`."""
-    calls = features.attention
+    options: dict[str, Any] = {"num_prefix": features.num_prefix, "grid": features.grid, "rows": rows}
+    options |= {"class_index": features.class_index or 0, "start": start}
+    weights = [layer for layer in features.attention if isinstance(layer, Tensor)]
+    if weights:
+        return rollout_weights(weights, **options)
+    calls = [layer for layer in features.attention if not isinstance(layer, Tensor)]
     return rollout(
         [call.query for call in calls],
         [call.key for call in calls],
         scale=calls[0].scale,
-        num_prefix=features.num_prefix,
-        grid=features.grid,
-        rows=rows,
-        class_index=features.class_index or 0,
         biases=[call.bias for call in calls],
-        start=start,
+        **options,
     )
 
 
