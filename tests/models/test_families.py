@@ -63,6 +63,8 @@ def test_rollout_is_that_of_timms_attention(name):
     expected, _ = rollout_of_weights([weight.numpy() for weight in weights], **options)
     check_maps(found_maps, expected)
     assert choose_saliency(encoder) == ("rollout", "every layer is attention among all tokens")
+    has_pool = SALIENCIES["pool_attention"].unfit(encoder, "all") is None
+    assert has_pool == encoder.anatomy.pools_by_attention == (name in POOLED)
     if features.class_index is not None:
         _, found_maps = maps(encoder, images, "rollout", "class")
         expected, _ = rollout_of_weights([weight.numpy() for weight in weights], **options, rows="class")
@@ -99,35 +101,15 @@ def test_pool_attention_begins_at_the_pools_weights(name):
         assert encoder(images, 0, num_layers=0).pool_attention is None
 
 
-def test_only_models_that_pool_by_attention_have_its_map():
-    for name in FAMILIES:
-        encoder, _ = encoder_of(name)
-        has_map = SALIENCIES["pool_attention"].unfit(encoder, "all") is None
-        assert has_map == encoder.anatomy.pools_by_attention == (name in POOLED), name
-
-
 @every_family
-def test_recording_changes_no_bit(name):
-    encoder, images = encoder_of(name)
-    with torch.no_grad():
-        assert torch.equal(encoder(images, 0).pooled, encoder(images, 0, num_layers=0).pooled)
-
-
-@every_family
-def test_explicit_attention_is_the_same_function(name):
-    encoder, images = encoder_of(name)
-    with torch.no_grad():
-        expected = encoder(images, 0)
-        with ExplicitAttention():
-            features = encoder(images, 0)
-    torch.testing.assert_close(features.pooled, expected.pooled, rtol=1e-4, atol=1e-5)
-
-
-@every_family
-def test_one_scale_is_timms_model_and_its_map_is_timms(name):
+def test_one_scale_is_timms_model_by_either_attention_recorded_or_not(name):
     encoder, images = encoder_of(name)
     with torch.no_grad():
         features = encoder(images, 0)
+        assert torch.equal(features.pooled, encoder(images, 0, num_layers=0).pooled)
+        with ExplicitAttention():
+            explicit = encoder(images, 0, num_layers=0)
+        torch.testing.assert_close(explicit.pooled, features.pooled, rtol=1e-4, atol=1e-5)
         logits = encoder.forward_head(features.pooled)
         torch.testing.assert_close(logits, encoder.model(images), rtol=1e-5, atol=1e-5)
         last = encoder.model.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)[-1]

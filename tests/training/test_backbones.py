@@ -26,7 +26,6 @@ MODELS = {
         "pool_attention",
     ),
 }
-SLOW = ("efficientnet_lite0", "vit_small_patch16_dinov3")
 STEPS = 7
 
 
@@ -46,7 +45,8 @@ def train(arguments, monkeypatch, stop_after=None):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MODELS]
+    "name",
+    [pytest.param(name, marks=() if name == "test_efficientnet" else pytest.mark.slow) for name in MODELS],
 )
 def test_a_run_is_resumed_evaluated_predicted_and_explained(name, birds, tmp_path, monkeypatch, capsys):
     fields, saliency = MODELS[name]

@@ -85,9 +85,7 @@ def test_an_attention_row_by_hand():
     torch.testing.assert_close(
         attention_row(AttentionCall(query, key, 1.0), 0), torch.tensor([[0.625, 0.375]])
     )
-    bias = (
-        torch.tensor([[0.0, 3.0], [0.0, 0.0]]).log().view(1, 1, 2, 2)
-    )  # no weight on the first token
+    bias = torch.tensor([[0.0, 3.0], [0.0, 0.0]]).log().view(1, 1, 2, 2)  # no weight on the first token
     row = attention_row(AttentionCall(query, key, 1.0, bias.clamp(min=-1e9)), 0)
     torch.testing.assert_close(row, torch.tensor([[0.0, 1.0]]))
 
