@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cases import choose_cases
+from benchmarks.cases import BACKBONE_CASES, CASES, choose_cases
 from benchmarks.compare_trees import compare, comparison_table
 from benchmarks.results import Result, results_table
 from benchmarks.run import measure_case
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     """List or measure what the options ask for."""
     cases, device = choose_cases(options.cases), choose_device(options.device)
     if options.list:
-        for name, case in cases.items():
+        for name, case in (CASES | BACKBONE_CASES).items():
             print(f"{name}: {case.describe()}")
         return 0
     if options.threads:

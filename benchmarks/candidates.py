@@ -1,8 +1,8 @@
 """What is compared. In each case, all have equal weights, equal images and the same kind of attention.
 
 ramstrans     what `ramstrans predict` or `ramstrans train` computes: two scales, and the region between them
-lower bound   timm's plain ViT, once per scale: no model with as many passes can be faster
-plain         timm's plain ViT, once
+lower bound   timm's plain model, once per scale: no model with as many passes can be faster
+plain         timm's plain model, once
 reference     the same two scales with all attention matrices kept, see `ReferenceModel`
 regions       only the step from saliency maps to the images of the next scale
 """
@@ -12,6 +12,8 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from benchmarks.cases import Case
@@ -52,8 +54,8 @@ def ramstrans(hardware: Hardware) -> Candidate:
 
 
 def plain(hardware: Hardware, passes: int = 1) -> Candidate:
-    """Passes of the plain ViT."""
-    vit = hardware.prepared(hardware.vit().eval())
+    """Passes of the plain model."""
+    vit = hardware.prepared(hardware.backbone().eval())
     return inference(hardware, lambda images: [vit(images) for _ in range(passes)])
 
 
@@ -71,7 +73,7 @@ def regions(hardware: Hardware) -> Candidate:
     """From smooth random maps to the images of the next scale; `NUM_MAPS` of them whatever the batch."""
     images = hardware.images(NUM_MAPS)
     size = (hardware.case.image_size, hardware.case.image_size)
-    rows, columns = hardware.vit().patch_embed.grid_size
+    rows, columns = hardware.backbone().patch_embed.grid_size
     noise = torch.rand(NUM_MAPS, 1, rows, columns, generator=torch.Generator().manual_seed(0))
     saliency = F.avg_pool2d(noise, 5, stride=1, padding=2)[:, 0].to(hardware.device)
 
@@ -92,10 +94,11 @@ def ramstrans_step(hardware: Hardware) -> Candidate:
 
 
 def lower_bound_step(hardware: Hardware) -> Candidate:
-    """As many training steps of the plain ViT as there are scales, with the same attention."""
-    vit = hardware.prepared(hardware.vit().train())
-    for block in vit.blocks:
-        block.attn.fused_attn = hardware.fused
+    """As many training steps of the plain model as there are scales, with the same attention."""
+    vit = hardware.prepared(hardware.backbone().train())
+    for module in vit.blocks.modules() if isinstance(vit, VisionTransformer | Eva) else ():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = hardware.fused
     count = hardware.case.model_config().num_scales
     return Candidate(stepping(hardware, vit, lambda images: [vit(images)], count), hardware.case.batch_size)
 

@@ -10,6 +10,9 @@ from ramstrans.models.config import ModelConfig
 NUM_CLASSES = 200
 """Classes of every model that is measured: as many as CUB-200-2011 has."""
 
+TASKS: tuple[Literal["inference", "training"], ...] = ("inference", "training")
+PRECISIONS: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
+
 BASE, SMALL, TINY = (f"{name}_patch16_224" for name in ("vit_base", "vit_small", "deit_tiny"))
 
 
@@ -19,7 +22,7 @@ class Case:
 
     Attributes:
         task: `inference`: what `ramstrans predict` computes; `training`: one optimiser step.
-        backbone: Name of a plain timm ViT, with random weights.
+        backbone: Name in timm, with random weights.
         image_size: Side of the input in pixels.
         batch_size: Images per call.
         precision: Autocast precision.
@@ -32,6 +35,7 @@ class Case:
             mode in which ramstrans is faster counts.
         num_rounds: How often each candidate is timed.
         backbone_options: Further arguments for `timm.create_model`.
+        saliency_layers: Of how many of the last layers attention is rolled out; None: of all.
     """
 
     task: Literal["inference", "training"]
@@ -46,6 +50,7 @@ class Case:
     needs_gpu: bool = False
     num_rounds: int = 3
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    saliency_layers: int | None = None
 
     def model_config(self) -> ModelConfig:
         """Two scales of this case's backbone."""
@@ -54,6 +59,7 @@ class Case:
             num_classes=NUM_CLASSES,
             image_size=self.image_size,
             backbone_options=dict(self.backbone_options),
+            saliency_layers=self.saliency_layers,
         )
 
     def describe(self) -> str:
@@ -135,9 +141,43 @@ CASES: dict[str, Case] = {
 }
 """By name, in the order in which they are measured."""
 
+BACKBONES = {
+    "vit_base": BASE,
+    "vit_small": SMALL,
+    "deit_tiny": TINY,
+    "dinov3_small": "vit_small_patch16_dinov3",
+    "eva02_tiny": "eva02_tiny_patch14_224",
+    "siglip2_base": "vit_base_patch16_siglip_224",
+    "swin_tiny": "swin_tiny_patch4_window7_224",
+    "convnext_tiny": "convnext_tiny",
+    "efficientnet_lite0": "tf_efficientnet_lite0",
+}
+"""Whose cost of two scales over two plain passes is compared, by a short name."""
+
+BACKBONE_CASES: dict[str, Case] = {
+    f"{task}-{name}-{side}-{precision}": Case(
+        task, backbone, side, 2 if side == 448 or task == "inference" else 8, precision, target={"cpu": 1.10}
+    )
+    for name, backbone in BACKBONES.items()
+    for side in (224, 448)
+    for precision in PRECISIONS
+    for task in TASKS
+}
+"""Two scales of any backbone over two plain passes."""
+
+BACKBONE_CASES |= {
+    f"inference-deit_tiny-448-{precision}-last6": Case(
+        "inference", TINY, 448, 2, precision, target={"cpu": 1.10}, saliency_layers=6
+    )
+    for precision in PRECISIONS
+}
+
 
 def choose_cases(names: Sequence[str] | None) -> dict[str, Case]:
-    """The cases of these names, in the order of the table; all if None.
+    """The cases of these names, in the order of the tables; all but `BACKBONE_CASES` if None.
+
+    Args:
+        names: Of cases; `backbones` is all of `BACKBONE_CASES`.
 
     Raises:
         UsageError: There is no such case.
@@ -145,7 +185,12 @@ def choose_cases(names: Sequence[str] | None) -> dict[str, Case]:
     >>> list(choose_cases(["memory-448-batch1", "inference-224-fp32"]))
     ['inference-224-fp32', 'memory-448-batch1']
     """
-    for name in names or ():
-        if name not in CASES:
-            raise UsageError(f"--cases {name}: there is no such case; choose from {', '.join(CASES)}")
-    return {name: case for name, case in CASES.items() if not names or name in names}
+    if not names:
+        return dict(CASES)
+    known = CASES | BACKBONE_CASES
+    for name in names:
+        if name not in known and name != "backbones":
+            choices = ", ".join(["backbones", *CASES])
+            raise UsageError(f"--cases {name}: there is no such case; choose from {choices}, or see --list")
+    wanted = {*names, *(BACKBONE_CASES if "backbones" in names else ())}
+    return {name: case for name, case in known.items() if name in wanted}

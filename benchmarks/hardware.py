@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from benchmarks.cases import NUM_CLASSES, Case
-from ramstrans.models.encoder import build_vit
+from ramstrans.models.backbones import build_backbone
 from ramstrans.models.methods.rams import RamsTrans, build_model
 from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.step import uses_explicit_attention
@@ -47,10 +46,10 @@ class Hardware:
         torch.manual_seed(0)
         return build_model(self.case.model_config()).to(self.device)
 
-    def vit(self) -> VisionTransformer:
-        """The plain timm ViT of the same backbone, size and classes."""
+    def backbone(self) -> Any:  # noqa: ANN401 - any timm model
+        """The plain timm model of the same name, size and classes."""
         torch.manual_seed(0)
-        return build_vit(self.case.model_config()).to(self.device)
+        return build_backbone(self.case.model_config()).to(self.device)
 
     def prepared(self, module: Module) -> Module:
         """The same module, to be compiled on its first call if the case is measured so."""

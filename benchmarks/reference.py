@@ -35,8 +35,8 @@ class ReferenceModel(nn.Module):
         scales: list[Stage] = []
         for scale in range(model.num_scales):
             self._kept = []
-            features = model.encoder(images, scale, with_attention=False)
-            token = features.class_token
+            features = model.encoder(images, scale, num_layers=0)
+            token = features.pooled
             logits = model.encoder.forward_head(token)
             if scale == model.num_scales - 1:
                 scales.append(Stage(logits, token, crop_box, None, None, None))

@@ -42,7 +42,7 @@ def test_candidates_pass_through_as_many_blocks(task, figure, expected):
 
 def test_all_start_from_equal_weights_and_images():
     hardware = Hardware(tiny_case(), CPU)
-    model, vit = hardware.model(), hardware.vit()
+    model, vit = hardware.model(), hardware.backbone()
     for name, parameter in vit.named_parameters():
         if name not in ("cls_token", "pos_embed"):
             assert torch.equal(parameter, model.encoder.model.get_parameter(name)), name
@@ -56,7 +56,7 @@ def test_training_takes_the_attention_of_the_training_loop(precision, fused):
 
 def test_steps_reduce_the_loss():
     hardware = Hardware(tiny_case(task="training"), CPU)
-    vit, losses = hardware.vit().train(), []
+    vit, losses = hardware.backbone().train(), []
 
     def forward(images):
         logits = vit(images)

@@ -22,7 +22,7 @@ def test_all_cases_or_some_in_the_order_of_the_table(monkeypatch):
     monkeypatch.setattr(cases, "CASES", {name: tiny_case() for name in "abc"})
     assert list(choose_cases(None)) == ["a", "b", "c"]
     assert list(choose_cases(["c", "a"])) == ["a", "c"]
-    with pytest.raises(UsageError, match="--cases d: there is no such case; choose from a, b, c"):
+    with pytest.raises(UsageError, match="--cases d: there is no such case; choose from backbones, a, b, c"):
         choose_cases(["a", "d"])
 
 
