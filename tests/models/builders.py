@@ -41,5 +41,23 @@ def tiny_model(seed=0, std=0.3, **fields):
     return randomise(build_model(tiny_config(**fields)), seed, std)
 
 
+OTHERS = {
+    "CNN": {"backbone": "test_efficientnet", "image_size": (64, 96)},
+    "CNN with norms": {"backbone": "test_convnext", "image_size": (64, 96)},
+    "Eva": {"backbone": "vit_small_patch16_dinov3", "global_pool": "token"},
+    "SigLIP": {"backbone": "vit_base_patch16_siglip_224", "saliency": "pool_attention"},
+}
+"""Models that are not plain ViTs, by what they are: a map by cam, by cosine, a rollout, one from a pool."""
+
+
+def other_model(name, seed=0, **fields):
+    """One of `OTHERS` with random weights; two scales, five classes."""
+    fields = OTHERS[name] | fields
+    if "CNN" in name:
+        torch.manual_seed(seed)
+        return build_model(ModelConfig(num_classes=5, **fields)).eval()
+    return tiny_model(seed, backbone_options={"embed_dim": 16}, **fields)
+
+
 def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch._subclasses import FakeTensorMode
 
 from ramstrans.errors import UsageError
-from tests.models.builders import SIZE, every_set_up, noise, tiny_model
+from tests.models.builders import OTHERS, SIZE, every_set_up, noise, other_model, tiny_model
 
 
 @every_set_up
@@ -59,6 +59,44 @@ def test_exports_for_any_batch(zoom_source, fields):
         for scale, want in zip(exported(*inputs).scales, model(*inputs).scales, strict=True):
             for got, value in zip(scale, want, strict=True):
                 torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-5)
+
+
+every_other = pytest.mark.parametrize("name", OTHERS)
+
+
+@every_other
+def test_no_value_is_looked_at_in_other_models(name):
+    model = other_model(name)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        output = model(torch.empty(7, 3, *model.image_size))
+    assert [scale.boxes.shape for scale in output.scales] == [(7, 4)] * 2
+
+
+def assert_same_scales(found, expected):
+    for scale, want in zip(found.scales, expected.scales, strict=True):
+        for got, value in zip(scale, want, strict=True):
+            torch.testing.assert_close(got, value, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@every_other
+def test_other_models_compile_into_one_graph(name):
+    model = other_model(name)
+    images = noise(2, 3, *model.image_size)
+    with torch.no_grad():
+        assert_same_scales(torch.compile(model, fullgraph=True, backend="eager")(images), model(images))
+
+
+@pytest.mark.slow
+@every_other
+def test_other_models_export_for_any_batch(name):
+    model = other_model(name)
+    images = noise(5, 3, *model.image_size)
+    batch = torch.export.Dim("batch", min=1, max=97)
+    with torch.no_grad():
+        exported = torch.export.export(model, (images[:3], None), dynamic_shapes=({0: batch}, None)).module()
+        for number in (1, 5):
+            assert_same_scales(exported(images[:number], None), model(images[:number]))
 
 
 def test_images_of_several_sizes_are_refused_with_what_to_do():

@@ -7,9 +7,10 @@ from threading import Barrier
 import pytest
 import torch
 
-from tests.models.builders import SIZE, noise, tiny_model
+from tests.models.builders import OTHERS, noise, other_model, tiny_model
 
 THREADS, CALLS = 8, 40
+OTHER_CALLS = 5
 
 
 @pytest.fixture
@@ -21,9 +22,11 @@ def often_switched():
     sys.setswitchinterval(before)
 
 
-def test_threads_that_share_a_model_get_the_answers_of_one(often_switched):
-    model, barrier = tiny_model(num_scales=2), Barrier(THREADS)
-    images = [noise(1 + thread % 2, 3, *SIZE, seed=thread) for thread in range(THREADS)]
+@pytest.mark.parametrize("name", ["ViT", *OTHERS])
+def test_threads_that_share_a_model_get_the_answers_of_one(name, often_switched):
+    model = tiny_model(num_scales=2) if name == "ViT" else other_model(name)
+    barrier, num_calls = Barrier(THREADS), CALLS if name == "ViT" else OTHER_CALLS
+    images = [noise(1 + thread % 2, 3, *model.image_size, seed=thread) for thread in range(THREADS)]
 
     def answers(thread, calls):
         with torch.no_grad():
@@ -31,7 +34,7 @@ def test_threads_that_share_a_model_get_the_answers_of_one(often_switched):
 
     def wait_and_answer(thread):
         barrier.wait(60)
-        return answers(thread, CALLS)
+        return answers(thread, num_calls)
 
     expected = [answers(thread, 1)[0] for thread in range(THREADS)]
     with ThreadPoolExecutor(THREADS) as pool:

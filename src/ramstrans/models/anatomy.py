@@ -14,7 +14,7 @@ from ramstrans.models.attention import AttentionCall, RecordAttention
 Size = tuple[int, int]
 """`(height, width)`."""
 
-NOT_STOCHASTIC = {"DiffAttention"}
+NOT_STOCHASTIC = {"DiffAttention", "DiffParallelScalingBlock"}
 """Attention whose weights are no averages of the tokens: their rows do not sum to 1, or are negative."""
 
 
@@ -31,6 +31,7 @@ class Anatomy(NamedTuple):
         is_patches: Whether each location is a patch that the model's `patch_embed` convolves from pixels.
         num_layers: Layers of attention among all tokens, if every block is one, so that a rollout is defined;
             else 0.
+        num_parallel: Attentions of each layer that read the same tokens, and are summed; 1 but in few models.
         pools_by_attention: Whether a query of its own pools the tokens.
     """
 
@@ -42,6 +43,7 @@ class Anatomy(NamedTuple):
     num_pooled: int
     is_patches: bool
     num_layers: int
+    num_parallel: int
     pools_by_attention: bool
 
 
@@ -75,6 +77,7 @@ def inspect_model(model: nn.Module, size: Size) -> Anatomy:
     channels = features.shape[1] if layout == "NCHW" else features.shape[-1]
     num_tokens = features.shape[1] if layout == "tokens" else 0
     layers, pools = calls[:num_before_pooling], calls[num_before_pooling:]
+    num_parallel = getattr(next(iter(getattr(model, "blocks", ())), None), "num_parallel", 1)
     return Anatomy(
         size=size,
         layout=layout,
@@ -83,7 +86,8 @@ def inspect_model(model: nn.Module, size: Size) -> Anatomy:
         num_channels=channels,
         num_pooled=pooled.shape[-1],
         is_patches=layout == "tokens" and grid == patch_grid(model, size),
-        num_layers=len(layers) if _is_global(model, layers, num_tokens) else 0,
+        num_layers=len(layers) // num_parallel if _is_global(model, layers, num_tokens, num_parallel) else 0,
+        num_parallel=num_parallel,
         pools_by_attention=len(pools) == 1 and pools[0].query.shape[-2] == 1,
     )
 
@@ -107,10 +111,10 @@ class _Parts(nn.Module):
         return features, self.model.forward_head(features, pre_logits=True), num_before_pooling
 
 
-def _is_global(model: nn.Module, layers: list[AttentionCall], num_tokens: int) -> bool:
-    """Whether the layers are attention among all tokens, those of one block after those of the one before."""
+def _is_global(model: nn.Module, layers: list[AttentionCall], num_tokens: int, num_parallel: int) -> bool:
+    """Whether each block is one layer of attention among all tokens."""
     blocks = getattr(model, "blocks", None)
-    if not layers or not isinstance(blocks, nn.Sequential | nn.ModuleList) or len(layers) % len(blocks):
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or len(layers) != num_parallel * len(blocks):
         return False
     if any(type(module).__name__ in NOT_STOCHASTIC for module in model.modules()):
         return False

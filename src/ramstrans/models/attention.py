@@ -1,5 +1,6 @@
 """The one call that all attention goes through: recorded, or answered by matrix products."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,21 @@ class AttentionCall(NamedTuple):
     key: Tensor
     scale: float
     bias: Tensor | None = None
+
+
+def join_heads(layers: Sequence[AttentionCall | Tensor]) -> AttentionCall | Tensor:
+    """Attentions that read the same tokens, and whose outputs are summed, as one with all their heads."""
+    if len(layers) == 1:
+        return layers[0]
+    means = [layer for layer in layers if isinstance(layer, Tensor)]
+    if means:
+        return torch.stack(means).mean(dim=0)
+    calls = [layer for layer in layers if isinstance(layer, AttentionCall)]
+    assert all(call.scale == calls[0].scale and call.bias is None for call in calls), (
+        "alike, without positions"
+    )
+    query, key = (torch.cat(tensors, dim=1) for tensors in zip(*(call[:2] for call in calls), strict=True))
+    return AttentionCall(query, key, calls[0].scale)
 
 
 class _AttentionMode(TorchFunctionMode):

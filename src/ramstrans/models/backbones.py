@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import PatchEmbed
 from timm.models import _registry
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -99,6 +100,10 @@ def build_backbone(config: ModelConfig) -> nn.Module:
     for option, field in FIELDS.items():
         if option in config.backbone_options:
             raise ConfigError(f"model.backbone_options has '{option}'; set model.{field} instead")
+    if config.global_pool == "":
+        raise ConfigError(
+            "model.global_pool is empty; the classifier reads one vector: give avg, say, or leave it out"
+        )
     sizes = tuple(dict.fromkeys(config.scale_sizes))
     try:
         model = _create(name, _options(config))
@@ -107,6 +112,8 @@ def build_backbone(config: ModelConfig) -> nn.Module:
         message = f"model.backbone: timm cannot build '{name}' with {options}: {_one_line(error)}"
         raise ConfigError(message + _advice(config, sizes)) from error
     check_backbone(model)
+    if hasattr(model, "aux_head"):
+        model.register_module("aux_head", None)  # of VOLO: it labels tokens, in training of its own
     if config.patch_stride is not None:
         _set_patch_stride(model, config, config.patch_stride)
     for size in sizes:
@@ -136,11 +143,12 @@ def _create(name: str, options: dict[str, Any]) -> nn.Module:
             model: nn.Module = timm.create_model(name, pretrained=False, **options)
             return model
         except TypeError as error:
-            unknown = re.search(r"unexpected keyword argument(?:\(s\): \[)?\s*'(\w+)'", str(error))
-            if unknown is None or unknown[1] not in OFFERED or unknown[1] not in options:
+            _, is_told, names = str(error).partition("unexpected keyword argument")
+            unknown = [each for each in re.findall(r"'(\w+)'", names) if each in OFFERED and each in options]
+            if not is_told or not unknown:
                 raise
-            value = options.pop(unknown[1])
-            options |= dict.fromkeys(OFFERED[unknown[1]], value)
+            for each in unknown:
+                options |= dict.fromkeys(OFFERED[each], options.pop(each))
 
 
 def check_backbone(model: Any) -> None:  # noqa: ANN401 - any timm model
@@ -164,10 +172,9 @@ def _check_size(model: nn.Module, config: ModelConfig, size: Size) -> None:
     """Raise ConfigError unless a model takes images of a size."""
     height, width = size
     embed = getattr(model, "patch_embed", None)
-    patch = getattr(embed, "patch_size", None)
     name = "image_size" if size == config.input_size else "region_size"
-    if isinstance(patch, tuple) and getattr(embed, "proj", None) is not None:
-        down, across = patch
+    if isinstance(embed, PatchEmbed) and not embed.dynamic_img_pad:
+        down, across = embed.patch_size
         if height < down or width < across:
             raise ConfigError(
                 f"model.{name} {height}x{width} is smaller than a patch of {down}x{across}; "
@@ -202,6 +209,7 @@ def _nearest_size(config: ModelConfig, size: Size) -> Size | None:
     """The size nearest to one that a backbone takes, among multiples of 32, 28 and 24 and its own."""
     own = tuple(timm.get_pretrained_cfg(current_name(config.backbone)).input_size[1:])
     near = {tuple(max(round(side / step), 1) * step for side in size) for step in (32, 28, 24, 64, 16, 14)}
+    near |= {(max(each),) * 2 for each in near}  # some models take only squares
     by_distance = sorted(near, key=lambda each: sum(abs(a - b) for a, b in zip(each, size, strict=True)))
     for height, width in (*by_distance[:MAX_TRIES], own):
         if _takes(config, (height, width)):
@@ -224,7 +232,8 @@ def _takes(config: ModelConfig, size: Size) -> bool:
 def _set_patch_stride(model: Any, config: ModelConfig, stride: int) -> None:  # noqa: ANN401
     """Make the patches of a ViT overlap."""
     embed = getattr(model, "patch_embed", None)
-    if type(model) is not VisionTransformer or not isinstance(getattr(embed, "proj", None), nn.Conv2d):
+    has_positions = type(model) is VisionTransformer and model.pos_embed is not None
+    if not has_positions or not isinstance(getattr(embed, "proj", None), nn.Conv2d):
         raise ConfigError(
             f"model.patch_stride is only for ViTs whose patches are convolved from pixels and have learnt "
             f"positions, not for a {type(model).__name__}; leave it out"

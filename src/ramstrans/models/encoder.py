@@ -2,20 +2,20 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from timm.layers import ClassifierHead
 from timm.models import checkpoint_seq
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ramstrans.errors import ConfigError
-from ramstrans.models.anatomy import Anatomy, Size, inspect_model, locate, patch_grid
-from ramstrans.models.attention import AttentionCall, ExplicitAttention, RecordAttention
+from ramstrans.models.anatomy import Size, inspect_model, locate, patch_grid
+from ramstrans.models.attention import AttentionCall, ExplicitAttention, RecordAttention, join_heads
 from ramstrans.models.backbones import check_backbone
 from ramstrans.models.config import ClassTokens
+from ramstrans.models.head import flat_locations, get_classifier, sums_locations
 
 Statistics = tuple[float, float, float]
 """One number each for red, green and blue."""
@@ -23,7 +23,10 @@ Statistics = tuple[float, float, float]
 MAX_EXPLICIT_TOKENS = 1024
 """Above, the weights of all layers take more memory than is worth the time."""
 
-CONTAINERS = ("blocks", "stages", "layers", "levels", "network", "features")
+CONTAINERS = (
+    *("blocks", "stages", "layers", "levels", "network", "features"),
+    *("dense_stages", "transformers", "body"),
+)
 """Names that timm's models give to the list of their blocks or stages."""
 
 
@@ -92,11 +95,12 @@ class Encoder(nn.Module):
         self._fuse_attention()
         self._widen()
         self.anatomy = inspect_model(model, size)
-        self.sums_locations = _sums_locations(self.model, self.anatomy)
+        self.sums_locations = sums_locations(self.model, self.anatomy)
 
     def _fuse_attention(self) -> None:
-        """Let the blocks of a ViT call the fused kernel, whatever timm's switch says: it can be recorded."""
-        for module in self.model.blocks.modules() if hasattr(self.model, "blocks") else ():
+        """Let blocks and attention pool call the fused kernel, whatever timm's switch says."""
+        parts = (getattr(self.model, name, None) for name in ("blocks", "attn_pool"))
+        for module in chain.from_iterable(part.modules() for part in parts if part is not None):
             if hasattr(module, "fused_attn"):
                 module.fused_attn = True
 
@@ -140,9 +144,10 @@ class Encoder(nn.Module):
         for name in CONTAINERS:
             container = getattr(self.model, name, None)
             if isinstance(container, nn.Sequential | nn.ModuleList) and len(container) > 1:
-                return list(container)
+                return [block for block in container if list(block.parameters())]
         names = [entry["module"] for entry in getattr(self.model, "feature_info", [])]
         children = [module for name, module in self.model.named_children() if name in names]
+        children = [module for module in children if list(module.parameters())]
         return children if len(children) > 1 else []
 
     @property
@@ -192,20 +197,22 @@ class Encoder(nn.Module):
             explicit_attention: Whether attention is computed by matrix products.
         """
         calls: list[Any] = []
-        recorded = self.anatomy.num_layers if num_layers is None else num_layers
+        num_parallel = self.anatomy.num_parallel
+        recorded = num_parallel * (self.anatomy.num_layers if num_layers is None else num_layers)
         with self._attention_mode(calls, recorded, explicit=explicit_attention):
             features = self._forward_features(images, scale)
             own = features
             if self.class_tokens == "joint":
                 own = features[:, scale : scale + 1]  # timm reads the first
             pooled = self.model.forward_head(own, pre_logits=True).flatten(1)
-        assert len(calls) in (recorded, recorded + self.anatomy.pools_by_attention), "one call per layer"
         layout, grid, num_prefix = locate(self.model, features, (images.shape[2], images.shape[3]))
         return Features(
             pooled=pooled,
-            locations=_locations(features, layout, num_prefix),
-            attention=tuple(calls[:recorded]),
-            pool_attention=calls[recorded] if len(calls) > recorded else None,
+            locations=flat_locations(features, layout, num_prefix),
+            attention=tuple(
+                join_heads(calls[first : first + num_parallel]) for first in range(0, recorded, num_parallel)
+            ),
+            pool_attention=calls[recorded] if recorded and self.anatomy.pools_by_attention else None,
             class_index=self._class_index(scale),
             num_prefix=num_prefix,
             grid=grid,
@@ -243,14 +250,14 @@ class Encoder(nn.Module):
         return num_layers * (self.num_tokens(images) / self.num_features if explicit else 2)
 
     def _attention_mode(
-        self, calls: list[Any], num_layers: int, *, explicit: bool
+        self, calls: list[Any], recorded: int, *, explicit: bool
     ) -> AbstractContextManager[object]:
         """The mode that computes attention by matrix products, or records queries and keys, or neither."""
-        skip = self.anatomy.num_layers - num_layers
+        skip = self.anatomy.num_parallel * self.anatomy.num_layers - recorded
         if explicit:
-            return ExplicitAttention(calls if num_layers else None, skip=skip)
+            return ExplicitAttention(calls if recorded else None, skip=skip)
         keeps_qkv = torch.is_grad_enabled() and not getattr(self.model, "grad_checkpointing", False)
-        return RecordAttention(calls, skip=skip, copy=not keeps_qkv) if num_layers else nullcontext()
+        return RecordAttention(calls, skip=skip, copy=not keeps_qkv) if recorded else nullcontext()
 
     def _class_index(self, scale: int) -> int | None:
         if self.class_tokens == "joint":
@@ -297,10 +304,7 @@ class Encoder(nn.Module):
 
     def get_classifier(self) -> nn.Module:
         """The head; a list of them if there are several."""
-        heads = self.model.get_classifier()
-        if isinstance(heads, ClassifierHead):  # of Sequencer2D, which pools too
-            heads = heads.fc
-        return heads if isinstance(heads, nn.Module) else nn.ModuleList(heads)
+        return get_classifier(self.model)
 
     def embedding(self) -> list[nn.Parameter]:
         """Parameters before the first block: patch embedding or stem, tokens, positions."""
@@ -383,46 +387,3 @@ def _own_size(model: Any) -> Size:  # noqa: ANN401 - any timm model
     sides = zip(embed.grid_size, embed.proj.stride, embed.proj.kernel_size, strict=True)
     height, width = ((count - 1) * stride + patch for count, stride, patch in sides)
     return height, width
-
-
-def _locations(features: Tensor, layout: Literal["tokens", "NCHW", "NHWC"], num_prefix: int) -> Tensor:
-    """(B, h * w, C) of features in any layout."""
-    if layout == "tokens":
-        return features[:, num_prefix:]
-    return features.flatten(1, 2) if layout == "NHWC" else features.flatten(2).transpose(1, 2)
-
-
-@torch.no_grad()
-def _sums_locations(model: Any, anatomy: Anatomy) -> bool:  # noqa: ANN401 - any timm model
-    """Whether the pooled vector is the mean of the locations and one linear layer reads it, by trying it."""
-    head = model.get_classifier()
-    parameter = next(model.parameters())
-    if not isinstance(head, nn.Linear | nn.Conv2d) or parameter.is_meta:
-        return False
-    (rows, columns), channels = anatomy.grid, anatomy.num_channels
-    count = (rows * columns + anatomy.num_prefix) * channels
-    values = torch.linspace(0, count, count, dtype=torch.float64).cos()  # of both signs, not symmetric
-    values = (values + torch.linspace(-1, 1, channels, dtype=torch.float64).repeat(count // channels)).to(
-        parameter
-    )
-    shape = {
-        "tokens": (1, anatomy.num_prefix + rows * columns, channels),
-        "NHWC": (1, rows, columns, channels),
-        "NCHW": (1, channels, rows, columns),
-    }[anatomy.layout]
-    features = values.view(shape)
-    was_training = model.training
-    model.eval()
-    try:
-        pooled = model.forward_head(features, pre_logits=True).flatten(1)
-        logits = model.forward_head(features).flatten(1)
-    finally:
-        model.train(was_training)
-    mean = _locations(features, anatomy.layout, anatomy.num_prefix).mean(dim=1)
-    weight = head.weight.flatten(1)
-    if pooled.shape != mean.shape or weight.shape[1] != mean.shape[1]:
-        return False
-    expected = nn.functional.linear(mean, weight, head.bias)
-    return torch.allclose(pooled, mean, rtol=1e-6, atol=1e-6) and torch.allclose(
-        logits, expected, rtol=1e-5, atol=1e-5
-    )

@@ -114,15 +114,23 @@ def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = Fa
             f"LoRA needs peft, which cannot be imported ({error}); pip install 'ramstrans[lora]'"
         ) from error
     encoder = model.encoder
+    for attention in cast(Iterable[Any], encoder.modules()):
+        if hasattr(attention, "qkv_bias_separate"):
+            attention.qkv_bias_separate = True  # else timm passes the adapter of `qkv` by
     head = set(encoder.get_classifier().modules())
     layers = {
         name: module
         for name, module in encoder.named_modules()
-        if module not in head and (isinstance(module, nn.Linear) or _is_plain_convolution(module))
+        if module not in head and (type(module) is nn.Linear or _is_plain_convolution(module))
     }
     linear = [name for name, module in layers.items() if isinstance(module, nn.Linear)]
     in_blocks = [name for name in linear if ".attn." in name or (mlp and ".mlp." in name)]
     targets = in_blocks if any(".attn." in name for name in in_blocks) else list(layers)
+    if not targets:
+        name = type(encoder.model).__name__
+        raise ConfigError(
+            f"LoRA: this {name} has no plain linear layer or convolution; train all or the head"
+        )
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -131,7 +139,8 @@ def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = Fa
 
 
 def _is_plain_convolution(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.groups == 1
+    """Not one that pads or standardises its weight in a way of its own, which an adapter would not."""
+    return type(module) is nn.Conv2d and module.groups == 1
 
 
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:

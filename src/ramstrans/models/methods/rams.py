@@ -311,8 +311,8 @@ class RamsTrans(nn.Module):
         names: set[str] = getattr(self.encoder.model, "no_weight_decay", set)()
         return {f"encoder.model.{name}" for name in names}
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns of parameter names by layer, as timm's layer-wise learning rates ask for them.
+    def group_matcher(self, coarse: bool = False) -> Any:  # noqa: ANN401
+        """Patterns of parameter names by layer, or a function of them, as timm's layer-wise rates ask for.
 
         Raises:
             ConfigError: timm does not know the layers of this model.
@@ -321,6 +321,8 @@ class RamsTrans(nn.Module):
             name = type(self.encoder.model).__name__
             raise ConfigError(f"training.layer_decay: timm does not know the layers of a {name}; set it to 1")
         matcher = self.encoder.model.group_matcher(coarse)
+        if callable(matcher):
+            return lambda name: matcher(name.removeprefix("encoder.model."))
         return {name: _in_encoder(group) for name, group in matcher.items()}
 
 
