@@ -14,6 +14,7 @@ from tests.tiny import BACKBONE, TINY
 
 LEVELS = {
     "errors": 0,
+    "interrupts": 0,
     "files": 1,
     "console": 1,
     "plain": 1,
