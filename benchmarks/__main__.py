@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     """List or measure what the options ask for."""
     cases, device = choose_cases(options.cases), choose_device(options.device)
     if options.list:
-        for name, case in (CASES | BACKBONE_CASES).items():
+        for name, case in (cases if options.cases else CASES | BACKBONE_CASES).items():
             print(f"{name}: {case.describe()}")
         return 0
     if options.threads:

@@ -34,11 +34,14 @@ def _in_place_product(_sum: Sequence[int], left: Sequence[int], right: Sequence[
 def macs_of(config: ModelConfig) -> int:
     """Multiply-adds per image of a model: all scales and the rollouts between them.
 
-    With one scale, this is the plain ViT.
+    With one scale, this is the plain backbone.
     """
     images = torch.zeros(1, 3, *config.input_size)
     # regions are resized to the same size whatever the resolution that they are cut from
     high_res = images if config.needs_high_res else None
     model = build_model(config).eval()
+    forward_scale = functools.partial(model.forward_scale, explicit_attention=False)  # alike on all devices
     with ExplicitAttention():  # torch counts products, not fused kernels
-        return count_macs(functools.partial(model, images, high_res, last_region=False))
+        return count_macs(
+            lambda: list(model.stages(images, high_res, last_region=False, forward_scale=forward_scale))
+        )
