@@ -5,6 +5,8 @@ import torch
 from ramstrans.models.closest import closest
 from tests.models.test_layouts import CASES
 
+pytestmark = pytest.mark.slow  # test_naming, test_fit and test_convert are the fast ones
+
 
 def published(name, layout=None):
     with torch.device("meta"):

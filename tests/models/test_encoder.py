@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import resample_abs_pos_embed
 from timm.models import group_parameters
+from timm.models.vision_transformer import VisionTransformer
 
 from ramstrans.errors import ConfigError
 from ramstrans.models.attention import ExplicitAttention
@@ -341,3 +342,11 @@ def test_pixels_are_normalised_for_the_weights():
     )
     assert pixels.dtype == torch.uint8
     assert Encoder(tiny_vit(), 1).mean == (0.5, 0.5, 0.5)  # of timm's vit_tiny_patch16_224
+
+
+def test_a_vit_that_timm_has_no_name_for():
+    vit = VisionTransformer(img_size=32, patch_size=8, num_classes=3, **TINY)
+    with pytest.raises(ConfigError, match="give mean and std"):
+        Encoder(vit, 2)
+    encoder = Encoder(vit, 2, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    assert (encoder.anatomy.grid, encoder.class_tokens) == ((4, 4), "joint")

@@ -8,6 +8,8 @@ import transformers as hf
 from ramstrans.models.fit import head_names
 from ramstrans.models.pretrained import load_pretrained
 
+pytestmark = pytest.mark.slow  # test_naming, test_fit and test_convert are the fast ones
+
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

@@ -12,6 +12,8 @@ from ramstrans.models.fit import fit
 from ramstrans.models.layouts import LAYOUTS
 from ramstrans.models.pretrained import load_pretrained
 
+pytestmark = pytest.mark.slow  # test_naming, test_fit and test_convert are the fast ones
+
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 SWIN = {"img_size": 32, "embed_dim": 8, "depths": (2, 1), "num_heads": (2, 2), "window_size": 4}
 CONVNEXT = {"dims": (8, 16, 24, 32), "depths": (1, 2, 1, 1)}

@@ -10,6 +10,8 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from ramstrans.models.pretrained import load_pretrained
 
+pytestmark = pytest.mark.slow  # test_naming, test_fit and test_convert are the fast ones
+
 CASES = {
     "torchvision ViT": (
         lambda: VisionTransformer(64, 16, 2, 2, 24, 96, num_classes=3),

@@ -160,12 +160,19 @@ def check_backbone(model: Any) -> None:  # noqa: ANN401 - any timm model
         reason = "its two heads read two tokens (a distilled model); take the one without 'distilled'"
     elif not isinstance(getattr(model, "patch_drop", None), nn.Identity | None):
         reason = "it drops patches (patch_drop_rate); the saliency map needs all"
-    elif model.pretrained_cfg.get("input_size", (3,))[0] != 3 or getattr(model, "in_chans", 3) != 3:
-        reason = f"it reads {getattr(model, 'in_chans', 'other')} channels; images have 3"
+    elif _num_channels(model) != 3:
+        reason = f"it reads {_num_channels(model)} channels; images have 3"
     elif len(getattr(model, "blocks", "some")) == 0:
         reason = "it has no blocks (depth 0)"
     if reason:
         raise ConfigError(f"this backbone cannot work: {reason}; take e.g. vit_base_patch16_224")
+
+
+def _num_channels(model: Any) -> int:  # noqa: ANN401 - any timm model
+    """Number of channels of a model's input."""
+    published: int = getattr(model, "pretrained_cfg", {}).get("input_size", (3,))[0]
+    number: int = getattr(model, "in_chans", published)
+    return number
 
 
 def _check_size(model: nn.Module, config: ModelConfig, size: Size) -> None:

@@ -87,8 +87,11 @@ class Encoder(nn.Module):
         check_backbone(model)
         self.model: Any
         self.model = model
-        self.mean: Statistics = mean or tuple(self.model.pretrained_cfg["mean"])
-        self.std: Statistics = std or tuple(self.model.pretrained_cfg["std"])
+        published = getattr(model, "pretrained_cfg", {})
+        if not ((mean or "mean" in published) and (std or "std" in published)):
+            raise ConfigError("this backbone is not one of timm's by name: give mean and std of its pixels")
+        self.mean: Statistics = mean or tuple(published["mean"])
+        self.std: Statistics = std or tuple(published["std"])
         self.num_scales = num_scales
         self.class_tokens = choose_class_tokens(model, num_scales, class_tokens)
         size = size or _own_size(self.model)
