@@ -22,7 +22,7 @@ def often_switched():
     sys.setswitchinterval(before)
 
 
-@pytest.mark.parametrize("name", ["ViT", *OTHERS])
+@pytest.mark.parametrize("name", ["ViT", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_threads_that_share_a_model_get_the_answers_of_one(name, often_switched):
     model = tiny_model(num_scales=2) if name == "ViT" else other_model(name)
     barrier, num_calls = Barrier(THREADS), CALLS if name == "ViT" else OTHER_CALLS

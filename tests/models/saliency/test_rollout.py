@@ -108,7 +108,8 @@ def test_tiles_are_the_slow_twin(check, drawn):
     check("tiles", drawn)
 
 
-@pytest.mark.parametrize("check", [check_product, pytest.param(check_bfloat16, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("check", [check_product, check_bfloat16])
 @settings(max_examples=15)  # each takes long without `torch.compile`
 @given(drawn=passes(max_layers=3))
 def test_flex_is_the_slow_twin(check, drawn):
