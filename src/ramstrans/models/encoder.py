@@ -161,17 +161,12 @@ class Encoder(nn.Module):
     @property
     def patch_size(self) -> Size | None:
         """`(height, width)` of a patch in pixels; None where locations are not patches of pixels."""
-        return tuple(self.model.patch_embed.proj.kernel_size) if self._has_patches else None
+        return tuple(self.model.patch_embed.proj.kernel_size) if self.anatomy.is_patches else None
 
     @property
     def patch_stride(self) -> Size | None:
         """`(down, across)`, distance of neighbouring patches in pixels; the patch size without overlap."""
-        return tuple(self.model.patch_embed.proj.stride) if self._has_patches else None
-
-    @property
-    def _has_patches(self) -> bool:
-        """Whether each location is a patch of pixels."""
-        return self.anatomy.is_patches
+        return tuple(self.model.patch_embed.proj.stride) if self.anatomy.is_patches else None
 
     def normalize(self, images: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in 0..255 -> float32 `(x / 255 - mean) / std`, on the encoder's device."""

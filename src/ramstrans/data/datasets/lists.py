@@ -180,7 +180,7 @@ class FolderListing:
         return name in self.names(folder)
 
     def names(self, folder: Path | str) -> frozenset[str]:
-        """The names of files and folders in a folder; empty if there is no such folder."""
+        """Names of the entries of a folder; empty if it does not exist."""
         folder = str(folder)
         if folder not in self._names:
             try:
