@@ -5,6 +5,7 @@ data, 130 and 143 for Ctrl-C and SIGTERM, 1 for the rest; a traceback only with 
 `--quiet true` only warnings, errors and results are printed.
 """
 
+import functools
 import io
 import logging
 import os
@@ -111,6 +112,7 @@ def warnings_in_words() -> Iterator[None]:
         yield
 
 
+@functools.cache
 def build_parser() -> Parser:
     """The parser of all commands."""
     parser = Parser(

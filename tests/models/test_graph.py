@@ -36,13 +36,9 @@ def test_compiles_into_one_graph(zoom_source, region):
                     torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("zoom_source", "fields"),
-    [
-        pytest.param("input", {}, marks=pytest.mark.slow),
-        ("full", {"region_size": (80, 64), **REGION}),
-        pytest.param("native", {}, marks=pytest.mark.slow),
-    ],
+    ("zoom_source", "fields"), [("input", {}), ("full", {"region_size": (80, 64), **REGION}), ("native", {})]
 )
 def test_exports_for_any_batch(zoom_source, fields):
     model = tiny_model(num_scales=2, zoom_source=zoom_source, **fields)

@@ -44,10 +44,8 @@ def train(arguments, monkeypatch, stop_after=None):
         return main(["train", *map(str, arguments)])
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name == "test_efficientnet" else pytest.mark.slow) for name in MODELS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_a_run_is_resumed_evaluated_predicted_and_explained(name, birds, tmp_path, monkeypatch, capsys):
     fields, saliency = MODELS[name]
     recipe = write_config(

@@ -62,7 +62,16 @@ def full_disk(*_args, **_options):
     raise OutputError("report cannot be written (No space left on device)")
 
 
-@pytest.mark.parametrize("what_is_left", ["all", "no checkpoints", "no model", "half a report"])
+@pytest.mark.parametrize(
+    "what_is_left",
+    [
+        "all",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("no checkpoints", "no model", "half a report")
+        ),
+    ],
+)
 def test_a_run_whose_evaluation_failed_is_finished(what_is_left, recipe, tmp_path, monkeypatch, capsys):
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert train(recipe, whole) == 0

@@ -93,7 +93,8 @@ def without_ece(values):
     return values
 
 
-@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [0, 1])
 def test_torchrun_trains_the_same_model_and_one_process_reports(num_workers, recipe, trained_by, tmp_path):
     """Workers are spawned where processes communicate, so that each imports everything again."""
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, "-m", "ramstrans")
@@ -112,6 +113,7 @@ def test_two_shards_train_the_same_model_and_one_process_reports(recipe, trained
     assert done.stdout.count("6 images of the test split") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ema", "lora", "head", "blocks"])
 def test_two_shards_train_the_same_model_by_every_recipe(name, trained_by):
     if name == "lora":
@@ -119,6 +121,7 @@ def test_two_shards_train_the_same_model_by_every_recipe(name, trained_by):
     assert_same(trained_by(2, name, *FSDP), trained_by(1, name))
 
 
+@pytest.mark.slow
 def test_half_precision_is_the_same_with_shards_and_copies(trained_by):
     """Boxes in half precision would be whole pixels at best."""
     sharded = trained_by(2, "bf16", *FSDP)
@@ -126,6 +129,7 @@ def test_half_precision_is_the_same_with_shards_and_copies(trained_by):
     assert_same(sharded, trained_by(1, "bf16"), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_saved_adapters_need_no_peft(trained_by, monkeypatch):
     pytest.importorskip("peft", reason="peft is not installed")
     folder = trained_by(2, "lora", *FSDP)
@@ -146,6 +150,7 @@ def cut_back(run, copy, step):
     return copy
 
 
+@pytest.mark.slow
 def test_a_sharded_run_resumes_to_the_same_bits(trained_by, tmp_path):
     whole = trained_by(2, "ema", *FSDP)
     resumed = cut_back(whole, tmp_path / "run", 2)

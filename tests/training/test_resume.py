@@ -109,7 +109,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bits(recipe, unbroken, 
     assert_same_run(folder, unbroken)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, recipe, unbroken, tmp_path):
     folder = tmp_path / "run"
     child = start("train", "--config", recipe, "--output", folder, prepare=log_every_step)
@@ -130,6 +130,7 @@ def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, recipe, unbro
     assert_same_run(folder, unbroken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_sigterm_to_every_single_process_saves_and_says_how_to_go_on(seed, recipe, unbroken, tmp_path):
     folder, generator = tmp_path / "run", random.Random(seed)
@@ -179,6 +180,7 @@ def read_pipes_unchecked():
     build.find_unreadable = lambda *_, **__: []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("phase", "num_workers"), list(product(["check", "training"], [0, 1])))
 def test_a_read_that_hangs_ends_the_run_and_names_the_file(phase, num_workers, recipe, birds, tmp_path):
     root = shutil.copytree(birds, tmp_path / "birds")
@@ -222,14 +224,13 @@ def test_sigterm_before_training_stops_at_once_and_leaves_nothing(recipe, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         ("--data.num_workers", "0"),
-        pytest.param(
-            ("--data.num_workers", "1"), marks=pytest.mark.slow
-        ),  # spawned: each imports torch again
-        pytest.param(("--data.num_workers", "0", "--training.fsdp", "true"), marks=pytest.mark.slow),
+        ("--data.num_workers", "1"),  # spawned: each imports torch again
+        ("--data.num_workers", "0", "--training.fsdp", "true"),
     ],
     ids=["ddp", "ddp with workers", "fsdp"],
 )

@@ -209,6 +209,7 @@ def test_generated_birds_are_clean(birds):
     assert {finding.kind for finding in findings} == {"class with few training images"}  # four each
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_fifty_classes_of_the_real_one():
     needs(CUB50)

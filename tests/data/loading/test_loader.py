@@ -36,6 +36,7 @@ def test_the_last_batch_may_be_smaller(records):
     assert torch.cat([batch.labels for batch in batches]).tolist() == [index % 3 for index in indices]
 
 
+@pytest.mark.slow
 def test_spawned_workers_give_the_same_batches(records, tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "start_method", lambda: "spawn")
     write_shards(ImageSet(tuple("abc"), records), tmp_path / "shards", max_images=3)

@@ -54,7 +54,10 @@ def hang(_path):
     ("happen", "num_workers", "started", "message"),
     [
         (die, 1, None, r"a process of the loader died .* while reading .*/[0-4]\.png.*num_workers"),
-        (die, 1, "spawn", r"a process of the loader died .* while reading .*/[0-4]\.png.*num_workers"),
+        pytest.param(
+            *(die, 1, "spawn", r"a process of the loader died .* while reading .*/[0-4]\.png.*num_workers"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *(hang, 1, None, r"in time .* while reading .*/[0-4]\.png.*read_timeout"), marks=pytest.mark.slow
         ),
