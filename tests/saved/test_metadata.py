@@ -119,7 +119,7 @@ def edited(**changes):
         ("[" * 100_000, "not JSON"),
         ("[]", r"metadata is \[\], not ModelMetadata"),
         ("{}", "metadata lacks model, class_names"),
-        (edited(format_version=6), "written by a newer ramstrans .*: upgrade"),
+        (edited(format_version=99), "written by a newer ramstrans .*: upgrade"),
         (edited(model__backbone=...), "model lacks backbone"),
         (edited(model__colour="red"), "metadata.model has unknown colour"),
         (edited(model__num_scales="two"), "model.num_scales is 'two', not a whole number"),
@@ -144,18 +144,19 @@ def test_damaged_metadata_are_config_errors_of_one_line(text, message):
 
 def test_version_1_lacks_what_came_later():
     metadata = metadata_from_json(edited(format_version=1, early_exit=..., model__region_size=...))
-    assert (metadata.format_version, metadata.early_exit, metadata.model.region_size) == (5, None, None)
+    assert (metadata.format_version, metadata.early_exit, metadata.model.region_size) == (6, None, None)
     chosen = dataclasses.replace(metadata, early_exit=EarlyExit(0.75, "val", 7, -0.5, 1.25))
     assert metadata_from_json(metadata_to_json(chosen)) == chosen
 
 
 def test_version_3_cut_the_centre_and_took_the_papers_regions():
     later = ("preprocessing__fit", "preprocessing__zoom_pixels")
-    later += ("model__component", "model__min_region", "model__max_aspect")
+    later += ("model__component", "model__min_region", "model__max_aspect", "model__region_placement")
     metadata = metadata_from_json(edited(format_version=3, **dict.fromkeys(later, ...)))
     assert (metadata.preprocessing.fit, metadata.preprocessing.zoom_pixels) == ("crop", None)
     model = metadata.model
     assert (model.component, model.min_region, model.max_aspect) == ("count", 0.0, None)
+    assert model.region_placement == "found"
 
 
 def test_how_regions_are_made_is_saved():

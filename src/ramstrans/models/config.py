@@ -26,6 +26,9 @@ BOUNDS = {
 Component = Literal["count", "saliency"]
 """What makes a component the largest: the number of its patches, or their summed saliency."""
 
+Placement = Literal["found", "centre", "whole"]
+"""Where a region lies: where it was found, or, to see what that is worth, elsewhere."""
+
 ClassTokens = Literal["joint", "separate", "shared"]
 """How scales differ: all their class tokens in every pass, one token per pass, or not at all."""
 
@@ -68,6 +71,8 @@ class ModelConfig:
             centre. 0 is off, as in the paper.
         max_aspect: Largest ratio of a region's longer to its shorter side, 1 or more, in pixels of what its
             scale saw: longer ones grow in width. None: any, as in the paper.
+        region_placement: Where a region lies in what its scale saw. `found`: where the saliency is; two
+            controls: `centre`: a box of the same sides in the centre; `whole`: all of it, looked at again.
         zoom_source: What regions are cut from. `input`: the image that the model saw; `full`: the same at
             the resolution of `data.crop`; `native`: the photograph's own pixels, see `data.zoom_pixels`.
         zoom_margin: Margin around the box in the crop, as a share of its sides, e.g. 0.1; 0 in the paper.
@@ -94,6 +99,7 @@ class ModelConfig:
     component: Component = "count"
     min_region: float = 0.0
     max_aspect: float | None = None
+    region_placement: Placement = "found"
     zoom_source: ZoomSource = "input"
     zoom_margin: float = 0.0
     patch_stride: int | None = None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ramstrans.models.config import Component
+from ramstrans.models.config import Component, Placement
 
 
 class Regions(NamedTuple):
@@ -119,6 +119,24 @@ def grow_boxes(
     return torch.cat(
         [low, torch.where(is_short, torch.maximum(start + sides, high).clamp(max=1), high)], dim=1
     )
+
+
+def place_boxes(boxes: Tensor, placement: Placement) -> Tensor:
+    """Put boxes elsewhere, as controls: is it the place that helps, or any second look?
+
+    Args:
+        boxes: (B, 4), half-open `(x0, y0, x1, y1)` as shares of the image's sides, in [0, 1].
+        placement: `found`: as they are; `centre`: of the same sides, around the image's centre; `whole`:
+            the whole image.
+
+    >>> place_boxes(torch.tensor([[0.0, 0.5, 0.5, 0.75]]), "centre")
+    tensor([[0.2500, 0.3750, 0.7500, 0.6250]])
+    """
+    if placement == "found":
+        return boxes
+    sides = boxes[:, 2:] - boxes[:, :2] if placement == "centre" else torch.ones_like(boxes[:, 2:])
+    low = (1 - sides) / 2
+    return torch.cat([low, low + sides], dim=1)
 
 
 def largest_component(mask: Tensor, saliency: Tensor | None = None) -> Tensor:

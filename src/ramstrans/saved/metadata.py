@@ -18,11 +18,11 @@ from ramstrans.plain import to_plain
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`, mean and std in
 `preprocessing`, and other names of tensors; 3: without `preprocessing.fit` and `zoom_pixels`,
 `model.component`, `min_region` and `max_aspect`; 4: without `model.global_pool`, `saliency` and
-`saliency_layers`."""
+`saliency_layers`; 5: without `model.region_placement`."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
             f"format_version {version} was written by a newer ramstrans ({values.get('ramstrans_version')}); "
             f"this one reads up to {FORMAT_VERSION}: upgrade with pip install -U ramstrans"
         )
-    if version not in (1, 2, 3, 4):
+    if version not in range(1, FORMAT_VERSION):
         return values
     values = {"early_exit": None} | values | {"format_version": FORMAT_VERSION}
     model, preprocessing = values.get("model"), values.get("preprocessing")
@@ -137,6 +137,7 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
         values["preprocessing"] = {"fit": "crop", "zoom_pixels": None} | preprocessing
         new = {"region_size": None, "component": "count", "min_region": 0.0, "max_aspect": None}
         new |= {"global_pool": None, "saliency": "rollout", "saliency_layers": None}
+        new |= {"region_placement": "found"}
         values["model"] = new | {"mean": None, "std": None} | model | moved
     if isinstance(values["early_exit"], dict) and "mean_looks" in values["early_exit"]:
         values["early_exit"]["mean_scales_used"] = values["early_exit"].pop("mean_looks")

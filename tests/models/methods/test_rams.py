@@ -127,6 +127,22 @@ def test_the_margin_comes_before_the_limits(monkeypatch):
     assert model(noise(1, 3, 64, 96)).scales[0].boxes[0].tolist() == pytest.approx([0, 0, 48, 48])
 
 
+@pytest.mark.parametrize(
+    ("placement", "expected"),
+    [
+        ("centre", [[24, 16, 72, 48], [40, 28, 56, 36]]),  # 48 x 32; in it a third by a quarter
+        ("whole", [[0, 0, 96, 64], [0, 0, 96, 64]]),
+    ],
+)
+def test_controls_place_regions_elsewhere(placement, expected, monkeypatch):
+    model = tiny_model(image_size=(64, 96), num_scales=3, region_placement=placement)
+    maps = [hot(slice(0, 2), slice(0, 3)), hot(0, slice(0, 2)), torch.ones(1, 4, 6)]
+    with_saliency(model, monkeypatch, *maps)
+    first, second, third = model(noise(1, 3, 64, 96)).scales
+    assert [first.boxes[0].tolist(), second.boxes[0].tolist()] == expected
+    assert third.has_region.tolist() == [False]
+
+
 def test_the_component_of_the_largest_saliency(monkeypatch):
     saliency = torch.zeros(1, 4, 6)
     saliency[:, 3, :4] = 1

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from ramstrans.errors import ConfigError, UsageError
 from ramstrans.models.backbones import build_backbone, current_name
-from ramstrans.models.config import Component, ModelConfig, ZoomSource
+from ramstrans.models.config import Component, ModelConfig, Placement, ZoomSource
 from ramstrans.models.encoder import Encoder, Features
 from ramstrans.models.methods.base import ForwardScale, HighRes, Output, Stage, Stages
 from ramstrans.models.pretrained import load_pretrained
-from ramstrans.models.regions import Regions, grow_boxes, propose_regions
+from ramstrans.models.regions import Regions, grow_boxes, place_boxes, propose_regions
 from ramstrans.models.saliency import SALIENCIES, Rows, choose_saliency
 from ramstrans.models.zoom import zoom, zoom_each
 
@@ -49,6 +49,7 @@ class RamsTrans(nn.Module):
         component: `count` or `saliency`, see `propose_regions`.
         min_region: Least side of a region as a share of what its scale saw, see `grow_boxes`.
         max_aspect: Largest aspect ratio of a region, see `grow_boxes`.
+        region_placement: `found`, `centre` or `whole`, see `place_boxes`.
         zoom_source: `input`: regions are cut from the input; `full`, `native`: from `high_res`, given to
             `forward`.
         zoom_margin: Share of a box's sides added around it before it grows and is cut out.
@@ -66,6 +67,7 @@ class RamsTrans(nn.Module):
         component: Component = "count",
         min_region: float = 0.0,
         max_aspect: float | None = None,
+        region_placement: Placement = "found",
         zoom_source: ZoomSource = "input",
         zoom_margin: float = 0.0,
     ) -> None:
@@ -80,6 +82,7 @@ class RamsTrans(nn.Module):
         self.component: Component = component
         self.min_region = min_region
         self.max_aspect = max_aspect
+        self.region_placement: Placement = region_placement
         self.zoom_source = zoom_source
         self.zoom_margin = zoom_margin
 
@@ -286,14 +289,16 @@ class RamsTrans(nn.Module):
         boxes = scaled(boxes, 1 / width, 1 / height)
         margin = self.zoom_margin * (boxes[:, 2:] - boxes[:, :2]) / 2
         low, high = (boxes[:, :2] - margin).clamp(min=0), (boxes[:, 2:] + margin).clamp(max=1)
+        boxes = torch.cat([low, high], dim=1)
         if self.min_region or self.max_aspect is not None:
-            grown = grow_boxes(
-                torch.cat([low, high], dim=1),
+            boxes = grow_boxes(
+                boxes,
                 min_side=self.min_region,
                 max_aspect=self.max_aspect,
                 width_by_height=width / height,
             )
-            low, high = grown[:, :2], grown[:, 2:]
+        boxes = place_boxes(boxes, self.region_placement)
+        low, high = boxes[:, :2], boxes[:, 2:]
         corner, sides = crop_box[:, :2], crop_box[:, 2:] - crop_box[:, :2]
         return Regions(torch.cat([corner + low * sides, corner + high * sides], dim=1), has_region)
 
@@ -400,6 +405,7 @@ def build_model(config: ModelConfig) -> RamsTrans:
         component=config.component,
         min_region=config.min_region,
         max_aspect=config.max_aspect,
+        region_placement=config.region_placement,
         zoom_source=config.zoom_source,
         zoom_margin=config.zoom_margin,
     )
