@@ -78,7 +78,7 @@ def test_the_recipe_of_a_backbone(name, expected):
         *(training.warmup_steps, training.label_smoothing, model.drop_path, model.image_size),
     )
     assert found == expected
-    assert training.precision == ("fp32" if name == "resnet18" else "bf16")
+    assert training.precision == "bf16"
     assert "recipe auto: " in lines[0]
     assert f"{expected[-1]}x{expected[-1]} px" in lines[1]
     assert f"{training.lr:.2g}" in lines[2]

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 import timm
 import torch
 
-from ramstrans.distributed import choose_device
 from ramstrans.errors import ConfigError
 from ramstrans.models.backbones import build_backbone, check_name, current_name
 from ramstrans.models.config import ModelConfig
-from ramstrans.options import Precision
 from ramstrans.saved.metadata import saved_folder
 from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.pretraining import (
@@ -168,7 +166,7 @@ def with_recipe(config: RunConfig, given: Collection[str] = ()) -> tuple[RunConf
         "weight_decay": row.weight_decay,
         "warmup_steps": row.warmup_steps,
         "label_smoothing": row.label_smoothing,
-        "precision": precision_for(facts.family, config.device),
+        "precision": "bf16",
     }
     if config.training.is_probe:  # fitted to convergence, without steps
         values = {name: values[name] for name in ("label_smoothing", "precision")}
@@ -249,11 +247,6 @@ def layer_decay(row: Row, num_layers: int | None) -> float:
     if row.num_layers in (None, num_layers):
         return row.layer_decay
     return float(f"{row.layer_decay ** ((row.num_layers - 1) / (num_layers - 1)):.4g}")
-
-
-def precision_for(family: Family, device: str) -> Precision:
-    """bf16, but for CNNs on CPUs, which are slower in it (EfficientNet-Lite0: 5.7 for 7.5 images/s)."""
-    return "fp32" if family == "CNN" and choose_device(device).type == "cpu" else "bf16"
 
 
 def with_drop_path(model: ModelConfig, rate: float, given: Collection[str]) -> ModelConfig:
