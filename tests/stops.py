@@ -91,6 +91,7 @@ def stop_runs(count, seed, folder):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script starts with &
     count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
     folder = Path(tempfile.mkdtemp())
     ended = stop_runs(count, seed, folder)

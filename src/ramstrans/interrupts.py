@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM in commands, even where a library swallows the exception.
 
-Python raises KeyboardInterrupt wherever the program stands. Extension modules may clear an exception that
-comes while they look an attribute up, and the program goes on as if nothing had happened (seen in 1 of 36
-stops of a training run). So what came is remembered, and raised again where a command reports progress.
+Python raises KeyboardInterrupt wherever the program stands. In a destructor, or in a callback whose caller
+clears exceptions, it is lost, and the program goes on as if nothing had happened. So what came is remembered,
+and raised again where a command reports progress.
 """
 
 import signal

@@ -156,7 +156,8 @@ class ExplicitAttention(_AttentionMode):
         mean: Tensor | None
         self.skip = max(self.skip - 1, 0)
         if records and not torch.is_grad_enabled() and query.ndim == 4 and bias is None:
-            output, mean = attend_in_tiles(query, key, value)
+            with torch.autocast(query.device.type, enabled=False):
+                output, mean = attend_in_tiles(query, key, value)
         else:
             scores = query @ key.transpose(-2, -1)
             weights = (scores if bias is None else scores + bias).softmax(dim=-1)
@@ -169,6 +170,8 @@ class ExplicitAttention(_AttentionMode):
 
 def attend_in_tiles(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Attention and the mean over heads of its weights, a tile that fits into a processor's cache at a time.
+
+    In bfloat16 the weights are rounded to it, as the product with the values takes them; sums are in float32.
 
     Args:
         query: (B, H, M, d), times the scale.
@@ -185,14 +188,14 @@ def attend_in_tiles(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, 
     images = max(1, TILE // (heads * num_rows * num_tokens))
     num_tiles = -(-num_rows // max(1, TILE // (heads * num_tokens)))
     rows = -(-num_rows // num_tiles)
-    keys = key.transpose(-2, -1)
     for first in range(0, batch, images):
         group = slice(first, first + images)
+        queries, keys, values = (tensor[group].flatten(0, 1) for tensor in (query, key, value))
         for row in range(0, num_rows, rows):
             tile = slice(row, row + rows)
-            weights = (query[group, :, tile] @ keys[group]).softmax(dim=-1)
-            output[group, :, tile] = weights @ value[group]
-            mean[group, tile] = weights.mean(dim=1, dtype=torch.float32)
+            weights = torch.bmm(queries[:, tile], keys.transpose(1, 2)).softmax(dim=-1)
+            output[group, :, tile] = torch.bmm(weights, values).unflatten(0, (-1, heads))
+            mean[group, tile] = weights.unflatten(0, (-1, heads)).mean(dim=1)
     return output, mean
 
 
