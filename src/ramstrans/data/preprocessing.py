@@ -1,5 +1,6 @@
 """How an image becomes the tensor that a model sees; saved with the model."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -61,3 +62,33 @@ class Preprocessing:
                 f"resize is {self.resize}, too small for the crop of {self.crop}; give a shorter side of "
                 f"{max(self.crop)} pixels or more, or (height, width) of at least the crop"
             )
+
+
+def resized_size(original_size: Size, resize: int | Size, fit: Fit = "crop") -> Size:
+    """`(height, width)` of an image after resizing to a shorter side, to an exact size, or to fit into it.
+
+    >>> resized_size((375, 500), 256), resized_size((500, 375), 256), resized_size((375, 500), (600, 600))
+    ((256, 341), (341, 256), (600, 600))
+    >>> resized_size((375, 500), (600, 600), "pad")
+    (450, 600)
+    """
+    if not isinstance(resize, int):
+        if fit != "pad":
+            return resize
+        scale = min(side / original for side, original in zip(resize, original_size, strict=True))
+        height, width = (max(round(side * scale), 1) for side in original_size)
+        return height, width
+    height, width = original_size
+    longer = int(resize * max(original_size) / min(original_size))
+    return (resize, longer) if height <= width else (longer, resize)
+
+
+def limited_size(original_size: Size, max_pixels: int) -> Size:
+    """`(height, width)` of an image that is reduced to at most so many pixels, but never enlarged.
+
+    >>> limited_size((3000, 4000), 3_000_000), limited_size((375, 500), 3_000_000)
+    ((1500, 2000), (375, 500))
+    """
+    height, width = original_size
+    scale = math.sqrt(max_pixels / (height * width))
+    return original_size if scale >= 1 else (max(int(height * scale), 1), max(int(width * scale), 1))

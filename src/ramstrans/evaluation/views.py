@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ramstrans.data.loading.dataset import Batch, collate, to_example
-from ramstrans.data.reading.decode import ResizedImage
+from ramstrans.data.reading.resize import ResizedImage
 from ramstrans.data.records import Box
 from ramstrans.distributed import autocast
 from ramstrans.models.methods.base import Output

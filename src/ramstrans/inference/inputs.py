@@ -11,8 +11,9 @@ from PIL import ImageOps
 from ramstrans.data.loading.dataset import Example
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading.color import to_rgb
-from ramstrans.data.reading.decode import ResizedImage, check_shape, read_resized, resize_in_memory
+from ramstrans.data.reading.decode import check_shape
 from ramstrans.data.reading.listing import LeftOut, images_below
+from ramstrans.data.reading.resize import ResizedImage, read_resized, resize_in_memory
 from ramstrans.data.reading.threads import NUM_THREADS, in_threads
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
 from ramstrans.inference.arguments import STDIN, why_missing

@@ -8,7 +8,7 @@ from ramstrans.data.loading.dataset import ImageDataset, collate, to_example
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading import cache as caching
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
-from ramstrans.data.reading.decode import read_resized
+from ramstrans.data.reading.resize import read_resized
 from ramstrans.errors import UnreadableImageError
 from tests.data.loading.loaders import dataset_of, same_example
 

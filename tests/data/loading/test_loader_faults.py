@@ -16,7 +16,7 @@ import torch
 from ramstrans.data.loading import loader as loading
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import block_signals, build_loader, start_method
-from ramstrans.data.reading.decode import read_resized
+from ramstrans.data.reading.resize import read_resized
 from ramstrans.data.reading.threads import in_threads
 from ramstrans.data.records import Record
 from ramstrans.distributed import SIGNALS

@@ -9,7 +9,7 @@ from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.loading.transforms import Augmentation, make_view
 from ramstrans.data.preprocessing import Preprocessing, Reading
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
-from ramstrans.data.reading.decode import read_resized
+from ramstrans.data.reading.resize import read_resized
 from tests.data.loading.loaders import epochs_of, same_example
 
 SEEN = [("crop", 31), ("squash", (41, 37)), ("pad", (37, 41))]

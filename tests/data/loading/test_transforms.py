@@ -18,7 +18,7 @@ from ramstrans.data.loading.transforms import (
     rand_augment,
 )
 from ramstrans.data.preprocessing import Preprocessing, Reading
-from ramstrans.data.reading.decode import resize_in_memory
+from ramstrans.data.reading.resize import resize_in_memory
 
 ORIGINAL, RESIZED, CROP, INPUT = (40, 60), (60, 75), (48, 56), (24, 42)  # (height, width)
 PREPROCESSING = Preprocessing(RESIZED, CROP)

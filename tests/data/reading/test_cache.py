@@ -15,7 +15,7 @@ from safetensors.torch import save
 from ramstrans.data.preprocessing import Reading
 from ramstrans.data.reading import cache as caching
 from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
-from ramstrans.data.reading.decode import read_resized
+from ramstrans.data.reading.resize import read_resized
 from ramstrans.errors import OutputError, UnreadableImageError
 
 READING = Reading(23)

@@ -9,15 +9,10 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.loading.transforms import make_view
-from ramstrans.data.preprocessing import Preprocessing, Reading
+from ramstrans.data.preprocessing import Preprocessing, Reading, limited_size, resized_size
 from ramstrans.data.reading import decode as module
-from ramstrans.data.reading.decode import (
-    decode_reduced,
-    limited_size,
-    read_resized,
-    resize_in_memory,
-    resized_size,
-)
+from ramstrans.data.reading.decode import decode_reduced
+from ramstrans.data.reading.resize import read_resized, resize_in_memory
 from ramstrans.errors import UnreadableImageError
 from tests.data.builders import decode_image
 from tests.data.reading.photos import HEIGHT, ORIENTATION, WIDTH, assert_close, pixels

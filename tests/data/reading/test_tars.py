@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ramstrans.data.preprocessing import Reading
 from ramstrans.data.reading.cache import DiskCache
-from ramstrans.data.reading.decode import open_file, read_resized
+from ramstrans.data.reading.decode import open_file
+from ramstrans.data.reading.resize import read_resized
 from ramstrans.data.reading.tars import Entry, TarIndex, entries_of, file_status, find_member
 from ramstrans.errors import DataError, UnreadableImageError
 from tests.data.builders import decode_image, flip_byte, jpeg, make_tar

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.loading.transforms import make_view
 from ramstrans.data.preprocessing import Preprocessing, Reading
-from ramstrans.data.reading.decode import read_resized
+from ramstrans.data.reading.resize import read_resized
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.rams import build_model
 from ramstrans.models.regions import propose_regions

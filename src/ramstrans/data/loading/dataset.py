@@ -14,7 +14,7 @@ from ramstrans.data.loading.sampling import Key
 from ramstrans.data.loading.transforms import Augmentation, Geometry, View, make_view
 from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
-from ramstrans.data.reading.decode import ResizedImage, read_resized
+from ramstrans.data.reading.resize import ResizedImage, read_resized
 from ramstrans.data.reading.threads import check_wanted
 from ramstrans.data.records import Record
 from ramstrans.errors import RamsTransError

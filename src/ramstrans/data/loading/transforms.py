@@ -11,8 +11,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from ramstrans.data.preprocessing import Preprocessing, Size
-from ramstrans.data.reading.decode import resized_size
+from ramstrans.data.preprocessing import Preprocessing, Size, resized_size
 
 FILL = (124, 116, 104)
 """Colour of pixels that are erased or moved in from outside, ImageNet's mean: about 0 once normalised."""

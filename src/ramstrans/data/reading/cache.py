@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ramstrans.data.config import DataConfig
 from ramstrans.data.preprocessing import Reading
-from ramstrans.data.reading.decode import DECODING_VERSION, ResizedImage, check_shape, read_resized
+from ramstrans.data.reading.decode import DECODING_VERSION, check_shape
+from ramstrans.data.reading.resize import ResizedImage, read_resized
 from ramstrans.data.reading.tars import file_status
 from ramstrans.files import make_folder, write_file
 

@@ -1,9 +1,9 @@
-"""Image files to resized RGB pixels: every common format and colour mode, or one error that says why not."""
+"""Image files to RGB: every common format and colour mode, or one error that says why not; without torch."""
 
 import functools
 import io
 import logging
-import math
+import multiprocessing
 import re
 import stat
 import struct
@@ -17,12 +17,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
-from torch import Tensor
-from torch.utils.data import get_worker_info
-from torchvision.transforms.v2 import functional as F
 
 from ramstrans.data.config import DataConfig
-from ramstrans.data.preprocessing import Fit, Reading, Size
+from ramstrans.data.preprocessing import Reading, Size, limited_size
 from ramstrans.data.reading.color import to_rgb
 from ramstrans.data.reading.formats import HEIF_HINT, has_heif, is_heif, readable_formats
 from ramstrans.data.reading.retry import retry
@@ -88,90 +85,31 @@ class Decoded(NamedTuple):
     original_size: Size
 
 
-class ResizedImage(NamedTuple):
-    """An image that views can be cut from.
-
-    Attributes:
-        pixels: (3, h, w) uint8, RGB, upright; channels last in memory.
-        original_size: `(height, width)` in pixels after EXIF rotation, before resizing.
-    """
-
-    pixels: Tensor
-    original_size: Size
-
-
-def read_resized(
+def decode_for(
     path: Path,
     reading: Reading,
     *,
     max_pixels: int = DataConfig.max_pixels,
     content: bytes | None = None,
-) -> ResizedImage:
-    """Read an image, upright and resized; training, evaluation and prediction all do it here.
+) -> Decoded:
+    """Decode an image that is to be resized: a large JPEG at a reduced scale, see `REDUCTION_MARGIN`.
 
-    A large JPEG is decoded at a reduced scale, see `REDUCTION_MARGIN`. What is decoded then may extend up
-    to one of its own pixels, half a resized one, beyond the original.
+    What is decoded then may extend up to one of its own pixels, half a resized one, beyond the original.
 
-    The `resize` of `reading` is the shorter side in pixels, or exact `(height, width)`, after EXIF rotation;
-    with `fit` "pad" the image keeps its aspect ratio and fits into that. With `zoom_pixels` neither counts:
-    the image keeps its own size, or is reduced to at most so many pixels. With `content`, a file's bytes,
-    nothing is opened, and `path` is only its name in errors.
+    Args:
+        path: The file; with `content` only its name in errors.
+        reading: What it is to be resized to.
+        max_pixels: As in `decode_reduced`.
+        content: The file's bytes; None: they are read from `path`.
 
     Raises:
         UnreadableImageError: It cannot be decoded, or has more than `max_pixels`.
     """
-    resize = reading.resize
-    height, width = (resize, resize) if isinstance(resize, int) else resize
+    height, width = (reading.resize, reading.resize) if isinstance(reading.resize, int) else reading.resize
     at_least: Size | Callable[[Size], Size] = (REDUCTION_MARGIN * height, REDUCTION_MARGIN * width)
     if reading.zoom_pixels is not None:
         at_least = partial(limited_size, max_pixels=REDUCTION_MARGIN**2 * reading.zoom_pixels)
-    decoded = decode_reduced(path, at_least, max_pixels=max_pixels, content=content)
-    return _resized(*decoded, reading)
-
-
-def resize_in_memory(image: Image.Image, reading: Reading) -> ResizedImage:
-    """Resize an upright RGB image as `read_resized` does, but from all of its pixels."""
-    return _resized(image, (image.height, image.width), reading)
-
-
-def resized_size(original_size: Size, resize: int | Size, fit: Fit = "crop") -> Size:
-    """`(height, width)` of an image after resizing to a shorter side, to an exact size, or to fit into it.
-
-    >>> resized_size((375, 500), 256), resized_size((500, 375), 256), resized_size((375, 500), (600, 600))
-    ((256, 341), (341, 256), (600, 600))
-    >>> resized_size((375, 500), (600, 600), "pad")
-    (450, 600)
-    """
-    if not isinstance(resize, int):
-        if fit != "pad":
-            return resize
-        scale = min(side / original for side, original in zip(resize, original_size, strict=True))
-        height, width = (max(round(side * scale), 1) for side in original_size)
-        return height, width
-    height, width = original_size
-    longer = int(resize * max(original_size) / min(original_size))
-    return (resize, longer) if height <= width else (longer, resize)
-
-
-def limited_size(original_size: Size, max_pixels: int) -> Size:
-    """`(height, width)` of an image that is reduced to at most so many pixels, but never enlarged.
-
-    >>> limited_size((3000, 4000), 3_000_000), limited_size((375, 500), 3_000_000)
-    ((1500, 2000), (375, 500))
-    """
-    height, width = original_size
-    scale = math.sqrt(max_pixels / (height * width))
-    return original_size if scale >= 1 else (max(int(height * scale), 1), max(int(width * scale), 1))
-
-
-def _resized(image: Image.Image, original_size: Size, reading: Reading) -> ResizedImage:
-    if reading.zoom_pixels is None:
-        size = resized_size(original_size, reading.resize, reading.fit)
-    else:
-        size = limited_size(original_size, reading.zoom_pixels)
-    pixels = F.resize(F.pil_to_tensor(image), list(size), antialias=True)
-    channels_last = pixels.permute(1, 2, 0).contiguous()  # copies nothing on CPUs with AVX2
-    return ResizedImage(channels_last.permute(2, 0, 1), original_size)
+    return decode_reduced(path, at_least, max_pixels=max_pixels, content=content)
 
 
 def decode_reduced(
@@ -251,7 +189,7 @@ def _load_completed(
             last = completed.getpixel((completed.width - 1, completed.height - 1))
         if np.abs(np.asarray(last) - _MISSING).max() <= 1:
             raise
-    if get_worker_info() is None:  # the main process reads every file first
+    if multiprocessing.parent_process() is None:  # the main process reads every file first
         _warn_once(path)
     return decoded
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ramstrans.data.loading.dataset import ImageDataset
-from ramstrans.data.reading.decode import read_resized
+from ramstrans.data.reading.resize import read_resized
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.report import style
 from ramstrans.evaluation.views import ScaleViews, scale_views
