@@ -194,8 +194,8 @@ def attend_in_tiles(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, 
         for row in range(0, num_rows, rows):
             tile = slice(row, row + rows)
             weights = torch.bmm(queries[:, tile], keys.transpose(1, 2)).softmax(dim=-1)
-            output[group, :, tile] = torch.bmm(weights, values).unflatten(0, (-1, heads))
-            mean[group, tile] = weights.unflatten(0, (-1, heads)).mean(dim=1)
+            output[group, :, tile] = torch.bmm(weights, values).view_as(output[group, :, tile])
+            mean[group, tile] = weights.view(-1, heads, *weights.shape[1:]).mean(dim=1)
     return output, mean
 
 
