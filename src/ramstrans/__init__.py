@@ -35,7 +35,7 @@ _PUBLIC = {
     "RunConfig": "ramstrans.training.config",
     "Stage": "ramstrans.models.methods.base",
     "TrainingConfig": "ramstrans.training.config",
-    "build_model": "ramstrans.models.methods.rams",
+    "build_model": "ramstrans.models.methods.build",
     "load_model": "ramstrans.saved.model",
     "propose_regions": "ramstrans.models.regions",
     "rollout": "ramstrans.models.saliency.rollout",
