@@ -57,7 +57,8 @@ def test_a_run_is_saved_judged_and_read_again(name, runs, no_pictures):
     num_scales = 2 if name in ("given", "random") else 1
     assert len(report["scales"]) == num_scales
     assert report["regions_used"] == {"given": 1, "random": 1, "glsim": 1}.get(name, 0)
-    losses = [row for row in map(json.loads, (folder / "metrics.jsonl").open()) if row["kind"] == "train"]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [row for row in rows if row["kind"] == "train"]
     assert len(losses[-1]["loss_scales"]) == (2 if name in ("given", "random", "calcrop") else 1)
     assert math.isfinite(losses[-1]["loss"])
     with warnings.catch_warnings():

@@ -102,7 +102,11 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     logger.info(
-        "%s: %.1f M parameters, %d scale(s)", config.model.backbone, millions, config.model.num_scales
+        "%s: %.1f M parameters, method %s, %d scale(s)",
+        config.model.backbone,
+        millions,
+        config.model.method,
+        config.model.num_scales,
     )
     for line in model.describe():
         logger.info(line)

@@ -63,7 +63,7 @@ def headline(report: Report) -> tuple[list[str], list[list[str]]]:
     further = [f"scale {index}: the region" for index in range(2, len(report["scales"]) + 1)]
     names = ["scale 1: whole input", *further, "fused: mean of all"]
     if not further:
-        names = ["whole input"]
+        names = ["image and crop" if report.get("regions_used") else "whole input"]
     rows = [
         [
             name,

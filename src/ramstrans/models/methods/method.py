@@ -140,6 +140,8 @@ class Method(Look):
     def describe(self) -> list[str]:
         """What the backbone decided, and why, in a line each: what is pooled, and what regions come from."""
         encoder = self.encoder
+        if self.num_trained == 1:
+            return [f"the head reads {encoder.pooling}"]
         tokens = {
             "joint": f"{self.num_trained} class tokens, all in every pass",
             "separate": f"{self.num_trained} class tokens, one per pass",
