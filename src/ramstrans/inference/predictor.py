@@ -153,8 +153,9 @@ class Predictor:
         batch, output, (views,) = scale_views(self.model, self.metadata, [resized], self.precision)
         (prediction,) = to_predictions(output, batch, [path_of(image)], self.class_names, top_k)
         *before, last = prediction.scales
-        scales = (*before, last._replace(box=None, has_region=None))  # which no scale sees
-        return Explanation(prediction._replace(scales=scales), views)
+        if self.model.num_looks == len(prediction.scales):
+            last = last._replace(box=None, has_region=None)  # at which no look follows
+        return Explanation(prediction._replace(scales=(*before, last)), views)
 
     def _stream(self, images: Iterable[ImageInput], top_k: int, batch_size: int) -> Iterator[Prediction]:
         inputs = read_ahead(images, self._read, 2 * batch_size, self.read_timeout)
