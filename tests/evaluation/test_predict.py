@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from ramstrans.data.datasets.image_folder import read_image_folder
+from ramstrans.data.geometry import Geometry
 from ramstrans.data.loading.dataset import Batch, ImageDataset, collate
 from ramstrans.data.loading.loader import build_loader
-from ramstrans.data.loading.transforms import Geometry
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import UsageError
 from ramstrans.evaluation.predict import (

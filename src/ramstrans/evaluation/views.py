@@ -68,24 +68,12 @@ def scale_views(
             to_image(image.pixels),
             image.original_size[::-1],
             tuple(of_scale[row] for of_scale in crops),
-            tuple(box_in_original(batch, row, of_scale[row]) for of_scale in seen),
+            tuple(batch.box_in_original(row, of_scale[row]) for of_scale in seen),
             tuple(of_scale[row] for of_scale in saliencies),
         )
         for row, image in enumerate(images)
     ]
     return batch, output, views
-
-
-def box_in_original(batch: Batch, row: int, box: np.ndarray) -> Box:
-    """Map a box (4,) from pixels of an image of the batch to the original, and clip it to that.
-
-    A box in the padding becomes a line of one pixel at the edge.
-    """
-    size = batch.original_sizes[row].numpy()
-    original = batch.geometries[row].to_original(box).astype(np.float32)
-    low = np.clip(original[:2], 0, size - 1)
-    (x0, y0), (x1, y1) = low.tolist(), np.clip(original[2:], low + 1, size).tolist()
-    return x0, y0, x1, y1
 
 
 def crop_images(batch: Batch, boxes: Tensor, size: tuple[int, int]) -> list[Image.Image]:

@@ -1,7 +1,6 @@
 """From the outputs of a model to predictions: names, probabilities, boxes in the original image."""
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.records import Box
 from ramstrans.evaluation.report.predictions import top_classes
-from ramstrans.evaluation.views import ScaleViews, box_in_original
+from ramstrans.evaluation.views import ScaleViews
 from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.early_exit import EarlyExitOutput
 
@@ -81,7 +80,7 @@ def to_predictions(
         probabilities = scale.logits.float().softmax(dim=-1).cpu().numpy()
         regions: Iterable[tuple[Box | None, bool | None]] = repeat((None, None), len(rows))
         if scale.boxes is not None and scale.has_region is not None:
-            boxes = map(partial(box_in_original, batch), rows, scale.boxes.cpu().numpy())
+            boxes = map(batch.box_in_original, rows, scale.boxes.cpu().numpy())
             regions = zip(boxes, scale.has_region.tolist(), strict=True)
         for row, scores, region in zip(rows, probabilities, regions, strict=True):
             seen = region if exits is None or exits[row] > index + 1 else (None, None)

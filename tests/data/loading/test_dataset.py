@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from ramstrans.data.geometry import Geometry
 from ramstrans.data.loading.dataset import ImageDataset, collate, to_example
-from ramstrans.data.loading.transforms import Geometry
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading import cache as caching
 from ramstrans.data.reading.cache import DiskCache, MemoryCache

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
+from ramstrans.data.geometry import FILL, Geometry
 from ramstrans.data.loading.transforms import (
-    FILL,
     Augmentation,
-    Geometry,
     erase,
     jitter_color,
     make_view,

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from ramstrans.data.config import DataConfig
+from ramstrans.data.geometry import Geometry, box_in_original
 from ramstrans.data.loading.sampling import Key
-from ramstrans.data.loading.transforms import Augmentation, Geometry, View, make_view
+from ramstrans.data.loading.transforms import Augmentation, View, make_view
 from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
 from ramstrans.data.reading.resize import ResizedImage, read_resized
@@ -46,6 +47,11 @@ class Batch(NamedTuple):
     weight: tuple[int, int]
     key: tuple[int, int, int] = (0, 0, 0)
     boxes: Tensor | None = None
+
+    def box_in_original(self, row: int, box: np.ndarray) -> Box:
+        """Map a box (4,) from pixels of one of the `images` to the original, and clip it to that."""
+        width, height = self.original_sizes[row].tolist()
+        return box_in_original(box, self.geometries[row], (width, height))
 
 
 class Example(NamedTuple):

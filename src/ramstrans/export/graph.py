@@ -1,0 +1,138 @@
+"""The whole of a prediction as one graph: from the pixels of a crop to fused probabilities, any batch."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ramstrans.data.preprocessing import Size
+from ramstrans.errors import UsageError
+from ramstrans.models.methods.method import Method
+from ramstrans.saved.metadata import ModelMetadata
+
+INPUT = "pixels"
+"""Name of the graph's input: (B, 3, height, width) uint8, RGB, at the crop's size."""
+
+OUTPUTS = ("probabilities", "scale_probabilities", "boxes", "found", "saliency")
+"""Names of the graph's outputs. With one scale there are only the first two."""
+
+
+class Answers(NamedTuple):
+    """What a graph gives for B images and S scales.
+
+    Attributes:
+        probabilities: (B, num_classes) float32, fused.
+        scale_probabilities: (S, B, num_classes) float32.
+        boxes: (S - 1, B, 4) float32, what scale s + 2 looked at, half-open `(x0, y0, x1, y1)` in the input's
+            pixels. None with one scale.
+        found: (S - 1, B) bool, False where nothing stood out and the box is all that the scale saw.
+        saliency: (B, h, w) float32 of the first scale, non-negative.
+    """
+
+    probabilities: Tensor
+    scale_probabilities: Tensor
+    boxes: Tensor | None = None
+    found: Tensor | None = None
+    saliency: Tensor | None = None
+
+
+class Graph(nn.Module):
+    """A model with what comes before and after it: resizing to its input, normalisation, fusing.
+
+    Args:
+        model: In evaluation mode, on the CPU.
+        metadata: What it was saved with.
+
+    Raises:
+        UsageError: It cannot be one graph; the message says why, and what to do.
+    """
+
+    def __init__(self, model: Method, metadata: ModelMetadata) -> None:
+        super().__init__()
+        check_exportable(model)
+        self.model = model.eval()
+        self.shrink = Shrink(metadata.preprocessing.crop, model.image_size)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs that this model has."""
+        return OUTPUTS if self.model.num_scales > 1 else OUTPUTS[:2]
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, height, width) uint8 at the crop's size -> the outputs, see `Answers`."""
+        pixels = pixels.float()
+        high_res = pixels if self.model.needs_high_res else None
+        output = self.model(*self.model.normalize(self.shrink(pixels), high_res), last_region=False)
+        fused, by_scale = output.fused, output.probabilities
+        if self.model.num_scales == 1:
+            return fused, by_scale
+        height, width = self.model.image_size
+        ratio = pixels.new_tensor([pixels.shape[3] / width, pixels.shape[2] / height]).repeat(2)
+        looked_at = [scale.crop_box * ratio for scale in output.scales[1:]]
+        found = [scale.has_region for scale in output.scales[:-1]]
+        return fused, by_scale, torch.stack(looked_at), torch.stack(found), output.scales[0].saliency
+
+
+def check_exportable(model: Method) -> None:
+    """Refuse what one graph of fixed sizes cannot do.
+
+    Raises:
+        UsageError: Regions are cut from images of several sizes, or from boxes that are given.
+    """
+    if model.zoom_source == "native" and model.num_scales > 1:
+        raise UsageError(
+            "model.zoom_source is native: regions are cut from photographs of any size, and a graph has "
+            "inputs of one size; train with model.zoom_source full, or export the first scale alone by "
+            "--num_scales 1"
+        )
+    if model.needs_boxes:
+        raise UsageError(
+            "model.region_placement is given: this model looks at the true boxes, which new photographs have "
+            "not; export a model with model.region_placement found"
+        )
+
+
+class Shrink(nn.Module):
+    """Resize pixels in 0..255 to a size, bilinearly with antialiasing, as whole numbers, as Pillow does.
+
+    Along each side every output is a fixed weighted mean of inputs, so that a resize is two products of
+    matrices; columns first, and both are rounded to grey levels.
+
+    >>> Shrink((1, 4), (1, 2))(torch.tensor([[[[0.0, 10.0, 20.0, 30.0]]]]))
+    tensor([[[[ 7., 23.]]]])
+    """
+
+    def __init__(self, size: Size, new_size: Size) -> None:
+        super().__init__()
+        self.is_same = tuple(size) == tuple(new_size)
+        self.rows: Tensor
+        self.columns: Tensor
+        self.register_buffer("rows", resize_weights(size[0], new_size[0]), persistent=False)
+        self.register_buffer("columns", resize_weights(size[1], new_size[1]).T.contiguous(), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, *new_size)."""
+        if self.is_same:
+            return pixels
+        across = torch.floor(pixels @ self.columns + 0.5).clamp(0, 255)
+        return torch.floor(self.rows @ across + 0.5).clamp(0, 255)
+
+
+def resize_weights(length: int, new_length: int) -> Tensor:
+    """(new_length, length) float32 weights of a bilinear resize with antialiasing; each row sums to 1.
+
+    The triangle is as wide as an output pixel where the image shrinks.
+
+    >>> resize_weights(4, 2)
+    tensor([[0.4286, 0.4286, 0.1429, 0.0000],
+            [0.0000, 0.1429, 0.4286, 0.4286]])
+    """
+    step = length / new_length
+    support = max(step, 1.0)
+    centres = (torch.arange(new_length, dtype=torch.float64) + 0.5) * step
+    first = (centres - support + 0.5).floor().clamp(min=0)[:, None]
+    last = (centres + support + 0.5).floor().clamp(max=length)[:, None]
+    inputs = torch.arange(length, dtype=torch.float64)
+    weights = (1 - (inputs + 0.5 - centres[:, None]).abs() / support).clamp(min=0)
+    weights = torch.where((inputs >= first) & (inputs < last), weights, 0)
+    return (weights / weights.sum(dim=1, keepdim=True)).float()
