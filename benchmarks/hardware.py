@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from benchmarks.cases import NUM_CLASSES, Case
 from ramstrans.models.backbones import build_backbone
-from ramstrans.models.methods.rams import RamsTrans, build_model
+from ramstrans.models.methods.build import build_model
+from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.step import uses_explicit_attention
 

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from ramstrans.models.encoder import Features
 from ramstrans.models.methods.base import Output, Stage
-from ramstrans.models.methods.rams import RamsTrans, whole_image
+from ramstrans.models.methods.boxes import whole_image
+from ramstrans.models.methods.rams import RamsTrans
 
 
 class ReferenceModel(nn.Module):

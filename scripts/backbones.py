@@ -24,7 +24,8 @@ from ramstrans.errors import RamsTransError
 from ramstrans.models.backbones import build_backbone
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.encoder import Encoder
-from ramstrans.models.methods.rams import RamsTrans, build_model
+from ramstrans.models.methods.build import build_model
+from ramstrans.models.methods.rams import RamsTrans
 
 PAGE = Path(__file__).parents[1] / "docs/backbones.md"
 MARK = "<!-- table -->"

@@ -6,7 +6,7 @@ import yaml
 
 from ramstrans.data.config import DataConfig
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.build import build_model
 from ramstrans.training.config import RunConfig, TrainingConfig
 
 BACKBONE = "vit_tiny_patch16_224"

@@ -3,7 +3,7 @@
 An image passes through the package from top to bottom:
 
     data         an image file is listed (datasets), decoded (reading), augmented and batched (loading)
-    models       encoder -> attention rollout (saliency) -> regions -> zoom -> next scale (methods/rams)
+    models       encoder -> attention rollout (saliency) -> regions -> zoom -> next scale (methods)
     saved        a trained model in a folder: weights and metadata
     evaluation   predictions, metrics, localization, report, figures
     training     losses, optimiser, one step, the loop, checkpoints, a run; what fits into memory (plan)
@@ -35,7 +35,7 @@ _PUBLIC = {
     "RunConfig": "ramstrans.training.config",
     "Stage": "ramstrans.models.methods.base",
     "TrainingConfig": "ramstrans.training.config",
-    "build_model": "ramstrans.models.methods.rams",
+    "build_model": "ramstrans.models.methods.build",
     "load_model": "ramstrans.saved.model",
     "propose_regions": "ramstrans.models.regions",
     "rollout": "ramstrans.models.saliency.rollout",

@@ -35,3 +35,34 @@ def test_a_model_by_hand(num_scales):
     tokens = patches + num_scales
     rollout = depth * (tokens**2 * width + heads * tokens**2)
     assert macs_of(config) == num_scales * vit_macs(tokens, 5, patches=patches) + (num_scales - 1) * rollout
+
+
+def peer(method, **fields):
+    return ModelConfig("vit_tiny_patch16_224", 5, (32, 48), method=method, backbone_options=TINY, **fields)
+
+
+def test_transfg_by_hand():
+    """Two layers of all tokens and their attention's row per head; one layer of 3 tokens."""
+    patches, width, heads = 7 * 11, 24, 2  # every 4 of 8 pixels
+    tokens = patches + 1
+    whole = vit_macs(tokens, 5, patches=patches, depth=2)
+    last = 12 * 3 * width**2 + 2 * 3**2 * width
+    rows = 2 * (tokens**2 * width + heads * tokens**2)
+    assert macs_of(peer("transfg", patch_stride=4)) == whole + last + rows
+
+
+def test_ffvt_by_hand():
+    """Two layers of all tokens, one row and one column of scores in each; one layer of 1 + 2 * 5 tokens."""
+    patches, width = 4 * 6, 24
+    tokens = patches + 1
+    last = 12 * 11 * width**2 + 2 * 11**2 * width
+    expected = vit_macs(tokens, 5, patches=patches, depth=2) + last + 2 * 2 * tokens * width
+    assert macs_of(peer("ffvt", num_tokens=5)) == expected
+
+
+def test_glsim_by_hand():
+    """Two passes, a layer of two tokens, and one head."""
+    patches, width = 4 * 6, 24
+    aggregator = 12 * 2 * width**2 + 2 * 2**2 * width
+    expected = 2 * vit_macs(patches + 1, 5, patches=patches) + aggregator - width * 5
+    assert macs_of(peer("glsim")) == expected

@@ -305,3 +305,12 @@ def test_no_command_imports_torch_before_its_options_are_good(colors, tmp_path):
 def test_every_command_is_tried_with_wrong_options():
     assert {arguments[0] for arguments in WRONG} == set(COMMANDS) - {"doctor"}
     assert {arguments[1] for arguments in WRONG if arguments[0] == "data"} == set(data.COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_the_method_has_a_short_name(command, colors, fails, capsys):
+    for words in (("--method", "ffvt"), ("--method=ffvt",), ("--model.method", "ffvt")):
+        assert parse(command, colors, *words).model.method == "ffvt"
+    assert parse(command, colors).model.method == "rams"
+    line = fails(2, command, colors, "--method", "transfq")
+    assert "'transfq'; give plain, rams, transfg, ffvt, glsim or calcrop" in line

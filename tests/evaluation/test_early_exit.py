@@ -162,7 +162,10 @@ def test_both_ways_are_timed_alternately_on_every_batch(monkeypatch):
     monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(module, "exit_early", tick("early", 2.0))
     times = time_exit(
-        Model(), [SimpleNamespace(images=None, high_res=None)] * 3, confidence=0.5, precision="fp32"
+        Model(),
+        [SimpleNamespace(images=None, high_res=None, boxes=None)] * 3,
+        confidence=0.5,
+        precision="fp32",
     )
     assert times == {"full": 15.0, "early": 6.0}
     assert calls == ["eval", "early", "full", "full", "early", "early", "full"]

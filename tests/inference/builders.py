@@ -6,7 +6,7 @@ from PIL import Image
 
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.build import build_model
 from ramstrans.saved.metadata import ModelMetadata
 from ramstrans.saved.model import save_model
 

@@ -5,7 +5,7 @@ import torch
 
 from ramstrans.models.backbones import build_backbone
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.build import build_model
 
 SIZE = (48, 80)  # a grid of 3 x 5
 every_set_up = pytest.mark.parametrize(

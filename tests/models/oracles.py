@@ -29,6 +29,37 @@ def rollout_of_weights(weights, *, num_prefix, grid, rows="all", class_index=0):
     return shares[:, num_prefix:].reshape(-1, *grid), shares
 
 
+def softmax64(scores, axis):
+    exponentials = np.exp(scores - scores.max(axis=axis, keepdims=True))
+    return exponentials / exponentials.sum(axis=axis, keepdims=True)
+
+
+def part_attention_twin(queries, keys, scale):
+    """TransFG: the product of all layers' matrices, head by head; its row of the class token (B, H, N)."""
+    product = None
+    for query, key in zip(queries, keys, strict=True):
+        scores = scale * np.einsum("bhid,bhjd->bhij", float64(query), float64(key))
+        weights = softmax64(scores, -1)
+        product = weights if product is None else weights @ product
+    return product[:, :, 0]
+
+
+def mutual_attention_twin(query, key, scale):
+    """FFVT: all scores normalised by rows and by columns; the class token's row times its column."""
+    scores = scale * np.einsum("bhid,bhjd->bhij", float64(query), float64(key))
+    return (softmax64(scores, -1)[:, :, 0] * softmax64(scores, -2)[..., 0]).mean(axis=1)
+
+
+def similar_box_twin(pooled, locations, grid, patch, count):
+    """GLSim: the box around the `count` locations (n, D) that are most like `pooled` (D,)."""
+    pooled, locations = float64(pooled), float64(locations)
+    cosines = [one @ pooled / np.linalg.norm(one) / np.linalg.norm(pooled) for one in locations]
+    places = [divmod(index, grid[1]) for index in np.argsort(cosines)[::-1][:count]]
+    rows, columns = zip(*places, strict=True)
+    x0, y0, x1, y1 = min(columns), min(rows), max(columns) + 1, max(rows) + 1
+    return x0 * patch, y0 * patch, x1 * patch, y1 * patch
+
+
 def components_twin(mask):
     """Labels of 8-connected components of one mask: the raster index of the first patch, -1 outside."""
     labels, count = ndimage.label(mask, structure=np.ones((3, 3)))

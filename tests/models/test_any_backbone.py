@@ -12,7 +12,7 @@ from ramstrans.errors import ConfigError
 from ramstrans.models.backbones import build_backbone
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.encoder import Encoder
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.build import build_model
 from ramstrans.models.saliency import SALIENCIES, choose_saliency
 from ramstrans.models.saliency.cam import class_map
 from tests.models.builders import noise

@@ -13,7 +13,8 @@ from ramstrans.errors import ConfigError
 from ramstrans.models.attention import ExplicitAttention
 from ramstrans.models.backbones import build_backbone
 from ramstrans.models.encoder import Encoder
-from ramstrans.models.methods.rams import RamsTrans, build_model
+from ramstrans.models.methods.build import build_model
+from ramstrans.models.methods.rams import RamsTrans
 from ramstrans.models.saliency.rollout import rollout
 from tests.models.builders import TINY, noise, randomise, tiny_config, tiny_vit
 from tests.models.oracles import rollout_of_weights

@@ -144,7 +144,7 @@ def test_damaged_metadata_are_config_errors_of_one_line(text, message):
 
 def test_version_1_lacks_what_came_later():
     metadata = metadata_from_json(edited(format_version=1, early_exit=..., model__region_size=...))
-    assert (metadata.format_version, metadata.early_exit, metadata.model.region_size) == (6, None, None)
+    assert (metadata.format_version, metadata.early_exit, metadata.model.region_size) == (7, None, None)
     chosen = dataclasses.replace(metadata, early_exit=EarlyExit(0.75, "val", 7, -0.5, 1.25))
     assert metadata_from_json(metadata_to_json(chosen)) == chosen
 
@@ -178,3 +178,9 @@ def test_the_options_of_the_run_are_found_if_there_are_any():
 def test_a_confidence_that_every_image_reaches_is_refused(confidence):
     with pytest.raises(ConfigError, match="give more than 0"):
         EarlyExit(confidence, "val", 7, 0.0, 1.0)
+
+
+def test_version_6_had_one_method():
+    later = dict.fromkeys(("model__method", "model__num_tokens"), ...)
+    model = metadata_from_json(edited(format_version=6, **later)).model
+    assert (model.method, model.num_tokens) == ("rams", None)

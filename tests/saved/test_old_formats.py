@@ -55,4 +55,4 @@ def test_a_folder_written_again_is_of_the_new_format(folder):
     metadata = load_metadata(folder)
     save_metadata(folder, metadata)
     assert load_metadata(folder) == metadata
-    assert json.loads((folder / "config.json").read_text())["format_version"] == 6
+    assert json.loads((folder / "config.json").read_text())["format_version"] == 7

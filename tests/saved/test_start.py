@@ -8,7 +8,7 @@ import torch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, WeightsError
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.build import build_model
 from ramstrans.saved.metadata import ModelMetadata, saved_folder
 from ramstrans.saved.model import save_model
 from ramstrans.saved.start import VIT, build_started, check_model
@@ -110,3 +110,17 @@ def test_files_of_others_are_not_taken_for_saved_models(tmp_path):
     assert saved_folder(tmp_path) is saved_folder(tmp_path / "model.safetensors") is None
     assert saved_folder("timm") is None
     assert saved_folder(None) is None
+
+
+def test_a_method_with_parts_of_its_own_keeps_them_and_starts_from_any_other(saved, tmp_path, caplog):
+    caplog.set_level("INFO", "ramstrans")
+    folder, weights = saved
+    state = started(folder, method="glsim")
+    assert "aggregator starts new" in caplog.text
+    assert torch.equal(state[f"{VIT}cls_token"], weights[f"{VIT}cls_token"][:, :1])
+    config = dataclasses.replace(CONFIG, method="glsim")
+    save_model(tmp_path / "glsim", state, ModelMetadata(config, NAMES, Preprocessing(40, (32, 32))))
+    assert same_state(started(tmp_path / "glsim", method="glsim"), state)
+    plain = started(tmp_path / "glsim", method="plain")
+    assert "aggregator left out" in caplog.text
+    assert plain.keys() == {name for name in state if name.startswith("encoder.")}

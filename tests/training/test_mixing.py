@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ramstrans.models.methods.rams import whole_image
+from ramstrans.models.methods.boxes import whole_image
 from ramstrans.training.mixing import Mixing, draw_mixing, mix, mixing_generator, partner_shares
 from tests.models.builders import noise
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ramstrans.cli import main
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.build import build_model
 from ramstrans.saved.model import load_into, load_metadata, load_state
 from tests.processes import log_every_step, python, run_ranks
 from tests.tiny import write_config

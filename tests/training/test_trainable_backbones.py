@@ -8,7 +8,7 @@ from torch import nn
 
 from ramstrans.errors import ConfigError
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.build import build_model
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.optim import build_optimizer
 from ramstrans.training.trainable import (

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ramstrans.models.attention import ExplicitAttention
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.boxes import whole_image
+from ramstrans.models.methods.build import build_model
 
 
 def count_macs(run: Callable[[], object]) -> int:
@@ -32,16 +33,19 @@ def _in_place_product(_sum: Sequence[int], left: Sequence[int], right: Sequence[
 
 
 def macs_of(config: ModelConfig) -> int:
-    """Multiply-adds per image of a model: all scales and the rollouts between them.
+    """Multiply-adds per image of a model in evaluation: all scales, and what selects tokens or regions.
 
     With one scale, this is the plain backbone.
     """
     images = torch.zeros(1, 3, *config.input_size)
-    # regions are resized to the same size whatever the resolution that they are cut from
-    high_res = images if config.needs_high_res else None
     model = build_model(config).eval()
+    # regions are resized to the same size wherever they lie, and whatever they are cut from
+    high_res = images if model.needs_high_res else None
+    boxes = whole_image(images)
     forward_scale = functools.partial(model.forward_scale, explicit_attention=False)  # alike on all devices
     with ExplicitAttention():  # torch counts products, not fused kernels
         return count_macs(
-            lambda: list(model.stages(images, high_res, last_region=False, forward_scale=forward_scale))
+            lambda: list(
+                model.stages(images, high_res, last_region=False, boxes=boxes, forward_scale=forward_scale)
+            )
         )

@@ -21,7 +21,7 @@ from ramstrans.distributed import autocast
 from ramstrans.evaluation.evaluate import with_labels_of
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.build import build_model
 from ramstrans.options import Precision
 from ramstrans.saved.model import load_model
 from ramstrans.training.config import RunConfig, TrainingConfig
@@ -172,7 +172,7 @@ def candidates_of(
         def predict() -> None:
             images, high_res = model.normalize(batch.images, batch.high_res)
             with autocast(device, precision):
-                model(images, high_res, last_region=False).probabilities.cpu()
+                model(images, high_res, last_region=False, boxes=batch.boxes).probabilities.cpu()
 
         together = partial(predict_split, model, loader, precision=precision)
         return _three(loader, Candidate(predict, len(batch.labels)), together)

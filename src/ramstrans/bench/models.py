@@ -13,7 +13,8 @@ from ramstrans.console import Progress, no_progress
 from ramstrans.data.preprocessing import Size
 from ramstrans.distributed import autocast
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.boxes import whole_image
+from ramstrans.models.methods.build import build_model
 
 
 class ModelSpec(NamedTuple):
@@ -52,6 +53,7 @@ class ModelResult(NamedTuple):
         config = self.spec.config
         return {
             "name": self.name,
+            "method": config.method,
             "backbone": config.backbone,
             "scale_sizes": config.scale_sizes,
             "zoom_source": config.zoom_source,
@@ -101,12 +103,12 @@ def inference(spec: ModelSpec, device: torch.device, batch_size: int, precision:
     """Build a model and a random batch, with high-resolution images if regions are cut from those."""
     model = build_model(spec.config).to(device).eval()
     images = torch.randn(batch_size, 3, *spec.config.input_size, device=device)
-    needs_high_res = spec.config.needs_high_res
-    high_res = torch.randn(batch_size, 3, *spec.crop, device=device) if needs_high_res else None
+    high_res = torch.randn(batch_size, 3, *spec.crop, device=device) if model.needs_high_res else None
+    boxes = whole_image(images)
 
     def run() -> object:
         with torch.inference_mode(), autocast(device, precision):
-            return model(images, high_res, last_region=False)
+            return model(images, high_res, last_region=False, boxes=boxes)
 
     return Candidate(run, batch_size)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands.options import Parser, takes_images
 from ramstrans.errors import UnreadableImageError, UsageError
@@ -39,6 +40,7 @@ def explain(
     device: str = "auto",
     precision: Precision | None = None,
     saliency: SaliencyName | None = None,
+    num_scales: PositiveInt | None = None,
 ) -> int:
     """Explain the predictions for images.
 
@@ -52,6 +54,7 @@ def explain(
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
         saliency: Another one than the run was trained with: rollout, class_attention, pool_attention, cosine
             or cam, as far as the backbone can have it. Regions, and what later scales see, follow it.
+        num_scales: Use the first so many of the scales that were trained; default: all.
 
     Raises:
         DataError: Nothing could be read, or one of the inputs does not exist; the others are explained.
@@ -71,7 +74,7 @@ def explain(
     images = list(unique.values())
     pictures = choose_pictures(images, output)
     check_pictures(pictures, overwrite=overwrite)
-    predictor, num_read = Predictor.load(run, device, precision), 0
+    predictor, num_read = Predictor.load(run, device, precision, num_scales=num_scales), 0
     if saliency is not None:
         predictor.model.set_saliency(saliency)
     for image, picture in zip(images, pictures, strict=True):

@@ -118,6 +118,12 @@ class Parser(ArgumentParser):
         given = arguments.words(of_config=False)
         return [*arguments.positionals, *detected, *arguments.words(of_config=True), *started, *given]
 
+    def add_alias(self, alias: str, option: str) -> None:
+        """Let an option have a second, shorter name."""
+        action = self._option_string_actions[option]
+        action.option_strings = [*action.option_strings, alias]
+        self._option_string_actions[alias] = action
+
     def split(self, words: list[str]) -> Arguments:
         """Tell options and their values from positional arguments.
 

@@ -42,6 +42,7 @@ def predict(
     top_k: PositiveInt = 5,
     early_exit: float | Literal["auto"] | None = None,
     batch_size: PositiveInt = 32,
+    num_scales: PositiveInt | None = None,
     device: str = "auto",
     precision: Precision | None = None,
 ) -> int:
@@ -58,6 +59,7 @@ def predict(
         early_exit: Confidence at which an image skips the remaining scales; auto: the one that
             `evaluate --early_exit auto` chose.
         batch_size: Images per batch.
+        num_scales: Use the first so many of the scales that were trained; default: all.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
 
@@ -73,7 +75,7 @@ def predict(
     from ramstrans.inference.predictor import Predictor
     from ramstrans.inference.rows import RowWriter, resumable_file
 
-    predictor = Predictor.load(run, device, precision, early_exit)
+    predictor = Predictor.load(run, device, precision, early_exit, num_scales)
     named, num_labels = resolve_arguments(inputs), min(top_k, len(predictor.class_names))
     paths, total = paths_of(named)
     file: AbstractContextManager[RowWriter]

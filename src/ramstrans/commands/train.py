@@ -75,6 +75,7 @@ def add_run_options(parser: Parser, skip: Collection[str] = ()) -> None:
     parser.add_argument("--config", action=NamedConfig, help=CONFIG_HELP)
     parser.add_argument("--recipe", type=RecipeName | None, help=RECIPE_HELP)
     parser.add_class_arguments(RunConfig, as_group=False, skip=set(skip))
+    parser.add_alias("--method", "--model.method")
 
 
 def run(options: Namespace, given: list[str]) -> int:

@@ -8,6 +8,7 @@ from ramstrans.data.config import DatasetFormat
 from ramstrans.data.records import Split
 from ramstrans.errors import ConfigError
 from ramstrans.options import Precision
+from ramstrans.plain import counted
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ class EvaluationConfig:
         run: Run folder, or any saved model.
         split: Split to evaluate on; drawn as in training if the data set has no splits of its own. Default:
             the test split; of another data set than the run's, in an unpublished format, all images.
-        output: Folder to write to; default: RUN/evaluation-SPLIT, or RUN/evaluation-ROOT for all images.
+        output: Folder to write to; default: RUN/evaluation-SPLIT, or RUN/evaluation-ROOT for all images; with
+            --num_scales 1, say, RUN/evaluation-SPLIT-1_scale.
         data: Data to evaluate on.
         batch_size: Images per batch.
         early_exit: Evaluate early exit too: the confidence at which an image skips the remaining scales, or
             auto: chosen on the validation split for a loss of at most 0.2 points, and saved in RUN.
+        num_scales: Use the first so many of the scales that were trained; default: all.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
     """
@@ -58,15 +61,23 @@ class EvaluationConfig:
     data: EvaluationData = field(default_factory=EvaluationData)
     batch_size: int = 32
     early_exit: float | Literal["auto"] | None = None
+    num_scales: int | None = None
     device: str = "auto"
     precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"--batch_size is {self.batch_size}; give 1 or more")
+        if self.early_exit == "auto" and self.num_scales is not None:
+            raise ConfigError(
+                "--early_exit auto chooses a confidence for all scales, and --num_scales leaves some out; "
+                "give one of them"
+            )
 
     @property
     def folder(self) -> Path:
         """Where the report goes."""
         root = self.data.root
-        return self.output or self.run / f"evaluation-{self.split or (root and root.stem) or 'test'}"
+        scales = "" if self.num_scales is None else f"-{counted(self.num_scales, 'scale').replace(' ', '_')}"
+        name = f"evaluation-{self.split or (root and root.stem) or 'test'}{scales}"
+        return self.output or self.run / name

@@ -14,7 +14,7 @@ from ramstrans.distributed import autocast, synchronize
 from ramstrans.evaluation.metrics import FEW_IMAGES, classification_metrics, wilson_interval
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.models.methods.early_exit import check_num_scales, exit_early
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.models.methods.method import Method
 from ramstrans.saved.metadata import EarlyExit
 
 MAX_ACCURACY_DROP = 0.2
@@ -131,7 +131,7 @@ def exit_warnings(choice: EarlyExit) -> list[str]:
 
 @torch.inference_mode()
 def time_exit(
-    model: RamsTrans,
+    model: Method,
     loader: ImageLoader,
     *,
     confidence: float,
@@ -155,7 +155,7 @@ def time_exit(
             synchronize(device)
             start = time.perf_counter()
             with autocast(device, precision):
-                ways[name](*inputs)
+                ways[name](*inputs, boxes=batch.boxes)
             synchronize(device)
             total[name] += time.perf_counter() - start
         progress(done, len(loader), "timing early exit")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import find_unreadable
+from ramstrans.data.boxes import check_boxes
 from ramstrans.data.build import (
     DEFAULT_TOYBIRDS_ROOT,
     build_cache,
@@ -33,7 +34,7 @@ from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_
 from ramstrans.evaluation.report.predictions import write_predictions
 from ramstrans.files import make_folder
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.models.methods.method import Method
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata
 from ramstrans.saved.model import load_model, save_metadata
@@ -50,25 +51,29 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
-    model, metadata = load_model(config.run, config.device)
+    model, metadata = load_model(config.run, config.device, config.num_scales)
     precision = choose_precision(config.precision, metadata, model.device)
     data = data_config(metadata.run_options("data"), config.data)
     images, notes, is_whole = read_images(metadata, data, config, progress)
     if config.early_exit is not None:
         check_early_exit(model, images, config.early_exit)
     dataset, left_out = dataset_of(metadata, images, config.split or "test", data, progress)
+    if model.needs_boxes:
+        check_boxes(dataset.records)
     make_folder(config.folder)
     options: dict[str, Any] = {"precision": precision, "progress": progress}
     loading: dict[str, Any] = {
         "batch_size": config.batch_size,
         "shuffle": False,
-        "with_high_res": metadata.model.needs_high_res,
+        "with_high_res": model.needs_high_res,
         "timeout": data.read_timeout,
     }
     run = metadata.training.get("run", {})
     extra = {"config": run, "command": command, "precision": precision, "warnings": [*notes, *left_out]}
     if is_whole:
         extra["split"] = WHOLE
+    if config.num_scales is not None:
+        extra |= {"num_scales": model.num_scales, "num_scales_trained": model.num_trained}
     confidence = config.early_exit
     if confidence == "auto":
         held_out, _ = dataset_of(metadata, images, "val", data, progress)
@@ -85,7 +90,7 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
 
 
 def evaluate(
-    model: RamsTrans,
+    model: Method,
     metadata: ModelMetadata,
     loader: ImageLoader,
     folder: Path,
@@ -112,6 +117,7 @@ def evaluate(
         extra = {"early_exit": early, **extra}
         plot_exit(early, folder / "early_exit.png")
         figures["What early exit costs and saves"] = "early_exit.png"
+    extra = {"method": metadata.model.method, "regions_used": model.num_looks - 1} | dict(extra)
     report = build_report(predictions, metadata.class_names, extra=extra)
     if process_index() == 0:
         write_predictions(predictions, metadata.class_names, folder / "predictions.csv")
@@ -121,7 +127,7 @@ def evaluate(
 
 
 def draw_figures(
-    model: RamsTrans,
+    model: Method,
     metadata: ModelMetadata,
     dataset: ImageDataset,
     predictions: Predictions,
@@ -145,7 +151,7 @@ def draw_figures(
     return figures
 
 
-def check_early_exit(model: RamsTrans, images: ImageSet, early_exit: float | Literal["auto"]) -> None:
+def check_early_exit(model: Method, images: ImageSet, early_exit: float | Literal["auto"]) -> None:
     """Raise if early exit cannot be evaluated, before anything is computed."""
     check_num_scales(model.num_scales)
     if early_exit != "auto":

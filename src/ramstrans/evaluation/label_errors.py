@@ -61,7 +61,7 @@ def find_label_issues(
         if not images.of_split(split):
             continue
         dataset, _ = dataset_of(metadata, images, split, data, progress)
-        loader = build_loader(dataset, batch_size, shuffle=False, with_high_res=metadata.model.needs_high_res)
+        loader = build_loader(dataset, batch_size, shuffle=False, with_high_res=model.needs_high_res)
         predictions = predict_split(model, loader, precision=precision, progress=progress)
         issues = label_issues(
             predictions.fused,

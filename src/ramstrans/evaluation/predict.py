@@ -15,7 +15,7 @@ from ramstrans.data.records import Record
 from ramstrans.distributed import DTYPES, autocast, num_processes
 from ramstrans.errors import UsageError
 from ramstrans.models.methods.base import Output
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.models.methods.method import Method
 from ramstrans.saved.metadata import ModelMetadata
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Predictions(NamedTuple):
 
 @torch.no_grad()
 def predict_split(
-    model: RamsTrans, loader: ImageLoader, *, precision: str = "fp32", progress: Progress = no_progress
+    model: Method, loader: ImageLoader, *, precision: str = "fp32", progress: Progress = no_progress
 ) -> Predictions:
     """Predict every image of a loader over an `ImageDataset`, in order; leaves the model in eval mode.
 
@@ -63,7 +63,7 @@ def predict_split(
     for done, batch in enumerate(loader, start=1):
         images, high_res = model.normalize(batch.images, batch.high_res)
         with autocast(model.device, precision):
-            output: Output = model(images, high_res, last_region=model.num_scales == 1)
+            output: Output = model(images, high_res, last_region=model.num_scales == 1, boxes=batch.boxes)
         regions = [scale.has_region for scale in output.scales if scale.has_region is not None]
         gathered.append(
             (

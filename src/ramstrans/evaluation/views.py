@@ -13,7 +13,8 @@ from ramstrans.data.reading.decode import ResizedImage
 from ramstrans.data.records import Box
 from ramstrans.distributed import autocast
 from ramstrans.models.methods.base import Output
-from ramstrans.models.methods.rams import RamsTrans, scaled
+from ramstrans.models.methods.boxes import scaled
+from ramstrans.models.methods.method import Method
 from ramstrans.models.zoom import zoom, zoom_each
 from ramstrans.saved.metadata import ModelMetadata
 
@@ -39,25 +40,35 @@ class ScaleViews(NamedTuple):
 
 @torch.inference_mode()
 def scale_views(
-    model: RamsTrans, metadata: ModelMetadata, images: Sequence[ResizedImage], precision: str
+    model: Method,
+    metadata: ModelMetadata,
+    images: Sequence[ResizedImage],
+    precision: str,
+    boxes: Sequence[Box | None] | None = None,
 ) -> tuple[Batch, Output, list[ScaleViews]]:
-    """Run a model in eval mode on some images, as one batch, and collect what its scales saw in each."""
-    examples = [to_example(image, metadata.preprocessing, model.image_size) for image in images]
-    batch = collate(examples, with_high_res=metadata.model.needs_high_res)
+    """Run a model in eval mode on some images, as one batch, and collect what its scales saw in each.
+
+    `boxes` are the true ones in pixels of the original images, for a model that looks at them.
+    """
+    examples = [
+        to_example(image, metadata.preprocessing, model.image_size, box)
+        for image, box in zip(images, boxes or [None] * len(images), strict=True)
+    ]
+    batch = collate(examples, with_high_res=model.needs_high_res)
     inputs = model.normalize(batch.images, batch.high_res)
     with autocast(model.device, precision):
-        output: Output = model(*inputs, last_region=True)
+        output: Output = model(*inputs, last_region=True, boxes=batch.boxes)
     crops = [[to_image(pixels) for pixels in batch.images]]
     for scale, size in zip(output.scales, model.scale_sizes[1:], strict=False):
         crops.append(crop_images(batch, cast(Tensor, scale.boxes), size))
-    boxes = [scale.crop_box.cpu().numpy() for scale in output.scales]
+    seen = [scale.crop_box.cpu().numpy() for scale in output.scales]
     saliencies = [cast(Tensor, scale.saliency).cpu().numpy() for scale in output.scales]
     views = [
         ScaleViews(
             to_image(image.pixels),
             image.original_size[::-1],
             tuple(of_scale[row] for of_scale in crops),
-            tuple(box_in_original(batch, row, of_scale[row]) for of_scale in boxes),
+            tuple(box_in_original(batch, row, of_scale[row]) for of_scale in seen),
             tuple(of_scale[row] for of_scale in saliencies),
         )
         for row, image in enumerate(images)

@@ -37,7 +37,7 @@ class Predictor:
             that was chosen for the model; None: every image passes all scales.
 
     Raises:
-        UsageError: The precision or early exit is not possible.
+        UsageError: The precision or early exit is not possible, or the model looks at true boxes.
     """
 
     def __init__(
@@ -47,6 +47,11 @@ class Predictor:
         early_exit: float | Literal["auto"] | None = None,
     ) -> None:
         self.model, self.metadata = saved
+        if self.model.needs_boxes:
+            raise UsageError(
+                "this model looks at the true boxes (model.region_placement given), which photographs do not "
+                "come with; evaluate it on a data set that has boxes, or give --num_scales 1"
+            )
         self.precision = choose_precision(precision, self.metadata, self.model.device)
         if early_exit == "auto":
             if self.metadata.early_exit is None:
@@ -70,13 +75,14 @@ class Predictor:
         device: str = "auto",
         precision: Precision | None = None,
         early_exit: float | Literal["auto"] | None = None,
+        num_scales: int | None = None,
     ) -> Self:
-        """Load a run folder, or any saved model.
+        """Load a run folder, or any saved model; with `num_scales`, its first scales alone are used.
 
         Raises:
             RamsTransError: As `load_model` and the class.
         """
-        return cls(load_model(folder, device), precision, early_exit)
+        return cls(load_model(folder, device, num_scales), precision, early_exit)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -84,11 +90,12 @@ class Predictor:
         return self.metadata.class_names
 
     def fingerprint(self) -> dict[str, Any]:
-        """What predictions depend on, as plain values: a digest of the model, precision and early exit."""
+        """What predictions depend on, as plain values: digest of the model, precision, early exit, scales."""
         metadata = metadata_to_json(replace(self.metadata, early_exit=None))
         model = weights_digest(self.model.state_dict()) + metadata
         digest = hashlib.sha256(model.encode(errors="backslashreplace")).hexdigest()
-        return {"model": digest, "precision": self.precision, "early_exit": self.confidence}
+        exits = {"early_exit": self.confidence, "num_scales": self.model.num_scales}
+        return {"model": digest, "precision": self.precision} | exits
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of one-letter strings too
@@ -146,8 +153,9 @@ class Predictor:
         batch, output, (views,) = scale_views(self.model, self.metadata, [resized], self.precision)
         (prediction,) = to_predictions(output, batch, [path_of(image)], self.class_names, top_k)
         *before, last = prediction.scales
-        scales = (*before, last._replace(box=None, has_region=None))  # which no scale sees
-        return Explanation(prediction._replace(scales=scales), views)
+        if self.model.num_looks == len(prediction.scales):
+            last = last._replace(box=None, has_region=None)  # at which no look follows
+        return Explanation(prediction._replace(scales=(*before, last)), views)
 
     def _stream(self, images: Iterable[ImageInput], top_k: int, batch_size: int) -> Iterator[Prediction]:
         inputs = read_ahead(images, self._read, 2 * batch_size, self.read_timeout)
@@ -168,7 +176,7 @@ class Predictor:
         if self.confidence is not None:
             forward = partial(exit_early, self.model, confidence=self.confidence)
         examples = [example for _, example in readable]
-        batch = collate(examples, with_high_res=self.metadata.model.needs_high_res)
+        batch = collate(examples, with_high_res=self.model.needs_high_res)
         try:
             inputs = self.model.normalize(batch.images, batch.high_res)
             with autocast(self.model.device, self.precision):

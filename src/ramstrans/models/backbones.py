@@ -114,7 +114,8 @@ def build_backbone(config: ModelConfig) -> nn.Module:
     check_backbone(model)
     if hasattr(model, "aux_head"):
         model.register_module("aux_head", None)  # of VOLO: it labels tokens, in training of its own
-    if config.patch_stride is not None:
+    is_refused = config.method == "transfg" and type(model) is not VisionTransformer  # by the method, later
+    if config.patch_stride is not None and not is_refused:
         _set_patch_stride(model, config, config.patch_stride)
     for size in sizes:
         _check_size(model, config, size)

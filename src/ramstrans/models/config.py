@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ramstrans.errors import ConfigError
-from ramstrans.options import AT_LEAST_0, FROM_0_BELOW_1, FROM_0_TO_1, Bound, check_bounds
+from ramstrans.options import AT_LEAST_0, FROM_0_BELOW_1, FROM_0_TO_1, Bound, check_bounds, warn_ignored
 
 THRESHOLDS = (1.2, 1.3)
 """eta of the paper's released set-up: for the first region, and for every later one."""
@@ -15,6 +15,7 @@ BOUNDS = {
     "num_classes": Bound("2 or more", lambda value: value >= 2),
     "num_scales": Bound("1 (the plain backbone) or more", lambda value: value >= 1),
     "saliency_layers": Bound("1 or more", lambda value: value >= 1),
+    "num_tokens": Bound("1 or more", lambda value: value >= 1),
     "min_region": FROM_0_TO_1,
     "max_aspect": Bound("a ratio of 1 or more", lambda value: value >= 1),
     "zoom_margin": AT_LEAST_0,
@@ -26,8 +27,17 @@ BOUNDS = {
 Component = Literal["count", "saliency"]
 """What makes a component the largest: the number of its patches, or their summed saliency."""
 
-Placement = Literal["found", "centre", "whole"]
+Placement = Literal["found", "centre", "whole", "random", "given"]
 """Where a region lies: where it was found, or, to see what that is worth, elsewhere."""
+
+MethodName = Literal["plain", "rams", "transfg", "ffvt", "glsim", "calcrop"]
+"""How a model looks at an image; see `models/methods`."""
+
+ONE_SCALE: tuple[MethodName, ...] = ("plain", "transfg", "ffvt", "glsim")
+"""Methods with one prediction for each image, so that there is one scale to train and to report."""
+
+OVERLAP = 12
+"""Distance of neighbouring patches in TransFG, in pixels."""
 
 ClassTokens = Literal["joint", "separate", "shared"]
 """How scales differ: all their class tokens in every pass, one token per pass, or not at all."""
@@ -50,7 +60,9 @@ class ModelConfig:
         image_size: Side of the input in pixels, or `[height, width]`.
         region_size: Side in pixels that later scales see their region at, or `[height, width]`; position
             embeddings are resampled. None: `image_size`, as in the paper.
-        num_scales: Number of scales; 1 is the plain backbone.
+        num_scales: Number of scales; 1 is the plain backbone. Always 1 for `plain` and the peers.
+        method: `rams` (RAMS-Trans); `plain`: one look; `transfg`, `ffvt`, `glsim`: peers; `calcrop`: crops by
+            attention in training alone, one look in evaluation.
         weights: `timm` for the backbone's pretrained weights from timm's hub, the path of a
             `.safetensors`, `.pth` or Google `.npz` file, or None for random ones.
         global_pool: How the backbone pools what its classifier reads, e.g. `token` or `avg`; None: as timm.
@@ -70,13 +82,17 @@ class ModelConfig:
         min_region: Least side of a region, as a share of what its scale saw: smaller ones grow around their
             centre. 0 is off, as in the paper.
         max_aspect: Largest ratio of a region's longer to its shorter side, 1 or more, in pixels of what its
-            scale saw: longer ones grow in width. None: any, as in the paper.
-        region_placement: Where a region lies in what its scale saw. `found`: where the saliency is; two
-            controls: `centre`: a box of the same sides in the centre; `whole`: all of it, looked at again.
+            scale saw: longer ones grow in width. None: any, as in the paper, so that crops are stretched; 1:
+            a square around it, so that a square crop keeps the proportions of what its scale saw.
+        region_placement: Where a region lies in what its scale saw. `found`: where the saliency is; four
+            controls: `centre`: a box of the same sides in the centre; `random`: anywhere; `whole`: all of it,
+            looked at again; `given`: the true box, for data sets that have boxes.
         zoom_source: What regions are cut from. `input`: the image that the model saw; `full`: the same at
             the resolution of `data.crop`; `native`: the photograph's own pixels, see `data.zoom_pixels`.
         zoom_margin: Margin around the box in the crop, as a share of its sides, e.g. 0.1; 0 in the paper.
-        patch_stride: Distance between neighbouring patches in pixels; None: the patch size (no overlap).
+        patch_stride: Distance between neighbouring patches in pixels; None: the patch size (no overlap), but
+            12 for `transfg`, as in its paper.
+        num_tokens: Tokens that are selected: in each layer by `ffvt`, for the crop by `glsim`; None: 12, 8.
         backbone_options: Further arguments for `timm.create_model`, e.g. `{depth: 6}`.
         dropout: Dropout rate on the embedded tokens and in each MLP and attention projection.
         drop_path: Stochastic depth rate of the last block, growing linearly from 0.
@@ -89,6 +105,7 @@ class ModelConfig:
     image_size: int | tuple[int, int] = 224
     region_size: int | tuple[int, int] | None = None
     num_scales: int = 2
+    method: MethodName = "rams"
     weights: str | Path | None = None
     global_pool: str | None = None
     class_tokens: ClassTokens | None = None
@@ -103,6 +120,7 @@ class ModelConfig:
     zoom_source: ZoomSource = "input"
     zoom_margin: float = 0.0
     patch_stride: int | None = None
+    num_tokens: int | None = None
     backbone_options: dict[str, Any] = field(default_factory=dict)
     dropout: float = 0.0
     drop_path: float = 0.0
@@ -111,6 +129,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_bounds("model", self, BOUNDS)
+        self._settle_method()
+        warn_ignored("model", self, self._needs())
         if self.thresholds is not None and len(self.thresholds) != self.num_scales:
             raise ConfigError(
                 f"model.thresholds has {len(self.thresholds)} values; "
@@ -123,6 +143,39 @@ class ModelConfig:
             raise ConfigError(f"model.mean is {self.mean}; give one number each for red, green and blue")
         if self.std is not None and not all(math.isfinite(std) and std > 0 for std in self.std):
             raise ConfigError(f"model.std is {self.std}; give a number above 0 each for red, green and blue")
+
+    def _settle_method(self) -> None:
+        """Fill in what follows from the method; refuse what does not go with it."""
+        if self.method in ONE_SCALE:
+            if self.num_scales > 2:  # the default may stand beside any method
+                raise ConfigError(
+                    f"model.num_scales is {self.num_scales}; {self.method} has one scale: leave it out"
+                )
+            object.__setattr__(self, "num_scales", 1)
+        if self.method == "transfg" and self.patch_stride is None:
+            object.__setattr__(self, "patch_stride", OVERLAP)
+        if self.method == "calcrop":
+            if self.class_tokens not in (None, "shared"):
+                raise ConfigError(
+                    f"model.class_tokens is {self.class_tokens}; calcrop trains the pass of the image itself "
+                    "by its crops, so that all views share one token: leave it out"
+                )
+            object.__setattr__(self, "class_tokens", "shared")
+        if self.method == "glsim" and self.region_placement in ("random", "given"):
+            raise ConfigError(
+                f"model.region_placement {self.region_placement} goes with the methods rams and calcrop; "
+                "for glsim give found, centre or whole"
+            )
+
+    def _needs(self) -> dict[str, tuple[bool, str]]:
+        """Options that only some methods read: whether this one does, and which do."""
+        by_saliency = (self.method in ("rams", "plain", "calcrop"), "model.method rams or calcrop")
+        return {
+            **dict.fromkeys(("saliency", "saliency_layers", "saliency_rows"), by_saliency),
+            **dict.fromkeys(("thresholds", "component"), (self.method != "glsim", "model.method rams")),
+            "region_placement": (self.method in ("rams", "calcrop", "glsim"), "model.method rams"),
+            "num_tokens": (self.method in ("ffvt", "glsim"), "model.method ffvt or glsim"),
+        }
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -138,7 +191,12 @@ class ModelConfig:
     @property
     def needs_high_res(self) -> bool:
         """Whether regions are cut from another image than the input."""
-        return self.zoom_source != "input" and self.num_scales > 1
+        return self.zoom_source != "input" and (self.num_scales > 1 or self.method == "glsim")
+
+    @property
+    def needs_boxes(self) -> bool:
+        """Whether the true boxes are looked at, in training at least."""
+        return self.region_placement == "given" and self.num_scales > 1
 
     @property
     def region_thresholds(self) -> tuple[float, ...]:

@@ -59,13 +59,29 @@ def propose_regions(
     Regions(boxes=tensor([[ 0.,  0., 32., 16.]]), has_region=tensor([True]))
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    rows, columns = saliency.shape[-2:]
     mean = saliency.mean(dim=(-2, -1), keepdim=True)
     mask = (saliency > threshold * mean) & torch.isfinite(mean)
     largest = largest_component(mask, saliency if component == "saliency" else None)
-    has_region = largest.flatten(1).any(dim=1)
-    y0, y1 = _extent(largest.any(dim=2))
-    x0, x1 = _extent(largest.any(dim=1))
+    return bounding_boxes(largest, (height, width), patch_size=patch_size, patch_stride=patch_stride)
+
+
+@torch.no_grad()
+def bounding_boxes(
+    mask: Tensor,
+    image_size: tuple[int, int],
+    *,
+    patch_size: tuple[int, int] | None = None,
+    patch_stride: tuple[int, int] | None = None,
+) -> Regions:
+    """Box all patches of each mask (B, h, w); the whole image where there is none.
+
+    The other arguments are those of `propose_regions`.
+    """
+    height, width = image_size
+    rows, columns = mask.shape[-2:]
+    has_region = mask.flatten(1).any(dim=1)
+    y0, y1 = _extent(mask.any(dim=2))
+    x0, x1 = _extent(mask.any(dim=1))
     patch_height, patch_width = patch_size or (height / rows, width / columns)
     step_y, step_x = patch_stride or (patch_height, patch_width)
     sides = (
@@ -126,13 +142,13 @@ def place_boxes(boxes: Tensor, placement: Placement) -> Tensor:
 
     Args:
         boxes: (B, 4), half-open `(x0, y0, x1, y1)` as shares of the image's sides, in [0, 1].
-        placement: `found`: as they are; `centre`: of the same sides, around the image's centre; `whole`:
-            the whole image.
+        placement: `centre`: of the same sides, around the image's centre; `whole`: the whole image; others:
+            as they are, since what they need is not here (see `Method.placed`).
 
     >>> place_boxes(torch.tensor([[0.0, 0.5, 0.5, 0.75]]), "centre")
     tensor([[0.2500, 0.3750, 0.7500, 0.6250]])
     """
-    if placement == "found":
+    if placement not in ("centre", "whole"):
         return boxes
     sides = boxes[:, 2:] - boxes[:, :2] if placement == "centre" else torch.ones_like(boxes[:, 2:])
     low = (1 - sides) / 2

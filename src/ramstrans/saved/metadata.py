@@ -18,11 +18,11 @@ from ramstrans.plain import to_plain
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`, mean and std in
 `preprocessing`, and other names of tensors; 3: without `preprocessing.fit` and `zoom_pixels`,
 `model.component`, `min_region` and `max_aspect`; 4: without `model.global_pool`, `saliency` and
-`saliency_layers`; 5: without `model.region_placement`."""
+`saliency_layers`; 5: without `model.region_placement`; 6: without `model.method` and `num_tokens`."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
         values["preprocessing"] = {"fit": "crop", "zoom_pixels": None} | preprocessing
         new = {"region_size": None, "component": "count", "min_region": 0.0, "max_aspect": None}
         new |= {"global_pool": None, "saliency": "rollout", "saliency_layers": None}
-        new |= {"region_placement": "found"}
+        new |= {"region_placement": "found", "method": "rams", "num_tokens": None}
         values["model"] = new | {"mean": None, "std": None} | model | moved
     if isinstance(values["early_exit"], dict) and "mean_looks" in values["early_exit"]:
         values["early_exit"]["mean_scales_used"] = values["early_exit"].pop("mean_looks")

@@ -25,7 +25,7 @@ from ramstrans.saved.metadata import (
 )
 
 if TYPE_CHECKING:
-    from ramstrans.models.methods.rams import RamsTrans
+    from ramstrans.models.methods.method import Method
 
 RENAMED = re.compile(r"^backbone\.vit\.")
 """Names of tensors in formats 1 and 2."""
@@ -35,27 +35,34 @@ HINT = "give another folder, or free its disk"
 class SavedModel(NamedTuple):
     """A model that is ready for inference: on its device, in eval mode."""
 
-    model: "RamsTrans"
+    model: "Method"
     metadata: ModelMetadata
 
 
-def load_model(folder: Path | str, device: str | torch.device = "auto") -> SavedModel:
+def load_model(
+    folder: Path | str, device: str | torch.device = "auto", num_scales: int | None = None
+) -> SavedModel:
     """Load a run folder, or any folder that `save_model` wrote; only its two files are needed.
 
-    `device` is `auto`, the name of a device, or a device.
+    Args:
+        folder: The run, or saved model.
+        device: `auto`, the name of a device, or a device.
+        num_scales: How many of the trained scales are used, the first ones; None: all.
 
     Raises:
         WeightsError: The folder or its weights are missing, damaged or do not fit.
         ConfigError: Its config.json is damaged or of a newer version.
-        UsageError: This machine does not have the device.
+        UsageError: This machine does not have the device, or the model not as many scales.
     """
     # Here and in `load_into`, so that reading a config.json does not import timm.
-    from ramstrans.models.methods.rams import build_model
+    from ramstrans.models.methods.build import build_model
 
     device = choose_device(device) if isinstance(device, str) else device
     metadata, weights = load_metadata(Path(folder)), load_state(Path(folder))
     model = build_model(metadata.model)
     load_into(model, weights)
+    if num_scales is not None:
+        model.limit_scales(num_scales)
     return SavedModel(model.to(device).eval(), metadata)
 
 

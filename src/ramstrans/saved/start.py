@@ -13,7 +13,8 @@ from ramstrans.errors import WeightsError
 from ramstrans.models.backbones import build_backbone, current_name
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.convert import reader_of
-from ramstrans.models.methods.rams import RamsTrans, build_model
+from ramstrans.models.methods.build import build_method, build_model
+from ramstrans.models.methods.method import Method
 from ramstrans.models.pretrained import check_published
 from ramstrans.saved.metadata import WEIGHTS_FILE, load_metadata, member, saved_folder
 from ramstrans.saved.model import load_into, load_state
@@ -24,7 +25,7 @@ VIT = "encoder.model."
 """Prefix of the ViT's tensors in a saved model."""
 
 
-def build_started(config: ModelConfig, class_names: Sequence[str]) -> RamsTrans:
+def build_started(config: ModelConfig, class_names: Sequence[str]) -> Method:
     """Build a model with its first weights, where `config.weights` may be a saved model too.
 
     Args:
@@ -51,7 +52,8 @@ def check_model(config: ModelConfig) -> None:
         WeightsError: There are no such weights.
     """
     with torch.device("meta"):  # nothing is allocated
-        build_backbone(replace(config, num_classes=config.num_classes or 2))
+        backbone = build_backbone(replace(config, num_classes=config.num_classes or 2))
+        build_method(backbone, config)
     folder = saved_folder(config.weights)
     if folder is not None:
         member(folder, WEIGHTS_FILE)
@@ -71,7 +73,7 @@ def check_backbone(folder: Path, saved: ModelConfig, config: ModelConfig) -> Non
         )
 
 
-def start_from(model: RamsTrans, folder: Path, config: ModelConfig, class_names: Sequence[str]) -> None:
+def start_from(model: Method, folder: Path, config: ModelConfig, class_names: Sequence[str]) -> None:
     """Fill a model with the weights of a saved one, and log what was taken and what starts new.
 
     Further scales start with the class token of the last one, positions are resampled to another grid, and
@@ -84,11 +86,12 @@ def start_from(model: RamsTrans, folder: Path, config: ModelConfig, class_names:
     check_backbone(folder, metadata.model, config)
     notes = _fit_scales(tensors, model, metadata.model) + _fit_grid(tensors, model, metadata.model)
     notes += _fit_head(tensors, model.state_dict(), head_names(model), metadata.class_names, class_names)
+    notes += _fit_method(tensors, model)
     load_into(model, tensors, f"{folder} does not fit this model", "leave out other --model options")
     logger.info("weights from %s: %s", folder, "; ".join(notes))
 
 
-def _fit_scales(tensors: dict[str, Tensor], model: RamsTrans, saved: ModelConfig) -> list[str]:
+def _fit_scales(tensors: dict[str, Tensor], model: Method, saved: ModelConfig) -> list[str]:
     """Take as many class tokens as the model has scales, with their positions; the last one is repeated."""
     before, after = saved.num_scales, model.num_scales
     if before == after:
@@ -105,7 +108,19 @@ def _fit_scales(tensors: dict[str, Tensor], model: RamsTrans, saved: ModelConfig
     return [told + new]
 
 
-def _fit_grid(tensors: dict[str, Tensor], model: RamsTrans, saved: ModelConfig) -> list[str]:
+def _fit_method(tensors: dict[str, Tensor], model: Method) -> list[str]:
+    """Keep the model's own parts of its method, outside of the encoder, and leave out those of another."""
+    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("encoder.")}
+    gone = [name for name in tensors if not name.startswith("encoder.") and name not in own]
+    for name in gone:
+        del tensors[name]
+    new = [name for name in own if name not in tensors]
+    tensors |= {name: own[name] for name in new}
+    notes = [f"{name} left out" for name in dict.fromkeys(name.partition(".")[0] for name in gone)]
+    return notes + [f"{name} starts new" for name in dict.fromkeys(name.partition(".")[0] for name in new)]
+
+
+def _fit_grid(tensors: dict[str, Tensor], model: Method, saved: ModelConfig) -> list[str]:
     """Resample the positions of a ViT's patches to the model's grid."""
     vit, patch = model.encoder.model, model.encoder.patch_size
     if patch is None or VIT + "pos_embed" not in tensors:
@@ -123,7 +138,7 @@ def _fit_grid(tensors: dict[str, Tensor], model: RamsTrans, saved: ModelConfig) 
     return [f"positions of {before[0]}x{before[1]} patches resampled to {grid[0]}x{grid[1]}"]
 
 
-def head_names(model: RamsTrans) -> list[str]:
+def head_names(model: Method) -> list[str]:
     """Names of the classifier's tensors in the model's state dict."""
     head = {id(tensor) for tensor in model.encoder.get_classifier().state_dict(keep_vars=True).values()}
     return [name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in head]

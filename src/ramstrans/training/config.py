@@ -69,7 +69,8 @@ class TrainingConfig:
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of CutMix, with a target for each scale by what it sees; 0 is off.
         mixing_probability: Share of batches that are mixed, if either is on.
-        contrastive: Weight of TransFG's contrastive loss on the class tokens; 0 is off.
+        contrastive: Weight of TransFG's contrastive loss on the class tokens; 0 is off. None: 1 for
+            `model.method transfg`, as in its paper, else 0.
         ema_decay: Decay of an exponential moving average of the weights, which is evaluated and saved instead
             of them; 0 is off.
         finetune: What is trained: `all`, the `head` alone (linear probe), or `lora`: adapters and the head.
@@ -83,7 +84,8 @@ class TrainingConfig:
         lora_rank: With `lora`: rank of the adapters.
         lora_alpha: With `lora`: scale of the adapters, divided by their rank.
         lora_mlp: With `lora`: adapt the MLPs too, not only the attention.
-        loss_weights: Weight of each scale's cross-entropy, `num_scales` of them; None: 1 each (paper).
+        loss_weights: Weight of each scale's cross-entropy, `num_scales` of them, e.g. `[0, 1]` for the last
+            scale only; None: 1 each (paper).
         precision: Autocast precision of forward and loss.
         attention: `fused` keeps the backbone's fused attention; `math` multiplies matrices, which
             trains faster on CPUs with bf16 units; `auto` takes `math` for bf16 on CPU, else `fused`.
@@ -120,7 +122,7 @@ class TrainingConfig:
     mixup: float = 0.0
     cutmix: float = 0.0
     mixing_probability: float = 1.0
-    contrastive: float = 0.0
+    contrastive: float | None = None
     ema_decay: float = 0.0
     finetune: Literal["all", "head", "lora"] = "all"
     freeze_blocks: int = 0
@@ -226,8 +228,19 @@ class RunConfig:
                 f"training.loss_weights has {len(weights)} values; "
                 f"give one for each of the {self.model.num_scales} scales"
             )
+        mixes = bool(self.training.mixup or self.training.cutmix)
+        if self.model.method == "transfg" and self.training.contrastive is None and mixes:
+            raise ConfigError(
+                "model.method transfg has a contrastive loss, which needs images of one class each; give "
+                "training.contrastive 0, or leave training.mixup and cutmix out"
+            )
+        if self.model.method == "glsim" and self.training.is_probe:
+            raise ConfigError(
+                "training.finetune head fits the head alone, and the aggregator of model.method glsim has to "
+                "be trained too; give all or lora"
+            )
         is_native = self.model.zoom_source == "native"
-        if is_native and (self.training.mixup or self.training.cutmix):
+        if is_native and mixes:
             raise ConfigError(
                 "model.zoom_source native does not go with training.mixup and cutmix: images of several "
                 "sizes cannot be mixed; give model.zoom_source full, or leave them out"

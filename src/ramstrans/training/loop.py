@@ -17,7 +17,7 @@ from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.distributed import SignalHandler, full_state_dict, materialize, to_meta
 from ramstrans.errors import StoppedError, TrainingError, first_few
 from ramstrans.evaluation.predict import predict_split
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.models.methods.method import Method
 from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.ema import build_ema, register_ema
@@ -85,7 +85,7 @@ class TrainLoop:
         signals: Which signal has come already.
     """
 
-    model: RamsTrans
+    model: Method
     train_loader: ImageLoader
     val_loader: ImageLoader | None
     config: TrainingConfig
@@ -273,9 +273,9 @@ class TrainLoop:
             self.best_weights = merged_state_dict(model)
         return row
 
-    def evaluated_model(self) -> RamsTrans:
+    def evaluated_model(self) -> Method:
         """The model that would be chosen now, whole, on its device; a sharded one is gathered."""
-        model = self.model if self.ema is None else cast(RamsTrans, self.ema.module)
+        model = self.model if self.ema is None else cast(Method, self.ema.module)
         if self.empty_model is None:
             return model
         return materialize(self.empty_model, full_state_dict(model.state_dict()))
@@ -332,7 +332,7 @@ class Speed:
         return self.num_images / (time.perf_counter() - self.since)
 
 
-def validate(model: RamsTrans, loader: ImageLoader, precision: str, epoch: int) -> dict[str, Any]:
+def validate(model: Method, loader: ImageLoader, precision: str, epoch: int) -> dict[str, Any]:
     """One row of metrics.jsonl about the validation part."""
     predictions = predict_split(model, loader, precision=precision)
     scores = validation_row(predictions.probabilities, predictions.labels)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ramstrans.distributed import autocast
 from ramstrans.models.methods.base import ForwardScale, HighRes, Stage
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.models.methods.method import Method
 from ramstrans.training.contrastive import contrastive_loss
 from ramstrans.training.mixing import Mixing, mix, partner_shares
 
@@ -24,15 +25,23 @@ class ScaleForward(nn.Module):
     """
 
     def __init__(
-        self, model: RamsTrans, precision: str | None = None, *, explicit_attention: bool = False
+        self, model: Method, precision: str | None = None, *, explicit_attention: bool = False
     ) -> None:
         super().__init__()
         self.model = model
         self.precision = precision
         self.explicit_attention = explicit_attention
 
-    def forward(self, images: Tensor, scale: int, crop_box: Tensor, *, with_region: bool) -> Stage:
-        """See `RamsTrans.forward_scale`."""
+    def forward(
+        self,
+        images: Tensor,
+        scale: int,
+        crop_box: Tensor,
+        *,
+        with_region: bool,
+        **more: Any,  # noqa: ANN401 - by method
+    ) -> Stage:
+        """See `Method.forward_scale`."""
         precision: AbstractContextManager[object] = nullcontext()
         if self.precision is not None:
             precision = autocast(images.device, self.precision)
@@ -43,12 +52,13 @@ class ScaleForward(nn.Module):
                 crop_box,
                 with_region=with_region,
                 explicit_attention=self.explicit_attention,
+                **more,
             )
 
 
 def losses_by_scale(
     forward_scale: ForwardScale,
-    model: RamsTrans,
+    model: Method,
     images: Tensor,
     high_res: HighRes | None,
     labels: Tensor,
@@ -57,6 +67,7 @@ def losses_by_scale(
     mixing: Mixing | None = None,
     contrastive: float = 0.0,
     class_weights: Tensor | None = None,
+    boxes: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Yield the cross-entropy of each scale; their sum is the loss of https://arxiv.org/abs/2107.08192.
 
@@ -67,13 +78,14 @@ def losses_by_scale(
         forward_scale: A `ScaleForward` of `model`, perhaps wrapped.
         model: With S scales.
         images: (B, 3, H, W), normalised, not mixed.
-        high_res: As in `RamsTrans.forward`, not mixed.
+        high_res: As in `Method.forward`, not mixed.
         labels: (B,) int64.
         label_smoothing: In [0, 1).
         mixing: How to mix this batch; each scale's target follows from what it sees. None: not at all.
         contrastive: Weight of `contrastive_loss`, added for each scale; not with `mixing`, as a mixed image
             does not have one class.
         class_weights: (num_classes,) float32, see `cross_entropy`.
+        boxes: As in `Method.forward`.
 
     Returns:
         An iterator over S () losses.
@@ -82,7 +94,8 @@ def losses_by_scale(
     if mixing is not None:
         assert high_res is None or isinstance(high_res, Tensor), "checked by RunConfig"
         images, high_res = mix(images, high_res, mixing)
-    for stage in model.stages(images, high_res, last_region=False, forward_scale=forward_scale):
+    stages = model.stages(images, high_res, last_region=False, boxes=boxes, forward_scale=forward_scale)
+    for stage in stages:
         loss = cross_entropy(
             stage.logits.float(), labels, stage.crop_box, mixing, label_smoothing, class_weights
         )

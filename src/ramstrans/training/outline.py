@@ -82,7 +82,10 @@ def seconds_per_image(prepared: Prepared) -> float:
         with out_of_memory_errors():
             for _ in range(TIMED_PASSES):
                 start = time.perf_counter()
-                for stage in model.stages(*inputs, last_region=False, forward_scale=forward_scale):
+                stages = model.stages(
+                    *inputs, last_region=False, boxes=batch.boxes, forward_scale=forward_scale
+                )
+                for stage in stages:
                     loss = stage.logits.float().sum()
                     loss.backward()  # type: ignore[no-untyped-call]  # each scale's before the next scale, as in training
                 synchronize(device)

@@ -28,7 +28,7 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Split
 from ramstrans.distributed import choose_device
 from ramstrans.errors import TrainingError, UsageError
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.build import build_model
 from ramstrans.options import Precision
 from ramstrans.training.config import RunConfig
 from ramstrans.training.memory import format_bytes, is_out_of_memory, num_bytes, peak_bytes, tensors_in
@@ -328,4 +328,5 @@ def random_batch(config: RunConfig, preprocessing: Preprocessing, count: int) ->
         geometries=(),
         original_sizes=torch.tensor([config.model.input_size[::-1]] * count),
         weight=(count, count),
+        boxes=torch.tensor([[0.0, 0.0, *config.model.input_size[::-1]]] * count),
     )

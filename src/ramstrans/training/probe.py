@@ -35,7 +35,7 @@ from ramstrans.data.reading.tars import file_status
 from ramstrans.distributed import autocast, from_first_process
 from ramstrans.errors import TrainingError
 from ramstrans.evaluation.predict import in_order
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.models.methods.method import Method
 from ramstrans.saved.model import weights_digest
 from ramstrans.training.config import RunConfig
 from ramstrans.training.log import MetricsLog
@@ -193,7 +193,7 @@ class LinearProbe:
             fit = fit_head(
                 train,
                 l2,
-                torch.tensor(training.loss_weights or (1.0,) * model.num_scales),
+                torch.tensor((training.loss_weights or (1.0,) * model.num_scales)[: model.num_scales]),
                 class_weights,
                 label_smoothing=training.label_smoothing,
                 device=self.accelerator.device,
@@ -206,7 +206,7 @@ class LinearProbe:
 
 @torch.no_grad()
 def compute_features(
-    model: RamsTrans, loader: ImageLoader, precision: str, what: str, progress: Progress
+    model: Method, loader: ImageLoader, precision: str, what: str, progress: Progress
 ) -> Tensor:
     """(N, S, D) float32, what the head sees of each image in each scale, in order of the images.
 
@@ -223,7 +223,7 @@ def compute_features(
     for done, batch in enumerate(loader, start=1):
         images, high_res = model.normalize(batch.images, batch.high_res)
         with autocast(model.device, precision):
-            stages = model.stages(images, high_res, last_region=False)
+            stages = model.stages(images, high_res, last_region=False, boxes=batch.boxes)
             scales = [stage.feature for stage in stages]
         values = torch.stack(scales, dim=1).float().cpu().numpy()
         gathered.append((batch.indices.numpy(), values))
@@ -231,7 +231,7 @@ def compute_features(
     return torch.from_numpy(in_order(gathered, (0, 0))[0])
 
 
-def features_key(model: RamsTrans, config: RunConfig, dataset: ImageDataset, view: int) -> str:
+def features_key(model: Method, config: RunConfig, dataset: ImageDataset, view: int) -> str:
     """All that the features of a view depend on, as JSON: weights, preprocessing, images, augmentation."""
     head = {id(tensor) for tensor in model.encoder.get_classifier().state_dict(keep_vars=True).values()}
     state = model.state_dict(keep_vars=True)

@@ -12,6 +12,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
+from ramstrans.data.boxes import check_boxes
 from ramstrans.data.build import build_image_set, build_preprocessing, check_cache_room, drop_unreadable
 from ramstrans.distributed import SignalHandler
 from ramstrans.errors import DataError, UsageError, WeightsError
@@ -19,7 +20,8 @@ from ramstrans.evaluation.evaluate import evaluate
 from ramstrans.evaluation.report.build import Report
 from ramstrans.files import check_room
 from ramstrans.models.config import ModelConfig, SaliencyName
-from ramstrans.models.methods.rams import RamsTrans, build_model
+from ramstrans.models.methods.build import build_model
+from ramstrans.models.methods.method import Method
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata, load_metadata
 from ramstrans.saved.model import load_into, load_state, save_model
@@ -94,18 +96,24 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
         check_room(config.output or Path(), bytes_to_write(config, model), "weights and checkpoints")
     check_cache_room(images, config.data, preprocessing.reading)
     images, errors = drop_unreadable(images, config.data, progress)
+    if config.model.needs_boxes:  # calcrop has no second look in evaluation
+        check_boxes(images.records if model.num_scales > 1 else images.of_split("train"))
     counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
     logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     logger.info(
-        "%s: %.1f M parameters, %d scale(s)", config.model.backbone, millions, config.model.num_scales
+        "%s: %.1f M parameters, method %s, %d scale(s)",
+        config.model.backbone,
+        millions,
+        config.model.method,
+        config.model.num_scales,
     )
     for line in model.describe():
         logger.info(line)
     return Prepared(config, images, model, preprocessing, tuple(map(str, errors)), resumes)
 
 
-def resolved(config: ModelConfig, model: RamsTrans) -> ModelConfig:
+def resolved(config: ModelConfig, model: Method) -> ModelConfig:
     """A config with what the backbone decided filled in, so that a saved model is built in the same way."""
     encoder = model.encoder
     return dataclasses.replace(
@@ -113,11 +121,11 @@ def resolved(config: ModelConfig, model: RamsTrans) -> ModelConfig:
         mean=encoder.mean,
         std=encoder.std,
         class_tokens=encoder.class_tokens,
-        saliency=cast(SaliencyName, model.saliency_name),
+        saliency=cast(SaliencyName, model.saliency_name) if model.own_saliency is None else config.saliency,
     )
 
 
-def bytes_to_write(config: RunConfig, model: RamsTrans) -> int:
+def bytes_to_write(config: RunConfig, model: Method) -> int:
     """The bytes of a run's weights and checkpoints: those to keep, the best one, and one being written."""
     weights = sum(parameter.nbytes for parameter in model.parameters())
     training = config.training
@@ -128,7 +136,7 @@ def bytes_to_write(config: RunConfig, model: RamsTrans) -> int:
     return weights * (1 + copies * (training.keep_checkpoints + 2))
 
 
-def first_model(config: RunConfig, class_names: Sequence[str], *, resumes: bool) -> RamsTrans:
+def first_model(config: RunConfig, class_names: Sequence[str], *, resumes: bool) -> Method:
     """The model to begin with; that of a resumed run needs its first weights only if nothing was saved yet.
 
     Raises:

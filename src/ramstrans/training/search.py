@@ -23,7 +23,7 @@ from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.errors import ConfigError, DataError, OutputError, StoppedError, TrainingError
 from ramstrans.evaluation.report.style import FUSED_COLOR, RIGHT_COLOR, save_figure, scale_color
 from ramstrans.files import check_output_folder, make_folder
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.build import build_model
 from ramstrans.training.config import SEARCH_FILE, WHERE, RunConfig
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import TrainLoop

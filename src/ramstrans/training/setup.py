@@ -21,7 +21,7 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet, Split
 from ramstrans.distributed import choose_device
 from ramstrans.errors import ConfigError, UsageError
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.models.methods.method import Method
 from ramstrans.training.config import RunConfig
 
 MIN_EPOCHS, MAX_EPOCHS, ENOUGH_STEPS = 12, 60, 300
@@ -45,7 +45,7 @@ class Prepared(NamedTuple):
 
     config: RunConfig
     images: ImageSet
-    model: RamsTrans
+    model: Method
     preprocessing: Preprocessing
     unreadable: tuple[str, ...] = ()
     resumes: bool = False

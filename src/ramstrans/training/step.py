@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ramstrans.data.loading.dataset import Batch
 from ramstrans.models.methods.base import HighRes
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.models.methods.method import Method
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.losses import ScaleForward, losses_by_scale
 from ramstrans.training.mixing import draw_mixing, mixing_generator
@@ -44,15 +44,17 @@ class MicroBatch(NamedTuple):
 
     Attributes:
         images: (B, 3, H, W), normalised.
-        high_res: As in `RamsTrans.forward`.
+        high_res: As in `Method.forward`.
         labels: (B,) int64.
         share: Of the step's loss, in [0, 1].
+        boxes: As in `Method.forward`.
     """
 
     images: Tensor
     high_res: HighRes | None
     labels: Tensor
     share: float
+    boxes: Tensor | None = None
 
 
 class TrainStep(NamedTuple):
@@ -69,7 +71,7 @@ class TrainStep(NamedTuple):
     """
 
     forward_scale: nn.Module
-    model: RamsTrans
+    model: Method
     optimizer: Optimizer
     schedule: LambdaLR
     config: TrainingConfig
@@ -79,7 +81,13 @@ class TrainStep(NamedTuple):
     @property
     def loss_weights(self) -> tuple[float, ...]:
         """Weight of each scale's loss."""
-        return self.config.loss_weights or (1.0,) * self.model.num_scales
+        return self.config.loss_weights or (1.0,) * self.model.num_trained
+
+    @property
+    def contrastive(self) -> float:
+        """Weight of the contrastive loss: as given, or that of the method."""
+        given = self.config.contrastive
+        return self.model.contrastive if given is None else given
 
     def run(self, batch: Batch, *, stop: bool = False) -> StepResult:
         """Forward and backward, by micro-batch and scale; clip; step, if everything is finite.
@@ -128,7 +136,8 @@ class TrainStep(NamedTuple):
             some = slice(indices[0], indices[-1] + 1) if len(indices) else slice(1)
             share = own / whole * len(indices) / num_images
             more = None if high_res is None else high_res[some]
-            micro_batches.append(MicroBatch(images[some], more, labels[some], share))
+            boxes = None if batch.boxes is None else batch.boxes[some]
+            micro_batches.append(MicroBatch(images[some], more, labels[some], share, boxes))
         return micro_batches
 
     def _backward(self, micro_batches: list[MicroBatch], generator: np.random.Generator) -> Tensor:
@@ -152,8 +161,9 @@ class TrainStep(NamedTuple):
                 micro_batch.labels,
                 label_smoothing=config.label_smoothing,
                 mixing=mixing,
-                contrastive=config.contrastive,
+                contrastive=self.contrastive,
                 class_weights=self.class_weights,
+                boxes=micro_batch.boxes,
             )
             for scale, weight in enumerate(weights):
                 # Processes exchange their gradients once, with the last micro-batch's last scale.
@@ -174,7 +184,7 @@ def uses_explicit_attention(config: TrainingConfig, device: torch.device) -> boo
 
 
 def build_train_step(
-    model: RamsTrans,
+    model: Method,
     config: TrainingConfig,
     accelerator: Accelerator,
     total_steps: int,

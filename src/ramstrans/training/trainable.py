@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ramstrans.errors import ConfigError
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.models.methods.method import Method
 from ramstrans.training.config import TrainingConfig
 
 ADAPTER = "default"
 
 
-def set_trainable(model: RamsTrans, config: TrainingConfig, seed: int = 0) -> None:
+def set_trainable(model: Method, config: TrainingConfig, seed: int = 0) -> None:
     """Freeze weights and add adapters as the recipe says.
 
     Args:
@@ -35,7 +35,7 @@ def set_trainable(model: RamsTrans, config: TrainingConfig, seed: int = 0) -> No
         freeze_blocks(model, config.freeze_blocks)
 
 
-def freeze_backbone(model: RamsTrans, *, tokens: bool = False, norms: bool = False) -> None:
+def freeze_backbone(model: Method, *, tokens: bool = False, norms: bool = False) -> None:
     """Train only the head: a linear probe of the backbone.
 
     Class tokens start as copies of one, so the scales of a frozen backbone differ only in their input.
@@ -55,7 +55,7 @@ def freeze_backbone(model: RamsTrans, *, tokens: bool = False, norms: bool = Fal
             module.requires_grad_(True)
 
 
-def freeze_blocks(model: RamsTrans, count: int) -> None:
+def freeze_blocks(model: Method, count: int) -> None:
     """Freeze the first `count` blocks and, if there are any, everything before them.
 
     Args:
@@ -79,7 +79,7 @@ def freeze_blocks(model: RamsTrans, count: int) -> None:
         block.requires_grad_(False)
 
 
-def set_train_mode(model: RamsTrans) -> None:
+def set_train_mode(model: Method) -> None:
     """Put a model into training mode but frozen modules into evaluation mode; replaces `model.train()`.
 
     Dropout and stochastic depth of frozen modules would only make their features differ from those in
@@ -89,7 +89,7 @@ def set_train_mode(model: RamsTrans) -> None:
     model.encoder.set_train_mode()
 
 
-def add_lora(model: RamsTrans, rank: int = 8, alpha: int = 16, *, mlp: bool = False, seed: int = 0) -> None:
+def add_lora(model: Method, rank: int = 8, alpha: int = 16, *, mlp: bool = False, seed: int = 0) -> None:
     """Freeze the backbone and train low-rank updates of its layers (https://arxiv.org/abs/2106.09685).
 
     A layer's weight becomes `W + alpha / rank * B A`, with A (rank, in) random and B (out, rank) initially 0,

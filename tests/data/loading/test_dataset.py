@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ramstrans.data.loading.dataset import ImageDataset, collate, to_example
+from ramstrans.data.loading.transforms import Geometry
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading import cache as caching
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
@@ -91,3 +92,25 @@ def test_collate_stacks(records):
 def test_an_image_over_the_limit_of_pixels_is_refused(records):
     with pytest.raises(UnreadableImageError, match="max_pixels"):
         dataset_of(records, max_pixels=61 * 37 - 1)[0, 3]
+
+
+def test_boxes_follow_the_view():
+    """An image of 40 x 20, resized to 20 x 10, of which the crop takes 10 x 10, enlarged to 20 x 20."""
+    for flip, expected in ((False, [10, 4, 20, 16]), (True, [0, 4, 10, 16])):
+        geometry = Geometry((1.0, 1.0), (10.0, 0.0), 20.0, flip)
+        box = geometry.from_original(np.array([20.0, 4, 30, 16]))
+        assert box.tolist() == expected
+        assert geometry.to_original(box).tolist() == [20, 4, 30, 16]
+
+
+def test_a_batch_has_the_boxes_of_its_images_in_pixels_of_the_views(records):
+    records = [record._replace(box=(1.0, 2.0, 9.0, 12.0)) for record in records[:3]]
+    records[1] = records[1]._replace(box=None)
+    dataset = dataset_of(records)
+    examples = [dataset[0, index] for index in range(3)]
+    batch = collate(examples, with_high_res=False)
+    assert batch.boxes[1].isnan().all()
+    for row in (0, 2):
+        back = batch.geometries[row].to_original(batch.boxes[row].numpy())
+        np.testing.assert_allclose(back, [1, 2, 9, 12], atol=1e-4)
+    assert collate(examples[1:2], with_high_res=False).boxes is None

@@ -8,8 +8,8 @@ from PIL import Image
 from ramstrans.data.loading.dataset import ImageDataset, collate
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Record
+from ramstrans.models.methods.boxes import scaled
 from ramstrans.models.methods.early_exit import exit_early
-from ramstrans.models.methods.rams import scaled
 from ramstrans.models.zoom import zoom_each
 from tests.models.builders import SIZE, noise, tiny_model
 

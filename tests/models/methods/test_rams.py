@@ -7,8 +7,8 @@ import torch
 
 from ramstrans.errors import ConfigError, UsageError
 from ramstrans.models import encoder
-from ramstrans.models.methods import rams
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods import method
+from ramstrans.models.methods.build import build_model
 from ramstrans.models.regions import propose_regions
 from ramstrans.models.zoom import zoom
 from tests.models.builders import SIZE, every_set_up, noise, tiny_config, tiny_model
@@ -326,7 +326,7 @@ def test_parts_of_a_batch_give_the_same(least, monkeypatch):
     model, images, sizes = tiny_model(num_scales=2), noise(7, 3, *SIZE), []
     expected = [model(images[[image]]) for image in range(7)]
     monkeypatch.setattr(encoder, "MAX_EXPLICIT_TOKENS", 0)
-    monkeypatch.setattr(rams, "MIN_CHUNK_TOKENS", least)
+    monkeypatch.setattr(method, "MIN_CHUNK_TOKENS", least)
     model.encoder.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
     with torch.no_grad():
         output = model(images)
@@ -350,15 +350,15 @@ def test_recorded_queries_and_keys_keep_nothing_else_alive():
 
 def test_chunks_keep_their_class_tokens_alone(monkeypatch):
     model, kept = tiny_model(), []
-    encode = model._encode
+    encode = model.encode
 
     def recorded(*arguments, **options):
         kept.append(encode(*arguments, **options))
         return kept[-1]
 
     monkeypatch.setattr(encoder, "MAX_EXPLICIT_TOKENS", 0)
-    monkeypatch.setattr(rams, "MIN_CHUNK_TOKENS", 1)
-    monkeypatch.setattr(model, "_encode", recorded)
+    monkeypatch.setattr(method, "MIN_CHUNK_TOKENS", 1)
+    monkeypatch.setattr(model, "encode", recorded)
     with torch.no_grad():
         model.forward_scale(noise(7, 3, *SIZE), 0, whole(7))
     assert len(kept) == 2

@@ -12,7 +12,7 @@ from ramstrans.data.loading.transforms import make_view
 from ramstrans.data.preprocessing import Preprocessing, Reading
 from ramstrans.data.reading.decode import read_resized
 from ramstrans.models.config import ModelConfig
-from ramstrans.models.methods.rams import build_model
+from ramstrans.models.methods.build import build_model
 from ramstrans.models.regions import propose_regions
 from ramstrans.models.saliency import rollout as module
 from ramstrans.models.saliency.rollout import IMPLEMENTATIONS, rollout, rollout_weights

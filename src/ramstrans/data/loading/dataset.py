@@ -16,7 +16,7 @@ from ramstrans.data.preprocessing import Preprocessing, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache
 from ramstrans.data.reading.decode import ResizedImage, read_resized
 from ramstrans.data.reading.threads import check_wanted
-from ramstrans.data.records import Record
+from ramstrans.data.records import Box, Record
 from ramstrans.errors import RamsTransError
 
 
@@ -33,6 +33,8 @@ class Batch(NamedTuple):
         original_sizes: (B, 2) int64, `(width, height)` of the original images in pixels.
         weight: How many of the images count, and how many images the global batch has in all processes.
         key: `(seed, epoch, index in the epoch)` of the global batch: seeds what is random about it.
+        boxes: (B, 4) float32, the true boxes, half-open `(x0, y0, x1, y1)` in pixels of `images`, NaN for an
+            image without one; None if no image has one.
     """
 
     images: Tensor
@@ -43,6 +45,7 @@ class Batch(NamedTuple):
     original_sizes: Tensor
     weight: tuple[int, int]
     key: tuple[int, int, int] = (0, 0, 0)
+    boxes: Tensor | None = None
 
 
 class Example(NamedTuple):
@@ -53,12 +56,14 @@ class Example(NamedTuple):
         label: The class.
         record_index: Index of the dataset's record.
         original_size: `(height, width)` of the original image in pixels.
+        box: The object's box in pixels of the original image, or None.
     """
 
     view: View
     label: int
     record_index: int
     original_size: Size
+    box: Box | None = None
 
 
 @dataclass(eq=False)
@@ -100,7 +105,7 @@ class ImageDataset(Dataset[Example]):
             augmentation=self.augmentation,
             generator=np.random.default_rng([self.seed, epoch, index]),
         )
-        return Example(view, record.label, index, image.original_size)
+        return Example(view, record.label, index, image.original_size, record.box)
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Example | RamsTransError]:
         """The items of a batch, as a loader asks for them; a file that cannot be decoded gives its error.
@@ -136,10 +141,12 @@ class ImageDataset(Dataset[Example]):
             self._being_read[0 if worker is None else worker.id] = index
 
 
-def to_example(image: ResizedImage, preprocessing: Preprocessing, image_size: Size) -> Example:
-    """Cut the centre view of an image, as an example without class and data set."""
+def to_example(
+    image: ResizedImage, preprocessing: Preprocessing, image_size: Size, box: Box | None = None
+) -> Example:
+    """Cut the centre view of an image, as an example without class and data set, perhaps with its box."""
     view = make_view(image.pixels, image.original_size, preprocessing, image_size)
-    return Example(view, -1, -1, image.original_size)
+    return Example(view, -1, -1, image.original_size, box)
 
 
 def collate(examples: Sequence[Example], *, with_high_res: bool) -> Batch:
@@ -156,7 +163,19 @@ def collate(examples: Sequence[Example], *, with_high_res: bool) -> Batch:
         tuple(example.view.geometry for example in examples),
         torch.tensor([example.original_size[::-1] for example in examples]),
         (len(examples), len(examples)),
+        boxes=_boxes_of(examples),
     )
+
+
+def _boxes_of(examples: Sequence[Example]) -> Tensor | None:
+    """(B, 4) boxes in pixels of the views, NaN where there is none; None if no example has one."""
+    if all(example.box is None for example in examples):
+        return None
+    boxes = np.full((len(examples), 4), np.nan)
+    for row, example in enumerate(examples):
+        if example.box is not None:
+            boxes[row] = example.view.geometry.from_original(np.array(example.box))
+    return torch.from_numpy(boxes.astype(np.float32))
 
 
 def _stack(images: Sequence[Tensor]) -> Tensor:

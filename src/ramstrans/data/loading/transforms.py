@@ -46,6 +46,20 @@ class Geometry(NamedTuple):
         view = np.stack([x0, y0, x1, y1], axis=-1)
         return np.asarray((view + np.tile(self.offset, 2)) / np.tile(self.scale, 2))
 
+    def from_original(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (..., 4) in pixels of the original image -> the same in pixels of the view, not cut there.
+
+        >>> view = Geometry((0.5, 0.5), (10.0, 0.0), 64.0, flip=True)
+        >>> view.from_original(np.array([20.0, 0.0, 40.0, 20.0])).tolist()
+        [54.0, 0.0, 64.0, 10.0]
+        """
+        boxes = np.asarray(boxes, dtype=np.float64)
+        view = boxes * np.tile(self.scale, 2) - np.tile(self.offset, 2)
+        if not self.flip:
+            return np.asarray(view)
+        x0, y0, x1, y1 = np.moveaxis(view, -1, 0)
+        return np.stack([self.width - x1, y0, self.width - x0, y1], axis=-1)
+
 
 class View(NamedTuple):
     """One view of an image.

@@ -13,7 +13,7 @@ from ramstrans.data.reading.decode import read_resized
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.report import style
 from ramstrans.evaluation.views import ScaleViews, scale_views
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.models.methods.method import Method
 from ramstrans.saved.metadata import ModelMetadata
 
 GALLERY_SIZE = 4
@@ -47,12 +47,13 @@ def choose_groups(predictions: Predictions, count: int = GALLERY_SIZE) -> dict[s
 
 
 def gallery_views(
-    model: RamsTrans, metadata: ModelMetadata, dataset: ImageDataset, indices: Sequence[int], precision: str
+    model: Method, metadata: ModelMetadata, dataset: ImageDataset, indices: Sequence[int], precision: str
 ) -> list[ScaleViews]:
     """Run a model in eval mode on some images of a data set again, for its saliency and crops."""
     paths, reading = [dataset.records[index].path for index in indices], metadata.preprocessing.reading
     images = [read_resized(path, reading, max_pixels=dataset.max_pixels) for path in paths]
-    return scale_views(model, metadata, images, precision)[2]
+    boxes = [dataset.records[index].box for index in indices]
+    return scale_views(model, metadata, images, precision, boxes)[2]
 
 
 def plot_gallery(

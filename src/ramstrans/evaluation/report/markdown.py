@@ -63,7 +63,7 @@ def headline(report: Report) -> tuple[list[str], list[list[str]]]:
     further = [f"scale {index}: the region" for index in range(2, len(report["scales"]) + 1)]
     names = ["scale 1: whole input", *further, "fused: mean of all"]
     if not further:
-        names = ["whole input"]
+        names = ["image and crop" if report.get("regions_used") else "whole input"]
     rows = [
         [
             name,
@@ -79,8 +79,9 @@ def headline(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def zooms(report: Report) -> list[tuple[int, Mapping[str, Any]]]:
-    """Number of each scale whose region the next one sees, with its region metrics."""
-    return list(enumerate(report["regions_by_scale"][: len(report["scales"]) - 1], start=1))
+    """Number of each scale whose region is looked at, with its region metrics."""
+    count = report.get("regions_used", len(report["scales"]) - 1)
+    return list(enumerate(report["regions_by_scale"][:count], start=1))
 
 
 def format_value(value: float | None, unit: str) -> str:
@@ -114,7 +115,7 @@ def _headline(report: Report) -> list[str]:
 def _regions(report: Report) -> list[str]:
     scales = zooms(report)
     if not scales:
-        return ["## Regions", "The model has one scale: it sees the whole input only, and no region is used."]
+        return ["## Regions", "The model looks once: it sees the whole input only, and no region is used."]
     header = ["", *(f"scale {scale} -> {scale + 1}" for scale, _ in scales), "meaning"]
     rows = [
         [name, *(format_value(regions[key], unit) for _, regions in scales), meaning]

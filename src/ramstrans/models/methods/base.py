@@ -1,7 +1,7 @@
 """What every recognition method gives, and how its scales follow each other."""
 
 from collections.abc import Generator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -52,8 +52,16 @@ class Output(NamedTuple):
 class ForwardScale(Protocol):
     """Compute one scale: the model's own `forward_scale`, or a wrapper around it."""
 
-    def __call__(self, images: Tensor, scale: int, crop_box: Tensor, *, with_region: bool) -> Stage:
-        """See `RamsTrans.forward_scale`."""
+    def __call__(
+        self,
+        images: Tensor,
+        scale: int,
+        crop_box: Tensor,
+        *,
+        with_region: bool,
+        **more: Any,  # noqa: ANN401 - by method
+    ) -> Stage:
+        """See `Method.forward_scale`."""
 
 
 Stages = Generator[Stage, Tensor | None, None]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ramstrans.errors import UsageError
 from ramstrans.models.methods.base import HighRes, Stage
-from ramstrans.models.methods.rams import RamsTrans
+from ramstrans.models.methods.method import Method
 
 
 class EarlyExitOutput(NamedTuple):
@@ -29,7 +29,12 @@ class EarlyExitOutput(NamedTuple):
 
 @torch.no_grad()
 def exit_early(
-    model: RamsTrans, images: Tensor, high_res: HighRes | None = None, *, confidence: float
+    model: Method,
+    images: Tensor,
+    high_res: HighRes | None = None,
+    *,
+    confidence: float,
+    boxes: Tensor | None = None,
 ) -> EarlyExitOutput:
     """Compute scale by scale; after each one the confident images leave, and the batch closes up.
 
@@ -37,15 +42,16 @@ def exit_early(
 
     Args:
         model: In eval mode.
-        images: (B, 3, H, W), as in `RamsTrans.forward`.
-        high_res: As in `RamsTrans.forward`.
+        images: (B, 3, H, W), as in `Method.forward`.
+        high_res: As in `Method.forward`.
+        boxes: As in `Method.forward`.
         confidence: Highest mean probability, above 0, at which an image exits; above 1 none does.
 
     Raises:
         UsageError: The confidence is not above 0, or `high_res` does not go with the model.
     """
     check_confidence(confidence)
-    stages = model.stages(images, high_res, last_region=False)
+    stages = model.stages(images, high_res, last_region=False, boxes=boxes)
     indices = torch.arange(len(images), device=images.device)
     num_scales_used = torch.zeros_like(indices)
     total = images.new_zeros((len(images), 1), dtype=torch.float32)  # over scales, of images still here
