@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ramstrans.bench.report import describe_machine
-from ramstrans.compare.costs import costs_of
+from ramstrans.compare.costs import costs_of, timing_of
 from ramstrans.compare.page import blocks_of, html_of, markdown_of
 from ramstrans.compare.plan import Plan
 from ramstrans.compare.plots import plot_accuracies, plot_costs, plot_curves
@@ -55,7 +55,11 @@ def build_results(
         )
     costs = costs_of(done, folders, measure=measure, progress=progress)
     results = summarize(plan, folders, errors, costs)
-    results |= {"command": command, "versions": describe_machine(torch.device("cpu"))["versions"]}
+    results |= {
+        "command": command,
+        "versions": describe_machine(torch.device("cpu"))["versions"],
+        "timing": timing_of(folders),
+    }
     pictures = {data: draw(data, results, folders.output / "plots") for data in plan.data}
     blocks = list(blocks_of(results, pictures))
     pages = {

@@ -23,6 +23,9 @@ TIMES_FILE = "times.json"
 """The measured times, for later pages."""
 
 
+BATCH_SIZE, NUM_ROUNDS = 32, 5
+
+
 class Cost(NamedTuple):
     """What one image costs at inference.
 
@@ -65,6 +68,13 @@ def costs_of(
     return found
 
 
+def timing_of(folders: Folders) -> dict[str, Any] | None:
+    """How times were measured: machine, batch, precision and rounds; None if they were not."""
+    content = read_json(folders.output / TIMES_FILE)
+    content.pop("times", None)
+    return content or None
+
+
 def spec_of(folder: Path) -> ModelSpec:
     """The model of a run folder, with random weights."""
     metadata = load_metadata(folder)
@@ -84,12 +94,13 @@ def measure_times(
     """Milliseconds per image of each model, measured in turn, in the precision of the first run."""
     device = choose_device("auto")
     precision = choose_precision(None, load_metadata(first), device)
-    found = measure_models(specs, device, precision=precision, progress=progress)
+    how: dict[str, Any] = {"batch_size": BATCH_SIZE, "precision": precision, "num_rounds": NUM_ROUNDS}
+    found = measure_models(specs, device, **how, progress=progress)
     times = {
         result.name: {name: 1e3 * value for name, value in result.seconds._asdict().items()}
         for result in found
     }
-    content = {"machine": describe_machine(device), "precision": precision, "times": times}
+    content = {"machine": describe_machine(device), **how, "times": times}
     write_file(folders.output / TIMES_FILE, (json.dumps(content, indent=2, default=str) + "\n").encode())
     return times
 

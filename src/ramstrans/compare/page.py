@@ -67,7 +67,7 @@ def blocks_of(results: Results, pictures: Mapping[str, Mapping[str, Path]]) -> I
     """The blocks of the page.
 
     Args:
-        results: From `summarize`, with `command` and `versions`.
+        results: From `summarize`, with `command`, `versions` and `timing`.
         pictures: For each data set, files by what they show: `accuracies`, `costs`, `curves`.
     """
     entries, runs = results["results"], results["runs"]
@@ -106,6 +106,8 @@ def data_blocks(
         yield difference_table(differences)
     yield Heading(3, "Cost")
     yield cost_table(entries)
+    if results["timing"] is not None:
+        yield Text(words.timing_in_words(results["timing"]))
     if "costs" in pictures:
         yield Picture(pictures["costs"], f"Accuracy against cost on {data}")
     if any(entry["regions"] for entry in entries):
@@ -178,8 +180,8 @@ def cost_table(entries: Sequence[Entry]) -> Table:
             row.append("yes" if entry["is_on_front_of_milliseconds"] else "no")
         seconds = entry["training_seconds"]["mean"]
         rows.append([*row, "-" if seconds is None else format_duration(seconds)])
-    header = ["", "fused", "GMACs per image", "Pareto front"]
-    header += ["ms per image", "quartiles", "Pareto front in time"] if has_time else []
+    header = ["", "fused", "GMACs per image", "Pareto front, GMACs"]
+    header += ["ms per image", "quartiles", "Pareto front, time"] if has_time else []
     return Table([*header, "training, mean"], rows)
 
 

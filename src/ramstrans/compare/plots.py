@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ramstrans.evaluation.report.style import (
     FUSED_COLOR,
@@ -113,10 +114,11 @@ def plot_curves(entries: Sequence[Entry], path: Path) -> None:
             found, color = entry["curves"][key], scale_color(index)
             style = {"color": color, "linewidth": 1.5, "label": label_text(entry["contender"])}
             marker = marker_of(index) if len(found["mean"]) <= 30 else ""
-            axes.plot(found[position], found["mean"], marker=marker, markersize=4, **style)
+            axes.plot(found[position], found["mean"], marker=marker, markersize=4, alpha=0.8, **style)
             axes.fill_between(
                 found[position], found["low"], found["high"], color=color, alpha=0.15, linewidth=0
             )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         finish_axes(axes, title, position, unit)
         axes.get_legend().remove()
     figure.legend(

@@ -33,6 +33,9 @@ except ImportError:  # Windows
 
 logger = logging.getLogger(__name__)
 
+PROGRAM = (sys.executable, "-m", "ramstrans")
+"""What runs are made by."""
+
 POLL = 0.2
 """Seconds between two looks at the processes."""
 
@@ -168,7 +171,7 @@ class Trainer:
             stream.write(f"$ {shlex.join(['ramstrans', *command])}\n".encode(errors="backslashreplace"))
             stream.flush()
             process = subprocess.Popen(
-                [sys.executable, "-m", "ramstrans", *command],
+                [*PROGRAM, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -221,7 +224,7 @@ def last_error(log: Path, code: int) -> str:
     own = [line for line in lines[-5:] if line.startswith("ramstrans: ")]
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
-    return (own or lines)[-1].removeprefix("ramstrans: ")
+    return (own or lines or [f"exit code {code}"])[-1].removeprefix("ramstrans: ")
 
 
 def environment(

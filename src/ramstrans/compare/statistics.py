@@ -23,6 +23,11 @@ Three seeds say little about how much seeds differ, which a bootstrap does not k
 take the quantiles of Student's t, with the degrees of freedom of Satterthwaite 1946
 (https://doi.org/10.2307/3002019), as is done for readers and cases in radiology, where few readers judge the
 same many cases: Hillis 2007, https://doi.org/10.1002/sim.2532.
+
+The interval of an accuracy has Wilson's form, with as many images as the standard error is worth, as for
+clustered surveys (Dean and Pagano 2015, https://doi.org/10.1093/jssam/smv024): near 100 % a symmetric one
+would be too short. That of a difference counts one image more on which the methods differ (Agresti and Min
+2005, https://doi.org/10.1002/sim.1781): two that answer alike on 90 images may differ on the next.
 """
 
 import math
@@ -99,9 +104,9 @@ class CrossedBootstrap:
         values = self.right[name]
         mean = float(values.mean())
         error, df = self._error(self.by_images[name], [name])
-        low, high = _around(mean, error, df)
+        size = mean * (1 - mean) / error**2 if error else values.shape[1]
         sd = 100 * float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else None
-        return Mean(100 * mean, sd, (100 * max(low, 0), 100 * min(high, 1)))
+        return Mean(100 * mean, sd, wilson(mean, size, float(stats.t.ppf(0.975, df))))
 
     def difference(self, first: str, second: str) -> Difference:
         """How much more accurate the first method is than the second, and a test of it.
@@ -116,18 +121,18 @@ class CrossedBootstrap:
         one, other = self.right[first], self.right[second]
         difference = float(one.mean() - other.mean())
         error, df = self._error(self.by_images[first] - self.by_images[second], [first, second])
-        low, high = (100 * end for end in _around(difference, error, df))
+        half = float(stats.t.ppf(0.975, df)) * error
         if len(one) == len(other) == 1:
             p, test = mcnemar(one[0] > 0, other[0] > 0), "McNemar, exact"
         else:
-            t = difference / error if error else math.inf * np.sign(difference)
-            p, test = 2 * float(stats.t.sf(abs(t), df)) if difference else 1.0, "t, seeds and images"
-        return Difference(100 * difference, (low, high), p, test)
+            p = 2 * float(stats.t.sf(abs(difference) / error, df)) if error else float(difference == 0)
+            test = "t, seeds and images"
+        return Difference(100 * difference, (100 * (difference - half), 100 * (difference + half)), p, test)
 
     def _error(self, by_images: np.ndarray, names: Sequence[str]) -> tuple[float, float]:
         """Standard error of a mean or difference, and its degrees of freedom."""
         num_images = self.right[names[0]].shape[1]
-        of_images = float(by_images.var())
+        of_images = float(by_images.var()) + (len(names) - 1) / (num_images + 2) ** 2
         parts = [(of_images, max(num_images - 1, 1))]
         for name in names:
             num_seeds = len(self.right[name])
@@ -138,9 +143,16 @@ class CrossedBootstrap:
         return math.sqrt(variance), variance**2 / below if below else math.inf
 
 
-def _around(value: float, error: float, df: float) -> tuple[float, float]:
-    half = float(stats.t.ppf(0.975, df)) * error
-    return value - half, value + half
+def wilson(share: float, size: float, quantile: float) -> tuple[float, float]:
+    """Wilson's interval of a share in [0, 1], in percent, for a sample that is worth `size` images.
+
+    >>> [round(end, 1) for end in wilson(0.9, 100, 1.96)], [round(end, 1) for end in wilson(1.0, 100, 1.96)]
+    ([82.6, 94.5], [96.3, 100.0])
+    """
+    more = quantile**2 / size
+    centre = (share + more / 2) / (1 + more)
+    half = quantile / (1 + more) * math.sqrt(share * (1 - share) / size + more / (4 * size))
+    return 100 * max(centre - half, 0.0), 100 * min(centre + half, 1.0)
 
 
 def resample_images(

@@ -64,8 +64,8 @@ def significant(row: Row) -> str:
 def open_question(row: Row) -> str:
     """A difference that is not significant, and how large it may still be."""
     return (
-        f"{row['first']} against {row['second']} ({signed(row['difference'])} points, anything from "
-        f"{interval_text(row['interval'], is_difference=True)} fits)"
+        f"{row['first']} and {row['second']} ({signed(row['difference'])} points, 95 % interval "
+        f"{interval_text(row['interval'], is_difference=True)})"
     )
 
 
@@ -77,6 +77,16 @@ def missing_in_words(runs: Sequence[Row]) -> list[str]:
     if missing:
         lines.append(f"{len(missing)} of {counted(len(runs), 'run')} not there yet: {', '.join(missing)}")
     return lines
+
+
+def timing_in_words(timing: Row) -> str:
+    """How the time per image was measured."""
+    machine = timing["machine"]
+    return (
+        f"Time: medians over {counted(timing['num_rounds'], 'round')} in which the models took turns, in "
+        f"batches of {timing['batch_size']}, {timing['precision']}, on {machine['gpu'] or machine['cpu']}, "
+        f"{counted(machine['threads'], 'thread')}."
+    )
 
 
 def caveats(entries: Sequence[Row], baseline: str) -> list[str]:
