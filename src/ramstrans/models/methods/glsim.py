@@ -6,8 +6,8 @@
     logits = head(r), loss = cross-entropy
 
 The image and the crop pass through the same encoder, and the loss reaches both passes; none flows through
-the crop. Not checked against the paper's text: that O is 8, that the head reads the image's token of the aggregator
-(after a LayerNorm), and that no further loss is on the class tokens themselves.
+the crop. Not checked against the paper's text: that O is 8, that the head reads the image's token of the
+aggregator (after a LayerNorm), and that no further loss is on the class tokens themselves.
 """
 
 from typing import Any

@@ -6,8 +6,9 @@
     z_local = [z^0_{L-1}; z^{A_1}_{L-1} ... z^{A_K}_{L-1}]      input of the last layer (Eq. 9)
     loss = cross-entropy + L_con, both of the class token       (Eq. 10, 11), margin 0.4
 
-Not checked against the paper's text: the numbers of the equations, the order of the product (here that in which the layers mix tokens, as in
-attention rollout), and whether a patch that several heads select counts once (here once per head).
+Not checked against the paper's text: the numbers of the equations, the order of the product (here that in
+which the layers mix tokens, as in attention rollout), and whether a patch that several heads select counts
+once (here once per head).
 """
 
 import torch
