@@ -189,6 +189,12 @@ class ModelConfig:
         return (self.input_size, *(later,) * (self.num_scales - 1))
 
     @property
+    def look_sizes(self) -> tuple[tuple[int, int], ...]:
+        """`(height, width)` in pixels of each look in evaluation."""
+        once = self.scale_sizes[:1]
+        return {"calcrop": once, "glsim": once * 2}.get(self.method, self.scale_sizes)
+
+    @property
     def needs_high_res(self) -> bool:
         """Whether regions are cut from another image than the input."""
         return self.zoom_source != "input" and (self.num_scales > 1 or self.method == "glsim")
