@@ -28,9 +28,10 @@ LEVELS = {
     "inference": 7,
     "doctor": 7,
     "bench": 8,
-    "commands": 9,
-    "cli": 10,
-    "__main__": 11,
+    "compare": 9,
+    "commands": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 """A module may import from its own part of the package and from lower levels."""
 

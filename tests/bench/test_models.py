@@ -65,6 +65,6 @@ def test_the_table(results):
     table = models_table(results)
     columns = {str(column.header): list(column.cells) for column in table.columns}
     assert columns["model"] == list(SPECS)
-    assert columns["scales"] == ["32", "32 32", "32 32"]
+    assert columns["looks"] == ["32", "32 32", "32 32"]
     assert columns["top-1, %"] == ["71.2", "", ""]
     assert columns["ratio"] == ["1.000", "2.000", "2.750"]

@@ -281,6 +281,7 @@ WRONG = [
     ["data", "download", "fish", "out"],
     ["bench"],
     ["bench", "--models", "a", "--run", "b"],
+    ["compare", "nowhere.yaml"],
 ]
 
 

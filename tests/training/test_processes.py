@@ -106,6 +106,7 @@ def test_torchrun_trains_the_same_model_and_one_process_reports(num_workers, rec
     assert done.stdout.count("6 images of the test split") == 1
 
 
+@pytest.mark.slow
 def test_two_shards_train_the_same_model_and_one_process_reports(recipe, trained_by, tmp_path):
     done = run_ranks(2, "train", "--config", recipe, "--output", tmp_path / "run", *FSDP)
     assert_same(tmp_path / "run", trained_by(1, "plain"))

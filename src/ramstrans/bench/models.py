@@ -118,12 +118,12 @@ def models_table(results: Sequence[ModelResult]) -> Table:
     table = Table(
         "model", title="Inference per image; ratio: median over rounds", title_justify="left", box=None
     )
-    for heading in ("scales", "top-1, %", "GMACs", "time", "ratio", "quartiles"):
+    for heading in ("looks", "top-1, %", "GMACs", "time", "ratio", "quartiles"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, spec, macs, seconds, ratio in results:
         sizes = (
             str(height) if height == width else f"{height}x{width}"
-            for height, width in spec.config.scale_sizes
+            for height, width in spec.config.look_sizes
         )
         table.add_row(
             name,

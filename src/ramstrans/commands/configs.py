@@ -112,7 +112,17 @@ def is_from_scratch(arguments: Arguments) -> bool:
 
 
 def filled_in(config: RunConfig, words: list[str], add_options: Callable[[Parser], None]) -> RunConfig:
-    """The run with what its recipe chooses, which is logged; the same for `train` and `plan`.
+    """The run with what its recipe chooses, which is logged; see `with_recipe_of`."""
+    config, lines = with_recipe_of(config, words, add_options)
+    for line in lines:
+        logger.info("%s", line)
+    return config
+
+
+def with_recipe_of(
+    config: RunConfig, words: list[str], add_options: Callable[[Parser], None]
+) -> tuple[RunConfig, list[str]]:
+    """The run with what its recipe chooses, and that in a line each; the same for all commands.
 
     Args:
         config: The run that the words make.
@@ -129,14 +139,11 @@ def filled_in(config: RunConfig, words: list[str], add_options: Callable[[Parser
     parser.detect_data(arguments)
     is_resumed = arguments.value("--resume") is not None
     if is_resumed or recipe_of(arguments) != "auto" or is_from_scratch(arguments):
-        return config
+        return config, []
     from ramstrans.training.recipe import with_recipe
 
     given = parser.parse_args(words, defaults=False)
-    config, lines = with_recipe(config, set(given.keys()))
-    for line in lines:
-        logger.info("%s", line)
-    return config
+    return with_recipe(config, set(given.keys()))
 
 
 def model_of(weights: str) -> list[str]:

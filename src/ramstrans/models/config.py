@@ -82,8 +82,8 @@ class ModelConfig:
         min_region: Least side of a region, as a share of what its scale saw: smaller ones grow around their
             centre. 0 is off, as in the paper.
         max_aspect: Largest ratio of a region's longer to its shorter side, 1 or more, in pixels of what its
-            scale saw: longer ones grow in width. None: any, as in the paper; 1 keeps the photograph's
-            proportions in the crop, which is else stretched.
+            scale saw: longer ones grow in width. None: any, as in the paper, so that crops are stretched; 1:
+            a square around it, so that a square crop keeps the proportions of what its scale saw.
         region_placement: Where a region lies in what its scale saw. `found`: where the saliency is; four
             controls: `centre`: a box of the same sides in the centre; `random`: anywhere; `whole`: all of it,
             looked at again; `given`: the true box, for data sets that have boxes.
@@ -187,6 +187,12 @@ class ModelConfig:
         """`(height, width)` in pixels of the input of each scale."""
         later = self.input_size if self.region_size is None else _both_sides(self.region_size)
         return (self.input_size, *(later,) * (self.num_scales - 1))
+
+    @property
+    def look_sizes(self) -> tuple[tuple[int, int], ...]:
+        """`(height, width)` in pixels of each look in evaluation."""
+        once = self.scale_sizes[:1]
+        return {"calcrop": once, "glsim": once * 2}.get(self.method, self.scale_sizes)
 
     @property
     def needs_high_res(self) -> bool:

@@ -85,6 +85,11 @@ def test_it_costs_what_the_plain_backbone_costs():
     assert two > 2 * macs_of(tiny_config(method="plain"))
 
 
+def test_the_looks_of_an_evaluation():
+    counts = {name: len(tiny_config(method=name).look_sizes) for name in METHODS}
+    assert counts == {"plain": 1, "rams": 2, "transfg": 1, "ffvt": 1, "glsim": 2, "calcrop": 1}
+
+
 def test_given_boxes_are_looked_at():
     model, images = tiny_model(num_scales=3, region_placement="given"), noise(4, 3, *SIZE)
     nan = float("nan")

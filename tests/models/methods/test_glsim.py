@@ -98,6 +98,7 @@ def test_a_map_of_one_location_is_refused():
         other_model("CNN", method="glsim", image_size=(32, 32))
 
 
+@pytest.mark.slow
 def test_compiles_into_one_graph():
     model, images = tiny_model(method="glsim"), noise(2, 3, *SIZE)
     with torch.no_grad():

@@ -153,6 +153,7 @@ def test_gradients_are_the_same_however_attention_is_computed(method, how):
     assert all(grad.abs().sum() > 0 for grad in found[0])
 
 
+@pytest.mark.slow
 @both
 def test_compiles_into_one_graph(method):
     model, images = tiny_model(method=method), noise(2, 3, *SIZE)

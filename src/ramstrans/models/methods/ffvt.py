@@ -1,4 +1,4 @@
-"""FFVT, feature fusion ViT (https://arxiv.org/abs/2107.02341), written from its paper.
+"""FFVT, feature fusion ViT (https://arxiv.org/abs/2107.02341), after its paper's description.
 
 With a_ij the attention score of token i as query and token j as key in one layer, and 0 the class token:
 
@@ -7,9 +7,8 @@ With a_ij the attention score of token i as query and token j as key in one laye
     ma_i = a'_0i b'_i0                          mutual attention weight: the K largest are selected
     z_ff = [z^0_{L-1}; z_1^local; ...; z_{L-1}^local]   input of the last layer, z_l^local: K tokens of z_l
 
-The loss is the cross-entropy. The paper sets K to 12 for small data sets. Not certain from the paper: the
-numbers of its equations, the mean over heads (here of ma), and whether the tokens are a layer's output
-(here so).
+The loss is the cross-entropy. Not checked against the paper's text: that K is 12, the mean over heads (here
+of ma), and whether the tokens are a layer's output (here so).
 """
 
 import torch

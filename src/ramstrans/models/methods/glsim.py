@@ -1,4 +1,4 @@
-"""GLSim, global-local similarity (https://arxiv.org/abs/2407.12891), written from its paper.
+"""GLSim, global-local similarity (https://arxiv.org/abs/2407.12891), after its paper's description.
 
     s_i = cos(z^class, z^i)                     of the encoder's output, for each patch i
     crop: the box around the O patches with the largest s, enlarged to the size of the image
@@ -6,8 +6,8 @@
     logits = head(r), loss = cross-entropy
 
 The image and the crop pass through the same encoder, and the loss reaches both passes; none flows through
-the crop. Not certain from the paper: that O is 8, that the head reads the image's token of the aggregator
-(after a LayerNorm), and that no further loss is on the class tokens themselves.
+the crop. Not checked against the paper's text: that O is 8, that the head reads the image's token of the
+aggregator (after a LayerNorm), and that no further loss is on the class tokens themselves.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""TransFG (https://arxiv.org/abs/2103.07976), written from its paper, with the numbers of its equations.
+"""TransFG (https://arxiv.org/abs/2103.07976), after its paper's description.
 
     z_l = layer_l(z_{l-1}), l = 1 ... L-1               of overlapping patches, stride 12 (Eq. 1)
     a_final = a_{L-1} ... a_2 a_1                       per head, weights a_l of layer l, (N, N) (Eq. 8)
@@ -6,8 +6,9 @@
     z_local = [z^0_{L-1}; z^{A_1}_{L-1} ... z^{A_K}_{L-1}]      input of the last layer (Eq. 9)
     loss = cross-entropy + L_con, both of the class token       (Eq. 10, 11), margin 0.4
 
-Not certain from the paper: the order of the product (here that in which the layers mix tokens, as in
-attention rollout), and whether a patch that several heads select counts once (here once per head).
+Not checked against the paper's text: the numbers of the equations, the order of the product (here that in
+which the layers mix tokens, as in attention rollout), and whether a patch that several heads select counts
+once (here once per head).
 """
 
 import torch

@@ -1,0 +1,240 @@
+"""`ramstrans compare`."""
+
+import dataclasses
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeInt
+
+from ramstrans.commands import train
+from ramstrans.commands.configs import with_recipe_of
+from ramstrans.commands.options import Parser
+from ramstrans.commands.words import nearest
+from ramstrans.compare.plan import Plan, Run, read_plan
+from ramstrans.console import progress_bar, results
+from ramstrans.data.detect import check_root
+from ramstrans.errors import RamsTransError, TrainingError, UsageError, first_few
+from ramstrans.files import check_output_folder, write_file
+from ramstrans.plain import counted, to_plain
+from ramstrans.training.config import OPTIONS_FILE, WHERE, RunConfig
+
+if TYPE_CHECKING:
+    from ramstrans.compare.results import Results
+    from ramstrans.compare.runs import Folders
+
+logger = logging.getLogger(__name__)
+
+PLAN_FILE = "plan.yaml"
+"""The plan in the output folder, by which it is known."""
+
+MAY_DIFFER = (
+    *(f"data.{name}" for name in WHERE if name not in ("root", "image_folder")),
+    *("training.probe_cache", "device", "output", "overwrite"),
+)
+"""Options in which a run that is there may differ from the plan: where it is and how it is read."""
+
+
+def add_options(parser: Parser) -> None:
+    """Options of `compare`: the plan, and how its runs are made."""
+    parser.add_argument("plan", type=Path, help="YAML file of data, methods, options and seeds.")
+    parser.add_argument(
+        "--output",
+        type=Path | None,
+        help="Folder of the runs and the page; it goes on if it is there. Default: runs/compare-<plan>.",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=NonNegativeInt,
+        default=1,
+        help="Runs at a time, which share the cores and GPUs; 0: train nothing, sum up what is there.",
+    )
+    parser.add_argument(
+        "--list",
+        type=bool,
+        default=False,
+        help="Print a command for each run that is left, one per line, for a cluster's job array.",
+    )
+    parser.add_argument(
+        "--only",
+        type=str,
+        nargs="+",
+        help="Train these runs alone, by name, and write no page: one job of an array.",
+    )
+    parser.add_argument(
+        "--time", type=bool, default=False, help="Measure the time per image of each model, in turn."
+    )
+
+
+def run(options: Namespace, given: list[str]) -> int:
+    """Train methods on data sets with several seeds, and compare them with intervals, tests and cost."""
+    plan = read_plan(options.plan)
+    configs = check_plan(plan)
+    chosen = choose(plan, options.only or ())
+    output = options.output or Path("runs") / f"compare-{options.plan.stem}"
+    check_output_folder(output, PLAN_FILE, overwrite=True)
+    from ramstrans.compare.runs import Folders, Trainer, visible_gpus
+
+    folders = Folders(output)
+    check_runs(plan, configs, folders)
+    if options.list:
+        print_commands([run for run in chosen if not folders.is_done(run)], options.plan, output)
+        return 0
+    write_file(output / PLAN_FILE, options.plan.read_bytes())
+    command = shlex.join(["ramstrans", *given])
+    trainer = Trainer(
+        folders, options.jobs, gpus=visible_gpus(), go_on=f"the same command goes on: `{command}`"
+    )
+    trainer.train(chosen)
+    if not options.only:
+        report(plan, folders, trainer.errors, command, measure=options.time)
+    if trainer.errors:
+        failed = first_few([f"{name} ({error})" for name, error in trainer.errors.items()], 1)
+        raise TrainingError(
+            f"{counted(len(trainer.errors), 'run')} failed: {failed}; logs are in {output / 'logs'}, and "
+            "the same command tries again"
+        )
+    return 0
+
+
+def report(plan: Plan, folders: "Folders", errors: dict[str, str], command: str, *, measure: bool) -> None:
+    """Write the pages, and print the accuracies."""
+    from ramstrans.compare.build import HTML_FILE, build_results
+
+    others = {path.name for path in (folders.output / "runs").glob("*")} - {run.name for run in plan.runs}
+    if others:
+        names = first_few(sorted(others))
+        logger.warning(
+            "%s in %s not of this plan, and left out: %s", counted(len(others), "run"), folders.output, names
+        )
+    with progress_bar() as progress:
+        found = build_results(plan, folders, errors, command=command, measure=measure, progress=progress)
+    print_results(found)
+    logger.info("page: %s", folders.output / HTML_FILE)
+
+
+def print_results(found: "Results") -> None:
+    """Print the accuracies of each data set, and in words what is significant and what is not."""
+    from ramstrans.compare import words
+    from ramstrans.compare.page import accuracy_table
+    from ramstrans.evaluation.report.build import print_table
+
+    console = results()
+    for data in dict.fromkeys(entry["data"] for entry in found["results"]):
+        entries = [entry for entry in found["results"] if entry["data"] == data]
+        table = accuracy_table(entries)
+        print_table(
+            console, f"{data}: {counted(entries[0]['num_images'], 'test image')}", table.header, table.rows
+        )
+    for line in words.differences_in_words(found["to_baseline"]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for line in [*words.missing_in_words(found["runs"]), *words.caveats(found["results"], found["baseline"])]:
+        console.print(f"Note: {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_commands(runs: Sequence[Run], plan: Path, output: Path) -> None:
+    """Print a command for each run, which begins it, or goes on with it, unless somebody else does."""
+    for run in runs:
+        words = ["compare", str(plan.absolute()), "--output", str(output.absolute()), "--only", run.name]
+        sys.stdout.write(shlex.join([sys.executable, "-m", "ramstrans", *words]) + "\n")
+
+
+def choose(plan: Plan, names: Sequence[str]) -> list[Run]:
+    """The runs with these names; all if there are none.
+
+    Raises:
+        UsageError: A name is not that of a run.
+    """
+    known = {run.name: run for run in plan.runs}
+    for name in names:
+        if name not in known:
+            near = nearest(name, known) or f"; it has {first_few(list(known))}"
+            raise UsageError(f"--only {name} is not a run of the plan{near}")
+    return [known[name] for name in names] if names else list(plan.runs)
+
+
+def check_plan(plan: Plan) -> dict[str, RunConfig]:
+    """The config of each run, by its name: all options are those of `train`, and allowed.
+
+    Raises:
+        RamsTransError: They are not; the message says of which run.
+    """
+    parser = Parser(prog="ramstrans train")
+    train.add_options(parser)
+    checked: dict[tuple[str, str], RunConfig] = {}
+    configs = {}
+    for run in plan.runs:
+        key = (run.contender, run.data)
+        if key not in checked:
+            try:
+                config = train.run_config(parser.instantiate(parser.parse_args(run.words)))
+                check_root(config.data)
+                check_folds(config)
+            except RamsTransError as error:
+                error.args = (f"{run.contender} on {run.data}: {error}",)
+                raise
+            checked[key] = config
+        configs[run.name] = dataclasses.replace(checked[key], seed=run.seed)
+    return configs
+
+
+def check_folds(config: RunConfig) -> None:
+    """Raise UsageError if a run would be a cross-validation, which has its own report."""
+    if config.data.folds is not None and config.data.fold is None:
+        raise UsageError("data.folds makes several runs of one; give data.fold too, or leave it out")
+
+
+def check_runs(plan: Plan, configs: dict[str, RunConfig], folders: "Folders") -> None:
+    """Raise unless the runs that are there were made with the options of the plan.
+
+    Raises:
+        UsageError: One was not; the message says what differs.
+    """
+    filled: dict[tuple[str, str], RunConfig] = {}
+    for run in plan.runs:
+        folder = folders.run(run)
+        if not (folder / OPTIONS_FILE).is_file():
+            continue
+        key = (run.contender, run.data)
+        if key not in filled:
+            filled[key], _ = with_recipe_of(configs[run.name], run.words, train.add_options)
+        expected = dataclasses.replace(filled[key], seed=run.seed)
+        if changed := difference(expected, saved_config(folder)):
+            name, wanted, had = changed
+            raise UsageError(
+                f"{folder} was made with {name} {had}, and the plan has {wanted}: put the plan back, give "
+                "the method another name or the comparison another --output, or remove that folder"
+            )
+
+
+def saved_config(folder: Path) -> RunConfig:
+    """The options of a run from its folder."""
+    parser = Parser(default_config_files=[str(folder / OPTIONS_FILE)])
+    parser.add_class_arguments(RunConfig, as_group=False)
+    return train.run_config(parser.instantiate(parser.get_defaults()))
+
+
+def difference(expected: RunConfig, saved: RunConfig) -> tuple[str, Any, Any] | None:
+    """The first option in which a run differs from what was expected, with both values; None: none does.
+
+    What the plan leaves to the data set or the backbone, by null or auto, is not compared.
+    """
+    from ramstrans.training.run_folder import options_of
+
+    had = flat(options_of(saved))
+    for name, value in flat(options_of(expected)).items():
+        if name not in MAY_DIFFER and value not in (None, "auto") and value != had[name]:
+            return name, value, had[name]
+    return None
+
+
+def flat(options: dict[str, Any]) -> dict[str, Any]:
+    """Options by their names on the command line, from those of a run.yaml."""
+    sections = {name: value for name, value in options.items() if name in ("data", "model", "training")}
+    rest = {name: value for name, value in options.items() if name not in sections}
+    inner = {f"{name}.{key}": to_plain(value) for name in sections for key, value in sections[name].items()}
+    return rest | inner

@@ -1,0 +1,272 @@
+"""What the runs of a plan show: everything that compare.json, the pages and the plots are made of."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ramstrans.compare.costs import Cost, is_on_front
+from ramstrans.compare.plan import Plan, Run
+from ramstrans.compare.runs import Folders
+from ramstrans.compare.statistics import LEVEL, CrossedBootstrap, holm
+from ramstrans.errors import DataError
+from ramstrans.evaluation.report.markdown import zooms
+from ramstrans.plain import to_plain
+from ramstrans.training.run_folder import REPORT_FILE, RUN_MARK, read_json
+
+FORMAT_VERSION = 1
+
+REGIONS = ("mean_area", "mean_iou", "corloc", "parts_inside", "fallback_share")
+"""Keys of a report's regions, all in percent."""
+
+FUSED = "fused"
+
+Results = dict[str, Any]
+"""The results in JSON's own types."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A finished run.
+
+    Attributes:
+        run: The run.
+        report: Its report.json.
+        labels: The true class of each test image, by path.
+        right: (N,) whether each image is right, by `fused`, `scale 1`, ..., in the order of `labels`.
+        log: Rows of its metrics.jsonl.
+    """
+
+    run: Run
+    report: Mapping[str, Any]
+    labels: Mapping[str, str]
+    right: Mapping[str, np.ndarray]
+    log: Sequence[Mapping[str, Any]]
+
+
+def read_run(run: Run, folder: Path) -> Judged:
+    """Read what a finished run has left.
+
+    Raises:
+        DataError: Its predictions are missing or damaged.
+    """
+    path = folder / "predictions.csv"
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).sort_values("path", kind="stable")
+        true = table["true"].to_numpy()
+        answers = {FUSED: table["predicted"]}
+        answers |= {
+            f"scale {number}": table[f"scale_{number}_label"]
+            for number in itertools.takewhile(lambda n: f"scale_{n}_label" in table, itertools.count(1))
+        }
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); `ramstrans evaluate {folder} --output {folder} --overwrite "
+            "true` writes it again"
+        ) from error
+    lines = (
+        (folder / RUN_MARK).read_text(encoding="utf-8").splitlines() if (folder / RUN_MARK).is_file() else []
+    )
+    right = {name: labels.to_numpy() == true for name, labels in answers.items()}
+    labels = dict(zip(table["path"], true, strict=True))
+    return Judged(run, read_json(folder / REPORT_FILE), labels, right, [json.loads(line) for line in lines])
+
+
+def summarize(
+    plan: Plan,
+    folders: Folders,
+    errors: Mapping[str, str],
+    costs: Mapping[str, Cost],
+) -> Results:
+    """Sum up all finished runs of a plan; all fractions in percent.
+
+    Args:
+        plan: The plan.
+        folders: Where its runs are.
+        errors: What went wrong, by the name of the run.
+        costs: Of the model of each run, by the name of the run.
+
+    Returns:
+        `runs` (state, accuracies), `results` (an entry per data set and contender), `to_baseline` and
+        `pairs` (differences with their tests, each list corrected for its length), `baseline`, `plan`.
+
+    Raises:
+        DataError: Runs of a data set were tested on different images.
+    """
+    judged = [read_run(run, folders.run(run)) for run in plan.runs if folders.is_done(run)]
+    entries: list[dict[str, Any]] = []
+    to_baseline: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    for data in plan.data:
+        groups = {
+            contender: [one for one in judged if (one.run.data, one.run.contender) == (data, contender)]
+            for contender in plan.contenders
+        }
+        groups = {contender: found for contender, found in groups.items() if found}
+        check_images([one for found in groups.values() for one in found])
+        bootstrap = CrossedBootstrap(
+            {
+                key_of(contender, part): np.stack([one.right[part] for one in found])
+                for contender, found in groups.items()
+                for part in found[0].right
+            }
+        )
+        of_data = [entry_of(plan, found, bootstrap, costs[found[0].run.name]) for found in groups.values()]
+        mark_fronts(of_data)
+        entries += of_data
+        for first, second in itertools.combinations(groups, 2):
+            pairs.append(difference_of(data, second, first, groups, bootstrap))
+        if plan.baseline in groups:
+            others = [contender for contender in groups if contender != plan.baseline]
+            to_baseline += [difference_of(data, one, plan.baseline, groups, bootstrap) for one in others]
+    for family in (to_baseline, pairs):
+        for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
+            row |= {"p_holm": p, "is_significant": p < LEVEL}
+    done = {one.run.name: one for one in judged}
+    runs = [run_row(run, done.get(run.name), folders, errors.get(run.name)) for run in plan.runs]
+    plain: Results = to_plain(
+        {
+            "format_version": FORMAT_VERSION,
+            "plan": plan.values,
+            "baseline": plan.baseline,
+            "results": entries,
+            "to_baseline": to_baseline,
+            "pairs": pairs,
+            "runs": runs,
+        },
+        "results",
+    )
+    return plain
+
+
+def key_of(contender: str, part: str) -> str:
+    """The name of an answer of a contender in the bootstrap; names have no spaces."""
+    return f"{contender} {part}"
+
+
+def check_images(judged: Sequence[Judged]) -> None:
+    """Raise unless runs were tested on the same images.
+
+    Raises:
+        DataError: They were not.
+    """
+    for one in judged[1:]:
+        if one.labels != judged[0].labels:
+            raise DataError(
+                f"{one.run.name} and {judged[0].run.name} were tested on other images of {one.run.data}, and "
+                "cannot be compared: data sets whose splits differ need names of their own in the plan"
+            )
+
+
+def run_row(run: Run, judged: Judged | None, folders: Folders, error: str | None) -> dict[str, Any]:
+    """What is known of one run: its state is `done`, `failed` or `missing`."""
+    report = judged.report if judged else {}
+    return {
+        "name": run.name,
+        "method": run.method,
+        "variant": run.variant,
+        "data": run.data,
+        "seed": run.seed,
+        "options": run.options,
+        "folder": str(folders.run(run)),
+        "state": "done" if judged else "failed" if error else "missing",
+        "error": None if judged else error,
+        "top1": report["fused"]["top1"] if judged else None,
+        "top1_scales": [scale["top1"] for scale in report["scales"]] if judged else None,
+        "epoch": report.get("epoch"),
+        "seconds": report.get("seconds"),
+    }
+
+
+def entry_of(plan: Plan, found: Sequence[Judged], bootstrap: CrossedBootstrap, cost: Cost) -> dict[str, Any]:
+    """One contender on one data set, over its seeds."""
+    run, reports = found[0].run, [one.report for one in found]
+    seeds = [one.run.seed for one in found]
+
+    def accuracy(part: str) -> dict[str, Any]:
+        values = [100 * float(one.right[part].mean()) for one in found]
+        return bootstrap.mean(key_of(run.contender, part))._asdict() | {"values": values}
+
+    return {
+        "data": run.data,
+        "contender": run.contender,
+        "method": run.method,
+        "variant": run.variant,
+        "seeds": seeds,
+        "missing_seeds": [one.seed for one in plan.runs_of(run.data, run.contender) if one.seed not in seeds],
+        "num_images": len(found[0].labels),
+        "fused": accuracy(FUSED),
+        "scales": [accuracy(part) for part in found[0].right if part != FUSED],
+        "regions": regions_of(reports),
+        "training_seconds": spread([report.get("seconds") for report in reports]),
+        **cost._asdict(),
+        "curves": {
+            "validation_top1": curve(found, "validation", "epoch", "top1_fused"),
+            "training_loss": curve(found, "train", "step", "loss_scales"),
+        },
+    }
+
+
+def regions_of(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The regions that each scale proposes for the next: mean and standard deviation over seeds."""
+    by_scale = [dict(zooms(report)) for report in reports]
+    return [
+        {"scale": scale} | {key: spread([one[scale][key] for one in by_scale]) for key in REGIONS}
+        for scale in by_scale[0]
+    ]
+
+
+def spread(values: Sequence[float | None]) -> dict[str, float | None]:
+    """Mean of what is known, and its standard deviation if there are several values.
+
+    >>> spread([1.0, 3.0, None])["mean"], spread([None])
+    (2.0, {'mean': None, 'sd': None})
+    """
+    known = [value for value in values if value is not None]
+    return {
+        "mean": float(np.mean(known)) if known else None,
+        "sd": float(np.std(known, ddof=1)) if len(known) > 1 else None,
+    }
+
+
+def curve(found: Sequence[Judged], kind: str, position: str, key: str) -> dict[str, list[float]]:
+    """A number of metrics.jsonl over the course of training: mean, lowest and highest over seeds.
+
+    Of what is logged for each scale, the mean over scales counts.
+    """
+    values: dict[float, list[float]] = {}
+    for one in found:
+        for row in one.log:
+            numbers = [number for number in np.ravel(np.array(row.get(key))) if number is not None]
+            if row["kind"] == kind and numbers:
+                values.setdefault(row[position], []).append(float(np.mean(numbers)))
+    positions = sorted(values)
+    return {
+        position: positions,
+        "mean": [float(np.mean(values[at])) for at in positions],
+        "low": [min(values[at]) for at in positions],
+        "high": [max(values[at]) for at in positions],
+    }
+
+
+def difference_of(
+    data: str, first: str, second: str, groups: Mapping[str, Sequence[Judged]], bootstrap: CrossedBootstrap
+) -> dict[str, Any]:
+    """How much more accurate one contender is than another on a data set."""
+    found = bootstrap.difference(key_of(first, FUSED), key_of(second, FUSED))
+    seeds = {"first_seeds": len(groups[first]), "second_seeds": len(groups[second])}
+    return {"data": data, "first": first, "second": second, **seeds, **found._asdict()}
+
+
+def mark_fronts(entries: Sequence[dict[str, Any]]) -> None:
+    """Say of each contender whether none is at least as accurate at less cost, for both costs."""
+    accuracies = [entry["fused"]["mean"] for entry in entries]
+    for key in ("gmacs", "milliseconds"):
+        marks = is_on_front([entry[key] for entry in entries], accuracies)
+        for entry, mark in zip(entries, marks, strict=True):
+            entry[f"is_on_front_of_{key}"] = mark

@@ -1,0 +1,278 @@
+"""What a comparison shows of made-up runs: sums by hand, tests, missing runs, words, pages, plots."""
+
+import base64
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ramstrans.compare import costs, words
+from ramstrans.compare.build import build_results
+from ramstrans.compare.costs import Cost, costs_of, is_on_front
+from ramstrans.compare.results import summarize
+from ramstrans.compare.runs import Folders
+from ramstrans.compare.statistics import holm, mcnemar
+from ramstrans.errors import DataError, TrainingError
+from tests.compare.builders import plan_of, write_finished
+from tests.evaluation.builders import pixels
+
+COST = Cost(1.0)
+
+
+def right(share, num_images=40, seed=0):
+    return np.random.default_rng(seed).random(num_images) < share
+
+
+def finished(folders, plan, shares, **options):
+    """Write all runs: each method has its share of right answers."""
+    for run in plan.runs:
+        seed = 100 * run.seed + len(run.contender)
+        write_finished(folders.run(run), right(shares[run.contender], seed=seed), **options)
+
+
+def summary(plan, folders, errors=None, cost=None):
+    return summarize(plan, folders, errors or {}, cost or {run.name: COST for run in plan.runs})
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return Folders(tmp_path / "out")
+
+
+def test_means_by_hand(folders):
+    plan = plan_of(seeds=(0, 5))
+    answers = {0: [1, 1, 1, 0], 5: [1, 0, 1, 0]}
+    for run in plan.runs:
+        fused = np.array(answers[run.seed], dtype=bool)
+        scales = (fused,) if run.method == "plain" else (~fused, fused)
+        write_finished(folders.run(run), fused, scales=scales, seconds=10.0 * (1 + run.seed))
+    found = summary(plan, folders)
+    plain, two = found["results"]
+    assert (plain["contender"], plain["seeds"], plain["num_images"]) == ("plain", [0, 5], 4)
+    assert (plain["fused"]["mean"], plain["fused"]["values"]) == (62.5, [75, 50])
+    assert plain["fused"]["sd"] == pytest.approx(25 / 2**0.5)
+    assert [scale["mean"] for scale in two["scales"]] == [37.5, 62.5]
+    assert plain["regions"] == []
+    assert two["regions"][0]["scale"] == 1
+    assert two["regions"][0]["mean_iou"] == {"mean": 50, "sd": 0}
+    assert two["regions"][0]["parts_inside"] == {"mean": None, "sd": None}
+    assert plain["training_seconds"]["mean"] == 35
+    assert [row["state"] for row in found["runs"]] == ["done"] * 4
+    assert found["runs"][1]["top1_scales"] == [25, 75]
+    row = found["to_baseline"][0]
+    assert (row["first"], row["second"], row["difference"], row["p"]) == ("two", "plain", 0, 1)
+
+
+def test_tests_are_paired_by_image_and_corrected_by_family(folders):
+    plan = plan_of(("a", "b", "c"), seeds=(0,), baseline="b")
+    shares = {"a": 0.9, "b": 0.5, "c": 0.7}
+    answers = {name: right(share, seed=number) for number, (name, share) in enumerate(shares.items())}
+    for run in plan.runs:
+        write_finished(folders.run(run), answers[run.method])
+    found = summary(plan, folders)
+    assert [(row["first"], row["second"]) for row in found["to_baseline"]] == [("a", "b"), ("c", "b")]
+    assert [(row["first"], row["second"]) for row in found["pairs"]] == [("b", "a"), ("c", "a"), ("c", "b")]
+    for family in (found["to_baseline"], found["pairs"]):
+        expected = [mcnemar(answers[row["first"]], answers[row["second"]]) for row in family]
+        assert [row["p"] for row in family] == pytest.approx(expected)
+        assert [row["p_holm"] for row in family] == pytest.approx(holm(expected))
+        assert [row["is_significant"] for row in family] == [p < 0.05 for p in holm(expected)]
+    assert found["to_baseline"][0]["test"] == "McNemar, exact"
+    assert found["to_baseline"][0]["is_significant"]
+
+
+def test_families_hold_the_tests_of_all_data_sets(folders):
+    plan = plan_of(seeds=(0,), data={"birds": "birds", "dogs": "dogs"})
+    finished(folders, plan, {"plain": 0.5, "two": 0.8})
+    found = summary(plan, folders)
+    assert [row["data"] for row in found["to_baseline"]] == ["birds", "dogs"]
+    assert [row["p_holm"] for row in found["to_baseline"]] == pytest.approx(
+        holm([row["p"] for row in found["to_baseline"]])
+    )
+
+
+def test_missing_and_failed_runs_are_told(folders):
+    plan = plan_of(seeds=(0, 1))
+    for run in plan.runs[:3]:
+        write_finished(folders.run(run), right(0.5))
+    found = summary(plan, folders, {plan.runs[3].name: "out of memory"})
+    assert found["results"][1]["missing_seeds"] == [1]
+    assert found["runs"][3]["state"] == "failed"
+    assert words.missing_in_words(found["runs"]) == [
+        "two__birds__seed1 failed and is left out: out of memory"
+    ]
+    told = words.caveats(found["results"], "plain")
+    assert told[0].startswith("One seed only: two on birds.")
+    assert "Seeds of the plan that are missing: two on birds: [1]." in told
+    missing = summary(plan, folders)["runs"]
+    assert words.missing_in_words(missing) == ["1 of 4 runs not there yet: two__birds__seed1"]
+
+
+def test_a_baseline_without_runs_is_told(folders):
+    plan = plan_of(seeds=(0,), baseline="two")
+    write_finished(folders.run(plan.runs[0]), right(0.5))
+    found = summary(plan, folders)
+    assert found["to_baseline"] == found["pairs"] == []
+    assert words.caveats(found["results"], "two")[-1].startswith(
+        "The baseline two has no finished run on birds"
+    )
+
+
+def test_other_images_are_refused(folders):
+    plan = plan_of(seeds=(0,))
+    for run, count in zip(plan.runs, (10, 11), strict=True):
+        write_finished(folders.run(run), right(0.5, count))
+    with pytest.raises(
+        DataError, match="two__birds__seed0 and plain__birds__seed0 were tested on other images"
+    ):
+        summary(plan, folders)
+
+
+def test_a_run_without_predictions_is_told(folders):
+    plan = plan_of(seeds=(0,))
+    finished(folders, plan, {"plain": 0.5, "two": 0.5})
+    (folders.run(plan.runs[0]) / "predictions.csv").unlink()
+    with pytest.raises(
+        DataError, match=r"predictions.csv cannot be read .*ramstrans evaluate .* writes it again"
+    ):
+        summary(plan, folders)
+
+
+def test_curves_are_means_over_seeds(folders):
+    plan = plan_of(("plain",), seeds=(0, 1))
+    for run in plan.runs:
+        rows = [
+            {"kind": "train", "step": 10, "epoch": 1, "loss_scales": [1.0 + run.seed, 3.0]},
+            {"kind": "train", "step": 20, "epoch": 1, "loss_scales": [None, 5.0]},
+            {"kind": "validation", "epoch": 1, "top1_fused": 50.0 + 20 * run.seed},
+        ]
+        write_finished(folders.run(run), right(0.5), log=rows)
+    curves = summary(plan, folders)["results"][0]["curves"]
+    assert curves["validation_top1"] == {"epoch": [1], "mean": [60], "low": [50], "high": [70]}
+    assert curves["training_loss"] == {"step": [10, 20], "mean": [2.25, 5], "low": [2, 5], "high": [2.5, 5]}
+
+
+def test_the_words_name_the_better_one():
+    row = {"data": "birds", "first": "a", "second": "b", "difference": -2.04, "interval": [-3.5, 0.2]}
+    rows = [row | {"is_significant": True}, row | {"is_significant": False, "difference": 0.3}]
+    assert words.differences_in_words(rows) == [
+        "birds: significant (5 %, 2 tests, Holm): b is better than a by 2.0 points.",
+        "birds: not significant (5 %, 2 tests, Holm): a and b (+0.3 points, 95 % interval -3.5 to +0.2).",
+    ]
+
+
+def test_costs_are_counted_and_times_measured_once(folders, monkeypatch):
+    plan = plan_of(seeds=(0, 1))
+    for run in plan.runs:
+        write_finished(folders.run(run), right(0.5), num_scales=1 if run.method == "plain" else 2)
+    calls = []
+    measure = costs.measure_models
+
+    def counted(specs, *args, **options):
+        calls.append(len(specs))
+        return measure(specs, *args, **options)
+
+    monkeypatch.setattr(costs, "measure_models", counted)
+    monkeypatch.setattr(costs, "NUM_ROUNDS", 1)
+    found = costs_of(plan.runs, folders, progress=lambda *_: None)
+    assert all(cost.milliseconds is None for cost in found.values())
+    plain, two = (found[f"{name}__birds__seed0"].gmacs for name in ("plain", "two"))
+    assert 1.8 * plain < two < 2.5 * plain
+    assert costs.timing_of(folders) is None
+    for _ in range(2):
+        found = costs_of(plan.runs, folders, measure=True, progress=lambda *_: None)
+    assert calls == [2]
+    low, high = found["two__birds__seed1"].milliseconds_quartiles
+    assert 0 < low <= found["two__birds__seed1"].milliseconds <= high
+    assert found["two__birds__seed0"] == found["two__birds__seed1"]
+    assert costs.timing_of(folders).keys() == {"machine", "batch_size", "precision", "num_rounds"}
+
+
+def test_the_front():
+    """By a slow twin: nobody else is as good in both, unless exactly alike."""
+    generator = np.random.default_rng(0)
+    points = generator.integers(0, 6, (30, 2)).tolist()
+    marks = is_on_front([cost for cost, _ in points], [accuracy for _, accuracy in points])
+    for (cost, accuracy), mark in zip(points, marks, strict=True):
+        beaten = [p for p in points if p[0] <= cost and p[1] >= accuracy and p != [cost, accuracy]]
+        assert mark == (not beaten)
+    assert 0 < sum(marks) < 30
+
+
+@pytest.fixture
+def whole(folders, monkeypatch):
+    """Pages of two data sets, three methods and three seeds, one run of which has failed."""
+    plan = plan_of(("plain", "two", "three"), seeds=(0, 1, 2), data={"birds": "b", "dogs": "d"})
+    log = [{"kind": "validation", "epoch": epoch, "top1_fused": 10.0 * epoch} for epoch in (1, 2, 3)]
+    for run in plan.runs[:-1]:
+        share = {"plain": 0.5, "two": 0.9, "three": 0.55}[run.method]
+        answers = right(share, 60, seed=100 * run.seed + "plain two three".index(run.method))
+        scales = (answers,) if run.method == "plain" else (answers, right(0.4, 60))
+        write_finished(folders.run(run), answers, scales=scales, log=log)
+    monkeypatch.setattr(costs, "NUM_ROUNDS", 1)
+    errors = {plan.runs[-1].name: "<b>disk</b> | full"}
+    results = build_results(plan, folders, errors, command="ramstrans compare", measure=True)
+    return results, folders.output
+
+
+def test_the_page_as_html_needs_no_other_file(whole):
+    results, output = whole
+    text = (output / "compare.html").read_text()
+    pictures = re.findall(r'<img src="data:image/png;base64,([^"]+)"', text)
+    assert len(pictures) == 6
+    assert base64.b64decode(pictures[0]).startswith(b"\x89PNG")
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert "<title>Comparison of 3 methods</title>" in text
+    assert "&lt;b&gt;disk&lt;/b&gt;" in text
+    assert "<b>" not in text
+    assert text.count("<table>") == text.count("</table>") == 2 * 4 + 2
+    assert json.loads((output / "compare.json").read_text()) == results
+
+
+def test_the_page_as_markdown(whole):
+    results, output = whole
+    text = (output / "compare.md").read_text()
+    assert "17 of 18 runs" in text
+    assert r"three__dogs__seed2 failed and is left out: \<b\>disk\</b\> \| full." in text
+    assert "- birds: significant (5 %, 4 tests, Holm): two is better than plain by" in text
+    assert "not significant (5 %, 4 tests, Holm): three and plain (" in text
+    for name in re.findall(r"\]\((plots/[^)]+)\)", text):
+        assert pixels(output / name).std() > 10
+    entry = results["results"][0]
+    assert f"| plain | {entry['fused']['mean']:.1f} ± {entry['fused']['sd']:.1f} |" in text
+    assert "Time: medians over 1 round in which the models took turns, in batches of 32, fp32, on " in text
+
+
+def test_the_keys_of_compare_json(whole):
+    results, _ = whole
+    assert results.keys() == {
+        *("format_version", "plan", "baseline", "results", "to_baseline", "pairs", "runs"),
+        *("command", "versions", "timing"),
+    }
+    assert results["results"][0].keys() == {
+        *(
+            "data",
+            "contender",
+            "method",
+            "variant",
+            "seeds",
+            "missing_seeds",
+            "num_images",
+            "fused",
+            "scales",
+        ),
+        *("regions", "training_seconds", "gmacs", "milliseconds", "milliseconds_quartiles", "curves"),
+        *("is_on_front_of_gmacs", "is_on_front_of_milliseconds"),
+    }
+    assert results["pairs"][0].keys() == {
+        *("data", "first", "second", "first_seeds", "second_seeds", "difference", "interval", "p", "test"),
+        *("p_holm", "is_significant"),
+    }
+
+
+def test_nothing_to_show_is_an_error(folders):
+    with pytest.raises(TrainingError, match=r"none of the 4 runs has finished.*; start without --jobs 0"):
+        build_results(plan_of(), folders, {})
+    with pytest.raises(TrainingError, match=r"none of the 4 runs has finished.*; a: no data"):
+        build_results(plan_of(), folders, {"a": "no data"})
