@@ -11,7 +11,8 @@ from PIL import Image
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading.text import read_paths
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
-from ramstrans.inference.inputs import expand_inputs, read_ahead, read_input
+from ramstrans.inference.arguments import expand_inputs
+from ramstrans.inference.inputs import read_ahead, read_input
 from tests.inference.builders import draw
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ramstrans.errors import OutputError
-from ramstrans.inference.postprocess import Prediction
+from ramstrans.inference.prediction import Prediction
 from ramstrans.inference.rows import partial_files, resumable_file
 from ramstrans.inference.writers import FORMATS
 

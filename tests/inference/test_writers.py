@@ -11,7 +11,7 @@ import pytest
 
 from ramstrans.errors import UsageError
 from ramstrans.inference import writers as module
-from ramstrans.inference.postprocess import Prediction, ScalePrediction
+from ramstrans.inference.prediction import Prediction, ScalePrediction
 from ramstrans.inference.rows import RowWriter, resumable_file
 from ramstrans.inference.writers import FORMATS, choose_format, column_names
 

@@ -61,10 +61,9 @@ def explain(
     """
     load_metadata(run)
     from ramstrans.data.reading.text import read_paths
-    from ramstrans.inference.arguments import check_any_read, resolve_arguments
+    from ramstrans.inference.arguments import check_any_read, expand_inputs, resolve_arguments
     from ramstrans.inference.explain import check_pictures
     from ramstrans.inference.explain import explain as explain_image
-    from ramstrans.inference.inputs import expand_inputs
     from ramstrans.inference.predictor import Predictor
 
     named = resolve_arguments(inputs)

@@ -96,8 +96,7 @@ def predict(
 def paths_of(named: "Arguments") -> tuple[Iterable[str | Path], int]:
     """The image files that arguments name, and how many; 0 if a list on standard input is still to come."""
     from ramstrans.data.reading.text import read_paths
-    from ramstrans.inference.arguments import STDIN
-    from ramstrans.inference.inputs import expand_inputs
+    from ramstrans.inference.arguments import STDIN, expand_inputs
 
     paths = expand_inputs(named.names, read_paths(sys.stdin.buffer))
     if STDIN in named.names:

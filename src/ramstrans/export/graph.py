@@ -7,14 +7,10 @@ from torch import Tensor, nn
 
 from ramstrans.data.preprocessing import Size
 from ramstrans.errors import UsageError
+from ramstrans.export.runner import OUTPUTS
+from ramstrans.export.standalone import pixels_size
 from ramstrans.models.methods.method import Method
 from ramstrans.saved.metadata import ModelMetadata
-
-INPUT = "pixels"
-"""Name of the graph's input: (B, 3, height, width) uint8, RGB, at the crop's size."""
-
-OUTPUTS = ("probabilities", "scale_probabilities", "boxes", "found", "saliency")
-"""Names of the graph's outputs. With one scale there are only the first two."""
 
 
 class Answers(NamedTuple):
@@ -51,7 +47,7 @@ class Graph(nn.Module):
         super().__init__()
         check_exportable(model)
         self.model = model.eval()
-        self.shrink = Shrink(metadata.preprocessing.crop, model.image_size)
+        self.shrink = Shrink(pixels_size(metadata.preprocessing), model.image_size)
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from ramstrans.data.records import Box
 from ramstrans.evaluation.report import style
 from ramstrans.files import check_output, check_outputs, write_file
-from ramstrans.inference.postprocess import Explanation, Prediction, ScalePrediction
+from ramstrans.inference.postprocess import Explanation
+from ramstrans.inference.prediction import Prediction, ScalePrediction
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
 

@@ -5,53 +5,12 @@ from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.records import Box
-from ramstrans.evaluation.report.predictions import top_classes
 from ramstrans.evaluation.views import ScaleViews
+from ramstrans.inference.prediction import Prediction, ScalePrediction, most_probable
 from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.early_exit import EarlyExitOutput
-
-
-class ScalePrediction(NamedTuple):
-    """Prediction of one scale.
-
-    Attributes:
-        labels: Names of its most probable classes, best first.
-        probabilities: Their probabilities.
-        box: The region it proposes for the next scale, half-open `(x0, y0, x1, y1)` in pixels of the image
-            after EXIF rotation. None where no scale looks at it: for the last of several scales, and for the
-            one after which the image exited early.
-        has_region: False where nothing stood out and the box is all that this scale saw; None where the box
-            is None.
-    """
-
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    box: Box | None
-    has_region: bool | None
-
-
-class Prediction(NamedTuple):
-    """Prediction for one image.
-
-    Attributes:
-        path: The file; None for an image in memory.
-        labels: Names of the most probable classes by the mean of the scales' probabilities, best first;
-            empty if there is an error.
-        probabilities: Their probabilities.
-        scales: Predictions of the scales, first scale first; with early exit there may be fewer than the
-            model has.
-        error: Why the image could not be read, or None.
-    """
-
-    path: Path | None
-    labels: tuple[str, ...] = ()
-    probabilities: tuple[float, ...] = ()
-    scales: tuple[ScalePrediction, ...] = ()
-    error: str | None = None
 
 
 class Explanation(NamedTuple):
@@ -84,20 +43,12 @@ def to_predictions(
             regions = zip(boxes, scale.has_region.tolist(), strict=True)
         for row, scores, region in zip(rows, probabilities, regions, strict=True):
             seen = region if exits is None or exits[row] > index + 1 else (None, None)
-            scales[row].append(ScalePrediction(*_most_probable(scores, class_names, top_k), *seen))
+            scales[row].append(ScalePrediction(*most_probable(scores, class_names, top_k), *seen))
     if isinstance(output, EarlyExitOutput):
         fused = output.fused.cpu().numpy()
     else:
         fused = output.probabilities.cpu().numpy().mean(axis=0)
     return [
-        Prediction(path, *_most_probable(scores, class_names, top_k), tuple(taken))
+        Prediction(path, *most_probable(scores, class_names, top_k), tuple(taken))
         for path, scores, taken in zip(paths, fused, scales, strict=True)
     ]
-
-
-def _most_probable(
-    probabilities: np.ndarray, class_names: Sequence[str], top_k: int
-) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """Names and probabilities of the most probable classes; equal ones in label order."""
-    best = top_classes(probabilities, top_k)
-    return tuple(class_names[label] for label in best), tuple(map(float, probabilities[best]))

@@ -18,7 +18,8 @@ from ramstrans.evaluation.predict import choose_precision
 from ramstrans.evaluation.views import scale_views
 from ramstrans.inference.in_memory import ALLOWED, ImageInput, is_image, path_of
 from ramstrans.inference.inputs import read_ahead, read_input
-from ramstrans.inference.postprocess import Explanation, Prediction, to_predictions
+from ramstrans.inference.postprocess import Explanation, to_predictions
+from ramstrans.inference.prediction import Prediction
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, exit_early
 from ramstrans.options import Precision
 from ramstrans.saved.metadata import metadata_to_json

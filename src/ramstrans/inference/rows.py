@@ -19,7 +19,7 @@ from typing import IO, Any, BinaryIO
 from ramstrans.errors import OutputError
 from ramstrans.files import new_file, not_writable, write_file
 from ramstrans.inference.arguments import name_of
-from ramstrans.inference.postprocess import Prediction
+from ramstrans.inference.prediction import Prediction
 from ramstrans.inference.writers import column_names, to_json, to_row, write_parquet
 from ramstrans.plain import counted, csv_text, utf8_text
 

@@ -11,7 +11,7 @@ from ramstrans.inference.arguments import name_of
 from ramstrans.plain import utf8_text
 
 if TYPE_CHECKING:  # so that wrong options are told before torch is imported
-    from ramstrans.inference.postprocess import Prediction
+    from ramstrans.inference.prediction import Prediction
 
 ROWS_IN_GROUP = 8192  # per row group of a Parquet file, kept in memory until it is full
 REGION_COLUMNS = ("region_x0", "region_y0", "region_x1", "region_y1", "has_region")
@@ -31,7 +31,7 @@ def column_names(num_labels: int) -> list[str]:
 def to_row(prediction: "Prediction", num_labels: int) -> dict[str, Any]:
     """Convert a prediction to one row of a table; None where there is no value.
 
-    >>> from ramstrans.inference.postprocess import Prediction
+    >>> from ramstrans.inference.prediction import Prediction
     >>> to_row(Prediction(Path("a.jpg"), ("wren",), (0.75,), ()), 2)["probability_1"]
     0.75
     """
@@ -49,7 +49,7 @@ def to_row(prediction: "Prediction", num_labels: int) -> dict[str, Any]:
 def to_json(prediction: "Prediction") -> dict[str, Any]:
     """Convert a prediction with all its scales to plain values for JSON.
 
-    >>> from ramstrans.inference.postprocess import Prediction
+    >>> from ramstrans.inference.prediction import Prediction
     >>> to_json(Prediction(Path("a.jpg"), error="empty file"))
     {'path': 'a.jpg', 'error': 'empty file', 'labels': [], 'probabilities': [], 'scales': []}
     """

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ramstrans.data.records import Record
-from ramstrans.evaluation.report.predictions import top_classes, write_predictions
+from ramstrans.evaluation.ranking import top_classes
+from ramstrans.evaluation.report.predictions import write_predictions
 from tests.evaluation.builders import make_predictions, names
 
 SIDES = ("x0", "y0", "x1", "y1", "has_region")

@@ -1,0 +1,186 @@
+"""Classify photographs by an exported graph; what `predict.py` of an exported folder runs, without torch.
+
+Photographs are read by the package's own modules, but for the resizing, which is Pillow's: its pixels differ
+from those of `ramstrans predict` by a grey level here and there.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ramstrans.data.geometry import FILL, Geometry, box_in_original, frame_size
+from ramstrans.data.preprocessing import Preprocessing, Size, resized_size
+from ramstrans.data.reading.decode import decode_for
+from ramstrans.data.reading.text import read_paths
+from ramstrans.errors import RamsTransError, UnreadableImageError
+from ramstrans.export.runner import Runner, open_graph
+from ramstrans.inference.arguments import (
+    check_any_read,
+    expand_inputs,
+    resolve_arguments,
+    why_missing,
+)
+from ramstrans.inference.prediction import Prediction, ScalePrediction, most_probable
+from ramstrans.inference.writers import to_json
+
+LABELS, PREPROCESSING = "labels.json", "preprocessing.json"
+"""Files of an exported folder: a list of the class names, and how photographs become pixels."""
+
+
+class Example(NamedTuple):
+    """One photograph, ready for the graph.
+
+    Attributes:
+        pixels: (3, height, width) uint8.
+        geometry: Where they lie in the original.
+        original_size: `(width, height)` in pixels after EXIF rotation.
+    """
+
+    pixels: NDArray[np.uint8]
+    geometry: Geometry
+    original_size: tuple[int, int]
+
+
+class Standalone:
+    """An exported folder that predicts files as `ramstrans.Predictor` does.
+
+    Args:
+        folder: Of `ramstrans export`.
+        num_threads: Of the processor; 0: as the library chooses.
+
+    Raises:
+        RamsTransError: The folder is incomplete, or the library that runs it is missing.
+    """
+
+    def __init__(self, folder: Path, num_threads: int = 0) -> None:
+        self.graph: Runner = open_graph(folder, num_threads)
+        self.class_names: list[str] = json.loads((folder / LABELS).read_text(encoding="utf-8"))
+        values = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
+        self.max_pixels = int(values["max_pixels"])
+        self.preprocessing = preprocessing_of(values)
+
+    def stream(
+        self, paths: Iterable[Path | str], top_k: int = 5, batch_size: int = 16
+    ) -> Iterator[Prediction]:
+        """Predict files in order; one that cannot be read gives a `Prediction` with an error."""
+        remaining = map(Path, paths)
+        while chunk := list(islice(remaining, batch_size)):
+            read = [self._read(path) for path in chunk]
+            found = iter(self._predict([one for one in read if isinstance(one, Example)], top_k))
+            for path, one in zip(chunk, read, strict=True):
+                yield (
+                    next(found)._replace(path=path)
+                    if isinstance(one, Example)
+                    else Prediction(path, error=one)
+                )
+
+    def _read(self, path: Path) -> Example | str:
+        try:
+            return read_example(path, self.preprocessing, self.max_pixels)
+        except UnreadableImageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return why_missing(path)
+            return error.reason
+
+    def _predict(self, examples: Sequence[Example], top_k: int) -> list[Prediction]:
+        if not examples:
+            return []
+        outputs = self.graph(np.stack([example.pixels for example in examples]))
+        return [
+            to_prediction(outputs, row, example, self.class_names, top_k)
+            for row, example in enumerate(examples)
+        ]
+
+
+def preprocessing_of(values: dict[str, Any]) -> Preprocessing:
+    """The preprocessing that a JSON file describes."""
+    resize = values["resize"]
+    return Preprocessing(
+        resize if isinstance(resize, int) else tuple(resize), tuple(values["crop"]), values["fit"]
+    )
+
+
+def pixels_size(preprocessing: Preprocessing) -> Size:
+    """`(height, width)` of the pixels that a graph takes: the view of an evaluation before it is reduced.
+
+    >>> pixels_size(Preprocessing(256, (224, 224)))
+    (224, 224)
+    >>> pixels_size(Preprocessing((256, 256), (224, 224), "squash"))
+    (256, 256)
+    """
+    if preprocessing.fit == "crop":
+        return preprocessing.crop
+    return frame_size(preprocessing.crop, preprocessing)
+
+
+def read_example(path: Path, preprocessing: Preprocessing, max_pixels: int) -> Example:
+    """Read a photograph, upright, resized, cut or padded as for an evaluation.
+
+    Raises:
+        UnreadableImageError: It cannot be decoded.
+    """
+    decoded = decode_for(path, preprocessing.reading, max_pixels=max_pixels)
+    height, width = resized_size(decoded.original_size, preprocessing.resize, preprocessing.fit)
+    image = decoded.image
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    rows, columns = pixels_size(preprocessing)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    if preprocessing.fit == "pad":
+        canvas = np.empty((rows, columns, 3), np.uint8)
+        canvas[:] = FILL
+        above, before = (rows - height) // 2, (columns - width) // 2
+        canvas[above : above + height, before : before + width] = pixels
+        pixels, top, left = canvas, -above, -before
+    else:
+        pixels = pixels[top : top + rows, left : left + columns]
+    scale = width / decoded.original_size[1], height / decoded.original_size[0]
+    geometry = Geometry(scale, (float(left), float(top)), float(columns))
+    original_height, original_width = decoded.original_size
+    return Example(
+        np.ascontiguousarray(pixels.transpose(2, 0, 1)), geometry, (original_width, original_height)
+    )
+
+
+def to_prediction(
+    outputs: dict[str, NDArray[Any]], row: int, example: Example, class_names: Sequence[str], top_k: int
+) -> Prediction:
+    """The answer for one row of a graph's outputs."""
+    by_scale, scales = outputs["scale_probabilities"][:, row], []
+    for index, scores in enumerate(by_scale):
+        box, found = None, None
+        if index < len(by_scale) - 1:
+            box = box_in_original(outputs["boxes"][index, row], example.geometry, example.original_size)
+            found = bool(outputs["found"][index, row])
+        scales.append(ScalePrediction(*most_probable(scores, class_names, top_k), box, found))
+    return Prediction(None, *most_probable(outputs["probabilities"][row], class_names, top_k), tuple(scales))
+
+
+def main(folder: Path) -> int:
+    """The command line of `predict.py`; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Classify photographs: one line of JSON each.")
+    parser.add_argument("inputs", nargs="+", help="image files, folders, patterns, or - for paths on stdin")
+    parser.add_argument("--top_k", type=int, default=5, help="classes per image")
+    parser.add_argument("--batch_size", type=int, default=16, help="images per batch")
+    options = parser.parse_args()
+    try:
+        exported = Standalone(folder)
+        named, total, read = resolve_arguments(options.inputs), 0, 0
+        paths = expand_inputs(named.names, read_paths(sys.stdin.buffer))
+        for prediction in exported.stream(paths, max(options.top_k, 1), max(options.batch_size, 1)):
+            sys.stdout.write(json.dumps(to_json(prediction), allow_nan=False) + "\n")
+            total, read = total + 1, read + (prediction.error is None)
+        check_any_read(named, total, read)
+    except RamsTransError as error:
+        sys.stderr.write(f"predict.py: {error}\n")
+        return error.exit_code
+    return 0

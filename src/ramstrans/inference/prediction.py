@@ -1,0 +1,57 @@
+"""What a prediction holds; without torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ramstrans.data.records import Box
+from ramstrans.evaluation.ranking import top_classes
+
+
+class ScalePrediction(NamedTuple):
+    """Prediction of one scale.
+
+    Attributes:
+        labels: Names of its most probable classes, best first.
+        probabilities: Their probabilities.
+        box: The region it proposes for the next scale, half-open `(x0, y0, x1, y1)` in pixels of the image
+            after EXIF rotation. None where no scale looks at it: for the last of several scales, and for the
+            one after which the image exited early.
+        has_region: False where nothing stood out and the box is all that this scale saw; None where the box
+            is None.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    box: Box | None
+    has_region: bool | None
+
+
+class Prediction(NamedTuple):
+    """Prediction for one image.
+
+    Attributes:
+        path: The file; None for an image in memory.
+        labels: Names of the most probable classes by the mean of the scales' probabilities, best first;
+            empty if there is an error.
+        probabilities: Their probabilities.
+        scales: Predictions of the scales, first scale first; with early exit there may be fewer than the
+            model has.
+        error: Why the image could not be read, or None.
+    """
+
+    path: Path | None
+    labels: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    scales: tuple[ScalePrediction, ...] = ()
+    error: str | None = None
+
+
+def most_probable(
+    probabilities: np.ndarray, class_names: Sequence[str], top_k: int
+) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Names and probabilities of the most probable classes; equal ones in label order."""
+    best = top_classes(probabilities, top_k)
+    return tuple(class_names[label] for label in best), tuple(map(float, probabilities[best]))
