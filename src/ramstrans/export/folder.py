@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 CHECK_FILE = "verification.json"
 
-PREDICT = '''"""Classify photographs: `python predict.py FILES|FOLDERS` prints a line of JSON each; --help says more.
+PREDICT = '''"""Classify photographs: `python predict.py FILES|FOLDERS` prints a line of JSON each.
 
 Needs {libraries}; not PyTorch.
 """
@@ -112,7 +112,7 @@ def write_library(folder: Path) -> None:
 
 
 def closure(name: str) -> set[str]:
-    """The package's modules that a module imports when it is imported, directly or not, and their packages."""
+    """The package's modules that a module needs to be imported, directly or not, and their packages."""
     found: set[str] = set()
     waiting = [name]
     while waiting:
@@ -130,7 +130,7 @@ def closure(name: str) -> set[str]:
 def imports(text: str) -> Iterator[str]:
     """Names of the package's modules that are imported at the top of a module's text.
 
-    >>> list(imports("from ramstrans.errors import DataError\\nimport json"))
+    >>> list(imports("from ramstrans.errors import DataError"))
     ['ramstrans.errors', 'ramstrans.errors.DataError']
     """
     for node in ast.parse(text).body:
@@ -154,29 +154,39 @@ def _size(path: Path) -> int:
 
 def readme(predictor: Predictor, format_name: Format, check: Check) -> str:
     """The README of an exported folder."""
-    config, preprocessing = predictor.metadata.model, predictor.metadata.preprocessing
-    height, width = pixels_size(preprocessing)
-    regions = ""
-    if predictor.model.num_scales > 1:
-        regions = (
-            "| `boxes` | (S - 1, B, 4) float32 | what each later scale looked at, `x0, y0, x1, y1` in pixels |\n"
-            "| `found` | (S - 1, B) bool | false where nothing stood out |\n"
-            "| `saliency` | (B, h, w) float32 | of the first scale |\n"
-        )
-    return f"""# {config.backbone}, {counted(len(predictor.class_names), "class")}
-
-Exported by ramstrans {ramstrans.__version__}: everything from pixels to probabilities is in one graph, `{FILES[format_name]}`.
-
-    pip install numpy pillow {_RUNTIME[format_name]}
-    python predict.py PHOTOGRAPHS
-
-| name | shape | |
-|---|---|---|
-| `pixels` | (B, 3, {height}, {width}) uint8 | RGB, prepared as `{PREPROCESSING}` says; any B |
-| `probabilities` | (B, {len(predictor.class_names)}) float32 | in the order of `{LABELS}` |
-| `scale_probabilities` | ({predictor.model.num_scales}, B, {len(predictor.class_names)}) float32 | of each scale |
-{regions}
-Checked on {counted(check.num_images, "photograph")} against the model in PyTorch: on the same pixels probabilities differ by at most
-{check.probability:.1e} and {100 * check.boxes_equal:.0f} % of the boxes are equal; from file to answer by at most
-{check.probability_from_file:.1e}, with the same best class for {100 * check.top1_from_file:.1f} % of them.
-"""
+    num_classes, num_scales = len(predictor.class_names), predictor.model.num_scales
+    height, width = pixels_size(predictor.metadata.preprocessing)
+    rows = [
+        ("pixels", f"(B, 3, {height}, {width}) uint8", f"RGB, prepared as `{PREPROCESSING}` says; any B"),
+        ("probabilities", f"(B, {num_classes}) float32", f"in the order of `{LABELS}`"),
+        ("scale_probabilities", f"({num_scales}, B, {num_classes}) float32", "of each scale"),
+    ]
+    if num_scales > 1:
+        rows += [
+            (
+                "boxes",
+                f"({num_scales - 1}, B, 4) float32",
+                "what later scales saw, `x0, y0, x1, y1` in pixels",
+            ),
+            ("found", f"({num_scales - 1}, B) bool", "false where nothing stood out"),
+            ("saliency", "(B, h, w) float32", "of the first scale"),
+        ]
+    lines = [
+        f"# {predictor.metadata.model.backbone}, {counted(num_classes, 'class')}",
+        "",
+        f"Exported by ramstrans {ramstrans.__version__}: all from pixels to probabilities is one graph, "
+        f"`{FILES[format_name]}`.",
+        "",
+        f"    pip install numpy pillow {_RUNTIME[format_name]}",
+        "    python predict.py PHOTOGRAPHS",
+        "",
+        "| name | shape | |",
+        "|---|---|---|",
+        *(f"| `{name}` | {shape} | {text} |" for name, shape, text in rows),
+        "",
+        f"Checked on {counted(check.num_images, 'photograph')} against the model in PyTorch: on the same",
+        f"pixels probabilities differ by at most {check.probability:.1e} and {100 * check.boxes_equal:.0f} % of",
+        f"the boxes are equal; from file to answer by at most {check.probability_from_file:.1e}, with the same",
+        f"best class for {100 * check.top1_from_file:.1f} % of them.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -107,14 +107,14 @@ def check_tolerance(check: Check) -> None:
     same = check.probability <= SAME_PIXELS and check.boxes_equal == check.top1_equal == 1.0
     if not same:
         raise TrainingError(
-            "the exported graph does not give the model's answers on the same pixels: probabilities differ by "
-            f"up to {check.probability:.2g} (allowed: {SAME_PIXELS:g}), {100 * check.boxes_equal:.1f} % of "
+            "the exported graph does not give the model's answers on the same pixels: probabilities differ "
+            f"by up to {check.probability:.2g} (allowed: {SAME_PIXELS:g}), {100 * check.boxes_equal:.1f} % of "
             f"boxes and {100 * check.top1_equal:.1f} % of best classes are equal; nothing was written"
         )
     if check.probability_from_file > FROM_FILES:
         raise TrainingError(
-            f"from file to answer, probabilities differ by up to {check.probability_from_file:.2g} (allowed: "
-            f"{FROM_FILES:g}); nothing was written"
+            f"from file to answer, probabilities differ by up to {check.probability_from_file:.2g} "
+            f"(allowed: {FROM_FILES:g}); nothing was written"
         )
 
 
