@@ -22,9 +22,6 @@ GIB = 2**30
 SIZES = (224, 256, 384, 448, 512)
 """Sides in pixels that a backbone is tried with, besides its own."""
 
-MAX_MILLIONS = 1000
-"""Millions of parameters above which a backbone is described without allocating it."""
-
 COLORS = {"ok": "green", "warning": "yellow", "missing": "red"}
 
 
@@ -222,11 +219,8 @@ def _anatomy_rows(config: "ModelConfig") -> list[tuple[str, str]]:
     with torch.device("meta"):
         network = build_backbone(config)
     millions = sum(weight.numel() for weight in network.parameters()) / 1e6
-    is_large = millions > MAX_MILLIONS
-    encoder = Encoder(network if is_large else build_backbone(config), 2, size=size)
+    encoder = Encoder(network, 2, size=size)
     reasons = {saliency: SALIENCIES[saliency].unfit(encoder, "all") for saliency in SALIENCIES}
-    if is_large and reasons["cam"]:
-        reasons["cam"] = "not tried with a model of this size"
     head = sum(weight.numel() for weight in encoder.get_classifier().parameters()) / 1e6
     chosen, reason = choose_saliency(encoder)
     rows, columns = encoder.anatomy.grid

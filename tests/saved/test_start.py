@@ -103,6 +103,14 @@ def test_what_is_wrong_is_told_before_images_are_read(tmp_path, saved):
         check_model(dataclasses.replace(CONFIG, backbone="vit_tinny_patch16_224"))
 
 
+def test_a_saliency_is_checked_without_allocating_a_model():
+    check_model(ModelConfig(backbone="test_efficientnet", image_size=64, saliency="cam"))
+    with pytest.raises(ConfigError, match=r"saliency is cam, which this ConvNeXt cannot have.*cosine"):
+        check_model(ModelConfig(backbone="test_convnext", image_size=64, saliency="cam"))
+    with pytest.raises(ConfigError, match="saliency is rollout, which this EfficientNet cannot have"):
+        check_model(ModelConfig(backbone="test_efficientnet", image_size=64, saliency="rollout"))
+
+
 def test_files_of_others_are_not_taken_for_saved_models(tmp_path):
     (tmp_path / "model.safetensors").touch()
     assert saved_folder(tmp_path / "model.safetensors") is None  # no config.json: the hub's own files

@@ -1,10 +1,13 @@
 """What a timm model does with its features: how it pools them, and which layers read the pooled vector."""
 
+import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from timm.layers import ClassifierHead
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ramstrans.models.anatomy import Anatomy
 
@@ -27,37 +30,70 @@ def flat_locations(features: Tensor, layout: Literal["tokens", "NCHW", "NHWC"], 
     return features.flatten(1, 2) if layout == "NHWC" else features.flatten(2).transpose(1, 2)
 
 
+class _Head(nn.Module):
+    """The part of a timm model after its features."""
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 - any timm model
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D) pooled vectors and (B, num_classes) logits."""
+        pooled = self.model.forward_head(features, pre_logits=True).flatten(1)
+        return pooled, self.model.forward_head(features).flatten(1)
+
+
 @torch.no_grad()
 def sums_locations(model: Any, anatomy: Anatomy) -> bool:  # noqa: ANN401 - any timm model
-    """Whether the pooled vector is the mean of the locations and one linear layer reads it, by trying it."""
+    """Whether the pooled vector is the mean of the locations and one linear layer reads it, by trying it.
+
+    It is tried with other weights, so that a model on the meta device tells it too: the classifier's are of
+    both signs, and all others 0.5, with which no norm or scale returns what it is given.
+    """
     head = get_classifier(model)
-    parameter = next(model.parameters())
-    if not isinstance(head, nn.Linear | nn.Conv2d) or parameter.is_meta:
+    if not isinstance(head, nn.Linear | nn.Conv2d):
         return False
+    own = [id(tensor) for tensor in (head.weight, head.bias)]
     (rows, columns), channels = anatomy.grid, anatomy.num_channels
-    count = (rows * columns + anatomy.num_prefix) * channels
-    values = torch.linspace(0, count, count, dtype=torch.float64).cos()  # of both signs, not symmetric
-    values = (values + torch.linspace(-1, 1, channels, dtype=torch.float64).repeat(count // channels)).to(
-        parameter
-    )
     shape = {
         "tokens": (1, anatomy.num_prefix + rows * columns, channels),
         "NHWC": (1, rows, columns, channels),
         "NCHW": (1, channels, rows, columns),
     }[anatomy.layout]
-    features = values.view(shape)
+    tensors = {
+        f"model.{name}": tensor for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
     was_training = model.training
     model.eval()
     try:
-        pooled = model.forward_head(features, pre_logits=True).flatten(1)
-        logits = model.forward_head(features).flatten(1)
+        with torch.device("cpu"):
+            features = _waves(shape)
+            values = {
+                name: _waves(tensor.shape) if id(tensor) in own else _halves(tensor)
+                for name, tensor in tensors.items()
+            }
+            pooled, logits = functional_call(_Head(model).eval(), values, (features,))
     finally:
         model.train(was_training)
     mean = flat_locations(features, anatomy.layout, anatomy.num_prefix).mean(dim=1)
-    weight = head.weight.flatten(1)
+    by_id = {id(tensor): values[name] for name, tensor in tensors.items()}
+    weight, bias = by_id[own[0]].flatten(1), by_id.get(own[1])
     if pooled.shape != mean.shape or weight.shape[1] != mean.shape[1]:
         return False
-    expected = nn.functional.linear(mean, weight, head.bias)
+    expected = nn.functional.linear(mean, weight, bias)
     return torch.allclose(pooled, mean, rtol=1e-6, atol=1e-6) and torch.allclose(
         logits, expected, rtol=1e-5, atol=1e-5
     )
+
+
+def _waves(shape: Sequence[int]) -> Tensor:
+    """Float32 values of both signs, not symmetric, the same every time."""
+    count = math.prod(shape)
+    phase = torch.arange(count, dtype=torch.float64).view(*shape)
+    return (phase.cos() + 0.5 * (0.37 * phase).sin() + 0.1).float()
+
+
+def _halves(tensor: Tensor) -> Tensor:
+    """0.5 in the shape of a tensor, which takes no memory; of integers 0."""
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return torch.full((), 0.5, dtype=torch.float32).to(dtype).expand(tensor.shape)
