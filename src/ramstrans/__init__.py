@@ -9,6 +9,7 @@ An image passes through the package from top to bottom:
     training     losses, optimiser, one step, the loop, checkpoints, a run; what fits into memory (plan)
     inference    Predictor: files in, predictions and explanations out
     bench        cost of models, speed of loaders
+    export       a model as one graph for other programs
     commands     one file per command of the command line (cli)
 
 Imports run one way, from the bottom of this list to the top, on errors, files, console and distributed.

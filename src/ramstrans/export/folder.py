@@ -185,8 +185,8 @@ def readme(predictor: Predictor, format_name: Format, check: Check) -> str:
         *(f"| `{name}` | {shape} | {text} |" for name, shape, text in rows),
         "",
         f"Checked on {counted(check.num_images, 'photograph')} against the model in PyTorch: on the same",
-        f"pixels probabilities differ by at most {check.probability:.1e} and {100 * check.boxes_equal:.0f} % of",
-        f"the boxes are equal; from file to answer by at most {check.probability_from_file:.1e}, with the same",
-        f"best class for {100 * check.top1_from_file:.1f} % of them.",
+        f"pixels probabilities differ by at most {check.probability:.1e}, and the share of equal boxes is",
+        f"{check.boxes_equal:g}; from file to answer by at most {check.probability_from_file:.1e}, with the",
+        f"same best class for {100 * check.top1_from_file:.1f} % of them.",
     ]
     return "\n".join(lines) + "\n"

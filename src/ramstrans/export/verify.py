@@ -108,8 +108,8 @@ def check_tolerance(check: Check) -> None:
     if not same:
         raise TrainingError(
             "the exported graph does not give the model's answers on the same pixels: probabilities differ "
-            f"by up to {check.probability:.2g} (allowed: {SAME_PIXELS:g}), {100 * check.boxes_equal:.1f} % of "
-            f"boxes and {100 * check.top1_equal:.1f} % of best classes are equal; nothing was written"
+            f"by up to {check.probability:.2g} (allowed: {SAME_PIXELS:g}); {100 * check.boxes_equal:.1f} % "
+            f"of boxes and {100 * check.top1_equal:.1f} % of best classes are equal; nothing was written"
         )
     if check.probability_from_file > FROM_FILES:
         raise TrainingError(
@@ -121,4 +121,5 @@ def check_tolerance(check: Check) -> None:
 def _difference(one: Prediction, other: Prediction) -> float:
     """Largest difference of a class's fused probability."""
     mine = dict(zip(one.labels, one.probabilities, strict=True))
-    return max(abs(mine[name] - value) for name, value in zip(other.labels, other.probabilities, strict=True))
+    others = zip(other.labels, other.probabilities, strict=True)
+    return max(abs(mine[name] - value) for name, value in others)

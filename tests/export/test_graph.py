@@ -1,0 +1,72 @@
+"""The graph of an export against the model, and its resize against Pillow's."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.errors import UsageError
+from ramstrans.export.graph import Answers, Graph, Shrink
+from ramstrans.saved.metadata import ModelMetadata
+from tests.models.builders import noise, tiny_config, tiny_model
+
+NAMES = tuple("abc")
+
+
+def graph_of(model, preprocessing, **fields):
+    config = tiny_config(num_classes=3, **fields)
+    return Graph(model, ModelMetadata(config, NAMES, preprocessing))
+
+
+@pytest.mark.parametrize(
+    ("size", "new"),
+    [
+        ((40, 60), (24, 42)),
+        ((48, 56), (48, 56)),
+        ((13, 29), (31, 30)),
+        ((96, 64), (32, 32)),
+        ((5, 7), (1, 1)),
+    ],
+)
+def test_pixels_are_resized_as_by_pillow(size, new):
+    pixels = np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(pixels).resize(new[::-1], Image.Resampling.BILINEAR))
+    found = Shrink(size, new)(torch.from_numpy(pixels).permute(2, 0, 1)[None].float())[0].permute(1, 2, 0)
+    difference = np.abs(found.numpy() - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.03  # halves that a sum rounds the other way
+
+
+@pytest.mark.parametrize("zoom_source", ["input", "full"])
+def test_the_graph_is_resize_normalisation_and_model(zoom_source):
+    model = tiny_model(num_scales=3, image_size=(64, 96), zoom_source=zoom_source).eval()
+    graph = graph_of(model, Preprocessing((80, 120), (80, 120)), image_size=(64, 96), num_scales=3)
+    pixels = (noise(2, 3, 80, 120).sigmoid() * 255).to(torch.uint8)
+    with torch.no_grad():
+        answers = Answers(*graph(pixels))
+        small = graph.shrink(pixels.float())
+        high_res = None if zoom_source == "input" else pixels.float()
+        output = model(*model.normalize(small, high_res), last_region=False)
+    assert torch.equal(answers.probabilities, output.fused)
+    assert torch.equal(answers.scale_probabilities, output.probabilities)
+    for found, stage in zip(answers.boxes, output.scales, strict=False):
+        torch.testing.assert_close(found, stage.boxes * 1.25)  # in pixels of the input
+    assert torch.equal(answers.found, torch.stack([stage.has_region for stage in output.scales[:2]]))
+    assert torch.equal(answers.saliency, output.scales[0].saliency)
+
+
+def test_one_scale_has_no_boxes():
+    model = tiny_model(num_scales=1).eval()
+    graph = graph_of(model, Preprocessing(96, model.image_size), num_scales=1)
+    assert graph.output_names == ("probabilities", "scale_probabilities")
+    assert len(graph(torch.zeros(1, 3, *model.image_size, dtype=torch.uint8))) == 2
+
+
+def test_what_cannot_be_one_graph_is_refused():
+    model = tiny_model(zoom_source="native")
+    with pytest.raises(UsageError, match=r"photographs of any size.*zoom_source full.*--num_scales 1"):
+        graph_of(model, Preprocessing(64, (64, 64)))
+    given = tiny_model(region_placement="given")
+    with pytest.raises(UsageError, match="looks at the true boxes, which new photographs have not"):
+        graph_of(given, Preprocessing(64, (64, 64)))
