@@ -281,6 +281,8 @@ WRONG = [
     ["data", "download", "fish", "out"],
     ["bench"],
     ["bench", "--models", "a", "--run", "b"],
+    ["export", "nowhere", "out"],
+    ["export", "nowhere", "out", "--format", "onx"],
     ["compare", "nowhere.yaml"],
 ]
 

@@ -17,6 +17,7 @@ from tests.inference.builders import draw, make_folder
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+pytestmark = pytest.mark.slow  # a graph takes half a minute to export
 
 WITHOUT_TORCH = (
     "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
