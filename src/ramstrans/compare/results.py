@@ -29,6 +29,9 @@ FUSED = "fused"
 Results = dict[str, Any]
 """The results in JSON's own types."""
 
+Rows = list[dict[str, Any]]
+"""A list of them, by data set and contender, or by pair of contenders."""
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -99,31 +102,10 @@ def summarize(
         DataError: Runs of a data set were tested on different images.
     """
     judged = [read_run(run, folders.run(run)) for run in plan.runs if folders.is_done(run)]
-    entries: list[dict[str, Any]] = []
-    to_baseline: list[dict[str, Any]] = []
-    pairs: list[dict[str, Any]] = []
-    for data in plan.data:
-        groups = {
-            contender: [one for one in judged if (one.run.data, one.run.contender) == (data, contender)]
-            for contender in plan.contenders
-        }
-        groups = {contender: found for contender, found in groups.items() if found}
-        check_images([one for found in groups.values() for one in found])
-        bootstrap = CrossedBootstrap(
-            {
-                key_of(contender, part): np.stack([one.right[part] for one in found])
-                for contender, found in groups.items()
-                for part in found[0].right
-            }
-        )
-        of_data = [entry_of(plan, found, bootstrap, costs[found[0].run.name]) for found in groups.values()]
-        mark_fronts(of_data)
-        entries += of_data
-        for first, second in itertools.combinations(groups, 2):
-            pairs.append(difference_of(data, second, first, groups, bootstrap))
-        if plan.baseline in groups:
-            others = [contender for contender in groups if contender != plan.baseline]
-            to_baseline += [difference_of(data, one, plan.baseline, groups, bootstrap) for one in others]
+    of_data = [
+        summarize_data(plan, [one for one in judged if one.run.data == data], costs) for data in plan.data
+    ]
+    entries, to_baseline, pairs = (list(itertools.chain(*parts)) for parts in zip(*of_data, strict=True))
     for family in (to_baseline, pairs):
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
             row |= {"p_holm": p, "is_significant": p < LEVEL}
@@ -142,6 +124,34 @@ def summarize(
         "results",
     )
     return plain
+
+
+def summarize_data(
+    plan: Plan, judged: Sequence[Judged], costs: Mapping[str, Cost]
+) -> tuple[Rows, Rows, Rows]:
+    """Sum up the finished runs on one data set: its `results`, `to_baseline` and `pairs`, p not corrected."""
+    check_images(judged)
+    groups = {
+        contender: [one for one in judged if one.run.contender == contender] for contender in plan.contenders
+    }
+    groups = {contender: found for contender, found in groups.items() if found}
+    bootstrap = CrossedBootstrap(
+        {
+            key_of(contender, part): np.stack([one.right[part] for one in found])
+            for contender, found in groups.items()
+            for part in found[0].right
+        }
+    )
+    entries = [entry_of(plan, found, bootstrap, costs[found[0].run.name]) for found in groups.values()]
+    mark_fronts(entries)
+    pairs = [
+        difference_of(second, first, groups, bootstrap) for first, second in itertools.combinations(groups, 2)
+    ]
+    others = [contender for contender in groups if contender != plan.baseline]
+    to_baseline = [
+        difference_of(one, plan.baseline, groups, bootstrap) for one in others if plan.baseline in groups
+    ]
+    return entries, to_baseline, pairs
 
 
 def key_of(contender: str, part: str) -> str:
@@ -255,11 +265,12 @@ def curve(found: Sequence[Judged], kind: str, position: str, key: str) -> dict[s
 
 
 def difference_of(
-    data: str, first: str, second: str, groups: Mapping[str, Sequence[Judged]], bootstrap: CrossedBootstrap
+    first: str, second: str, groups: Mapping[str, Sequence[Judged]], bootstrap: CrossedBootstrap
 ) -> dict[str, Any]:
-    """How much more accurate one contender is than another on a data set."""
+    """How much more accurate one contender is than another on their data set."""
     found = bootstrap.difference(key_of(first, FUSED), key_of(second, FUSED))
     seeds = {"first_seeds": len(groups[first]), "second_seeds": len(groups[second])}
+    data = groups[first][0].run.data
     return {"data": data, "first": first, "second": second, **seeds, **found._asdict()}
 
 

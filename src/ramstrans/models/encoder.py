@@ -265,7 +265,8 @@ class Encoder(nn.Module):
     def _forward_features(self, images: Tensor, scale: int) -> Tensor:
         """Features after the final norm, as timm lays them out."""
         model = self.model
-        if self.anatomy.layout == "NCHW" and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        is_plain = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+        if self.anatomy.layout == "NCHW" and images.device.type == "cpu" and is_plain:
             images = images.contiguous(memory_format=torch.channels_last)  # faster: docs/performance.md
         if self.class_tokens != "separate":
             features: Tensor = model.forward_features(images)

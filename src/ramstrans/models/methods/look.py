@@ -63,8 +63,8 @@ class Look(LayerNames):
         """The stage with its region elsewhere, as two controls have it.
 
         `random`: a box of the same sides anywhere in what the scale saw. In training torch's generator draws
-        the place anew in each step; in evaluation it follows from the pixels that the scale saw, see
-        `draws_of`, so that it does not depend on the batch. `given`: the true box, with margin and limits as
+        the place in each step; in evaluation a hash of the pixels gives it, see `draws_of`, so that it does
+        not depend on the batch. `given`: the true box, with margin and limits as
         for others.
         """
         if stage.boxes is None:
