@@ -51,6 +51,7 @@ from ramstrans.training.setup import (
     with_classes_of,
     with_length_for,
 )
+from ramstrans.training.trainable import check_batch_norms
 
 CHANGED = (
     "the data set is not the one that the run began with: files, classes or splits have changed; "
@@ -89,6 +90,9 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     set_seed(config.seed)
     model = first_model(config, images.class_names, resumes=resumes)
     config = dataclasses.replace(config, model=resolved(config.model, model))
+    check_batch_norms(
+        model, config.training, images_per_pass(config.training, num_train, state.num_processes)
+    )
     if state.num_processes > 1:
         set_seed(config.seed + state.process_index)  # of dropout
     preprocessing = build_preprocessing(config.data, config.model.input_size, config.model.zoom_source)
@@ -111,6 +115,16 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     for line in model.describe():
         logger.info(line)
     return Prepared(config, images, model, preprocessing, tuple(map(str, errors)), resumes)
+
+
+def images_per_pass(training: TrainingConfig, num_train: int, num_processes: int) -> int:
+    """Images of the smallest micro-batch of a process.
+
+    >>> images_per_pass(TrainingConfig(batch_size=16, gradient_accumulation_steps=4), 100, 3)
+    1
+    """
+    own = min(training.batch_size, num_train) // num_processes
+    return max(own // training.gradient_accumulation_steps, 1)
 
 
 def resolved(config: ModelConfig, model: Method) -> ModelConfig:
