@@ -27,13 +27,20 @@ WHOLE = "all"
 Report = Mapping[str, Any]
 
 
-def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
-    """Render the whole page of a report from `build_report`, with figures: caption -> path relative to it."""
+def markdown_page(report: Report, pictures: Mapping[str, str], further: Sequence[str] = ()) -> str:
+    """Render the whole page of a report from `build_report`.
+
+    Args:
+        report: The report.
+        pictures: Figures, by their captions; paths relative to the page.
+        further: More sections about the regions.
+    """
     sections = [
         f"# Report: {images_of(report)}",
         *_headline(report),
         *notes(report),
         *_regions(report),
+        *further,
         *_early_exit(report),
         *(["## Figures"] if pictures else []),
         *(f"![{cell(name)}]({quote(path)})\n\n*{cell(name)}*" for name, path in pictures.items()),
