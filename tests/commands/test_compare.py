@@ -217,7 +217,7 @@ def test_the_commands_of_what_is_left(compared, tiny, tmp_path, capsys):
         (
             {"methods": {"one": {"model.num_scales": 1}, "a": {"of": "one", "early_exit": 0.9}}},
             2,
-            "early_exit skips scales, and there is one",
+            "early_exit and fusion are about several scales, and there is one",
         ),
         (
             {"methods": {"two": {}, "a": {"of": "two", "early_exit": "auto", "num_scales": 1}}},

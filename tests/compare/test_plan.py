@@ -108,7 +108,10 @@ def test_regions_are_judged_of_what_is_trained():
             r"num_scale \(did you mean num_scales\?\)",
         ),
         ({"methods": LOOKS | {"a": {"of": "two", "training.lr": 1}}}, "with `of` nothing is trained"),
-        ({"methods": LOOKS | {"a": {"of": "two"}}}, "methods.a is the same as two; give one of num_scales"),
+        (
+            {"methods": LOOKS | {"a": {"of": "two"}}},
+            "methods.a is the same as two; give one of num_scales, early_exit, fusion",
+        ),
         ({"metods": {}}, r"no key 'metods' in a plan \(did you mean methods\?\); it has data, methods"),
         ({"seeds": None}, r"seeds is null; give a list, e\.g\. `seeds: \[0, 1, 2\]`"),
         ({"seeds": 3}, "seeds is 3; give a list"),

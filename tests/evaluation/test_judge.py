@@ -10,6 +10,7 @@ from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.loading.loader import ImageDataset, build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Record
+from ramstrans.evaluation import faithfulness
 from ramstrans.evaluation.faithfulness import Faithfulness
 from ramstrans.evaluation.judge import (
     JudgedRegions,
@@ -18,13 +19,18 @@ from ramstrans.evaluation.judge import (
     judged_report,
     part_of,
     picture_groups,
-    placed_at_random,
 )
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.evaluation.stability import Stability
 from ramstrans.models.methods.build import METHODS
 from tests.evaluation.builders import make_predictions
 from tests.models.builders import other_model, tiny_model
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    """Deletion and insertion in two steps, not ten."""
+    monkeypatch.setattr(faithfulness, "NUM_STEPS", 2)
 
 
 def loader_of(birds, model, batch_size=4, indices=None, *, zoom_pixels=None):
@@ -84,7 +90,7 @@ def test_moved_regions_are_those_of_the_control(birds):
     loader = loader_of(birds, model)
     found = judge_regions(model, loader, np.arange(6))
     assert model.region_placement == "found"
-    with placed_at_random(model):
+    with model.placed_at_random():
         predictions = predict_split(model, loader)
     assert model.region_placement == "found"
     assert (found.right_moved[-1] == (predictions.fused.argmax(axis=1) == predictions.labels)).all()

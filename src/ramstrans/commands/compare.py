@@ -194,7 +194,8 @@ def check_evaluated(run: Run, trained: RunConfig) -> None:
     where = f"{run.contender}, {run.of and run.of.contender} evaluated in another way"
     try:
         options = parser.instantiate(parser.parse_args(["run", *run.words]))
-        config = EvaluationConfig(Path("run"), early_exit=options.early_exit, num_scales=options.num_scales)
+        names = ("early_exit", "num_scales", "fusion")
+        config = EvaluationConfig(Path("run"), **{name: getattr(options, name) for name in names})
     except RamsTransError as error:
         error.args = (f"{where}: {error}",)
         raise
@@ -203,8 +204,8 @@ def check_evaluated(run: Run, trained: RunConfig) -> None:
         raise UsageError(
             f"{where}: num_scales is {config.num_scales}, and {counted(has, 'scale')} are trained"
         )
-    if config.early_exit is not None and (config.num_scales or has) == 1:
-        raise UsageError(f"{where}: early_exit skips scales, and there is one; leave it out")
+    if (config.early_exit is not None or config.fusion != "mean") and (config.num_scales or has) == 1:
+        raise UsageError(f"{where}: early_exit and fusion are about several scales, and there is one")
 
 
 def check_folds(config: RunConfig) -> None:

@@ -265,7 +265,8 @@ def end_blocks(results: Results) -> Iterator[Block]:
             "An interval adds what resampled images and resampled seeds change (a crossed bootstrap), with "
             "the quantiles of Student's t for the number of seeds.",
             "Tests are two-sided and paired: all methods are tested on the same images. One seed each: "
-            "McNemar's exact test. Several seeds: a t test whose error holds seeds and images.",
+            "McNemar's exact test. Several seeds: a t test whose error holds seeds and images; of the same "
+            "models, evaluated in two ways, it holds the differences by seed.",
             "p, Holm is corrected for all tests of its kind here: those against the baseline, or all pairs.",
             "Not significant does not mean equal: the interval says how large the difference may be.",
             "Pareto front: no other method is as accurate for less, or more accurate for as much.",

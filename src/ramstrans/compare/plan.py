@@ -25,7 +25,7 @@ SECTIONS = ("data", "model", "training")
 OF = "of"
 """Key of a method that is another one evaluated in another way, without training again."""
 
-OF_EVALUATE = ("num_scales", "early_exit", "precision")
+OF_EVALUATE = ("num_scales", "early_exit", "fusion", "precision")
 """Options of `evaluate` that such a method may have."""
 
 NAME = re.compile(r"\w[\w.+=,-]*")

@@ -315,10 +315,16 @@ def difference_of(
     first: str, second: str, groups: Mapping[str, Sequence[Judged]], bootstrap: CrossedBootstrap
 ) -> dict[str, Any]:
     """How much more accurate one contender is than another on their data set."""
-    found = bootstrap.difference(key_of(first, FUSED), key_of(second, FUSED))
+    is_same = models_of(groups[first]) == models_of(groups[second])
+    found = bootstrap.difference(key_of(first, FUSED), key_of(second, FUSED), same_models=is_same)
     seeds = {"first_seeds": len(groups[first]), "second_seeds": len(groups[second])}
     data = groups[first][0].run.data
     return {"data": data, "first": first, "second": second, **seeds, **found._asdict()}
+
+
+def models_of(found: Sequence[Judged]) -> list[str]:
+    """Names of the trained runs of a contender."""
+    return [(one.run.of or one.run).name for one in found]
 
 
 def mark_fronts(entries: Sequence[dict[str, Any]]) -> None:

@@ -224,7 +224,8 @@ class Trainer:
             run, took = going.run, format_duration(time.monotonic() - going.began)
             if going.process.returncode == 0 and self.folders.is_done(run):
                 report = read_json(self.folders.run(run) / REPORT_FILE)
-                logger.info("%s done in %s: top-1 %.1f %%", run.name, took, report["fused"]["top1"])
+                answers = report.get("early_exit") or report["fused"]
+                logger.info("%s done in %s: top-1 %.1f %%", run.name, took, answers["top1"])
             else:
                 self.errors[run.name] = last_error(self.folders.log(run), going.process.returncode)
                 logger.warning("%s failed after %s: %s", run.name, took, self.errors[run.name])

@@ -28,6 +28,7 @@ from ramstrans.distributed import process_index
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
 from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
 from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warnings, time_exit
+from ramstrans.evaluation.fusion import fit_weights
 from ramstrans.evaluation.judge import draw_indices, judge_regions, judged_report, part_of, picture_groups
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
@@ -67,6 +68,8 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     images, notes, is_whole = read_images(metadata, data, config, progress)
     if config.early_exit is not None:
         check_early_exit(model, images, config.early_exit)
+    if config.fusion == "fitted":
+        check_fusion(model, images)
     dataset, left_out = dataset_of(metadata, images, config.split or "test", data, progress)
     if model.needs_boxes:
         check_boxes(dataset.records)
@@ -91,6 +94,11 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
         extra["warnings"] += exit_warnings(choice)
+    if config.fusion == "fitted":
+        held_out, _ = dataset_of(metadata, images, "val", data, progress)
+        seen = predict_split(model, build_loader(held_out, **loading), **options)
+        options["weights"] = fit_weights(seen.probabilities, seen.labels)
+        extra |= {"fusion_weights": options["weights"], "fusion_num_images": len(seen.labels)}
     loader = build_loader(dataset, **loading)
     options |= {"confidence": confidence, "extra": extra}
     if config.regions is not None:
@@ -112,6 +120,7 @@ def evaluate(
     precision: str,
     confidence: float | None = None,
     judged: tuple[ImageLoader, np.ndarray] | None = None,
+    weights: np.ndarray | None = None,
     extra: Mapping[str, Any],
     progress: Progress = no_progress,
 ) -> Report:
@@ -122,10 +131,10 @@ def evaluate(
 
     With a `confidence`, early exit at this threshold is evaluated and timed too. With `judged`, a loader of
     a part of the images and their indices, regions are judged on those. `precision` is `fp32`, `bf16` or
-    `fp16`.
+    `fp16`; `weights` (S,) are those of the scales in the fused prediction.
     """
     options: dict[str, Any] = {"precision": precision, "progress": progress}
-    predictions = predict_split(model, loader, **options)
+    predictions = predict_split(model, loader, **options)._replace(weights=weights)
     figures = {}
     found = None if judged is None else judge_regions(model, *judged, **options)
     if confidence is not None:
@@ -203,6 +212,17 @@ def check_early_exit(model: Method, images: ImageSet, early_exit: float | Litera
             "--early_exit auto chooses on validation images, and none were held out; train with "
             "--data.val_fraction above 0, give --split test for a data set of its own splits, or give a "
             "confidence, e.g. --early_exit 0.9"
+        )
+
+
+def check_fusion(model: Method, images: ImageSet) -> None:
+    """Raise if weights of the scales cannot be fitted, before anything is computed."""
+    if model.num_scales == 1:
+        raise UsageError("this model has one scale, so there is nothing to fuse; leave --fusion out")
+    if not images.of_split("val"):
+        raise UsageError(
+            "--fusion fitted needs validation images, and none were held out; train with --data.val_fraction "
+            "above 0, or leave it out"
         )
 
 

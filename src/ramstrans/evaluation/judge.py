@@ -1,7 +1,6 @@
 """Judge the regions of a model on some images: does its answer depend on them, and are they stable?"""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -99,7 +98,7 @@ def judge_regions(
         stable = stability(model, inputs, output, precision)
         right = [right_answers(output, labels)]
         if moves:
-            with placed_at_random(model):
+            with model.placed_at_random():
                 right.append(right_answers(outputs_of(model, inputs, precision), labels))
         gathered.append((batch.indices.numpy(), *judged, *stable, *right))
         progress(done, len(loader), "judging regions")
@@ -118,17 +117,6 @@ def right_answers(output: Output, labels: np.ndarray) -> np.ndarray:
     """(S + 1, B) bool: whether each scale, and all fused, are right about B images."""
     answers = [*output.probabilities, output.fused]
     return np.stack([one.argmax(dim=1).cpu().numpy() == labels for one in answers])
-
-
-@contextmanager
-def placed_at_random(model: Method) -> Iterator[None]:
-    """Let a model look at boxes of the same sides anywhere in what its scales see."""
-    before = model.region_placement
-    model.region_placement = "random"
-    try:
-        yield
-    finally:
-        model.region_placement = before
 
 
 def judged_report(judged: JudgedRegions, records: Sequence[Record]) -> dict[str, Any]:

@@ -68,7 +68,8 @@ def headline(report: Report) -> tuple[list[str], list[list[str]]]:
     """
     has_top5 = len(report["classes"]) > 5
     further = [f"scale {index}: the region" for index in range(2, len(report["scales"]) + 1)]
-    names = ["scale 1: whole input", *further, "fused: mean of all"]
+    mean = "weighted mean" if "fusion_weights" in report else "mean of all"
+    names = ["scale 1: whole input", *further, f"fused: {mean}"]
     if not further:
         names = ["image and crop" if report.get("regions_used") else "whole input"]
     rows = [
