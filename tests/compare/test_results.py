@@ -284,8 +284,9 @@ def test_judged_regions_are_means_over_seeds(folders):
     assert two["moved"]["moved"]["mean"] == 55
     text = markdown_of(list(blocks_of(found | PAGE, {"birds": {}})), folders.output)
     assert "What is deleted becomes grey." in text
-    row = "| two, scale 1 | 80.0 ± 0.0 | 50.0 ± 14.1 | 50.0 ± 14.1 | 50.0 ± 14.1 | 50.0 ± 14.1 | 20.0 ± 0.0 |"
-    assert row in text
+    assert (
+        f"| two, scale 1 | 80.0 ± 0.0 | {'50.0 ± 14.1 | ' * 5}20.0 ± 0.0 | 30.0 ± 0.0 | 60.0 ± 0.0 |" in text
+    )
     assert "| two, scale 2 |  | 50.0 ± 14.1 |" in text
     assert "| two | 70.0 ± 0.0 | 55.0 ± 1.4 |" in text
 

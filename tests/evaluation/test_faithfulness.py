@@ -11,8 +11,10 @@ from ramstrans.evaluation.faithfulness import (
     FirstLook,
     area_under,
     faithfulness,
+    mask_iou,
 )
-from ramstrans.evaluation.perturbation import blurred
+from ramstrans.evaluation.localization import paired_iou
+from ramstrans.evaluation.perturbation import blurred, box_mask
 from ramstrans.models.methods.boxes import draws_of, moved, whole_image
 from tests.models.builders import noise, tiny_model
 
@@ -37,6 +39,13 @@ def test_masks_by_hand():
     # half of what the look sees is left either way, and of two equal classes the first counts
     assert found.true_masked[:, 0].tolist() == [0, 0]
     assert np.isnan(found.true_masked[:, 1]).all()
+
+
+def test_overlap_of_masks_by_hand():
+    first = box_mask(torch.tensor([[0.0, 0.0, 2.0, 4.0], [0.0, 0.0, 1.0, 1.0]]), (4, 4))
+    second = box_mask(torch.tensor([[1.0, 0.0, 3.0, 4.0], [2.0, 2.0, 3.0, 3.0]]), (4, 4))
+    assert mask_iou(first, second).tolist() == [pytest.approx(4 / 12), 0]
+    assert mask_iou(first & ~first, second & ~second).tolist() == [0, 0]
 
 
 def test_the_moved_box_has_the_same_sides():
@@ -120,6 +129,10 @@ def test_a_batch_is_judged_as_image_by_image():
         for index, image in enumerate(images):
             answers, curves = slow(look, image, labels[index], stage.boxes[index], stage.saliency[index])
             assert found.masked[0, :, index].tolist() == answers
+            box = stage.boxes[index : index + 1]
+            other = moved(box, whole_image(image[None]), draws_of(image[None]))
+            iou = paired_iou(box.numpy(), other.numpy())[0]
+            assert found.moved_iou[0, index] == pytest.approx(iou, abs=0.03)  # in whole pixels
             assert found.curves[:, :, index] == pytest.approx(curves, abs=1e-4)
     assert len(MASKS) == len(found.masked[0])
     assert found.whole.tolist() == (stage.logits.argmax(dim=1).numpy() == labels).tolist()

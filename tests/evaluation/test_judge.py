@@ -105,7 +105,9 @@ def judged_by_hand(beliefs=None):
     curves = np.array([[1.0, 0.4, 0.0], [0.2, 0.8, 1.0], [1.0, 0.6, 0.0], [0.2, 0.6, 1.0]])
     curves = np.repeat(curves[:, :, None], 3, axis=2)
     true_masked = np.array([[1, np.nan, 0], [0, np.nan, 0]])
-    faithful = Faithfulness(np.array([1, 1, 0]) > 0, masked, belief, true_masked, curves, curves > 0.5)
+    moved_iou = np.array([[0.0, 0.5, 0.25]])
+    whole = np.array([1, 1, 0]) > 0
+    faithful = Faithfulness(whole, masked, belief, moved_iou, true_masked, curves, curves > 0.5)
     stable = Stability(
         np.array([[1.0, 0.5, 0.3]]), np.array([[0.9, 0.9, 0.6]]), np.array([True, True, False]), np.ones(3)
     )
@@ -123,6 +125,7 @@ def test_the_summary_by_hand():
     (region,) = report["regions"]
     assert (region["alone"], region["deleted"]) == (pytest.approx(200 / 3), 0)
     assert (region["moved_alone"], region["moved_deleted"]) == (third, 100)
+    assert region["moved_iou"] == 25
     assert (region["mirror_iou"], region["shift_iou"]) == (pytest.approx(60), pytest.approx(80))
     assert region["mirror_corloc"] == pytest.approx(200 / 3)
     assert report["true_box"] == {"alone": 50, "deleted": 0}

@@ -206,7 +206,8 @@ def judged_blocks(entries: Sequence[Entry]) -> Iterator[Block]:
     first = entries[0]["regions_judged"]
     yield Heading(3, "Regions judged")
     yield Text(words.judged_in_words(first))
-    header = ["", "whole", *MASK_NAMES.values(), "deletion", "random", "insertion", "random"]
+    header = ["", "whole", *MASK_NAMES.values(), "IoU of moved and region"]
+    header += ["deletion", "random", "insertion", "random"]
     yield Table(header, [row for entry in entries for row in mask_rows(entry)])
     rows = [
         [f"{entry['contender']}, scale {one['scale']}", *(spread_text(one[key]) for key in STABILITY_NAMES)]
@@ -239,7 +240,7 @@ def mask_rows(entry: Entry) -> list[list[str]]:
             [
                 f"{entry['contender']}, scale {one['scale']}",
                 spread_text(judged["whole"]) if is_first else "",
-                *(spread_text(one[key]) for key in MASK_NAMES),
+                *(spread_text(one[key]) for key in (*MASK_NAMES, "moved_iou")),
                 *(spread_text(area) if is_first else "" for area in areas),
             ]
         )

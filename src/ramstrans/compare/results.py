@@ -25,7 +25,7 @@ FORMAT_VERSION = 1
 REGIONS = ("mean_area", "mean_iou", "corloc", "parts_inside", "fallback_share")
 """Keys of a report's regions, all in percent."""
 
-JUDGED = (*MASK_NAMES, *STABILITY_NAMES)
+JUDGED = (*MASK_NAMES, "moved_iou", *STABILITY_NAMES)
 """Keys of each region of `regions_judged`, in percent."""
 
 FUSED = "fused"

@@ -49,6 +49,7 @@ class Faithfulness(NamedTuple):
         whole: (B,) bool: whether it is right about the whole image.
         masked: (R, 4, B) bool: about images that are seen as `MASKS` say, for each of R regions.
         belief: (R, 4, B) float32, the probability that it then gives the true class.
+        moved_iou: (R, B) float32 in [0, 1], of each region and its moved box, by their pixels.
         true_masked: (2, B) float32: 1 where it is right about images seen as `TRUE_MASKS` say, else 0; NaN
             for images without a true box.
         curves: (4, T, B) float32, for each of `CURVES` the probability of the class that the whole image is
@@ -59,6 +60,7 @@ class Faithfulness(NamedTuple):
     whole: np.ndarray
     masked: np.ndarray
     belief: np.ndarray
+    moved_iou: np.ndarray
     true_masked: np.ndarray
     curves: np.ndarray
     curves_right: np.ndarray
@@ -97,29 +99,41 @@ def faithfulness(
         true_boxes: (B, 4) in pixels of `images`, NaN where there is none; None: there are none.
     """
     whole, rows = look(images), np.arange(len(images))
-    masked = np.stack([looks_at_masks(look, images, boxes) for boxes in regions])
+    seen = [region_masks(images, boxes) for boxes in regions]
+    masked = np.stack([looks_at_masks(look, images, *masks) for masks in seen])
     by_true_box = np.full((len(TRUE_MASKS), len(images)), np.nan, dtype=np.float32)
     if true_boxes is not None:
         has_box = true_boxes.isfinite().all(dim=1).cpu().numpy()
-        seen = box_mask(true_boxes.to(images.device), (images.shape[2], images.shape[3]))
-        answers = np.stack([look(images * mask).argmax(axis=1) for mask in (seen, ~seen)])
+        inside = box_mask(true_boxes.to(images.device), (images.shape[2], images.shape[3]))
+        answers = np.stack([look(images * mask).argmax(axis=1) for mask in (inside, ~inside)])
         by_true_box[:, has_box] = (answers == labels)[:, has_box]
     curves = looks_along_curves(look, images, saliency, whole)
     return Faithfulness(
         whole=whole.argmax(axis=1) == labels,
         masked=masked.argmax(axis=-1) == labels,
         belief=masked[:, :, rows, labels],
+        moved_iou=np.stack([mask_iou(*masks) for masks in seen]),
         true_masked=by_true_box,
         curves=curves[:, :, rows, whole.argmax(axis=1)],
         curves_right=curves.argmax(axis=-1) == labels,
     )
 
 
-def looks_at_masks(look: FirstLook, images: Tensor, boxes: Tensor) -> np.ndarray:
-    """(4, B, C) probabilities of images of which one region each is seen as `MASKS` say."""
+def region_masks(images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 1, H, W) bool masks of one region of each image, and of a box of the same sides anywhere."""
     size = (images.shape[2], images.shape[3])
-    found = box_mask(boxes, size)
-    elsewhere = box_mask(moved(boxes, whole_image(images), draws_of(images)), size)
+    elsewhere = moved(boxes, whole_image(images), draws_of(images))
+    return box_mask(boxes, size), box_mask(elsewhere, size)
+
+
+def mask_iou(first: Tensor, second: Tensor) -> np.ndarray:
+    """(B,) float32 intersection over union of (B, 1, H, W) masks; 0 for two empty ones."""
+    both, either = (mask.flatten(1).sum(dim=1) for mask in (first & second, first | second))
+    return (both / either.clamp(min=1)).cpu().numpy()
+
+
+def looks_at_masks(look: FirstLook, images: Tensor, found: Tensor, elsewhere: Tensor) -> np.ndarray:
+    """(4, B, C) probabilities of images that are seen as `MASKS` say."""
     return np.stack([look(images * seen) for seen in (found, ~found, elsewhere, ~elsewhere)])
 
 

@@ -128,25 +128,22 @@ def judged_report(judged: JudgedRegions, records: Sequence[Record]) -> dict[str,
 
     Returns:
         `num_images`, `num_boxes`, `fill`; `whole`: top-1 of the first look; `regions`, for each the top-1 of
-        `MASKS`, `mirror_iou`, `shift_iou`, and `mirror_corloc`, the percent of images with an IoU of at least
-        0.5; `true_box`: top-1 of `TRUE_MASKS`, None without boxes; `moved`: top-1 of later scales and fused,
-        as it is and with regions moved, or None; `same_answer`: percent of images whose fused answer stays
-        under `mirror` and `shift`; `curves`: `shares` of the locations, and of each of `CURVES`
-        `probability`, `top1` and `area`, that under the probability.
+        `MASKS`, `moved_iou` of the moved box and the region, `mirror_iou`, `shift_iou`, and `mirror_corloc`,
+        the percent of images with an IoU of at least 0.5; `true_box`: top-1 of `TRUE_MASKS`, None without
+        boxes; `moved`: top-1 of later scales and fused, as it is and with regions moved, or None;
+        `same_answer`: percent of images whose fused answer stays under `mirror` and `shift`; `curves`:
+        `shares` of the locations, and of each of `CURVES` `probability`, `top1` and `area`, that under the
+        probability.
     """
     faithful, stable = judged.faithfulness, judged.stability
     num_boxes = sum(record.box is not None for record in records)
+    of_regions = zip(faithful.masked, faithful.moved_iou, stable.mirror_iou, stable.shift_iou, strict=True)
     regions = [
         {"scale": number}
         | {name: percent(right) for name, right in zip(MASKS, masked, strict=True)}
-        | {
-            "mirror_iou": percent(mirror),
-            "mirror_corloc": percent(mirror >= 0.5),
-            "shift_iou": percent(shift),
-        }
-        for number, (masked, mirror, shift) in enumerate(
-            zip(faithful.masked, stable.mirror_iou, stable.shift_iou, strict=True), start=1
-        )
+        | {"moved_iou": percent(moved), "mirror_iou": percent(mirror)}
+        | {"mirror_corloc": percent(mirror >= 0.5), "shift_iou": percent(shift)}
+        for number, (masked, moved, mirror, shift) in enumerate(of_regions, start=1)
     ]
     true_box = {
         name: percent(right[np.isfinite(right)])

@@ -46,8 +46,9 @@ def judged_sections(judged: Judged) -> list[str]:
         "## Regions judged",
         f"On {counted(judged['num_images'], 'image')}. Scale 1 alone looks at images of which parts are "
         f"deleted; it is right about {judged['whole']:.1f} % of the whole ones. What is deleted becomes "
-        f"{judged['fill']}. Moved: a box of the same sides anywhere in the image. If the answer depends on "
-        "the region, the region alone is worth more, and its loss costs more, than those of the moved box.",
+        f"{judged['fill']}. Moved: a box of the same sides anywhere in the image; its mean IoU with the "
+        f"region of scale 1 is {judged['regions'][0]['moved_iou']:.1f} %. If the answer depends on the "
+        "region, the region alone is worth more, and its loss costs more, than those of the moved box.",
         _mask_table(judged),
         *_moved(judged),
         "Deletion and insertion of the locations in the order of their saliency "
