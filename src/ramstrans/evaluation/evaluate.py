@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import find_unreadable
@@ -26,11 +28,14 @@ from ramstrans.distributed import process_index
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
 from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
 from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warnings, time_exit
+from ramstrans.evaluation.fusion import fit_weights
+from ramstrans.evaluation.judge import draw_indices, judge_regions, judged_report, part_of, picture_groups
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
+from ramstrans.evaluation.report.judged import judged_sections
 from ramstrans.evaluation.report.markdown import WHOLE, markdown_page
-from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit
+from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit, plot_faithfulness
 from ramstrans.evaluation.report.predictions import write_predictions
 from ramstrans.files import make_folder
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
@@ -40,6 +45,12 @@ from ramstrans.saved.metadata import ModelMetadata
 from ramstrans.saved.model import load_model, save_metadata
 
 logger = logging.getLogger(__name__)
+
+REGION_FIGURES = {
+    "Locations deleted, and inserted into a blurred image, by their saliency": "region_curves.png",
+    "The best, median and worst regions": "regions.png",
+}
+"""Of `--regions`: caption -> file name."""
 
 _OWN_FORMATS = ("folder", "table", "hugging_face", "shards")
 """Formats of people's own data; each of the others is a published set with an agreed test split."""
@@ -57,6 +68,8 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     images, notes, is_whole = read_images(metadata, data, config, progress)
     if config.early_exit is not None:
         check_early_exit(model, images, config.early_exit)
+    if config.fusion == "fitted":
+        check_fusion(model, images)
     dataset, left_out = dataset_of(metadata, images, config.split or "test", data, progress)
     if model.needs_boxes:
         check_boxes(dataset.records)
@@ -81,9 +94,18 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
         extra["warnings"] += exit_warnings(choice)
+    if config.fusion == "fitted":
+        held_out, _ = dataset_of(metadata, images, "val", data, progress)
+        seen = predict_split(model, build_loader(held_out, **loading), **options)
+        options["weights"] = fit_weights(seen.probabilities, seen.labels)
+        extra |= {"fusion_weights": options["weights"], "fusion_num_images": len(seen.labels)}
     loader = build_loader(dataset, **loading)
+    options |= {"confidence": confidence, "extra": extra}
+    if config.regions is not None:
+        indices = draw_indices(len(dataset), config.regions)
+        options["judged"] = build_loader(part_of(dataset, indices), **loading), indices
     try:
-        return evaluate(model, metadata, loader, config.folder, confidence=confidence, extra=extra, **options)
+        return evaluate(model, metadata, loader, config.folder, **options)
     except UnreadableImageError as error:
         error.add_note("repair or remove it, or --data.on_unreadable skip leaves such files out")
         raise
@@ -97,6 +119,8 @@ def evaluate(
     *,
     precision: str,
     confidence: float | None = None,
+    judged: tuple[ImageLoader, np.ndarray] | None = None,
+    weights: np.ndarray | None = None,
     extra: Mapping[str, Any],
     progress: Progress = no_progress,
 ) -> Report:
@@ -105,12 +129,14 @@ def evaluate(
     Several processes share the predictions; the first one writes. If the folder has a metrics.jsonl, the
     curves are plotted. `extra` holds further keys of the report, see `build_report`.
 
-    With a `confidence`, early exit at this threshold is evaluated and timed too. `precision` is `fp32`,
-    `bf16` or `fp16`.
+    With a `confidence`, early exit at this threshold is evaluated and timed too. With `judged`, a loader of
+    a part of the images and their indices, regions are judged on those. `precision` is `fp32`, `bf16` or
+    `fp16`; `weights` (S,) are those of the scales in the fused prediction.
     """
     options: dict[str, Any] = {"precision": precision, "progress": progress}
-    predictions = predict_split(model, loader, **options)
+    predictions = predict_split(model, loader, **options)._replace(weights=weights)
     figures = {}
+    found = None if judged is None else judge_regions(model, *judged, **options)
     if confidence is not None:
         seconds = time_exit(model, loader, confidence=confidence, **options)
         early = exit_report(predictions, confidence, seconds)
@@ -118,11 +144,23 @@ def evaluate(
         plot_exit(early, folder / "early_exit.png")
         figures["What early exit costs and saves"] = "early_exit.png"
     extra = {"method": metadata.model.method, "regions_used": model.num_looks - 1} | dict(extra)
+    if found is not None:
+        records = [predictions.records[index] for index in found.indices]
+        extra |= {"regions_judged": judged_report(found, records)}
     report = build_report(predictions, metadata.class_names, extra=extra)
     if process_index() == 0:
-        write_predictions(predictions, metadata.class_names, folder / "predictions.csv")
+        write_predictions(predictions, metadata.class_names, folder / "predictions.csv", confidence)
         figures |= draw_figures(model, metadata, loader.dataset, predictions, folder, precision)
-        write_report(folder, report, markdown_page(report, figures))
+        further = []
+        if found is not None:
+            further = judged_sections(report["regions_judged"])
+            plot_faithfulness(report["regions_judged"]["curves"], folder / "region_curves.png")
+            groups = picture_groups(found, predictions)
+            draw_gallery(
+                model, metadata, loader.dataset, predictions, groups, folder / "regions.png", precision
+            )
+            figures |= REGION_FIGURES
+        write_report(folder, report, markdown_page(report, figures, further))
     return report
 
 
@@ -142,13 +180,26 @@ def draw_figures(
             plot_curves(rows, folder / "curves.png")
             figures["Curves of the training run"] = "curves.png"
     groups = choose_groups(predictions)
-    indices = [index for group in groups.values() for index in group]
-    views = gallery_views(model, metadata, dataset, indices, precision)
-    plot_gallery(views, predictions, groups, metadata.class_names, folder / "gallery.png")
+    draw_gallery(model, metadata, dataset, predictions, groups, folder / "gallery.png", precision)
     figures["The most confident mistakes; wrong and correct predictions drawn at random"] = "gallery.png"
     plot_confusion(predictions.fused, predictions.labels, metadata.class_names, folder / "confusion.png")
     figures["The most confused classes"] = "confusion.png"
     return figures
+
+
+def draw_gallery(
+    model: Method,
+    metadata: ModelMetadata,
+    dataset: ImageDataset,
+    predictions: Predictions,
+    groups: Mapping[str, Sequence[int]],
+    path: Path,
+    precision: str,
+) -> None:
+    """Draw what the model saw in some images of a data set, by headings."""
+    indices = [index for group in groups.values() for index in group]
+    views = gallery_views(model, metadata, dataset, indices, precision)
+    plot_gallery(views, predictions, groups, metadata.class_names, path)
 
 
 def check_early_exit(model: Method, images: ImageSet, early_exit: float | Literal["auto"]) -> None:
@@ -161,6 +212,17 @@ def check_early_exit(model: Method, images: ImageSet, early_exit: float | Litera
             "--early_exit auto chooses on validation images, and none were held out; train with "
             "--data.val_fraction above 0, give --split test for a data set of its own splits, or give a "
             "confidence, e.g. --early_exit 0.9"
+        )
+
+
+def check_fusion(model: Method, images: ImageSet) -> None:
+    """Raise if weights of the scales cannot be fitted, before anything is computed."""
+    if model.num_scales == 1:
+        raise UsageError("this model has one scale, so there is nothing to fuse; leave --fusion out")
+    if not images.of_split("val"):
+        raise UsageError(
+            "--fusion fitted needs validation images, and none were held out; train with --data.val_fraction "
+            "above 0, or leave it out"
         )
 
 

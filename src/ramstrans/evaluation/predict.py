@@ -33,6 +33,7 @@ class Predictions(NamedTuple):
         has_region: (R, N) bool, False where nothing stood out and the region is the whole input.
         image_sizes: (N, 2) int64, `(width, height)` of the original images in pixels.
         records: The N records, in the same order.
+        weights: (S,) of the scales in the fused prediction, see `fit_weights`; None: all alike.
     """
 
     probabilities: np.ndarray
@@ -41,10 +42,13 @@ class Predictions(NamedTuple):
     has_region: np.ndarray
     image_sizes: np.ndarray
     records: tuple[Record, ...]
+    weights: np.ndarray | None = None
 
     @property
     def fused(self) -> np.ndarray:
         """(N, C) float32, the mean of the scales' probabilities."""
+        if self.weights is not None:
+            return np.tensordot(self.weights, self.probabilities, 1).astype(np.float32)
         return np.asarray(self.probabilities.mean(axis=0))
 
 

@@ -22,7 +22,8 @@ FORMAT_VERSION = 7
 """1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`, mean and std in
 `preprocessing`, and other names of tensors; 3: without `preprocessing.fit` and `zoom_pixels`,
 `model.component`, `min_region` and `max_aspect`; 4: without `model.global_pool`, `saliency` and
-`saliency_layers`; 5: without `model.region_placement`; 6: without `model.method` and `num_tokens`."""
+`saliency_layers`; 5: without `model.region_placement`; 6: without `model.method`, `num_tokens`,
+`saliency_mirrored` and `saliency_blur`."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,8 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
             f"format_version {version} was written by a newer ramstrans ({values.get('ramstrans_version')}); "
             f"this one reads up to {FORMAT_VERSION}: upgrade with pip install -U ramstrans"
         )
+    if version == FORMAT_VERSION and isinstance(values.get("model"), dict):  # of before the release
+        return values | {"model": {"saliency_mirrored": False, "saliency_blur": 0.0} | values["model"]}
     if version not in range(1, FORMAT_VERSION):
         return values
     values = {"early_exit": None} | values | {"format_version": FORMAT_VERSION}
@@ -138,6 +141,7 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
         new = {"region_size": None, "component": "count", "min_region": 0.0, "max_aspect": None}
         new |= {"global_pool": None, "saliency": "rollout", "saliency_layers": None}
         new |= {"region_placement": "found", "method": "rams", "num_tokens": None}
+        new |= {"saliency_mirrored": False, "saliency_blur": 0.0}
         values["model"] = new | {"mean": None, "std": None} | model | moved
     if isinstance(values["early_exit"], dict) and "mean_looks" in values["early_exit"]:
         values["early_exit"]["mean_scales_used"] = values["early_exit"].pop("mean_looks")

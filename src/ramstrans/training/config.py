@@ -37,8 +37,8 @@ BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("keep_checkpoints", "lora_rank", "lora_alpha", "patience", "probe_views"), AT_LEAST_1),
     **dict.fromkeys(("weight_decay", "warmup_steps", "warmup_epochs", "gradient_clip"), AT_LEAST_0),
     **dict.fromkeys(("momentum", "mixup", "cutmix", "contrastive", "freeze_blocks"), AT_LEAST_0),
-    **dict.fromkeys(("checkpoint_every", "max_skipped_steps"), AT_LEAST_0),
-    **dict.fromkeys(("label_smoothing", "ema_decay"), FROM_0_BELOW_1),
+    **dict.fromkeys(("checkpoint_every", "max_skipped_steps", "random_region_epochs"), AT_LEAST_0),
+    **dict.fromkeys(("label_smoothing", "ema_decay", "fused_target"), FROM_0_BELOW_1),
     **dict.fromkeys(("mixing_probability", "min_lr_factor"), FROM_0_TO_1),
     "layer_decay": ABOVE_0_TO_1,
     "lr": ABOVE_0,
@@ -86,6 +86,10 @@ class TrainingConfig:
         lora_mlp: With `lora`: adapt the MLPs too, not only the attention.
         loss_weights: Weight of each scale's cross-entropy, `num_scales` of them, e.g. `[0, 1]` for the last
             scale only; None: 1 each (paper).
+        fused_target: Share, in [0, 1), of each scale's loss whose target is the fused answer of all scales,
+            which a pass without gradients gives first; 0 is off (paper).
+        random_region_epochs: First epochs in which scales look at boxes of the same sides anywhere, not where
+            the saliency is; 0 is off.
         precision: Autocast precision of forward and loss.
         attention: `fused` keeps the backbone's fused attention; `math` multiplies matrices, which
             trains faster on CPUs with bf16 units; `auto` takes `math` for bf16 on CPU, else `fused`.
@@ -134,6 +138,8 @@ class TrainingConfig:
     lora_alpha: int = 16
     lora_mlp: bool = False
     loss_weights: tuple[float, ...] | None = None
+    fused_target: float = 0.0
+    random_region_epochs: int = 0
     class_weights: Literal["none", "balanced"] = "none"
     precision: Precision = "fp32"
     attention: Literal["auto", "fused", "math"] = "auto"
@@ -246,3 +252,12 @@ class RunConfig:
                 "sizes cannot be mixed; give model.zoom_source full, or leave them out"
             )
         warn_ignored("data", self.data, {"zoom_pixels": (is_native, "model.zoom_source native")})
+        has_regions = self.model.num_scales > 1 and not self.training.is_probe
+        needs = {
+            "fused_target": (has_regions, "model.num_scales 2 or more"),
+            "random_region_epochs": (
+                has_regions and self.model.region_placement in ("found", "centre"),
+                "regions that are found: model.num_scales 2 or more",
+            ),
+        }
+        warn_ignored("training", self.training, needs)

@@ -27,13 +27,20 @@ WHOLE = "all"
 Report = Mapping[str, Any]
 
 
-def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
-    """Render the whole page of a report from `build_report`, with figures: caption -> path relative to it."""
+def markdown_page(report: Report, pictures: Mapping[str, str], further: Sequence[str] = ()) -> str:
+    """Render the whole page of a report from `build_report`.
+
+    Args:
+        report: The report.
+        pictures: Figures, by their captions; paths relative to the page.
+        further: More sections about the regions.
+    """
     sections = [
         f"# Report: {images_of(report)}",
         *_headline(report),
         *notes(report),
         *_regions(report),
+        *further,
         *_early_exit(report),
         *(["## Figures"] if pictures else []),
         *(f"![{cell(name)}]({quote(path)})\n\n*{cell(name)}*" for name, path in pictures.items()),
@@ -61,7 +68,8 @@ def headline(report: Report) -> tuple[list[str], list[list[str]]]:
     """
     has_top5 = len(report["classes"]) > 5
     further = [f"scale {index}: the region" for index in range(2, len(report["scales"]) + 1)]
-    names = ["scale 1: whole input", *further, "fused: mean of all"]
+    mean = "weighted mean" if "fusion_weights" in report else "mean of all"
+    names = ["scale 1: whole input", *further, f"fused: {mean}"]
     if not further:
         names = ["image and crop" if report.get("regions_used") else "whole input"]
     rows = [

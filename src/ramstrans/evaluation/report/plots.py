@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from ramstrans.evaluation.metrics import confused_pairs
 from ramstrans.evaluation.report.style import (
     FUSED_COLOR,
+    MUTED_COLOR,
     RIGHT_COLOR,
     finish_axes,
     label_text,
@@ -59,6 +60,25 @@ def plot_exit(early: Mapping[str, Any], path: Path) -> None:
     axes.plot([early["mean_scales_used"]], [early["top1"]], "o", color=RIGHT_COLOR, label=label)
     axes.axhline(curve["top1"][-1], color="#888888", linewidth=1, linestyle="--", label="all scales")
     finish_axes(axes, "Early exit: accuracy against cost", "mean scales per image", "top-1, %")
+    save_figure(figure, path)
+
+
+def plot_faithfulness(curves: Mapping[str, Any], path: Path) -> None:
+    """Plot deletion and insertion by saliency and in random order, from `curves_report`."""
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, kind in zip(panels, ("deletion", "insertion"), strict=True):
+        for name, color, label in (
+            (kind, scale_color(0), "by saliency"),
+            (f"random_{kind}", MUTED_COLOR, "random order"),
+        ):
+            text = f"{label}, area {curves[name]['area']:.1f} %"
+            axes.plot(
+                curves["shares"], curves[name]["probability"], color=color, marker="o", ms=3, label=text
+            )
+        finish_axes(axes, kind.capitalize(), f"% of the locations {kind[:-3]}ed", "")
+    panels[0].set_ylabel("probability of the predicted class, %")
+    panels[0].set_ylim(bottom=0)
     save_figure(figure, path)
 
 
