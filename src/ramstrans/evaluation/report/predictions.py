@@ -4,8 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ramstrans.evaluation.early_exit import exited_early, num_scales_used, running_means
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.ranking import top_classes
