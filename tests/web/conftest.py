@@ -15,6 +15,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 PAGE = files("ramstrans") / "web"
+NAMES = ("017.Black_footed_Albatross", "Crow, <b>hooded</b>", "Jay")
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,7 @@ def chromium():
 
 @pytest.fixture
 def open_page(chromium):
-    """Opens an address: gives a page that collects its `outside` requests and `problems`; no test may have any."""
+    """Opens an address; the page collects `outside` requests and `problems`, and no test may have any."""
     pages = []
 
     def open_page(url, **options):
@@ -81,19 +82,30 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 class Stub(Quiet):
     """The part of `ramstrans serve` that the page knows; the name of a photograph says what happens to it."""
 
+    about = {"classes": list(NAMES), "max_bytes": 1_000_000}  # noqa: RUF012 - no instance changes it
+    key = None  # what it wants
     busy = 2  # how often a busy server refuses
     seen: list = []  # noqa: RUF012 - of the class, since each request has an instance
+
+    def do_GET(self):
+        if self.path != "/model":
+            return super().do_GET()
+        given = self.headers["Authorization"]
+        return self.say(200, self.about) if given == self.key else self.say(401, {"detail": "send a key"})
 
     def do_POST(self):
         address = urlsplit(self.path)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         name = body.split(b'filename="')[1].split(b'"')[0].decode()
         type(self).seen.append((address.path, parse_qs(address.query), name, len(body)))
-        status = {"large.jpg": 413, "odd.txt": 415, "broken.jpg": 422, "slow.jpg": 504}.get(name, 200)
+        status = {"large.jpg": 413, "odd.txt": 415, "broken.jpg": 422, "proxy.jpg": 504}.get(name, 200)
         if name == "busy.jpg" and type(self).busy:
             type(self).busy -= 1
             status = 503
-        values = {"predictions": [answer(name)]} if status == 200 else {"detail": f"about {name}"}
+        refusal = [] if status == 504 else {"detail": f"about {name}"}
+        self.say(status, {"predictions": [answer(name)]} if status == 200 else refusal)
+
+    def say(self, status, values):
         content = json.dumps(values).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -109,7 +121,7 @@ UNSURE = {"low.jpg": (0.4, 0.1, 0.1), "close.jpg": (0.52, 0.4, 0.08)}
 
 def answer(name):
     """What the stub says about a photograph of 200 x 100 pixels."""
-    labels = ["017.Black_footed_Albatross", "Crow, <b>hooded</b>", "Jay"]
+    labels = list(NAMES)
     probabilities = list(UNSURE.get(name, (0.9964, 0.0031, 0.0005)))
     classes = {"labels": labels, "probabilities": probabilities}
     values = {"path": None, "name": name, "error": None, **classes, "scales": [], "saliency": None}

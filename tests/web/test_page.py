@@ -111,10 +111,10 @@ def test_one_scale_and_no_region(open_page, address, photographs):
 def test_errors_are_words(open_page, address, photographs):
     page = open_page(address)
     words = {
-        "large.jpg": "The file is larger than the server accepts. It says: about large.jpg",
-        "odd.txt": "The server does not read files of this kind. It says: about odd.txt",
-        "broken.jpg": "The server cannot read it as a photograph. It says: about broken.jpg",
-        "slow.jpg": "The server took too long; try again. It says: about slow.jpg",
+        "large.jpg": "About large.jpg.",
+        "odd.txt": "About odd.txt.",
+        "broken.jpg": "About broken.jpg.",
+        "proxy.jpg": "The server took too long; try again.",
         "unreadable.jpg": "It cannot be read: truncated file.",
     }
     classify(page, photographs(*words))
@@ -124,6 +124,32 @@ def test_errors_are_words(open_page, address, photographs):
         assert page.locator("#why").inner_text() == expected
     assert page.locator("#status").inner_text() == "5 photographs done, 5 could not be read."
     page.problems.clear()  # Chromium notes each status above 399
+
+
+def test_what_the_server_would_refuse_is_not_sent(open_page, address, tmp_path):
+    page = open_page(address)
+    page.locator("#lead").filter(has_text="tells 3 classes apart").wait_for()
+    (tmp_path / "heavy.jpg").write_bytes(bytes(2_100_000))
+    classify(page, [tmp_path / "heavy.jpg"])
+    assert page.locator("#why").inner_text() == "It has 2.1 MB; this server takes up to 1.0 MB."
+    assert all(name != "heavy.jpg" for *_, name, _ in Stub.seen)
+
+
+def test_a_server_with_a_key(open_page, serve, photographs):
+    class Guarded(Stub):
+        key = "Bearer of, news"
+
+    page = open_page(serve(PAGE, Guarded))
+    page.get_by_label("This server answers only with its key").fill("guess")
+    page.keyboard.press("Enter")
+    page.locator("#status").filter(has_text="does not accept this key").wait_for()
+    page.get_by_label("This server answers only with its key").fill("of, news")
+    page.keyboard.press("Enter")
+    page.locator("#lead").filter(has_text="tells 3 classes apart").wait_for()
+    assert page.locator("#key-form").is_hidden()
+    classify(page, photographs("heron.jpg"))
+    assert page.locator("#answer").inner_text() == "Black footed Albatross"
+    page.problems.clear()  # the 401s
 
 
 def test_a_busy_server_is_asked_again(open_page, address, photographs):
@@ -156,7 +182,7 @@ def test_the_table_is_that_of_predict(open_page, address, photographs):
     assert [row["path"] for row in rows] == ["heron.jpg", "a, b.jpg", "broken.jpg"]
     assert rows[1]["label_2"] == "Crow, <b>hooded</b>"
     assert (rows[0]["probability_1"], rows[0]["region_x0"], rows[0]["has_region"]) == ("0.9964", "50", "True")
-    assert rows[2]["error"].endswith("about broken.jpg")
+    assert rows[2]["error"] == "About broken.jpg."
     assert rows[2]["label_1"] == ""
     page.problems.clear()
 
@@ -227,7 +253,9 @@ PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobil
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("device", [{"viewport": {"width": 1280, "height": 900}}, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize(
+    "device", [{"viewport": {"width": 1280, "height": 900}}, PHONE], ids=["desk", "phone"]
+)
 def test_accessible_to_all(open_page, address, photographs, scheme, device):
     axe = needs_package(AXE) / "axe.min.js"
     page = open_page(address, color_scheme=scheme, **device)

@@ -46,7 +46,11 @@ _RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}
 
 
 def export_folder(
-    predictor: Predictor, output: Path, format_name: Format, photographs: list[Path], runtime: Path | None = None
+    predictor: Predictor,
+    output: Path,
+    format_name: Format,
+    photographs: list[Path],
+    runtime: Path | None = None,
 ) -> Check:
     """Write a model as a folder that stands alone, checked on photographs; or nothing.
 

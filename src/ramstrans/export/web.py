@@ -38,8 +38,8 @@ def check_page(graph: Graph, runtime: Path | None) -> list[Path]:
     size = sum(weight.numel() * weight.element_size() for weight in graph.state_dict().values())
     if size > MAX_BYTES:
         raise UsageError(
-            f"the weights have {size / 1e6:,.0f} MB, and a browser can hold {MAX_BYTES / 1e6:,.0f} MB; export "
-            "another format and serve that, or train a smaller model.backbone"
+            f"the weights have {size / 1e6:,.0f} MB, and a browser can hold {MAX_BYTES / 1e6:,.0f} MB; "
+            "export another format and serve that, or train a smaller model.backbone"
         )
     return runtime_files(runtime)
 
@@ -78,19 +78,19 @@ def page_readme(predictor: Predictor, check: Check) -> str:
     lines = [
         f"# {predictor.metadata.model.backbone}, {num_classes}: a page",
         "",
-        f"Exported by ramstrans {ramstrans.__version__}. The page classifies photographs in the browser: they",
-        "stay on the device, and nothing is requested but the files of this folder. Any static web server",
-        "will do:",
+        f"Exported by ramstrans {ramstrans.__version__}. The page classifies photographs in the browser:",
+        "they stay on the device, and nothing is requested but the files of this folder. Any static web",
+        "server will do:",
         "",
         "    python -m http.server --directory .",
         "",
         "Then open http://localhost:8000. A browser does not run the page from a file:// address.",
         "",
-        f"`{FILES['web']}` is the model, from pixels to probabilities; `runtime/` is {RUNTIME} (MIT licence).",
+        f"`{FILES['web']}` is the model, from pixels to probabilities; `runtime/` is {RUNTIME} (MIT).",
         "",
-        f"Checked on {counted(check.num_images, 'photograph')} against the model in PyTorch, in onnxruntime: on",
-        f"the same pixels probabilities differ by at most {check.probability:.1e}, and the share of equal boxes",
-        f"is {check.boxes_equal:g}; from file to answer by at most {check.probability_from_file:.1e}, with the",
-        f"same best class for {100 * check.top1_from_file:.1f} % of them.",
+        f"Checked on {counted(check.num_images, 'photograph')} against the model in PyTorch, by onnxruntime:",
+        f"on the same pixels probabilities differ by at most {check.probability:.1e}, and the share of equal",
+        f"boxes is {check.boxes_equal:g}; from file to answer by at most {check.probability_from_file:.1e},",
+        f"with the same best class for {100 * check.top1_from_file:.1f} % of them.",
     ]
     return "\n".join(lines) + "\n"

@@ -34,7 +34,7 @@ function report(text) {
 /** Say how far all photographs are. */
 function reportProgress() {
   const done = items.filter((item) => item.state === "done");
-  if (!items.length) return report("");
+  if (!items.length) return undefined;
   if (done.length < items.length) {
     const wait = source ? "" : " They wait for the model.";
     return report(`${done.length} of ${counted(items.length, "photograph")} done.${wait}`);
@@ -124,6 +124,7 @@ function remove(item) {
   items.splice(index, 1);
   URL.revokeObjectURL(item.url);
   item.card.remove();
+  if (!items.length) report("");
   if (item === shown) show(items[Math.min(index, items.length - 1)] ?? null);
   else updateGallery();
 }
@@ -252,12 +253,28 @@ function reportLoading({ loaded, total }) {
     : "Starting the model";
 }
 
+/** Ask for the key of the server; gives what is entered. */
+function askKey(isFirst) {
+  const form = element("key-form");
+  form.hidden = false;
+  if (!isFirst) report("The server does not accept this key.");
+  element("key").focus();
+  return new Promise((resolve) => {
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      form.hidden = true;
+      report("");
+      resolve(element("key").value);
+    };
+  });
+}
+
 async function start() {
   element("unstarted").remove();
   listen();
   try {
     const { connect } = await import(`./${document.documentElement.dataset.answers}.js`);
-    source = await connect(reportLoading);
+    source = await connect(reportLoading, askKey);
   } catch (error) {
     element("failure").textContent = `The model cannot be started: ${error.message}. Reload the page to try again.`;
     element("failure").hidden = false;
