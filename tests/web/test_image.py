@@ -9,6 +9,7 @@ from PIL import Image
 from ramstrans.data.geometry import FILL
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading.decode import MAX_ELONGATION
+from ramstrans.data.reading.resize import read_resized
 from ramstrans.errors import UnreadableImageError
 from ramstrans.export.folder import preprocessing_values
 from ramstrans.export.graph import resize_weights
@@ -69,12 +70,20 @@ def test_pixels_are_those_of_predict(page, tmp_path, fit, size):
     path, preprocessing = noise(tmp_path / "noise.png", *size), FITS[fit]
     found, lies = read(page, path, preprocessing)
     expected = read_example(path, preprocessing, 10**6)
-    difference = np.abs(found - expected.pixels)
-    assert difference.max() <= 1
-    assert (difference > 0).mean() < 0.02
+    assert np.abs(found - expected.pixels).max() <= 1
     assert (lies["width"], lies["height"]) == expected.original_size == size
     assert lies["scale"] == pytest.approx(expected.geometry.scale)
     assert tuple(lies["offset"]) == expected.geometry.offset
+
+
+@pytest.mark.parametrize("size", [(211, 97), (97, 211), (40, 31)])
+def test_pixels_are_those_of_torchvision(page, tmp_path, size):
+    """Which `predict` has; Pillow sometimes resizes the columns before the rows."""
+    path, preprocessing = noise(tmp_path / "noise.png", *size), FITS["squash"]
+    found, _ = read(page, path, preprocessing)
+    difference = np.abs(found - read_resized(path, preprocessing.reading).pixels.numpy())
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.02
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -90,12 +99,11 @@ def test_upright(page, tmp_path, suffix, orientation):
 
 
 def test_a_large_jpeg_in_strips(page, tmp_path):
-    """Pillow decodes it at a reduced size, the page in full, in three strips."""
+    """The page decodes it in full, in three strips; `predict` at a reduced size, which changes more."""
     path = draw(tmp_path / "large.jpg", 2500, 1100, quality=90)
     found, _ = read(page, path, FITS["squash"], 10**7)
-    difference = np.abs(found - read_example(path, FITS["squash"], 10**7).pixels)
-    assert difference.max() <= 2
-    assert difference.mean() < 0.3
+    whole = Image.open(path).resize((64, 53), Image.Resampling.BILINEAR)
+    assert np.abs(found - np.asarray(whole).transpose(2, 0, 1)).max() <= 2
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("RGBA", "png"), ("L", "png"), ("RGBA", "webp"), ("L", "jpg")])

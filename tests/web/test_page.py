@@ -285,3 +285,11 @@ def test_nothing_else_is_reached(open_page, address):
     assert any("Content Security Policy" in problem for problem in page.problems)
     page.problems.clear()
     page.outside.clear()
+
+
+def test_opened_as_a_file(open_page):
+    page = open_page((PAGE / "index.html").as_uri())
+    page.locator("#unstarted").wait_for()  # after four seconds, which a slow network may need
+    assert "python -m http.server" in page.locator("#unstarted").inner_text()
+    page.problems.clear()  # modules are not loaded from files
+    page.outside.clear()

@@ -57,10 +57,10 @@ def export(
     Raises:
         RamsTransError: It cannot be exported, or the export gives other answers; nothing is written then.
     """
+    if runtime and format != "web":
+        raise UsageError("--runtime has no effect without --format web; leave it out")
     metadata = load_metadata(run)
     check_new_folder(output)
-    if runtime and format != "web":
-        logger.warning("--runtime has no effect without --format web")
     photographs = photographs_of(verify) if verify else own_photographs(metadata)
     from ramstrans.export.folder import export_folder
     from ramstrans.inference.predictor import Predictor
@@ -73,6 +73,8 @@ def export(
         f"{check.probability_from_file:.1e}, best classes equal for {100 * check.top1_from_file:.1f} %"
     )
     results().print(line, highlight=False)
+    if format == "web":
+        logger.info("to open the page: python -m http.server --directory %s", output)
     return 0
 
 

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 from ramstrans.data.reading.cache import default_cache_dir
 from ramstrans.errors import UsageError
+from ramstrans.files import make_folder
 
 RUNTIME = "onnxruntime-web@1.30.0"
 """The runtime of exported pages: a release and, below, what its files must be, to the last bit."""
@@ -76,6 +77,7 @@ def npm_package(name: str) -> Path:
 
     Raises:
         UsageError: npm is not installed, or fails.
+        OutputError: The cache cannot be written.
     """
     cached = cached_package(name)
     if cached.is_dir():
@@ -87,7 +89,7 @@ def npm_package(name: str) -> Path:
             f"--runtime FOLDER with what `npm pack {name}` gave on another machine, unpacked"
         )
     folder = cached.parent
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent, hint="set XDG_CACHE_HOME to another folder")
     with TemporaryDirectory(dir=folder.parent) as draft:
         _pack(npm, name, Path(draft))
         if not folder.exists():  # another process may have been quicker

@@ -116,7 +116,7 @@ function show(item) {
   element("why").textContent = error ?? judged?.words ?? (source ? "" : "The model is still loading.");
   const rows = answer ? answer.labels.map((label, rank) => bar(label, answer.probabilities[rank])) : [];
   element("bars").replaceChildren(...rows);
-  showPhoto(item, () => shown === item);
+  showPhoto(item);
 }
 
 function remove(item) {

@@ -12,10 +12,15 @@ export function connect(report) {
   let last = 0;
 
   worker.onmessage = ({ data: { id, progress, result, error } }) => {
-    const { resolve, reject } = waiting.get(id);
-    if (progress) return report(progress);
+    const asked = waiting.get(id);
+    if (!asked) return; // it failed, and parts of it still arrive
+    if (progress) {
+      report(progress);
+      return;
+    }
     waiting.delete(id);
-    return error === undefined ? resolve(result) : reject(new Error(error));
+    if (error === undefined) asked.resolve(result);
+    else asked.reject(new Error(error));
   };
   worker.onerror = (event) => {
     event.preventDefault();

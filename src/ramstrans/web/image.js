@@ -130,8 +130,8 @@ export function resize(bitmap, newHeight, newWidth) {
 
 /** Cut RGB pixels to a size around their middle, or pad them to it; as three planes. */
 function fitted(rgb, [height, width], [rows, columns], fill) {
-  const top = Math.floor((height - rows) / 2);
-  const left = Math.floor((width - columns) / 2);
+  const top = Math.trunc((height - rows) / 2);
+  const left = Math.trunc((width - columns) / 2);
   const planes = new Uint8Array(3 * rows * columns);
   for (let channel = 0; channel < 3; channel++) {
     for (let y = 0; y < rows; y++) {

@@ -82,9 +82,9 @@ function enlarged(image, [x0, y0, x1, y1], index) {
   return canvas;
 }
 
-/** Load the file of an item into the page; false if the browser cannot. */
+/** Load a photograph into the page; false if the browser cannot. */
 async function load(image, url) {
-  image.src = url;
+  if (image.getAttribute("src") !== url) image.src = url;
   try {
     await image.decode();
     return true;
@@ -100,15 +100,15 @@ function clear() {
   element("looks").replaceChildren();
 }
 
-/**
- * Show the photograph of an item and, if it has an answer, what was looked at.
- * `isCurrent()` is false once another item is to be shown.
- */
-export async function showPhoto({ url, name, answer }, isCurrent) {
+let turn = 0; // of what is shown: a photograph may take longer to load than the next one
+
+/** Show the photograph of an item and, if it has an answer, what was looked at. */
+export async function showPhoto({ url, name, answer }) {
+  const mine = ++turn;
   const image = element("image");
   if (image.getAttribute("src") !== url) clear();
   const isShown = await load(image, url);
-  if (!isCurrent()) return;
+  if (mine !== turn) return;
   clear();
   element("stage").hidden = !isShown;
   element("unseen").hidden = isShown;
