@@ -115,15 +115,15 @@ RESTRICTED = {"PositiveInt": "a whole number, 1 or more", "NonNegativeInt": "a w
 COUNTS = {2: "two", 3: "three"}
 
 
-def allowed(hint: Any) -> str:  # noqa: ANN401 - any type hint
-    """Describe the values that a type hint allows.
+def allowed(hint: Any, *, null: bool = True) -> str:  # noqa: ANN401 - any type hint
+    """Describe the values that a type hint allows; with `null` False, those other than null.
 
     >>> allowed(Literal["cpu", "cuda"] | None)
     'cpu, cuda or null'
     >>> allowed(int | tuple[int, int])
     'a whole number or a list of two, e.g. [448, 336]'
     """
-    choices = list(dict.fromkeys(_choices(hint)))
+    choices = [choice for choice in dict.fromkeys(_choices(hint)) if null or choice != "null"]
     return " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
 
 

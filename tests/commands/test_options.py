@@ -1,6 +1,8 @@
 """How every command takes its arguments: the data set, config files, errors in words, the short help."""
 
+import argparse
 import json
+import re
 import subprocess
 import sys
 
@@ -9,7 +11,8 @@ import yaml
 
 from ramstrans.cli import COMMANDS, build_parser, main
 from ramstrans.commands import data, train
-from ramstrans.commands.options import options_of
+from ramstrans.commands.data import COMMANDS as DATA_COMMANDS
+from ramstrans.commands.words import options_of
 from tests.processes import ENVIRONMENT
 
 WITH_DATA = {
@@ -258,6 +261,33 @@ def test_help_shows_ten_options_and_help_all_the_rest(command, capsys):
     assert "--model.zoom_margin" not in short
     assert "[DATA]" in texts[0]
     assert "[DATA]" in texts[1]
+
+
+COMMAND_LINES = [[name] for name in COMMANDS if name != "data"] + [["data", name] for name in DATA_COMMANDS]
+
+
+@pytest.mark.parametrize("words", COMMAND_LINES, ids=" ".join)
+def test_help_all_names_every_option_in_plain_words(words, capsys):
+    with pytest.raises(SystemExit):
+        main([*words, "--help", "all"])
+    text = capsys.readouterr().out
+    parser = build_parser()
+    for word in words:
+        parser = parser._subparsers._group_actions[0].choices[word]
+    for name in options_of(parser):
+        hidden = parser._option_string_actions[name].help == argparse.SUPPRESS
+        assert bool(re.search(rf"^  .*{re.escape(name)}(\s|,|$)", text, re.MULTILINE)) == (not hidden), name
+    assert not re.search(r"SUPPRESS|<class|Optional|Literal|Union|NoneType|PosixPath|\btuple\b|\x08", text)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_says_what_is_allowed_and_the_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--help", "all"])
+    text = capsys.readouterr().out
+    assert "  --top_k                 Classes per image. [a whole number, 1 or more; default: 5]\n" in text
+    assert "  --overwrite             Replace that file. [true or false; default: false]\n" in text
+    assert "else csv. [csv, jsonl or parquet]\n" in text
 
 
 WRONG = [

@@ -38,3 +38,8 @@ def test_a_model_too_large_for_a_browser(tmp_path, monkeypatch):
     monkeypatch.setattr(web, "MAX_BYTES", 10_000)
     with pytest.raises(UsageError, match=r"a browser can hold 0 MB; export another format and serve that"):
         check_page(graph, tmp_path)
+
+
+def test_a_runtime_is_only_for_a_page(fails):
+    line = fails(2, "export", "nowhere", "out", "--runtime", "dist")
+    assert line == "ramstrans: --runtime has no effect without --format web; leave it out"

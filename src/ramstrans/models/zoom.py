@@ -27,7 +27,7 @@ def zoom(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         size: `(height, width)` of the result.
 
     Returns:
-        (B, C, *size), in the dtype of `images`.
+        `(B, C, *size)`, in the dtype of `images`.
 
     >>> image = torch.arange(4.0).view(1, 1, 1, 4)
     >>> zoom(image, torch.tensor([[1.0, 0.0, 3.0, 1.0]]), (1, 2))
