@@ -1,6 +1,6 @@
 """Where a method looks next: from a saliency to a box, and from the box to what the next scale sees."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -25,6 +25,8 @@ class Look(LayerNames):
     max_aspect: float | None
     region_placement: Placement
     zoom_margin: float
+    cut: Callable[[Tensor, Tensor, tuple[int, int]], Tensor] = staticmethod(zoom)
+    """How boxes are cut out of images; an export may have `zoom_by_products`."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -99,7 +101,7 @@ class Look(LayerNames):
             shares = scaled(boxes, 1 / width, 1 / height)
             return self.encoder.normalize(zoom_each(zoom_image, shares, self.trained_sizes[scale]))
         boxes = scaled(boxes, zoom_image.shape[3] / width, zoom_image.shape[2] / height)
-        return zoom(zoom_image, boxes, self.trained_sizes[scale])
+        return self.cut(zoom_image, boxes, self.trained_sizes[scale])
 
 
 def _from_shares(boxes: Tensor, crop_box: Tensor) -> Tensor:
