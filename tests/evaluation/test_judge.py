@@ -57,6 +57,7 @@ def test_every_method_is_judged(method, birds):
     assert found.right.shape == (model.num_scales + 1, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["CNN", "CNN with norms", "SigLIP"])
 @pytest.mark.parametrize("num_scales", [1, 3])
 def test_other_backbones_are_judged(name, num_scales, birds):
@@ -66,7 +67,7 @@ def test_other_backbones_are_judged(name, num_scales, birds):
     assert found.right.shape == (num_scales + 1, 2)
 
 
-@pytest.mark.parametrize("zoom_source", ["full", "native"])
+@pytest.mark.parametrize("zoom_source", ["full", pytest.param("native", marks=pytest.mark.slow)])
 def test_batches_do_not_matter_and_scales_are_those_of_the_predictions(zoom_source, birds):
     model = tiny_model(num_scales=3, num_classes=3, zoom_source=zoom_source)
     zoom_pixels = 10**4 if zoom_source == "native" else None
