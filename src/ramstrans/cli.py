@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ramstrans import __version__
-from ramstrans.commands import bench, compare, data, doctor, evaluate, explain, plan, predict, train
+from ramstrans.commands import bench, compare, data, doctor, evaluate, explain, plan, predict, push, train
 from ramstrans.commands.options import Parser, add_commands
 from ramstrans.console import logging_to_terminal, quieten
 from ramstrans.errors import RamsTransError, UsageError
@@ -133,6 +133,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
     "explain": explain,
+    "push": push,
     "compare": compare,
     "data": data,
     "doctor": doctor,
