@@ -45,7 +45,7 @@ def explain(
     """Explain the predictions for images.
 
     Args:
-        run: Run folder, or any saved model.
+        run: Run folder, any saved model, or hf://user/name[@revision] of the hub.
         inputs: Images, folders, patterns such as 'photos/*.jpg', or - for a list.
         output: PNG file of one image, or folder for several; default: IMAGE's name + -explained.png in the
             current folder, or the folder explained.

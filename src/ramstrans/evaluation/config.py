@@ -7,6 +7,7 @@ from typing import Literal
 from ramstrans.data.config import DatasetFormat
 from ramstrans.data.records import Split
 from ramstrans.errors import ConfigError
+from ramstrans.hub import Address, is_address
 from ramstrans.options import Precision
 from ramstrans.plain import counted
 
@@ -41,11 +42,12 @@ class EvaluationConfig:
     """Options of an evaluation.
 
     Attributes:
-        run: Run folder, or any saved model.
+        run: Run folder, or any saved model; hf://user/name[@revision] is one of the hub.
         split: Split to evaluate on; drawn as in training if the data set has no splits of its own. Default:
             the test split; of another data set than the run's, in an unpublished format, all images.
         output: Folder to write to; default: RUN/evaluation-SPLIT, or RUN/evaluation-ROOT for all images; with
             --num_scales 1, say, RUN/evaluation-SPLIT-1_scale; --fusion fitted: RUN/evaluation-SPLIT-fitted.
+            Of hf://user/name, in the folder name.
         data: Data to evaluate on.
         batch_size: Images per batch.
         early_exit: Evaluate early exit too: the confidence at which an image skips the remaining scales, or
@@ -85,6 +87,11 @@ class EvaluationConfig:
                 "--early_exit auto chooses a confidence for all scales, and --num_scales leaves some out; "
                 "give one of them"
             )
+        if self.early_exit == "auto" and is_address(self.run):
+            raise ConfigError(
+                "--early_exit auto saves the confidence in RUN, which is on the hub; give a number, or "
+                "choose it for the run and push again"
+            )
 
     @property
     def folder(self) -> Path:
@@ -93,4 +100,5 @@ class EvaluationConfig:
         scales = "" if self.num_scales is None else f"-{counted(self.num_scales, 'scale').replace(' ', '_')}"
         fusion = "" if self.fusion == "mean" else f"-{self.fusion}"
         name = f"evaluation-{self.split or (root and root.stem) or 'test'}{scales}{fusion}"
-        return self.output or self.run / name
+        own = Path(Path(Address.parse(str(self.run)).repository).name) if is_address(self.run) else self.run
+        return self.output or own / name

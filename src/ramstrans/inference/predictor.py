@@ -78,7 +78,7 @@ class Predictor:
         early_exit: float | Literal["auto"] | None = None,
         num_scales: int | None = None,
     ) -> Self:
-        """Load a run folder, or any saved model; with `num_scales`, its first scales alone are used.
+        """Load a run folder, any saved model or `hf://user/name`; `num_scales` takes its first scales alone.
 
         Raises:
             RamsTransError: As `load_model` and the class.

@@ -11,6 +11,8 @@ from ramstrans.inference.arguments import name_of
 from ramstrans.plain import utf8_text
 
 if TYPE_CHECKING:  # so that wrong options are told before torch is imported
+    import pyarrow
+
     from ramstrans.inference.prediction import Prediction
 
 ROWS_IN_GROUP = 8192  # per row group of a Parquet file, kept in memory until it is full
@@ -81,13 +83,23 @@ def write_parquet(rows: Iterable[Mapping[str, Any]], stream: IO[bytes], num_labe
     import pyarrow
     from pyarrow import parquet
 
-    types = {"label": pyarrow.string(), "probability": pyarrow.float64(), "region": pyarrow.float64()}
-    types |= {"path": pyarrow.string(), "error": pyarrow.string(), "has": pyarrow.bool_()}
-    schema = pyarrow.schema([(name, types[name.split("_")[0]]) for name in column_names(num_labels)])
-    remaining = iter(rows)
+    schema, remaining = parquet_schema(num_labels), iter(rows)
     with parquet.ParquetWriter(stream, schema) as file:
         while group := list(islice(remaining, ROWS_IN_GROUP)):
             file.write_table(pyarrow.Table.from_pylist(group, schema))
+
+
+def parquet_schema(num_labels: int) -> "pyarrow.Schema":
+    """Names and types of the columns of `column_names`.
+
+    >>> str(parquet_schema(1).field("probability_1").type)
+    'double'
+    """
+    import pyarrow
+
+    types = {"label": pyarrow.string(), "probability": pyarrow.float64(), "region": pyarrow.float64()}
+    types |= {"path": pyarrow.string(), "error": pyarrow.string(), "has": pyarrow.bool_()}
+    return pyarrow.schema([(name, types[name.split("_")[0]]) for name in column_names(num_labels)])
 
 
 FORMATS = ("csv", "jsonl", "parquet")

@@ -65,7 +65,8 @@ class ModelConfig:
         method: `rams` (RAMS-Trans); `plain`: one look; `transfg`, `ffvt`, `glsim`: peers; `calcrop`: crops by
             attention in training alone, one look in evaluation.
         weights: `timm` for the backbone's pretrained weights from timm's hub, the path of a
-            `.safetensors`, `.pth` or Google `.npz` file, or None for random ones.
+            `.safetensors`, `.pth` or Google `.npz` file, a run folder or `hf://user/name`, or None for random
+            ones.
         global_pool: How the backbone pools what its classifier reads, e.g. `token` or `avg`; None: as timm.
         class_tokens: `joint`: every scale's token is present in every pass (the paper's equation);
             `separate`: only token s enters pass s (the paper's figure); `shared`: all scales have the same

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from ramstrans import __version__
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, WeightsError
+from ramstrans.hub import local_folder
 from ramstrans.models.config import ModelConfig
 from ramstrans.options import allowed
 from ramstrans.plain import to_plain
@@ -148,14 +149,14 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def load_metadata(folder: Path) -> ModelMetadata:
-    """Read the metadata of a saved model, without importing torch.
+def load_metadata(folder: Path | str) -> ModelMetadata:
+    """Read the metadata of a saved model, a folder or `hf://user/name`, without importing torch.
 
     Raises:
-        WeightsError: The folder, or its config.json, is missing.
+        WeightsError: The folder, or its config.json, is missing; or as `local_folder`.
         ConfigError: The config.json is damaged, or of a newer version.
     """
-    path = member(folder, CONFIG_FILE)
+    path = member(local_folder(folder), CONFIG_FILE)
     try:
         return metadata_from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # UnicodeDecodeError and ConfigError are ValueErrors
@@ -163,13 +164,13 @@ def load_metadata(folder: Path) -> ModelMetadata:
 
 
 def saved_folder(weights: str | Path | None) -> Path | None:
-    """The folder of a saved model that weights name, by itself or by its model.safetensors; else None.
+    """The folder of a saved model that weights name, by itself, its model.safetensors or `hf://`; else None.
 
     None too for a folder of Hugging Face's or timm's, whose files have the same names.
     """
-    path = Path(str(weights))
-    if weights in (None, "timm"):
+    if weights is None or weights == "timm":
         return None
+    path = local_folder(weights)
     folder = path if path.is_dir() else path.parent
     if path != folder and not (path.name == WEIGHTS_FILE and (folder / CONFIG_FILE).is_file()):
         return None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import ConfigError
@@ -23,6 +23,11 @@ from ramstrans.options import (
 
 OPTIONS_FILE = "run.yaml"
 """File of a run folder with every option of the run."""
+
+TrackerName = Literal[
+    "tensorboard", "wandb", "mlflow", "trackio", "aim", "clearml", "comet_ml", "dvclive", "swanlab"
+]
+"""Trackers that Accelerate has; each needs the library of this name."""
 
 SEARCH_FILE = "search.db"
 """SQLite file of a search, by which its folder is known; a search goes on from it."""
@@ -205,6 +210,8 @@ class RunConfig:
         overwrite: Replace an existing run folder.
         seed: Seed of initial weights, order and augmentation.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        tracker: Where the numbers of metrics.jsonl and the options go too: one tracker, or several as
+            `[tensorboard,wandb]`; `[]`: none. All but `tensorboard` need the library of that name.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -214,9 +221,13 @@ class RunConfig:
     overwrite: bool = False
     seed: int = 0
     device: str = "auto"
+    tracker: TrackerName | tuple[TrackerName, ...] = "tensorboard"
 
     def __post_init__(self) -> None:
         paths_from_text(self, "output")
+        unknown = [name for name in self.trackers if name not in get_args(TrackerName)]
+        if unknown:
+            raise ConfigError(f"tracker is '{unknown[0]}'; give {', '.join(get_args(TrackerName))}")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; give 0 to {2**32 - 1}")
         if self.training.class_weights == "balanced" and self.data.balance:
@@ -261,3 +272,9 @@ class RunConfig:
             ),
         }
         warn_ignored("training", self.training, needs)
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of the trackers, each once."""
+        names = (self.tracker,) if isinstance(self.tracker, str) else self.tracker
+        return tuple(dict.fromkeys(names))

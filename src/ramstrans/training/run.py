@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -51,6 +51,7 @@ from ramstrans.training.setup import (
     with_classes_of,
     with_length_for,
 )
+from ramstrans.training.trackers import check_trackers, start_trackers
 from ramstrans.training.trainable import check_batch_norms
 
 CHANGED = (
@@ -81,6 +82,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     else:
         check_output(config.output, overwrite=config.overwrite)
     check_optimizer(config.training.optimizer)
+    check_trackers(config.trackers)
     check_model(dataclasses.replace(config.model, weights=None) if resumes else config.model)
     state = start_processes(config)
     with state.main_process_first():  # a set that is generated is generated once
@@ -217,13 +219,14 @@ def train(prepared: Prepared, output: Path, *, command: str = "", progress: Prog
 
 @contextmanager
 def closing_trackers(accelerator: Accelerator) -> Iterator[None]:
-    """Close the trackers also after an error: TensorBoard's thread is to end before the interpreter does."""
+    """Close the trackers, also after an error: TensorBoard's thread is to end before the interpreter does."""
     try:
         yield
     finally:
         for tracker in accelerator.trackers:
             with suppress(OSError):  # a full disk, which is reported already
                 tracker.finish()
+        accelerator.trackers = []
 
 
 def train_into(
@@ -232,13 +235,13 @@ def train_into(
     """Train, from the newest checkpoint if there is one; or fit a linear probe."""
     config, log = prepared.config, MetricsLog(output / RUN_MARK, accelerator)
     if config.training.is_probe:
-        accelerator.init_trackers("tensorboard")
+        start_trackers(accelerator, config, output)
         folder = config.training.probe_cache or output / "features"
         checking = signals.checking(progress, resume_hint(output))
         return LinearProbe(prepared, folder, accelerator, log).run(checking)
     checkpoints, state = checkpoints_of(output, config), new_state(prepared, accelerator)
     train_loader, val_loader = prepared.loaders()
-    trackers: dict[str, Any] = {}
+    first_step = None
     if prepared.resumes:
         saved = checkpoints.newest()
         if saved is None:
@@ -247,10 +250,10 @@ def train_into(
             logger.info("from the checkpoint of step %d", saved.step)
             check_same(saved, state)
             check_length(saved, config.training, len(train_loader), output)
-            state, trackers = saved, {"tensorboard": {"purge_step": saved.step + 1}}
+            state, first_step = saved, saved.step + 1
         if accelerator.is_main_process:
             write_options(output, config)
-    accelerator.init_trackers("tensorboard", init_kwargs=trackers)
+    start_trackers(accelerator, config, output, first_step)
     return TrainLoop(
         prepared.model,
         train_loader,

@@ -160,7 +160,6 @@ def build_accelerator(
     return Accelerator(
         mixed_precision={"fp32": "no"}.get(training.precision, training.precision),
         cpu=device.type == "cpu" and not training.fsdp,
-        log_with="tensorboard",
         project_dir=output,
         dynamo_backend="inductor" if training.compile else None,
         fsdp_plugin=_fsdp(state, block_names) if training.fsdp else None,
