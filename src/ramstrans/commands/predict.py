@@ -55,7 +55,8 @@ def predict(
         output: File to write; default: standard output. An interrupted command keeps its rows in
             OUTPUT.partial; the same command goes on there.
         overwrite: Replace that file.
-        top_k: Classes per image.
+        top_k: Classes per image: the most probable ones. Where images may have several labels, those that
+            reach their thresholds stand in a column or list of their own, `present`, whatever top_k is.
         early_exit: Confidence at which an image skips the remaining scales; auto: the one that
             `evaluate --early_exit auto` chose.
         batch_size: Images per batch.
@@ -79,10 +80,12 @@ def predict(
     named, num_labels = resolve_arguments(inputs), min(top_k, len(predictor.class_names))
     paths, total = paths_of(named)
     file: AbstractContextManager[RowWriter]
+    several = predictor.thresholds is not None
     if output is None:
-        file = nullcontext(RowWriter(sys.stdout, chosen, num_labels))
+        file = nullcontext(RowWriter(sys.stdout, chosen, num_labels, multi_label=several))
     else:
-        file = resumable_file(output, chosen, num_labels, predictor.fingerprint(), overwrite=overwrite)
+        settings = predictor.fingerprint()
+        file = resumable_file(output, chosen, num_labels, settings, overwrite=overwrite, multi_label=several)
     shows_rows = output is None and sys.stdout.isatty()
     with nullcontext(no_progress) if shows_rows else progress_of_many() as progress, file as rows:
         for prediction in predictor.stream(rows.remaining(paths), num_labels, batch_size):

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import find_unreadable
 from ramstrans.data.boxes import check_boxes
@@ -29,11 +31,17 @@ from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warni
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
+from ramstrans.evaluation.report.labels import (
+    choose_label_groups,
+    labels_page,
+    labels_report,
+    write_label_predictions,
+)
 from ramstrans.evaluation.report.markdown import WHOLE, markdown_page
 from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit
 from ramstrans.evaluation.report.predictions import write_predictions
 from ramstrans.files import make_folder
-from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
+from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, check_one_label
 from ramstrans.models.methods.method import Method
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata
@@ -52,6 +60,8 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
     model, metadata = load_model(config.run, config.device, config.num_scales)
+    if config.early_exit is not None:
+        check_one_label(metadata.model.multi_label)
     precision = choose_precision(config.precision, metadata, model.device)
     data = data_config(metadata.run_options("data"), config.data)
     images, notes, is_whole = read_images(metadata, data, config, progress)
@@ -110,6 +120,11 @@ def evaluate(
     """
     options: dict[str, Any] = {"precision": precision, "progress": progress}
     predictions = predict_split(model, loader, **options)
+    if model.multi_label:
+        extra = {"method": metadata.model.method, "regions_used": model.num_looks - 1} | dict(extra)
+        return report_labels(
+            model, metadata, loader.dataset, predictions, folder, extra=extra, precision=precision
+        )
     figures = {}
     if confidence is not None:
         seconds = time_exit(model, loader, confidence=confidence, **options)
@@ -135,12 +150,7 @@ def draw_figures(
     precision: str,
 ) -> dict[str, str]:
     """Draw gallery, confusion matrix and, if there is a metrics.jsonl, curves: caption -> file name."""
-    figures = {}
-    if (folder / "metrics.jsonl").exists():
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        if any(row["kind"] == "train" for row in rows):  # a linear probe takes no steps
-            plot_curves(rows, folder / "curves.png")
-            figures["Curves of the training run"] = "curves.png"
+    figures = draw_curves(folder)
     groups = choose_groups(predictions)
     indices = [index for group in groups.values() for index in group]
     views = gallery_views(model, metadata, dataset, indices, precision)
@@ -149,6 +159,43 @@ def draw_figures(
     plot_confusion(predictions.fused, predictions.labels, metadata.class_names, folder / "confusion.png")
     figures["The most confused classes"] = "confusion.png"
     return figures
+
+
+def draw_curves(folder: Path) -> dict[str, str]:
+    """Draw the curves of a run whose folder has a metrics.jsonl: caption -> file name."""
+    figures = {}
+    if (folder / "metrics.jsonl").exists():
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        if any(row["kind"] == "train" for row in rows):  # a linear probe takes no steps
+            plot_curves(rows, folder / "curves.png")
+            figures["Curves of the training run"] = "curves.png"
+    return figures
+
+
+def report_labels(
+    model: Method,
+    metadata: ModelMetadata,
+    dataset: ImageDataset,
+    predictions: Predictions,
+    folder: Path,
+    *,
+    extra: Mapping[str, Any],
+    precision: str,
+) -> Report:
+    """Report on images that may have several labels; write report, figures and predictions.csv."""
+    report = labels_report(predictions, metadata, extra=extra)
+    if process_index() == 0:
+        thresholds = np.array(metadata.thresholds)
+        write_label_predictions(predictions, metadata.class_names, thresholds, folder / "predictions.csv")
+        figures = draw_curves(folder)
+        groups = choose_label_groups(predictions, thresholds)
+        indices = [index for group in groups.values() for index in group]
+        views = gallery_views(model, metadata, dataset, indices, precision)
+        path = folder / "gallery.png"
+        plot_gallery(views, predictions, groups, metadata.class_names, path, thresholds)
+        figures["The images with the most mistakes; others drawn at random"] = "gallery.png"
+        write_report(folder, report, labels_page(report, figures))
+    return report
 
 
 def check_early_exit(model: Method, images: ImageSet, early_exit: float | Literal["auto"]) -> None:
@@ -188,6 +235,7 @@ def dataset_of(
         metadata.model.input_size,
         cache=build_cache(data, is_read_once=True),
         max_pixels=data.max_pixels,
+        num_classes=len(metadata.class_names) if metadata.model.multi_label else None,
     )
     return dataset, [f"left out: {error}" for error in errors]
 
@@ -200,6 +248,8 @@ def data_config(trained_on: Mapping[str, object], given: EvaluationData) -> Data
     if given.root is not None and given.root.exists() and not is_same_root(given.root, trained_on):
         values["name"] = detect_format(given.root)
         values.pop("image_folder", None)  # of the other table
+    if given.label_column is not None:
+        values.pop("label_columns", None)  # the names stand in one column now
     values |= {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
     if "name" not in values:
         raise UsageError("this saved model does not say what it was trained on; give --data.root")
@@ -258,11 +308,19 @@ def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> t
     if not records:
         raise DataError(f"the data set has no {split} images; choose another --split")
     labels = {name: label for label, name in enumerate(metadata.class_names)}
-    unknown = sorted({images.class_names[record.label] for record in records} - set(labels))
+    found = {images.class_names[label] for record in records for label in record.classes}
+    unknown = sorted(found - set(labels))
     if unknown:
         are = "is" if len(unknown) == 1 else "are"
         raise DataError(
             f"{counted(len(unknown), 'class')} {are} not among the model's {len(labels)}, e.g. "
             f"'{unknown[0]}'; evaluate on the classes that it was trained on"
+        )
+    if metadata.model.multi_label:
+        return tuple(
+            record._replace(
+                label=-1, labels=tuple(sorted(labels[images.class_names[one]] for one in record.classes))
+            )
+            for record in records
         )
     return tuple(record._replace(label=labels[images.class_names[record.label]]) for record in records)

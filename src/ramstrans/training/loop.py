@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.loading.dataset import Batch
+from ramstrans.data.loading.dataset import Batch, multi_hot
 from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.distributed import SignalHandler, full_state_dict, materialize, to_meta
 from ramstrans.errors import StoppedError, TrainingError, first_few
@@ -22,7 +22,7 @@ from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.ema import build_ema, register_ema
 from ramstrans.training.log import MetricsLog, epoch_line
-from ramstrans.training.losses import balanced_class_weights
+from ramstrans.training.losses import balanced_class_weights, positive_weights
 from ramstrans.training.memory import out_of_memory_errors
 from ramstrans.training.optim import continue_schedule, num_steps
 from ramstrans.training.run_folder import resume_hint
@@ -103,8 +103,13 @@ class TrainLoop:
         self.empty_model = to_meta(model) if accelerator.is_fsdp2 else None  # before it is sharded
         class_weights = None
         if config.class_weights == "balanced":
-            labels = torch.tensor([record.label for record in self.train_loader.dataset.records])
-            class_weights = balanced_class_weights(labels, model.encoder.num_classes)
+            records, num_classes = self.train_loader.dataset.records, model.encoder.num_classes
+            if model.multi_label:
+                targets = torch.stack([multi_hot(record.classes, num_classes) for record in records])
+                class_weights = positive_weights(targets)
+            else:
+                labels = torch.tensor([record.label for record in records])
+                class_weights = balanced_class_weights(labels, num_classes)
         self.train_step = build_train_step(
             model, config, accelerator, self.total_steps, self.steps_per_epoch, class_weights
         )
@@ -268,7 +273,7 @@ class TrainLoop:
         self.log.write(row, state.step)
         set_train_mode(self.model)
         if row["is_best"]:
-            state.best_score, state.best_loss = row["top1_fused"], row["loss_fused"]
+            state.best_score, state.best_loss = rank(row)[0], row["loss_fused"]
             state.best_epoch, state.best_step = epoch, state.step
             self.best_weights = merged_state_dict(model)
         return row
@@ -308,7 +313,8 @@ class TrainLoop:
         if self.val_loader is not None:
             chosen = f"epoch {state.best_epoch}"
             num_images = len(self.val_loader.dataset)
-            warnings = choice_warnings(chosen, state.best_score, num_images, "the last epoch is taken")
+            top1 = None if self.model.multi_label else state.best_score
+            warnings = choice_warnings(chosen, top1, num_images, "the last epoch is taken")
         return TrainResult(
             weights=merged_state_dict(self.evaluated_model()) if weights is None else weights,
             epoch=state.best_epoch or -(-state.step // self.steps_per_epoch),

@@ -17,6 +17,8 @@ from ramstrans.data.build import build_image_set, build_preprocessing, check_cac
 from ramstrans.distributed import SignalHandler
 from ramstrans.errors import DataError, UsageError, WeightsError
 from ramstrans.evaluation.evaluate import evaluate
+from ramstrans.evaluation.multi_label import best_thresholds
+from ramstrans.evaluation.predict import predict_split
 from ramstrans.evaluation.report.build import Report
 from ramstrans.files import check_room
 from ramstrans.models.config import ModelConfig, SaliencyName
@@ -207,6 +209,8 @@ def train(prepared: Prepared, output: Path, *, command: str = "", progress: Prog
         else:
             result = train_into(output, prepared, accelerator, progress, signals)
             metadata, weights = metadata_of(prepared, result), result.weights
+            if config.data.multi_label and prepared.images.of_split("val"):
+                metadata = with_thresholds(metadata, prepared, weights, accelerator)
             if accelerator.is_main_process:
                 save_model(output, weights, metadata)
         checking = signals.checking(progress, resume_hint(output))
@@ -316,12 +320,8 @@ def evaluate_test(
     summary = {key: value for key, value in metadata.training.items() if key not in NOT_REPORTED}
     warnings = [*prepared.unreadable, *summary.pop("warnings", ())]
     report = {"config": options_of(config), "command": command, "warnings": warnings}
-    model = prepared.model
-    if accelerator.is_fsdp2 or config.training.finetune == "lora":  # sharded; with adapters
-        model = build_model(dataclasses.replace(config.model, weights=None))
-    load_into(model, weights)
     return evaluate(
-        model.to(accelerator.device),
+        chosen_model(prepared, weights, accelerator),
         metadata,
         prepared.loader(prepared.dataset("test")),
         output,
@@ -329,6 +329,26 @@ def evaluate_test(
         extra=report | summary,
         progress=progress,
     )
+
+
+def chosen_model(prepared: Prepared, weights: Mapping[str, Tensor], accelerator: Accelerator) -> Method:
+    """The run's model with the chosen weights, whole, on its device."""
+    config, model = prepared.config, prepared.model
+    if accelerator.is_fsdp2 or config.training.finetune == "lora":  # sharded; with adapters
+        model = build_model(dataclasses.replace(config.model, weights=None))
+    load_into(model, weights)
+    return model.to(accelerator.device)
+
+
+def with_thresholds(
+    metadata: ModelMetadata, prepared: Prepared, weights: Mapping[str, Tensor], accelerator: Accelerator
+) -> ModelMetadata:
+    """The metadata with each label's threshold, chosen for the highest F1 on the validation split."""
+    loader = prepared.loader(prepared.dataset("val"))
+    model = chosen_model(prepared, weights, accelerator)
+    predictions = predict_split(model, loader, precision=prepared.config.training.precision)
+    thresholds = best_thresholds(predictions.fused, predictions.labels > 0)
+    return dataclasses.replace(metadata, label_thresholds=tuple(map(float, thresholds)))
 
 
 def check_same(saved: RunState, now: RunState) -> None:
