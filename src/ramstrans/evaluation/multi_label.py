@@ -129,6 +129,17 @@ def best_thresholds(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return thresholds
 
 
+def threshold_warnings(truth: np.ndarray) -> list[str]:
+    """Say which thresholds rest on few of the images that they were chosen on; nothing if none does.
+
+    >>> threshold_warnings(np.arange(20)[:, None] < np.array([20, 3]))
+    ['the threshold of 1 of 2 labels was chosen on fewer than 10 validation images that have it']
+    """
+    num_few = int((truth.sum(axis=0) < FEW_POSITIVES).sum())
+    few = f"the threshold of {num_few} of {truth.shape[1]} labels was chosen on fewer than {FEW_POSITIVES}"
+    return [f"{few} validation images that have it"] if num_few else []
+
+
 def decision_metrics(predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """(R,) each: precision, recall and F1, micro and macro, and exact match, for R weightings of the images.
 

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
-from ramstrans.data.loading.dataset import Batch, multi_hot
+from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.distributed import SignalHandler, full_state_dict, materialize, to_meta
 from ramstrans.errors import StoppedError, TrainingError, first_few
@@ -105,8 +105,7 @@ class TrainLoop:
         if config.class_weights == "balanced":
             records, num_classes = self.train_loader.dataset.records, model.encoder.num_classes
             if model.multi_label:
-                targets = torch.stack([multi_hot(record.classes, num_classes) for record in records])
-                class_weights = positive_weights(targets)
+                class_weights = positive_weights([record.classes for record in records], num_classes)
             else:
                 labels = torch.tensor([record.label for record in records])
                 class_weights = balanced_class_weights(labels, num_classes)

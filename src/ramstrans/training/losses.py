@@ -1,6 +1,6 @@
 """The loss, scale by scale."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -209,19 +209,20 @@ def multi_label_loss(
     return -(present + absent).sum(dim=1).mean()
 
 
-def positive_weights(targets: Tensor) -> Tensor:
+def positive_weights(labels: Sequence[Sequence[int]], num_classes: int) -> Tensor:
     """(num_classes,) float32, (N - n) / n for a label that n of the N images have; at least 1 / n.
 
     Weighted so, the images that have a label count as much as those that do not.
 
     Args:
-        targets: (N, num_classes), 1 for the labels that an image has, else 0; no label is on none of them.
+        labels: Those of each image; each label is there once at least.
+        num_classes: Number of labels of the model.
 
-    >>> positive_weights(torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]]))
+    >>> positive_weights([(0, 1), (1,), (1,), ()], 2)
     tensor([3.0000, 0.3333])
     """
-    counts = targets.sum(dim=0)
-    return (len(targets) - counts).clamp(min=1) / counts
+    counts = torch.bincount(torch.tensor([label for some in labels for label in some]), minlength=num_classes)
+    return (len(labels) - counts).clamp(min=1) / counts
 
 
 def balanced_class_weights(labels: Tensor, num_classes: int) -> Tensor:

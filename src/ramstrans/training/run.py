@@ -17,8 +17,6 @@ from ramstrans.data.build import build_image_set, build_preprocessing, check_cac
 from ramstrans.distributed import SignalHandler
 from ramstrans.errors import DataError, UsageError, WeightsError
 from ramstrans.evaluation.evaluate import evaluate
-from ramstrans.evaluation.multi_label import best_thresholds
-from ramstrans.evaluation.predict import predict_split
 from ramstrans.evaluation.report.build import Report
 from ramstrans.files import check_room
 from ramstrans.models.config import ModelConfig, SaliencyName
@@ -53,6 +51,7 @@ from ramstrans.training.setup import (
     with_classes_of,
     with_length_for,
 )
+from ramstrans.training.thresholds import with_thresholds
 from ramstrans.training.trainable import check_batch_norms
 
 CHANGED = (
@@ -210,7 +209,9 @@ def train(prepared: Prepared, output: Path, *, command: str = "", progress: Prog
             result = train_into(output, prepared, accelerator, progress, signals)
             metadata, weights = metadata_of(prepared, result), result.weights
             if config.data.multi_label and prepared.images.of_split("val"):
-                metadata = with_thresholds(metadata, prepared, weights, accelerator)
+                loader = prepared.loader(prepared.dataset("val"))
+                model = chosen_model(prepared, weights, accelerator)
+                metadata = with_thresholds(metadata, model, loader, config.training.precision)
             if accelerator.is_main_process:
                 save_model(output, weights, metadata)
         checking = signals.checking(progress, resume_hint(output))
@@ -338,17 +339,6 @@ def chosen_model(prepared: Prepared, weights: Mapping[str, Tensor], accelerator:
         model = build_model(dataclasses.replace(config.model, weights=None))
     load_into(model, weights)
     return model.to(accelerator.device)
-
-
-def with_thresholds(
-    metadata: ModelMetadata, prepared: Prepared, weights: Mapping[str, Tensor], accelerator: Accelerator
-) -> ModelMetadata:
-    """The metadata with each label's threshold, chosen for the highest F1 on the validation split."""
-    loader = prepared.loader(prepared.dataset("val"))
-    model = chosen_model(prepared, weights, accelerator)
-    predictions = predict_split(model, loader, precision=prepared.config.training.precision)
-    thresholds = best_thresholds(predictions.fused, predictions.labels > 0)
-    return dataclasses.replace(metadata, label_thresholds=tuple(map(float, thresholds)))
 
 
 def check_same(saved: RunState, now: RunState) -> None:
