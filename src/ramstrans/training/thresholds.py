@@ -1,4 +1,4 @@
-"""From which probability each label counts as present, where images may have several: chosen after training."""
+"""From which probability each label counts as present, where images may have several."""
 
 import dataclasses
 
