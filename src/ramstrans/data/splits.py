@@ -96,8 +96,8 @@ def hold_out_fold(images: ImageSet, folds: int, fold: int, seed: int) -> ImageSe
         )
     groups = _groups(images.records)
     num_groups = Counter(label for group in groups for label in group.counts)
-    alone = [label for label, count in sorted(num_groups.items()) if count == 1 and label != NO_LABEL]
-    if alone := [images.class_names[label] for label in alone]:
+    single = [label for label, count in sorted(num_groups.items()) if count == 1 and label != NO_LABEL]
+    if alone := [images.class_names[label] for label in single]:
         raise DataError(
             f"data.folds needs two images or groups of each class; one only have {_named(alone)}: "
             "add some, or remove the class"

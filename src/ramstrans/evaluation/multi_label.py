@@ -157,7 +157,7 @@ def decision_metrics(predicted: np.ndarray, truth: np.ndarray, weights: np.ndarr
     is_there = num_true > 0
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        return np.divide(100 * part, whole, out=np.zeros_like(part), where=whole > 0)
+        return np.asarray(np.divide(100 * part, whole, out=np.zeros_like(part), where=whole > 0))
 
     def macro(values: np.ndarray) -> np.ndarray:
         return np.asarray((values * is_there).sum(axis=1) / np.maximum(is_there.sum(axis=1), 1))

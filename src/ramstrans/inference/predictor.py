@@ -59,7 +59,9 @@ class Predictor:
                 "come with; evaluate it on a data set that has boxes, or give --num_scales 1"
             )
         self.precision = choose_precision(precision, self.metadata, self.model.device)
-        if early_exit == "auto" and not self.metadata.model.multi_label:
+        if early_exit is not None:
+            check_one_label(self.metadata.model.multi_label)
+        if early_exit == "auto":
             if self.metadata.early_exit is None:
                 raise UsageError(
                     "early exit is 'auto', but no confidence was chosen for this model; choose one with "
@@ -67,10 +69,8 @@ class Predictor:
                 )
             early_exit = self.metadata.early_exit.confidence
         if early_exit is not None:
-            check_one_label(self.metadata.model.multi_label)
             check_confidence(early_exit)
             check_num_scales(self.model.num_scales)
-            assert early_exit != "auto", "which is a number by now"
         self.confidence: float | None = early_exit
         self.thresholds = self.metadata.thresholds if self.metadata.model.multi_label else None
         data = self.metadata.run_options("data")

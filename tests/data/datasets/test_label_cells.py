@@ -147,3 +147,9 @@ def test_several_labels_read_as_one_class_are_warned_of(save, caplog):
     assert images.class_names == ("owl", "wren;crow")
     assert not images.multi_label
     assert "'wren;crow' is one class; if it is several labels, give --data.multi_label true" in caplog.text
+
+
+def test_a_column_that_no_image_has_is_left_out(save, caplog):
+    columns = {"path": NAMES[:2], "a": [1, 0], "b": [0, 0]}
+    assert read_table(save(columns), multi_label=True, label_columns="a,b").class_names == ("a",)
+    assert "left out, as no image has them: 'b'" in caplog.text

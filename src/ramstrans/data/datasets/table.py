@@ -133,7 +133,11 @@ def _several_labels(
     if columns is not None:
         found = find_label_columns(table, path, columns, taken)
         logger.info("%s: %d label columns, %s", path, len(found), first_few(list(map(str, found)), 5))
-        return labels_in_columns(table, path, found)
+        labels = labels_in_columns(table, path, found)
+        there = {name for some in labels for name in some}
+        if empty := [f"'{column}'" for column in found if str(column).strip() not in there]:
+            logger.warning("%s: left out, as no image has them: %s", path, first_few(empty, 5))
+        return labels
     labels = labels_in_cells(table, column, separator)
     if not any(labels):
         raise DataError(f"{path}: '{column}' is empty in every row; give names, or --data.label_columns")

@@ -114,7 +114,7 @@ def _write_prediction(
         return f"{name} {100 * scores.max():.0f} %"
 
     def names(chosen: np.ndarray, max_length: int) -> str:
-        some = [style.label_text(class_names[one], max_length) for one in np.flatnonzero(chosen)]
+        some = [style.label_text(class_names[one], max_length) for one in np.flatnonzero(chosen).tolist()]
         return ", ".join(some) or "none"
 
     def title(max_length: int) -> str:

@@ -166,7 +166,7 @@ def _rows(predictions: Predictions, names: Sequence[str], thresholds: np.ndarray
     for index, record in enumerate(predictions.records):
         truth, predicted = predictions.labels[index] > 0, fused[index] >= thresholds
         best = top_classes(fused[index], TOP_K)
-        row = [utf8_text(str(record.path)), _joined(names, truth), _joined(names, predicted)]
+        row: list[Any] = [utf8_text(str(record.path)), _joined(names, truth), _joined(names, predicted)]
         row += [bool((truth == predicted).all()), int((truth & ~predicted).sum())]
         row += [int((predicted & ~truth).sum()), *(names[label] for label in best)]
         row += [round(float(fused[index, label]), 6) for label in best]
@@ -177,7 +177,7 @@ def _rows(predictions: Predictions, names: Sequence[str], thresholds: np.ndarray
 
 
 def _joined(names: Sequence[str], is_there: np.ndarray) -> str:
-    return join_labels(names[label] for label in np.flatnonzero(is_there))
+    return join_labels(names[label] for label in np.flatnonzero(is_there).tolist())
 
 
 def choose_label_groups(

@@ -64,7 +64,9 @@ def union_map(features: Features, encoder: Encoder) -> Tensor:
         locations, weights = features.locations.float(), head.weight.flatten(1).float()
         union = locations.new_zeros(locations.shape[:2])
         for some, present in zip(
-            weights.split(CLASSES_AT_ONCE), is_present.split(CLASSES_AT_ONCE, dim=1), strict=True
+            torch.split(weights, CLASSES_AT_ONCE),
+            torch.split(is_present, CLASSES_AT_ONCE, dim=1),
+            strict=True,
         ):
             maps = (locations @ some.T).clamp(min=0)  # (B, n, classes)
             maps = maps / maps.amax(dim=1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
