@@ -279,7 +279,7 @@ def test_commands_that_know_one_label_only_refuse(trained, table, tmp_path, fail
     assert "--search compares top-1" in fails(2, "plan", table, *several, "--search", "2")
     plan = tmp_path / "plan.yaml"
     plan.write_text(
-        f"data: {{x: {{root: {table}, data.multi_label: true}}}}\nmethods: {{plain: {{}}, rams: {{}}}}\n"
+        f"data: {{x: {{root: {table}, multi_label: true}}}}\nmethods: {{plain: {{}}, rams: {{}}}}\n"
     )
     assert "compare tests top-1" in fails(2, "compare", plan, "--output", tmp_path / "compared")
 

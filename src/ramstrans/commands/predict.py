@@ -55,8 +55,7 @@ def predict(
         output: File to write; default: standard output. An interrupted command keeps its rows in
             OUTPUT.partial; the same command goes on there.
         overwrite: Replace that file.
-        top_k: Classes per image: the most probable ones. Where images may have several labels, those that
-            reach their thresholds stand in a column or list of their own, `present`, whatever top_k is.
+        top_k: Classes per image.
         early_exit: Confidence at which an image skips the remaining scales; auto: the one that
             `evaluate --early_exit auto` chose.
         batch_size: Images per batch.

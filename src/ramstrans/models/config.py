@@ -57,8 +57,6 @@ class ModelConfig:
         backbone: Name of an image classifier of timm, e.g. `vit_base_patch16_224`, `convnext_tiny` or
             `vit_small_patch16_dinov3`.
         num_classes: Number of classes, at least 2; None: as many as the data set has.
-        multi_label: Whether an image may have any number of the classes: a sigmoid for each instead of one
-            softmax over all. `data.multi_label` sets it.
         image_size: Side of the input in pixels, or `[height, width]`.
         region_size: Side in pixels that later scales see their region at, or `[height, width]`; position
             embeddings are resampled. None: `image_size`, as in the paper.
@@ -100,11 +98,12 @@ class ModelConfig:
         drop_path: Stochastic depth rate of the last block, growing linearly from 0.
         mean: Mean of red, green and blue that the weights expect, for pixels in [0, 1]; None: timm's value.
         std: Standard deviation of red, green and blue, as for `mean`.
+        multi_label: Whether an image may have any number of the classes: a sigmoid for each instead of one
+            softmax over all. `data.multi_label` sets it.
     """
 
     backbone: str = "vit_base_patch16_224"
     num_classes: int | None = None
-    multi_label: bool = False
     image_size: int | tuple[int, int] = 224
     region_size: int | tuple[int, int] | None = None
     num_scales: int = 2
@@ -129,6 +128,7 @@ class ModelConfig:
     drop_path: float = 0.0
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         check_bounds("model", self, BOUNDS)
