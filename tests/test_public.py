@@ -85,7 +85,7 @@ REPORT_KEYS = {
 }
 CONFIG_KEYS = {
     *("format_version", "ramstrans_version", "model", "class_names", "preprocessing", "training"),
-    "early_exit",
+    *("early_exit", "label_thresholds"),
 }
 PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales"}
 SCALE_KEYS = {"labels", "probabilities", "box", "has_region"}

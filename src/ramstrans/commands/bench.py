@@ -136,7 +136,7 @@ def spec_of(name: str) -> "ModelSpec":
 
     if (folder := local_folder(name)).is_dir():
         metadata, report = load_metadata(folder), folder / "report.json"
-        top1 = json.loads(report.read_text())["fused"]["top1"] if report.is_file() else None
+        top1 = json.loads(report.read_text())["fused"].get("top1") if report.is_file() else None
         return ModelSpec(dataclasses.replace(metadata.model, weights=None), metadata.preprocessing.crop, top1)
     parser = Parser(prog="ramstrans bench --models")
     train.add_options(parser)

@@ -85,6 +85,8 @@ def explain(
         num_read += 1
         probability = values["probabilities"][0]
         answer = values["labels"][0] + ("" if probability is None else f" {probability:.1%}")
+        if "present" in values:
+            answer = "; ".join(values["present"]) or f"no label, most probable {answer}"
         print(f"{image}: {answer}, {picture}")  # noqa: T201
     logger.info("%s explained; the numbers are beside each figure, as JSON", counted(num_read, "image"))
     check_any_read(named, len(images), num_read)

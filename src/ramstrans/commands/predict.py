@@ -109,10 +109,12 @@ def predict(
     named, num_labels = resolve_arguments(inputs), min(top_k, len(predictor.class_names))
     paths, total = paths_of(named)
     file: AbstractContextManager[RowWriter]
+    several = predictor.thresholds is not None
     if output is None:
-        file = nullcontext(RowWriter(sys.stdout, chosen, num_labels))
+        file = nullcontext(RowWriter(sys.stdout, chosen, num_labels, multi_label=several))
     else:
-        file = resumable_file(output, chosen, num_labels, predictor.fingerprint(), overwrite=overwrite)
+        settings = predictor.fingerprint()
+        file = resumable_file(output, chosen, num_labels, settings, overwrite=overwrite, multi_label=several)
     shows_rows = output is None and sys.stdout.isatty()
     with nullcontext(no_progress) if shows_rows else progress_of_many() as progress, file as rows:
         for prediction in predictor.stream(rows.remaining(paths), num_labels, batch_size):

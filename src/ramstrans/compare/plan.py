@@ -42,6 +42,10 @@ OF_COMPARE = {
     "dry_run": "compare checks all options before the first run",
     **dict.fromkeys(("output", "overwrite"), "every run has its folder in --output"),
     **dict.fromkeys(("print_config", "help"), "it does not train"),
+    **dict.fromkeys(
+        ("data.multi_label", "data.label_columns", "data.label_separator"),
+        "compare tests top-1, which images of several labels have not",
+    ),
 }
 """Options of `train` that a plan cannot have, and why."""
 

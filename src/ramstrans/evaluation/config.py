@@ -21,6 +21,8 @@ class EvaluationData:
         root: Folder or table; default: the run's.
         path_column: Column of a table with the image paths; default: the run's.
         label_column: Column of a table with the class names; default: the run's.
+        label_separator: Where images may have several labels, what stands between names; default: the run's.
+        label_columns: The same, columns that are a label each; default: the run's.
         split_column: Column of a table with the splits; default: the run's.
         image_folder: Folder that the paths of a table are relative to; default: the run's, or with another
             table that table's folder.
@@ -32,6 +34,8 @@ class EvaluationData:
     root: Path | None = None
     path_column: str | None = None
     label_column: str | None = None
+    label_separator: str | None = None
+    label_columns: tuple[str, ...] | str | None = None
     split_column: str | None = None
     image_folder: Path | None = None
     on_unreadable: Literal["stop", "skip"] | None = None

@@ -34,11 +34,17 @@ from ramstrans.evaluation.predict import Predictions, choose_precision, predict_
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
 from ramstrans.evaluation.report.judged import judged_sections
+from ramstrans.evaluation.report.labels import (
+    choose_label_groups,
+    labels_page,
+    labels_report,
+    write_label_predictions,
+)
 from ramstrans.evaluation.report.markdown import WHOLE, markdown_page
 from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit, plot_faithfulness
 from ramstrans.evaluation.report.predictions import write_predictions
 from ramstrans.files import make_folder
-from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
+from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, check_one_label
 from ramstrans.models.methods.method import Method
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata
@@ -63,6 +69,13 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
     model, metadata = load_model(config.run, config.device, config.num_scales)
+    if config.early_exit is not None:
+        check_one_label(metadata.model.multi_label)
+    if metadata.model.multi_label and (config.regions is not None or config.fusion == "fitted"):
+        raise UsageError(
+            "--regions and --fusion fitted ask whether the one class of an image is right, and images of this "
+            "model may have several labels (multi_label); leave them out"
+        )
     precision = choose_precision(config.precision, metadata, model.device)
     data = data_config(metadata.run_options("data"), config.data)
     images, notes, is_whole = read_images(metadata, data, config, progress)
@@ -135,6 +148,11 @@ def evaluate(
     """
     options: dict[str, Any] = {"precision": precision, "progress": progress}
     predictions = predict_split(model, loader, **options)._replace(weights=weights)
+    if model.multi_label:
+        extra = {"method": metadata.model.method, "regions_used": model.num_looks - 1} | dict(extra)
+        return report_labels(
+            model, metadata, loader.dataset, predictions, folder, extra=extra, precision=precision
+        )
     figures = {}
     found = None if judged is None else judge_regions(model, *judged, **options)
     if confidence is not None:
@@ -173,12 +191,7 @@ def draw_figures(
     precision: str,
 ) -> dict[str, str]:
     """Draw gallery, confusion matrix and, if there is a metrics.jsonl, curves: caption -> file name."""
-    figures = {}
-    if (folder / "metrics.jsonl").exists():
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        if any(row["kind"] == "train" for row in rows):  # a linear probe takes no steps
-            plot_curves(rows, folder / "curves.png")
-            figures["Curves of the training run"] = "curves.png"
+    figures = draw_curves(folder)
     groups = choose_groups(predictions)
     draw_gallery(model, metadata, dataset, predictions, groups, folder / "gallery.png", precision)
     figures["The most confident mistakes; wrong and correct predictions drawn at random"] = "gallery.png"
@@ -200,6 +213,43 @@ def draw_gallery(
     indices = [index for group in groups.values() for index in group]
     views = gallery_views(model, metadata, dataset, indices, precision)
     plot_gallery(views, predictions, groups, metadata.class_names, path)
+
+
+def draw_curves(folder: Path) -> dict[str, str]:
+    """Draw the curves of a run whose folder has a metrics.jsonl: caption -> file name."""
+    figures = {}
+    if (folder / "metrics.jsonl").exists():
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        if any(row["kind"] == "train" for row in rows):  # a linear probe takes no steps
+            plot_curves(rows, folder / "curves.png")
+            figures["Curves of the training run"] = "curves.png"
+    return figures
+
+
+def report_labels(
+    model: Method,
+    metadata: ModelMetadata,
+    dataset: ImageDataset,
+    predictions: Predictions,
+    folder: Path,
+    *,
+    extra: Mapping[str, Any],
+    precision: str,
+) -> Report:
+    """Report on images that may have several labels; write report, figures and predictions.csv."""
+    report = labels_report(predictions, metadata, extra=extra)
+    if process_index() == 0:
+        thresholds = np.array(metadata.thresholds)
+        write_label_predictions(predictions, metadata.class_names, thresholds, folder / "predictions.csv")
+        figures = draw_curves(folder)
+        groups = choose_label_groups(predictions, thresholds)
+        indices = [index for group in groups.values() for index in group]
+        views = gallery_views(model, metadata, dataset, indices, precision)
+        path = folder / "gallery.png"
+        plot_gallery(views, predictions, groups, metadata.class_names, path, thresholds)
+        figures["The images with the most mistakes; others drawn at random"] = "gallery.png"
+        write_report(folder, report, labels_page(report, figures))
+    return report
 
 
 def check_early_exit(model: Method, images: ImageSet, early_exit: float | Literal["auto"]) -> None:
@@ -250,6 +300,7 @@ def dataset_of(
         metadata.model.input_size,
         cache=build_cache(data, is_read_once=True),
         max_pixels=data.max_pixels,
+        num_classes=len(metadata.class_names) if metadata.model.multi_label else None,
     )
     return dataset, [f"left out: {error}" for error in errors]
 
@@ -262,6 +313,8 @@ def data_config(trained_on: Mapping[str, object], given: EvaluationData) -> Data
     if given.root is not None and given.root.exists() and not is_same_root(given.root, trained_on):
         values["name"] = detect_format(given.root)
         values.pop("image_folder", None)  # of the other table
+    if given.label_column is not None:
+        values.pop("label_columns", None)  # the names stand in one column now
     values |= {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
     if "name" not in values:
         raise UsageError("this saved model does not say what it was trained on; give --data.root")
@@ -320,11 +373,19 @@ def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> t
     if not records:
         raise DataError(f"the data set has no {split} images; choose another --split")
     labels = {name: label for label, name in enumerate(metadata.class_names)}
-    unknown = sorted({images.class_names[record.label] for record in records} - set(labels))
+    found = {images.class_names[label] for record in records for label in record.classes}
+    unknown = sorted(found - set(labels))
     if unknown:
         are = "is" if len(unknown) == 1 else "are"
         raise DataError(
             f"{counted(len(unknown), 'class')} {are} not among the model's {len(labels)}, e.g. "
             f"'{unknown[0]}'; evaluate on the classes that it was trained on"
+        )
+    if metadata.model.multi_label:
+        return tuple(
+            record._replace(
+                label=-1, labels=tuple(sorted(labels[images.class_names[one]] for one in record.classes))
+            )
+            for record in records
         )
     return tuple(record._replace(label=labels[images.class_names[record.label]]) for record in records)

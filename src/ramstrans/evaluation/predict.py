@@ -25,8 +25,9 @@ class Predictions(NamedTuple):
     """Predictions of a model with S scales for N images of C classes.
 
     Attributes:
-        probabilities: (S, N, C) float32, softmax of each scale's logits.
-        labels: (N,) int64, the true classes.
+        probabilities: (S, N, C) float32, softmax of each scale's logits; sigmoid if images may have several
+            labels.
+        labels: (N,) int64, the true classes; or (N, C) float32, 1 for the labels that an image has, else 0.
         boxes: (R, N, 4) float32, the region that each scale proposes for the next, half-open
             `(x0, y0, x1, y1)` in pixels of the original image. R = S - 1; but 1 for a plain ViT, whose
             region no scale uses.

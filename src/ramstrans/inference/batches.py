@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # heavy, and only needed in the process that predicts
     import pyarrow
 
     from ramstrans.inference.predictor import Predictor
+    from ramstrans.saved.metadata import ModelMetadata
 
 _loaded: dict[tuple[Any, ...], "Predictor"] = {}
 _loading = Lock()
@@ -69,18 +70,28 @@ class BatchPredictor:
             return _loaded[key]
 
     @cached_property
-    def num_labels(self) -> int:
-        """Classes per image; read without loading the model."""
+    def metadata(self) -> "ModelMetadata":
+        """What the model was saved with; read without loading the model."""
         from ramstrans.saved.metadata import load_metadata
 
-        return min(self.top_k, len(load_metadata(self.run).class_names))
+        return load_metadata(self.run)
+
+    @property
+    def num_labels(self) -> int:
+        """Classes per image."""
+        return min(self.top_k, len(self.metadata.class_names))
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether images may have several labels."""
+        return self.metadata.model.multi_label
 
     @property
     def schema(self) -> "pyarrow.Schema":
         """Names and types of the columns that it gives, those of `predict --output FILE.parquet`."""
         from ramstrans.inference.writers import parquet_schema
 
-        return parquet_schema(self.num_labels)
+        return parquet_schema(self.num_labels, multi_label=self.multi_label)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Predict a batch of N images; one that cannot be read has its `error`.
@@ -96,7 +107,7 @@ class BatchPredictor:
             UsageError: There is neither column.
         """
         rows = list(self.rows(items_of(batch)))
-        return {name: [row[name] for row in rows] for name in self.schema.names}
+        return {name: [row.get(name) for row in rows] for name in self.schema.names}
 
     def rows(self, items: Iterable[tuple[str | None, bytes | None]]) -> Iterator[dict[str, Any]]:
         """Predict any number of images, in order and in bounded memory; one row of `schema` for each.

@@ -276,11 +276,11 @@ def write_partition(partition: Partition, predictor: BatchPredictor, root: Path)
 
     def rows() -> Iterator[dict[str, Any]]:
         yield from predictor.rows(items())
-        empty = dict.fromkeys(column_names(predictor.num_labels))
+        empty = dict.fromkeys(column_names(predictor.num_labels, multi_label=predictor.multi_label))
         yield from (empty | {"path": partition.source, "error": problem} for problem in problems)
 
     with new_file(root / partition.name, sync=False) as stream:
-        write_parquet(rows(), stream, predictor.num_labels)
+        write_parquet(rows(), stream, predictor.num_labels, multi_label=predictor.multi_label)
     return counts_of(root / partition.name, partition.index)
 
 

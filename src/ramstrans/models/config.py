@@ -104,6 +104,8 @@ class ModelConfig:
         drop_path: Stochastic depth rate of the last block, growing linearly from 0.
         mean: Mean of red, green and blue that the weights expect, for pixels in [0, 1]; None: timm's value.
         std: Standard deviation of red, green and blue, as for `mean`.
+        multi_label: Whether an image may have any number of the classes: a sigmoid for each instead of one
+            softmax over all. `data.multi_label` sets it.
     """
 
     backbone: str = "vit_base_patch16_224"
@@ -134,6 +136,7 @@ class ModelConfig:
     drop_path: float = 0.0
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         check_bounds("model", self, BOUNDS)

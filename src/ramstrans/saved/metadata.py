@@ -24,7 +24,10 @@ FORMAT_VERSION = 7
 `preprocessing`, and other names of tensors; 3: without `preprocessing.fit` and `zoom_pixels`,
 `model.component`, `min_region` and `max_aspect`; 4: without `model.global_pool`, `saliency` and
 `saliency_layers`; 5: without `model.region_placement`; 6: without `model.method`, `num_tokens`,
-`saliency_mirrored` and `saliency_blur`."""
+`saliency_mirrored`, `saliency_blur`, `multi_label` and `label_thresholds`."""
+
+DEFAULT_THRESHOLD = 0.5
+"""Probability from which a label counts as present where none was chosen on validation images."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class ModelMetadata:
         preprocessing: How images become inputs.
         training: Summary of the training run, as plain values; its options are under `run`.
         early_exit: The threshold chosen for early exit; None if none was chosen.
+        label_thresholds: Where images may have several labels: the mean probability from which each counts as
+            present, in label order; None: 0.5 for all.
         format_version: Version of the saved format.
         ramstrans_version: Version of the package that saved the model.
     """
@@ -72,6 +77,7 @@ class ModelMetadata:
     preprocessing: Preprocessing
     training: dict[str, Any] = field(default_factory=dict)
     early_exit: EarlyExit | None = None
+    label_thresholds: tuple[float, ...] | None = None
     format_version: int = FORMAT_VERSION
     ramstrans_version: str = __version__
 
@@ -82,6 +88,16 @@ class ModelMetadata:
             raise ConfigError(
                 f"class_names has {len(self.class_names)} names; num_classes is {self.model.num_classes}"
             )
+        if self.label_thresholds is not None and len(self.label_thresholds) != len(self.class_names):
+            raise ConfigError(
+                f"label_thresholds has {len(self.label_thresholds)} numbers; class_names has "
+                f"{len(self.class_names)}"
+            )
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The probability from which each label counts as present, in label order."""
+        return self.label_thresholds or (DEFAULT_THRESHOLD,) * len(self.class_names)
 
     def run_options(self, section: str) -> dict[str, Any]:
         """Options of one section of the training run, such as `data`; empty if the run is unknown."""
@@ -130,6 +146,9 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
             f"format_version {version} was written by a newer ramstrans ({values.get('ramstrans_version')}); "
             f"this one reads up to {FORMAT_VERSION}: upgrade with pip install -U ramstrans"
         )
+    values.setdefault("label_thresholds", None)
+    if isinstance(values.get("model"), dict):
+        values["model"].setdefault("multi_label", False)
     if version == FORMAT_VERSION and isinstance(values.get("model"), dict):  # of before the release
         return values | {"model": {"saliency_mirrored": False, "saliency_blur": 0.0} | values["model"]}
     if version not in range(1, FORMAT_VERSION):

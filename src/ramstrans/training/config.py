@@ -1,6 +1,6 @@
 """Options of a training run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -70,7 +70,10 @@ class TrainingConfig:
         warmup_epochs: The same in epochs, used instead where it is given.
         min_lr_factor: Share of the peak learning rate at which the cosine ends.
         gradient_clip: Largest norm of all gradients together; 0 is off.
-        label_smoothing: In [0, 1).
+        label_smoothing: In [0, 1): share of the target that is spread evenly over all classes; with
+            `data.multi_label`, each label's target moves by it towards 1/2.
+        loss: With `data.multi_label`: `bce`, the binary cross-entropy of each label, or `asymmetric`: of the
+            labels that an image has not, easy ones count less, or not at all (arXiv 2009.14119).
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of CutMix, with a target for each scale by what it sees; 0 is off.
         mixing_probability: Share of batches that are mixed, if either is on.
@@ -104,7 +107,8 @@ class TrainingConfig:
         fsdp: With several processes, shard weights, gradients and optimiser state between them (FSDP2)
             instead of copying them (DDP).
         class_weights: Weight of each class in every scale's cross-entropy: `none`, or `balanced`:
-            inversely proportional to its training images, 1 on average.
+            inversely proportional to its training images, 1 on average. With `data.multi_label` it weighs the
+            images that have a label, n of N, by (N - n) / n.
         evaluate_every: Epochs between evaluations on the validation split.
         patience: Evaluations in a row without a better epoch after which training stops; None: never. The
             schedule of the learning rate is still that of all epochs.
@@ -128,6 +132,7 @@ class TrainingConfig:
     min_lr_factor: float = 0.0
     gradient_clip: float = 1.0
     label_smoothing: float = 0.0
+    loss: Literal["bce", "asymmetric"] = "bce"
     mixup: float = 0.0
     cutmix: float = 0.0
     mixing_probability: float = 1.0
@@ -230,6 +235,14 @@ class RunConfig:
             raise ConfigError(f"tracker is '{unknown[0]}'; give {', '.join(get_args(TrackerName))}")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; give 0 to {2**32 - 1}")
+        if self.data.multi_label != self.model.multi_label:
+            if self.model.multi_label:
+                raise ConfigError(
+                    "model.multi_label follows from the data; give --data.multi_label true, or leave it out"
+                )
+            object.__setattr__(self, "model", replace(self.model, multi_label=True))
+        if self.data.multi_label:
+            self._check_multi_label()
         if self.training.class_weights == "balanced" and self.data.balance:
             raise ConfigError(
                 "training.class_weights balanced and data.balance both make up for rare classes; use one"
@@ -265,6 +278,7 @@ class RunConfig:
         warn_ignored("data", self.data, {"zoom_pixels": (is_native, "model.zoom_source native")})
         has_regions = self.model.num_scales > 1 and not self.training.is_probe
         needs = {
+            "loss": (self.data.multi_label, "data.multi_label"),
             "fused_target": (has_regions, "model.num_scales 2 or more"),
             "random_region_epochs": (
                 has_regions and self.model.region_placement in ("found", "centre"),
@@ -278,3 +292,22 @@ class RunConfig:
         """Names of the trackers, each once."""
         names = (self.tracker,) if isinstance(self.tracker, str) else self.tracker
         return tuple(dict.fromkeys(names))
+
+    def _check_multi_label(self) -> None:
+        """Refuse what needs images of one class each."""
+        contrastive = self.training.contrastive
+        if contrastive or (self.model.method == "transfg" and contrastive is None):
+            raise ConfigError(
+                "training.contrastive compares images of one class each, and data.multi_label has images of "
+                "several; give training.contrastive 0"
+            )
+        if self.training.fused_target:
+            raise ConfigError(
+                "training.fused_target is for classes that exclude each other, and those of data.multi_label "
+                "do not; give training.fused_target 0"
+            )
+        if self.training.is_probe:
+            raise ConfigError(
+                "training.finetune head fits a softmax over classes, and data.multi_label has none; give all "
+                "or lora"
+            )

@@ -51,6 +51,7 @@ from ramstrans.training.setup import (
     with_classes_of,
     with_length_for,
 )
+from ramstrans.training.thresholds import with_thresholds
 from ramstrans.training.trackers import check_trackers, start_trackers
 from ramstrans.training.trainable import check_batch_norms
 
@@ -209,6 +210,10 @@ def train(prepared: Prepared, output: Path, *, command: str = "", progress: Prog
         else:
             result = train_into(output, prepared, accelerator, progress, signals)
             metadata, weights = metadata_of(prepared, result), result.weights
+            if config.data.multi_label and prepared.images.of_split("val"):
+                loader = prepared.loader(prepared.dataset("val"))
+                model = chosen_model(prepared, weights, accelerator)
+                metadata = with_thresholds(metadata, model, loader, config.training.precision)
             if accelerator.is_main_process:
                 save_model(output, weights, metadata)
         checking = signals.checking(progress, resume_hint(output))
@@ -319,12 +324,8 @@ def evaluate_test(
     summary = {key: value for key, value in metadata.training.items() if key not in NOT_REPORTED}
     warnings = [*prepared.unreadable, *summary.pop("warnings", ())]
     report = {"config": options_of(config), "command": command, "warnings": warnings}
-    model = prepared.model
-    if accelerator.is_fsdp2 or config.training.finetune == "lora":  # sharded; with adapters
-        model = build_model(dataclasses.replace(config.model, weights=None))
-    load_into(model, weights)
     return evaluate(
-        model.to(accelerator.device),
+        chosen_model(prepared, weights, accelerator),
         metadata,
         prepared.loader(prepared.dataset("test")),
         output,
@@ -332,6 +333,15 @@ def evaluate_test(
         extra=report | summary,
         progress=progress,
     )
+
+
+def chosen_model(prepared: Prepared, weights: Mapping[str, Tensor], accelerator: Accelerator) -> Method:
+    """The run's model with the chosen weights, whole, on its device."""
+    config, model = prepared.config, prepared.model
+    if accelerator.is_fsdp2 or config.training.finetune == "lora":  # sharded; with adapters
+        model = build_model(dataclasses.replace(config.model, weights=None))
+    load_into(model, weights)
+    return model.to(accelerator.device)
 
 
 def check_same(saved: RunState, now: RunState) -> None:

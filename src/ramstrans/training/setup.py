@@ -68,6 +68,7 @@ class Prepared(NamedTuple):
             seed=self.config.seed,
             cache=build_cache(data, is_read_once=split == "test"),
             max_pixels=data.max_pixels,
+            num_classes=len(self.images.class_names) if data.multi_label else None,
         )
 
     def loader(self, dataset: ImageDataset, *, is_training: bool = False) -> ImageLoader:

@@ -78,7 +78,11 @@ def write_report(folder: Path, report: Report, page: str) -> None:
 
 def print_report(report: Report, console: Console) -> None:
     """Print the accuracies, the regions and the warnings."""
-    print_table(console, f"{markdown.images_of(report)}, percent", *markdown.headline(report))
+    title = f"{markdown.images_of(report)}, percent"
+    if "multi_label" in report:
+        print_table(console, title, *markdown.label_headline(report))
+    else:
+        print_table(console, title, *markdown.headline(report))
     for scale, regions in markdown.zooms(report):
         text = ", ".join(
             f"{name} {markdown.format_value(regions[key], unit)}"
@@ -133,13 +137,7 @@ def _confused(fused: np.ndarray, labels: np.ndarray, class_names: Sequence[str])
 
 def _warnings(report: Report) -> list[str]:
     """What a reader of the numbers must know, one line each."""
-    lines = [
-        f"nothing stood out at scale {scale} in {regions['fallbacks']} of "
-        f"{counted(report['num_images'], 'image')} "
-        f"({regions['fallback_share']:.1f} %); scale {scale + 1} saw the whole input again"
-        for scale, regions in markdown.zooms(report)
-        if regions["fallbacks"]
-    ]
+    lines = region_warnings(report)
     num_empty = sum(not entry["num_images"] for entry in report["classes"])
     if num_empty:
         lines.append(
@@ -152,3 +150,14 @@ def _warnings(report: Report) -> list[str]:
             f"zooming in did not help: scale 1 alone reaches {first:.1f} %, all scales {fused:.1f} %"
         )
     return lines
+
+
+def region_warnings(report: Report) -> list[str]:
+    """How often nothing stood out, a line for each scale that had such images."""
+    return [
+        f"nothing stood out at scale {scale} in {regions['fallbacks']} of "
+        f"{counted(report['num_images'], 'image')} "
+        f"({regions['fallback_share']:.1f} %); scale {scale + 1} saw the whole input again"
+        for scale, regions in markdown.zooms(report)
+        if regions["fallbacks"]
+    ]

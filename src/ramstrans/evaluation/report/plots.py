@@ -28,8 +28,8 @@ def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
     """Plot losses, validation accuracy, learning rate and speed of a training run as a PNG file.
 
     Rows have `kind` "train" (`step`, `loss`, `loss_scales`, `lr`, `images_per_second`) or "validation"
-    (`epoch`, `loss_scales`, `loss_fused`, and `top1_scales`, `top1_fused`, percent); other kinds are ignored.
-    Missing and null numbers leave a gap.
+    (`epoch`, `loss_scales`, `loss_fused`, and `top1_scales`, `top1_fused`, percent; `map_...` where images
+    may have several labels); other kinds are ignored. Missing and null numbers leave a gap.
     """
     train = [row for row in metrics_rows if row["kind"] == "train"]
     validation = [row for row in metrics_rows if row["kind"] == "validation"]
@@ -42,7 +42,10 @@ def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
     _curve(loss, steps, _column(train, "loss"), FUSED_COLOR, "total loss")
     finish_axes(loss, "Training loss", "step", "cross-entropy")
     _validation_panel(validation_loss, validation, "loss", "Validation loss", "cross-entropy")
-    _validation_panel(accuracy, validation, "top1", "Validation accuracy", "top-1, %")
+    if any("map_fused" in row for row in validation):
+        _validation_panel(accuracy, validation, "map", "Validation accuracy", "mAP, %")
+    else:
+        _validation_panel(accuracy, validation, "top1", "Validation accuracy", "top-1, %")
     _curve(rate, steps, _column(train, "lr"), FUSED_COLOR, None)
     finish_axes(rate, "Learning rate", "step", "")
     _curve(speed, steps, _column(train, "images_per_second"), FUSED_COLOR, None)

@@ -52,6 +52,7 @@ class Method(Look):
             `forward`.
         zoom_margin: Share of a box's sides added around it before it grows and is cut out.
         num_tokens: How many tokens are selected, by a method that selects some; None: as in its paper.
+        multi_label: Whether an image may have several classes, or none.
 
     Attributes:
         num_trained: Number of scales in training.
@@ -83,6 +84,7 @@ class Method(Look):
         zoom_source: ZoomSource = "input",
         zoom_margin: float = 0.0,
         num_tokens: int | None = None,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
         assert len(thresholds) == len(scale_sizes) == encoder.num_scales, "one threshold and size per scale"
@@ -101,6 +103,7 @@ class Method(Look):
         self.zoom_source = zoom_source
         self.zoom_margin = zoom_margin
         self.num_tokens = num_tokens
+        self.multi_label = multi_label
         self.set_saliency(saliency)
 
     @classmethod
@@ -112,7 +115,7 @@ class Method(Look):
         """
         same = (
             *("saliency", "saliency_layers", "saliency_rows", "saliency_mirrored", "saliency_blur"),
-            *("component", "min_region", "max_aspect"),
+            *("component", "min_region", "max_aspect", "multi_label"),
             *("region_placement", "zoom_source", "zoom_margin", "num_tokens"),
         )
         options = {name: getattr(config, name) for name in same}
@@ -223,7 +226,8 @@ class Method(Look):
             UsageError: `high_res` or `boxes` is missing where it is needed, or `high_res` is given with
                 `zoom_source="input"`.
         """
-        return Output(tuple(self.stages(images, high_res, last_region=last_region, boxes=boxes)))
+        stages = self.stages(images, high_res, last_region=last_region, boxes=boxes)
+        return Output(tuple(stages), self.multi_label)
 
     def stages(
         self,

@@ -58,5 +58,8 @@ class RamsTrans(Method):
         return pooled, saliency
 
     def saliency(self, features: Features) -> Tensor:
-        """(B, h, w) saliency of one scale's locations."""
-        return SALIENCIES[self.saliency_name].compute(features, self.encoder, self.saliency_rows)
+        """(B, h, w) saliency of one scale's locations; of all predicted labels, if there may be several."""
+        saliency = SALIENCIES[self.saliency_name]
+        if self.multi_label and saliency.of_present is not None:
+            return saliency.of_present(features, self.encoder)
+        return saliency.compute(features, self.encoder, self.saliency_rows)
