@@ -20,6 +20,7 @@ LEVELS = {
     "plain": 1,
     "options": 1,
     "hub": 1,
+    "calibration": 2,
     "distributed": 2,
     "data": 3,
     "models": 4,
@@ -87,7 +88,7 @@ CONFIG_KEYS = {
     *("format_version", "ramstrans_version", "model", "class_names", "preprocessing", "training"),
     *("early_exit", "label_thresholds"),
 }
-PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales"}
+PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales", "unknown", "unknown_score", "set"}
 SCALE_KEYS = {"labels", "probabilities", "box", "has_region"}
 
 

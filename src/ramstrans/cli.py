@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from ramstrans import __version__
 from ramstrans.commands import (
     bench,
+    calibrate,
     compare,
     data,
     doctor,
@@ -142,6 +143,7 @@ def build_parser() -> Parser:
 COMMANDS = {
     "plan": plan,
     "train": train,
+    "calibrate": calibrate,
     "evaluate": evaluate,
     "predict": predict,
     "explain": explain,

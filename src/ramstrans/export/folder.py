@@ -65,7 +65,9 @@ def export_folder(
         RamsTransError: It cannot be exported, or answers differently; nothing is left behind.
     """
     is_page = format_name == "web"
-    graph = Graph(predictor.model, predictor.metadata, by_products=is_page)
+    graph = Graph(
+        predictor.model, predictor.metadata, temperatures=temperatures_of(predictor), by_products=is_page
+    )
     programs = check_page(graph, runtime) if is_page else None
     size = pixels_size(predictor.metadata.preprocessing)
     with new_folder(output) as draft:
@@ -84,6 +86,12 @@ def export_folder(
         text = page_readme(predictor, check) if is_page else readme(predictor, format_name, check)
         (draft / "README.md").write_text(text, encoding="utf-8")
     return check
+
+
+def temperatures_of(predictor: Predictor) -> tuple[tuple[float, ...], float] | None:
+    """The temperatures of each scale that is exported, and of their mean; None if it is not calibrated."""
+    calibration, count = predictor.calibration, predictor.model.num_scales
+    return None if calibration is None else (calibration.scales[:count], calibration.temperatures[count - 1])
 
 
 def write_labels(predictor: Predictor, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ramstrans.evaluation.report.markdown import table
+from ramstrans.evaluation.report.tables import table
 from ramstrans.plain import counted
 
 MASK_NAMES = {
