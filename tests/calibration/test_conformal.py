@@ -10,11 +10,11 @@ from ramstrans.calibration.conformal import (
     SET_METHODS,
     fit_quantiles,
     label_scores,
-    min_images,
     quantile,
     sets,
     true_scores,
 )
+from ramstrans.calibration.wanted import min_images
 from tests.calibration.builders import known_classifier
 
 P = np.array([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]])

@@ -300,6 +300,8 @@ WRONG = [
     ["train", "--data.name", "cub"],
     ["plan", "--memory", "12"],
     ["plan", "nowhere"],
+    ["calibrate", "nowhere"],
+    ["calibrate", "nowhere", "--coverage", "2"],
     ["evaluate", "nowhere"],
     ["predict", "nowhere", "a.jpg"],
     ["predict", "nowhere", "a.jpg", "--output", "{}"],

@@ -14,12 +14,13 @@ set is empty: the most probable label is always in it, which can only cover more
 """
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-SetMethod = Literal["lac", "aps", "raps"]
+from ramstrans.calibration.wanted import SetMethod
+
 SET_METHODS: tuple[SetMethod, ...] = get_args(SetMethod)
 
 RAPS_PENALTY, RAPS_FREE_RANKS = 0.01, 5
@@ -33,15 +34,6 @@ def rank_of_quantile(num_images: int, share: float) -> int:
     (19, 19, 90)
     """
     return math.ceil((num_images + 1) * share - 1e-9)
-
-
-def min_images(share: float) -> int:
-    """The smallest number of images from which a score can be taken that a share of new ones keeps to.
-
-    >>> min_images(0.95), min_images(0.9), min_images(0.99)
-    (19, 9, 99)
-    """
-    return math.ceil(share / (1 - share) - 1e-9)
 
 
 def quantile(scores: NDArray[np.floating], share: float) -> float:

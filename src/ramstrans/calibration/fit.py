@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ramstrans.calibration.conformal import SET_METHODS, SetMethod, fit_quantiles, min_images
+from ramstrans.calibration.conformal import SET_METHODS, fit_quantiles
 from ramstrans.calibration.fitted import Calibration, ChosenBy, FusedRule, SetRule, UnknownRule
-from ramstrans.calibration.scores import Reference, ScoreName
+from ramstrans.calibration.scores import Reference
 from ramstrans.calibration.temperature import (
     fit_temperature,
     log_probabilities,
@@ -27,37 +26,9 @@ from ramstrans.calibration.unknown import (
     score_of,
     threshold,
 )
-from ramstrans.errors import ConfigError, DataError, UsageError, first_few
+from ramstrans.calibration.wanted import Wanted, min_images
+from ramstrans.errors import DataError, UsageError, first_few
 from ramstrans.plain import counted
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked of a calibration.
-
-    Attributes:
-        score: How the unknown is told; `auto`: by the score that tells best.
-        reject: Share of known images that may be rejected as unknown.
-        coverage: Share of images whose prediction set is to have the true class.
-        set_method: How prediction sets are made.
-        per_class: Whether each class is to be covered, and not all of them on average.
-    """
-
-    score: ScoreName | Literal["auto"] = "auto"
-    reject: float = 0.05
-    coverage: float = 0.95
-    set_method: SetMethod = "lac"
-    per_class: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("reject", "coverage"):
-            if not 0 < (share := getattr(self, name)) < 1:
-                raise ConfigError(f"--{name} is {share}; give a number in (0, 1), e.g. 0.05")
-
-    @property
-    def min_images(self) -> int:
-        """Held-out images that are needed at least."""
-        return max(min_images(self.coverage), min_images(1 - self.reject))
 
 
 class Fitted(NamedTuple):

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ramstrans import __version__
-from ramstrans.calibration.conformal import SetMethod
-from ramstrans.calibration.scores import NEEDS, ScoreName
+from ramstrans.calibration.scores import NEEDS
+from ramstrans.calibration.wanted import ScoreName, SetMethod
 from ramstrans.errors import ConfigError
 from ramstrans.files import write_file
 from ramstrans.hub import local_folder

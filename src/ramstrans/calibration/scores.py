@@ -17,12 +17,13 @@ which training images vary most.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-ScoreName = Literal["max_probability", "max_logit", "energy", "knn", "mahalanobis", "vim"]
+from ramstrans.calibration.wanted import ScoreName
+
 SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
 
 NEEDS: dict[ScoreName, tuple[str, ...]] = {

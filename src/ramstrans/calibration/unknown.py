@@ -19,11 +19,11 @@ from ramstrans.calibration.scores import (
     NEEDS,
     SCORES,
     Reference,
-    ScoreName,
     fit_arrays,
     unknown_scores,
 )
 from ramstrans.calibration.temperature import log_probabilities, tempered
+from ramstrans.calibration.wanted import ScoreName
 
 NUM_GROUPS = 5
 """Parts of the classes that are left out in turn."""

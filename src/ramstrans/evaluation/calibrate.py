@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ramstrans.calibration.fit import Fitted, Wanted, check_enough, fit_calibration
+from ramstrans.calibration.fit import Fitted, check_enough, fit_calibration
 from ramstrans.calibration.fitted import save_calibration
 from ramstrans.calibration.scores import NEEDS, Reference
 from ramstrans.calibration.unknown import Seen
+from ramstrans.calibration.wanted import Wanted
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.build import fingerprint
 from ramstrans.data.config import DataConfig

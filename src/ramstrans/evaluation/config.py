@@ -4,9 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ramstrans.calibration.conformal import SetMethod
-from ramstrans.calibration.fit import Wanted
-from ramstrans.calibration.scores import ScoreName
+from ramstrans.calibration.wanted import ScoreName, SetMethod, Wanted
 from ramstrans.data.config import DatasetFormat
 from ramstrans.data.records import Split
 from ramstrans.errors import ConfigError

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from ramstrans.calibration.answers import Answers, answers, of_scale
-from ramstrans.calibration.conformal import SET_METHODS, SetMethod, sets
+from ramstrans.calibration.conformal import SET_METHODS, sets
 from ramstrans.calibration.fitted import Calibration
 from ramstrans.calibration.unknown import auroc, fpr95
+from ramstrans.calibration.wanted import SetMethod
 from ramstrans.evaluation import metrics
 from ramstrans.evaluation.predict import Predictions
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from accelerate import Accelerator
 from torch import Tensor
 
-from ramstrans.calibration.fit import Wanted
 from ramstrans.calibration.fitted import Calibration, save_calibration
+from ramstrans.calibration.wanted import Wanted
 from ramstrans.console import Progress
 from ramstrans.evaluation.calibrate import NOTHING_FITTED, calibrate, reference_set
 from ramstrans.evaluation.evaluate import evaluate
