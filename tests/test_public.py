@@ -19,6 +19,8 @@ LEVELS = {
     "console": 1,
     "plain": 1,
     "options": 1,
+    "hub": 1,
+    "calibration": 2,
     "distributed": 2,
     "data": 3,
     "models": 4,
@@ -27,6 +29,7 @@ LEVELS = {
     "training": 7,
     "inference": 7,
     "doctor": 7,
+    "sharing": 7,
     "bench": 8,
     "export": 8,
     "compare": 9,
@@ -85,7 +88,7 @@ CONFIG_KEYS = {
     *("format_version", "ramstrans_version", "model", "class_names", "preprocessing", "training"),
     *("early_exit", "label_thresholds"),
 }
-PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales"}
+PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales", "unknown", "unknown_score", "set"}
 SCALE_KEYS = {"labels", "probabilities", "box", "has_region"}
 
 

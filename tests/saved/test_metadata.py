@@ -180,6 +180,16 @@ def test_a_confidence_that_every_image_reaches_is_refused(confidence):
         EarlyExit(confidence, "val", 7, 0.0, 1.0)
 
 
+def test_saliency_was_neither_mirrored_nor_smoothed_before():
+    later = dict.fromkeys(("model__saliency_mirrored", "model__saliency_blur"), ...)
+    for version in (6, 7):
+        model = metadata_from_json(edited(format_version=version, **later)).model
+        assert (model.saliency_mirrored, model.saliency_blur) == (False, 0.0)
+    model = dataclasses.replace(METADATA.model, saliency_mirrored=True, saliency_blur=0.5)
+    saved = metadata_from_json(metadata_to_json(dataclasses.replace(METADATA, model=model))).model
+    assert (saved.saliency_mirrored, saved.saliency_blur) == (True, 0.5)
+
+
 def test_version_6_had_one_method():
     later = dict.fromkeys(("model__method", "model__num_tokens"), ...)
     model = metadata_from_json(edited(format_version=6, **later)).model

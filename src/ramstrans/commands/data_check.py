@@ -42,7 +42,9 @@ def add_options(parser: Parser) -> None:
     parser.add_class_arguments(DataConfig, "data")
     parser.set_defaults({"data.val_fraction": None})  # the splits that `train` draws for a set of one's own
     parser.add_argument(
-        "--model", type=Path | None, help="Run or model folder; reports the labels that it contradicts."
+        "--model",
+        type=Path | None,
+        help="Run, saved model or hf://user/name; reports the labels that it contradicts.",
     )
     parser.add_argument("--output", type=Path | None, help="Write all findings to this .json or .csv file.")
     parser.add_argument(

@@ -1,5 +1,7 @@
 """The whole of a prediction as one graph: from the pixels of a crop to fused probabilities, any batch."""
 
+import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +12,7 @@ from ramstrans.errors import UsageError
 from ramstrans.export.runner import OUTPUTS
 from ramstrans.export.standalone import pixels_size
 from ramstrans.models.methods.method import Method
+from ramstrans.models.zoom import zoom_by_products
 from ramstrans.saved.metadata import ModelMetadata
 
 
@@ -38,16 +41,29 @@ class Graph(nn.Module):
     Args:
         model: In evaluation mode, on the CPU.
         metadata: What it was saved with.
+        temperatures: Of each scale, and of their mean, as calibrated; None: the model is not.
+        by_products: Regions are cut out by products of matrices, which any runtime computes alike.
 
     Raises:
         UsageError: It cannot be one graph; the message says why, and what to do.
     """
 
-    def __init__(self, model: Method, metadata: ModelMetadata) -> None:
+    def __init__(
+        self,
+        model: Method,
+        metadata: ModelMetadata,
+        *,
+        temperatures: tuple[Sequence[float], float] | None = None,
+        by_products: bool = False,
+    ) -> None:
         super().__init__()
         check_exportable(model)
         self.model = model.eval()
+        if by_products:
+            self.model = copy.copy(model)  # the same weights
+            self.model.cut = zoom_by_products
         self.shrink = Shrink(pixels_size(metadata.preprocessing), model.image_size)
+        self.temperatures = temperatures
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -60,6 +76,10 @@ class Graph(nn.Module):
         high_res = pixels if self.model.needs_high_res else None
         output = self.model(*self.model.normalize(self.shrink(pixels), high_res), last_region=False)
         fused, by_scale = output.fused, output.probabilities
+        if self.temperatures is not None:
+            of_scales, of_mean = self.temperatures
+            by_scale = torch.stack([tempered(*one) for one in zip(by_scale, of_scales, strict=True)])
+            fused = tempered(fused, of_mean)
         if self.model.num_scales == 1:
             return fused, by_scale
         height, width = self.model.image_size
@@ -67,6 +87,12 @@ class Graph(nn.Module):
         looked_at = [scale.crop_box * ratio for scale in output.scales[1:]]
         found = [scale.has_region for scale in output.scales[:-1]]
         return fused, by_scale, torch.stack(looked_at), torch.stack(found), output.scales[0].saliency
+
+
+def tempered(probabilities: Tensor, temperature: float) -> Tensor:
+    """Probabilities (..., C) at a temperature, see `calibration.temperature`."""
+    log_p = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+    return (log_p / temperature).softmax(dim=-1)
 
 
 def check_exportable(model: Method) -> None:
@@ -80,6 +106,11 @@ def check_exportable(model: Method) -> None:
             "model.zoom_source is native: regions are cut from photographs of any size, and a graph has "
             "inputs of one size; train with model.zoom_source full, or export the first scale alone by "
             "--num_scales 1"
+        )
+    if model.multi_label:
+        raise UsageError(
+            "images of this model may have several labels (multi_label), and exported folders answer with "
+            "one class; use `ramstrans predict`"
         )
     if model.needs_boxes:
         raise UsageError(

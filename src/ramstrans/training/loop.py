@@ -4,6 +4,7 @@ import logging
 import math
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
@@ -193,7 +194,9 @@ class TrainLoop:
 
     def take_step(self, batch: Batch) -> StepResult:
         """Take one step; move the average, or count a step that was skipped."""
-        with out_of_memory_errors():
+        model, is_found = self.model, self.model.region_placement in ("found", "centre")
+        elsewhere = is_found and batch.key[1] < self.config.random_region_epochs
+        with out_of_memory_errors(), model.placed_at_random() if elsewhere else nullcontext():
             result = self.train_step.run(batch, stop=bool(self.signals.received))
         self.state.step += 1
         if result.was_skipped:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ramstrans.distributed import autocast
-from ramstrans.models.methods.base import ForwardScale, HighRes, Stage
+from ramstrans.models.methods.base import ForwardScale, HighRes, Output, Stage
 from ramstrans.models.methods.method import Method
 from ramstrans.training.contrastive import contrastive_loss
 from ramstrans.training.mixing import Mixing, mix, partner_shares
@@ -74,6 +74,7 @@ def losses_by_scale(
     contrastive: float = 0.0,
     class_weights: Tensor | None = None,
     boxes: Tensor | None = None,
+    fused_target: float = 0.0,
     loss_name: LossName = "bce",
 ) -> Iterator[Tensor]:
     """Yield the cross-entropy of each scale; their sum is the loss of https://arxiv.org/abs/2107.08192.
@@ -93,6 +94,8 @@ def losses_by_scale(
             does not have one class.
         class_weights: (num_classes,) float32, see `cross_entropy` and `multi_label_loss`.
         boxes: As in `Method.forward`.
+        fused_target: w in [0, 1): a scale's loss is (1 - w) times its cross-entropy with the label, and w
+            times that with the mean of all scales' probabilities, which a pass without gradients gives first.
         loss_name: See `multi_label_loss`.
 
     Returns:
@@ -102,8 +105,12 @@ def losses_by_scale(
     if mixing is not None:
         assert high_res is None or isinstance(high_res, Tensor), "checked by RunConfig"
         images, high_res = mix(images, high_res, mixing)
-    stages = model.stages(images, high_res, last_region=False, boxes=boxes, forward_scale=forward_scale)
-    for stage in stages:
+    how: dict[str, Any] = {"last_region": False, "boxes": boxes, "forward_scale": forward_scale}
+    target = None
+    if fused_target:
+        with torch.no_grad():
+            target = Output(tuple(model.stages(images, high_res, **how))).fused
+    for stage in model.stages(images, high_res, **how):
         logits = stage.logits.float()
         if labels.dim() == 2:
             targets = mixed_targets(labels, stage.crop_box, mixing)
@@ -112,6 +119,8 @@ def losses_by_scale(
             )
             continue
         loss = cross_entropy(logits, labels, stage.crop_box, mixing, label_smoothing, class_weights)
+        if target is not None:
+            loss = torch.lerp(loss, F.cross_entropy(logits, target), fused_target)
         yield loss + contrastive * contrastive_loss(stage.feature, labels) if contrastive else loss
 
 

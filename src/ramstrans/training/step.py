@@ -164,6 +164,7 @@ class TrainStep(NamedTuple):
                 contrastive=self.contrastive,
                 class_weights=self.class_weights,
                 boxes=micro_batch.boxes,
+                fused_target=config.fused_target if len(weights) > 1 else 0.0,
                 loss_name=config.loss,
             )
             for scale, weight in enumerate(weights):

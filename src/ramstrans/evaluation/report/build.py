@@ -13,7 +13,8 @@ from rich.table import Table
 from ramstrans.evaluation import metrics
 from ramstrans.evaluation.localization import region_metrics
 from ramstrans.evaluation.predict import Predictions
-from ramstrans.evaluation.report import markdown
+from ramstrans.evaluation.report import markdown, trust
+from ramstrans.evaluation.report.judged import judged_line
 from ramstrans.files import write_file
 from ramstrans.plain import counted, to_plain, utf8_text
 
@@ -89,8 +90,12 @@ def print_report(report: Report, console: Console) -> None:
             if regions[key] is not None
         )
         console.print(f"Regions of scale {scale}: {text}", highlight=False, soft_wrap=True)
+    if "regions_judged" in report:
+        console.print(judged_line(report["regions_judged"]), highlight=False, soft_wrap=True)
     if (line := markdown.early_exit_line(report)) is not None:
         console.print(line, highlight=False, soft_wrap=True)
+    for line in trust.lines(report):
+        console.print(escape(line), highlight=False, soft_wrap=True)
     print_warnings(report, console)
 
 

@@ -15,16 +15,15 @@ from ramstrans.evaluation.report.build import Report, region_warnings
 from ramstrans.evaluation.report.gallery import GALLERY_SIZE
 from ramstrans.evaluation.report.markdown import (
     NUM_WORST,
-    cell,
     format_value,
     images_of,
     label_headline,
     notes,
     regions_section,
     run_section,
-    table,
 )
 from ramstrans.evaluation.report.predictions import TOP_K
+from ramstrans.evaluation.report.tables import cell, table
 from ramstrans.files import write_file
 from ramstrans.plain import counted, csv_text, join_labels, to_plain, utf8_text
 from ramstrans.saved.metadata import ModelMetadata

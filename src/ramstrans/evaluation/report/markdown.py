@@ -1,12 +1,13 @@
 """The report as a Markdown page, and what it shares with the printed table."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import yaml
 
+from ramstrans.evaluation.report import trust
+from ramstrans.evaluation.report.tables import cell, table
 from ramstrans.plain import counted
 
 REGION_ROWS = (
@@ -27,14 +28,22 @@ WHOLE = "all"
 Report = Mapping[str, Any]
 
 
-def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
-    """Render the whole page of a report from `build_report`, with figures: caption -> path relative to it."""
+def markdown_page(report: Report, pictures: Mapping[str, str], further: Sequence[str] = ()) -> str:
+    """Render the whole page of a report from `build_report`.
+
+    Args:
+        report: The report.
+        pictures: Figures, by their captions; paths relative to the page.
+        further: More sections about the regions.
+    """
     sections = [
         f"# Report: {images_of(report)}",
         *_headline(report),
         *notes(report),
         *regions_section(report),
+        *further,
         *_early_exit(report),
+        *trust.sections(report),
         *(["## Figures"] if pictures else []),
         *(f"![{cell(name)}]({quote(path)})\n\n*{cell(name)}*" for name, path in pictures.items()),
         "Every prediction, with its probabilities and regions: [predictions.csv](predictions.csv).",
@@ -104,7 +113,8 @@ def scale_names(report: Report) -> list[str]:
     """What each scale sees and, if there are several, the name of their mean."""
     further = [f"scale {index}: the region" for index in range(2, len(report["scales"]) + 1)]
     if further:
-        return ["scale 1: whole input", *further, "fused: mean of all"]
+        mean = "weighted mean" if "fusion_weights" in report else "mean of all"
+        return ["scale 1: whole input", *further, f"fused: {mean}"]
     return ["image and crop" if report.get("regions_used") else "whole input"]
 
 
@@ -131,7 +141,7 @@ def _headline(report: Report) -> list[str]:
         "All numbers in percent. The interval (95 %, Wilson) shows how much top-1 depends on the choice of "
         f"images. Mean class accuracy gives every class that has images the same weight. {fused} "
         f"probabilities are off by {report['fused']['ece']:.1f} percentage points on average (expected "
-        "calibration error, 15 bins)."
+        f"calibration error, 15 bins){trust.after(report)}."
     )
     if len(report["scales"]) > 1:
         words += (
@@ -240,14 +250,3 @@ def run_section(report: Report) -> list[str]:
     command = [f"```\n{report['command']}\n```"] if "command" in report else []
     options = [f"```yaml\n{yaml.safe_dump(values, sort_keys=False)}```"] if values else []
     return ["## How this was made", *command, *options] if command or options else []
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a Markdown table; its header is Markdown, its cells are taken literally."""
-    lines = [header, ["---"] * len(header), *([cell(text) for text in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def cell(text: str) -> str:
-    """Escape text so that Markdown takes it literally, on one line."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))

@@ -42,6 +42,8 @@ class Method(Look):
         saliency: What regions are proposed from: a name in `SALIENCIES`, or `auto`.
         saliency_layers: Of how many of the last layers attention is rolled out; None: of all.
         saliency_rows: `all` or `class`, see `rollout`.
+        saliency_mirrored: Whether saliency is the mean with that of the mirror image.
+        saliency_blur: Standard deviation of a Gaussian on saliency, see `smoothed`.
         component: `count` or `saliency`, see `propose_regions`.
         min_region: Least side of a region as a share of what its scale saw, see `grow_boxes`.
         max_aspect: Largest aspect ratio of a region, see `grow_boxes`.
@@ -73,6 +75,8 @@ class Method(Look):
         saliency: str = "auto",
         saliency_layers: int | None = None,
         saliency_rows: Rows = "all",
+        saliency_mirrored: bool = False,
+        saliency_blur: float = 0.0,
         component: Component = "count",
         min_region: float = 0.0,
         max_aspect: float | None = None,
@@ -90,6 +94,8 @@ class Method(Look):
         self.num_trained = self.num_scales = len(scale_sizes)
         self.saliency_layers = saliency_layers
         self.saliency_rows: Rows = saliency_rows
+        self.saliency_mirrored = saliency_mirrored
+        self.saliency_blur = saliency_blur
         self.component: Component = component
         self.min_region = min_region
         self.max_aspect = max_aspect
@@ -108,8 +114,9 @@ class Method(Look):
             ConfigError: This backbone cannot have the method, or the saliency.
         """
         same = (
-            *("saliency", "saliency_layers", "saliency_rows", "component", "min_region", "max_aspect"),
-            *("region_placement", "zoom_source", "zoom_margin", "num_tokens", "multi_label"),
+            *("saliency", "saliency_layers", "saliency_rows", "saliency_mirrored", "saliency_blur"),
+            *("component", "min_region", "max_aspect", "multi_label"),
+            *("region_placement", "zoom_source", "zoom_margin", "num_tokens"),
         )
         options = {name: getattr(config, name) for name in same}
         if cls.own_saliency is not None:
