@@ -193,5 +193,10 @@ class DataConfig:
                 "data.balance draws classes, and data.multi_label has images of several; use "
                 "training.class_weights balanced instead"
             )
+        if self.hold_out_classes is not None:
+            raise ConfigError(
+                "data.hold_out_classes leaves out images of a class, and data.multi_label has images of "
+                "several; leave it out"
+            )
         if self.folds is not None:
             raise ConfigError("data.folds reports top-1, and data.multi_label has none; leave data.folds out")

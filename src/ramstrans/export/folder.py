@@ -99,8 +99,6 @@ def write_labels(predictor: Predictor, folder: Path) -> None:
     names = json.dumps(list(predictor.class_names), ensure_ascii=False, indent=0)
     (folder / LABELS).write_text(names + "\n", encoding="utf-8")
     values = preprocessing_values(predictor.metadata.preprocessing, predictor.max_pixels)
-    if predictor.thresholds is not None:
-        values["label_thresholds"] = list(predictor.thresholds)
     (folder / PREPROCESSING).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
