@@ -10,6 +10,7 @@ An image passes through the package from top to bottom:
     inference    Predictor: files in, predictions and explanations out
     bench        cost of models, speed of loaders
     export       a model as one graph for other programs
+    serve        a model behind HTTP
     commands     one file per command of the command line (cli)
 
 Imports run one way, from the bottom of this list to the top, on errors, files, console and distributed.
