@@ -33,6 +33,7 @@ LEVELS = {
     "bench": 8,
     "export": 8,
     "compare": 9,
+    "serve": 9,
     "commands": 10,
     "cli": 11,
     "__main__": 12,

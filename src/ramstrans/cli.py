@@ -28,6 +28,7 @@ from ramstrans.commands import (
     plan,
     predict,
     push,
+    serve,
     train,
 )
 from ramstrans.commands.options import Parser, add_commands
@@ -149,6 +150,7 @@ COMMANDS = {
     "explain": explain,
     "export": export,
     "push": push,
+    "serve": serve,
     "compare": compare,
     "data": data,
     "doctor": doctor,

@@ -82,9 +82,13 @@ class Standalone:
                     else Prediction(path, error=one)
                 )
 
+    def read(self, path: Path, content: bytes | None = None) -> Example:
+        """Read a photograph, a file or its bytes, for the graph; see `read_example`."""
+        return read_example(path, self.preprocessing, self.max_pixels, content)
+
     def _read(self, path: Path) -> Example | str:
         try:
-            return read_example(path, self.preprocessing, self.max_pixels)
+            return self.read(path)
         except UnreadableImageError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return why_missing(path)
@@ -121,13 +125,17 @@ def pixels_size(preprocessing: Preprocessing) -> Size:
     return frame_size(preprocessing.crop, preprocessing)
 
 
-def read_example(path: Path, preprocessing: Preprocessing, max_pixels: int) -> Example:
+def read_example(
+    path: Path, preprocessing: Preprocessing, max_pixels: int, content: bytes | None = None
+) -> Example:
     """Read a photograph, upright, resized, cut or padded as for an evaluation.
+
+    With `content`, the bytes of a file, nothing is opened, and `path` is only its name in errors.
 
     Raises:
         UnreadableImageError: It cannot be decoded.
     """
-    decoded = decode_for(path, preprocessing.reading, max_pixels=max_pixels)
+    decoded = decode_for(path, preprocessing.reading, max_pixels=max_pixels, content=content)
     height, width = resized_size(decoded.original_size, preprocessing.resize, preprocessing.fit)
     image = decoded.image
     if image.size != (width, height):

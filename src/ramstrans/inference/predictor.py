@@ -12,7 +12,7 @@ import torch
 
 from ramstrans.calibration.fitted import Calibration, load_calibration
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.dataset import Example, collate, to_example
+from ramstrans.data.loading.dataset import Batch, Example, collate, to_example
 from ramstrans.distributed import autocast
 from ramstrans.errors import UsageError
 from ramstrans.evaluation.predict import choose_precision
@@ -21,7 +21,9 @@ from ramstrans.inference.in_memory import ALLOWED, ImageInput, is_image, path_of
 from ramstrans.inference.inputs import read_ahead, read_input
 from ramstrans.inference.postprocess import Explanation, to_predictions
 from ramstrans.inference.prediction import Prediction
+from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.early_exit import (
+    EarlyExitOutput,
     check_confidence,
     check_num_scales,
     check_one_label,
@@ -172,16 +174,47 @@ class Predictor:
         """
         resized = read_input(image, self.metadata.preprocessing, self.max_pixels)
         batch, output, (views,) = scale_views(self.model, self.metadata, [resized], self.precision)
-        (prediction,) = to_predictions(
-            output, batch, [path_of(image)], self.class_names, top_k, self.thresholds, self.calibration
-        )
+        (prediction,) = self.predictions(batch, output, [path_of(image)], top_k)
         *before, last = prediction.scales
         if self.model.num_looks == len(prediction.scales):
             last = last._replace(box=None, has_region=None)  # at which no look follows
         return Explanation(prediction._replace(scales=(*before, last)), views)
 
+    def read(self, image: ImageInput) -> Example:
+        """Read one image as the model sees it; for `forward`.
+
+        Raises:
+            UnreadableImageError: It cannot be decoded.
+            UsageError: It is not an `ImageInput`.
+        """
+        preprocessing = self.metadata.preprocessing
+        resized = read_input(image, preprocessing, self.max_pixels)
+        return to_example(resized, preprocessing, self.model.image_size)
+
+    @torch.inference_mode()
+    def forward(self, examples: Sequence[Example]) -> tuple[Batch, Output | EarlyExitOutput]:
+        """Run the model on images that were read, as one batch, and with early exit if it is on.
+
+        Raises:
+            UsageError: The batch does not fit into the device's memory.
+        """
+        forward = partial(self.model, last_region=self.model.num_scales == 1)
+        if self.confidence is not None:
+            temperatures = None if self.calibration is None else self.calibration.temperatures
+            forward = partial(exit_early, self.model, confidence=self.confidence, temperatures=temperatures)
+        batch = collate(examples, with_high_res=self.model.needs_high_res)
+        try:
+            inputs = self.model.normalize(batch.images, batch.high_res)
+            with autocast(self.model.device, self.precision):
+                return batch, forward(*inputs)
+        except torch.OutOfMemoryError as error:
+            raise UsageError(
+                f"a batch of {len(examples)} does not fit into the memory of {self.model.device}; "
+                "give a smaller --batch_size"
+            ) from error
+
     def _stream(self, images: Iterable[ImageInput], top_k: int, batch_size: int) -> Iterator[Prediction]:
-        inputs = read_ahead(images, self._read, 2 * batch_size, self.read_timeout)
+        inputs = read_ahead(images, self.read, 2 * batch_size, self.read_timeout)
         while chunk := list(islice(inputs, batch_size)):
             readable = [(path, example) for path, example in chunk if isinstance(example, Example)]
             predictions = iter(self._predict(readable, top_k) if readable else [])
@@ -191,29 +224,14 @@ class Predictor:
                 else:
                     yield Prediction(path, error=example, present=None if self.thresholds is None else ())
 
-    def _read(self, image: ImageInput) -> Example:
-        preprocessing = self.metadata.preprocessing
-        resized = read_input(image, preprocessing, self.max_pixels)
-        return to_example(resized, preprocessing, self.model.image_size)
-
-    @torch.inference_mode()
     def _predict(self, readable: list[tuple[Path | None, Example]], top_k: int) -> list[Prediction]:
-        forward = partial(self.model, last_region=self.model.num_scales == 1)
-        if self.confidence is not None:
-            temperatures = None if self.calibration is None else self.calibration.temperatures
-            forward = partial(exit_early, self.model, confidence=self.confidence, temperatures=temperatures)
-        examples = [example for _, example in readable]
-        batch = collate(examples, with_high_res=self.model.needs_high_res)
-        try:
-            inputs = self.model.normalize(batch.images, batch.high_res)
-            with autocast(self.model.device, self.precision):
-                output = forward(*inputs)
-        except torch.OutOfMemoryError as error:
-            raise UsageError(
-                f"a batch of {len(examples)} does not fit into the memory of {self.model.device}; "
-                "give a smaller --batch_size"
-            ) from error
-        paths = [path for path, _ in readable]
+        batch, output = self.forward([example for _, example in readable])
+        return self.predictions(batch, output, [path for path, _ in readable], top_k)
+
+    def predictions(
+        self, batch: Batch, output: Output | EarlyExitOutput, paths: Sequence[Path | None], top_k: int = 5
+    ) -> list[Prediction]:
+        """What `forward` gave for a batch as predictions; `paths` are the files, None for one in memory."""
         return to_predictions(
             output, batch, paths, self.class_names, top_k, self.thresholds, self.calibration
         )
