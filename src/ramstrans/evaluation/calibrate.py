@@ -83,6 +83,8 @@ class Calibrated(NamedTuple):
             figures = ""
             if rule.unknown.auroc is not None:
                 figures = f" (AUROC {rule.unknown.auroc:.1f} %, FPR95 {rule.unknown.fpr95:.1f} %)"
+            if rule.unknown.chosen_by == "classes left out":
+                figures += "; the network was trained on them, so new classes are harder to tell"
             found.append(
                 f"unknown: {score_name(dataclasses.asdict(rule.unknown))}, {how}{figures}; above "
                 f"{rule.unknown.threshold:.4g}, which rejects {100 * rule.unknown.reject:g} % of the known"
