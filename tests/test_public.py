@@ -19,6 +19,7 @@ LEVELS = {
     "console": 1,
     "plain": 1,
     "options": 1,
+    "calibration": 2,
     "distributed": 2,
     "data": 3,
     "models": 4,
@@ -84,7 +85,7 @@ CONFIG_KEYS = {
     *("format_version", "ramstrans_version", "model", "class_names", "preprocessing", "training"),
     "early_exit",
 }
-PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales"}
+PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales", "unknown", "unknown_score", "set"}
 SCALE_KEYS = {"labels", "probabilities", "box", "has_region"}
 
 

@@ -12,7 +12,8 @@ import yaml
 from ramstrans.compare import words
 from ramstrans.compare.results import REGIONS, Results
 from ramstrans.console import format_duration
-from ramstrans.evaluation.report.markdown import REGION_ROWS, cell, table
+from ramstrans.evaluation.report.markdown import REGION_ROWS
+from ramstrans.evaluation.report.tables import cell, table
 from ramstrans.plain import counted, utf8_text
 
 Entry = Mapping[str, Any]

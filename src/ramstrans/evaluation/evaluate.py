@@ -5,8 +5,10 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
+from ramstrans.calibration.fitted import Calibration, load_calibration
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import find_unreadable
 from ramstrans.data.boxes import check_boxes
@@ -19,6 +21,7 @@ from ramstrans.data.build import (
 )
 from ramstrans.data.config import DataConfig
 from ramstrans.data.detect import detect_format
+from ramstrans.data.held_out import without_classes
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split
@@ -30,14 +33,16 @@ from ramstrans.evaluation.predict import Predictions, choose_precision, predict_
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
 from ramstrans.evaluation.report.markdown import WHOLE, markdown_page
-from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit
+from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit, plot_reliability
 from ramstrans.evaluation.report.predictions import write_predictions
+from ramstrans.evaluation.trust import answers_of, trust_report
+from ramstrans.evaluation.unknown_images import unknown_images
 from ramstrans.files import make_folder
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
 from ramstrans.models.methods.method import Method
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata
-from ramstrans.saved.model import load_model, save_metadata
+from ramstrans.saved.model import load_model, save_metadata, weights_digest
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +57,23 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
     model, metadata = load_model(config.run, config.device, config.num_scales)
+    calibration = load_calibration(config.run, weights_digest(model.state_dict()))
+    if config.unknown is not None and calibration is None:
+        raise UsageError(
+            f"--unknown needs a rule that tells the unknown, and {config.run} is not calibrated; run "
+            f"`ramstrans calibrate {config.run}` first"
+        )
     precision = choose_precision(config.precision, metadata, model.device)
     data = data_config(metadata.run_options("data"), config.data)
-    images, notes, is_whole = read_images(metadata, data, config, progress)
+    images, held_out_classes, notes, is_whole = read_images(metadata, data, config, progress)
     if config.early_exit is not None:
         check_early_exit(model, images, config.early_exit)
     dataset, left_out = dataset_of(metadata, images, config.split or "test", data, progress)
     if model.needs_boxes:
         check_boxes(dataset.records)
+    split = config.split or "test"
+    unknown, more = unknown_images(metadata, held_out_classes, split, config.unknown, dataset, data, progress)
+    left_out += more
     make_folder(config.folder)
     options: dict[str, Any] = {"precision": precision, "progress": progress}
     loading: dict[str, Any] = {
@@ -77,13 +91,28 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     confidence = config.early_exit
     if confidence == "auto":
         held_out, _ = dataset_of(metadata, images, "val", data, progress)
-        choice = choose_exit(predict_split(model, build_loader(held_out, **loading), **options))
+        on_val = predict_split(model, build_loader(held_out, **loading), **options)
+        choice = choose_exit(on_val, calibration=calibration)
         save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
         extra["warnings"] += exit_warnings(choice)
     loader = build_loader(dataset, **loading)
+    loaders = {
+        images.name: build_loader(dataclasses.replace(dataset, records=images.records), **loading)
+        for images in unknown
+    }
     try:
-        return evaluate(model, metadata, loader, config.folder, confidence=confidence, extra=extra, **options)
+        return evaluate(
+            model,
+            metadata,
+            loader,
+            config.folder,
+            confidence=confidence,
+            extra=extra,
+            calibration=calibration,
+            unknown=loaders,
+            **options,
+        )
     except UnreadableImageError as error:
         error.add_note("repair or remove it, or --data.on_unreadable skip leaves such files out")
         raise
@@ -98,6 +127,8 @@ def evaluate(
     precision: str,
     confidence: float | None = None,
     extra: Mapping[str, Any],
+    calibration: Calibration | None = None,
+    unknown: Mapping[str, ImageLoader] = MappingProxyType({}),
     progress: Progress = no_progress,
 ) -> Report:
     """Predict every image of a loader over a split; write the report, its figures and predictions.csv.
@@ -105,22 +136,35 @@ def evaluate(
     Several processes share the predictions; the first one writes. If the folder has a metrics.jsonl, the
     curves are plotted. `extra` holds further keys of the report, see `build_report`.
 
-    With a `confidence`, early exit at this threshold is evaluated and timed too. `precision` is `fp32`,
-    `bf16` or `fp16`.
+    With a `confidence`, early exit at this threshold is evaluated and timed too. With a `calibration`, what
+    it does is reported, and on the images of `unknown`, by what they are, how well they are told.
+    `precision` is `fp32`, `bf16` or `fp16`. Accuracies are those of the model without calibration, which
+    changes no order of classes.
     """
     options: dict[str, Any] = {"precision": precision, "progress": progress}
-    predictions = predict_split(model, loader, **options)
-    figures = {}
+    keep = calibration is not None and bool(calibration.needs)
+    predictions = predict_split(model, loader, keep=keep, **options)
+    figures, given = {}, None
+    if calibration is not None:
+        given = answers_of(calibration, predictions)
+        others = {
+            name: predict_split(model, images, keep=keep, what="unknown images", **options)
+            for name, images in unknown.items()
+        }
+        extra = trust_report(calibration, predictions, given, others) | dict(extra)
+        figures["Calibration: before and after"] = "reliability.png"
     if confidence is not None:
-        seconds = time_exit(model, loader, confidence=confidence, **options)
-        early = exit_report(predictions, confidence, seconds)
+        seconds = time_exit(model, loader, confidence=confidence, calibration=calibration, **options)
+        early = exit_report(predictions, confidence, seconds, calibration)
         extra = {"early_exit": early, **extra}
         plot_exit(early, folder / "early_exit.png")
         figures["What early exit costs and saves"] = "early_exit.png"
     extra = {"method": metadata.model.method, "regions_used": model.num_looks - 1} | dict(extra)
     report = build_report(predictions, metadata.class_names, extra=extra)
     if process_index() == 0:
-        write_predictions(predictions, metadata.class_names, folder / "predictions.csv")
+        if calibration is not None:
+            plot_reliability(report["calibration"], folder / "reliability.png")
+        write_predictions(predictions, metadata.class_names, folder / "predictions.csv", given)
         figures |= draw_figures(model, metadata, loader.dataset, predictions, folder, precision)
         write_report(folder, report, markdown_page(report, figures))
     return report
@@ -196,6 +240,7 @@ def data_config(trained_on: Mapping[str, object], given: EvaluationData) -> Data
     """Data options of the training run, with those given; the format of another root is detected."""
     known = {field.name for field in dataclasses.fields(DataConfig)}
     known -= {"resize", "crop", "fit", "zoom_pixels"}  # the model's own preprocessing counts
+    known -= {"hold_out_classes"}  # by the model's class names, in `read_drawn`
     values = {key: value for key, value in trained_on.items() if key in known}
     if given.root is not None and given.root.exists() and not is_same_root(given.root, trained_on):
         values["name"] = detect_format(given.root)
@@ -213,10 +258,58 @@ def is_same_root(root: Path, trained_on: Mapping[str, object]) -> bool:
     return Path(root).resolve() == Path(str(trained_on.get("root") or DEFAULT_TOYBIRDS_ROOT)).resolve()
 
 
+class DrawnImages(NamedTuple):
+    """A data set with its splits.
+
+    Attributes:
+        images: Of the model's classes.
+        held_out: Of the classes that training left out; None if it left none out.
+    """
+
+    images: ImageSet
+    held_out: ImageSet | None
+
+
+class EvaluatedImages(NamedTuple):
+    """The images to evaluate.
+
+    Attributes:
+        images: As `DrawnImages`.
+        held_out: As `DrawnImages`.
+        notes: What a reader of the report must know about the choice.
+        is_whole: Whether the test split is all of the data set.
+    """
+
+    images: ImageSet
+    held_out: ImageSet | None
+    notes: list[str]
+    is_whole: bool
+
+
+def read_drawn(
+    metadata: ModelMetadata, data: DataConfig, progress: Progress = no_progress, *, draws: bool = True
+) -> DrawnImages:
+    """Read a data set, and draw the splits that it lacks, unless it is to stay as it is.
+
+    The classes that training left out are told by the model's class names.
+
+    Raises:
+        RamsTransError: The data set cannot be read.
+    """
+    images = read_image_set(data, progress)
+    own = set(metadata.class_names)
+    others = [name for name in images.class_names if name not in own]
+    parts = [images]
+    if metadata.run_options("data").get("hold_out_classes") and others:
+        parts = [without_classes(images, names) for names in (others, own)]
+    known, *held_out = [draw_splits(part, data) for part in parts] if draws else parts
+    return DrawnImages(known, held_out[0] if held_out else None)
+
+
 def read_images(
     metadata: ModelMetadata, data: DataConfig, config: EvaluationConfig, progress: Progress = no_progress
-) -> tuple[ImageSet, list[str], bool]:
-    """Read the images to evaluate; what a reader of the report must know about the choice; if all are taken.
+) -> EvaluatedImages:
+    """Read the images to evaluate.
 
     The data set of the training run, also if it was moved, gets the splits of the training, and a published
     format has its own. Another data set, if no split is asked for, becomes one test split as a whole.
@@ -226,15 +319,15 @@ def read_images(
     """
     trained_on = metadata.run_options("data")
     if config.data.root is None or is_same_root(config.data.root, trained_on):
-        return draw_splits(read_image_set(data, progress), data), [], False
-    images = read_image_set(data, progress)
+        return EvaluatedImages(*read_drawn(metadata, data, progress), [], False)
+    images, held_out = read_drawn(metadata, data, progress, draws=False)
     has_splits = any(record.split != "train" for record in images.records)
     if has_splits:
         data = dataclasses.replace(data, folds=None, fold=None)
-    drawn = draw_splits(images, data)
+    drawn, others = draw_splits(images, data), held_out and draw_splits(held_out, data)
     is_own = metadata.training.get("images") == fingerprint(drawn, data)
     if config.split is not None or is_own or data.name not in _OWN_FORMATS:
-        return drawn, [], False
+        return EvaluatedImages(drawn, others, [], False)
     notes = []
     if has_splits and images.of_split("train"):
         counts = ", ".join(f"{split} {len(images.of_split(split))}" for split in SPLITS)
@@ -244,8 +337,13 @@ def read_images(
             "test images only"
         ]
         logger.warning("%s", notes[0])
-    whole = tuple(record._replace(split="test") for record in images.records)
-    return images._replace(records=whole), notes, whole != images.records
+    whole = whole_test(images)
+    return EvaluatedImages(whole, held_out and whole_test(held_out), notes, whole != images)
+
+
+def whole_test(images: ImageSet) -> ImageSet:
+    """All images as test images."""
+    return images._replace(records=tuple(record._replace(split="test") for record in images.records))
 
 
 def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> tuple[Record, ...]:

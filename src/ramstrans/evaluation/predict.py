@@ -33,6 +33,8 @@ class Predictions(NamedTuple):
         has_region: (R, N) bool, False where nothing stood out and the region is the whole input.
         image_sizes: (N, 2) int64, `(width, height)` of the original images in pixels.
         records: The N records, in the same order.
+        logits: (S, N, C) float32; None unless they are asked for.
+        features: (S, N, D) float32, what the classifier reads; None unless they are asked for.
     """
 
     probabilities: np.ndarray
@@ -41,6 +43,8 @@ class Predictions(NamedTuple):
     has_region: np.ndarray
     image_sizes: np.ndarray
     records: tuple[Record, ...]
+    logits: np.ndarray | None = None
+    features: np.ndarray | None = None
 
     @property
     def fused(self) -> np.ndarray:
@@ -50,13 +54,20 @@ class Predictions(NamedTuple):
 
 @torch.no_grad()
 def predict_split(
-    model: Method, loader: ImageLoader, *, precision: str = "fp32", progress: Progress = no_progress
+    model: Method,
+    loader: ImageLoader,
+    *,
+    precision: str = "fp32",
+    progress: Progress = no_progress,
+    keep: bool = False,
+    what: str = "evaluating",
 ) -> Predictions:
     """Predict every image of a loader over an `ImageDataset`, in order; leaves the model in eval mode.
 
     If several processes share the batches, each gets the predictions of all of them: every image once, and
     bit-identical to those of a single process, because the batches are the same. `precision` is that of
-    autocast, `fp32`, `bf16` or `fp16`.
+    autocast, `fp32`, `bf16` or `fp16`. With `keep` there are logits and features too; `what` is for the
+    progress.
     """
     model.eval()
     gathered: list[tuple[np.ndarray, ...]] = []
@@ -73,11 +84,21 @@ def predict_split(
                 boxes_in_originals(output, batch),
                 torch.stack(regions).cpu().numpy(),
                 batch.original_sizes.numpy(),
+                *(_kept(output) if keep else ()),
             )
         )
-        progress(done, len(loader), "evaluating")
-    probabilities, labels, boxes, has_region, sizes = in_order(gathered, (0, 1, 0, 1, 1, 0))
-    return Predictions(probabilities, labels, boxes, has_region, sizes, tuple(loader.dataset.records))
+        progress(done, len(loader), what)
+    axes = (0, 1, 0, 1, 1, 0, *((1, 1) if keep else ()))
+    probabilities, labels, boxes, has_region, sizes, *kept = in_order(gathered, axes)
+    records = tuple(loader.dataset.records)
+    return Predictions(probabilities, labels, boxes, has_region, sizes, records, *kept)
+
+
+def _kept(output: Output) -> tuple[np.ndarray, np.ndarray]:
+    """(S, B, C) logits and (S, B, D) features."""
+    logits = torch.stack([scale.logits.float() for scale in output.scales])
+    features = torch.stack([scale.feature.float() for scale in output.scales])
+    return logits.cpu().numpy(), features.cpu().numpy()
 
 
 def in_order(batches: list[tuple[np.ndarray, ...]], axes: Sequence[int]) -> list[np.ndarray]:

@@ -20,6 +20,8 @@ from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
 
 ROW_HEIGHT, WIDTH, BAR_LABEL = 3.1, 10.5, 2.9  # inches
+NUM_NAMED = 2
+"""Classes of a prediction set that are named in a figure."""
 
 
 def explain(
@@ -125,12 +127,26 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
         bars.set_axis_off()
     else:
         _bars(bars, fused, prediction.labels, prediction.probabilities, style.FUSED_COLOR)
+    if notes := _trust_notes(prediction):
+        text.text(0, 0, "\n".join(notes), color=style.MUTED_COLOR, fontsize=8, va="bottom")
     for index, (what, color, result) in enumerate(lines):
         y = 0.97 - 0.97 * index / max(len(lines), 4)
         name = text.text(0, y, "", color=color, fontsize=10, weight="bold", va="top")
         style.fit_text(name, partial(style.label_text, result.labels[0]), 40, BAR_LABEL)
         note = f"{result.probabilities[0]:.1%}, {what}"
         text.text(0, y - 0.09, note, color=style.MUTED_COLOR, fontsize=8, va="top")
+
+
+def _trust_notes(prediction: Prediction) -> list[str]:
+    """What a calibrated model says of its answer, a line each."""
+    notes = []
+    if prediction.unknown:
+        notes.append("UNKNOWN: like none of the classes")
+    if prediction.prediction_set is not None:
+        names = [style.label_text(name, 22) for name in prediction.prediction_set]
+        more = ", ..." if len(names) > NUM_NAMED else ""
+        notes.append(f"one of {len(names)}: {', '.join(names[:NUM_NAMED])}{more}")
+    return notes
 
 
 def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int, saliency: str) -> None:

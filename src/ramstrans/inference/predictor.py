@@ -10,6 +10,7 @@ from typing import Any, Literal, Self, cast, overload
 
 import torch
 
+from ramstrans.calibration.fitted import Calibration, load_calibration
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.dataset import Example, collate, to_example
 from ramstrans.distributed import autocast
@@ -21,7 +22,7 @@ from ramstrans.inference.inputs import read_ahead, read_input
 from ramstrans.inference.postprocess import Explanation, Prediction, to_predictions
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, exit_early
 from ramstrans.options import Precision
-from ramstrans.saved.metadata import metadata_to_json
+from ramstrans.saved.metadata import EarlyExit, metadata_to_json
 from ramstrans.saved.model import SavedModel, load_model, weights_digest
 
 
@@ -35,6 +36,8 @@ class Predictor:
         precision: `fp32`, `bf16` or, on a GPU, `fp16`; None: as the model was trained, else `fp32`.
         early_exit: Confidence in (0, 1] at which an image skips the remaining scales, or `auto` for the one
             that was chosen for the model; None: every image passes all scales.
+        calibration: What `ramstrans calibrate` fitted for the model; None: probabilities are as they are, and
+            nothing is said of unknown images and sets.
 
     Raises:
         UsageError: The precision or early exit is not possible, or the model looks at true boxes.
@@ -45,8 +48,10 @@ class Predictor:
         saved: SavedModel,
         precision: Precision | None = None,
         early_exit: float | Literal["auto"] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.model, self.metadata = saved
+        self.calibration = calibration
         if self.model.needs_boxes:
             raise UsageError(
                 "this model looks at the true boxes (model.region_placement given), which photographs do not "
@@ -59,6 +64,7 @@ class Predictor:
                     "early exit is 'auto', but no confidence was chosen for this model; choose one with "
                     "`ramstrans evaluate RUN --early_exit auto`, or give a number, e.g. 0.9"
                 )
+            check_calibrated(self.metadata.early_exit, calibration)
             early_exit = self.metadata.early_exit.confidence
         if early_exit is not None:
             check_confidence(early_exit)
@@ -77,12 +83,16 @@ class Predictor:
         early_exit: float | Literal["auto"] | None = None,
         num_scales: int | None = None,
     ) -> Self:
-        """Load a run folder, or any saved model; with `num_scales`, its first scales alone are used.
+        """Load a run folder, or any saved model, with its calibration if it has one.
+
+        With `num_scales`, its first scales alone are used.
 
         Raises:
-            RamsTransError: As `load_model` and the class.
+            RamsTransError: As `load_model`, `load_calibration` and the class.
         """
-        return cls(load_model(folder, device, num_scales), precision, early_exit)
+        saved = load_model(folder, device, num_scales)
+        calibration = load_calibration(folder, weights_digest(saved.model.state_dict()))
+        return cls(saved, precision, early_exit, calibration)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -95,7 +105,9 @@ class Predictor:
         model = weights_digest(self.model.state_dict()) + metadata
         digest = hashlib.sha256(model.encode(errors="backslashreplace")).hexdigest()
         exits = {"early_exit": self.confidence, "num_scales": self.model.num_scales}
-        return {"model": digest, "precision": self.precision} | exits
+        fitted = None if self.calibration is None else self.calibration.to_json()
+        calibration = fitted and hashlib.sha256(fitted.encode(errors="backslashreplace")).hexdigest()
+        return {"model": digest, "precision": self.precision, "calibration": calibration} | exits
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of one-letter strings too
@@ -151,7 +163,9 @@ class Predictor:
         """
         resized = read_input(image, self.metadata.preprocessing, self.max_pixels)
         batch, output, (views,) = scale_views(self.model, self.metadata, [resized], self.precision)
-        (prediction,) = to_predictions(output, batch, [path_of(image)], self.class_names, top_k)
+        (prediction,) = to_predictions(
+            output, batch, [path_of(image)], self.class_names, top_k, self.calibration
+        )
         *before, last = prediction.scales
         if self.model.num_looks == len(prediction.scales):
             last = last._replace(box=None, has_region=None)  # at which no look follows
@@ -174,7 +188,8 @@ class Predictor:
     def _predict(self, readable: list[tuple[Path | None, Example]], top_k: int) -> list[Prediction]:
         forward = partial(self.model, last_region=self.model.num_scales == 1)
         if self.confidence is not None:
-            forward = partial(exit_early, self.model, confidence=self.confidence)
+            temperatures = None if self.calibration is None else self.calibration.temperatures
+            forward = partial(exit_early, self.model, confidence=self.confidence, temperatures=temperatures)
         examples = [example for _, example in readable]
         batch = collate(examples, with_high_res=self.model.needs_high_res)
         try:
@@ -186,4 +201,16 @@ class Predictor:
                 f"a batch of {len(examples)} does not fit into the memory of {self.model.device}; "
                 "give a smaller --batch_size"
             ) from error
-        return to_predictions(output, batch, [path for path, _ in readable], self.class_names, top_k)
+        paths = [path for path, _ in readable]
+        return to_predictions(output, batch, paths, self.class_names, top_k, self.calibration)
+
+
+def check_calibrated(chosen: EarlyExit, calibration: Calibration | None) -> None:
+    """Raise UsageError if a confidence was chosen for other probabilities than those there are now."""
+    if chosen.is_calibrated != (calibration is not None):
+        before = "calibrated" if chosen.is_calibrated else "uncalibrated"
+        now = "not calibrated" if calibration is None else "calibrated now"
+        raise UsageError(
+            f"early exit is 'auto', but its confidence was chosen for {before} probabilities, and the model "
+            f"is {now}; choose one again with `ramstrans evaluate RUN --early_exit auto`, or give a number"
+        )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # so that wrong options are told before torch is imported
 
 ROWS_IN_GROUP = 8192  # per row group of a Parquet file, kept in memory until it is full
 REGION_COLUMNS = ("region_x0", "region_y0", "region_x1", "region_y1", "has_region")
+TRUST_COLUMNS = ("unknown", "unknown_score", "set")
+"""Empty where the model is not calibrated; names in a set are joined by `;`."""
 
 
 def column_names(num_labels: int) -> list[str]:
@@ -25,7 +27,7 @@ def column_names(num_labels: int) -> list[str]:
     """
     ranks = range(1, num_labels + 1)
     names = [f"{kind}_{rank}" for kind in ("label", "probability") for rank in ranks]
-    return ["path", "error", *names, *REGION_COLUMNS]
+    return ["path", "error", *names, *REGION_COLUMNS, *TRUST_COLUMNS]
 
 
 def to_row(prediction: "Prediction", num_labels: int) -> dict[str, Any]:
@@ -43,6 +45,8 @@ def to_row(prediction: "Prediction", num_labels: int) -> dict[str, Any]:
         row[f"label_{rank}"], row[f"probability_{rank}"] = label, probability
     if values["scales"] and (box := values["scales"][0]["box"]) is not None:
         row.update(zip(REGION_COLUMNS, (*box, values["scales"][0]["has_region"]), strict=True))
+    row["unknown"], row["unknown_score"] = values["unknown"], values["unknown_score"]
+    row["set"] = values["set"] and ";".join(values["set"])
     return row
 
 
@@ -50,8 +54,8 @@ def to_json(prediction: "Prediction") -> dict[str, Any]:
     """Convert a prediction with all its scales to plain values for JSON.
 
     >>> from ramstrans.inference.postprocess import Prediction
-    >>> to_json(Prediction(Path("a.jpg"), error="empty file"))
-    {'path': 'a.jpg', 'error': 'empty file', 'labels': [], 'probabilities': [], 'scales': []}
+    >>> to_json(Prediction(Path("a.jpg"), error="empty file"))["error"]
+    'empty file'
     """
 
     def classes(labels: tuple[str, ...], probabilities: tuple[float, ...]) -> dict[str, Any]:
@@ -64,6 +68,11 @@ def to_json(prediction: "Prediction") -> dict[str, Any]:
         "path": prediction.path and utf8_text(name_of(prediction.path)),
         "error": prediction.error and utf8_text(prediction.error),
         **classes(prediction.labels, prediction.probabilities),
+        "unknown": prediction.unknown,
+        "unknown_score": None if prediction.unknown_score is None else _number(prediction.unknown_score, 6),
+        "set": None
+        if prediction.prediction_set is None
+        else [utf8_text(label) for label in prediction.prediction_set],
         "scales": [
             classes(scale.labels, scale.probabilities)
             | {"box": scale.box and [_number(side, 2) for side in scale.box], "has_region": scale.has_region}
@@ -82,8 +91,10 @@ def write_parquet(rows: Iterable[Mapping[str, Any]], stream: IO[bytes], num_labe
     from pyarrow import parquet
 
     types = {"label": pyarrow.string(), "probability": pyarrow.float64(), "region": pyarrow.float64()}
-    types |= {"path": pyarrow.string(), "error": pyarrow.string(), "has": pyarrow.bool_()}
-    schema = pyarrow.schema([(name, types[name.split("_")[0]]) for name in column_names(num_labels)])
+    types |= {"path": pyarrow.string(), "error": pyarrow.string(), "has_region": pyarrow.bool_()}
+    types |= {"unknown": pyarrow.bool_(), "unknown_score": pyarrow.float64(), "set": pyarrow.string()}
+    columns = column_names(num_labels)
+    schema = pyarrow.schema([(name, types.get(name) or types[name.split("_")[0]]) for name in columns])
     remaining = iter(rows)
     with parquet.ParquetWriter(stream, schema) as file:
         while group := list(islice(remaining, ROWS_IN_GROUP)):

@@ -16,7 +16,8 @@ from ramstrans.console import Progress, no_progress
 from ramstrans.errors import StoppedError, UsageError
 from ramstrans.evaluation.metrics import wilson_interval
 from ramstrans.evaluation.report.build import Report, print_table, print_warnings, write_report
-from ramstrans.evaluation.report.markdown import notes, table, worst_classes
+from ramstrans.evaluation.report.markdown import notes, worst_classes
+from ramstrans.evaluation.report.tables import table
 from ramstrans.plain import to_plain
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
 from ramstrans.training.outline import outline

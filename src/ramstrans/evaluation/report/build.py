@@ -13,7 +13,7 @@ from rich.table import Table
 from ramstrans.evaluation import metrics
 from ramstrans.evaluation.localization import region_metrics
 from ramstrans.evaluation.predict import Predictions
-from ramstrans.evaluation.report import markdown
+from ramstrans.evaluation.report import markdown, trust
 from ramstrans.files import write_file
 from ramstrans.plain import counted, to_plain, utf8_text
 
@@ -87,6 +87,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"Regions of scale {scale}: {text}", highlight=False, soft_wrap=True)
     if (line := markdown.early_exit_line(report)) is not None:
         console.print(line, highlight=False, soft_wrap=True)
+    for line in trust.lines(report):
+        console.print(escape(line), highlight=False, soft_wrap=True)
     print_warnings(report, console)
 
 

@@ -1,12 +1,13 @@
 """The report as a Markdown page, and what it shares with the printed table."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import yaml
 
+from ramstrans.evaluation.report import trust
+from ramstrans.evaluation.report.tables import cell, table
 from ramstrans.plain import counted
 
 REGION_ROWS = (
@@ -35,6 +36,7 @@ def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
         *notes(report),
         *_regions(report),
         *_early_exit(report),
+        *trust.sections(report),
         *(["## Figures"] if pictures else []),
         *(f"![{cell(name)}]({quote(path)})\n\n*{cell(name)}*" for name, path in pictures.items()),
         "Every prediction, with its probabilities and regions: [predictions.csv](predictions.csv).",
@@ -101,7 +103,7 @@ def _headline(report: Report) -> list[str]:
         "All numbers in percent. The interval (95 %, Wilson) shows how much top-1 depends on the choice of "
         f"images. Mean class accuracy gives every class that has images the same weight. {fused} "
         f"probabilities are off by {report['fused']['ece']:.1f} percentage points on average (expected "
-        "calibration error, 15 bins)."
+        f"calibration error, 15 bins){trust.after(report)}."
     )
     if len(report["scales"]) > 1:
         words += (
@@ -209,14 +211,3 @@ def _run(report: Report) -> list[str]:
     command = [f"```\n{report['command']}\n```"] if "command" in report else []
     options = [f"```yaml\n{yaml.safe_dump(values, sort_keys=False)}```"] if values else []
     return ["## How this was made", *command, *options] if command or options else []
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a Markdown table; its header is Markdown, its cells are taken literally."""
-    lines = [header, ["---"] * len(header), *([cell(text) for text in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def cell(text: str) -> str:
-    """Escape text so that Markdown takes it literally, on one line."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
