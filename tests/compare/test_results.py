@@ -246,8 +246,8 @@ def test_methods_that_evaluate_others_by_hand(folders):
     ]
     assert {row["test"] for row in found["pairs"]} == {"t, same models"}
     assert words.evaluated_in_words(found["results"]) == [
-        "one_look: two with `evaluate --num_scales 1`, not trained again.",
-        "exit: two with `evaluate --early_exit 0.8`, not trained again. Its GMACs are the mean over images "
+        "one_look: two with evaluate --num_scales 1, not trained again.",
+        "exit: two with evaluate --early_exit 0.8, not trained again. Its GMACs are the mean over images "
         "and seeds, by the share that goes on after each scale.",
     ]
     text = markdown_of(list(blocks_of(found | PAGE, {"birds": {}})), folders.output)

@@ -96,7 +96,7 @@ def evaluated_in_words(entries: Sequence[Row]) -> list[str]:
         if entry["of"] is None:
             continue
         options = " ".join(f"--{name} {value}" for name, value in entry["evaluated_with"].items())
-        line = f"{entry['contender']}: {entry['of']} with `evaluate {options}`, not trained again."
+        line = f"{entry['contender']}: {entry['of']} with evaluate {options}, not trained again."
         if "early_exit" in entry["evaluated_with"]:
             line += (
                 " Its GMACs are the mean over images and seeds, by the share that goes on after each scale."
