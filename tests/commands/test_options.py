@@ -317,6 +317,8 @@ WRONG = [
     ["bench", "--models", "a", "--run", "b"],
     ["export", "nowhere", "out"],
     ["export", "nowhere", "out", "--format", "onx"],
+    ["serve", "nowhere"],
+    ["serve", "nowhere", "--max_images", "2", "--max_queue", "1"],
     ["compare", "nowhere.yaml"],
 ]
 

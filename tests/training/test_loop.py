@@ -290,7 +290,7 @@ def test_lora_gives_plain_weights_that_moved(run):
     [
         *({"mixup": 0.4}, {"cutmix": 1.0}, {"contrastive": 1.0}, {"label_smoothing": 0.1}),
         *({"layer_decay": 0.5}, {"freeze_blocks": 1}, {"min_lr_factor": 0.5}, {"warmup_epochs": 0.0}),
-        *({"fused_target": 0.5}, {"random_region_epochs": 1}),
+        {"fused_target": 0.5},
     ],
 )
 def test_every_option_of_the_recipe_is_used(run, options):

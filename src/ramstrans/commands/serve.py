@@ -10,7 +10,6 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat,
 
 from ramstrans.commands.options import Parser
 from ramstrans.errors import UsageError
-from ramstrans.export.runner import format_of, need
 from ramstrans.options import Precision
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import load_metadata
@@ -76,6 +75,8 @@ def serve(
     Raises:
         RamsTransError: The model, the key or the address cannot be used.
     """
+    from ramstrans.export.runner import need
+
     for library in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         need(library, "serve")
     from ramstrans.serve.limits import Limits
@@ -139,6 +140,8 @@ def check_model(folder: Path, of_run: dict[str, Any]) -> None:
         RamsTransError: It is not a model.
         UsageError: An option is only for runs.
     """
+    from ramstrans.export.runner import format_of
+
     if format_of(folder) is None:
         load_metadata(folder)
         return
@@ -151,6 +154,8 @@ def check_model(folder: Path, of_run: dict[str, Any]) -> None:
 
 def open_engine(folder: Path, of_run: dict[str, Any]) -> "Engine":
     """Load a model: an exported one without PyTorch."""
+    from ramstrans.export.runner import format_of
+
     if format_of(folder) is not None:
         from ramstrans.serve.engine import ExportedEngine
 
