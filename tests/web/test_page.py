@@ -221,13 +221,16 @@ def test_drop_paste_and_a_link(open_page, address, photographs):
 def test_by_keyboard(open_page, address, photographs):
     page = open_page(address)
     page.locator("#privacy").filter(has_text="nowhere else").wait_for()
+    page.bring_to_front()
     page.keyboard.press("Tab")
+    page.locator("#choose:focus").wait_for()
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(photographs("heron.jpg", "low.jpg", "close.jpg"))
     page.locator("[data-state=done]").nth(2).wait_for(state="attached")
-    for _ in range(3):  # download, remove all, the first photograph
+    for focused in ("#download:focus", "#clear:focus", "#gallery li:first-child button:focus"):
         page.keyboard.press("Tab")
+        page.locator(focused).wait_for()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")  # there is no fourth
