@@ -30,6 +30,8 @@ from ramstrans.evaluation.predict import Predictions, choose_precision, predict_
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
 from ramstrans.evaluation.report.markdown import WHOLE, markdown_page
+from ramstrans.evaluation.report.page import report_page
+from ramstrans.evaluation.report.photographs import Source
 from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit
 from ramstrans.evaluation.report.predictions import write_predictions
 from ramstrans.files import make_folder
@@ -46,7 +48,7 @@ _OWN_FORMATS = ("folder", "table", "hugging_face", "shards")
 
 
 def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progress = no_progress) -> Report:
-    """Evaluate a saved model; writes report.json, with the command line, report.md, figures, predictions.csv.
+    """Evaluate a saved model; writes report.html, report.md, report.json, figures, predictions.csv.
 
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
@@ -122,7 +124,15 @@ def evaluate(
     if process_index() == 0:
         write_predictions(predictions, metadata.class_names, folder / "predictions.csv")
         figures |= draw_figures(model, metadata, loader.dataset, predictions, folder, precision)
-        write_report(folder, report, markdown_page(report, figures))
+        page = report_page(
+            report,
+            predictions,
+            predictions.fused,
+            metadata.class_names,
+            {Path(name).stem: folder / name for name in figures.values()},
+            Source(model, metadata, loader.dataset, precision),
+        )
+        write_report(folder, report, markdown_page(report, figures), page)
     return report
 
 

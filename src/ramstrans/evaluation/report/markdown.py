@@ -1,12 +1,12 @@
 """The report as a Markdown page, and what it shares with the printed table."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import yaml
 
+from ramstrans.evaluation.report.tables import cell, table
 from ramstrans.plain import counted
 
 REGION_ROWS = (
@@ -209,14 +209,3 @@ def _run(report: Report) -> list[str]:
     command = [f"```\n{report['command']}\n```"] if "command" in report else []
     options = [f"```yaml\n{yaml.safe_dump(values, sort_keys=False)}```"] if values else []
     return ["## How this was made", *command, *options] if command or options else []
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a Markdown table; its header is Markdown, its cells are taken literally."""
-    lines = [header, ["---"] * len(header), *([cell(text) for text in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def cell(text: str) -> str:
-    """Escape text so that Markdown takes it literally, on one line."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
