@@ -111,11 +111,33 @@ def trained(birds, tmp_path_factory):
 
 
 @pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A stub of the Hugging Face hub, empty, and an empty cache; the user may do everything."""
+    from huggingface_hub import constants, utils
+
+    import ramstrans.hub
+    from tests.hub_stub import WRITER, serving
+
+    with serving() as hub:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the stub has the older protocol
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        ramstrans.hub._downloaded.cache_clear()
+        yield hub
+        ramstrans.hub._downloaded.cache_clear()
+        utils.close_session()
+
+
+@pytest.fixture
 def no_pictures(monkeypatch):
     """Leave out the slowest part of an evaluation, which has tests of its own."""
     from ramstrans.evaluation import evaluate as evaluation
 
-    for name in ("plot_curves", "plot_gallery", "plot_confusion", "report_page"):
+    for name in ("plot_curves", "plot_gallery", "plot_confusion", "report_page", "labels_html"):
         monkeypatch.setattr(evaluation, name, lambda *_: "")
 
 

@@ -19,6 +19,7 @@ LEVELS = {
     "console": 1,
     "plain": 1,
     "options": 1,
+    "hub": 1,
     "distributed": 2,
     "data": 3,
     "models": 4,
@@ -27,6 +28,7 @@ LEVELS = {
     "training": 7,
     "inference": 7,
     "doctor": 7,
+    "sharing": 7,
     "bench": 8,
     "export": 8,
     "compare": 9,
@@ -83,7 +85,7 @@ REPORT_KEYS = {
 }
 CONFIG_KEYS = {
     *("format_version", "ramstrans_version", "model", "class_names", "preprocessing", "training"),
-    "early_exit",
+    *("early_exit", "label_thresholds"),
 }
 PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales"}
 SCALE_KEYS = {"labels", "probabilities", "box", "has_region"}

@@ -16,7 +16,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ramstrans import __version__
-from ramstrans.commands import bench, compare, data, doctor, evaluate, explain, export, plan, predict, train
+from ramstrans.commands import (
+    bench,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    plan,
+    predict,
+    push,
+    train,
+)
 from ramstrans.commands.options import Parser, add_commands
 from ramstrans.console import logging_to_terminal, quieten
 from ramstrans.errors import RamsTransError, UsageError
@@ -134,6 +146,7 @@ COMMANDS = {
     "predict": predict,
     "explain": explain,
     "export": export,
+    "push": push,
     "compare": compare,
     "data": data,
     "doctor": doctor,

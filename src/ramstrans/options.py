@@ -122,6 +122,8 @@ def allowed(hint: Any, *, null: bool = True) -> str:  # noqa: ANN401 - any type 
     'cpu, cuda or null'
     >>> allowed(int | tuple[int, int])
     'a whole number or a list of two, e.g. [448, 336]'
+    >>> allowed(tuple[Literal["crow", "wren", "jay"], ...])
+    'a list, e.g. [crow,wren]'
     """
     choices = [choice for choice in dict.fromkeys(_choices(hint)) if null or choice != "null"]
     return " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
@@ -134,6 +136,8 @@ def _choices(hint: Any) -> Iterable[str]:  # noqa: ANN401 - any type hint
     elif origin is tuple:
         count = "" if parts[-1] is ... else f" of {COUNTS[len(parts)]}"
         example = {2: "[448, 336]", 3: "[0.5, 0.5, 0.5]"}[len(parts)] if count else "[1.0, 0.5]"
+        if get_origin(parts[0]) is Literal:
+            example = f"[{','.join(get_args(parts[0])[:2])}]"
         yield f"a list{count}, e.g. {example}"
     elif origin is dict:
         yield "names and values, e.g. {depth: 6}"

@@ -304,6 +304,7 @@ WRONG = [
     ["predict", "nowhere", "a.jpg", "--output", "{}"],
     ["explain", "nowhere", "a.jpg"],
     ["explain", "nowhere", "a.jpg", "--output", "why.gif"],
+    ["push", "nowhere", "ann/wrens"],
     ["data", "check", "nowhere"],
     ["data", "check", "{}", "--output", "{}"],
     ["data", "shard", "nowhere", "out"],

@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -11,6 +12,7 @@ from ramstrans.data.loading.loader import ImageDataset, build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, DataError, OutputError, UnreadableImageError, UsageError
 from ramstrans.evaluation import evaluate as module
+from ramstrans.evaluation import faithfulness
 from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
 from ramstrans.evaluation.evaluate import data_config, evaluate_run, with_labels_of
 from ramstrans.evaluation.predict import predict_split
@@ -19,6 +21,7 @@ from ramstrans.models.config import ModelConfig
 from ramstrans.saved.metadata import EarlyExit, ModelMetadata
 from ramstrans.saved.model import load_metadata, load_state, save_model
 from ramstrans.training.run import prepare, train
+from tests.evaluation.builders import pixels
 from tests.models.builders import randomise
 from tests.training.builders import BACKBONE, TINY, tiny_model, tiny_run
 
@@ -135,6 +138,52 @@ def test_the_metrics_of_the_run_are_reproduced(trained, evaluate, tmp_path):
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
     assert report["command"] == "ramstrans evaluate"
     assert report["precision"] == "fp32"
+
+
+def test_scales_are_fused_with_weights_of_the_validation_split(trained, tmp_path, no_pictures):
+    config = EvaluationConfig(trained.folder, output=tmp_path / "out", device="cpu", fusion="fitted")
+    report = evaluate_run(config)
+    assert sum(report["fusion_weights"]) == pytest.approx(1)
+    assert (report["fusion_num_images"], report["num_images"]) == (3, 6)
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
+    right = [row["predicted"] == row["true"] for row in rows]
+    assert report["fused"]["top1"] == pytest.approx(100 * sum(right) / 6)
+    assert "fused: weighted mean" in (tmp_path / "out" / "report.md").read_text()
+    own = EvaluationConfig(trained.folder, num_scales=2, fusion="fitted").folder
+    assert own == trained.folder / "evaluation-test-2_scales-fitted"
+    with pytest.raises(ConfigError, match="leave --fusion out"):
+        EvaluationConfig(trained.folder, early_exit=0.5, fusion="fitted")
+    one = EvaluationConfig(trained.folder, output=tmp_path / "out", num_scales=1, fusion="fitted")
+    with pytest.raises(UsageError, match="this model has one scale, so there is nothing to fuse"):
+        evaluate_run(one)
+
+
+def test_regions_are_judged_if_asked_for(trained, tmp_path, monkeypatch):
+    """On a part of the images: in the report, as a section, and as pictures."""
+    monkeypatch.setattr(faithfulness, "NUM_STEPS", 2)
+    monkeypatch.setattr(module, "plot_confusion", lambda *_: None)
+    monkeypatch.setattr(module, "choose_groups", lambda *_: {"one is enough": [0]})
+    config = EvaluationConfig(trained.folder, output=tmp_path / "out", device="cpu", regions=3)
+    report = evaluate_run(config)
+    assert report["num_images"] == 6
+    judged = report["regions_judged"]
+    assert judged.keys() == {
+        *("num_images", "num_boxes", "fill", "whole", "regions", "true_box", "moved", "same_answer"),
+        "curves",
+    }
+    assert judged["num_images"] == judged["num_boxes"] == 3
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "## Regions judged" in page
+    assert (
+        f"| region alone | {judged['regions'][0]['alone']:.1f} % | {judged['true_box']['alone']:.1f} % |"
+        in page
+    )
+    for name in ("regions.png", "region_curves.png"):
+        assert f"({name})" in page
+        assert pixels(tmp_path / "out" / name).std() > 10
+    assert metrics(report) == metrics(trained.report)
+    with pytest.raises(ConfigError, match="--regions is 0; give a number of images"):
+        EvaluationConfig(trained.folder, regions=0)
 
 
 def test_bf16_metrics_are_reproduced(birds, evaluate, tmp_path):

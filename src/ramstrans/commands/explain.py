@@ -45,7 +45,7 @@ def explain(
     """Explain the predictions for images.
 
     Args:
-        run: Run folder, or any saved model.
+        run: Run folder, any saved model, or hf://user/name[@revision] of the hub.
         inputs: Images, folders, patterns such as 'photos/*.jpg', or - for a list.
         output: PNG file of one image, or folder for several; default: IMAGE's name + -explained.png in the
             current folder, or the folder explained.
@@ -85,6 +85,8 @@ def explain(
         num_read += 1
         probability = values["probabilities"][0]
         answer = values["labels"][0] + ("" if probability is None else f" {probability:.1%}")
+        if "present" in values:
+            answer = "; ".join(values["present"]) or f"no label, most probable {answer}"
         print(f"{image}: {answer}, {picture}")  # noqa: T201
     logger.info("%s explained; the numbers are beside each figure, as JSON", counted(num_read, "image"))
     check_any_read(named, len(images), num_read)

@@ -35,25 +35,30 @@ def run(options: Namespace, _given: list[str]) -> int:
 def export(
     run: Path,
     output: Path,
-    format: Literal["onnx", "openvino", "pt2"] = "onnx",  # noqa: A002 - the option's name
+    format: Literal["onnx", "openvino", "pt2", "web"] = "onnx",  # noqa: A002 - the option's name
     verify: Path | None = None,
     num_images: PositiveInt = 64,
     num_scales: PositiveInt | None = None,
+    runtime: Path | None = None,
 ) -> int:
     """Export a model.
 
     Args:
         run: Run folder, or any saved model.
         output: Folder to write: new, or empty.
-        format: onnx (onnxruntime and most others), openvino, or pt2 (torch.export).
+        format: onnx (onnxruntime and most others), openvino, pt2 (torch.export), or web, a page that runs in
+            the browser.
         verify: Folder of photographs on which the export is compared with the model; default: the test
             images of the run.
         num_images: So many of them.
         num_scales: Export the first so many of the scales that were trained; default: all.
+        runtime: With --format web, folder of npm's package onnxruntime-web; default: npm gets it once.
 
     Raises:
         RamsTransError: It cannot be exported, or the export gives other answers; nothing is written then.
     """
+    if runtime and format != "web":
+        raise UsageError("--runtime has no effect without --format web; leave it out")
     metadata = load_metadata(run)
     check_new_folder(output)
     photographs = photographs_of(verify) if verify else own_photographs(metadata)
@@ -61,13 +66,15 @@ def export(
     from ramstrans.inference.predictor import Predictor
 
     predictor = Predictor.load(run, "cpu", "fp32", None, num_scales)
-    check = export_folder(predictor, output, format, spread(photographs, num_images))
+    check = export_folder(predictor, output, format, spread(photographs, num_images), runtime)
     line = (
         f"{output}: the same answers on {counted(check.num_images, 'photograph')}; on the same pixels "
         f"probabilities differ by at most {check.probability:.1e}, from file to answer by at most "
         f"{check.probability_from_file:.1e}, best classes equal for {100 * check.top1_from_file:.1f} %"
     )
     results().print(line, highlight=False)
+    if format == "web":
+        logger.info("to open the page: python -m http.server --directory %s", output)
     return 0
 
 

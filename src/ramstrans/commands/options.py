@@ -226,7 +226,7 @@ def add_commands(parser: Parser, commands: Mapping[str, ModuleType]) -> None:
 
 def takes_images(parser: Parser, command: Callable[..., int]) -> None:
     """Let a command take a run and images, and the other parameters of its function as options."""
-    parser.add_argument("run", type=Path, help="Run folder, or any saved model.")
+    parser.add_argument("run", type=Path, help="Run folder, any saved model, or hf://user/name[@revision].")
     parser.add_argument(
         "inputs",
         nargs="+",

@@ -10,6 +10,7 @@ from ramstrans.compare import words
 from ramstrans.compare.results import REGIONS, Results
 from ramstrans.console import format_duration
 from ramstrans.evaluation.report.blocks import Block, Code, Heading, Items, Picture, Table, Text
+from ramstrans.evaluation.report.judged import MASK_NAMES, STABILITY_NAMES
 from ramstrans.evaluation.report.markdown import REGION_ROWS
 from ramstrans.plain import counted
 
@@ -59,6 +60,7 @@ def data_blocks(
         yield difference_table(differences)
     yield Heading(3, "Cost")
     yield cost_table(entries)
+    yield from (Text(line) for line in words.evaluated_in_words(entries))
     if results["timing"] is not None:
         yield Text(words.timing_in_words(results["timing"]))
     if "costs" in pictures:
@@ -66,6 +68,7 @@ def data_blocks(
     if any(entry["regions"] for entry in entries):
         yield Heading(3, "Regions")
         yield region_table(entries)
+    yield from judged_blocks([entry for entry in entries if entry["regions_judged"]])
     if "curves" in pictures:
         yield Heading(3, "Learning curves")
         yield Picture(pictures["curves"], f"Mean over seeds on {data}; the band is that of all seeds")
@@ -149,6 +152,54 @@ def region_table(entries: Sequence[Entry]) -> Table:
     return Table(["", *(f"{names[key]}, %" for key in REGIONS)], rows)
 
 
+def judged_blocks(entries: Sequence[Entry]) -> Iterator[Block]:
+    """How regions were judged, if they were."""
+    if not entries:
+        return
+    first = entries[0]["regions_judged"]
+    yield Heading(3, "Regions judged")
+    yield Text(words.judged_in_words(first))
+    header = ["", "whole", *MASK_NAMES.values(), "IoU of moved and region"]
+    header += ["deletion", "random", "insertion", "random"]
+    yield Table(header, [row for entry in entries for row in mask_rows(entry)])
+    rows = [
+        [f"{entry['contender']}, scale {one['scale']}", *(spread_text(one[key]) for key in STABILITY_NAMES)]
+        for entry in entries
+        for one in entry["regions_judged"]["regions"]
+    ]
+    yield Table(["", *STABILITY_NAMES.values()], rows)
+    moved = [
+        (entry, entry["regions_judged"]["moved"]) for entry in entries if entry["regions_judged"]["moved"]
+    ]
+    if moved:
+        yield Table(
+            ["", "fused, regions as found", "fused, regions moved at random"],
+            [
+                [entry["contender"], *(spread_text(one[key]) for key in ("found", "moved"))]
+                for entry, one in moved
+            ],
+        )
+
+
+def mask_rows(entry: Entry) -> list[list[str]]:
+    """A row for each region; saliency is that of the first scale."""
+    judged, rows = entry["regions_judged"], []
+    areas = [
+        judged["areas"][name] for name in ("deletion", "random_deletion", "insertion", "random_insertion")
+    ]
+    for one in judged["regions"]:
+        is_first = one["scale"] == 1
+        rows.append(
+            [
+                f"{entry['contender']}, scale {one['scale']}",
+                spread_text(judged["whole"]) if is_first else "",
+                *(spread_text(one[key]) for key in (*MASK_NAMES, "moved_iou")),
+                *(spread_text(area) if is_first else "" for area in areas),
+            ]
+        )
+    return rows
+
+
 def pair_blocks(pairs: Sequence[Entry]) -> Iterator[Block]:
     """All pairs, if there are more than those with the baseline."""
     if (
@@ -168,7 +219,8 @@ def end_blocks(results: Results) -> Iterator[Block]:
             "An interval adds what resampled images and resampled seeds change (a crossed bootstrap), with "
             "the quantiles of Student's t for the number of seeds.",
             "Tests are two-sided and paired: all methods are tested on the same images. One seed each: "
-            "McNemar's exact test. Several seeds: a t test whose error holds seeds and images.",
+            "McNemar's exact test. Several seeds: a t test whose error holds seeds and images; of the same "
+            "models, evaluated in two ways, it holds the differences by seed.",
             "p, Holm is corrected for all tests of its kind here: those against the baseline, or all pairs.",
             "Not significant does not mean equal: the interval says how large the difference may be.",
             "Pareto front: no other method is as accurate for less, or more accurate for as much.",

@@ -65,6 +65,9 @@ READERS: dict[DatasetFormat, Reader] = {
         image_folder=config.image_folder,
         group_column=config.group_column,
         on_unlabelled=config.on_unlabelled,
+        multi_label=config.multi_label,
+        label_separator=config.label_separator,
+        label_columns=config.label_columns,
     ),
     "nabirds": _by_root(read_nabirds),
     "stanford_dogs": _by_root(read_stanford_dogs),
@@ -159,7 +162,8 @@ def fingerprint(images: ImageSet, config: DataConfig) -> str:
         path = record.path
         if root is not None and path.is_relative_to(root):
             path = path.relative_to(root)
-        digest.update(f"\n{record.split} {record.label} {path}".encode(errors="surrogateescape"))
+        label = record.label if record.labels is None else f"{list(record.labels)}"
+        digest.update(f"\n{record.split} {label} {path}".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -177,8 +181,8 @@ def check_held_out(images: ImageSet, config: DataConfig) -> None:
         if images.of_split(split) or not fraction:
             continue
         pool = [record for record in images.records if record.split in drawn_from]
-        most = max(Counter(record.label for record in pool).values())
-        units = {(record.label, record.group or str(record.path)) for record in pool}
+        most = max(Counter(label for record in pool for label in record.classes).values())
+        units = {(label, record.group or str(record.path)) for record in pool for label in record.classes}
         if max(Counter(label for label, _ in units).values()) == 1:
             what = "group" if any(record.group for record in pool) else "image"
             reason = f"no class has a second {what} that training could spare; add some"

@@ -168,8 +168,8 @@ def exit_report(predictions: Predictions, confidence: float, seconds: Mapping[st
     Returns:
         `confidence`, the metrics with early exit, `top1_lost` against all scales (percentage points),
         `changed` (percent of predictions that differ from those of all scales), `mean_scales_used`,
-        `exited_early` (percent of images that exit before the last scale), `speedup` (times as fast as all
-        scales), `seconds` of both, and the `curve`.
+        `exited_early` (percent of images that exit before the last scale), `exited_at` (percent that exit
+        after each scale), `speedup` (times as fast as all scales), `seconds` of both, and the `curve`.
     """
     means = running_means(predictions.probabilities)
     used = num_scales_used(means, confidence)
@@ -185,6 +185,7 @@ def exit_report(predictions: Predictions, confidence: float, seconds: Mapping[st
         "changed": 100 * (early.argmax(axis=1) != predictions.fused.argmax(axis=1)).mean(),
         "mean_scales_used": used.mean(),
         "exited_early": 100 * (used < len(means)).mean(),
+        "exited_at": 100 * np.bincount(used - 1, minlength=len(means)) / len(used),
         "speedup": seconds["full"] / seconds["early"],
         "seconds": dict(seconds),
         "curve": {name: values[points] for name, values in curve._asdict().items()},

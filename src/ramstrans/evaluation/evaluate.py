@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import find_unreadable
@@ -26,22 +28,38 @@ from ramstrans.distributed import process_index
 from ramstrans.errors import DataError, UnreadableImageError, UsageError
 from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
 from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warnings, time_exit
+from ramstrans.evaluation.fusion import fit_weights
+from ramstrans.evaluation.judge import draw_indices, judge_regions, judged_report, part_of, picture_groups
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
+from ramstrans.evaluation.report.judged import judged_sections
+from ramstrans.evaluation.report.labels import (
+    choose_label_groups,
+    labels_html,
+    labels_page,
+    labels_report,
+    write_label_predictions,
+)
 from ramstrans.evaluation.report.markdown import WHOLE, markdown_page
 from ramstrans.evaluation.report.page import report_page
 from ramstrans.evaluation.report.photographs import Source
-from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit
+from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit, plot_faithfulness
 from ramstrans.evaluation.report.predictions import write_predictions
 from ramstrans.files import make_folder
-from ramstrans.models.methods.early_exit import check_confidence, check_num_scales
+from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, check_one_label
 from ramstrans.models.methods.method import Method
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata
 from ramstrans.saved.model import load_model, save_metadata
 
 logger = logging.getLogger(__name__)
+
+REGION_FIGURES = {
+    "Locations deleted, and inserted into a blurred image, by their saliency": "region_curves.png",
+    "The best, median and worst regions": "regions.png",
+}
+"""Of `--regions`: caption -> file name."""
 
 _OWN_FORMATS = ("folder", "table", "hugging_face", "shards")
 """Formats of people's own data; each of the others is a published set with an agreed test split."""
@@ -54,11 +72,20 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
     model, metadata = load_model(config.run, config.device, config.num_scales)
+    if config.early_exit is not None:
+        check_one_label(metadata.model.multi_label)
+    if metadata.model.multi_label and (config.regions is not None or config.fusion == "fitted"):
+        raise UsageError(
+            "--regions and --fusion fitted ask whether the one class of an image is right, and images of this "
+            "model may have several labels (multi_label); leave them out"
+        )
     precision = choose_precision(config.precision, metadata, model.device)
     data = data_config(metadata.run_options("data"), config.data)
     images, notes, is_whole = read_images(metadata, data, config, progress)
     if config.early_exit is not None:
         check_early_exit(model, images, config.early_exit)
+    if config.fusion == "fitted":
+        check_fusion(model, images)
     dataset, left_out = dataset_of(metadata, images, config.split or "test", data, progress)
     if model.needs_boxes:
         check_boxes(dataset.records)
@@ -83,9 +110,18 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
         extra["warnings"] += exit_warnings(choice)
+    if config.fusion == "fitted":
+        held_out, _ = dataset_of(metadata, images, "val", data, progress)
+        seen = predict_split(model, build_loader(held_out, **loading), **options)
+        options["weights"] = fit_weights(seen.probabilities, seen.labels)
+        extra |= {"fusion_weights": options["weights"], "fusion_num_images": len(seen.labels)}
     loader = build_loader(dataset, **loading)
+    options |= {"confidence": confidence, "extra": extra}
+    if config.regions is not None:
+        indices = draw_indices(len(dataset), config.regions)
+        options["judged"] = build_loader(part_of(dataset, indices), **loading), indices
     try:
-        return evaluate(model, metadata, loader, config.folder, confidence=confidence, extra=extra, **options)
+        return evaluate(model, metadata, loader, config.folder, **options)
     except UnreadableImageError as error:
         error.add_note("repair or remove it, or --data.on_unreadable skip leaves such files out")
         raise
@@ -99,6 +135,8 @@ def evaluate(
     *,
     precision: str,
     confidence: float | None = None,
+    judged: tuple[ImageLoader, np.ndarray] | None = None,
+    weights: np.ndarray | None = None,
     extra: Mapping[str, Any],
     progress: Progress = no_progress,
 ) -> Report:
@@ -107,12 +145,19 @@ def evaluate(
     Several processes share the predictions; the first one writes. If the folder has a metrics.jsonl, the
     curves are plotted. `extra` holds further keys of the report, see `build_report`.
 
-    With a `confidence`, early exit at this threshold is evaluated and timed too. `precision` is `fp32`,
-    `bf16` or `fp16`.
+    With a `confidence`, early exit at this threshold is evaluated and timed too. With `judged`, a loader of
+    a part of the images and their indices, regions are judged on those. `precision` is `fp32`, `bf16` or
+    `fp16`; `weights` (S,) are those of the scales in the fused prediction.
     """
     options: dict[str, Any] = {"precision": precision, "progress": progress}
-    predictions = predict_split(model, loader, **options)
+    predictions = predict_split(model, loader, **options)._replace(weights=weights)
+    if model.multi_label:
+        extra = {"method": metadata.model.method, "regions_used": model.num_looks - 1} | dict(extra)
+        return report_labels(
+            model, metadata, loader.dataset, predictions, folder, extra=extra, precision=precision
+        )
     figures = {}
+    found = None if judged is None else judge_regions(model, *judged, **options)
     if confidence is not None:
         seconds = time_exit(model, loader, confidence=confidence, **options)
         early = exit_report(predictions, confidence, seconds)
@@ -120,10 +165,22 @@ def evaluate(
         plot_exit(early, folder / "early_exit.png")
         figures["What early exit costs and saves"] = "early_exit.png"
     extra = {"method": metadata.model.method, "regions_used": model.num_looks - 1} | dict(extra)
+    if found is not None:
+        records = [predictions.records[index] for index in found.indices]
+        extra |= {"regions_judged": judged_report(found, records)}
     report = build_report(predictions, metadata.class_names, extra=extra)
     if process_index() == 0:
-        write_predictions(predictions, metadata.class_names, folder / "predictions.csv")
+        write_predictions(predictions, metadata.class_names, folder / "predictions.csv", confidence)
         figures |= draw_figures(model, metadata, loader.dataset, predictions, folder, precision)
+        further = []
+        if found is not None:
+            further = judged_sections(report["regions_judged"])
+            plot_faithfulness(report["regions_judged"]["curves"], folder / "region_curves.png")
+            groups = picture_groups(found, predictions)
+            draw_gallery(
+                model, metadata, loader.dataset, predictions, groups, folder / "regions.png", precision
+            )
+            figures |= REGION_FIGURES
         page = report_page(
             report,
             predictions,
@@ -132,7 +189,7 @@ def evaluate(
             {Path(name).stem: folder / name for name in figures.values()},
             Source(model, metadata, loader.dataset, precision),
         )
-        write_report(folder, report, markdown_page(report, figures), page)
+        write_report(folder, report, markdown_page(report, figures, further), page)
     return report
 
 
@@ -145,20 +202,66 @@ def draw_figures(
     precision: str,
 ) -> dict[str, str]:
     """Draw gallery, confusion matrix and, if there is a metrics.jsonl, curves: caption -> file name."""
+    figures = draw_curves(folder)
+    groups = choose_groups(predictions)
+    draw_gallery(model, metadata, dataset, predictions, groups, folder / "gallery.png", precision)
+    figures["The most confident mistakes; wrong and correct predictions drawn at random"] = "gallery.png"
+    plot_confusion(predictions.fused, predictions.labels, metadata.class_names, folder / "confusion.png")
+    figures["The most confused classes"] = "confusion.png"
+    return figures
+
+
+def draw_gallery(
+    model: Method,
+    metadata: ModelMetadata,
+    dataset: ImageDataset,
+    predictions: Predictions,
+    groups: Mapping[str, Sequence[int]],
+    path: Path,
+    precision: str,
+) -> None:
+    """Draw what the model saw in some images of a data set, by headings."""
+    indices = [index for group in groups.values() for index in group]
+    views = gallery_views(model, metadata, dataset, indices, precision)
+    plot_gallery(views, predictions, groups, metadata.class_names, path)
+
+
+def draw_curves(folder: Path) -> dict[str, str]:
+    """Draw the curves of a run whose folder has a metrics.jsonl: caption -> file name."""
     figures = {}
     if (folder / "metrics.jsonl").exists():
         rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         if any(row["kind"] == "train" for row in rows):  # a linear probe takes no steps
             plot_curves(rows, folder / "curves.png")
             figures["Curves of the training run"] = "curves.png"
-    groups = choose_groups(predictions)
-    indices = [index for group in groups.values() for index in group]
-    views = gallery_views(model, metadata, dataset, indices, precision)
-    plot_gallery(views, predictions, groups, metadata.class_names, folder / "gallery.png")
-    figures["The most confident mistakes; wrong and correct predictions drawn at random"] = "gallery.png"
-    plot_confusion(predictions.fused, predictions.labels, metadata.class_names, folder / "confusion.png")
-    figures["The most confused classes"] = "confusion.png"
     return figures
+
+
+def report_labels(
+    model: Method,
+    metadata: ModelMetadata,
+    dataset: ImageDataset,
+    predictions: Predictions,
+    folder: Path,
+    *,
+    extra: Mapping[str, Any],
+    precision: str,
+) -> Report:
+    """Report on images that may have several labels; write report, figures and predictions.csv."""
+    report = labels_report(predictions, metadata, extra=extra)
+    if process_index() == 0:
+        thresholds = np.array(metadata.thresholds)
+        write_label_predictions(predictions, metadata.class_names, thresholds, folder / "predictions.csv")
+        figures = draw_curves(folder)
+        groups = choose_label_groups(predictions, thresholds)
+        indices = [index for group in groups.values() for index in group]
+        views = gallery_views(model, metadata, dataset, indices, precision)
+        path = folder / "gallery.png"
+        plot_gallery(views, predictions, groups, metadata.class_names, path, thresholds)
+        figures["The images with the most mistakes; others drawn at random"] = "gallery.png"
+        paths = {caption: folder / name for caption, name in figures.items()}
+        write_report(folder, report, labels_page(report, figures), labels_html(report, paths))
+    return report
 
 
 def check_early_exit(model: Method, images: ImageSet, early_exit: float | Literal["auto"]) -> None:
@@ -171,6 +274,17 @@ def check_early_exit(model: Method, images: ImageSet, early_exit: float | Litera
             "--early_exit auto chooses on validation images, and none were held out; train with "
             "--data.val_fraction above 0, give --split test for a data set of its own splits, or give a "
             "confidence, e.g. --early_exit 0.9"
+        )
+
+
+def check_fusion(model: Method, images: ImageSet) -> None:
+    """Raise if weights of the scales cannot be fitted, before anything is computed."""
+    if model.num_scales == 1:
+        raise UsageError("this model has one scale, so there is nothing to fuse; leave --fusion out")
+    if not images.of_split("val"):
+        raise UsageError(
+            "--fusion fitted needs validation images, and none were held out; train with --data.val_fraction "
+            "above 0, or leave it out"
         )
 
 
@@ -198,6 +312,7 @@ def dataset_of(
         metadata.model.input_size,
         cache=build_cache(data, is_read_once=True),
         max_pixels=data.max_pixels,
+        num_classes=len(metadata.class_names) if metadata.model.multi_label else None,
     )
     return dataset, [f"left out: {error}" for error in errors]
 
@@ -210,6 +325,8 @@ def data_config(trained_on: Mapping[str, object], given: EvaluationData) -> Data
     if given.root is not None and given.root.exists() and not is_same_root(given.root, trained_on):
         values["name"] = detect_format(given.root)
         values.pop("image_folder", None)  # of the other table
+    if given.label_column is not None:
+        values.pop("label_columns", None)  # the names stand in one column now
     values |= {key: value for key, value in dataclasses.asdict(given).items() if value is not None}
     if "name" not in values:
         raise UsageError("this saved model does not say what it was trained on; give --data.root")
@@ -268,11 +385,19 @@ def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> t
     if not records:
         raise DataError(f"the data set has no {split} images; choose another --split")
     labels = {name: label for label, name in enumerate(metadata.class_names)}
-    unknown = sorted({images.class_names[record.label] for record in records} - set(labels))
+    found = {images.class_names[label] for record in records for label in record.classes}
+    unknown = sorted(found - set(labels))
     if unknown:
         are = "is" if len(unknown) == 1 else "are"
         raise DataError(
             f"{counted(len(unknown), 'class')} {are} not among the model's {len(labels)}, e.g. "
             f"'{unknown[0]}'; evaluate on the classes that it was trained on"
+        )
+    if metadata.model.multi_label:
+        return tuple(
+            record._replace(
+                label=-1, labels=tuple(sorted(labels[images.class_names[one]] for one in record.classes))
+            )
+            for record in records
         )
     return tuple(record._replace(label=labels[images.class_names[record.label]]) for record in records)

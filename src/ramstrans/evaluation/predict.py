@@ -25,14 +25,16 @@ class Predictions(NamedTuple):
     """Predictions of a model with S scales for N images of C classes.
 
     Attributes:
-        probabilities: (S, N, C) float32, softmax of each scale's logits.
-        labels: (N,) int64, the true classes.
+        probabilities: (S, N, C) float32, softmax of each scale's logits; sigmoid if images may have several
+            labels.
+        labels: (N,) int64, the true classes; or (N, C) float32, 1 for the labels that an image has, else 0.
         boxes: (R, N, 4) float32, the region that each scale proposes for the next, half-open
             `(x0, y0, x1, y1)` in pixels of the original image. R = S - 1; but 1 for a plain ViT, whose
             region no scale uses.
         has_region: (R, N) bool, False where nothing stood out and the region is the whole input.
         image_sizes: (N, 2) int64, `(width, height)` of the original images in pixels.
         records: The N records, in the same order.
+        weights: (S,) of the scales in the fused prediction, see `fit_weights`; None: all alike.
     """
 
     probabilities: np.ndarray
@@ -41,10 +43,13 @@ class Predictions(NamedTuple):
     has_region: np.ndarray
     image_sizes: np.ndarray
     records: tuple[Record, ...]
+    weights: np.ndarray | None = None
 
     @property
     def fused(self) -> np.ndarray:
         """(N, C) float32, the mean of the scales' probabilities."""
+        if self.weights is not None:
+            return np.tensordot(self.weights, self.probabilities, 1).astype(np.float32)
         return np.asarray(self.probabilities.mean(axis=0))
 
 

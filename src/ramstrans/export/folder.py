@@ -15,6 +15,7 @@ from ramstrans.export.graph import Graph
 from ramstrans.export.runner import FILES
 from ramstrans.export.standalone import LABELS, PREPROCESSING, pixels_size
 from ramstrans.export.verify import Check, check_tolerance, verify
+from ramstrans.export.web import check_page, page_readme, write_page
 from ramstrans.files import new_folder
 from ramstrans.inference.predictor import Predictor
 from ramstrans.plain import counted
@@ -44,7 +45,13 @@ if __name__ == "__main__":
 _RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}
 
 
-def export_folder(predictor: Predictor, output: Path, format_name: Format, photographs: list[Path]) -> Check:
+def export_folder(
+    predictor: Predictor,
+    output: Path,
+    format_name: Format,
+    photographs: list[Path],
+    runtime: Path | None = None,
+) -> Check:
     """Write a model as a folder that stands alone, checked on photographs; or nothing.
 
     Args:
@@ -52,23 +59,30 @@ def export_folder(predictor: Predictor, output: Path, format_name: Format, photo
         output: The folder: new, or empty.
         format_name: Of the graph.
         photographs: To compare the answers on.
+        runtime: With format `web`, the folder of npm's onnxruntime-web; None: npm gets it.
 
     Raises:
         RamsTransError: It cannot be exported, or answers differently; nothing is left behind.
     """
-    graph = Graph(predictor.model, predictor.metadata)
+    is_page = format_name == "web"
+    graph = Graph(predictor.model, predictor.metadata, by_products=is_page)
+    programs = check_page(graph, runtime) if is_page else None
     size = pixels_size(predictor.metadata.preprocessing)
     with new_folder(output) as draft:
         file = write_graph(graph, size, draft, format_name)
         logger.info("%s: %.1f MB", file.name, sum(map(_size, draft.iterdir())) / 1e6)
         write_labels(predictor, draft)
-        write_library(draft / "lib")
-        text = PREDICT.format(libraries=f"numpy, Pillow and {_RUNTIME[format_name]}")
-        (draft / "predict.py").write_text(text, encoding="utf-8")
+        if programs is not None:
+            write_page(draft, programs)
+        else:
+            write_library(draft / "lib")
+            text = PREDICT.format(libraries=f"numpy, Pillow and {_RUNTIME[format_name]}")
+            (draft / "predict.py").write_text(text, encoding="utf-8")
         check = verify(predictor, graph, draft, photographs)
         check_tolerance(check)
         (draft / CHECK_FILE).write_text(json.dumps(check._asdict(), indent=2) + "\n", encoding="utf-8")
-        (draft / "README.md").write_text(readme(predictor, format_name, check), encoding="utf-8")
+        text = page_readme(predictor, check) if is_page else readme(predictor, format_name, check)
+        (draft / "README.md").write_text(text, encoding="utf-8")
     return check
 
 
@@ -77,6 +91,8 @@ def write_labels(predictor: Predictor, folder: Path) -> None:
     names = json.dumps(list(predictor.class_names), ensure_ascii=False, indent=0)
     (folder / LABELS).write_text(names + "\n", encoding="utf-8")
     values = preprocessing_values(predictor.metadata.preprocessing, predictor.max_pixels)
+    if predictor.thresholds is not None:
+        values["label_thresholds"] = list(predictor.thresholds)
     (folder / PREPROCESSING).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 

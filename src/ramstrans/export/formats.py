@@ -14,7 +14,7 @@ from ramstrans.errors import RamsTransError, UsageError
 from ramstrans.export.graph import Graph
 from ramstrans.export.runner import FILES, INPUT, need
 
-Format = Literal["onnx", "openvino", "pt2"]
+Format = Literal["onnx", "openvino", "pt2", "web"]
 
 OPSET = 20
 """Of ONNX: the first with a GridSample of any rank and Gelu; onnxruntime knows it since 1.17."""
@@ -101,6 +101,7 @@ _WRITERS: dict[Format, Callable[[Graph, torch.export.ExportedProgram, Path], Non
     "onnx": write_onnx,
     "openvino": write_openvino,
     "pt2": write_pt2,
+    "web": write_onnx,
 }
 
 

@@ -1,5 +1,6 @@
 """The whole of a prediction as one graph: from the pixels of a crop to fused probabilities, any batch."""
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from ramstrans.errors import UsageError
 from ramstrans.export.runner import OUTPUTS
 from ramstrans.export.standalone import pixels_size
 from ramstrans.models.methods.method import Method
+from ramstrans.models.zoom import zoom_by_products
 from ramstrans.saved.metadata import ModelMetadata
 
 
@@ -38,15 +40,19 @@ class Graph(nn.Module):
     Args:
         model: In evaluation mode, on the CPU.
         metadata: What it was saved with.
+        by_products: Regions are cut out by products of matrices, which any runtime computes alike.
 
     Raises:
         UsageError: It cannot be one graph; the message says why, and what to do.
     """
 
-    def __init__(self, model: Method, metadata: ModelMetadata) -> None:
+    def __init__(self, model: Method, metadata: ModelMetadata, *, by_products: bool = False) -> None:
         super().__init__()
         check_exportable(model)
         self.model = model.eval()
+        if by_products:
+            self.model = copy.copy(model)  # the same weights
+            self.model.cut = zoom_by_products
         self.shrink = Shrink(pixels_size(metadata.preprocessing), model.image_size)
 
     @property
@@ -80,6 +86,11 @@ def check_exportable(model: Method) -> None:
             "model.zoom_source is native: regions are cut from photographs of any size, and a graph has "
             "inputs of one size; train with model.zoom_source full, or export the first scale alone by "
             "--num_scales 1"
+        )
+    if model.multi_label:
+        raise UsageError(
+            "images of this model may have several labels (multi_label), and exported folders answer with one "
+            "class; use `ramstrans predict`"
         )
     if model.needs_boxes:
         raise UsageError(

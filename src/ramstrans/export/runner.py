@@ -16,7 +16,7 @@ INPUT = "pixels"
 OUTPUTS = ("probabilities", "scale_probabilities", "boxes", "found", "saliency")
 """Names of the graph's outputs; with one scale there are only the first two."""
 
-FILES = {"onnx": "model.onnx", "openvino": "model.xml", "pt2": "model.pt2"}
+FILES = {"onnx": "model.onnx", "openvino": "model.xml", "pt2": "model.pt2", "web": "model.onnx"}
 """File of the graph by format."""
 
 _LIBRARIES = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}

@@ -28,7 +28,7 @@ from ramstrans.inference.arguments import (
     resolve_arguments,
     why_missing,
 )
-from ramstrans.inference.prediction import Prediction, ScalePrediction, most_probable
+from ramstrans.inference.prediction import Prediction, ScalePrediction, most_probable, present_labels
 from ramstrans.inference.writers import to_json
 
 LABELS, PREPROCESSING = "labels.json", "preprocessing.json"
@@ -66,6 +66,7 @@ class Standalone:
         values = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         self.max_pixels = int(values["max_pixels"])
         self.preprocessing = preprocessing_of(values)
+        self.thresholds: list[float] | None = values.get("label_thresholds")
 
     def stream(
         self, paths: Iterable[Path | str], top_k: int = 5, batch_size: int = 16
@@ -76,11 +77,10 @@ class Standalone:
             read = [self._read(path) for path in chunk]
             found = iter(self._predict([one for one in read if isinstance(one, Example)], top_k))
             for path, one in zip(chunk, read, strict=True):
-                yield (
-                    next(found)._replace(path=path)
-                    if isinstance(one, Example)
-                    else Prediction(path, error=one)
-                )
+                if isinstance(one, Example):
+                    yield next(found)._replace(path=path)
+                else:
+                    yield Prediction(path, error=one, present=None if self.thresholds is None else ())
 
     def _read(self, path: Path) -> Example | str:
         try:
@@ -95,7 +95,7 @@ class Standalone:
             return []
         outputs = self.graph(np.stack([example.pixels for example in examples]))
         return [
-            to_prediction(outputs, row, example, self.class_names, top_k)
+            to_prediction(outputs, row, example, self.class_names, top_k, self.thresholds)
             for row, example in enumerate(examples)
         ]
 
@@ -152,9 +152,14 @@ def read_example(path: Path, preprocessing: Preprocessing, max_pixels: int) -> E
 
 
 def to_prediction(
-    outputs: dict[str, NDArray[Any]], row: int, example: Example, class_names: Sequence[str], top_k: int
+    outputs: dict[str, NDArray[Any]],
+    row: int,
+    example: Example,
+    class_names: Sequence[str],
+    top_k: int,
+    thresholds: Sequence[float] | None = None,
 ) -> Prediction:
-    """The answer for one row of a graph's outputs."""
+    """The answer for one row of a graph's outputs; with `thresholds` where images may have several labels."""
     by_scale, scales = outputs["scale_probabilities"][:, row], []
     for index, scores in enumerate(by_scale):
         box, found = None, None
@@ -162,7 +167,9 @@ def to_prediction(
             box = box_in_original(outputs["boxes"][index, row], example.geometry, example.original_size)
             found = bool(outputs["found"][index, row])
         scales.append(ScalePrediction(*most_probable(scores, class_names, top_k), box, found))
-    return Prediction(None, *most_probable(outputs["probabilities"][row], class_names, top_k), tuple(scales))
+    scores = outputs["probabilities"][row]
+    present = None if thresholds is None else present_labels(scores, class_names, thresholds)
+    return Prediction(None, *most_probable(scores, class_names, top_k), tuple(scales), present=present)
 
 
 def main(folder: Path) -> int:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.records import Box
 from ramstrans.evaluation.views import ScaleViews
-from ramstrans.inference.prediction import Prediction, ScalePrediction, most_probable
-from ramstrans.models.methods.base import Output
+from ramstrans.inference.prediction import Prediction, ScalePrediction, most_probable, present_labels
+from ramstrans.models.methods.base import Output, to_probabilities
 from ramstrans.models.methods.early_exit import EarlyExitOutput
 
 
@@ -26,17 +26,18 @@ def to_predictions(
     paths: Sequence[Path | None],
     class_names: Sequence[str],
     top_k: int,
+    thresholds: Sequence[float] | None = None,
 ) -> list[Prediction]:
     """Convert the output for a batch of B images, with or without early exit, to predictions.
 
     `paths` are the B files, None for images in memory; `class_names` are in label order; each prediction has
-    at most `top_k` classes.
+    at most `top_k` classes. `thresholds` are those of images that may have several labels, else None.
     """
     scales: list[list[ScalePrediction]] = [[] for _ in paths]
     exits = output.num_scales_used.tolist() if isinstance(output, EarlyExitOutput) else None
     for index, scale in enumerate(output.scales):
         rows = output.indices[index].tolist() if isinstance(output, EarlyExitOutput) else range(len(paths))
-        probabilities = scale.logits.float().softmax(dim=-1).cpu().numpy()
+        probabilities = to_probabilities(scale.logits, multi_label=thresholds is not None).cpu().numpy()
         regions: Iterable[tuple[Box | None, bool | None]] = repeat((None, None), len(rows))
         if scale.boxes is not None and scale.has_region is not None:
             boxes = map(batch.box_in_original, rows, scale.boxes.cpu().numpy())
@@ -49,6 +50,11 @@ def to_predictions(
     else:
         fused = output.probabilities.cpu().numpy().mean(axis=0)
     return [
-        Prediction(path, *most_probable(scores, class_names, top_k), tuple(taken))
+        Prediction(
+            path,
+            *most_probable(scores, class_names, top_k),
+            tuple(taken),
+            present=None if thresholds is None else present_labels(scores, class_names, thresholds),
+        )
         for path, scores, taken in zip(paths, fused, scales, strict=True)
     ]

@@ -40,6 +40,8 @@ class Prediction(NamedTuple):
         scales: Predictions of the scales, first scale first; with early exit there may be fewer than the
             model has.
         error: Why the image could not be read, or None.
+        present: Where images may have several labels: those whose mean probability reaches their threshold,
+            most probable first; empty if none does, or if there is an error. None: an image has one class.
     """
 
     path: Path | None
@@ -47,6 +49,7 @@ class Prediction(NamedTuple):
     probabilities: tuple[float, ...] = ()
     scales: tuple[ScalePrediction, ...] = ()
     error: str | None = None
+    present: tuple[str, ...] | None = None
 
 
 def most_probable(
@@ -55,3 +58,16 @@ def most_probable(
     """Names and probabilities of the most probable classes; equal ones in label order."""
     best = top_classes(probabilities, top_k)
     return tuple(class_names[label] for label in best), tuple(map(float, probabilities[best]))
+
+
+def present_labels(
+    probabilities: np.ndarray, class_names: Sequence[str], thresholds: Sequence[float]
+) -> tuple[str, ...]:
+    """Names of the labels whose probabilities (C,) reach their thresholds (C,), most probable first.
+
+    >>> present_labels(np.array([0.4, 0.9, 0.3]), ("crow", "wren", "owl"), (0.4, 0.5, 0.5))
+    ('wren', 'crow')
+    """
+    is_present = probabilities >= np.asarray(thresholds)
+    order = np.argsort(-probabilities, kind="stable")
+    return tuple(class_names[label] for label in order if is_present[label])

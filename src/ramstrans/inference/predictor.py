@@ -20,7 +20,12 @@ from ramstrans.inference.in_memory import ALLOWED, ImageInput, is_image, path_of
 from ramstrans.inference.inputs import read_ahead, read_input
 from ramstrans.inference.postprocess import Explanation, to_predictions
 from ramstrans.inference.prediction import Prediction
-from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, exit_early
+from ramstrans.models.methods.early_exit import (
+    check_confidence,
+    check_num_scales,
+    check_one_label,
+    exit_early,
+)
 from ramstrans.options import Precision
 from ramstrans.saved.metadata import metadata_to_json
 from ramstrans.saved.model import SavedModel, load_model, weights_digest
@@ -54,6 +59,8 @@ class Predictor:
                 "come with; evaluate it on a data set that has boxes, or give --num_scales 1"
             )
         self.precision = choose_precision(precision, self.metadata, self.model.device)
+        if early_exit is not None:
+            check_one_label(self.metadata.model.multi_label)
         if early_exit == "auto":
             if self.metadata.early_exit is None:
                 raise UsageError(
@@ -65,6 +72,7 @@ class Predictor:
             check_confidence(early_exit)
             check_num_scales(self.model.num_scales)
         self.confidence: float | None = early_exit
+        self.thresholds = self.metadata.thresholds if self.metadata.model.multi_label else None
         data = self.metadata.run_options("data")
         self.max_pixels = int(data.get("max_pixels", DataConfig.max_pixels))
         self.read_timeout = float(data.get("read_timeout", DataConfig.read_timeout))
@@ -78,7 +86,7 @@ class Predictor:
         early_exit: float | Literal["auto"] | None = None,
         num_scales: int | None = None,
     ) -> Self:
-        """Load a run folder, or any saved model; with `num_scales`, its first scales alone are used.
+        """Load a run folder, any saved model or `hf://user/name`; `num_scales` takes its first scales alone.
 
         Raises:
             RamsTransError: As `load_model` and the class.
@@ -152,7 +160,9 @@ class Predictor:
         """
         resized = read_input(image, self.metadata.preprocessing, self.max_pixels)
         batch, output, (views,) = scale_views(self.model, self.metadata, [resized], self.precision)
-        (prediction,) = to_predictions(output, batch, [path_of(image)], self.class_names, top_k)
+        (prediction,) = to_predictions(
+            output, batch, [path_of(image)], self.class_names, top_k, self.thresholds
+        )
         *before, last = prediction.scales
         if self.model.num_looks == len(prediction.scales):
             last = last._replace(box=None, has_region=None)  # at which no look follows
@@ -164,7 +174,10 @@ class Predictor:
             readable = [(path, example) for path, example in chunk if isinstance(example, Example)]
             predictions = iter(self._predict(readable, top_k) if readable else [])
             for path, example in chunk:
-                yield next(predictions) if isinstance(example, Example) else Prediction(path, error=example)
+                if isinstance(example, Example):
+                    yield next(predictions)
+                else:
+                    yield Prediction(path, error=example, present=None if self.thresholds is None else ())
 
     def _read(self, image: ImageInput) -> Example:
         preprocessing = self.metadata.preprocessing
@@ -187,4 +200,5 @@ class Predictor:
                 f"a batch of {len(examples)} does not fit into the memory of {self.model.device}; "
                 "give a smaller --batch_size"
             ) from error
-        return to_predictions(output, batch, [path for path, _ in readable], self.class_names, top_k)
+        paths = [path for path, _ in readable]
+        return to_predictions(output, batch, paths, self.class_names, top_k, self.thresholds)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from ramstrans import __version__
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, WeightsError
+from ramstrans.hub import local_folder
 from ramstrans.models.config import ModelConfig
 from ramstrans.options import allowed
 from ramstrans.plain import to_plain
@@ -22,7 +23,11 @@ FORMAT_VERSION = 7
 """1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`, mean and std in
 `preprocessing`, and other names of tensors; 3: without `preprocessing.fit` and `zoom_pixels`,
 `model.component`, `min_region` and `max_aspect`; 4: without `model.global_pool`, `saliency` and
-`saliency_layers`; 5: without `model.region_placement`; 6: without `model.method` and `num_tokens`."""
+`saliency_layers`; 5: without `model.region_placement`; 6: without `model.method`, `num_tokens`,
+`saliency_mirrored`, `saliency_blur`, `multi_label` and `label_thresholds`."""
+
+DEFAULT_THRESHOLD = 0.5
+"""Probability from which a label counts as present where none was chosen on validation images."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class ModelMetadata:
         preprocessing: How images become inputs.
         training: Summary of the training run, as plain values; its options are under `run`.
         early_exit: The threshold chosen for early exit; None if none was chosen.
+        label_thresholds: Where images may have several labels: the mean probability from which each counts as
+            present, in label order; None: 0.5 for all.
         format_version: Version of the saved format.
         ramstrans_version: Version of the package that saved the model.
     """
@@ -70,6 +77,7 @@ class ModelMetadata:
     preprocessing: Preprocessing
     training: dict[str, Any] = field(default_factory=dict)
     early_exit: EarlyExit | None = None
+    label_thresholds: tuple[float, ...] | None = None
     format_version: int = FORMAT_VERSION
     ramstrans_version: str = __version__
 
@@ -80,6 +88,16 @@ class ModelMetadata:
             raise ConfigError(
                 f"class_names has {len(self.class_names)} names; num_classes is {self.model.num_classes}"
             )
+        if self.label_thresholds is not None and len(self.label_thresholds) != len(self.class_names):
+            raise ConfigError(
+                f"label_thresholds has {len(self.label_thresholds)} numbers; class_names has "
+                f"{len(self.class_names)}"
+            )
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The probability from which each label counts as present, in label order."""
+        return self.label_thresholds or (DEFAULT_THRESHOLD,) * len(self.class_names)
 
     def run_options(self, section: str) -> dict[str, Any]:
         """Options of one section of the training run, such as `data`; empty if the run is unknown."""
@@ -128,6 +146,11 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
             f"format_version {version} was written by a newer ramstrans ({values.get('ramstrans_version')}); "
             f"this one reads up to {FORMAT_VERSION}: upgrade with pip install -U ramstrans"
         )
+    values.setdefault("label_thresholds", None)
+    if isinstance(values.get("model"), dict):
+        values["model"].setdefault("multi_label", False)
+    if version == FORMAT_VERSION and isinstance(values.get("model"), dict):  # of before the release
+        return values | {"model": {"saliency_mirrored": False, "saliency_blur": 0.0} | values["model"]}
     if version not in range(1, FORMAT_VERSION):
         return values
     values = {"early_exit": None} | values | {"format_version": FORMAT_VERSION}
@@ -138,20 +161,21 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
         new = {"region_size": None, "component": "count", "min_region": 0.0, "max_aspect": None}
         new |= {"global_pool": None, "saliency": "rollout", "saliency_layers": None}
         new |= {"region_placement": "found", "method": "rams", "num_tokens": None}
+        new |= {"saliency_mirrored": False, "saliency_blur": 0.0}
         values["model"] = new | {"mean": None, "std": None} | model | moved
     if isinstance(values["early_exit"], dict) and "mean_looks" in values["early_exit"]:
         values["early_exit"]["mean_scales_used"] = values["early_exit"].pop("mean_looks")
     return values
 
 
-def load_metadata(folder: Path) -> ModelMetadata:
-    """Read the metadata of a saved model, without importing torch.
+def load_metadata(folder: Path | str) -> ModelMetadata:
+    """Read the metadata of a saved model, a folder or `hf://user/name`, without importing torch.
 
     Raises:
-        WeightsError: The folder, or its config.json, is missing.
+        WeightsError: The folder, or its config.json, is missing; or as `local_folder`.
         ConfigError: The config.json is damaged, or of a newer version.
     """
-    path = member(folder, CONFIG_FILE)
+    path = member(local_folder(folder), CONFIG_FILE)
     try:
         return metadata_from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # UnicodeDecodeError and ConfigError are ValueErrors
@@ -159,13 +183,13 @@ def load_metadata(folder: Path) -> ModelMetadata:
 
 
 def saved_folder(weights: str | Path | None) -> Path | None:
-    """The folder of a saved model that weights name, by itself or by its model.safetensors; else None.
+    """The folder of a saved model that weights name, by itself, its model.safetensors or `hf://`; else None.
 
     None too for a folder of Hugging Face's or timm's, whose files have the same names.
     """
-    path = Path(str(weights))
-    if weights in (None, "timm"):
+    if weights is None or weights == "timm":
         return None
+    path = local_folder(weights)
     folder = path if path.is_dir() else path.parent
     if path != folder and not (path.name == WEIGHTS_FILE and (folder / CONFIG_FILE).is_file()):
         return None

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -51,6 +51,8 @@ from ramstrans.training.setup import (
     with_classes_of,
     with_length_for,
 )
+from ramstrans.training.thresholds import with_thresholds
+from ramstrans.training.trackers import check_trackers, start_trackers
 from ramstrans.training.trainable import check_batch_norms
 
 CHANGED = (
@@ -81,6 +83,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     else:
         check_output(config.output, overwrite=config.overwrite)
     check_optimizer(config.training.optimizer)
+    check_trackers(config.trackers)
     check_model(dataclasses.replace(config.model, weights=None) if resumes else config.model)
     state = start_processes(config)
     with state.main_process_first():  # a set that is generated is generated once
@@ -207,6 +210,10 @@ def train(prepared: Prepared, output: Path, *, command: str = "", progress: Prog
         else:
             result = train_into(output, prepared, accelerator, progress, signals)
             metadata, weights = metadata_of(prepared, result), result.weights
+            if config.data.multi_label and prepared.images.of_split("val"):
+                loader = prepared.loader(prepared.dataset("val"))
+                model = chosen_model(prepared, weights, accelerator)
+                metadata = with_thresholds(metadata, model, loader, config.training.precision)
             if accelerator.is_main_process:
                 save_model(output, weights, metadata)
         checking = signals.checking(progress, resume_hint(output))
@@ -217,13 +224,14 @@ def train(prepared: Prepared, output: Path, *, command: str = "", progress: Prog
 
 @contextmanager
 def closing_trackers(accelerator: Accelerator) -> Iterator[None]:
-    """Close the trackers also after an error: TensorBoard's thread is to end before the interpreter does."""
+    """Close the trackers, also after an error: TensorBoard's thread is to end before the interpreter does."""
     try:
         yield
     finally:
         for tracker in accelerator.trackers:
             with suppress(OSError):  # a full disk, which is reported already
                 tracker.finish()
+        accelerator.trackers = []
 
 
 def train_into(
@@ -232,13 +240,13 @@ def train_into(
     """Train, from the newest checkpoint if there is one; or fit a linear probe."""
     config, log = prepared.config, MetricsLog(output / RUN_MARK, accelerator)
     if config.training.is_probe:
-        accelerator.init_trackers("tensorboard")
+        start_trackers(accelerator, config, output)
         folder = config.training.probe_cache or output / "features"
         checking = signals.checking(progress, resume_hint(output))
         return LinearProbe(prepared, folder, accelerator, log).run(checking)
     checkpoints, state = checkpoints_of(output, config), new_state(prepared, accelerator)
     train_loader, val_loader = prepared.loaders()
-    trackers: dict[str, Any] = {}
+    first_step = None
     if prepared.resumes:
         saved = checkpoints.newest()
         if saved is None:
@@ -247,10 +255,10 @@ def train_into(
             logger.info("from the checkpoint of step %d", saved.step)
             check_same(saved, state)
             check_length(saved, config.training, len(train_loader), output)
-            state, trackers = saved, {"tensorboard": {"purge_step": saved.step + 1}}
+            state, first_step = saved, saved.step + 1
         if accelerator.is_main_process:
             write_options(output, config)
-    accelerator.init_trackers("tensorboard", init_kwargs=trackers)
+    start_trackers(accelerator, config, output, first_step)
     return TrainLoop(
         prepared.model,
         train_loader,
@@ -316,12 +324,8 @@ def evaluate_test(
     summary = {key: value for key, value in metadata.training.items() if key not in NOT_REPORTED}
     warnings = [*prepared.unreadable, *summary.pop("warnings", ())]
     report = {"config": options_of(config), "command": command, "warnings": warnings}
-    model = prepared.model
-    if accelerator.is_fsdp2 or config.training.finetune == "lora":  # sharded; with adapters
-        model = build_model(dataclasses.replace(config.model, weights=None))
-    load_into(model, weights)
     return evaluate(
-        model.to(accelerator.device),
+        chosen_model(prepared, weights, accelerator),
         metadata,
         prepared.loader(prepared.dataset("test")),
         output,
@@ -329,6 +333,15 @@ def evaluate_test(
         extra=report | summary,
         progress=progress,
     )
+
+
+def chosen_model(prepared: Prepared, weights: Mapping[str, Tensor], accelerator: Accelerator) -> Method:
+    """The run's model with the chosen weights, whole, on its device."""
+    config, model = prepared.config, prepared.model
+    if accelerator.is_fsdp2 or config.training.finetune == "lora":  # sharded; with adapters
+        model = build_model(dataclasses.replace(config.model, weights=None))
+    load_into(model, weights)
+    return model.to(accelerator.device)
 
 
 def check_same(saved: RunState, now: RunState) -> None:

@@ -68,6 +68,7 @@ class Prepared(NamedTuple):
             seed=self.config.seed,
             cache=build_cache(data, is_read_once=split == "test"),
             max_pixels=data.max_pixels,
+            num_classes=len(self.images.class_names) if data.multi_label else None,
         )
 
     def loader(self, dataset: ImageDataset, *, is_training: bool = False) -> ImageLoader:
@@ -160,7 +161,6 @@ def build_accelerator(
     return Accelerator(
         mixed_precision={"fp32": "no"}.get(training.precision, training.precision),
         cpu=device.type == "cpu" and not training.fsdp,
-        log_with="tensorboard",
         project_dir=output,
         dynamo_backend="inductor" if training.compile else None,
         fsdp_plugin=_fsdp(state, block_names) if training.fsdp else None,

@@ -30,12 +30,16 @@ class Items(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table; its columns from `first_right` on hold numbers. Rows in `bold` stand out."""
+    """A table; its columns from `first_right` on hold numbers. Rows in `bold` stand out.
+
+    In HTML one that `is_sortable` is sorted by a click on a header.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     first_right: int = 1
     bold: frozenset[int] = frozenset()
+    is_sortable: bool = False
 
 
 class Picture(NamedTuple):
@@ -67,7 +71,7 @@ def _markdown(block: Block, folder: Path) -> str:
             return f"> **Note:** {cell(text)}" if is_note else cell(text)
         case Items(texts):
             return "\n".join(f"- {cell(text)}" for text in texts)
-        case Table(header, rows):
+        case Table(header=header, rows=rows):
             return table(header, rows)
         case Picture(path, caption):
             return f"![{cell(caption)}]({quote(path.relative_to(folder).as_posix())})\n\n*{cell(caption)}*"

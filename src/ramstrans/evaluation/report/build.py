@@ -17,6 +17,7 @@ from ramstrans.evaluation import metrics
 from ramstrans.evaluation.localization import region_metrics
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.report import markdown
+from ramstrans.evaluation.report.judged import judged_line
 from ramstrans.files import write_file
 from ramstrans.plain import counted, to_plain, utf8_text
 
@@ -97,7 +98,11 @@ def write_report(folder: Path, report: Report, page: str, html: str) -> None:
 
 def print_report(report: Report, console: Console) -> None:
     """Print the accuracies, the regions and the warnings."""
-    print_table(console, f"{markdown.images_of(report)}, percent", *markdown.headline(report))
+    title = f"{markdown.images_of(report)}, percent"
+    if "multi_label" in report:
+        print_table(console, title, *markdown.label_headline(report))
+    else:
+        print_table(console, title, *markdown.headline(report))
     for scale, regions in markdown.zooms(report):
         text = ", ".join(
             f"{name} {markdown.format_value(regions[key], unit)}"
@@ -105,6 +110,8 @@ def print_report(report: Report, console: Console) -> None:
             if regions[key] is not None
         )
         console.print(f"Regions of scale {scale}: {text}", highlight=False, soft_wrap=True)
+    if "regions_judged" in report:
+        console.print(judged_line(report["regions_judged"]), highlight=False, soft_wrap=True)
     if (line := markdown.early_exit_line(report)) is not None:
         console.print(line, highlight=False, soft_wrap=True)
     print_warnings(report, console)
@@ -188,13 +195,7 @@ def _confused(fused: np.ndarray, labels: np.ndarray, class_names: Sequence[str])
 
 def _warnings(report: Report) -> list[str]:
     """What a reader of the numbers must know, one line each."""
-    lines = [
-        f"nothing stood out at scale {scale} in {regions['fallbacks']} of "
-        f"{counted(report['num_images'], 'image')} "
-        f"({regions['fallback_share']:.1f} %); scale {scale + 1} saw the whole input again"
-        for scale, regions in markdown.zooms(report)
-        if regions["fallbacks"]
-    ]
+    lines = region_warnings(report)
     num_empty = sum(not entry["num_images"] for entry in report["classes"])
     if num_empty:
         lines.append(
@@ -207,3 +208,14 @@ def _warnings(report: Report) -> list[str]:
             f"zooming in did not help: scale 1 alone reaches {first:.1f} %, all scales {fused:.1f} %"
         )
     return lines
+
+
+def region_warnings(report: Report) -> list[str]:
+    """How often nothing stood out, a line for each scale that had such images."""
+    return [
+        f"nothing stood out at scale {scale} in {regions['fallbacks']} of "
+        f"{counted(report['num_images'], 'image')} "
+        f"({regions['fallback_share']:.1f} %); scale {scale + 1} saw the whole input again"
+        for scale, regions in markdown.zooms(report)
+        if regions["fallbacks"]
+    ]

@@ -17,6 +17,9 @@ from ramstrans.evaluation.report.blocks import Block, Heading
 from ramstrans.evaluation.report.style import shortened
 from ramstrans.plain import utf8_text
 
+LARGEST_FIGURE = 300_000
+"""Bytes from which on a figure is compressed with loss."""
+
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -77,10 +80,14 @@ def _digest(text: str) -> str:
 
 
 def picture_uri(path: Path) -> str:
-    """A figure's file as a data URI: WebP without loss, half as large as PNG."""
-    stream = io.BytesIO()
+    """A figure's file as a data URI: WebP, without loss unless it holds photographs and would be large."""
     with Image.open(path) as image:
-        image.convert("RGB").save(stream, "webp", lossless=True)
+        figure = image.convert("RGB")
+    for options in ({"lossless": True}, {"quality": 75}):
+        stream = io.BytesIO()
+        figure.save(stream, "webp", **options)
+        if len(stream.getvalue()) <= LARGEST_FIGURE:
+            break
     return data_uri(stream.getvalue())
 
 

@@ -1,9 +1,10 @@
 """`predictions.csv`: the prediction for every image of a split, beside the report."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ramstrans.evaluation.early_exit import exited_early, num_scales_used, running_means
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.ranking import top_classes
 from ramstrans.files import write_file
@@ -13,18 +14,29 @@ TOP_K = 5
 """Most probable classes per image; all, if there are fewer."""
 
 
-def write_predictions(predictions: Predictions, class_names: Sequence[str], path: Path) -> None:
+def write_predictions(
+    predictions: Predictions, class_names: Sequence[str], path: Path, confidence: float | None = None
+) -> None:
     """Write a line per image, in the order of the data set; `class_names` are in label order.
 
     The columns are `path`; `true` and `predicted`, by the mean of all scales; `correct`;
     `probability_of_true`; `label_1` ... and `probability_1` ..., the most probable classes; and for each
     scale `scale_1_label`, `scale_1_probability` and, unless it is the last, its region `scale_1_x0` ...
     `scale_1_y1`, half-open in pixels of the upright image, and `scale_1_has_region`, False where nothing
-    stood out.
+    stood out. With the `confidence` of an early exit also `early_exit_label` and `early_exit_scales`, the
+    class that it predicts and the number of scales that it takes.
     """
     names = [utf8_text(name) for name in class_names]
     columns = _columns(len(predictions.probabilities), min(TOP_K, len(names)))
-    write_file(path, csv_text([columns, *_rows(predictions, names)]).encode())
+    rows: Iterable[list[Any]] = _rows(predictions, names)
+    if confidence is not None:
+        means = running_means(predictions.probabilities)
+        exits = zip(
+            exited_early(means, confidence).argmax(axis=1), num_scales_used(means, confidence), strict=True
+        )
+        columns += ["early_exit_label", "early_exit_scales"]
+        rows = ([*row, names[label], int(used)] for row, (label, used) in zip(rows, exits, strict=True))
+    write_file(path, csv_text([columns, *rows]).encode())
 
 
 def _columns(num_scales: int, num_labels: int) -> list[str]:

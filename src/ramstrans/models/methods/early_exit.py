@@ -48,9 +48,11 @@ def exit_early(
         confidence: Highest mean probability, above 0, at which an image exits; above 1 none does.
 
     Raises:
-        UsageError: The confidence is not above 0, or `high_res` does not go with the model.
+        UsageError: The confidence is not above 0, `high_res` does not go with the model, or an image may have
+            several labels.
     """
     check_confidence(confidence)
+    check_one_label(model.multi_label)
     stages = model.stages(images, high_res, last_region=False, boxes=boxes)
     indices = torch.arange(len(images), device=images.device)
     num_scales_used = torch.zeros_like(indices)
@@ -77,6 +79,15 @@ def check_confidence(confidence: float) -> None:
     """Raise UsageError unless a confidence can be reached."""
     if not confidence > 0:
         raise UsageError(f"the confidence of early exit is {confidence}; give more than 0, at most 1")
+
+
+def check_one_label(multi_label: bool) -> None:
+    """Raise UsageError if an image may have several labels, so that its answer has no single confidence."""
+    if multi_label:
+        raise UsageError(
+            "early exit stops at a confident class, and images of this model may have several labels "
+            "(multi_label); leave --early_exit out"
+        )
 
 
 def check_num_scales(num_scales: int) -> None:

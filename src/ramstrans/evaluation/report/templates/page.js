@@ -25,7 +25,8 @@ const order = new Intl.Collator("en", { numeric: true });
 const compare = (a, b) => (typeof a === "number" ? a - b : order.compare(a, b));
 const value = (cell) => {
   const text = cell.dataset.value ?? cell.textContent.trim();
-  return text === "" ? null : cell.classList.contains("number") ? Number(text) : text;
+  if (text === "" || text === "-") return null;
+  return cell.classList.contains("number") ? parseFloat(text) : text;
 };
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
