@@ -83,6 +83,9 @@ def test_what_cannot_be_one_graph_is_refused():
     model = tiny_model(zoom_source="native")
     with pytest.raises(UsageError, match=r"photographs of any size.*zoom_source full.*--num_scales 1"):
         graph_of(model, Preprocessing(64, (64, 64)))
+    several = tiny_model(multi_label=True)
+    with pytest.raises(UsageError, match=r"several labels \(multi_label\).*`ramstrans predict`"):
+        graph_of(several, Preprocessing(64, (64, 64)))
     given = tiny_model(region_placement="given")
     with pytest.raises(UsageError, match="looks at the true boxes, which new photographs have not"):
         graph_of(given, Preprocessing(64, (64, 64)))

@@ -76,7 +76,7 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         check_one_label(metadata.model.multi_label)
     if metadata.model.multi_label and (config.regions is not None or config.fusion == "fitted"):
         raise UsageError(
-            "--regions and --fusion fitted ask whether the one class of an image is right, and images of this "
+            "--regions and --fusion fitted ask whether an image's one class is right, and images of this "
             "model may have several labels (multi_label); leave them out"
         )
     precision = choose_precision(config.precision, metadata, model.device)

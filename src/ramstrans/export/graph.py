@@ -89,8 +89,8 @@ def check_exportable(model: Method) -> None:
         )
     if model.multi_label:
         raise UsageError(
-            "images of this model may have several labels (multi_label), and exported folders answer with one "
-            "class; use `ramstrans predict`"
+            "images of this model may have several labels (multi_label), and exported folders answer with "
+            "one class; use `ramstrans predict`"
         )
     if model.needs_boxes:
         raise UsageError(
