@@ -13,12 +13,13 @@ from ramstrans.bench.flops import macs_by_scale, macs_of
 from ramstrans.compare import costs, words
 from ramstrans.compare.build import build_results
 from ramstrans.compare.costs import Cost, costs_of, is_on_front
-from ramstrans.compare.page import blocks_of, markdown_of
+from ramstrans.compare.page import blocks_of
 from ramstrans.compare.results import JUDGED, summarize
 from ramstrans.compare.runs import Folders
 from ramstrans.compare.statistics import holm, mcnemar
 from ramstrans.errors import DataError, TrainingError
 from ramstrans.evaluation.faithfulness import CURVES
+from ramstrans.evaluation.report.blocks import markdown_of
 from ramstrans.saved.metadata import load_metadata
 from tests.compare.builders import plan_of, write_finished
 from tests.evaluation.builders import pixels

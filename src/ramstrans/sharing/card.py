@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ramstrans.data.download.registry import REGISTRY
-from ramstrans.evaluation.report import markdown
+from ramstrans.evaluation.report import markdown, tables
 from ramstrans.hub import Address, is_address
 from ramstrans.plain import counted, utf8_text
 from ramstrans.saved.metadata import ModelMetadata
@@ -165,15 +165,15 @@ def _figures(report: Mapping[str, Any] | None) -> list[str]:
             f" The later scales corrected {counted(report['zoom_gain']['corrected'], 'image')} and spoiled "
         )
         words += f"{report['zoom_gain']['spoiled']}."
-    return [markdown.table(*markdown.headline(report)), words]
+    return [tables.table(*markdown.headline(report)), words]
 
 
 def _data(metadata: ModelMetadata) -> list[str]:
     names = metadata.class_names
-    listed = ", ".join(map(markdown.cell, names[:MAX_CLASSES]))
+    listed = ", ".join(map(tables.cell, names[:MAX_CLASSES]))
     more = f", and {len(names) - MAX_CLASSES} more, in config.json" if len(names) > MAX_CLASSES else ""
     return [
-        f"{markdown.cell(data_title(metadata))}, {counted(len(names), 'class')}: {listed}{more}.",
+        f"{tables.cell(data_title(metadata))}, {counted(len(names), 'class')}: {listed}{more}.",
         "The photographs are not part of this repository.",
     ]
 
@@ -193,7 +193,7 @@ def _recipe(metadata: ModelMetadata) -> list[str]:
     chosen = [f"epoch {metadata.training[key]}" for key in ("epoch",) if key in metadata.training]
     chosen += [f"chosen on: {metadata.training[key]}" for key in ("chosen_on",) if key in metadata.training]
     return [
-        markdown.table(("option", "value"), rows),
+        tables.table(("option", "value"), rows),
         f"{', '.join([*chosen, f'ramstrans {metadata.ramstrans_version}'])}. config.json has every option.",
     ]
 
@@ -214,9 +214,9 @@ def _limits(metadata: ModelMetadata, report: Mapping[str, Any] | None, licence: 
         ]
         present = [entry for entry in report["classes"] if entry["num_images"]]
         hardest = sorted(present, key=lambda entry: entry["accuracy"])[:5]
-        named = [f"{markdown.cell(entry['name'])} {entry['accuracy']:.0f} %" for entry in hardest]
+        named = [f"{tables.cell(entry['name'])} {entry['accuracy']:.0f} %" for entry in hardest]
         lines.append(f"Least accurate classes: {', '.join(named)}.")
-        lines += [f"{markdown.cell(warning)}." for warning in report["warnings"]]
+        lines += [f"{tables.cell(warning)}." for warning in report["warnings"]]
     terms = "see the terms of the data and of the first weights before you use it"
     lines.append(f"Licence: {licence or 'not given'}; {terms}.")
     return "\n".join(f"- {line}" for line in lines)

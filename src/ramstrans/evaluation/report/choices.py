@@ -25,7 +25,7 @@ class Group(NamedTuple):
 class Issue(NamedTuple):
     """A label that the predictions contradict: its image, the class suggested, and both probabilities."""
 
-    index: int
+    image: int
     suggested: int
     given_percent: float
     suggested_percent: float
@@ -59,7 +59,7 @@ class Chosen(NamedTuple):
     def photographed(self) -> list[int]:
         """Images of which the photograph is shown; perhaps among those of `looked_at`."""
         in_regions = [index for group in self.regions for index in group.indices]
-        return [*(issue.index for issue in self.issues), *in_regions]
+        return [*(issue.image for issue in self.issues), *in_regions]
 
 
 def choose(

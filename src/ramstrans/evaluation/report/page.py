@@ -142,7 +142,7 @@ def image_texts(
 ) -> dict[int, Image]:
     """What the page says about the chosen images, by index."""
     indices = sorted({*chosen.looked_at, *chosen.photographed, *chain(*chosen.of_classes.values())})
-    ranks = true_ranks(probabilities[indices], predictions.labels[indices]) if indices else []
+    ranks = true_ranks(probabilities[indices], predictions.labels[indices]).tolist()
     found = {}
     for index, rank in zip(indices, ranks, strict=True):
         record, label = predictions.records[index], int(predictions.labels[index])
@@ -156,7 +156,7 @@ def image_texts(
                 for who, of in (("all", probabilities[index]), *(by_scale if len(by_scale) > 1 else ()))
             ],
             true_percent=100 * float(probabilities[index, label]),
-            rank=int(rank) + 1,
+            rank=rank + 1,
             size=tuple(predictions.image_sizes[index].tolist()),
             region=rounded(predictions.boxes[0, index].tolist()) if has_region else None,
             box=None if record.box is None else rounded(record.box),
