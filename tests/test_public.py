@@ -20,6 +20,7 @@ LEVELS = {
     "plain": 1,
     "options": 1,
     "hub": 1,
+    "calibration": 2,
     "distributed": 2,
     "data": 3,
     "models": 4,
@@ -32,6 +33,7 @@ LEVELS = {
     "bench": 8,
     "export": 8,
     "compare": 9,
+    "serve": 9,
     "commands": 10,
     "cli": 11,
     "__main__": 12,
@@ -87,7 +89,7 @@ CONFIG_KEYS = {
     *("format_version", "ramstrans_version", "model", "class_names", "preprocessing", "training"),
     *("early_exit", "label_thresholds"),
 }
-PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales"}
+PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales", "unknown", "unknown_score", "set"}
 SCALE_KEYS = {"labels", "probabilities", "box", "has_region"}
 
 

@@ -11,6 +11,7 @@ An image passes through the package from top to bottom:
     sharing      the model card, and what is pushed to the hub
     bench        cost of models, speed of loaders
     export       a model as one graph for other programs
+    serve        a model behind HTTP
     commands     one file per command of the command line (cli)
 
 Imports run one way, from the bottom of this list to the top, on errors, files, console, hub and distributed.

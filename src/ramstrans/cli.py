@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from ramstrans import __version__
 from ramstrans.commands import (
     bench,
+    calibrate,
     compare,
     data,
     doctor,
@@ -27,6 +28,7 @@ from ramstrans.commands import (
     plan,
     predict,
     push,
+    serve,
     train,
 )
 from ramstrans.commands.options import Parser, add_commands
@@ -142,11 +144,13 @@ def build_parser() -> Parser:
 COMMANDS = {
     "plan": plan,
     "train": train,
+    "calibrate": calibrate,
     "evaluate": evaluate,
     "predict": predict,
     "explain": explain,
     "export": export,
     "push": push,
+    "serve": serve,
     "compare": compare,
     "data": data,
     "doctor": doctor,

@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 from ramstrans.errors import RamsTransError, UsageError, WeightsError
 
 DESCRIPTION = "config.json"
-FILES = (DESCRIPTION, "model.safetensors", "report.json")
+FILES = (DESCRIPTION, "model.safetensors", "report.json", "calibration.json", "calibration.safetensors")
 """What is downloaded of a saved model: the first says whether it is one."""
 
 SCHEME = "hf://"

@@ -19,6 +19,7 @@ WITH_DATA = {
     "train": ("train", "{}"),
     "plan": ("plan", "{}"),
     "bench": ("bench", "{}"),
+    "calibrate": ("calibrate", "RUN", "{}"),
     "evaluate": ("evaluate", "RUN", "{}"),
     "data check": ("data", "check", "{}"),
     "data shard": ("data", "shard", "{}", "OUT"),
@@ -40,7 +41,7 @@ def test_every_command_takes_its_data_set_alike(name, colors, fails):
     by_position, by_option = parse(*words), parse(*rest, "--data.root", colors)
     assert by_position == by_option
     assert str(by_position.data.root) == str(colors)
-    assert by_position.data.name == (None if name == "evaluate" else "folder")  # detected beside its run
+    assert by_position.data.name == (None if "RUN" in words else "folder")  # detected beside its run
     assert parse(*words, "--data.name", "table").data.name == "table"
     line = fails(2, *words, "--data.root", colors)
     assert f"DATA is {colors} and --data.root is {colors}; give one of them" in line
@@ -299,6 +300,8 @@ WRONG = [
     ["train", "--data.name", "cub"],
     ["plan", "--memory", "12"],
     ["plan", "nowhere"],
+    ["calibrate", "nowhere"],
+    ["calibrate", "nowhere", "--coverage", "2"],
     ["evaluate", "nowhere"],
     ["predict", "nowhere", "a.jpg"],
     ["predict", "nowhere", "a.jpg", "--output", "{}"],

@@ -372,7 +372,7 @@ def model_folder(trained, tmp_path):
 
 def test_a_choice_on_few_images_is_reported_with_a_margin(model_folder, evaluate, monkeypatch):
     choice = EarlyExit(0.9, "val", 3, 0.0, 1.5)
-    monkeypatch.setattr(module, "choose_exit", lambda _: choice)
+    monkeypatch.setattr(module, "choose_exit", lambda *_, **__: choice)
     assert (
         "leave a margin, e.g. --early_exit 0.950" in evaluate(model_folder, early_exit="auto")["warnings"][0]
     )

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import ramstrans
@@ -14,7 +13,6 @@ from ramstrans.data import read_table
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import ConfigError, UsageError
 from ramstrans.evaluation.multi_label import best_thresholds
-from ramstrans.export.graph import Graph
 from ramstrans.inference.prediction import Prediction
 from ramstrans.inference.writers import to_json
 from ramstrans.plain import split_labels
@@ -179,16 +177,6 @@ def test_explain_draws_and_tells_what_is_present(trained, table, tmp_path, capsy
     assert ("; ".join(values["present"]) or "no label") in line
 
 
-@pytest.mark.slow
-def test_a_graph_gives_the_same_probabilities(trained, table):
-    model, metadata = ramstrans.load_model(trained.folder, "cpu")
-    pixels = torch.randint(256, (2, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        fused, by_scale = Graph(model, metadata)(pixels)[:2]
-    assert torch.allclose(fused, by_scale.mean(dim=0))
-    assert not torch.allclose(fused.sum(dim=1), torch.ones(2))
-
-
 def test_without_validation_images_thresholds_are_a_half_and_it_is_said(table, tmp_path):
     config = run_of(table, data={"val_fraction": 0.0}, training={"max_steps": 2}, output=tmp_path / "run")
     report = ramstrans.train(config).report
@@ -238,6 +226,7 @@ def test_a_model_of_several_labels_begins_one_of_others(table, tmp_path, trained
     [
         ({"data": {"folds": 3}}, "data.folds reports top-1"),
         ({"data": {"balance": 0.5}}, "data.balance draws classes"),
+        ({"data": {"hold_out_classes": 1}}, "data.hold_out_classes leaves out images of a class"),
         ({"data": {"label_separator": ""}}, "data.label_separator is empty"),
         ({"training": {"contrastive": 1.0}}, "training.contrastive compares images of one class each"),
         ({"model": {"method": "transfg"}}, "training.contrastive compares images of one class each"),

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 MAY_CHANGE = (
     *(f"data.{name}" for name in WHERE),
-    *("training.probe_cache", "device", "tracker", "training.epochs", "training.max_steps"),
+    *("training.probe_cache", "device", "tracker", "calibrate", "training.epochs", "training.max_steps"),
     *("output", "overwrite"),
 )
 """Options that may change when a run is resumed: where things are, how they are read, and how long it is.

@@ -33,7 +33,7 @@ BOUNDS: dict[str, options.Bound] = {
     **dict.fromkeys(("random_erasing", "balance"), options.FROM_0_TO_1),
     **dict.fromkeys(("color_jitter", "rand_augment", "num_workers", "read_timeout"), options.AT_LEAST_0),
     **dict.fromkeys(("max_pixels", "zoom_pixels", "shuffle_window"), options.AT_LEAST_1),
-    **dict.fromkeys(("group_level", "fold"), options.AT_LEAST_1),
+    **dict.fromkeys(("group_level", "fold", "hold_out_classes"), options.AT_LEAST_1),
     "folds": options.Bound("2 or more", lambda value: value >= 2),
 }
 
@@ -70,6 +70,8 @@ class DataConfig:
         group_level: For `folder`: level below the class whose folders are groups, e.g. 1 for
             `wren/bird_7/1.jpg`.
         group_day: Photographs taken on the same day, by their EXIF data, are a group.
+        hold_out_classes: Train without this many classes, drawn by `split_seed`; `evaluate` measures how well
+            images of them are told to be unknown.
         folds: Cross-validation: divide all images into this many parts, each of which is the test split of
             one run; the report is of all runs. None: one run.
         fold: With `folds`: make only this run, from 1 to `folds`.
@@ -125,6 +127,7 @@ class DataConfig:
     group_column: str | None = None
     group_level: int | None = None
     group_day: bool = False
+    hold_out_classes: int | None = None
     folds: int | None = None
     fold: int | None = None
     on_unreadable: Literal["stop", "skip"] = "stop"
@@ -189,6 +192,11 @@ class DataConfig:
             raise ConfigError(
                 "data.balance draws classes, and data.multi_label has images of several; use "
                 "training.class_weights balanced instead"
+            )
+        if self.hold_out_classes is not None:
+            raise ConfigError(
+                "data.hold_out_classes leaves out images of a class, and data.multi_label has images of "
+                "several; leave it out"
             )
         if self.folds is not None:
             raise ConfigError("data.folds reports top-1, and data.multi_label has none; leave data.folds out")

@@ -1,9 +1,10 @@
-"""Options of an evaluation."""
+"""Options of an evaluation, and of a calibration."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ramstrans.calibration.wanted import ScoreName, SetMethod, Wanted
 from ramstrans.data.config import DatasetFormat
 from ramstrans.data.records import Split
 from ramstrans.errors import ConfigError
@@ -61,6 +62,7 @@ class EvaluationConfig:
             `fitted` on the validation split.
         regions: Judge the regions too, on so many of the images, drawn by a fixed seed, or on all: accuracy
             from the region alone and without it, deletion and insertion, stability. About 60 looks per image.
+        unknown: Folder of images of no class of the model: how well they are told to be unknown is measured.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
     """
@@ -74,18 +76,20 @@ class EvaluationConfig:
     num_scales: int | None = None
     fusion: Literal["mean", "fitted"] = "mean"
     regions: int | Literal["all"] | None = None
+    unknown: Path | None = None
     device: str = "auto"
     precision: Precision | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"--batch_size is {self.batch_size}; give 1 or more")
+        check_batch_size(self.batch_size)
         if isinstance(self.regions, int) and self.regions < 1:
             raise ConfigError(f"--regions is {self.regions}; give a number of images, 1 or more, or all")
         if self.early_exit is not None and self.fusion == "fitted":
             raise ConfigError(
                 "--early_exit takes the mean of the scales that an image has passed; leave --fusion out"
             )
+        if self.unknown is not None and self.fusion == "fitted":
+            raise ConfigError("--unknown asks the calibration, which is that of the mean; leave --fusion out")
         if self.early_exit == "auto" and self.num_scales is not None:
             raise ConfigError(
                 "--early_exit auto chooses a confidence for all scales, and --num_scales leaves some out; "
@@ -106,3 +110,52 @@ class EvaluationConfig:
         name = f"evaluation-{self.split or (root and root.stem) or 'test'}{scales}{fusion}"
         own = Path(Path(Address.parse(str(self.run)).repository).name) if is_address(self.run) else self.run
         return self.output or own / name
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """Options of a calibration.
+
+    Attributes:
+        run: Run folder, or any saved model; calibration.json is written there.
+        data: Labelled images that the model was not trained on; default: the run's validation images.
+        unknown: Folder of images of no class of the model, on which the score that tells the unknown is
+            chosen; default: the model's own classes are left out in turn.
+        score: How the unknown is told: max_probability, max_logit, energy, knn, mahalanobis or vim; auto: by
+            the one that tells best.
+        reject: Share of known images that may be rejected as unknown.
+        coverage: Share of images whose prediction set is to have the true class.
+        set_method: How prediction sets are made: lac, whose sets are the smallest; aps or raps, whose sets
+            differ more in size between easy and difficult images.
+        per_class: Cover each class, and not all of them on average.
+        batch_size: Images per batch.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
+    """
+
+    run: Path
+    data: EvaluationData = field(default_factory=EvaluationData)
+    unknown: Path | None = None
+    score: ScoreName | Literal["auto"] = "auto"
+    reject: float = 0.05
+    coverage: float = 0.95
+    set_method: SetMethod = "lac"
+    per_class: bool = False
+    batch_size: int = 32
+    device: str = "auto"
+    precision: Precision | None = None
+
+    def __post_init__(self) -> None:
+        check_batch_size(self.batch_size)
+        _ = self.wanted
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is asked of the calibration."""
+        return Wanted(self.score, self.reject, self.coverage, self.set_method, self.per_class)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise ConfigError unless a batch has images."""
+    if batch_size < 1:
+        raise ConfigError(f"--batch_size is {batch_size}; give 1 or more")

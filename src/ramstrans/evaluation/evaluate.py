@@ -5,10 +5,12 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ramstrans.calibration.fitted import Calibration, load_calibration
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import find_unreadable
 from ramstrans.data.boxes import check_boxes
@@ -21,6 +23,7 @@ from ramstrans.data.build import (
 )
 from ramstrans.data.config import DataConfig
 from ramstrans.data.detect import detect_format
+from ramstrans.data.held_out import without_classes
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split
@@ -44,14 +47,22 @@ from ramstrans.evaluation.report.labels import (
 from ramstrans.evaluation.report.markdown import WHOLE, markdown_page
 from ramstrans.evaluation.report.page import report_page
 from ramstrans.evaluation.report.photographs import Source
-from ramstrans.evaluation.report.plots import plot_confusion, plot_curves, plot_exit, plot_faithfulness
+from ramstrans.evaluation.report.plots import (
+    plot_confusion,
+    plot_curves,
+    plot_exit,
+    plot_faithfulness,
+    plot_reliability,
+)
 from ramstrans.evaluation.report.predictions import write_predictions
+from ramstrans.evaluation.trust import answers_of, trust_report
+from ramstrans.evaluation.unknown_images import unknown_images
 from ramstrans.files import make_folder
 from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, check_one_label
 from ramstrans.models.methods.method import Method
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata
-from ramstrans.saved.model import load_model, save_metadata
+from ramstrans.saved.model import load_model, save_metadata, weights_digest
 
 logger = logging.getLogger(__name__)
 
@@ -72,16 +83,12 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
     """
     model, metadata = load_model(config.run, config.device, config.num_scales)
-    if config.early_exit is not None:
-        check_one_label(metadata.model.multi_label)
-    if metadata.model.multi_label and (config.regions is not None or config.fusion == "fitted"):
-        raise UsageError(
-            "--regions and --fusion fitted ask whether an image's one class is right, and images of this "
-            "model may have several labels (multi_label); leave them out"
-        )
+    if metadata.model.multi_label:
+        check_several_labels(config)
+    calibration = calibration_of(config, model)
     precision = choose_precision(config.precision, metadata, model.device)
     data = data_config(metadata.run_options("data"), config.data)
-    images, notes, is_whole = read_images(metadata, data, config, progress)
+    images, held_out_classes, notes, is_whole = read_images(metadata, data, config, progress)
     if config.early_exit is not None:
         check_early_exit(model, images, config.early_exit)
     if config.fusion == "fitted":
@@ -89,6 +96,9 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     dataset, left_out = dataset_of(metadata, images, config.split or "test", data, progress)
     if model.needs_boxes:
         check_boxes(dataset.records)
+    split = config.split or "test"
+    unknown, more = unknown_images(metadata, held_out_classes, split, config.unknown, dataset, data, progress)
+    left_out += more
     make_folder(config.folder)
     options: dict[str, Any] = {"precision": precision, "progress": progress}
     loading: dict[str, Any] = {
@@ -106,7 +116,8 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     confidence = config.early_exit
     if confidence == "auto":
         held_out, _ = dataset_of(metadata, images, "val", data, progress)
-        choice = choose_exit(predict_split(model, build_loader(held_out, **loading), **options))
+        on_val = predict_split(model, build_loader(held_out, **loading), **options)
+        choice = choose_exit(on_val, calibration=calibration)
         save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
         confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
         extra["warnings"] += exit_warnings(choice)
@@ -116,7 +127,11 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         options["weights"] = fit_weights(seen.probabilities, seen.labels)
         extra |= {"fusion_weights": options["weights"], "fusion_num_images": len(seen.labels)}
     loader = build_loader(dataset, **loading)
-    options |= {"confidence": confidence, "extra": extra}
+    loaders = {
+        images.name: build_loader(dataclasses.replace(dataset, records=images.records), **loading)
+        for images in unknown
+    }
+    options |= {"confidence": confidence, "extra": extra, "calibration": calibration, "unknown": loaders}
     if config.regions is not None:
         indices = draw_indices(len(dataset), config.regions)
         options["judged"] = build_loader(part_of(dataset, indices), **loading), indices
@@ -125,6 +140,34 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     except UnreadableImageError as error:
         error.add_note("repair or remove it, or --data.on_unreadable skip leaves such files out")
         raise
+
+
+def check_several_labels(config: EvaluationConfig) -> None:
+    """Raise UsageError for what is asked about the one class of an image."""
+    check_one_label(config.early_exit is not None)
+    if config.regions is not None or config.fusion == "fitted":
+        raise UsageError(
+            "--regions and --fusion fitted ask whether an image's one class is right, and images of this "
+            "model may have several labels (multi_label); leave them out"
+        )
+
+
+def calibration_of(config: EvaluationConfig, model: Method) -> Calibration | None:
+    """The calibration of the run, which is that of the mean of its scales; None if it has none.
+
+    Raises:
+        ConfigError: It is damaged, or of other weights.
+        UsageError: Unknown images are given, and nothing was fitted to tell them.
+    """
+    calibration = None
+    if config.fusion == "mean":
+        calibration = load_calibration(config.run, weights_digest(model.state_dict()))
+    if config.unknown is not None and calibration is None:
+        raise UsageError(
+            f"--unknown needs a rule that tells the unknown, and {config.run} is not calibrated; run "
+            f"`ramstrans calibrate {config.run}` first"
+        )
+    return calibration
 
 
 def evaluate(
@@ -138,6 +181,8 @@ def evaluate(
     judged: tuple[ImageLoader, np.ndarray] | None = None,
     weights: np.ndarray | None = None,
     extra: Mapping[str, Any],
+    calibration: Calibration | None = None,
+    unknown: Mapping[str, ImageLoader] = MappingProxyType({}),
     progress: Progress = no_progress,
 ) -> Report:
     """Predict every image of a loader over a split; write the report, its figures and predictions.csv.
@@ -146,21 +191,32 @@ def evaluate(
     curves are plotted. `extra` holds further keys of the report, see `build_report`.
 
     With a `confidence`, early exit at this threshold is evaluated and timed too. With `judged`, a loader of
-    a part of the images and their indices, regions are judged on those. `precision` is `fp32`, `bf16` or
-    `fp16`; `weights` (S,) are those of the scales in the fused prediction.
+    a part of the images and their indices, regions are judged on those. With a `calibration`, what it does
+    is reported, and on the images of `unknown`, by what they are, how well they are told. `precision` is
+    `fp32`, `bf16` or `fp16`; `weights` (S,) are those of the scales in the fused prediction. Accuracies are
+    those of the model without calibration, which changes no order of classes.
     """
     options: dict[str, Any] = {"precision": precision, "progress": progress}
-    predictions = predict_split(model, loader, **options)._replace(weights=weights)
+    keep = calibration is not None and bool(calibration.needs)
+    predictions = predict_split(model, loader, keep=keep, **options)._replace(weights=weights)
     if model.multi_label:
         extra = {"method": metadata.model.method, "regions_used": model.num_looks - 1} | dict(extra)
         return report_labels(
             model, metadata, loader.dataset, predictions, folder, extra=extra, precision=precision
         )
-    figures = {}
+    figures, given = {}, None
     found = None if judged is None else judge_regions(model, *judged, **options)
+    if calibration is not None:
+        given = answers_of(calibration, predictions)
+        others = {
+            name: predict_split(model, images, keep=keep, what="unknown images", **options)
+            for name, images in unknown.items()
+        }
+        extra = trust_report(calibration, predictions, given, others) | dict(extra)
+        figures["Calibration: before and after"] = "reliability.png"
     if confidence is not None:
-        seconds = time_exit(model, loader, confidence=confidence, **options)
-        early = exit_report(predictions, confidence, seconds)
+        seconds = time_exit(model, loader, confidence=confidence, calibration=calibration, **options)
+        early = exit_report(predictions, confidence, seconds, calibration)
         extra = {"early_exit": early, **extra}
         plot_exit(early, folder / "early_exit.png")
         figures["What early exit costs and saves"] = "early_exit.png"
@@ -170,7 +226,9 @@ def evaluate(
         extra |= {"regions_judged": judged_report(found, records)}
     report = build_report(predictions, metadata.class_names, extra=extra)
     if process_index() == 0:
-        write_predictions(predictions, metadata.class_names, folder / "predictions.csv", confidence)
+        if calibration is not None:
+            plot_reliability(report["calibration"], folder / "reliability.png")
+        write_predictions(predictions, metadata.class_names, folder / "predictions.csv", confidence, given)
         figures |= draw_figures(model, metadata, loader.dataset, predictions, folder, precision)
         further = []
         if found is not None:
@@ -184,7 +242,7 @@ def evaluate(
         page = report_page(
             report,
             predictions,
-            predictions.fused,
+            predictions.fused if given is None else given.probabilities,
             metadata.class_names,
             {Path(name).stem: folder / name for name in figures.values()},
             Source(model, metadata, loader.dataset, precision),
@@ -321,6 +379,7 @@ def data_config(trained_on: Mapping[str, object], given: EvaluationData) -> Data
     """Data options of the training run, with those given; the format of another root is detected."""
     known = {field.name for field in dataclasses.fields(DataConfig)}
     known -= {"resize", "crop", "fit", "zoom_pixels"}  # the model's own preprocessing counts
+    known -= {"hold_out_classes"}  # by the model's class names, in `read_drawn`
     values = {key: value for key, value in trained_on.items() if key in known}
     if given.root is not None and given.root.exists() and not is_same_root(given.root, trained_on):
         values["name"] = detect_format(given.root)
@@ -340,10 +399,58 @@ def is_same_root(root: Path, trained_on: Mapping[str, object]) -> bool:
     return Path(root).resolve() == Path(str(trained_on.get("root") or DEFAULT_TOYBIRDS_ROOT)).resolve()
 
 
+class DrawnImages(NamedTuple):
+    """A data set with its splits.
+
+    Attributes:
+        images: Of the model's classes.
+        held_out: Of the classes that training left out; None if it left none out.
+    """
+
+    images: ImageSet
+    held_out: ImageSet | None
+
+
+class EvaluatedImages(NamedTuple):
+    """The images to evaluate.
+
+    Attributes:
+        images: As `DrawnImages`.
+        held_out: As `DrawnImages`.
+        notes: What a reader of the report must know about the choice.
+        is_whole: Whether the test split is all of the data set.
+    """
+
+    images: ImageSet
+    held_out: ImageSet | None
+    notes: list[str]
+    is_whole: bool
+
+
+def read_drawn(
+    metadata: ModelMetadata, data: DataConfig, progress: Progress = no_progress, *, draws: bool = True
+) -> DrawnImages:
+    """Read a data set, and draw the splits that it lacks, unless it is to stay as it is.
+
+    The classes that training left out are told by the model's class names.
+
+    Raises:
+        RamsTransError: The data set cannot be read.
+    """
+    images = read_image_set(data, progress)
+    own = set(metadata.class_names)
+    others = [name for name in images.class_names if name not in own]
+    parts = [images]
+    if metadata.run_options("data").get("hold_out_classes") and others:
+        parts = [without_classes(images, names) for names in (others, own)]
+    known, *held_out = [draw_splits(part, data) for part in parts] if draws else parts
+    return DrawnImages(known, held_out[0] if held_out else None)
+
+
 def read_images(
     metadata: ModelMetadata, data: DataConfig, config: EvaluationConfig, progress: Progress = no_progress
-) -> tuple[ImageSet, list[str], bool]:
-    """Read the images to evaluate; what a reader of the report must know about the choice; if all are taken.
+) -> EvaluatedImages:
+    """Read the images to evaluate.
 
     The data set of the training run, also if it was moved, gets the splits of the training, and a published
     format has its own. Another data set, if no split is asked for, becomes one test split as a whole.
@@ -353,15 +460,15 @@ def read_images(
     """
     trained_on = metadata.run_options("data")
     if config.data.root is None or is_same_root(config.data.root, trained_on):
-        return draw_splits(read_image_set(data, progress), data), [], False
-    images = read_image_set(data, progress)
+        return EvaluatedImages(*read_drawn(metadata, data, progress), [], False)
+    images, held_out = read_drawn(metadata, data, progress, draws=False)
     has_splits = any(record.split != "train" for record in images.records)
     if has_splits:
         data = dataclasses.replace(data, folds=None, fold=None)
-    drawn = draw_splits(images, data)
+    drawn, others = draw_splits(images, data), held_out and draw_splits(held_out, data)
     is_own = metadata.training.get("images") == fingerprint(drawn, data)
     if config.split is not None or is_own or data.name not in _OWN_FORMATS:
-        return drawn, [], False
+        return EvaluatedImages(drawn, others, [], False)
     notes = []
     if has_splits and images.of_split("train"):
         counts = ", ".join(f"{split} {len(images.of_split(split))}" for split in SPLITS)
@@ -371,8 +478,13 @@ def read_images(
             "test images only"
         ]
         logger.warning("%s", notes[0])
-    whole = tuple(record._replace(split="test") for record in images.records)
-    return images._replace(records=whole), notes, whole != images.records
+    whole = whole_test(images)
+    return EvaluatedImages(whole, held_out and whole_test(held_out), notes, whole != images)
+
+
+def whole_test(images: ImageSet) -> ImageSet:
+    """All images as test images."""
+    return images._replace(records=tuple(record._replace(split="test") for record in images.records))
 
 
 def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> tuple[Record, ...]:

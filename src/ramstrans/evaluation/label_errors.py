@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _SPLIT_FIELDS = ("val_fraction", "test_fraction", "split_seed")
 """Fields of `DataConfig` that determine which images are held out."""
 
-_GROUP_FIELDS = ("group_column", "group_level", "group_day", "folds", "fold")
+_GROUP_FIELDS = ("group_column", "group_level", "group_day", "folds", "fold", "hold_out_classes")
 """The same, but they fit the run's own data set only."""
 
 

@@ -164,3 +164,32 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, nu
     bins = np.ceil(confidence * num_bins).astype(int)
     gaps = np.bincount(bins, right - confidence)  # |B_m| times accuracy minus confidence
     return 100 * float(np.abs(gaps).sum()) / len(labels)
+
+
+def adaptive_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
+    """As `expected_calibration_error`, over bins with equally many images, most unsure first.
+
+    Where nearly all confidences are high, equal bins of confidence put nearly all images into one.
+
+    >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]])
+    >>> round(adaptive_calibration_error(probabilities, np.array([0, 0, 1, 0]), num_bins=2), 1)
+    15.0
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64).clip(0, 1)
+    right = probabilities.argmax(axis=1) == labels
+    parts = np.array_split(np.argsort(confidence, kind="stable"), min(num_bins, len(labels)))
+    gaps = [abs(float((right[part] - confidence[part]).sum())) for part in parts]
+    return 100 * sum(gaps) / len(labels)
+
+
+def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean squared distance of the probabilities from the truth, 0 to 2 (Brier 1950).
+
+        1/N * sum over images and classes of (p_c - [c = y])^2
+
+    >>> round(brier_score(np.array([[0.8, 0.2], [0.6, 0.4]]), np.array([0, 1])), 6)  # (0.08 + 0.72) / 2
+    0.4
+    """
+    squares = np.square(probabilities.astype(np.float64)).sum(axis=1)
+    truth = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
+    return float((squares - 2 * truth + 1).mean())

@@ -35,6 +35,8 @@ class Predictions(NamedTuple):
         image_sizes: (N, 2) int64, `(width, height)` of the original images in pixels.
         records: The N records, in the same order.
         weights: (S,) of the scales in the fused prediction, see `fit_weights`; None: all alike.
+        logits: (S, N, C) float32; None unless they are asked for.
+        features: (S, N, D) float32, what the classifier reads; None unless they are asked for.
     """
 
     probabilities: np.ndarray
@@ -44,6 +46,8 @@ class Predictions(NamedTuple):
     image_sizes: np.ndarray
     records: tuple[Record, ...]
     weights: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    features: np.ndarray | None = None
 
     @property
     def fused(self) -> np.ndarray:
@@ -55,13 +59,20 @@ class Predictions(NamedTuple):
 
 @torch.no_grad()
 def predict_split(
-    model: Method, loader: ImageLoader, *, precision: str = "fp32", progress: Progress = no_progress
+    model: Method,
+    loader: ImageLoader,
+    *,
+    precision: str = "fp32",
+    progress: Progress = no_progress,
+    keep: bool = False,
+    what: str = "evaluating",
 ) -> Predictions:
     """Predict every image of a loader over an `ImageDataset`, in order; leaves the model in eval mode.
 
     If several processes share the batches, each gets the predictions of all of them: every image once, and
     bit-identical to those of a single process, because the batches are the same. `precision` is that of
-    autocast, `fp32`, `bf16` or `fp16`.
+    autocast, `fp32`, `bf16` or `fp16`. With `keep` there are logits and features too; `what` is for the
+    progress.
     """
     model.eval()
     gathered: list[tuple[np.ndarray, ...]] = []
@@ -78,11 +89,21 @@ def predict_split(
                 boxes_in_originals(output, batch),
                 torch.stack(regions).cpu().numpy(),
                 batch.original_sizes.numpy(),
+                *(_kept(output) if keep else ()),
             )
         )
-        progress(done, len(loader), "evaluating")
-    probabilities, labels, boxes, has_region, sizes = in_order(gathered, (0, 1, 0, 1, 1, 0))
-    return Predictions(probabilities, labels, boxes, has_region, sizes, tuple(loader.dataset.records))
+        progress(done, len(loader), what)
+    axes = (0, 1, 0, 1, 1, 0, *((1, 1) if keep else ()))
+    probabilities, labels, boxes, has_region, sizes, *kept = in_order(gathered, axes)
+    records = tuple(loader.dataset.records)
+    return Predictions(probabilities, labels, boxes, has_region, sizes, records, *kept)
+
+
+def _kept(output: Output) -> tuple[np.ndarray, np.ndarray]:
+    """(S, B, C) logits and (S, B, D) features."""
+    logits = torch.stack([scale.logits.float() for scale in output.scales])
+    features = torch.stack([scale.feature.float() for scale in output.scales])
+    return logits.cpu().numpy(), features.cpu().numpy()
 
 
 def in_order(batches: list[tuple[np.ndarray, ...]], axes: Sequence[int]) -> list[np.ndarray]:

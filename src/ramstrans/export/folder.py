@@ -65,7 +65,9 @@ def export_folder(
         RamsTransError: It cannot be exported, or answers differently; nothing is left behind.
     """
     is_page = format_name == "web"
-    graph = Graph(predictor.model, predictor.metadata, by_products=is_page)
+    graph = Graph(
+        predictor.model, predictor.metadata, temperatures=temperatures_of(predictor), by_products=is_page
+    )
     programs = check_page(graph, runtime) if is_page else None
     size = pixels_size(predictor.metadata.preprocessing)
     with new_folder(output) as draft:
@@ -86,13 +88,17 @@ def export_folder(
     return check
 
 
+def temperatures_of(predictor: Predictor) -> tuple[tuple[float, ...], float] | None:
+    """The temperatures of each scale that is exported, and of their mean; None if it is not calibrated."""
+    calibration, count = predictor.calibration, predictor.model.num_scales
+    return None if calibration is None else (calibration.scales[:count], calibration.temperatures[count - 1])
+
+
 def write_labels(predictor: Predictor, folder: Path) -> None:
     """Write the names of the classes, and how photographs become pixels."""
     names = json.dumps(list(predictor.class_names), ensure_ascii=False, indent=0)
     (folder / LABELS).write_text(names + "\n", encoding="utf-8")
     values = preprocessing_values(predictor.metadata.preprocessing, predictor.max_pixels)
-    if predictor.thresholds is not None:
-        values["label_thresholds"] = list(predictor.thresholds)
     (folder / PREPROCESSING).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 

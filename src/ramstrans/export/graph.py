@@ -1,6 +1,7 @@
 """The whole of a prediction as one graph: from the pixels of a crop to fused probabilities, any batch."""
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,13 +41,21 @@ class Graph(nn.Module):
     Args:
         model: In evaluation mode, on the CPU.
         metadata: What it was saved with.
+        temperatures: Of each scale, and of their mean, as calibrated; None: the model is not.
         by_products: Regions are cut out by products of matrices, which any runtime computes alike.
 
     Raises:
         UsageError: It cannot be one graph; the message says why, and what to do.
     """
 
-    def __init__(self, model: Method, metadata: ModelMetadata, *, by_products: bool = False) -> None:
+    def __init__(
+        self,
+        model: Method,
+        metadata: ModelMetadata,
+        *,
+        temperatures: tuple[Sequence[float], float] | None = None,
+        by_products: bool = False,
+    ) -> None:
         super().__init__()
         check_exportable(model)
         self.model = model.eval()
@@ -54,6 +63,7 @@ class Graph(nn.Module):
             self.model = copy.copy(model)  # the same weights
             self.model.cut = zoom_by_products
         self.shrink = Shrink(pixels_size(metadata.preprocessing), model.image_size)
+        self.temperatures = temperatures
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -66,6 +76,10 @@ class Graph(nn.Module):
         high_res = pixels if self.model.needs_high_res else None
         output = self.model(*self.model.normalize(self.shrink(pixels), high_res), last_region=False)
         fused, by_scale = output.fused, output.probabilities
+        if self.temperatures is not None:
+            of_scales, of_mean = self.temperatures
+            by_scale = torch.stack([tempered(*one) for one in zip(by_scale, of_scales, strict=True)])
+            fused = tempered(fused, of_mean)
         if self.model.num_scales == 1:
             return fused, by_scale
         height, width = self.model.image_size
@@ -73,6 +87,12 @@ class Graph(nn.Module):
         looked_at = [scale.crop_box * ratio for scale in output.scales[1:]]
         found = [scale.has_region for scale in output.scales[:-1]]
         return fused, by_scale, torch.stack(looked_at), torch.stack(found), output.scales[0].saliency
+
+
+def tempered(probabilities: Tensor, temperature: float) -> Tensor:
+    """Probabilities (..., C) at a temperature, see `calibration.temperature`."""
+    log_p = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+    return (log_p / temperature).softmax(dim=-1)
 
 
 def check_exportable(model: Method) -> None:

@@ -28,7 +28,7 @@ from ramstrans.inference.arguments import (
     resolve_arguments,
     why_missing,
 )
-from ramstrans.inference.prediction import Prediction, ScalePrediction, most_probable, present_labels
+from ramstrans.inference.prediction import Prediction, ScalePrediction, most_probable
 from ramstrans.inference.writers import to_json
 
 LABELS, PREPROCESSING = "labels.json", "preprocessing.json"
@@ -66,7 +66,6 @@ class Standalone:
         values = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         self.max_pixels = int(values["max_pixels"])
         self.preprocessing = preprocessing_of(values)
-        self.thresholds: list[float] | None = values.get("label_thresholds")
 
     def stream(
         self, paths: Iterable[Path | str], top_k: int = 5, batch_size: int = 16
@@ -77,14 +76,19 @@ class Standalone:
             read = [self._read(path) for path in chunk]
             found = iter(self._predict([one for one in read if isinstance(one, Example)], top_k))
             for path, one in zip(chunk, read, strict=True):
-                if isinstance(one, Example):
-                    yield next(found)._replace(path=path)
-                else:
-                    yield Prediction(path, error=one, present=None if self.thresholds is None else ())
+                yield (
+                    next(found)._replace(path=path)
+                    if isinstance(one, Example)
+                    else Prediction(path, error=one)
+                )
+
+    def read(self, path: Path, content: bytes | None = None) -> Example:
+        """Read a photograph, a file or its bytes, for the graph; see `read_example`."""
+        return read_example(path, self.preprocessing, self.max_pixels, content)
 
     def _read(self, path: Path) -> Example | str:
         try:
-            return read_example(path, self.preprocessing, self.max_pixels)
+            return self.read(path)
         except UnreadableImageError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return why_missing(path)
@@ -95,7 +99,7 @@ class Standalone:
             return []
         outputs = self.graph(np.stack([example.pixels for example in examples]))
         return [
-            to_prediction(outputs, row, example, self.class_names, top_k, self.thresholds)
+            to_prediction(outputs, row, example, self.class_names, top_k)
             for row, example in enumerate(examples)
         ]
 
@@ -121,13 +125,17 @@ def pixels_size(preprocessing: Preprocessing) -> Size:
     return frame_size(preprocessing.crop, preprocessing)
 
 
-def read_example(path: Path, preprocessing: Preprocessing, max_pixels: int) -> Example:
+def read_example(
+    path: Path, preprocessing: Preprocessing, max_pixels: int, content: bytes | None = None
+) -> Example:
     """Read a photograph, upright, resized, cut or padded as for an evaluation.
+
+    With `content`, the bytes of a file, nothing is opened, and `path` is only its name in errors.
 
     Raises:
         UnreadableImageError: It cannot be decoded.
     """
-    decoded = decode_for(path, preprocessing.reading, max_pixels=max_pixels)
+    decoded = decode_for(path, preprocessing.reading, max_pixels=max_pixels, content=content)
     height, width = resized_size(decoded.original_size, preprocessing.resize, preprocessing.fit)
     image = decoded.image
     if image.size != (width, height):
@@ -152,14 +160,9 @@ def read_example(path: Path, preprocessing: Preprocessing, max_pixels: int) -> E
 
 
 def to_prediction(
-    outputs: dict[str, NDArray[Any]],
-    row: int,
-    example: Example,
-    class_names: Sequence[str],
-    top_k: int,
-    thresholds: Sequence[float] | None = None,
+    outputs: dict[str, NDArray[Any]], row: int, example: Example, class_names: Sequence[str], top_k: int
 ) -> Prediction:
-    """The answer for one row of a graph's outputs; with `thresholds` where images may have several labels."""
+    """The answer for one row of a graph's outputs."""
     by_scale, scales = outputs["scale_probabilities"][:, row], []
     for index, scores in enumerate(by_scale):
         box, found = None, None
@@ -167,9 +170,7 @@ def to_prediction(
             box = box_in_original(outputs["boxes"][index, row], example.geometry, example.original_size)
             found = bool(outputs["found"][index, row])
         scales.append(ScalePrediction(*most_probable(scores, class_names, top_k), box, found))
-    scores = outputs["probabilities"][row]
-    present = None if thresholds is None else present_labels(scores, class_names, thresholds)
-    return Prediction(None, *most_probable(scores, class_names, top_k), tuple(scales), present=present)
+    return Prediction(None, *most_probable(outputs["probabilities"][row], class_names, top_k), tuple(scales))
 
 
 def main(folder: Path) -> int:

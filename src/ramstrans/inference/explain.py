@@ -22,6 +22,8 @@ from ramstrans.inference.writers import to_json
 from ramstrans.plain import counted
 
 ROW_HEIGHT, WIDTH, BAR_LABEL = 3.1, 10.5, 2.9  # inches
+NUM_NAMED = 2
+"""Classes of a prediction set that are named in a figure."""
 
 
 def explain(
@@ -128,6 +130,8 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
     else:
         title = fused if prediction.present is None else f"{fused}, bold: present"
         _bars(bars, title, prediction.labels, prediction.probabilities, style.FUSED_COLOR, prediction.present)
+    if notes := _trust_notes(prediction):
+        text.text(0, 0, "\n".join(notes), color=style.MUTED_COLOR, fontsize=8, va="bottom")
     for index, (what, color, result) in enumerate(lines):
         y = 0.97 - 0.97 * index / max(len(lines), 4)
         name = text.text(0, y, "", color=color, fontsize=10, weight="bold", va="top")
@@ -137,6 +141,18 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
             note = f"{counted(len(result.present), 'label')}, {what}"
         style.fit_text(name, partial(style.label_text, answer), 40, BAR_LABEL)
         text.text(0, y - 0.09, note, color=style.MUTED_COLOR, fontsize=8, va="top")
+
+
+def _trust_notes(prediction: Prediction) -> list[str]:
+    """What a calibrated model says of its answer, a line each."""
+    notes = []
+    if prediction.unknown:
+        notes.append("UNKNOWN: like none of the classes")
+    if prediction.prediction_set is not None:
+        names = [style.label_text(name, 22) for name in prediction.prediction_set]
+        more = ", ..." if len(names) > NUM_NAMED else ""
+        notes.append(f"one of {len(names)}: {', '.join(names[:NUM_NAMED])}{more}")
+    return notes
 
 
 def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int, saliency: str) -> None:

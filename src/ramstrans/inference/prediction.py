@@ -42,6 +42,10 @@ class Prediction(NamedTuple):
         error: Why the image could not be read, or None.
         present: Where images may have several labels: those whose mean probability reaches their threshold,
             most probable first; empty if none does, or if there is an error. None: an image has one class.
+        unknown: Whether the image is of no class of the model; None if the model is not calibrated.
+        unknown_score: Higher for more unlikely images; None as `unknown`.
+        prediction_set: Names of the classes of which one is the true one, with the coverage that the model
+            was calibrated for, most probable first; None as `unknown`.
     """
 
     path: Path | None
@@ -50,6 +54,9 @@ class Prediction(NamedTuple):
     scales: tuple[ScalePrediction, ...] = ()
     error: str | None = None
     present: tuple[str, ...] | None = None
+    unknown: bool | None = None
+    unknown_score: float | None = None
+    prediction_set: tuple[str, ...] | None = None
 
 
 def most_probable(

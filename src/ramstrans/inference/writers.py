@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # so that wrong options are told before torch is imported
 
 ROWS_IN_GROUP = 8192  # per row group of a Parquet file, kept in memory until it is full
 REGION_COLUMNS = ("region_x0", "region_y0", "region_x1", "region_y1", "has_region")
+TRUST_COLUMNS = ("unknown", "unknown_score", "set")
+"""Empty where the model is not calibrated; names in a set are joined by `;`."""
 
 
 def column_names(num_labels: int, *, multi_label: bool = False) -> list[str]:
@@ -29,7 +31,7 @@ def column_names(num_labels: int, *, multi_label: bool = False) -> list[str]:
     """
     ranks = range(1, num_labels + 1)
     names = [f"{kind}_{rank}" for kind in ("label", "probability") for rank in ranks]
-    return ["path", "error", *["present"] * multi_label, *names, *REGION_COLUMNS]
+    return ["path", "error", *["present"] * multi_label, *names, *REGION_COLUMNS, *TRUST_COLUMNS]
 
 
 def to_row(prediction: "Prediction", num_labels: int) -> dict[str, Any]:
@@ -49,6 +51,8 @@ def to_row(prediction: "Prediction", num_labels: int) -> dict[str, Any]:
         row[f"label_{rank}"], row[f"probability_{rank}"] = label, probability
     if values["scales"] and (box := values["scales"][0]["box"]) is not None:
         row.update(zip(REGION_COLUMNS, (*box, values["scales"][0]["has_region"]), strict=True))
+    row["unknown"], row["unknown_score"] = values["unknown"], values["unknown_score"]
+    row["set"] = values["set"] and ";".join(values["set"])
     return row
 
 
@@ -58,8 +62,8 @@ def to_json(prediction: "Prediction") -> dict[str, Any]:
     Where images may have several labels, `present` is the list of those that the image has.
 
     >>> from ramstrans.inference.prediction import Prediction
-    >>> to_json(Prediction(Path("a.jpg"), error="empty file"))
-    {'path': 'a.jpg', 'error': 'empty file', 'labels': [], 'probabilities': [], 'scales': []}
+    >>> to_json(Prediction(Path("a.jpg"), error="empty file"))["error"]
+    'empty file'
     """
 
     def classes(labels: tuple[str, ...], probabilities: tuple[float, ...]) -> dict[str, Any]:
@@ -77,6 +81,11 @@ def to_json(prediction: "Prediction") -> dict[str, Any]:
             else {"present": [utf8_text(label) for label in prediction.present]}
         ),
         **classes(prediction.labels, prediction.probabilities),
+        "unknown": prediction.unknown,
+        "unknown_score": None if prediction.unknown_score is None else _number(prediction.unknown_score, 6),
+        "set": None
+        if prediction.prediction_set is None
+        else [utf8_text(label) for label in prediction.prediction_set],
         "scales": [
             classes(scale.labels, scale.probabilities)
             | {"box": scale.box and [_number(side, 2) for side in scale.box], "has_region": scale.has_region}
@@ -111,10 +120,11 @@ def parquet_schema(num_labels: int, *, multi_label: bool = False) -> "pyarrow.Sc
     import pyarrow
 
     types = {"label": pyarrow.string(), "probability": pyarrow.float64(), "region": pyarrow.float64()}
-    types |= {"path": pyarrow.string(), "error": pyarrow.string(), "has": pyarrow.bool_()}
+    types |= {"path": pyarrow.string(), "error": pyarrow.string(), "has_region": pyarrow.bool_()}
+    types |= {"unknown": pyarrow.bool_(), "unknown_score": pyarrow.float64(), "set": pyarrow.string()}
     types["present"] = pyarrow.string()
     columns = column_names(num_labels, multi_label=multi_label)
-    return pyarrow.schema([(name, types[name.split("_")[0]]) for name in columns])
+    return pyarrow.schema([(name, types.get(name) or types[name.split("_")[0]]) for name in columns])
 
 
 FORMATS = ("csv", "jsonl", "parquet")

@@ -1,19 +1,17 @@
 """`ModelMetadata`, everything about a trained model except its weights, and its JSON."""
 
-import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from ramstrans import __version__
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, WeightsError
 from ramstrans.hub import local_folder
 from ramstrans.models.config import ModelConfig
-from ramstrans.options import allowed
+from ramstrans.options import typed
 from ramstrans.plain import to_plain
 
 WEIGHTS_FILE = "model.safetensors"
@@ -24,7 +22,8 @@ FORMAT_VERSION = 7
 `preprocessing`, and other names of tensors; 3: without `preprocessing.fit` and `zoom_pixels`,
 `model.component`, `min_region` and `max_aspect`; 4: without `model.global_pool`, `saliency` and
 `saliency_layers`; 5: without `model.region_placement`; 6: without `model.method`, `num_tokens`,
-`saliency_mirrored`, `saliency_blur`, `multi_label` and `label_thresholds`."""
+`saliency_mirrored`, `saliency_blur`, `multi_label`, `label_thresholds`, and `is_calibrated` in
+`early_exit`."""
 
 DEFAULT_THRESHOLD = 0.5
 """Probability from which a label counts as present where none was chosen on validation images."""
@@ -41,6 +40,7 @@ class EarlyExit:
         num_images: Number of images of that split.
         top1_lost: Loss of top-1 accuracy there, in percentage points; negative for a gain.
         mean_scales_used: Mean number of scales per image there.
+        is_calibrated: Whether the confidence is one of calibrated probabilities.
     """
 
     confidence: float
@@ -48,6 +48,7 @@ class EarlyExit:
     num_images: int
     top1_lost: float
     mean_scales_used: float
+    is_calibrated: bool = False
 
     def __post_init__(self) -> None:
         if not self.confidence > 0:
@@ -132,7 +133,7 @@ def metadata_from_json(text: str) -> ModelMetadata:
         values = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"not JSON ({error}); copy it again") from error
-    metadata = _typed(_upgraded(values) if isinstance(values, dict) else values, ModelMetadata, "metadata")
+    metadata = typed(_upgraded(values) if isinstance(values, dict) else values, ModelMetadata, "metadata")
     assert isinstance(metadata, ModelMetadata)
     model = dataclasses.replace(metadata.model, num_classes=len(metadata.class_names), weights=None)
     return dataclasses.replace(metadata, model=model)
@@ -146,6 +147,8 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
             f"format_version {version} was written by a newer ramstrans ({values.get('ramstrans_version')}); "
             f"this one reads up to {FORMAT_VERSION}: upgrade with pip install -U ramstrans"
         )
+    if isinstance(values.get("early_exit"), dict):
+        values["early_exit"].setdefault("is_calibrated", False)
     values.setdefault("label_thresholds", None)
     if isinstance(values.get("model"), dict):
         values["model"].setdefault("multi_label", False)
@@ -223,42 +226,3 @@ def member(folder: Path, name: str) -> Path:
             "end of a run"
         )
     return folder / name
-
-
-def _typed(value: object, hint: object, where: str) -> object:
-    """Convert a JSON value to the Python value that a type hint asks for, or raise ConfigError."""
-    origin, options = get_origin(hint), get_args(hint)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return _typed_dataclass(value, hint, where)
-    if origin is tuple and isinstance(value, list):
-        hints = options[:1] * len(value) if options[-1] is ... else options
-        if len(hints) == len(value):
-            return tuple(_typed(entry, inner, where) for entry, inner in zip(value, hints, strict=True))
-    if origin in {Union, UnionType}:
-        for option in options:
-            with contextlib.suppress(ConfigError):
-                return _typed(value, option, where)
-    if hint is float and type(value) is int:
-        return float(value)
-    fits = (
-        hint is Any
-        or (hint is NoneType and value is None)
-        or (hint in {bool, int, float, str} and type(value) is hint)
-        or (origin is Literal and value in options)
-        or (origin is dict and isinstance(value, dict))
-    )
-    if fits:
-        return value
-    raise ConfigError(f"{where} is {value!r:.60}, not {allowed(hint)}; fix it or copy the folder again")
-
-
-def _typed_dataclass(values: dict[str, object], kind: type, where: str) -> object:
-    """Build a dataclass from exactly its fields."""
-    hints = get_type_hints(kind)
-    names = [entry.name for entry in dataclasses.fields(kind)]
-    missing = [name for name in names if name not in values]
-    unknown = [name for name in values if name not in names]
-    if missing or unknown:
-        problem = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
-        raise ConfigError(f"{where} {problem}; copy the folder again, or use the ramstrans that wrote it")
-    return kind(**{name: _typed(values[name], hints[name], f"{where}.{name}") for name in names})

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, clone, contiguous_format, nn
 
+from ramstrans.calibration.fitted import remove_calibration
 from ramstrans.distributed import choose_device
 from ramstrans.errors import WeightsError, first_few
 from ramstrans.files import new_file, write_file
@@ -71,6 +72,8 @@ def load_model(
 def save_model(folder: Path, state_dict: Mapping[str, Tensor], metadata: ModelMetadata) -> None:
     """Write weights and metadata into a folder, which is created if necessary.
 
+    A calibration there is removed: it belongs to the weights before.
+
     Raises:
         OutputError: The folder cannot be written; files that were there stay as they were.
         ConfigError: The metadata hold something that JSON cannot.
@@ -87,6 +90,7 @@ def save_model(folder: Path, state_dict: Mapping[str, Tensor], metadata: ModelMe
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())  # both are on the disk before either takes its place
+    remove_calibration(folder)  # of the weights before
 
 
 def save_metadata(folder: Path, metadata: ModelMetadata) -> None:

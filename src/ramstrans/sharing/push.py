@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any, NamedTuple
 
+from ramstrans.calibration.fitted import ARRAYS_FILE, CALIBRATION_FILE
 from ramstrans.errors import UsageError, WeightsError
 from ramstrans.hub import Address, is_address, upload
 from ramstrans.saved.metadata import (
@@ -96,6 +97,8 @@ def prepare_push(
         files[REPORT_FILE] = json.dumps(report, indent=2, ensure_ascii=False).encode(
             errors="backslashreplace"
         )
+    fitted = (folder / CALIBRATION_FILE, folder / ARRAYS_FILE)
+    files |= {path.name: path for path in fitted if path.is_file()}
     if name is not None:
         files[name] = shown
     return Push(address, files | {WEIGHTS_FILE: weights}, card)

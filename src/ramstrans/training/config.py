@@ -213,6 +213,8 @@ class RunConfig:
         training: The recipe.
         output: Run folder; None: `runs/<data name>-<backbone>-<date>`.
         overwrite: Replace an existing run folder.
+        calibrate: At the end, fit calibrated probabilities, a rule that tells the unknown, and prediction
+            sets on the validation images, see docs/calibrate.md; the model and its accuracy stay the same.
         seed: Seed of initial weights, order and augmentation.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         tracker: Where the numbers of metrics.jsonl and the options go too: one tracker, or several as
@@ -224,6 +226,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     output: Path | None = None
     overwrite: bool = False
+    calibrate: bool = True
     seed: int = 0
     device: str = "auto"
     tracker: TrackerName | tuple[TrackerName, ...] = "tensorboard"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
@@ -13,21 +13,28 @@ from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.boxes import check_boxes
-from ramstrans.data.build import build_image_set, build_preprocessing, check_cache_room, drop_unreadable
-from ramstrans.distributed import SignalHandler
+from ramstrans.data.build import (
+    build_image_set,
+    build_left_out,
+    build_preprocessing,
+    check_cache_room,
+    drop_unreadable,
+)
+from ramstrans.distributed import SignalHandler, from_first_process
 from ramstrans.errors import DataError, UsageError, WeightsError
-from ramstrans.evaluation.evaluate import evaluate
 from ramstrans.evaluation.report.build import Report
+from ramstrans.evaluation.unknown_images import of_held_out
 from ramstrans.files import check_room
 from ramstrans.models.config import ModelConfig, SaliencyName
 from ramstrans.models.methods.build import build_model
 from ramstrans.models.methods.method import Method
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata, load_metadata
-from ramstrans.saved.model import load_into, load_state, save_model
+from ramstrans.saved.model import load_state, save_model
 from ramstrans.saved.start import build_started, check_model
 from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import RunConfig, TrainingConfig
+from ramstrans.training.finish import calibrate_trained, evaluate_test, trained_model
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import TrainLoop, TrainResult
 from ramstrans.training.optim import check_optimizer, num_steps, schedule_factor
@@ -59,9 +66,6 @@ CHANGED = (
     "the data set is not the one that the run began with: files, classes or splits have changed; "
     "put it back as it was, or start another run"
 )
-
-NOT_REPORTED = ("run", "images", "backbone")
-"""What the metadata keep of a run, but not its report."""
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +109,11 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     images, errors = drop_unreadable(images, config.data, progress)
     if config.model.needs_boxes:  # calcrop has no second look in evaluation
         check_boxes(images.records if model.num_scales > 1 else images.of_split("train"))
+    unknown, lines = None, list(map(str, errors))
+    if config.data.hold_out_classes is not None:
+        left_out = build_left_out(config.data, images.class_names, progress)
+        unknown, more = from_first_process(lambda: of_held_out(left_out, "test", config.data, progress))
+        lines += more
     counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
     logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -117,7 +126,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     )
     for line in model.describe():
         logger.info(line)
-    return Prepared(config, images, model, preprocessing, tuple(map(str, errors)), resumes)
+    return Prepared(config, images, model, preprocessing, tuple(lines), resumes, unknown)
 
 
 def images_per_pass(training: TrainingConfig, num_train: int, num_processes: int) -> int:
@@ -212,12 +221,14 @@ def train(prepared: Prepared, output: Path, *, command: str = "", progress: Prog
             metadata, weights = metadata_of(prepared, result), result.weights
             if config.data.multi_label and prepared.images.of_split("val"):
                 loader = prepared.loader(prepared.dataset("val"))
-                model = chosen_model(prepared, weights, accelerator)
+                model = trained_model(prepared, weights, accelerator)
                 metadata = with_thresholds(metadata, model, loader, config.training.precision)
             if accelerator.is_main_process:
                 save_model(output, weights, metadata)
         checking = signals.checking(progress, resume_hint(output))
-        report = evaluate_test(output, prepared, weights, metadata, accelerator, command, checking)
+        model = trained_model(prepared, weights, accelerator)
+        calibration = calibrate_trained(output, prepared, model, metadata, accelerator, checking)
+        report = evaluate_test(output, prepared, model, metadata, calibration, command, checking)
     accelerator.end_training()
     return report
 
@@ -308,40 +319,6 @@ def metadata_of(prepared: Prepared, result: TrainResult) -> ModelMetadata:
         }
         | result.summary(),
     )
-
-
-def evaluate_test(
-    output: Path,
-    prepared: Prepared,
-    weights: Mapping[str, Tensor],
-    metadata: ModelMetadata,
-    accelerator: Accelerator,
-    command: str,
-    progress: Progress,
-) -> Report:
-    """Evaluate the chosen weights on the test split, and write the report."""
-    config = prepared.config
-    summary = {key: value for key, value in metadata.training.items() if key not in NOT_REPORTED}
-    warnings = [*prepared.unreadable, *summary.pop("warnings", ())]
-    report = {"config": options_of(config), "command": command, "warnings": warnings}
-    return evaluate(
-        chosen_model(prepared, weights, accelerator),
-        metadata,
-        prepared.loader(prepared.dataset("test")),
-        output,
-        precision=config.training.precision,
-        extra=report | summary,
-        progress=progress,
-    )
-
-
-def chosen_model(prepared: Prepared, weights: Mapping[str, Tensor], accelerator: Accelerator) -> Method:
-    """The run's model with the chosen weights, whole, on its device."""
-    config, model = prepared.config, prepared.model
-    if accelerator.is_fsdp2 or config.training.finetune == "lora":  # sharded; with adapters
-        model = build_model(dataclasses.replace(config.model, weights=None))
-    load_into(model, weights)
-    return model.to(accelerator.device)
 
 
 def check_same(saved: RunState, now: RunState) -> None:

@@ -16,7 +16,7 @@ from ramstrans import __version__
 from ramstrans.evaluation import metrics
 from ramstrans.evaluation.localization import region_metrics
 from ramstrans.evaluation.predict import Predictions
-from ramstrans.evaluation.report import markdown
+from ramstrans.evaluation.report import markdown, trust
 from ramstrans.evaluation.report.judged import judged_line
 from ramstrans.files import write_file
 from ramstrans.plain import counted, to_plain, utf8_text
@@ -114,6 +114,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(judged_line(report["regions_judged"]), highlight=False, soft_wrap=True)
     if (line := markdown.early_exit_line(report)) is not None:
         console.print(line, highlight=False, soft_wrap=True)
+    for line in trust.lines(report):
+        console.print(escape(line), highlight=False, soft_wrap=True)
     print_warnings(report, console)
 
 

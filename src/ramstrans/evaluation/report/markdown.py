@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import yaml
 
+from ramstrans.evaluation.report import trust
 from ramstrans.evaluation.report.tables import cell, table
 from ramstrans.plain import counted
 
@@ -42,6 +43,7 @@ def markdown_page(report: Report, pictures: Mapping[str, str], further: Sequence
         *regions_section(report),
         *further,
         *_early_exit(report),
+        *trust.sections(report),
         *(["## Figures"] if pictures else []),
         *(f"![{cell(name)}]({quote(path)})\n\n*{cell(name)}*" for name, path in pictures.items()),
         "Every prediction, with its probabilities and regions: [predictions.csv](predictions.csv).",
@@ -139,7 +141,7 @@ def _headline(report: Report) -> list[str]:
         "All numbers in percent. The interval (95 %, Wilson) shows how much top-1 depends on the choice of "
         f"images. Mean class accuracy gives every class that has images the same weight. {fused} "
         f"probabilities are off by {report['fused']['ece']:.1f} percentage points on average (expected "
-        "calibration error, 15 bins)."
+        f"calibration error, 15 bins){trust.after(report)}."
     )
     if len(report["scales"]) > 1:
         words += (

@@ -19,6 +19,7 @@ from ramstrans.evaluation.report.style import (
     save_figure,
     scale_color,
 )
+from ramstrans.evaluation.trust import NUM_BINS
 
 Row = Mapping[str, Any]
 """One line of metrics.jsonl."""
@@ -82,6 +83,35 @@ def plot_faithfulness(curves: Mapping[str, Any], path: Path) -> None:
         finish_axes(axes, kind.capitalize(), f"% of the locations {kind[:-3]}ed", "")
     panels[0].set_ylabel("probability of the predicted class, %")
     panels[0].set_ylim(bottom=0)
+    save_figure(figure, path)
+
+
+def plot_reliability(calibration: Mapping[str, Any], path: Path) -> None:
+    """Plot accuracy against confidence, bin by bin, before and after, from a `calibration_report`.
+
+    The height of a bar is the accuracy of the images in its bin, its darkness how many they are; on the
+    diagonal, confidences are what they say.
+    """
+    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
+    for axes, when in zip(figure.subplots(1, 2, sharey=True), ("before", "after"), strict=True):
+        bins, errors = calibration["reliability"][when], calibration["fused"][when]
+        most = max(entry["num_images"] for entry in bins)
+        width = 100 / NUM_BINS
+        for entry in bins:
+            index = min(int(np.ceil(entry["confidence"] / width - 1e-9)), NUM_BINS) - 1
+            alpha = 0.15 + 0.75 * entry["num_images"] / most
+            axes.bar((index + 0.5) * width, entry["accuracy"], width, color=scale_color(0), alpha=alpha)
+        axes.plot(
+            [entry["confidence"] for entry in bins],
+            [entry["accuracy"] for entry in bins],
+            "o",
+            color=FUSED_COLOR,
+            markersize=3.5,
+        )
+        axes.plot([0, 100], [0, 100], color="#888888", linewidth=1, linestyle="--")
+        axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+        title = f"{when.capitalize()}: off by {errors['ece']:.1f} points"
+        finish_axes(axes, title, "confidence, %", "accuracy, %" if when == "before" else "")
     save_figure(figure, path)
 
 

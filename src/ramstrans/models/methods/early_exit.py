@@ -1,5 +1,6 @@
 """Early exit: images predicted with enough confidence skip the remaining scales."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,7 @@ def exit_early(
     *,
     confidence: float,
     boxes: Tensor | None = None,
+    temperatures: Sequence[float] | None = None,
 ) -> EarlyExitOutput:
     """Compute scale by scale; after each one the confident images leave, and the batch closes up.
 
@@ -46,6 +48,8 @@ def exit_early(
         high_res: As in `Method.forward`.
         boxes: As in `Method.forward`.
         confidence: Highest mean probability, above 0, at which an image exits; above 1 none does.
+        temperatures: For the first 1, 2, ... S scales together: the confidence is one of mean probabilities
+            at these temperatures, which `fused` is not; None: as they are.
 
     Raises:
         UsageError: The confidence is not above 0, `high_res` does not go with the model, or an image may have
@@ -67,12 +71,22 @@ def exit_early(
         total = total + stage.logits.float().softmax(dim=-1)
         fused = total if len(scales) == 1 else fused.index_copy(0, indices, total / len(scales))
         num_scales_used[indices] += 1
-        unsure = (total.amax(dim=1) < confidence * len(scales)).nonzero().squeeze(1)
+        if temperatures is None:
+            is_unsure = total.amax(dim=1) < confidence * len(scales)
+        else:
+            is_unsure = _confidence(total / len(scales), temperatures[len(scales) - 1]) < confidence
+        unsure = is_unsure.nonzero().squeeze(1)
         if stage.boxes is None or len(unsure) == 0:
             break
         indices, total = indices[unsure], total[unsure]
         stage = stages.send(unsure)
     return EarlyExitOutput(fused, num_scales_used, tuple(scales), tuple(all_indices))
+
+
+def _confidence(mean: Tensor, temperature: float) -> Tensor:
+    """(B,) highest probability at a temperature."""
+    log_p = mean.clamp(min=torch.finfo(torch.float32).tiny).log()
+    return (log_p / temperature).softmax(dim=1).amax(dim=1)
 
 
 def check_confidence(confidence: float) -> None:
