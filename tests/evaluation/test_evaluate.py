@@ -162,6 +162,7 @@ def test_regions_are_judged_if_asked_for(trained, tmp_path, monkeypatch):
     """On a part of the images: in the report, as a section, and as pictures."""
     monkeypatch.setattr(faithfulness, "NUM_STEPS", 2)
     monkeypatch.setattr(module, "plot_confusion", lambda *_: None)
+    monkeypatch.setattr(module, "report_page", lambda *_: "")
     monkeypatch.setattr(module, "choose_groups", lambda *_: {"one is enough": [0]})
     config = EvaluationConfig(trained.folder, output=tmp_path / "out", device="cpu", regions=3)
     report = evaluate_run(config)
