@@ -212,15 +212,9 @@ def large(num_images, num_classes, num_scales=2):
 
 
 def assert_small_and_whole(page, num_classes):
-    assert 200_000 < len(page.encode()) < 3_000_000
+    assert 1_000_000 < len(page.encode()) < 3_000_000
     Tree(page)
     assert page.count('<th scope="row" id="class-') == num_classes
-
-
-def test_the_page_stays_below_three_megabytes():
-    page = page_of(large(150, 40), [f"{label}. A bird of a long name" for label in range(40)])
-    assert_small_and_whole(page, 40)
-    assert "classes, which would make this page too large" not in page
 
 
 @pytest.mark.slow
@@ -241,6 +235,7 @@ def test_of_very_many_classes_the_least_accurate_are_listed_and_the_page_says_so
     )
 
 
+@pytest.mark.slow
 def test_too_little_room_for_photographs_is_said(monkeypatch):
     monkeypatch.setattr("ramstrans.evaluation.report.page.MAX_BYTES", 120_000)
     page = page_of(make_predictions(num_images=60, num_classes=53))
