@@ -137,8 +137,8 @@ def no_pictures(monkeypatch):
     """Leave out the slowest part of an evaluation, which has tests of its own."""
     from ramstrans.evaluation import evaluate as evaluation
 
-    for name in ("plot_curves", "plot_gallery", "plot_confusion"):
-        monkeypatch.setattr(evaluation, name, lambda *_: None)
+    for name in ("plot_curves", "plot_gallery", "plot_confusion", "report_page", "labels_html"):
+        monkeypatch.setattr(evaluation, name, lambda *_: "")
 
 
 @pytest.fixture(scope="session")

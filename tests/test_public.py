@@ -83,7 +83,7 @@ def test_a_model_in_three_lines():
 REPORT_KEYS = {
     *("num_images", "scales", "fused", "zoom_gain", "regions", "regions_by_scale", "confused", "classes"),
     *("split", "warnings", "command", "config", "chosen_on", "epoch", "steps", "seconds"),
-    *("num_skipped", "stopped_early", "method", "regions_used"),
+    *("num_skipped", "stopped_early", "method", "regions_used", "versions"),
 }
 CONFIG_KEYS = {
     *("format_version", "ramstrans_version", "model", "class_names", "preprocessing", "training"),

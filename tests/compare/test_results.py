@@ -1,22 +1,25 @@
 """What a comparison shows of made-up runs: sums by hand, tests, missing runs, words, pages, plots."""
 
 import base64
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ramstrans.bench.flops import macs_by_scale, macs_of
 from ramstrans.compare import costs, words
 from ramstrans.compare.build import build_results
 from ramstrans.compare.costs import Cost, costs_of, is_on_front
-from ramstrans.compare.page import blocks_of, markdown_of
+from ramstrans.compare.page import blocks_of
 from ramstrans.compare.results import JUDGED, summarize
 from ramstrans.compare.runs import Folders
 from ramstrans.compare.statistics import holm, mcnemar
 from ramstrans.errors import DataError, TrainingError
 from ramstrans.evaluation.faithfulness import CURVES
+from ramstrans.evaluation.report.blocks import markdown_of
 from ramstrans.saved.metadata import load_metadata
 from tests.compare.builders import plan_of, write_finished
 from tests.evaluation.builders import pixels
@@ -321,9 +324,10 @@ def whole(folders, monkeypatch):
 def test_the_page_as_html_needs_no_other_file(whole):
     results, output = whole
     text = (output / "compare.html").read_text()
-    pictures = re.findall(r'<img src="data:image/png;base64,([^"]+)"', text)
+    pictures = re.findall(r'<img src="data:image/webp;base64,([^"]+)"', text)
     assert len(pictures) == 6
-    assert base64.b64decode(pictures[0]).startswith(b"\x89PNG")
+    with Image.open(io.BytesIO(base64.b64decode(pictures[0]))) as image:
+        assert np.array_equal(np.asarray(image.convert("RGB")), pixels(output / "plots/birds-accuracies.png"))
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "<title>Comparison of 3 methods</title>" in text
     assert "&lt;b&gt;disk&lt;/b&gt;" in text

@@ -65,7 +65,7 @@ def report_on(trial, folder, **extra):
 def test_an_evaluation_writes_a_report_and_its_figures(trial, tmp_path):
     report = report_on(trial, tmp_path, command="ramstrans evaluate", warnings=("left out: one",))
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("report.json", "report.md", "gallery.png", "confusion.png", "predictions.csv"),
+        *("report.json", "report.md", "report.html", "gallery.png", "confusion.png", "predictions.csv"),
     }
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert report["num_images"] == 6
@@ -74,6 +74,16 @@ def test_an_evaluation_writes_a_report_and_its_figures(trial, tmp_path):
     page = (tmp_path / "report.md").read_text()
     assert "gallery.png" in page
     assert "[predictions.csv](predictions.csv)" in page
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<title>Report: 6 images of the test split</title>" in html
+    assert "Left out: one." in html
+    num_classes = len(report["classes"])
+    assert html.count('<td class="thumbs"><img src="data:image/webp') == num_classes
+    assert (
+        html.count("<figcaption>scale 2 saw</figcaption>")
+        == html.count("<figcaption>photograph</figcaption>")
+        > 0
+    )
     rows = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
     assert len(rows) == 6
     assert sum(",True,0." in row for row in rows) == round(6 * report["fused"]["top1"] / 100)
@@ -152,6 +162,7 @@ def test_regions_are_judged_if_asked_for(trained, tmp_path, monkeypatch):
     """On a part of the images: in the report, as a section, and as pictures."""
     monkeypatch.setattr(faithfulness, "NUM_STEPS", 2)
     monkeypatch.setattr(module, "plot_confusion", lambda *_: None)
+    monkeypatch.setattr(module, "report_page", lambda *_: "")
     monkeypatch.setattr(module, "choose_groups", lambda *_: {"one is enough": [0]})
     config = EvaluationConfig(trained.folder, output=tmp_path / "out", device="cpu", regions=3)
     report = evaluate_run(config)

@@ -1,68 +1,20 @@
-"""The page of a comparison, once as Markdown and once as HTML of one file, both from the same blocks."""
+"""The page of a comparison, as blocks."""
 
-import base64
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any
 
 import yaml
 
 from ramstrans.compare import words
 from ramstrans.compare.results import REGIONS, Results
 from ramstrans.console import format_duration
+from ramstrans.evaluation.report.blocks import Block, Code, Heading, Items, Picture, Table, Text
 from ramstrans.evaluation.report.judged import MASK_NAMES, STABILITY_NAMES
 from ramstrans.evaluation.report.markdown import REGION_ROWS
-from ramstrans.evaluation.report.tables import cell, table
-from ramstrans.plain import counted, utf8_text
+from ramstrans.plain import counted
 
 Entry = Mapping[str, Any]
-
-
-class Heading(NamedTuple):
-    """A heading of level 1, 2 or 3."""
-
-    level: int
-    text: str
-
-
-class Text(NamedTuple):
-    """A paragraph; a note stands out."""
-
-    text: str
-    is_note: bool = False
-
-
-class Items(NamedTuple):
-    """A list of sentences."""
-
-    texts: Sequence[str]
-
-
-class Table(NamedTuple):
-    """A table; its columns from `first_right` on hold numbers. Rows in `bold` stand out."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    first_right: int = 1
-    bold: frozenset[int] = frozenset()
-
-
-class Picture(NamedTuple):
-    """A PNG file with its caption."""
-
-    path: Path
-    caption: str
-
-
-class Code(NamedTuple):
-    """Text as it is."""
-
-    text: str
-
-
-Block = Heading | Text | Items | Table | Picture | Code
 
 
 def blocks_of(results: Results, pictures: Mapping[str, Mapping[str, Path]]) -> Iterator[Block]:
@@ -299,89 +251,3 @@ def mean_text(mean: Entry) -> str:
 def spread_text(spread: Entry) -> str:
     """The same, or a dash for what the data set does not have."""
     return "-" if spread["mean"] is None else mean_text(spread)
-
-
-def markdown_of(blocks: Sequence[Block], folder: Path) -> str:
-    """Render blocks as Markdown; pictures are linked relative to a folder."""
-    return utf8_text("\n\n".join(_markdown(block, folder) for block in blocks) + "\n")
-
-
-def _markdown(block: Block, folder: Path) -> str:
-    match block:
-        case Heading(level, text):
-            return f"{'#' * level} {cell(text)}"
-        case Text(text, is_note):
-            return f"> **Note:** {cell(text)}" if is_note else cell(text)
-        case Items(texts):
-            return "\n".join(f"- {cell(text)}" for text in texts)
-        case Table(header, rows):
-            return table(header, rows)
-        case Picture(path, caption):
-            return f"![{cell(caption)}]({quote(path.relative_to(folder).as_posix())})\n\n*{cell(caption)}*"
-        case Code(text):
-            return f"```\n{text.rstrip()}\n```"
-
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; }
-body { max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
-h1, h2, h3 { line-height: 1.2; font-weight: 600; } h1 { font-size: 1.7rem; }
-h2 { font-size: 1.3rem; margin-top: 2.4rem; border-bottom: 1px solid #ddd; padding-bottom: .25rem; }
-h3 { font-size: 1.05rem; margin-top: 1.6rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .8rem; border-bottom: 1px solid #e4e4e4; text-align: left; vertical-align: top; }
-th { font-weight: 600; border-bottom: 2px solid #999; } .number { text-align: right; white-space: nowrap; }
-tr.best td { font-weight: 600; } figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
-figcaption { color: #666; font-size: .9rem; }
-pre { background: #f6f6f6; padding: .7rem 1rem; overflow-x: auto; }
-.note { background: #fff6dd; border-left: 4px solid #d9a400; padding: .5rem .9rem; }
-"""
-
-
-NOTE, BEST, NUMBER = (f' class="{name}"' for name in ("note", "best", "number"))
-
-
-def html_of(blocks: Sequence[Block]) -> str:
-    """Render blocks as one HTML file that needs no other: pictures are inside."""
-    title = next((block.text for block in blocks if isinstance(block, Heading)), "")
-    body = "\n".join(map(_html, blocks))
-    return utf8_text(
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{html.escape(title)}</title>\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
-
-
-def _html(block: Block) -> str:
-    match block:
-        case Heading(level, text):
-            return f"<h{level}>{html.escape(text)}</h{level}>"
-        case Text(text, is_note):
-            return f"<p{NOTE if is_note else ''}>{html.escape(text)}</p>"
-        case Items(texts):
-            return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>"
-        case Table():
-            return _html_table(block)
-        case Picture(path, caption):
-            content = base64.b64encode(path.read_bytes()).decode()
-            image = f'<img src="data:image/png;base64,{content}" alt="{html.escape(caption)}">'
-            return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        case Code(text):
-            return f"<pre>{html.escape(text.rstrip())}</pre>"
-
-
-def _html_table(block: Table) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        marks = [NUMBER if index >= block.first_right else "" for index in range(len(cells))]
-        return "".join(
-            f"<{tag}{mark}>{html.escape(one)}</{tag}>" for mark, one in zip(marks, cells, strict=True)
-        )
-
-    lines = [
-        f"<tr{BEST if index in block.bold else ''}>{row(cells, 'td')}</tr>"
-        for index, cells in enumerate(block.rows)
-    ]
-    head = f"<thead><tr>{row(block.header, 'th')}</tr></thead>"
-    return f'<div class="wide"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'

@@ -39,11 +39,14 @@ from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, pl
 from ramstrans.evaluation.report.judged import judged_sections
 from ramstrans.evaluation.report.labels import (
     choose_label_groups,
+    labels_html,
     labels_page,
     labels_report,
     write_label_predictions,
 )
 from ramstrans.evaluation.report.markdown import WHOLE, markdown_page
+from ramstrans.evaluation.report.page import report_page
+from ramstrans.evaluation.report.photographs import Source
 from ramstrans.evaluation.report.plots import (
     plot_confusion,
     plot_curves,
@@ -74,7 +77,7 @@ _OWN_FORMATS = ("folder", "table", "hugging_face", "shards")
 
 
 def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progress = no_progress) -> Report:
-    """Evaluate a saved model; writes report.json, with the command line, report.md, figures, predictions.csv.
+    """Evaluate a saved model; writes report.html, report.md, report.json, figures, predictions.csv.
 
     Raises:
         RamsTransError: The folder, the data or the options cannot be used; the message says why.
@@ -236,7 +239,15 @@ def evaluate(
                 model, metadata, loader.dataset, predictions, groups, folder / "regions.png", precision
             )
             figures |= REGION_FIGURES
-        write_report(folder, report, markdown_page(report, figures, further))
+        page = report_page(
+            report,
+            predictions,
+            predictions.fused if given is None else given.probabilities,
+            metadata.class_names,
+            {Path(name).stem: folder / name for name in figures.values()},
+            Source(model, metadata, loader.dataset, precision),
+        )
+        write_report(folder, report, markdown_page(report, figures, further), page)
     return report
 
 
@@ -306,7 +317,8 @@ def report_labels(
         path = folder / "gallery.png"
         plot_gallery(views, predictions, groups, metadata.class_names, path, thresholds)
         figures["The images with the most mistakes; others drawn at random"] = "gallery.png"
-        write_report(folder, report, labels_page(report, figures))
+        paths = {caption: folder / name for caption, name in figures.items()}
+        write_report(folder, report, labels_page(report, figures), labels_html(report, paths))
     return report
 
 

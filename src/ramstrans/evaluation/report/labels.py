@@ -11,8 +11,10 @@ from ramstrans.evaluation import multi_label as metrics
 from ramstrans.evaluation.localization import region_metrics
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.ranking import top_classes
+from ramstrans.evaluation.report.blocks import Block, Code, Heading, Picture, Table, Text
 from ramstrans.evaluation.report.build import Report, region_warnings
 from ramstrans.evaluation.report.gallery import GALLERY_SIZE
+from ramstrans.evaluation.report.html import html_of
 from ramstrans.evaluation.report.markdown import (
     NUM_WORST,
     format_value,
@@ -94,16 +96,7 @@ def _warnings(report: Report) -> list[str]:
 
 def labels_page(report: Report, pictures: Mapping[str, str]) -> str:
     """Render the page of a report from `labels_report`, with figures: caption -> path relative to it."""
-    how = "was chosen for the highest F1 on the validation images"
-    if report["multi_label"] != THRESHOLDS_GIVEN:
-        how = f"is {report['multi_label']} for all labels"
-    words = (
-        "All numbers in percent. mAP is the mean over the labels of average precision, which needs no "
-        f"threshold. For the others a label counts as present from its threshold on, which {how}. Exact "
-        "match: images with all of their labels and no other. Intervals (95 %) are from a bootstrap over the "
-        f"images. An image has {report['labels_per_image']:.2f} labels on average; "
-        f"{report['without_labels']} have none."
-    )
+    words = _meaning(report)
     sections = [
         f"# Report: {images_of(report)}",
         "## Accuracy",
@@ -120,23 +113,62 @@ def labels_page(report: Report, pictures: Mapping[str, str]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def labels_html(report: Report, pictures: Mapping[str, Path]) -> str:
+    """Render the same as HTML, with all labels; the figures are files."""
+    present = [entry for entry in report["classes"] if entry["num_images"]]
+    blocks: list[Block] = [
+        Heading(1, f"Report: {images_of(report)}"),
+        Table(*label_headline(report)),
+        Text(_meaning(report)),
+        *(Text(f"{warning[:1].upper()}{warning[1:]}.", is_note=True) for warning in report["warnings"]),
+        Heading(2, "Labels"),
+        Table(_LABEL_HEADER, _label_rows(present), is_sortable=True),
+        Heading(2, "Figures"),
+        *(Picture(path, caption) for caption, path in pictures.items()),
+    ]
+    if "command" in report:
+        blocks += [Heading(2, "How this was made"), Code(report["command"])]
+    return html_of(blocks)
+
+
+def _meaning(report: Report) -> str:
+    """What the numbers mean."""
+    how = "was chosen for the highest F1 on the validation images"
+    if report["multi_label"] != THRESHOLDS_GIVEN:
+        how = f"is {report['multi_label']} for all labels"
+    return (
+        "All numbers in percent. mAP is the mean over the labels of average precision, which needs no "
+        f"threshold. For the others a label counts as present from its threshold on, which {how}. Exact "
+        "match: images with all of their labels and no other. Intervals (95 %) are from a bootstrap over the "
+        f"images. An image has {report['labels_per_image']:.2f} labels on average; "
+        f"{report['without_labels']} have none."
+    )
+
+
 def _labels(report: Report) -> list[str]:
     present = [entry for entry in report["classes"] if entry["num_images"]]
     worst = sorted(present, key=lambda entry: entry["average_precision"])[:NUM_WORST]
+    return [
+        "## Hardest labels",
+        f"The least precise of {counted(len(present), 'label')} with images; all are in report.json.",
+        table(_LABEL_HEADER, _label_rows(worst)),
+    ]
+
+
+_LABEL_HEADER = ("label", "average precision", "precision", "recall", "F1", "threshold", "images")
+
+
+def _label_rows(entries: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """A row of numbers for each label."""
     keys = ("average_precision", "precision", "recall", "f1")
-    rows = [
+    return [
         [
             entry["name"],
             *(format_value(entry[key], " %") for key in keys),
             f"{entry['threshold']:.2f}",
             str(entry["num_images"]),
         ]
-        for entry in worst
-    ]
-    return [
-        "## Hardest labels",
-        f"The least precise of {counted(len(present), 'label')} with images; all are in report.json.",
-        table(("label", "average precision", "precision", "recall", "F1", "threshold", "images"), rows),
+        for entry in entries
     ]
 
 
