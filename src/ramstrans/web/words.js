@@ -48,13 +48,14 @@ export function toCsv(items) {
   const ranks = Array.from({ length: most }, (_, i) => i + 1);
   const columns = [
     "path", "error", ...ranks.map((rank) => `label_${rank}`), ...ranks.map((rank) => `probability_${rank}`),
-    "region_x0", "region_y0", "region_x1", "region_y1", "has_region",
+    "region_x0", "region_y0", "region_x1", "region_y1", "has_region", "unknown", "unknown_score", "set",
   ];
   const rows = items.map(({ name, answer, error }) => {
     const { box = null, has_region: found = null } = answer?.scales[0] ?? {};
     return [
       name, error, ...ranks.map((rank) => answer?.labels[rank - 1]),
       ...ranks.map((rank) => answer?.probabilities[rank - 1]), ...(box ?? [null, null, null, null]), found,
+      answer?.unknown, answer?.unknown_score, answer?.set?.join(";"),
     ];
   });
   return [columns, ...rows].map((row) => row.map(field).join(",") + "\n").join("");
