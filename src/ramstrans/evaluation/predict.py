@@ -96,7 +96,10 @@ def predict_split(
     axes = (0, 1, 0, 1, 1, 0, *((1, 1) if keep else ()))
     probabilities, labels, boxes, has_region, sizes, *kept = in_order(gathered, axes)
     records = tuple(loader.dataset.records)
-    return Predictions(probabilities, labels, boxes, has_region, sizes, records, *kept)
+    logits, features = kept or (None, None)
+    return Predictions(
+        probabilities, labels, boxes, has_region, sizes, records, logits=logits, features=features
+    )
 
 
 def _kept(output: Output) -> tuple[np.ndarray, np.ndarray]:
