@@ -122,7 +122,6 @@ def run_server(app: FastAPI, listener: socket.socket, about: str) -> None:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=round(2 * service.limits.timeout) + 1,
     )
-    try:
+    with suppress(KeyboardInterrupt):  # the signal, which uvicorn may raise again once it has stopped
         Server(config, service, about).run([listener])
-    except KeyboardInterrupt:  # the signal, which uvicorn raises again once it has stopped
-        logger.info("stopped")
+    logger.info("stopped")
