@@ -91,5 +91,6 @@ def test_numbers_that_json_lacks_are_refused():
 
 @pytest.mark.slow
 def test_it_is_used_without_torch():
-    code = "import ramstrans.calibration.answers, sys; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import ramstrans.calibration.answers, sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"

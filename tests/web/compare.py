@@ -57,7 +57,8 @@ def main(page, run, photographs, number="100"):
     from ramstrans.inference.arguments import expand_inputs
     from ramstrans.inference.predictor import Predictor
     from ramstrans.inference.writers import to_json
-    from tests.web.conftest import FLAGS, Quiet
+    from tests.conftest import BROWSER_FLAGS
+    from tests.web.conftest import Quiet
 
     paths = list(expand_inputs([Path(photographs)]))
     paths = paths[:: max(len(paths) // int(number), 1)][: int(number)]
@@ -72,7 +73,7 @@ def main(page, run, photographs, number="100"):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Both, directory=page))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=BROWSER_FLAGS)
         tab = browser.new_page()
         tab.goto(f"http://127.0.0.1:{server.server_port}/")
         start = time.perf_counter()

@@ -3,32 +3,14 @@
 import functools
 import http.server
 import json
-import shutil
 import threading
 from importlib.resources import files
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 PAGE = files("ramstrans") / "web"
 NAMES = ("017.Black_footed_Albatross", "Crow, <b>hooded</b>", "Jay")
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    """Debian's Chromium, driven by Playwright."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("chromium is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The page in a real browser: nothing is requested, tables sort, lists are filtered, phones do not scroll."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -10,24 +9,6 @@ from tests.evaluation.builders import make_predictions, page_of
 from tests.evaluation.report.test_page import large
 
 pytestmark = pytest.mark.slow  # a browser
-
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """Debian's Chromium, driven by Playwright."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("chromium is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
