@@ -14,7 +14,8 @@ from ramstrans.errors import ConfigError, DataError, OutputError, UnreadableImag
 from ramstrans.evaluation import evaluate as module
 from ramstrans.evaluation import faithfulness
 from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
-from ramstrans.evaluation.evaluate import data_config, evaluate_run, with_labels_of
+from ramstrans.evaluation.evaluate import evaluate_run
+from ramstrans.evaluation.images import data_config, with_labels_of
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.evaluation.report.gallery import gallery_views
 from ramstrans.models.config import ModelConfig

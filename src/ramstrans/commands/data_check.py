@@ -156,7 +156,7 @@ def find_all(
 
     smallest_side = DEFAULT_SIDE
     if model is not None:
-        from ramstrans.evaluation.evaluate import with_labels_of
+        from ramstrans.evaluation.images import with_labels_of
         from ramstrans.saved.metadata import load_metadata
 
         metadata = load_metadata(model)

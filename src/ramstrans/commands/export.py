@@ -101,7 +101,7 @@ def own_photographs(metadata: "ModelMetadata") -> list[Path]:
     from ramstrans.data.build import draw_splits, read_image_set
     from ramstrans.data.config import DataConfig
     from ramstrans.evaluation.config import EvaluationData
-    from ramstrans.evaluation.evaluate import data_config
+    from ramstrans.evaluation.images import data_config
 
     try:
         data: DataConfig = data_config(metadata.run_options("data"), EvaluationData())

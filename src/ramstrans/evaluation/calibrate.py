@@ -27,7 +27,7 @@ from ramstrans.data.records import ImageSet, Record
 from ramstrans.errors import DataError, UsageError
 from ramstrans.evaluation.config import CalibrationConfig
 from ramstrans.evaluation.early_exit import choose_exit
-from ramstrans.evaluation.evaluate import data_config, dataset_of, is_same_root, read_drawn
+from ramstrans.evaluation.images import data_config, dataset_of, is_same_root, read_drawn
 from ramstrans.evaluation.metrics import FEW_IMAGES, true_ranks
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.trust import METHOD_NAMES, score_name

@@ -13,7 +13,7 @@ from ramstrans.data.build import draw_splits, read_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.records import Split
-from ramstrans.evaluation.evaluate import dataset_of, is_same_root
+from ramstrans.evaluation.images import dataset_of, is_same_root
 from ramstrans.evaluation.predict import choose_precision, predict_split
 from ramstrans.saved.model import load_model
 
