@@ -326,7 +326,7 @@ WRONG = [
 def test_no_command_imports_torch_before_its_options_are_good(colors, tmp_path):
     """All in one process: whichever imports torch first is named. The command line itself needs no NumPy."""
     code = (
-        "import json, sys\nfrom ramstrans.cli import main\n"
+        "import json, sys\nfrom ramstrans.cli import build_parser, main\nbuild_parser()\n"
         "assert not {'numpy', 'pandas'} & sys.modules.keys()\n"
         "for words in json.loads(sys.argv[1]):\n"
         "    assert main(words) in (1, 2, 3), words\n"

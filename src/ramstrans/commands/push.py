@@ -11,18 +11,21 @@ logger = logging.getLogger(__name__)
 
 
 def add_options(parser: Parser) -> None:
-    """Options of `push`: the parameters of the function."""
+    """Options of `push`: the parameters of the function, whose name is not a public one of the package.
+
+    jsonargparse looks functions up by name in every package, and `ramstrans.push` loads what it needs.
+    """
     parser.add_argument("run", type=Path, help="Run folder, or any saved model.")
     parser.add_argument("repository", type=str, help="user/name on the hub, or user/name@branch.")
-    parser.add_function_arguments(push, as_group=False, skip={"run", "repository"})
+    parser.add_function_arguments(push_run, as_group=False, skip={"run", "repository"})
 
 
 def run(options: Namespace, _given: list[str]) -> int:
     """Share a model on the Hugging Face hub: weights, card and report."""
-    return push(**vars(options))
+    return push_run(**vars(options))
 
 
-def push(
+def push_run(
     run: Path,
     repository: str,
     private: bool = False,
