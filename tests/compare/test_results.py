@@ -305,9 +305,10 @@ def test_the_front():
     assert 0 < sum(marks) < 30
 
 
-@pytest.fixture
-def whole(folders, monkeypatch):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
     """Pages of two data sets, three methods and three seeds, one run of which has failed."""
+    folders = Folders(tmp_path_factory.mktemp("whole") / "out")
     plan = plan_of(("plain", "two", "three"), seeds=(0, 1, 2), data={"birds": "b", "dogs": "d"})
     log = [{"kind": "validation", "epoch": epoch, "top1_fused": 10.0 * epoch} for epoch in (1, 2, 3)]
     for run in plan.runs[:-1]:
@@ -315,9 +316,10 @@ def whole(folders, monkeypatch):
         answers = right(share, 60, seed=100 * run.seed + "plain two three".index(run.method))
         scales = (answers,) if run.method == "plain" else (answers, right(0.4, 60))
         write_finished(folders.run(run), answers, scales=scales, log=log)
-    monkeypatch.setattr(costs, "NUM_ROUNDS", 1)
     errors = {plan.runs[-1].name: "<b>disk</b> | full"}
-    results = build_results(plan, folders, errors, command="ramstrans compare", measure=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(costs, "NUM_ROUNDS", 1)
+        results = build_results(plan, folders, errors, command="ramstrans compare", measure=True)
     return results, folders.output
 
 

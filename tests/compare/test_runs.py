@@ -138,6 +138,7 @@ def hold(path, seconds):
     return int(lock is None)
 
 
+@pytest.mark.slow
 def test_a_run_of_another_process_is_left_to_it_until_that_dies(folders, tmp_path, caplog):
     plan = plan_of()
     first = plan.runs[0]

@@ -177,6 +177,7 @@ def test_explain_draws_and_tells_what_is_present(trained, table, tmp_path, capsy
     assert ("; ".join(values["present"]) or "no label") in line
 
 
+@pytest.mark.slow
 def test_without_validation_images_thresholds_are_a_half_and_it_is_said(table, tmp_path):
     config = run_of(table, data={"val_fraction": 0.0}, training={"max_steps": 2}, output=tmp_path / "run")
     report = ramstrans.train(config).report
