@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -181,7 +182,7 @@ def test_a_coarser_answer_is_above_a_finer_one(rows, seed):
     answers_by = [
         roll_up(replace(taxonomy, confidence=level), probabilities) for level in (0.51, 0.7, 0.9, 0.99)
     ]
-    for finer, coarser in zip(answers_by, answers_by[1:], strict=False):
+    for finer, coarser in pairwise(answers_by):
         assert (coarser.ranks >= finer.ranks).all()
         for index in range(len(probabilities)):
             members = [set(of(taxonomy, found, index)) for found in (finer, coarser)]

@@ -147,8 +147,8 @@ def priors_report(
         "changed": int((before != after).sum()),
         "corrected": corrected,
         "spoiled": spoiled,
-        "before": 100 * float(was_right.mean()),
-        "after": 100 * float(is_right.mean()),
+        "before": 100 * int(was_right.sum()) / len(labels),
+        "after": 100 * int(is_right.sum()) / len(labels),
         "points": 100 * (corrected - spoiled) / len(labels),
         "interval": paired_interval(corrected, spoiled, len(labels)),
     }
