@@ -250,7 +250,7 @@ def test_calibrate_keeps_the_table(trained, tmp_path, caplog, capsys):
     assert main([*command, "--taxonomy", str(table), "--rank_confidence", "0.75"]) == 0
     assert "Answers with 75 %: class" in capsys.readouterr().out
     kept = load_calibration(folder).taxonomy
-    assert (kept.groups, kept.confidence, kept.source) == ((("A", "B"),), 0.75, str(table))
+    assert (kept.groups, kept.confidence, kept.source) == ((("A", "B"),), 0.75, "ranks.csv")
     assert main(command) == 0  # again, without the table
     assert load_calibration(folder).taxonomy == kept
     write(table, f"class,genus\n{names[0]},A\n{names[1]},B\n")

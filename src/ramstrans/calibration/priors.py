@@ -188,7 +188,8 @@ def read_priors(path: Path, class_names: Sequence[str]) -> Priors:
     others: dict[str, None] = {}
     for number, cells in lines:
         if len(cells) != len(header):
-            raise _error(path, number, f"{len(cells)} cells, and the header has {len(header)}")
+            what = f"{len(cells)} cells, and the header has {len(header)}"
+            raise _error(path, number, f"{what}; put names that hold a comma in quotes")
         values = dict(zip(header, cells, strict=True))
         name, weight = values[CLASS], _weight(path, number, values.get(WEIGHT, "1"))
         tests = tuple(_test(path, number, column, values[column]) for column in conditions if values[column])

@@ -53,7 +53,7 @@ def read_rank_table(path: Path, class_names: Sequence[str], confidence: float = 
     known = {name: rows[name] for name in class_names}
     _check_circles(path, known)
     _check_nested(path, header, known)
-    found = taxonomy_of(header, list(known.values()), confidence, str(path))
+    found = taxonomy_of(header, list(known.values()), confidence, path.name)
     if found is None:
         raise DataError(
             f"{path}: {', '.join(header[1:])} put all classes of the model into one group, which says "

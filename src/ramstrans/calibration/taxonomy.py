@@ -88,7 +88,7 @@ class Taxonomy:
         >>> birds.sums(np.array([[0.5, 0.25, 0.25]]), 1).tolist()
         [[0.75, 0.25]]
         """
-        values = probabilities.astype(np.float64)
+        values = np.asarray(probabilities, np.float64)
         if rank == 0:
             return values
         groups = self.labels[rank]

@@ -40,6 +40,11 @@ class ImagePriors:
                 f"{has}; give a table with this column, or remove it (EXIF data have {', '.join(EXIF)})"
             )
 
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return Path(self.priors.source).name
+
     def of(self, path: Path | None) -> Matched:
         """The priors for a photograph; None: it has no file, and so no values."""
         values: dict[str, Value] = dict(self._cells.get(path, {})) if path is not None else {}

@@ -238,7 +238,7 @@ def evaluate(
         }
         extra = trust_report(calibration, predictions, given, others) | dict(extra)
         if matched is not None and priors is not None:
-            extra |= {"priors": priors_report(given, matched, predictions.labels, priors.priors.source)}
+            extra |= {"priors": priors_report(given, matched, predictions.labels, priors.name)}
         figures["Calibration: before and after"] = "reliability.png"
     if confidence is not None:
         seconds = time_exit(model, loader, confidence=confidence, calibration=calibration, **options)

@@ -130,10 +130,11 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
     else:
         title = fused if prediction.present is None else f"{fused}, bold: present"
         _bars(bars, title, prediction.labels, prediction.probabilities, style.FUSED_COLOR, prediction.present)
-    if notes := [*_trust_notes(prediction), *_rank_notes(prediction)]:
+    notes = [*_trust_notes(prediction), *_rank_notes(prediction)]
+    if notes:
         text.text(0, 0, "\n".join(notes), color=style.MUTED_COLOR, fontsize=8, va="bottom")
     for index, (what, color, result) in enumerate(lines):
-        y = 0.97 - 0.97 * index / max(len(lines), 4)
+        y = 0.97 - index * min(0.97 / max(len(lines), 4), (0.97 - 0.06 * len(notes)) / len(lines))
         name = text.text(0, y, "", color=color, fontsize=10, weight="bold", va="top")
         answer, note = result.labels[0], f"{result.probabilities[0]:.1%}, {what}"
         if isinstance(result, Prediction) and result.present is not None:

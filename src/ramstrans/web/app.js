@@ -113,7 +113,8 @@ function show(item) {
   element("badge").hidden = !judged || judged.isSure;
   element("name").textContent = name;
   element("answer").textContent = answer ? nameOf(answer.labels[0]) : error ? "No answer" : "Looking …";
-  const words = judged && [judged.words, furtherWords(answer)].filter(Boolean).join(" ");
+  const further = answer ? furtherWords(answer) : "";
+  const words = judged && (further ? `${judged.words.replace(/\.?$/, ".")} ${further}` : judged.words);
   element("why").textContent = error ?? words ?? (source ? "" : "The model is still loading.");
   const rows = answer ? answer.labels.map((label, rank) => bar(label, answer.probabilities[rank])) : [];
   element("bars").replaceChildren(...rows);
