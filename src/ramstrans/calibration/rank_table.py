@@ -3,7 +3,7 @@
 import csv
 import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -152,19 +152,19 @@ def _check_circles(path: Path, rows: Rows) -> None:
     done: set[str] = set()
     for start in above:
         way: list[str] = []
-        waiting = [iter((start,))]
+        waiting: list[Iterator[str]] = [iter((start,))]
         while waiting:
-            name = next(waiting[-1], None)
-            if name is None:
+            found = next(waiting[-1], None)
+            if found is None:
                 waiting.pop()
                 if way:
                     done.add(way.pop())
-            elif name in way:
-                circle = " < ".join(f"'{each}'" for each in [*way[way.index(name) :], name])
+            elif found in way:
+                circle = " < ".join(f"'{each}'" for each in [*way[way.index(found) :], found])
                 raise DataError(f"{path}: the ranks form a circle, {circle}; correct one of these lines")
-            elif name not in done:
-                way.append(name)
-                waiting.append(iter(above.get(name, ())))
+            elif found not in done:
+                way.append(found)
+                waiting.append(iter(above.get(found, ())))
 
 
 def _nearest(name: str, rows: Rows) -> str:

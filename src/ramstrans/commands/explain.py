@@ -85,8 +85,15 @@ def explain(
     images = list(unique.values())
     pictures = choose_pictures(images, output)
     check_pictures(pictures, overwrite=overwrite)
-    options = {"rank_confidence": rank_confidence, "priors": priors, "cells": cells}
-    predictor = Predictor.load(run, device, precision, num_scales=num_scales, **options)
+    predictor = Predictor.load(
+        run,
+        device,
+        precision,
+        num_scales=num_scales,
+        rank_confidence=rank_confidence,
+        priors=priors,
+        cells=cells,
+    )
     num_read = 0
     if saliency is not None:
         predictor.model.set_saliency(saliency)

@@ -71,4 +71,5 @@ def exif_values(path: Path) -> dict[str, Value]:
     """The values of `EXIF` for a photograph; None where it does not say."""
     moment, place = taken_at(path), taken_where(path)
     latitude, longitude = place or (None, None)
-    return {"month": moment and float(moment.month), "latitude": latitude, "longitude": longitude}
+    month = None if moment is None else float(moment.month)
+    return {"month": month, "latitude": latitude, "longitude": longitude}

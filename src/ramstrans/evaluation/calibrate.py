@@ -240,7 +240,7 @@ def ranks_for(
     if found is None:
         with suppress(ConfigError):  # of a calibration that is replaced
             before = load_calibration(config.run)
-            found = before and before.taxonomy
+            found = None if before is None else before.taxonomy
     if found is None:
         if config.rank_confidence is not None:
             logger.warning("--rank_confidence is ignored: there are no ranks; --taxonomy TABLE gives some")

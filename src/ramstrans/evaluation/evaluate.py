@@ -230,8 +230,8 @@ def evaluate(
     found = None if judged is None else judge_regions(model, *judged, **options)
     if calibration is not None:
         matched = None if priors is None else [priors.of(record.path) for record in predictions.records]
-        num_classes = len(metadata.class_names)
-        given = answers_of(calibration, predictions, matched and weights_of(matched, num_classes))
+        shares = None if matched is None else weights_of(matched, len(metadata.class_names))
+        given = answers_of(calibration, predictions, shares)
         others = {
             name: predict_split(model, images, keep=keep, what="unknown images", **options)
             for name, images in unknown.items()

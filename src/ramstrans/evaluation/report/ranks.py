@@ -90,8 +90,8 @@ def _both(rank: str) -> str:
 def _priors(priors: Report) -> Iterator[Block]:
     yield Heading(3, "Priors")
     yield Text(
-        f"With the priors of {priors['source']}: {_changes(priors)}. All other figures on classes are "
-        "without them; answers at ranks are with them."
+        f"With the priors of {priors['source']}: {_changes(priors)}. What is said of ranks and mistakes is "
+        "with them, everything else without."
     )
 
 
@@ -100,8 +100,8 @@ def _changes(priors: Report) -> str:
     return (
         f"a condition holds for {priors['matched']} of {counted(priors['num_images'], 'image')}; "
         f"{counted(priors['changed'], 'answer')} changed, {priors['corrected']} became right and "
-        f"{priors['spoiled']} wrong: {priors['before']:.1f} % -> {priors['after']:.1f} %, "
-        f"{priors['points']:+.1f} points ({low:+.1f} to {high:+.1f})"
+        f"{priors['spoiled']} wrong: {priors['after']:.1f} % are right, {priors['before']:.1f} % without "
+        f"priors, {priors['points']:+.1f} points ({low:+.1f} to {high:+.1f})"
     )
 
 
