@@ -124,7 +124,7 @@ def calibrate_run(config: CalibrationConfig, progress: Progress = no_progress) -
         raise UsageError(f"{config.run} is a copy from the hub, which is only read; give a run folder")
     data = data_config(metadata.run_options("data"), config.data)
     own = own_images(metadata, data, config, progress)
-    taxonomy = ranks_for(config, metadata, data, own)
+    taxonomy = ranks_for(config, metadata, own)
     known, fitted_on = images_to_fit_on(metadata, data, config, own, progress)
     known_set, left_out = dataset_of(metadata, known, "val", data, progress)
     check_enough(
@@ -224,9 +224,7 @@ def calibrate(
     return Calibrated(fitted, report, predictions)
 
 
-def ranks_for(
-    config: CalibrationConfig, metadata: ModelMetadata, data: DataConfig, own: ImageSet | None
-) -> Taxonomy | None:
+def ranks_for(config: CalibrationConfig, metadata: ModelMetadata, own: ImageSet | None) -> Taxonomy | None:
     """The ranks of the model's classes: of the table that is given, of its data set, or from before.
 
     Raises:
@@ -236,7 +234,8 @@ def ranks_for(
     if config.taxonomy is not None:
         found = read_rank_table(config.taxonomy, metadata.class_names)
     elif own is not None:
-        found = taxonomy_of_images(own, metadata.class_names, data.name)
+        source = str(metadata.run_options("data")["name"])
+        found = taxonomy_of_images(own, metadata.class_names, source)
     if found is None:
         with suppress(ConfigError):  # of a calibration that is replaced
             before = load_calibration(config.run)
