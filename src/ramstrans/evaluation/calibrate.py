@@ -234,7 +234,7 @@ def ranks_for(config: CalibrationConfig, metadata: ModelMetadata, own: ImageSet 
     if config.taxonomy is not None:
         found = read_rank_table(config.taxonomy, metadata.class_names)
     elif own is not None:
-        source = str(metadata.run_options("data")["name"])
+        source = str(metadata.run_options("data").get("name", "the data set"))
         found = taxonomy_of_images(own, metadata.class_names, source)
     if found is None:
         with suppress(ConfigError):  # of a calibration that is replaced
