@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ramstrans.calibration.taxonomy import RankAnswer
 from ramstrans.data.records import Box
 from ramstrans.evaluation.ranking import top_classes
 
@@ -29,6 +30,23 @@ class ScalePrediction(NamedTuple):
     has_region: bool | None
 
 
+class PriorsEffect(NamedTuple):
+    """What priors did to the answer for one image.
+
+    Attributes:
+        matched: The conditions that hold; None: none does, or all classes are excluded, and the image is
+            answered without priors.
+        label: The most probable class without priors.
+        probability: Its probability without priors.
+        changed: Whether another class is the most probable one now.
+    """
+
+    matched: str | None
+    label: str
+    probability: float
+    changed: bool
+
+
 class Prediction(NamedTuple):
     """Prediction for one image.
 
@@ -46,6 +64,9 @@ class Prediction(NamedTuple):
         unknown_score: Higher for more unlikely images; None as `unknown`.
         prediction_set: Names of the classes of which one is the true one, with the coverage that the model
             was calibrated for, most probable first; None as `unknown`.
+        answer: At the finest rank of the taxonomy that is certain enough; None if the model has no taxonomy.
+        priors: What priors changed; None if there are none. They change `labels`, `probabilities` and
+            `answer`; scales, the unknown and the set are without them.
     """
 
     path: Path | None
@@ -57,6 +78,8 @@ class Prediction(NamedTuple):
     unknown: bool | None = None
     unknown_score: float | None = None
     prediction_set: tuple[str, ...] | None = None
+    answer: RankAnswer | None = None
+    priors: PriorsEffect | None = None
 
 
 def most_probable(
