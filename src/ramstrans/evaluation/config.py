@@ -63,6 +63,7 @@ class EvaluationConfig:
         regions: Judge the regions too, on so many of the images, drawn by a fixed seed, or on all: accuracy
             from the region alone and without it, deletion and insertion, stability. About 60 looks per image.
         unknown: Folder of images of no class of the model: how well they are told to be unknown is measured.
+        knn: Tell the classes also by a vote of so many nearest training images, e.g. 20.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
     """
@@ -77,11 +78,14 @@ class EvaluationConfig:
     fusion: Literal["mean", "fitted"] = "mean"
     regions: int | Literal["all"] | None = None
     unknown: Path | None = None
+    knn: int | None = None
     device: str = "auto"
     precision: Precision | None = None
 
     def __post_init__(self) -> None:
         check_batch_size(self.batch_size)
+        if self.knn is not None and self.knn < 1:
+            raise ConfigError(f"--knn is {self.knn}; give 1 or more nearest training images, e.g. 20")
         if isinstance(self.regions, int) and self.regions < 1:
             raise ConfigError(f"--regions is {self.regions}; give a number of images, 1 or more, or all")
         if self.early_exit is not None and self.fusion == "fitted":

@@ -23,6 +23,7 @@ from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warni
 from ramstrans.evaluation.fusion import fit_weights
 from ramstrans.evaluation.images import data_config, dataset_of, read_images
 from ramstrans.evaluation.judge import draw_indices, judge_regions, judged_report, part_of, picture_groups
+from ramstrans.evaluation.knn import knn_report
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
@@ -45,6 +46,7 @@ from ramstrans.evaluation.report.plots import (
     plot_reliability,
 )
 from ramstrans.evaluation.report.predictions import write_predictions
+from ramstrans.evaluation.searched import NO_NEIGHBORS, Neighbors, neighbors_among
 from ramstrans.evaluation.trust import answers_of, trust_report
 from ramstrans.evaluation.unknown_images import unknown_images
 from ramstrans.files import make_folder
@@ -117,7 +119,9 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         images.name: build_loader(dataclasses.replace(dataset, records=images.records), **loading)
         for images in unknown
     }
-    options |= {"confidence": confidence, "extra": extra, "calibration": calibration, "unknown": loaders}
+    options |= {"confidence": confidence, "extra": extra, "calibration": calibration, "unknown": loaders} | {
+        "neighbors": neighbors_among(config, model, metadata, images, loading, progress)
+    }
     if config.regions is not None:
         indices = draw_indices(len(dataset), config.regions)
         options["judged"] = build_loader(part_of(dataset, indices), **loading), indices
@@ -136,6 +140,8 @@ def check_several_labels(config: EvaluationConfig) -> None:
             "--regions and --fusion fitted ask whether an image's one class is right, and images of this "
             "model may have several labels (multi_label); leave them out"
         )
+    if config.knn is not None:
+        raise UsageError("--knn lets images vote for one class, and this model is multi_label; leave it out")
 
 
 def calibration_of(config: EvaluationConfig, model: Method) -> Calibration | None:
@@ -169,6 +175,7 @@ def evaluate(
     extra: Mapping[str, Any],
     calibration: Calibration | None = None,
     unknown: Mapping[str, ImageLoader] = MappingProxyType({}),
+    neighbors: Neighbors = NO_NEIGHBORS,
     progress: Progress = no_progress,
 ) -> Report:
     """Predict every image of a loader over a split; write the report, its figures and predictions.csv.
@@ -178,12 +185,13 @@ def evaluate(
 
     With a `confidence`, early exit at this threshold is evaluated and timed too. With `judged`, a loader of
     a part of the images and their indices, regions are judged on those. With a `calibration`, what it does
-    is reported, and on the images of `unknown`, by what they are, how well they are told. `precision` is
-    `fp32`, `bf16` or `fp16`; `weights` (S,) are those of the scales in the fused prediction. Accuracies are
+    is reported, and on the images of `unknown`, by what they are, how well they are told. The training
+    images of `neighbors` vote, and mistakes are shown beside them. `precision` is `fp32`,
+    `bf16` or `fp16`; `weights` (S,) are those of the scales in the fused prediction. Accuracies are
     those of the model without calibration, which changes no order of classes.
     """
     options: dict[str, Any] = {"precision": precision, "progress": progress}
-    keep = calibration is not None and bool(calibration.needs)
+    keep = (calibration is not None and bool(calibration.needs)) or neighbors != NO_NEIGHBORS
     predictions = predict_split(model, loader, keep=keep, **options)._replace(weights=weights)
     if model.multi_label:
         extra = {"method": metadata.model.method, "regions_used": model.num_looks - 1} | dict(extra)
@@ -200,6 +208,9 @@ def evaluate(
         }
         extra = trust_report(calibration, predictions, given, others) | dict(extra)
         figures["Calibration: before and after"] = "reliability.png"
+    if neighbors.training is not None:
+        training = predict_split(model, neighbors.training, keep=True, what="training images", **options)
+        extra = {"knn": knn_report(neighbors.k, training, predictions, len(metadata.class_names))} | extra
     if confidence is not None:
         seconds = time_exit(model, loader, confidence=confidence, calibration=calibration, **options)
         early = exit_report(predictions, confidence, seconds, calibration)
@@ -231,7 +242,7 @@ def evaluate(
             predictions.fused if given is None else given.probabilities,
             metadata.class_names,
             {Path(name).stem: folder / name for name in figures.values()},
-            Source(model, metadata, loader.dataset, precision),
+            Source(model, metadata, loader.dataset, precision, neighbors.index),
         )
         write_report(folder, report, markdown_page(report, figures, further), page)
     return report

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import yaml
 
+from ramstrans.evaluation.knn import knn_line
 from ramstrans.evaluation.report import trust
 from ramstrans.evaluation.report.tables import cell, table
 from ramstrans.plain import counted
@@ -149,7 +150,8 @@ def _headline(report: Report) -> list[str]:
             f"{counted(report['zoom_gain']['corrected'], 'image')} and "
             f"spoiled {report['zoom_gain']['spoiled']}."
         )
-    return ["## Accuracy", table(*headline(report)), words]
+    neighbours = [f"Without the classifier: {knn_line(report['knn'])}."] if "knn" in report else []
+    return ["## Accuracy", table(*headline(report)), words, *neighbours]
 
 
 def regions_section(report: Report) -> list[str]:

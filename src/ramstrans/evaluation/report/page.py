@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from ramstrans.console import format_duration
+from ramstrans.evaluation.knn import knn_line
 from ramstrans.evaluation.metrics import true_ranks
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.report import markdown
@@ -17,6 +18,7 @@ from ramstrans.evaluation.report.blocks import Table
 from ramstrans.evaluation.report.choices import Chosen, choose
 from ramstrans.evaluation.report.html import render
 from ramstrans.evaluation.report.markdown import zooms
+from ramstrans.evaluation.report.nearest import nearest_pictures
 from ramstrans.evaluation.report.photographs import THUMB_MARKUP, Seen, Source, seen_pictures, thumbnails
 from ramstrans.evaluation.report.summary import cautions, summary, tiles
 from ramstrans.evaluation.report.trusted import trust_blocks
@@ -98,6 +100,7 @@ def report_page(
         "rows": rows,
         "chosen": chosen,
         "num_wrong": int((probabilities.argmax(axis=1) != predictions.labels).sum()),
+        "nearest": nearest_pictures(source.index, predictions, probabilities, class_names, chosen.looked_at),
         "images": image_texts(chosen, predictions, probabilities, class_names),
         "figures": figures,
     }
@@ -117,6 +120,7 @@ def texts_of(report: Report) -> dict[str, Any]:
         "cautions": cautions(report),
         "accuracies": Table(*markdown.headline(report)),
         "early_exit": markdown.early_exit_line(report),
+        "knn": knn_line(report["knn"]) if "knn" in report else None,
         "trust": trust_blocks(report),
         "region_table": region_table(report),
         "made": facts,
