@@ -17,7 +17,7 @@ from ramstrans.saved.metadata import CONFIG_FILE, load_metadata
 logger = logging.getLogger(__name__)
 
 ENOUGH = 5
-"""Photographs from which docs/few_shot.md has figures."""
+"""Photographs from which docs/features.md has figures."""
 
 
 def add_options(parser: Parser) -> None:

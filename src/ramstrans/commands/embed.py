@@ -152,6 +152,6 @@ def labelled_paths(predictor: "Predictor", split: Split) -> dict[str, str]:
     for line in left_out:
         logger.warning("%s", line)
     return {
-        str(record.path): join_labels([metadata.class_names[label] for label in record.classes])
+        str(record.path.absolute()): join_labels([metadata.class_names[label] for label in record.classes])
         for record in dataset.records
     }

@@ -19,7 +19,7 @@ rather than B" (https://arxiv.org/abs/2008.00299). What x is depends on how the 
                 asked is what was read, not where was looked.
 
 The last features of a ViT's patches say nothing about its class token, and gradient times input of its last
-block has the wrong sign as often as not: docs/explain.md has the figures.
+block has the wrong sign as often as not: docs/features.md has the figures.
 """
 
 import threading

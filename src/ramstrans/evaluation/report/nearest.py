@@ -41,7 +41,7 @@ def nearest_pictures(
     found: dict[int, list[Near]] = {}
     for image, query in zip(chosen, units, strict=True):
         labels = dict.fromkeys([int(probabilities[image].argmax()), int(predictions.labels[image])])
-        own = str(predictions.records[image].path)
+        own = str(predictions.records[image].path.absolute())
         found[image] = []
         for name in (class_names[label] for label in labels):
             among = np.array([row for row in index.of_class(name).tolist() if index.paths[row] != own], int)
