@@ -39,23 +39,6 @@ def knn_report(k: int, training: Predictions, tested: Predictions, num_classes: 
     return {"k": min(k, count), "num_images": count, "scales": found[:-1], "fused": found[-1]}
 
 
-def knn_line(report: dict[str, Any]) -> str:
-    """A report of `knn_report` in a line.
-
-    >>> entry = {"top1": 75.0, "interval": [60.0, 86.0]}
-    >>> knn_line({"k": 20, "num_images": 900, "scales": [entry], "fused": entry})
-    '20 nearest of 900 training images: top-1 75.0 % (60.0 - 86.0)'
-    """
-    (low, high), scales = report["fused"]["interval"], report["scales"]
-    each = ""
-    if len(scales) > 1:
-        each = "; " + ", ".join(f"scale {n} {entry['top1']:.1f} %" for n, entry in enumerate(scales, start=1))
-    return (
-        f"{report['k']} nearest of {report['num_images']} training images: "
-        f"top-1 {report['fused']['top1']:.1f} % ({low:.1f} - {high:.1f}){each}"
-    )
-
-
 def _flat(features: NDArray[np.floating]) -> NDArray[np.floating]:
     """(S, N, D) -> (N, S * D)."""
     return features.transpose(1, 0, 2).reshape(features.shape[1], -1)

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from ramstrans import __version__
 from ramstrans.evaluation import metrics
-from ramstrans.evaluation.knn import knn_line
 from ramstrans.evaluation.localization import region_metrics
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.report import markdown, trust
@@ -112,7 +111,7 @@ def print_report(report: Report, console: Console) -> None:
         )
         console.print(f"Regions of scale {scale}: {text}", highlight=False, soft_wrap=True)
     if "knn" in report:
-        console.print(knn_line(report["knn"]), highlight=False, soft_wrap=True)
+        console.print(markdown.knn_line(report["knn"]), highlight=False, soft_wrap=True)
     if "regions_judged" in report:
         console.print(judged_line(report["regions_judged"]), highlight=False, soft_wrap=True)
     if (line := markdown.early_exit_line(report)) is not None:

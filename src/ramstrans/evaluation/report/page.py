@@ -10,7 +10,6 @@ import numpy as np
 import yaml
 
 from ramstrans.console import format_duration
-from ramstrans.evaluation.knn import knn_line
 from ramstrans.evaluation.metrics import true_ranks
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.report import markdown
@@ -120,7 +119,7 @@ def texts_of(report: Report) -> dict[str, Any]:
         "cautions": cautions(report),
         "accuracies": Table(*markdown.headline(report)),
         "early_exit": markdown.early_exit_line(report),
-        "knn": knn_line(report["knn"]) if "knn" in report else None,
+        "knn": markdown.knn_line(report["knn"]) if "knn" in report else None,
         "trust": trust_blocks(report),
         "region_table": region_table(report),
         "made": facts,
