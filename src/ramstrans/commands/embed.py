@@ -80,7 +80,7 @@ def embed(
     from ramstrans.saved.embeddings import made_by
 
     predictor = Predictor.load(run, device, precision, num_scales=num_scales)
-    named, labels = Arguments((), ()), {}
+    named, labels = Arguments((), ()), dict[str, str]()
     paths: Iterable[str | Path]
     if split is None:
         named = resolve_arguments(inputs)

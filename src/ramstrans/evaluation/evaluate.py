@@ -210,7 +210,9 @@ def evaluate(
         figures["Calibration: before and after"] = "reliability.png"
     if neighbors.training is not None:
         training = predict_split(model, neighbors.training, keep=True, what="training images", **options)
-        extra = {"knn": knn_report(neighbors.k, training, predictions, len(metadata.class_names))} | extra
+        extra = {"knn": knn_report(neighbors.k, training, predictions, len(metadata.class_names))} | dict(
+            extra
+        )
     if confidence is not None:
         seconds = time_exit(model, loader, confidence=confidence, calibration=calibration, **options)
         early = exit_report(predictions, confidence, seconds, calibration)

@@ -120,7 +120,7 @@ def compare(
     of_class: Mapping[str, float] = dict(zip(ranked.labels, ranked.probabilities, strict=True))
     labels = [torch.tensor([predictor.class_names.index(name)]) for name in (answer, other)]
     found = contrasts(model, *model.normalize(batch.images, batch.high_res), output, *labels)
-    nearest = None
+    nearest: tuple[list[Neighbor], list[Neighbor]] | None = None
     if embeddings is not None:
         features = torch.cat([scale.feature[0].float() for scale in output.scales]).cpu().numpy()
         path = path_of(image)

@@ -40,8 +40,10 @@ def features_of(
         examples = [example for _, example in chunk if isinstance(example, Example)]
         found = iter(_features(predictor, examples))
         for path, example in chunk:
-            is_read = isinstance(example, Example)
-            yield (path, next(found), None) if is_read else (path, None, str(example))
+            if isinstance(example, Example):
+                yield path, next(found), None
+            else:
+                yield path, None, example
 
 
 def _features(predictor: Predictor, examples: list[Example]) -> NDArray[np.float32]:

@@ -143,21 +143,31 @@ def plot_explanation(
         figure = Figure(figsize=(WIDTH, ROW_HEIGHT * num_rows), layout="constrained")
         cells = figure.subplots(num_rows, 3, width_ratios=(1.2, 1, 1.2))
     else:
-        has_nearest = comparison.nearest is not None and embeddings is not None
-        height, last = ROW_HEIGHT * num_rows, NEAREST_HEIGHT if has_nearest else 0.01
-        figure = Figure(figsize=(WIDE, height + last), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(height, last))
-        cells = above.subplots(num_rows, 4, width_ratios=(1.2, 1.2, 1, 1.2))
-        _draw_comparison(cells[0, 1], comparison)
-        for index, (axes, one) in enumerate(zip(cells[1:, 1], comparison.scales, strict=True)):
-            _draw_contrast(axes, explanation, index, one)
-        if has_nearest:
-            _draw_nearest(below, comparison, embeddings)
-        cells = cells[:, [0, 2, 3]]
+        figure, cells = _compared(explanation, comparison, embeddings)
     _draw_prediction(cells[0], explanation)
     for index in range(num_rows - 1):
         _draw_scale(cells[index + 1], explanation, index, saliency)
     style.save_figure(figure, path)
+
+
+def _compared(
+    explanation: Explanation, comparison: Comparison, embeddings: Embeddings | None
+) -> tuple[Figure, np.ndarray]:
+    """A figure with the contrasts and, in a last row, the nearest photographs; its other cells, (rows, 3)."""
+    num_rows, last = len(explanation.views.crops) + 1, 0.0
+    height = ROW_HEIGHT * num_rows
+    if embeddings is not None and comparison.nearest is not None and any(comparison.nearest):
+        last = NEAREST_HEIGHT
+    figure = Figure(figsize=(WIDE, height + last), layout="constrained")
+    above: Any = figure
+    if embeddings is not None and last:
+        above, below = figure.subfigures(2, 1, height_ratios=(height, last))
+        _draw_nearest(below, comparison, embeddings)
+    cells: np.ndarray = above.subplots(num_rows, 4, width_ratios=(1.2, 1.2, 1, 1.2))
+    _draw_comparison(cells[0, 1], comparison)
+    for index, one in enumerate(comparison.scales):
+        _draw_contrast(cells[index + 1, 1], explanation, index, one)
+    return figure, cells[:, [0, 2, 3]]
 
 
 def _draw_comparison(axes: Axes, comparison: Comparison) -> None:
@@ -188,7 +198,7 @@ def _draw_nearest(figure: Any, comparison: Comparison, embeddings: Embeddings) -
     """Draw the nearest training photographs of both classes in a row."""
     assert comparison.nearest is not None, "checked before"
     count = max(map(len, comparison.nearest))
-    cells = figure.subplots(1, 2 * max(count, 1), squeeze=False)[0]
+    cells = figure.subplots(1, 2 * count, squeeze=False)[0]
     colors = (style.FOR_COLOR, style.AGAINST_COLOR)
     for number, (found, color) in enumerate(zip(comparison.nearest, colors, strict=True)):
         part = cells[number * count : (number + 1) * count]

@@ -78,7 +78,7 @@ class Embeddings(NamedTuple):
     units: NDArray[np.float32]
     thumbnails: tuple[bytes, ...] | None
 
-    def of_class(self, name: str) -> NDArray[np.int64]:
+    def of_class(self, name: str) -> NDArray[np.intp]:
         """Indices of the images of a class."""
         return np.flatnonzero([label == name for label in self.labels])
 
@@ -190,7 +190,7 @@ def _check_made(found: Made, wanted: Made | None, place: Path) -> None:
 
 def nearest(
     bank: NDArray[np.floating], queries: NDArray[np.floating], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """(M, k) indices of the nearest of N rows, nearest first, and their cosines; k = min(count, N).
 
     Args:
@@ -210,7 +210,7 @@ def nearest(
         cosines.append(np.take_along_axis(similar, order, axis=1).astype(np.float32))
     if not indices:
         shape = 0, min(count, len(bank))
-        return np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        return np.zeros(shape, np.intp), np.zeros(shape, np.float32)
     return np.concatenate(indices), np.concatenate(cosines)
 
 
@@ -219,7 +219,7 @@ def vote(
     cosines: NDArray[np.floating],
     labels: Sequence[int],
     num_classes: int,
-) -> NDArray[np.int64]:
+) -> NDArray[np.intp]:
     """(M,) classes by a vote of neighbours, each with weight exp(cosine / 0.07).
 
     The protocol of https://arxiv.org/abs/1805.01978, section 3.4; of equal classes the first wins.
