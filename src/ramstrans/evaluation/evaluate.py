@@ -208,8 +208,8 @@ def evaluate(
         }
         extra = trust_report(calibration, predictions, given, others) | dict(extra)
         figures["Calibration: before and after"] = "reliability.png"
-    if neighbors.training is not None:
-        training = predict_split(model, neighbors.training, keep=True, what="training images", **options)
+    if neighbors.voters is not None:
+        training = predict_split(model, neighbors.voters, keep=True, what="training images", **options)
         extra = {"knn": knn_report(neighbors.k, training, predictions, len(metadata.class_names))} | dict(
             extra
         )
@@ -244,7 +244,7 @@ def evaluate(
             predictions.fused if given is None else given.probabilities,
             metadata.class_names,
             {Path(name).stem: folder / name for name in figures.values()},
-            Source(model, metadata, loader.dataset, precision, neighbors.index),
+            Source(model, metadata, loader.dataset, precision, neighbors.photographs),
         )
         write_report(folder, report, markdown_page(report, figures, further), page)
     return report

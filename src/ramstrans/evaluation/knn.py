@@ -28,11 +28,12 @@ def knn_report(k: int, training: Predictions, tested: Predictions, num_classes: 
     scales = [slice(scale, scale + 1) for scale in range(len(tested.features))]
     found = []
     for part in [*scales, slice(None)]:
-        units = [
+        bank, queries = (
             unit(_flat(features[part]), len(features[part]))
             for features in (training.features, tested.features)
-        ]
-        answers = vote(*nearest(*units, k), training.labels.tolist(), num_classes)
+        )
+        indices, cosines = nearest(bank, queries, k)
+        answers = vote(indices, cosines, training.labels.tolist(), num_classes)
         right, total = int((answers == tested.labels).sum()), len(answers)
         found.append({"top1": 100 * right / total, "interval": list(wilson_interval(right, total))})
     count = len(training.labels)

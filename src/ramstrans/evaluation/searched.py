@@ -22,13 +22,13 @@ class Neighbors(NamedTuple):
 
     Attributes:
         k: How many neighbours vote, with --knn.
-        training: The training images that do; None: no vote is asked for.
-        index: The index beside the model, which the report shows; None: there is none.
+        voters: The training images that do; None: no vote is asked for.
+        photographs: The index beside the model, which the report shows; None: there is none.
     """
 
     k: int = 0
-    training: ImageLoader | None = None
-    index: Embeddings | None = None
+    voters: ImageLoader | None = None
+    photographs: Embeddings | None = None
 
 
 NO_NEIGHBORS = Neighbors()
@@ -55,7 +55,7 @@ def neighbors_among(
     except (ConfigError, DataError) as error:
         logger.warning("the report shows no training photographs: %s", error)
     if config.knn is None:
-        return Neighbors(index=index)
+        return Neighbors(photographs=index)
     data = data_config(metadata.run_options("data"), EvaluationData())
     own = images if config.data.root is None else read_drawn(metadata, data, progress).images
     training, _ = dataset_of(metadata, own, "train", data, progress)

@@ -74,7 +74,7 @@ def rows_of(
     for path, features, error in features_of(predictor, images(), batch_size):
         name, content = waiting.popleft()
         shown = path if name is None else Path(name)
-        row = {
+        row: dict[str, Any] = {
             "path": shown and utf8_text(name_of(shown)),
             "error": NO_IMAGE if name is None and content is None else error and utf8_text(error),
             "label": labels.get(str(name)),

@@ -161,7 +161,8 @@ def _compared(
     figure = Figure(figsize=(WIDE, height + last), layout="constrained")
     above: Any = figure
     if embeddings is not None and last:
-        above, below = figure.subfigures(2, 1, height_ratios=(height, last))
+        parts: Any = figure.subfigures(2, 1, height_ratios=(height, last))
+        above, below = parts
         _draw_nearest(below, comparison, embeddings)
     cells: np.ndarray = above.subplots(num_rows, 4, width_ratios=(1.2, 1.2, 1, 1.2))
     _draw_comparison(cells[0, 1], comparison)

@@ -30,13 +30,13 @@ class Neighbor(NamedTuple):
     """One photograph that was found.
 
     Attributes:
-        index: Of what was searched.
+        row: Its index in what was searched.
         path: Its file.
         label: Its class, if it is known.
         cosine: Mean over scales of the cosines of both features, from -1 to 1.
     """
 
-    index: int
+    row: int
     path: str
     label: str | None
     cosine: float
@@ -137,7 +137,7 @@ def neighbor_image(embeddings: Embeddings, neighbor: Neighbor) -> Image.Image | 
     """Its thumbnail, else its file; None if that is gone."""
     if embeddings.thumbnails is None:
         return photograph_of(neighbor.path)
-    return Image.open(BytesIO(embeddings.thumbnails[neighbor.index])).convert("RGB")
+    return Image.open(BytesIO(embeddings.thumbnails[neighbor.row])).convert("RGB")
 
 
 def photograph_of(path: str) -> Image.Image | None:

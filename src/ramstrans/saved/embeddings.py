@@ -91,7 +91,7 @@ def unit(features: NDArray[np.floating], num_scales: int) -> NDArray[np.float32]
     """
     parts = features.reshape(len(features), num_scales, -1).astype(np.float64)
     lengths = np.maximum(np.linalg.norm(parts, axis=2, keepdims=True), 1e-12)
-    return (parts / lengths / num_scales**0.5).reshape(len(features), -1).astype(np.float32)
+    return np.asarray((parts / lengths / num_scales**0.5).reshape(len(features), -1), np.float32)
 
 
 def schema_of(made: Made, *, thumbnails: bool) -> "pyarrow.Schema":

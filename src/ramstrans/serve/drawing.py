@@ -71,7 +71,7 @@ def draw_contrast(looks: Sequence[tuple[Image.Image, NDArray[np.float32]]]) -> b
     parts = []
     for crop, parts_of in looks:
         grey = crop.convert("L").convert("RGB").resize((CONTRAST_SIDE, CONTRAST_SIDE))
-        top = max(float(np.quantile(np.abs(parts_of), 0.98)), np.finfo(np.float32).tiny)
+        top = max(float(np.quantile(np.abs(parts_of), 0.98)), float(np.finfo(np.float32).tiny))
         smooth = Image.fromarray((parts_of / top).astype(np.float32)).resize(
             grey.size, Image.Resampling.BILINEAR
         )

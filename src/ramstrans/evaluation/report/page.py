@@ -99,7 +99,9 @@ def report_page(
         "rows": rows,
         "chosen": chosen,
         "num_wrong": int((probabilities.argmax(axis=1) != predictions.labels).sum()),
-        "nearest": nearest_pictures(source.index, predictions, probabilities, class_names, chosen.looked_at),
+        "nearest": nearest_pictures(
+            source.training, predictions, probabilities, class_names, chosen.looked_at
+        ),
         "images": image_texts(chosen, predictions, probabilities, class_names),
         "figures": figures,
     }

@@ -53,7 +53,7 @@ class Source(NamedTuple):
     metadata: ModelMetadata
     dataset: ImageDataset
     precision: str
-    index: Embeddings | None = None
+    training: Embeddings | None = None
 
     def photograph(self, index: int, side: int) -> Image.Image:
         """An upright image whose shorter side has at least `side` pixels, if it has so many."""
