@@ -17,11 +17,13 @@ from contextlib import contextmanager
 
 from ramstrans import __version__
 from ramstrans.commands import (
+    add_class,
     bench,
     calibrate,
     compare,
     data,
     doctor,
+    embed,
     evaluate,
     explain,
     export,
@@ -29,6 +31,7 @@ from ramstrans.commands import (
     predict,
     push,
     serve,
+    similar,
     train,
 )
 from ramstrans.commands.options import Parser, add_commands
@@ -148,6 +151,9 @@ COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
     "explain": explain,
+    "embed": embed,
+    "similar": similar,
+    "add_class": add_class,
     "export": export,
     "push": push,
     "serve": serve,

@@ -45,6 +45,7 @@ class FakeSource:
     """Stands in for `photographs.Source`: noise, which compresses badly, and views of two scales."""
 
     model = SimpleNamespace(num_looks=2)
+    training = None
 
     def photograph(self, index, side):
         return noise(index, (max(side, 40), max(side, 30)))

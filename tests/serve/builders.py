@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from ramstrans.errors import UnreadableImageError
+from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.inference.prediction import Prediction, ScalePrediction
 from ramstrans.serve.app import create_app
 from ramstrans.serve.engine import Answer
@@ -47,6 +47,17 @@ class FakeEngine:
         scales = ScalePrediction(*classes, (1.0, 2.0, 3.0, 4.0), True), ScalePrediction(*classes, None, None)
         prediction = Prediction(None, *classes, scales)
         return [Answer(prediction, SALIENCY, (-1.0, 0.0, 5.5, 4.0)) for _ in examples]
+
+    def contrast(self, content, against):
+        if against not in ("b", "runner_up"):
+            raise UsageError("--against is none of the classes")
+        return {
+            "answer": "a",
+            "class": "b",
+            "probabilities": [0.5, 0.3],
+            "differences": [1.0],
+            "picture": b"P",
+        }
 
 
 def talk(engine, conversation, limits=None, key=None):

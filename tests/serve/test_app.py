@@ -375,3 +375,29 @@ def test_the_page_is_served_where_there_is_one(tmp_path, monkeypatch):
     assert script.headers["Content-Type"].startswith("text/javascript")
     assert outside.status_code == 404
     assert health.json() == {"status": "ok"}
+
+
+def test_why_not_another_class():
+    (row,) = rows_of(ask(FakeEngine(), "POST", "/predict?against=b", content=b"a", headers=JPEG))
+    assert row["against"] == {
+        **{"answer": "a", "class": "b", "probabilities": [0.5, 0.3], "differences": [1.0]},
+        "picture": base64.b64encode(b"P").decode(),
+    }
+    refused = ask(FakeEngine(), "POST", "/predict?against=z", content=b"a", headers=JPEG)
+    assert (refused.status_code, refused.json()["detail"]) == (422, "--against is none of the classes")
+    (row,) = rows_of(ask(FakeEngine(), "POST", "/predict", content=b"a", headers=JPEG))
+    assert "against" not in row
+    rows = rows_of(ask(FakeEngine(), "POST", "/predict?against=b", json={"images": in_base64(b"xx", b"a")}))
+    assert [row["against"] is None for row in rows] == [True, False]
+
+
+def test_a_run_says_why_and_shows_no_training_photographs(predictor, photographs):
+    content = photographs[0].read_bytes()
+    (row,) = rows_of(
+        ask(RunEngine(predictor), "POST", "/predict?against=runner_up", content=content, headers=JPEG)
+    )
+    compared = row["against"]
+    assert [compared["answer"], compared["class"]] == row["labels"][:2]
+    assert compared.keys() == {"answer", "class", "probabilities", "differences", "picture"}
+    with Image.open(io.BytesIO(base64.b64decode(compared["picture"]))) as picture:
+        assert picture.size == (2 * 320 + 8, 320)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from ramstrans.inference.prediction import Prediction, ScalePrediction
-from ramstrans.serve.drawing import draw, overlaid, to_unit
+from ramstrans.serve.drawing import draw, draw_contrast, overlaid, to_unit
 from ramstrans.serve.engine import Answer
 from tests.serve.builders import png
 
@@ -46,3 +46,12 @@ def test_colours_lie_over_the_view_and_the_rest_is_dark():
 
 def test_zeros_are_no_division():
     assert to_unit(np.zeros((2, 2), np.float32)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_what_speaks_for_an_answer_is_blue_and_what_speaks_against_it_orange():
+    grey, values = Image.new("RGB", (64, 64), (100, 100, 100)), np.array([[1.0, -1.0]], np.float32)
+    drawn = Image.open(io.BytesIO(draw_contrast([(grey, values), (grey, np.zeros((1, 2), np.float32))])))
+    assert drawn.size == (648, 320)
+    assert drawn.getpixel((10, 160)) == (25, 110, 158)  # a quarter of 100, three of (0, 114, 178)
+    assert drawn.getpixel((310, 160)) == (198, 98, 25)
+    assert drawn.getpixel((400, 160)) == (100, 100, 100)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ramstrans.errors import UnreadableImageError
+from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.export import standalone
 from ramstrans.serve.engine import ExportedEngine
 from tests.serve.builders import png
@@ -74,3 +74,5 @@ def test_the_limit_of_pixels_can_be_another(folder, monkeypatch):
         engine.read(png(40, 30))
     engine.max_pixels = 1200
     engine.read(png(40, 30))
+    with pytest.raises(UsageError, match="serve the run folder"):
+        engine.contrast(png(40, 30), "wren")

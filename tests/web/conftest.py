@@ -1,13 +1,16 @@
 """A real browser, and small web servers for it."""
 
+import base64
 import contextlib
 import functools
 import http.server
+import io
 import json
 from importlib.resources import files
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from PIL import Image
 
 from tests.http_server import serving
 
@@ -60,7 +63,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 class Stub(Quiet):
     """The part of `ramstrans serve` that the page knows; the name of a photograph says what happens to it."""
 
-    about = {"classes": list(NAMES), "max_bytes": 1_000_000}  # noqa: RUF012 - no instance changes it
+    about = {"kind": "run", "classes": list(NAMES), "max_bytes": 1_000_000}  # noqa: RUF012 - no instance changes it
     key = None  # what it wants
     busy = 2  # how often a busy server refuses
     seen: list = []  # noqa: RUF012 - of the class, since each request has an instance
@@ -80,8 +83,9 @@ class Stub(Quiet):
         if name == "busy.jpg" and type(self).busy:
             type(self).busy -= 1
             status = 503
+        more = {"against": contrast()} if parse_qs(address.query).get("against") else {}
         refusal = [] if status == 504 else {"detail": f"about {name}"}
-        self.say(status, {"predictions": [answer(name)]} if status == 200 else refusal)
+        self.say(status, {"predictions": [answer(name) | more]} if status == 200 else refusal)
 
     def say(self, status, values):
         content = json.dumps(values).encode()
@@ -92,6 +96,14 @@ class Stub(Quiet):
             self.send_header("Retry-After", "0.01")
         self.end_headers()
         self.wfile.write(content)
+
+
+def contrast():
+    """What the stub says about two classes: a picture of two looks."""
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 32), (0, 114, 178)).save(stream, "PNG")
+    values = {"answer": NAMES[0], "class": NAMES[1], "probabilities": [0.9, 0.1], "differences": [1.0, 2.0]}
+    return values | {"picture": base64.b64encode(stream.getvalue()).decode()}
 
 
 UNSURE = {"low.jpg": (0.4, 0.1, 0.1), "close.jpg": (0.52, 0.4, 0.08)}

@@ -42,6 +42,27 @@ def texts(page, selector):
     return [" ".join(text.split()) for text in page.locator(selector).all_inner_texts()]
 
 
+def test_why_it_is_not_the_second_class(open_page, address, photographs):
+    Stub.seen.clear()
+    page = open_page(address)
+    classify(page, photographs("heron.jpg", "jay.jpg"))
+    button = page.get_by_role("button", name="Why not Crow, <b>hooded</b>?")
+    button.click()
+    figure = page.locator("#contrast")
+    figure.wait_for()
+    caption = "Blue speaks for Black footed Albatross, orange for Crow, <b>hooded</b>."
+    assert figure.inner_text().strip() == caption
+    assert page.evaluate("() => document.querySelector('#contrast img').naturalWidth") == 64
+    assert Stub.seen[-1][:3] == (
+        *("/predict", {"against": ["Crow, <b>hooded</b>"], "top_k": ["1"]}),
+        page.locator("#name").inner_text(),
+    )
+    assert button.is_hidden()
+    page.locator("#gallery button").nth(1).click()  # another photograph has not been asked about
+    assert figure.is_hidden()
+    assert button.is_visible()
+
+
 def test_an_answer_with_bars_region_and_looks(open_page, address, photographs):
     Stub.seen.clear()
     page = open_page(address)

@@ -48,6 +48,7 @@ def explain(
     num_scales: PositiveInt | None = None,
     rank_confidence: float | None = None,
     priors: Path | None = None,
+    against: str | None = None,
 ) -> int:
     """Explain the predictions for images.
 
@@ -65,6 +66,9 @@ def explain(
         rank_confidence: Probability that an answer at some rank of the taxonomy is to reach, above 0.5;
             default: that of `calibrate`.
         priors: List of the classes that occur, or table of weights by conditions; as in `predict`.
+        against: Why the answer, and not this class? Its name, or runner_up for the second most probable one:
+            adds what speaks for either at every scale and, if there is RUN/index (`embed --index true`), the
+            nearest training photographs of both.
 
     Raises:
         DataError: Nothing could be read, or one of the inputs does not exist; the others are explained.
@@ -72,11 +76,14 @@ def explain(
     check_rank_confidence(rank_confidence)
     load_metadata(run)
     from ramstrans.data.reading.text import read_paths
+    from ramstrans.hub import local_folder
     from ramstrans.inference.arguments import check_any_read, expand_inputs, resolve_arguments
+    from ramstrans.inference.contrast import check_class
     from ramstrans.inference.explain import check_pictures
     from ramstrans.inference.explain import explain as explain_image
     from ramstrans.inference.predictor import Predictor
     from ramstrans.inference.tables import with_tables
+    from ramstrans.saved.embeddings import load_index, made_by
 
     named, cells = with_tables(resolve_arguments(inputs))
     unique: dict[str, Path] = {}
@@ -97,9 +104,18 @@ def explain(
     num_read = 0
     if saliency is not None:
         predictor.model.set_saliency(saliency)
+    embeddings = None
+    if against is not None:
+        check_class(predictor.class_names, against)
+        if saliency is None:  # another one has other regions, and so other features
+            embeddings = load_index(local_folder(run), made_by(predictor.model, predictor.metadata))
+        if embeddings is None and saliency is None:
+            logger.info("no index: `ramstrans embed %s --index true` adds training photographs", run)
     for image, picture in zip(images, pictures, strict=True):
         try:
-            values = explain_image(predictor, image, picture, overwrite=overwrite)
+            values = explain_image(
+                predictor, image, picture, overwrite=overwrite, against=against, embeddings=embeddings
+            )
         except UnreadableImageError as error:
             print(f"{image}: not read: {error.reason}")  # noqa: T201
             continue
@@ -128,6 +144,9 @@ def answer_line(values: Mapping[str, Any]) -> str:
     if len(several) > 1:
         answer += f"; one of {len(several)}: {', '.join(several[:MAX_NAMED])}"
         answer += ", ..." if len(several) > MAX_NAMED else ""
+    if "against" in values:
+        other, share = values["against"]["class"], values["against"]["probabilities"][1]
+        answer += f"; not {other} {share:.1%}"
     return f"unknown ({answer})" if values["unknown"] else answer
 
 

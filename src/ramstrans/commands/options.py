@@ -196,7 +196,9 @@ class Parser(ArgumentParser):
             names = ["COMMAND ..."]
         elif self.data_position is not None:
             names.insert(self.data_position, "[DATA]")
-        more = [action for action in self._actions if not action.option_strings and action.nargs == "+"]
+        more = [
+            action for action in self._actions if not action.option_strings and action.nargs in ("+", "*")
+        ]
         names += [f"{action.dest.upper()} ..." for action in more]
         return " ".join([command_of(self), *names, "[--OPTION VALUE ...]"])
 

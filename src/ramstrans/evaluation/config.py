@@ -67,6 +67,7 @@ class EvaluationConfig:
             they change is measured.
         rank_confidence: Probability that an answer at some rank of the taxonomy is to reach, above 0.5;
             default: that of `calibrate`.
+        knn: Tell the classes also by a vote of so many nearest training images, e.g. 20.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
     """
@@ -83,12 +84,15 @@ class EvaluationConfig:
     unknown: Path | None = None
     priors: Path | None = None
     rank_confidence: float | None = None
+    knn: int | None = None
     device: str = "auto"
     precision: Precision | None = None
 
     def __post_init__(self) -> None:
         check_batch_size(self.batch_size)
         check_rank_confidence(self.rank_confidence)
+        if self.knn is not None and self.knn < 1:
+            raise ConfigError(f"--knn is {self.knn}; give 1 or more nearest training images, e.g. 20")
         if isinstance(self.regions, int) and self.regions < 1:
             raise ConfigError(f"--regions is {self.regions}; give a number of images, 1 or more, or all")
         if self.early_exit is not None and self.fusion == "fitted":

@@ -26,6 +26,7 @@ from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warni
 from ramstrans.evaluation.fusion import fit_weights
 from ramstrans.evaluation.images import data_config, dataset_of, read_images
 from ramstrans.evaluation.judge import draw_indices, judge_regions, judged_report, part_of, picture_groups
+from ramstrans.evaluation.knn import knn_report
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.ranks import priors_report
 from ramstrans.evaluation.report.build import Report, build_report, write_report
@@ -49,6 +50,7 @@ from ramstrans.evaluation.report.plots import (
     plot_reliability,
 )
 from ramstrans.evaluation.report.predictions import write_predictions
+from ramstrans.evaluation.searched import NO_NEIGHBORS, Neighbors, neighbors_among
 from ramstrans.evaluation.trust import answers_of, trust_report
 from ramstrans.evaluation.unknown_images import unknown_images
 from ramstrans.files import make_folder
@@ -132,6 +134,7 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         "calibration": calibration,
         "unknown": loaders,
         "priors": priors,
+        "neighbors": neighbors_among(config, model, metadata, images, loading, progress),
     }
     if config.regions is not None:
         indices = draw_indices(len(dataset), config.regions)
@@ -151,6 +154,8 @@ def check_several_labels(config: EvaluationConfig) -> None:
             "--regions and --fusion fitted ask whether an image's one class is right, and images of this "
             "model may have several labels (multi_label); leave them out"
         )
+    if config.knn is not None:
+        raise UsageError("--knn lets images vote for one class, and this model is multi_label; leave it out")
 
 
 def calibration_of(config: EvaluationConfig, model: Method) -> Calibration | None:
@@ -204,6 +209,7 @@ def evaluate(
     calibration: Calibration | None = None,
     unknown: Mapping[str, ImageLoader] = MappingProxyType({}),
     priors: ImagePriors | None = None,
+    neighbors: Neighbors = NO_NEIGHBORS,
     progress: Progress = no_progress,
 ) -> Report:
     """Predict every image of a loader over a split; write the report, its figures and predictions.csv.
@@ -216,10 +222,10 @@ def evaluate(
     is reported, and on the images of `unknown`, by what they are, how well they are told; with `priors`,
     what these change. `precision` is `fp32`, `bf16` or `fp16`; `weights` (S,) are those of the scales in the
     fused prediction. Accuracies are those of the model without calibration, which changes no order of
-    classes, and without priors.
+    classes, and without priors. The training images of `neighbors` vote, and mistakes are shown beside them.
     """
     options: dict[str, Any] = {"precision": precision, "progress": progress}
-    keep = calibration is not None and bool(calibration.needs)
+    keep = (calibration is not None and bool(calibration.needs)) or neighbors != NO_NEIGHBORS
     predictions = predict_split(model, loader, keep=keep, **options)._replace(weights=weights)
     if model.multi_label:
         extra = {"method": metadata.model.method, "regions_used": model.num_looks - 1} | dict(extra)
@@ -240,6 +246,11 @@ def evaluate(
         if matched is not None and priors is not None:
             extra |= {"priors": priors_report(given, matched, predictions.labels, priors.name)}
         figures["Calibration: before and after"] = "reliability.png"
+    if neighbors.voters is not None:
+        training = predict_split(model, neighbors.voters, keep=True, what="training images", **options)
+        extra = {"knn": knn_report(neighbors.k, training, predictions, len(metadata.class_names))} | dict(
+            extra
+        )
     if confidence is not None:
         seconds = time_exit(model, loader, confidence=confidence, calibration=calibration, **options)
         early = exit_report(predictions, confidence, seconds, calibration)
@@ -274,7 +285,7 @@ def evaluate(
             predictions.fused if given is None else given.without_priors,
             metadata.class_names,
             {Path(name).stem: folder / name for name in figures.values()},
-            Source(model, metadata, loader.dataset, precision),
+            Source(model, metadata, loader.dataset, precision, neighbors.photographs),
         )
         write_report(folder, report, markdown_page(report, figures, further), page)
     return report

@@ -15,32 +15,51 @@ from matplotlib.figure import Figure
 from ramstrans.data.records import Box
 from ramstrans.evaluation.report import style
 from ramstrans.files import check_output, check_outputs, write_file
+from ramstrans.inference.contrast import Comparison, ScaleContrast, compare
+from ramstrans.inference.neighbors import draw_neighbor
 from ramstrans.inference.postprocess import Explanation
 from ramstrans.inference.prediction import Prediction, ScalePrediction
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
 from ramstrans.plain import counted
+from ramstrans.saved.embeddings import Embeddings
 
 ROW_HEIGHT, WIDTH, BAR_LABEL = 3.1, 10.5, 2.9  # inches
+WIDE, NEAREST_HEIGHT = 14.0, 2.2  # inches, with a contrast
 NUM_NAMED = 2
 """Classes of a prediction set that are named in a figure."""
 
 
 def explain(
-    predictor: Predictor, image_path: Path, picture_path: Path, *, overwrite: bool = False
+    predictor: Predictor,
+    image_path: Path,
+    picture_path: Path,
+    *,
+    overwrite: bool = False,
+    against: str | None = None,
+    embeddings: Embeddings | None = None,
 ) -> dict[str, Any]:
     """Explain the prediction for one image by a PNG file, and a JSON file of the same name beside it.
+
+    With `against`, a class or `runner_up`, it says why the answer is not that class; with `embeddings`, the
+    index of the model, it shows the nearest training photographs of both.
 
     Returns what `explanation_to_json` does.
 
     Raises:
         UnreadableImageError: The image cannot be decoded.
         OutputError: `picture_path` does not end in .png, or a file exists or cannot be written.
+        UsageError: There is no such class.
     """
     check_pictures([picture_path], overwrite=overwrite)
-    explanation = predictor.explain(image_path)
-    values = explanation_to_json(explanation)
-    plot_explanation(explanation, picture_path, predictor.model.saliency_name)
+    comparison = None
+    if against is None:
+        explanation = predictor.explain(image_path)
+    else:
+        comparison = compare(predictor, image_path, against, embeddings)
+        explanation = comparison.explanation
+    values = explanation_to_json(explanation, comparison)
+    plot_explanation(explanation, picture_path, predictor.model.saliency_name, comparison, embeddings)
     write_file(json_path(picture_path), json.dumps(values, ensure_ascii=False).encode())
     return values
 
@@ -75,39 +94,120 @@ def picture_paths(image_paths: Sequence[Path], folder: Path) -> list[Path]:
     ]
 
 
-def explanation_to_json(explanation: Explanation) -> dict[str, Any]:
+def explanation_to_json(explanation: Explanation, comparison: Comparison | None = None) -> dict[str, Any]:
     """Convert an explanation to plain values; the last scale has no region, as no scale sees it.
 
     To the values of `writers.to_json` it adds `width` and `height` of the image, and per scale `crop_box`,
     the part of the image that the scale saw as `[x0, y0, x1, y1]` in pixels, and `saliency`, rows of patches
-    that cover this box; null where a value is not finite.
+    that cover this box; null where a value is not finite. A comparison adds `against`, see
+    `Comparison.to_json`, and per scale `contrast`: the `difference` of the logits, and its `map`, rows of
+    parts that cover the same box.
     """
     values, views = to_json(explanation.prediction), explanation.views
     values["width"], values["height"] = views.size
     for scale, crop_box, saliency in zip(values["scales"], views.crop_boxes, views.saliencies, strict=True):
         scale["crop_box"] = [round(side, 2) for side in crop_box]
-        scale["saliency"] = [
-            [float(f"{value:.6g}") if np.isfinite(value) else None for value in row]
-            for row in saliency.tolist()
-        ]
+        scale["saliency"] = _rows(saliency)
+    if comparison is not None:
+        values["against"] = comparison.to_json()
+        for scale, one in zip(values["scales"], comparison.scales, strict=True):
+            scale["contrast"] = {"difference": round(one.difference, 6), "map": _rows(one.map)}
     return values
 
 
-def plot_explanation(explanation: Explanation, path: Path, saliency: str = "") -> None:
+def _rows(values: np.ndarray) -> list[list[float | None]]:
+    """Numbers (h, w) in six digits; None where one is not finite."""
+    return [
+        [float(f"{value:.6g}") if np.isfinite(value) else None for value in row] for row in values.tolist()
+    ]
+
+
+def plot_explanation(
+    explanation: Explanation,
+    path: Path,
+    saliency: str = "",
+    comparison: Comparison | None = None,
+    embeddings: Embeddings | None = None,
+) -> None:
     """Draw the prediction, and a row per scale: saliency and region, what it saw, its prediction.
 
     Args:
         explanation: Of one image.
         path: PNG file.
         saliency: Name of the saliency, for the titles.
+        comparison: Adds a column: what speaks for the answer, and for another class.
+        embeddings: The index that the comparison's nearest photographs are of, which are a last row.
     """
     num_rows = len(explanation.views.crops) + 1
-    figure = Figure(figsize=(WIDTH, ROW_HEIGHT * num_rows), layout="constrained")
-    cells = figure.subplots(num_rows, 3, width_ratios=(1.2, 1, 1.2))
+    if comparison is None:
+        figure = Figure(figsize=(WIDTH, ROW_HEIGHT * num_rows), layout="constrained")
+        cells = figure.subplots(num_rows, 3, width_ratios=(1.2, 1, 1.2))
+    else:
+        figure, cells = _compared(explanation, comparison, embeddings)
     _draw_prediction(cells[0], explanation)
     for index in range(num_rows - 1):
         _draw_scale(cells[index + 1], explanation, index, saliency)
     style.save_figure(figure, path)
+
+
+def _compared(
+    explanation: Explanation, comparison: Comparison, embeddings: Embeddings | None
+) -> tuple[Figure, np.ndarray]:
+    """A figure with the contrasts and, in a last row, the nearest photographs; its other cells, (rows, 3)."""
+    num_rows, last = len(explanation.views.crops) + 1, 0.0
+    height = ROW_HEIGHT * num_rows
+    if embeddings is not None and comparison.nearest is not None and any(comparison.nearest):
+        last = NEAREST_HEIGHT
+    figure = Figure(figsize=(WIDE, height + last), layout="constrained")
+    above: Any = figure
+    if embeddings is not None and last:
+        parts: Any = figure.subfigures(2, 1, height_ratios=(height, last))
+        above, below = parts
+        _draw_nearest(below, comparison, embeddings)
+    cells: np.ndarray = above.subplots(num_rows, 4, width_ratios=(1.2, 1.2, 1, 1.2))
+    _draw_comparison(cells[0, 1], comparison)
+    for index, one in enumerate(comparison.scales):
+        _draw_contrast(cells[index + 1, 1], explanation, index, one)
+    return figure, cells[:, [0, 2, 3]]
+
+
+def _draw_comparison(axes: Axes, comparison: Comparison) -> None:
+    """Write the two classes in their colours, with their probabilities."""
+    axes.set_axis_off()
+    lines = [
+        ("why", comparison.answer, style.FOR_COLOR, "what speaks for it is blue"),
+        ("and not", comparison.against, style.AGAINST_COLOR, "what speaks for it is orange"),
+    ]
+    for index, ((word, name, color, note), probability) in enumerate(
+        zip(lines, comparison.probabilities, strict=True)
+    ):
+        y = 0.97 - 0.38 * index
+        axes.text(0, y, word, fontsize=9, color=style.MUTED_COLOR, va="top")
+        text = axes.text(0, y - 0.08, "", fontsize=10, weight="bold", color=color, va="top")
+        style.fit_text(text, partial(style.label_text, name), 40, BAR_LABEL)
+        axes.text(0, y - 0.17, f"{probability:.1%}; {note}", fontsize=8, color=style.MUTED_COLOR, va="top")
+
+
+def _draw_contrast(axes: Axes, explanation: Explanation, index: int, one: ScaleContrast) -> None:
+    """Draw where the difference of two logits comes from."""
+    style.draw_contrast(axes, explanation.views, index, one.map)
+    name = "for and against" if len(explanation.views.crops) == 1 else f"scale {index + 1}: for and against"
+    _title(axes, name, f"difference of the logits {one.difference:+.2f}")
+
+
+def _draw_nearest(figure: Any, comparison: Comparison, embeddings: Embeddings) -> None:  # noqa: ANN401
+    """Draw the nearest training photographs of both classes in a row."""
+    assert comparison.nearest is not None, "checked before"
+    count = max(map(len, comparison.nearest))
+    cells = figure.subplots(1, 2 * count, squeeze=False)[0]
+    colors = (style.FOR_COLOR, style.AGAINST_COLOR)
+    for number, (found, color) in enumerate(zip(comparison.nearest, colors, strict=True)):
+        part = cells[number * count : (number + 1) * count]
+        for axes in part:
+            axes.set_axis_off()
+        for axes, neighbor in zip(part, found, strict=False):
+            draw_neighbor(axes, embeddings, neighbor, color)
+    figure.suptitle("the nearest training photographs of both classes", fontsize=10, weight="bold")
 
 
 def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:

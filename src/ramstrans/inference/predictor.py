@@ -17,7 +17,7 @@ from ramstrans.data.loading.dataset import Batch, Example, collate, to_example
 from ramstrans.distributed import autocast
 from ramstrans.errors import UsageError
 from ramstrans.evaluation.predict import choose_precision
-from ramstrans.evaluation.views import scale_views
+from ramstrans.evaluation.views import ScaleViews, scale_views
 from ramstrans.inference.in_memory import ALLOWED, ImageInput, is_image, path_of
 from ramstrans.inference.inputs import read_ahead, read_input
 from ramstrans.inference.postprocess import Explanation, to_predictions
@@ -199,7 +199,13 @@ class Predictor:
         """
         resized = read_input(image, self.metadata.preprocessing, self.max_pixels)
         batch, output, (views,) = scale_views(self.model, self.metadata, [resized], self.precision)
-        (prediction,) = self.predictions(batch, output, [path_of(image)], top_k)
+        return self.explained(batch, output, views, path_of(image), top_k)
+
+    def explained(
+        self, batch: Batch, output: Output, views: ScaleViews, path: Path | None, top_k: int
+    ) -> Explanation:
+        """What `scale_views` gave for one image, as its explanation."""
+        (prediction,) = self.predictions(batch, output, [path], top_k)
         *before, last = prediction.scales
         if self.model.num_looks == len(prediction.scales):
             last = last._replace(box=None, has_region=None)  # at which no look follows

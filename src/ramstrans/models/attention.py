@@ -112,6 +112,22 @@ class RecordAttention(_AttentionMode):
         return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **options)
 
 
+class KeepValues(_AttentionMode):
+    """Keep the values of every attention called inside, and let no gradient flow through its weights.
+
+    Args:
+        values: Filled in the order of the calls with the values (B, H, N, d), with their history.
+    """
+
+    def __init__(self, values: list[Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Tensor:  # noqa: ANN401
+        self.values.append(value)
+        return F.scaled_dot_product_attention(query.detach(), key.detach(), value, *args, **options)
+
+
 class ExplicitAttention(_AttentionMode):
     """Compute every `F.scaled_dot_product_attention` called inside by matrix products; the same function.
 

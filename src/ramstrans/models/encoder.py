@@ -42,6 +42,7 @@ class Features(NamedTuple):
         class_index: Index of the scale's class token among the N tokens; None if none is pooled.
         num_prefix: Number of tokens before the patches.
         grid: `(rows, columns)` of locations.
+        whole: What `locations` is a view of, with the tokens before them, as timm lays it out.
     """
 
     pooled: Tensor
@@ -51,6 +52,7 @@ class Features(NamedTuple):
     class_index: int | None
     num_prefix: int
     grid: Size
+    whole: Tensor
 
 
 class Encoder(nn.Module):
@@ -214,6 +216,7 @@ class Encoder(nn.Module):
             class_index=self._class_index(scale),
             num_prefix=num_prefix,
             grid=grid,
+            whole=features,
         )
 
     @property

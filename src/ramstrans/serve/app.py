@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -89,6 +89,8 @@ def _add_predict(app: FastAPI, service: Service, guarded: list[Any]) -> None:
             except TimeoutError as error:
                 limit = service.limits.timeout
                 raise problem(504, f"no answer within {limit:g} seconds; send fewer images") from error
+            except HTTPException:
+                raise
             except Exception as error:
                 raise problem(500, f"the model failed: {type(error).__name__}: {error}") from error
             if len(rows) == 1 and rows[0]["error"]:

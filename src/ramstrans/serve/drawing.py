@@ -1,6 +1,7 @@
 """The explanation of an answer as a picture, by Pillow alone: saliency, region, and what it shows."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ SIDE = 512
 _HEAT = np.array([[0, 0, 30], [90, 15, 110], [200, 50, 60], [250, 150, 20], [255, 250, 160]], np.float32)
 _BOX_COLOR, _RIM_COLOR = "#EE7733", "white"
 _OPACITY = 0.55
+CONTRAST_SIDE = 320
+"""Pixels of what a scale saw, under what speaks for and against its answer."""
+_FOR, _AGAINST = np.array([0, 114, 178]), np.array([230, 97, 0])
 
 
 def draw(content: bytes, answer: Answer, max_pixels: int) -> bytes:
@@ -60,6 +64,25 @@ def overlaid(image: Image.Image, saliency: NDArray[np.float32], view: Box) -> Im
     layer = Image.new("RGB", image.size)
     layer.paste(Image.fromarray(colours.astype(np.uint8)), (x0, y0))
     return Image.blend(image, layer, _OPACITY)
+
+
+def draw_contrast(looks: Sequence[tuple[Image.Image, NDArray[np.float32]]]) -> bytes:
+    """A PNG: what each scale saw, in grey, under a signed map (h, w); blue is positive, orange negative."""
+    parts = []
+    for crop, parts_of in looks:
+        grey = crop.convert("L").convert("RGB").resize((CONTRAST_SIDE, CONTRAST_SIDE))
+        top = max(float(np.quantile(np.abs(parts_of), 0.98)), float(np.finfo(np.float32).tiny))
+        smooth = Image.fromarray((parts_of / top).astype(np.float32)).resize(
+            grey.size, Image.Resampling.BILINEAR
+        )
+        values = np.asarray(smooth).clip(-1, 1)[..., None]
+        colours = np.where(values < 0, _AGAINST, _FOR)
+        mixed = np.asarray(grey) * (1 - 0.75 * np.abs(values)) + colours * 0.75 * np.abs(values)
+        parts.append(Image.fromarray(mixed.round().astype(np.uint8)))
+    canvas = Image.new("RGB", (len(parts) * (CONTRAST_SIDE + 8) - 8, CONTRAST_SIDE), "white")
+    for number, part in enumerate(parts):
+        canvas.paste(part, (number * (CONTRAST_SIDE + 8), 0))
+    return _png(canvas)
 
 
 def to_unit(saliency: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ramstrans.data.geometry import Geometry
+from ramstrans.errors import UsageError
 from ramstrans.export.runner import format_of
 from ramstrans.export.standalone import Standalone, to_prediction
 from ramstrans.inference.prediction import Prediction
@@ -52,6 +53,14 @@ class Engine(Protocol):
     def answer(self, examples: Sequence[Any], top_k: int) -> list[Answer]:
         """Answer for images that were read, as one batch; called by one thread."""
 
+    def contrast(self, content: bytes, against: str) -> dict[str, Any]:
+        """Why the answer for the bytes of an image and not another class; called by that thread.
+
+        Raises:
+            UnreadableImageError: They are not an image.
+            RamsTransError: It cannot be said; the message says why.
+        """
+
 
 class ExportedEngine:
     """A folder of `ramstrans export`; its answers are those of its predict.py."""
@@ -89,6 +98,10 @@ class ExportedEngine:
             )
             for row, example in enumerate(examples)
         ]
+
+    def contrast(self, content: bytes, against: str) -> dict[str, Any]:  # noqa: ARG002 - see `Engine`
+        """See `Engine`: no graph has gradients."""
+        raise UsageError("against needs gradients, and an exported model has none; serve the run folder")
 
 
 def view_of(geometry: Geometry, size: tuple[int, ...]) -> View:

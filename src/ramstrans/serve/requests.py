@@ -39,6 +39,10 @@ class Options(BaseModel):
         default=False,
         description="Add `explanation`: a PNG in base64 of the saliency, the region, and what it shows.",
     )
+    against: str | None = Field(
+        None,
+        description="Add `against`: why the answer and not this class, or `runner_up`. Of run folders only.",
+    )
     saliency: bool = Field(
         default=False,
         description="Add `saliency`, rows of numbers in [0, 1], and `view`, the part of the image under it.",

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ramstrans.inference.contrast import compare
 from ramstrans.inference.predictor import Predictor
+from ramstrans.serve.drawing import draw_contrast
 from ramstrans.serve.engine import Answer, view_of
 
 
@@ -49,3 +51,20 @@ class RunEngine:
             Answer(prediction, one, view_of(geometry, size))
             for prediction, one, geometry in zip(predictions, maps, batch.geometries, strict=True)
         ]
+
+    def contrast(self, content: bytes, against: str) -> dict[str, Any]:
+        """Why the answer for the bytes of an image and not another class, as plain values and a PNG.
+
+        The nearest training photographs stay out: whoever asks a server need not see them.
+
+        Raises:
+            UnreadableImageError: They are not an image.
+            RamsTransError: There is no such class, or the model cannot be explained so.
+        """
+        found = compare(self._predictor, content, against)
+        values = found.to_json()
+        del values["nearest"]
+        views = found.explanation.views
+        pictures = [(crop, one.map) for crop, one in zip(views.crops, found.scales, strict=True)]
+        values["differences"] = [round(one.difference, 6) for one in found.scales]
+        return values | {"picture": draw_contrast(pictures)}

@@ -33,6 +33,16 @@ class PriorsEffect(BaseModel):
     changed: bool
 
 
+class Against(BaseModel):
+    """The answer beside another class."""
+
+    answer: str
+    compared_with: str = Field(alias="class")
+    probabilities: list[float] = Field(description="Of both.")
+    differences: list[float] = Field(description="Per scale, the logit of the answer minus the other.")
+    picture: str = Field(description="A PNG in base64: what each scale saw, blue where it speaks for it.")
+
+
 class Row(BaseModel):
     """Prediction for one image."""
 
@@ -49,6 +59,7 @@ class Row(BaseModel):
     saliency: list[list[float]] | None = Field(default=None, description="With saliency=true.")
     view: list[float] | None = Field(default=None, description="With saliency=true: x0, y0, x1, y1.")
     explanation: str | None = Field(default=None, description="With explain=true: a PNG in base64.")
+    against: Against | None = Field(default=None, description="With against=CLASS.")
 
 
 class Predictions(BaseModel):

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ramstrans.data.reading.threads import NUM_THREADS
-from ramstrans.errors import UnreadableImageError
+from ramstrans.errors import RamsTransError, UnreadableImageError
 from ramstrans.inference.prediction import Prediction
 from ramstrans.inference.writers import to_json
 from ramstrans.plain import utf8_text
 from ramstrans.serve.batching import BatchQueue
 from ramstrans.serve.drawing import draw, to_unit
 from ramstrans.serve.engine import Answer, Engine
-from ramstrans.serve.limits import Gate, Limits
+from ramstrans.serve.limits import Gate, Limits, problem
 from ramstrans.serve.metrics import Metrics
 from ramstrans.serve.requests import Options, Upload
 
@@ -69,18 +69,37 @@ class Service:
             return await asyncio.gather(*(self._row(upload, options) for upload in uploads))
 
     async def _row(self, upload: Upload, options: Options) -> dict[str, Any]:
-        picture = b""
+        picture, contrast = b"", None
         try:
             answer = await self._answer(upload, options.top_k)
             if options.explain:
                 picture = await self._in_reader(draw, upload.content, answer, self.engine.max_pixels)
+            if options.against is not None:
+                contrast = await self._contrast(upload.content, options.against)
         except UnreadableImageError as error:
             answer = Answer(Prediction(None, error=error.reason), None, (0, 0, 0, 0))
         self.metrics.image(readable=answer.prediction.error is None)
         row = to_row(upload.name, answer, options)
         if picture:
             row["explanation"] = base64.b64encode(picture).decode()
+        if options.against is not None:
+            row["against"] = contrast
         return row
+
+    async def _contrast(self, content: bytes, against: str) -> dict[str, Any]:
+        """Why the answer and not a class, with its picture in base64.
+
+        Raises:
+            HTTPException: 422, this model or this class has no such answer.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            values = await loop.run_in_executor(self._thread, self.engine.contrast, content, against)
+        except UnreadableImageError:
+            raise
+        except RamsTransError as error:
+            raise problem(422, str(error)) from error
+        return values | {"picture": base64.b64encode(values["picture"]).decode()}
 
     async def _answer(self, upload: Upload, top_k: int) -> Answer:
         async with self._room:

@@ -1,6 +1,6 @@
 // The page: photographs come in, wait for their answers, and are shown.
 
-import { showClasses, showPhoto, thumbnail } from "./photo.js";
+import { showClasses, showContrast, showPhoto, thumbnail } from "./photo.js";
 import { counted, furtherWords, nameOf, percent, toCsv, verdict } from "./words.js";
 
 const COUNT = 5; // classes per answer
@@ -118,13 +118,35 @@ function show(item) {
   element("why").textContent = error ?? words ?? (source ? "" : "The model is still loading.");
   const rows = answer ? answer.labels.map((label, rank) => bar(label, answer.probabilities[rank])) : [];
   element("bars").replaceChildren(...rows);
+  offerContrast(item);
   showPhoto(item);
+}
+
+/** Offer to say why the answer is not the second one, or show what was said. */
+function offerContrast({ answer, contrast }) {
+  const isPossible = Boolean(source?.contrast && answer?.labels[1]);
+  element("ask").hidden = !isPossible || Boolean(contrast);
+  if (isPossible) element("why-not").textContent = `Why not ${nameOf(answer.labels[1])}?`;
+  showContrast(contrast);
+}
+
+async function askContrast() {
+  const item = shown;
+  element("why-not").disabled = true;
+  try {
+    item.contrast = await source.contrast(item.file, item.answer.labels[1]);
+  } catch (error) {
+    report(error.message);
+  }
+  element("why-not").disabled = false;
+  if (item === shown) offerContrast(item);
 }
 
 function remove(item) {
   const index = items.indexOf(item);
   items.splice(index, 1);
   URL.revokeObjectURL(item.url);
+  if (item.contrast) URL.revokeObjectURL(item.contrast.url);
   item.card.remove();
   if (!items.length) report("");
   if (item === shown) show(items[Math.min(index, items.length - 1)] ?? null);
@@ -209,6 +231,7 @@ function listen() {
   element("choose").addEventListener("click", () => element("files").click());
   element("camera").addEventListener("click", () => element("capture").click());
   element("download").addEventListener("click", download);
+  element("why-not").addEventListener("click", askContrast);
   element("remove").addEventListener("click", () => {
     remove(shown);
     (shown?.card.firstChild.offsetParent ? shown.card.firstChild : element("choose")).focus();

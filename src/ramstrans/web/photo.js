@@ -142,6 +142,21 @@ function seenFirst(answer, width, height) {
   return { box, words: isWhole ? "the whole photograph" : "the middle of the photograph" };
 }
 
+/** Show what speaks for an answer and for another class, as the server has drawn it; nothing without it. */
+export function showContrast(contrast) {
+  const figure = element("contrast");
+  const image = figure.querySelector("img");
+  figure.hidden = !contrast;
+  if (!contrast) return;
+  contrast.url ??= URL.createObjectURL(
+    new Blob([Uint8Array.from(atob(contrast.picture), (letter) => letter.charCodeAt(0))], { type: "image/png" }),
+  );
+  const [answer, other] = [contrast.answer, contrast.class].map(nameOf);
+  image.src = contrast.url;
+  image.alt = contrast.differences.length > 1 ? "What each look saw, coloured" : "What the look saw, coloured";
+  figure.querySelector("figcaption").textContent = `Blue speaks for ${answer}, orange for ${other}.`;
+}
+
 /** A small picture of a file, or null. */
 export async function thumbnail(file, side = 200) {
   try {

@@ -50,11 +50,11 @@ async function about(askKey) {
 }
 
 /** Send a photograph; if the server is busy, wait as long as it asks for and try again. */
-async function send(file, count) {
+async function send(file, query) {
   for (let tried = 0; ; tried++) {
     const body = new FormData();
     body.append("files", file, file.name || "photograph");
-    const response = await request(`./predict?saliency=true&top_k=${count}`, { method: "POST", body });
+    const response = await request(`./predict?${query}`, { method: "POST", body });
     if (response.ok) return response.json();
     if (![429, 503].includes(response.status) || tried === RETRIES) throw new Error(await reason(response));
     await pause(Math.min(Number(response.headers.get("Retry-After")) || 2 ** tried / 4, LONGEST_WAIT));
@@ -63,7 +63,7 @@ async function send(file, count) {
 
 /** As `connect` of browser.js; `askKey(isFirst)` gives what somebody enters as the key of the server. */
 export async function connect(_, askKey) {
-  const { classes = null, max_bytes: limit = Infinity } = await about(askKey);
+  const { classes = null, max_bytes: limit = Infinity, kind } = await about(askKey);
   const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
   return {
     classes,
@@ -74,10 +74,15 @@ export async function connect(_, askKey) {
       if (file.size > limit) {
         throw new Error(`It has ${megabytes(file.size)}; this server takes up to ${megabytes(limit)}.`);
       }
-      const answer = (await send(file, count)).predictions?.[0];
+      const answer = (await send(file, `saliency=true&top_k=${count}`)).predictions?.[0];
       if (!answer) throw new Error("The server answered without a prediction; it may be of another version.");
       if (answer.error) throw new Error(sentence(`it cannot be read: ${answer.error}`));
       return answer;
     },
+    /** Why the answer and not another class; an exported model cannot say. */
+    contrast: kind === "run" && (async (file, against) => {
+      const query = new URLSearchParams({ top_k: 1, against });
+      return (await send(file, query)).predictions[0].against;
+    }),
   };
 }

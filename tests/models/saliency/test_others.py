@@ -20,6 +20,7 @@ def features_of(locations, pooled=None, grid=(1, 2), **fields):
     locations = torch.tensor(locations)
     pooled = locations.mean(dim=1) if pooled is None else torch.tensor(pooled)
     defaults = {"attention": (), "pool_attention": None, "class_index": None, "num_prefix": 0}
+    defaults["whole"] = locations
     return Features(pooled, locations, grid=grid, **defaults | fields)
 
 

@@ -110,6 +110,8 @@ def print_report(report: Report, console: Console) -> None:
             if regions[key] is not None
         )
         console.print(f"Regions of scale {scale}: {text}", highlight=False, soft_wrap=True)
+    if "knn" in report:
+        console.print(markdown.knn_line(report["knn"]), highlight=False, soft_wrap=True)
     if "regions_judged" in report:
         console.print(judged_line(report["regions_judged"]), highlight=False, soft_wrap=True)
     if (line := markdown.early_exit_line(report)) is not None:

@@ -149,7 +149,8 @@ def _headline(report: Report) -> list[str]:
             f"{counted(report['zoom_gain']['corrected'], 'image')} and "
             f"spoiled {report['zoom_gain']['spoiled']}."
         )
-    return ["## Accuracy", table(*headline(report)), words]
+    neighbours = [f"Without the classifier: {knn_line(report['knn'])}."] if "knn" in report else []
+    return ["## Accuracy", table(*headline(report)), words, *neighbours]
 
 
 def regions_section(report: Report) -> list[str]:
@@ -169,6 +170,23 @@ def regions_section(report: Report) -> list[str]:
         "has none. A good region is small and contains the parts."
     )
     return ["## Regions", "The region that each scale proposes for the next.", table(header, rows), words]
+
+
+def knn_line(report: Report) -> str:
+    """How well neighbours tell the classes, see `knn_report`, in a line.
+
+    >>> entry = {"top1": 75.0, "interval": [60.0, 86.0]}
+    >>> knn_line({"k": 20, "num_images": 900, "scales": [entry], "fused": entry})
+    '20 nearest of 900 training images: top-1 75.0 % (60.0 - 86.0)'
+    """
+    (low, high), scales = report["fused"]["interval"], report["scales"]
+    each = ""
+    if len(scales) > 1:
+        each = "; " + ", ".join(f"scale {n} {entry['top1']:.1f} %" for n, entry in enumerate(scales, start=1))
+    return (
+        f"{report['k']} nearest of {report['num_images']} training images: "
+        f"top-1 {report['fused']['top1']:.1f} % ({low:.1f} - {high:.1f}){each}"
+    )
 
 
 def early_exit_line(report: Report) -> str | None:

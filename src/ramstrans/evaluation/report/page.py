@@ -17,6 +17,7 @@ from ramstrans.evaluation.report.blocks import Table
 from ramstrans.evaluation.report.choices import Chosen, choose
 from ramstrans.evaluation.report.html import render
 from ramstrans.evaluation.report.markdown import zooms
+from ramstrans.evaluation.report.nearest import nearest_pictures
 from ramstrans.evaluation.report.photographs import THUMB_MARKUP, Seen, Source, seen_pictures, thumbnails
 from ramstrans.evaluation.report.summary import cautions, summary, tiles
 from ramstrans.evaluation.report.trusted import trust_blocks
@@ -98,6 +99,9 @@ def report_page(
         "rows": rows,
         "chosen": chosen,
         "num_wrong": int((probabilities.argmax(axis=1) != predictions.labels).sum()),
+        "nearest": nearest_pictures(
+            source.training, predictions, probabilities, class_names, chosen.looked_at
+        ),
         "images": image_texts(chosen, predictions, probabilities, class_names),
         "figures": figures,
     }
@@ -117,6 +121,7 @@ def texts_of(report: Report) -> dict[str, Any]:
         "cautions": cautions(report),
         "accuracies": Table(*markdown.headline(report)),
         "early_exit": markdown.early_exit_line(report),
+        "knn": markdown.knn_line(report["knn"]) if "knn" in report else None,
         "trust": trust_blocks(report),
         "region_table": region_table(report),
         "made": facts,

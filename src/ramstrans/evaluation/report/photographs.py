@@ -14,6 +14,7 @@ from ramstrans.evaluation.report.gallery import gallery_views
 from ramstrans.evaluation.report.html import data_uri
 from ramstrans.evaluation.views import ScaleViews
 from ramstrans.models.methods.method import Method
+from ramstrans.saved.embeddings import Embeddings
 from ramstrans.saved.metadata import ModelMetadata
 
 STEPS = ((256, 72), (224, 60), (192, 50), (160, 42), (128, 36), (96, 32))
@@ -46,12 +47,13 @@ class Seen(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where pictures come from: a data set, and the model that looks at it."""
+    """Where pictures come from: a data set, the model that looks at it, and the index of that."""
 
     model: Method
     metadata: ModelMetadata
     dataset: ImageDataset
     precision: str
+    training: Embeddings | None = None
 
     def photograph(self, index: int, side: int) -> Image.Image:
         """An upright image whose shorter side has at least `side` pixels, if it has so many."""

@@ -29,6 +29,8 @@ FUSED_COLOR = "#222222"
 RIGHT_COLOR = "#1A7F37"
 WRONG_COLOR = "#C62828"
 MUTED_COLOR = "#555555"
+FOR_COLOR, AGAINST_COLOR = _CONTRAST_COLORS = "#0072B2", "#E66100"
+"""Of what speaks for an answer, and for the class that it is compared with."""
 DPI = 110
 MAX_SIDE = 640  # pixels of an image in a figure
 
@@ -115,16 +117,48 @@ def draw_saliency(axes: Axes, views: ScaleViews, index: int) -> None:
     The first scale's lies over the whole image, which is dark where the model did not see it. The unit of the
     axes is a pixel of the original image.
     """
-    saliency, crop_box, (width, height) = views.saliencies[index], views.crop_boxes[index], views.size
+    saliency = views.saliencies[index]
+    with _over_grey(axes, views, index) as extent:
+        if np.isfinite(saliency).all():
+            top = float(np.quantile(saliency, 0.98))  # single hot patches would leave the rest dark
+            axes.imshow(
+                saliency, cmap="inferno", alpha=0.6, vmax=top, extent=extent, interpolation="bilinear"
+            )
+
+
+def draw_contrast(axes: Axes, views: ScaleViews, index: int, contrast: np.ndarray) -> None:
+    """Draw a signed map (h, w) over the grey crop that a scale saw, the stronger the less transparent.
+
+    Positive values are `FOR_COLOR`, negative ones `AGAINST_COLOR`. The unit of the axes is a pixel of the
+    original image.
+    """
+    with _over_grey(axes, views, index) as extent:
+        if np.isfinite(contrast).all():
+            top = max(float(np.quantile(np.abs(contrast), 0.98)), np.finfo(np.float32).tiny)
+            smooth = Image.fromarray((contrast / top).astype(np.float32)).resize(
+                (16 * contrast.shape[1], 16 * contrast.shape[0]), Image.Resampling.BILINEAR
+            )
+            axes.imshow(contrast_colors(np.asarray(smooth)), extent=extent)
+
+
+def contrast_colors(values: np.ndarray) -> np.ndarray:
+    """(h, w, 4) float32 colours with opacities of values (h, w), which are cut to -1 .. 1."""
+    values = np.clip(values, -1, 1)
+    ends = np.array([[int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)] for color in _CONTRAST_COLORS])
+    colors = ends[(values < 0).astype(int)]
+    return np.concatenate([colors, 0.75 * np.abs(values)[..., None]], axis=-1).astype(np.float32)
+
+
+@contextmanager
+def _over_grey(axes: Axes, views: ScaleViews, index: int) -> Iterator[tuple[float, float, float, float]]:
+    """Draw what a scale saw in grey, and what follows over it; gives matplotlib's extent of the crop."""
+    crop_box, (width, height) = views.crop_boxes[index], views.size
     if index == 0:
         dark = views.image.convert("L").point([value // 3 for value in range(256)])
         draw_image(axes, dark, (0, 0, width, height))
     draw_image(axes, views.crops[index].convert("L"), crop_box)
-    if np.isfinite(saliency).all():
-        x0, y0, x1, y1 = crop_box
-        extent = (x0, x1, y1, y0)
-        top = float(np.quantile(saliency, 0.98))  # single hot patches would leave the rest dark
-        axes.imshow(saliency, cmap="inferno", alpha=0.6, vmax=top, extent=extent, interpolation="bilinear")
+    x0, y0, x1, y1 = crop_box
+    yield x0, x1, y1, y0
     if index == 0:
         axes.set(xlim=(0, width), ylim=(height, 0))
 
