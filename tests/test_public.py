@@ -28,7 +28,7 @@ LEVELS = {
     "inference": 7,
     "doctor": 7,
     "bench": 8,
-    "export": 8,
+    "export": 9,
     "compare": 9,
     "commands": 10,
     "cli": 11,

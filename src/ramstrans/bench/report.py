@@ -5,6 +5,7 @@ import os
 import platform
 from datetime import datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from ramstrans.files import write_file
 
 FORMAT_VERSION = 1
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
+RUNTIMES = ("onnxruntime", "openvino", "nncf")
+"""Of exported models; optional."""
 
 
 def write_json(output: Path, device: torch.device, measured: dict[str, Any]) -> Path:
@@ -37,7 +40,8 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "kernels": {check.name: check.value for check in check_attention()},
         "versions": {"python": platform.python_version(), "ramstrans": __version__}
-        | {package: metadata.version(package) for package in PACKAGES},
+        | {package: metadata.version(package) for package in PACKAGES}
+        | {package: metadata.version(package) for package in RUNTIMES if find_spec(package)},
     }
 
 

@@ -3,16 +3,22 @@
 import ast
 import json
 import logging
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ramstrans
+from ramstrans.console import Progress, no_progress
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.export.formats import Format, write_graph
+from ramstrans.errors import UsageError
+from ramstrans.export.formats import Format, check_libraries, convert, write_graph
 from ramstrans.export.graph import Graph
+from ramstrans.export.judge import Judgement
+from ramstrans.export.quantize import halve, head_names
 from ramstrans.export.runner import FILES
+from ramstrans.export.smaller import Int8, in_words, megabytes, write_int8
 from ramstrans.export.standalone import LABELS, PREPROCESSING, pixels_size
 from ramstrans.export.verify import Check, check_tolerance, verify
 from ramstrans.files import new_folder
@@ -44,7 +50,16 @@ if __name__ == "__main__":
 _RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino", "pt2": "torch"}
 
 
-def export_folder(predictor: Predictor, output: Path, format_name: Format, photographs: list[Path]) -> Check:
+def export_folder(
+    predictor: Predictor,
+    output: Path,
+    format_name: Format,
+    photographs: list[Path],
+    *,
+    precision: Literal["fp32", "fp16"] = "fp32",
+    int8: Int8 | None = None,
+    progress: Progress = no_progress,
+) -> Check:
     """Write a model as a folder that stands alone, checked on photographs; or nothing.
 
     Args:
@@ -52,24 +67,55 @@ def export_folder(predictor: Predictor, output: Path, format_name: Format, photo
         output: The folder: new, or empty.
         format_name: Of the graph.
         photographs: To compare the answers on.
+        precision: What the backbone computes in.
+        int8: Quantise the backbone, calibrated and judged on these photographs.
+        progress: Called while a graph in int8 is judged.
 
     Raises:
         RamsTransError: It cannot be exported, or answers differently; nothing is left behind.
     """
+    check_format(format_name, precision, int8=int8 is not None)
     graph = Graph(predictor.model, predictor.metadata)
     size = pixels_size(predictor.metadata.preprocessing)
-    with new_folder(output) as draft:
-        file = write_graph(graph, size, draft, format_name)
-        logger.info("%s: %.1f MB", file.name, sum(map(_size, draft.iterdir())) / 1e6)
+    with new_folder(output) as draft, tempfile.TemporaryDirectory(dir=draft) as work:
+        if precision == "fp32" and int8 is None:
+            source, file = None, write_graph(graph, size, draft, format_name)
+        else:
+            source = write_graph(graph, size, Path(work), "onnx")
+            file = convert(source, draft, format_name)
         write_labels(predictor, draft)
         write_library(draft / "lib")
         text = PREDICT.format(libraries=f"numpy, Pillow and {_RUNTIME[format_name]}")
         (draft / "predict.py").write_text(text, encoding="utf-8")
         check = verify(predictor, graph, draft, photographs)
         check_tolerance(check)
+        if source is not None:
+            found = None
+            if int8 is None:
+                halve(source, file, format_name, head_names(graph))
+            else:
+                found = write_int8(source, draft, format_name, head_names(graph), int8, progress)
+            check = verify(predictor, graph, draft, photographs)
+            check = check._replace(precision="fp16" if int8 is None else "int8", int8=found)
+            check_tolerance(check)
+        logger.info("%s: %.1f MB", file.name, megabytes(draft))
         (draft / CHECK_FILE).write_text(json.dumps(check._asdict(), indent=2) + "\n", encoding="utf-8")
         (draft / "README.md").write_text(readme(predictor, format_name, check), encoding="utf-8")
     return check
+
+
+def check_format(name: Format, precision: str, *, int8: bool) -> None:
+    """Raise, before any work is done, unless a format can have what is asked for.
+
+    Raises:
+        UsageError: It cannot, or a library is missing.
+    """
+    if int8 and precision != "fp32":
+        raise UsageError("--int8 true and --precision fp16 exclude each other; give one of them")
+    if (int8 or precision != "fp32") and name not in ("onnx", "openvino"):
+        asked = "--int8 true" if int8 else f"--precision {precision}"
+        raise UsageError(f"{asked} is for --format onnx and openvino; --format {name} keeps fp32")
+    check_libraries(name)
 
 
 def write_labels(predictor: Predictor, folder: Path) -> None:
@@ -148,10 +194,6 @@ def _source(module: str) -> Path | None:
     return None if spec is None or spec.origin is None else Path(spec.origin)
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
 def readme(predictor: Predictor, format_name: Format, check: Check) -> str:
     """The README of an exported folder."""
     num_classes, num_scales = len(predictor.class_names), predictor.model.num_scales
@@ -171,11 +213,14 @@ def readme(predictor: Predictor, format_name: Format, check: Check) -> str:
             ("found", f"({num_scales - 1}, B) bool", "false where nothing stood out"),
             ("saliency", "(B, h, w) float32", "of the first scale"),
         ]
+    kind = {"fp32": "", "fp16": ", the backbone in float16", "int8": ", the backbone in int8"}[
+        check.precision
+    ]
     lines = [
         f"# {predictor.metadata.model.backbone}, {counted(num_classes, 'class')}",
         "",
         f"Exported by ramstrans {ramstrans.__version__}: all from pixels to probabilities is one graph, "
-        f"`{FILES[format_name]}`.",
+        f"`{FILES[format_name]}`{kind}.",
         "",
         f"    pip install numpy pillow {_RUNTIME[format_name]}",
         "    python predict.py PHOTOGRAPHS",
@@ -184,9 +229,23 @@ def readme(predictor: Predictor, format_name: Format, check: Check) -> str:
         "|---|---|---|",
         *(f"| `{name}` | {shape} | {text} |" for name, shape, text in rows),
         "",
-        f"Checked on {counted(check.num_images, 'photograph')} against the model in PyTorch: on the same",
-        f"pixels probabilities differ by at most {check.probability:.1e}, and the share of equal boxes is",
-        f"{check.boxes_equal:g}; from file to answer by at most {check.probability_from_file:.1e}, with the",
-        f"same best class for {100 * check.top1_from_file:.1f} % of them.",
+        *checked(check),
     ]
     return "\n".join(lines) + "\n"
+
+
+def checked(check: Check) -> list[str]:
+    """How well an export was checked, as lines of a README."""
+    lines = [
+        f"Checked on {counted(check.num_images, 'photograph')} against the model in PyTorch, in float32. On",
+        f"the same pixels the share of equal boxes is {check.boxes_equal:g}, that of equal best classes is",
+        f"{check.top1_equal:g}; where boxes are equal, probabilities differ by {check.probability:.1e}.",
+        f"From file to answer the shares are {check.boxes_from_file:g} and {check.top1_from_file:g}, and the",
+        f"largest difference is {check.probability_from_file:.1e}.",
+    ]
+    if check.int8 is not None:
+        lines += [
+            "",
+            f"{in_words(Judgement(**check.int8))}; calibrated on {check.int8['num_calibrated']} photographs.",
+        ]
+    return lines

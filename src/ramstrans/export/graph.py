@@ -1,14 +1,17 @@
 """The whole of a prediction as one graph: from the pixels of a crop to fused probabilities, any batch."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ramstrans.data.preprocessing import Size
 from ramstrans.errors import UsageError
 from ramstrans.export.runner import OUTPUTS
 from ramstrans.export.standalone import pixels_size
+from ramstrans.models.attention import ExplicitAttention
+from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.method import Method
 from ramstrans.saved.metadata import ModelMetadata
 
@@ -58,8 +61,9 @@ class Graph(nn.Module):
         """(B, 3, height, width) uint8 at the crop's size -> the outputs, see `Answers`."""
         pixels = pixels.float()
         high_res = pixels if self.model.needs_high_res else None
-        output = self.model(*self.model.normalize(self.shrink(pixels), high_res), last_region=False)
-        fused, by_scale = output.fused, output.probabilities
+        with BiasedAttention():
+            output = self.model(*self.model.normalize(self.shrink(pixels), high_res), last_region=False)
+        fused, by_scale = probabilities_of(output)
         if self.model.num_scales == 1:
             return fused, by_scale
         height, width = self.model.image_size
@@ -67,6 +71,33 @@ class Graph(nn.Module):
         looked_at = [scale.crop_box * ratio for scale in output.scales[1:]]
         found = [scale.has_region for scale in output.scales[:-1]]
         return fused, by_scale, torch.stack(looked_at), torch.stack(found), output.scales[0].saliency
+
+
+class BiasedAttention(ExplicitAttention):
+    """Compute attention with position biases by products; attention without them stays as it is.
+
+    ONNX's exporter fails at the memory layout that the fused kernel gives the former.
+    """
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        *args: Any,  # noqa: ANN401 - those of torch's function
+        **options: Any,  # noqa: ANN401
+    ) -> Tensor:
+        attend = F.scaled_dot_product_attention if attn_mask is None else super()._attend
+        return attend(query, key, value, attn_mask, *args, **options)
+
+
+def probabilities_of(output: Output) -> tuple[Tensor, Tensor]:
+    """From logits to what is given out: fused (B, num_classes), and of each scale (S, B, num_classes).
+
+    The one place for what a model folder says about them.
+    """
+    return output.fused, output.probabilities
 
 
 def check_exportable(model: Method) -> None:
