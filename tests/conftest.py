@@ -111,12 +111,34 @@ def trained(birds, tmp_path_factory):
 
 
 @pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A stub of the Hugging Face hub, empty, and an empty cache; the user may do everything."""
+    from huggingface_hub import constants, utils
+
+    import ramstrans.hub
+    from tests.hub_stub import WRITER, serving
+
+    with serving() as hub:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the stub has the older protocol
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        ramstrans.hub._downloaded.cache_clear()
+        yield hub
+        ramstrans.hub._downloaded.cache_clear()
+        utils.close_session()
+
+
+@pytest.fixture
 def no_pictures(monkeypatch):
     """Leave out the slowest part of an evaluation, which has tests of its own."""
     from ramstrans.evaluation import evaluate as evaluation
 
-    for name in ("plot_curves", "plot_gallery", "plot_confusion"):
-        monkeypatch.setattr(evaluation, name, lambda *_: None)
+    for name in ("plot_curves", "plot_gallery", "plot_confusion", "report_page", "labels_html"):
+        monkeypatch.setattr(evaluation, name, lambda *_: "")
 
 
 @pytest.fixture(scope="session")
@@ -191,3 +213,22 @@ def with_broken_file(colors, tmp_path):
     broken = root / "test" / "Coral_ibis" / "1.png"
     broken.write_bytes(broken.read_bytes()[:999])
     return root, broken
+
+
+BROWSER_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Debian's Chromium, driven by Playwright."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("chromium is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER_FLAGS)
+        yield browser
+        browser.close()

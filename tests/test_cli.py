@@ -99,7 +99,7 @@ def test_every_option_is_in_the_help(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["train", "--help", "all"])
     assert not ended.value.code
-    words = set(capsys.readouterr().out.replace("=", " ").split())
+    words = set(capsys.readouterr().out.replace(",", " ").split())
     groups = {"": RunConfig, "data.": DataConfig, "model.": ModelConfig, "training.": TrainingConfig}
     options = {
         f"--{group}{field.name}" for group, kind in groups.items() for field in dataclasses.fields(kind)

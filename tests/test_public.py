@@ -19,6 +19,8 @@ LEVELS = {
     "console": 1,
     "plain": 1,
     "options": 1,
+    "hub": 1,
+    "calibration": 2,
     "distributed": 2,
     "data": 3,
     "models": 4,
@@ -27,9 +29,11 @@ LEVELS = {
     "training": 7,
     "inference": 7,
     "doctor": 7,
+    "sharing": 7,
     "bench": 8,
     "export": 9,
     "compare": 9,
+    "serve": 9,
     "commands": 10,
     "cli": 11,
     "__main__": 12,
@@ -79,13 +83,13 @@ def test_a_model_in_three_lines():
 REPORT_KEYS = {
     *("num_images", "scales", "fused", "zoom_gain", "regions", "regions_by_scale", "confused", "classes"),
     *("split", "warnings", "command", "config", "chosen_on", "epoch", "steps", "seconds"),
-    *("num_skipped", "stopped_early", "method", "regions_used"),
+    *("num_skipped", "stopped_early", "method", "regions_used", "versions"),
 }
 CONFIG_KEYS = {
     *("format_version", "ramstrans_version", "model", "class_names", "preprocessing", "training"),
-    "early_exit",
+    *("early_exit", "label_thresholds"),
 }
-PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales"}
+PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales", "unknown", "unknown_score", "set"}
 SCALE_KEYS = {"labels", "probabilities", "box", "has_region"}
 
 

@@ -8,11 +8,13 @@ An image passes through the package from top to bottom:
     evaluation   predictions, metrics, localization, report, figures
     training     losses, optimiser, one step, the loop, checkpoints, a run; what fits into memory (plan)
     inference    Predictor: files in, predictions and explanations out
+    sharing      the model card, and what is pushed to the hub
     bench        cost of models, speed of loaders
     export       a model as one graph for other programs
+    serve        a model behind HTTP
     commands     one file per command of the command line (cli)
 
-Imports run one way, from the bottom of this list to the top, on errors, files, console and distributed.
+Imports run one way, from the bottom of this list to the top, on errors, files, console, hub and distributed.
 
 Public names are loaded when first used, so that `import ramstrans` is quick.
 """
@@ -39,6 +41,7 @@ _PUBLIC = {
     "build_model": "ramstrans.models.methods.build",
     "load_model": "ramstrans.saved.model",
     "propose_regions": "ramstrans.models.regions",
+    "push": "ramstrans.sharing.push",
     "rollout": "ramstrans.models.saliency.rollout",
     "train": "ramstrans.training.api",
     "zoom": "ramstrans.models.zoom",

@@ -16,7 +16,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ramstrans import __version__
-from ramstrans.commands import bench, compare, data, doctor, evaluate, explain, export, plan, predict, train
+from ramstrans.commands import (
+    bench,
+    calibrate,
+    compare,
+    data,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    plan,
+    predict,
+    push,
+    serve,
+    train,
+)
 from ramstrans.commands.options import Parser, add_commands
 from ramstrans.console import logging_to_terminal, quieten
 from ramstrans.errors import RamsTransError, UsageError
@@ -130,10 +144,13 @@ def build_parser() -> Parser:
 COMMANDS = {
     "plan": plan,
     "train": train,
+    "calibrate": calibrate,
     "evaluate": evaluate,
     "predict": predict,
     "explain": explain,
     "export": export,
+    "push": push,
+    "serve": serve,
     "compare": compare,
     "data": data,
     "doctor": doctor,

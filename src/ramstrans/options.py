@@ -1,11 +1,13 @@
-"""What options share: checks of their numbers, their types in words, and options that have no effect."""
+"""What options share: checks of their numbers, their types in words and from JSON, those without effect."""
 
+import contextlib
+import dataclasses
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from ramstrans.errors import ConfigError, UsageError
 
@@ -115,15 +117,17 @@ RESTRICTED = {"PositiveInt": "a whole number, 1 or more", "NonNegativeInt": "a w
 COUNTS = {2: "two", 3: "three"}
 
 
-def allowed(hint: Any) -> str:  # noqa: ANN401 - any type hint
-    """Describe the values that a type hint allows.
+def allowed(hint: Any, *, null: bool = True) -> str:  # noqa: ANN401 - any type hint
+    """Describe the values that a type hint allows; with `null` False, those other than null.
 
     >>> allowed(Literal["cpu", "cuda"] | None)
     'cpu, cuda or null'
     >>> allowed(int | tuple[int, int])
     'a whole number or a list of two, e.g. [448, 336]'
+    >>> allowed(tuple[Literal["crow", "wren", "jay"], ...])
+    'a list, e.g. [crow,wren]'
     """
-    choices = list(dict.fromkeys(_choices(hint)))
+    choices = [choice for choice in dict.fromkeys(_choices(hint)) if null or choice != "null"]
     return " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
 
 
@@ -134,6 +138,8 @@ def _choices(hint: Any) -> Iterable[str]:  # noqa: ANN401 - any type hint
     elif origin is tuple:
         count = "" if parts[-1] is ... else f" of {COUNTS[len(parts)]}"
         example = {2: "[448, 336]", 3: "[0.5, 0.5, 0.5]"}[len(parts)] if count else "[1.0, 0.5]"
+        if get_origin(parts[0]) is Literal:
+            example = f"[{','.join(get_args(parts[0])[:2])}]"
         yield f"a list{count}, e.g. {example}"
     elif origin is dict:
         yield "names and values, e.g. {depth: 6}"
@@ -143,3 +149,54 @@ def _choices(hint: Any) -> Iterable[str]:  # noqa: ANN401 - any type hint
     else:
         name = getattr(hint, "__name__", str(hint))
         yield TYPES.get(hint) or RESTRICTED.get(name, name)
+
+
+def typed(value: object, hint: object, where: str) -> object:
+    """Convert a value of JSON to the Python value that a type hint asks for, dataclasses and tuples included.
+
+    Args:
+        value: As `json.loads` gives it.
+        hint: What is asked for.
+        where: What the value is, for the error.
+
+    Raises:
+        ConfigError: It is of another type, or fields are missing or unknown.
+
+    >>> typed([1, 2], tuple[float, ...], "sizes")
+    (1.0, 2.0)
+    """
+    origin, options = get_origin(hint), get_args(hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _typed_dataclass(value, hint, where)
+    if origin is tuple and isinstance(value, list):
+        hints = options[:1] * len(value) if options[-1] is ... else options
+        if len(hints) == len(value):
+            return tuple(typed(entry, inner, where) for entry, inner in zip(value, hints, strict=True))
+    if origin in {Union, UnionType}:
+        for option in options:
+            with contextlib.suppress(ConfigError):
+                return typed(value, option, where)
+    if hint is float and type(value) is int:
+        return float(value)
+    fits = (
+        hint is Any
+        or (hint is NoneType and value is None)
+        or (hint in {bool, int, float, str} and type(value) is hint)
+        or (origin is Literal and value in options)
+        or (origin is dict and isinstance(value, dict))
+    )
+    if fits:
+        return value
+    raise ConfigError(f"{where} is {value!r:.60}, not {allowed(hint)}; fix it or copy the folder again")
+
+
+def _typed_dataclass(values: dict[str, object], kind: type, where: str) -> object:
+    """Build a dataclass from exactly its fields."""
+    hints = get_type_hints(kind)
+    names = [entry.name for entry in dataclasses.fields(kind)]
+    missing = [name for name in names if name not in values]
+    unknown = [name for name in values if name not in names]
+    if missing or unknown:
+        problem = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
+        raise ConfigError(f"{where} {problem}; copy the folder again, or use the ramstrans that wrote it")
+    return kind(**{name: typed(values[name], hints[name], f"{where}.{name}") for name in names})

@@ -1,15 +1,19 @@
-"""Python values as plain ones: JSON's own types, lines of CSV, and text that UTF-8 can hold."""
+"""Python values as plain ones: JSON's own types, lines of CSV, labels in a cell, text that UTF-8 can hold."""
 
 import csv
 import dataclasses
 import io
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ramstrans.errors import ConfigError
+
+LABEL_SEPARATOR = ";"
+"""Stands between the labels of an image in one cell."""
 
 
 def to_plain(value: Any, where: str = "value") -> Any:  # noqa: ANN401 - any tree of values
@@ -70,3 +74,35 @@ def counted(number: int, noun: str) -> str:
     """
     plural = noun + ("es" if noun.endswith(("s", "x")) else "s")
     return f"{number} {noun if number == 1 else plural}"
+
+
+def split_labels(text: str, separator: str = LABEL_SEPARATOR) -> tuple[str, ...]:
+    r"""The names in a cell, each once, without surrounding blanks; empty ones do not count.
+
+    A backslash before a separator, or before another backslash, makes it part of a name.
+
+    >>> split_labels("wren; crow;;wren"), split_labels(r"heron\; grey;owl"), split_labels("")
+    (('wren', 'crow'), ('heron; grey', 'owl'), ())
+    """
+    if "\\" not in text:
+        parts = text.split(separator)
+    else:
+        parts = [""]
+        for escaped, ends, other in re.findall(
+            rf"\\(\\|{re.escape(separator)})|({re.escape(separator)})|(.)", text, re.DOTALL
+        ):
+            if ends:
+                parts.append("")
+            else:
+                parts[-1] += escaped or other
+    return tuple(dict.fromkeys(name for part in parts if (name := part.strip())))
+
+
+def join_labels(names: Iterable[str], separator: str = LABEL_SEPARATOR) -> str:
+    r"""Names in one cell, which `split_labels` takes apart again.
+
+    >>> join_labels(["wren", "heron; grey"])
+    'wren;heron\\; grey'
+    """
+    escape = re.compile(rf"\\(?=\\|{re.escape(separator)}|$)|{re.escape(separator)}")
+    return separator.join(escape.sub(r"\\\g<0>", name) for name in names)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ramstrans.bench.flops import count_macs, macs_of
+from ramstrans.bench.flops import count_macs, macs_by_scale, macs_of
 from ramstrans.models.config import ModelConfig
 from tests.bench.builders import TINY
 
@@ -35,6 +35,16 @@ def test_a_model_by_hand(num_scales):
     tokens = patches + num_scales
     rollout = depth * (tokens**2 * width + heads * tokens**2)
     assert macs_of(config) == num_scales * vit_macs(tokens, 5, patches=patches) + (num_scales - 1) * rollout
+
+
+def test_each_scale_by_hand():
+    """An image that exits early has had its region proposed; of fewer scales the last proposes none."""
+    config = ModelConfig("vit_tiny_patch16_224", 5, (32, 48), num_scales=3, backbone_options=TINY)
+    tokens, depth, width, heads = 4 * 6 + 3, 3, 24, 2
+    look, rollout = vit_macs(tokens, 5, patches=24), depth * (tokens**2 * width + heads * tokens**2)
+    assert macs_by_scale(config) == [look + rollout, 2 * (look + rollout), 3 * look + 2 * rollout]
+    assert macs_by_scale(config, 2) == [look + rollout, 2 * look + rollout]
+    assert macs_of(config, 1) == look
 
 
 def peer(method, **fields):

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 
 import pytest
@@ -9,7 +10,8 @@ import yaml
 
 from ramstrans.cli import main
 from ramstrans.compare.plan import read_plan
-from ramstrans.compare.runs import Folders, train_command
+from ramstrans.compare.runs import Folders, evaluate_command, train_command
+from ramstrans.evaluation import evaluate as evaluating
 from tests import processes
 
 
@@ -40,8 +42,8 @@ def compared(tiny, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("compare")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("plot_curves", "plot_gallery", "plot_confusion"):
-            patch.setattr(evaluate, name, lambda *_: None)
+        for name in ("plot_curves", "plot_gallery", "plot_confusion", "report_page", "labels_html"):
+            patch.setattr(evaluate, name, lambda *_: "")
         plan = write_plan(folder, tiny)
         make_runs(plan, folder / "out")
     (folder / "out" / "plan.yaml").touch()
@@ -69,6 +71,71 @@ def test_finished_runs_are_summed_up(compared, capsys):
     assert found["results"][0]["gmacs"] < found["results"][1]["gmacs"]
     assert (output / "compare.html").is_file()
     assert (output / "plan.yaml").read_text() == plan.read_text()
+
+
+LOOKS = {
+    "two": {"model.num_scales": 2},
+    "one_look": {"of": "two", "num_scales": 1},
+    "exit": {"of": "two", "early_exit": "auto"},
+}
+
+
+@pytest.fixture(scope="module")
+def looked(compared, tiny, tmp_path_factory):
+    """The same runs, evaluated in other ways, and their regions judged."""
+    folder = tmp_path_factory.mktemp("looks")
+    plan, output = write_plan(folder, tiny, methods=LOOKS, regions=3), folder / "out"
+    shutil.copytree(compared[1], output)
+    folders, read = Folders(output), read_plan(plan)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("plot_gallery", "plot_confusion", "plot_faithfulness", "plot_exit", "report_page"):
+            patch.setattr(evaluating, name, lambda *_: "")
+        for run in (*read.runs, *read.region_runs):
+            if run.of is not None:
+                assert main(evaluate_command(run, folders.run(run.of), folders.run(run))) == 0
+    return plan, output
+
+
+def test_methods_that_evaluate_others_are_rows_of_their_own(looked, capsys):
+    plan, output = looked
+    assert compare(plan, output) == 0
+    assert "8 runs, 8 done, 0 to train" in capsys.readouterr().err  # regions are judged by two of them
+    found = json.loads((output / "compare.json").read_text())
+    by_name = {entry["contender"]: entry for entry in found["results"]}
+    two, one, exits = (by_name[name] for name in ("two", "one_look", "exit"))
+    assert one["fused"]["values"] == pytest.approx(two["scales"][0]["values"])
+    reports = [
+        json.loads((output / "runs" / f"exit__birds__seed{seed}" / "report.json").read_text())["early_exit"]
+        for seed in (0, 1)
+    ]
+    assert exits["fused"]["values"] == pytest.approx([report["top1"] for report in reports])
+    assert one["gmacs"] < exits["gmacs"] <= two["gmacs"]
+    assert one["regions_judged"] is None
+    assert two["regions_judged"]["num_images"] == 3
+    assert "one_look: two with evaluate --num_scales 1, not" in (output / "compare.html").read_text()
+
+
+def test_other_options_of_evaluate_are_an_error(looked, tiny, tmp_path, fails):
+    _, output = looked
+    wrong = write_plan(tmp_path, tiny, methods=LOOKS | {"one_look": {"of": "two", "precision": "bf16"}})
+    line = fails(2, "compare", wrong, "--output", output)
+    assert "one_look__birds__seed0 was made with --num_scales=1, and the plan has --precision=bf16" in line
+    wrong = write_plan(tmp_path, tiny, methods=LOOKS | {"plain": {"of": "two", "num_scales": 1}})
+    line = fails(2, "compare", wrong, "--output", output)
+    assert "plain__birds__seed0 holds a run that was trained, and the plan evaluates one there" in line
+    wrong = write_plan(tmp_path, tiny, methods=LOOKS, regions="all")
+    assert "was made with --regions=3, and the plan has --regions=all" in fails(
+        2, "compare", wrong, "--output", output
+    )
+
+
+def test_what_can_be_evaluated_is_listed_once_it_is_trained(looked, tiny, tmp_path, capsys):
+    _, output = looked
+    more = write_plan(tmp_path, tiny, methods=LOOKS, seeds=[2])
+    for name in ("two", "one_look"):
+        assert compare(more, output, "--list", "true", "--only", f"{name}__birds__seed2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines] == ["two__birds__seed2"]
 
 
 def test_scales_of_predictions_are_those_of_the_report(compared):
@@ -142,6 +209,22 @@ def test_the_commands_of_what_is_left(compared, tiny, tmp_path, capsys):
         ({"data": {"a": {"name": "folder"}}, "options": {}}, 2, "no --data.root was given"),
         ({"options": {"data.folds": 3}}, 2, "data.folds makes several runs of one"),
         ({"seeds": []}, 2, "plan.yaml: seeds is []"),
+        (
+            {"methods": {"two": {}, "a": {"of": "two", "num_scales": 3}}},
+            2,
+            "a, two evaluated in another way: num_scales is 3, and 2 scales are trained",
+        ),
+        (
+            {"methods": {"one": {"model.num_scales": 1}, "a": {"of": "one", "early_exit": 0.9}}},
+            2,
+            "early_exit and fusion are about several scales, and there is one",
+        ),
+        (
+            {"methods": {"two": {}, "a": {"of": "two", "early_exit": "auto", "num_scales": 1}}},
+            2,
+            "--early_exit auto chooses a confidence for all scales",
+        ),
+        ({"methods": {"two": {}, "a": {"of": "two", "num_scales": "x"}}}, 2, "--num_scales is 'x'"),
     ],
 )
 def test_errors_of_a_plan_come_before_any_training(changes, code, said, tiny, tmp_path, fails, monkeypatch):

@@ -13,7 +13,7 @@ def test_evaluate(trained, tmp_path, capsys, no_pictures):
     assert main(["evaluate", str(trained.folder), "--output", str(output), "--device", "cpu"]) == 0
     printed = capsys.readouterr()
     assert "6 images of the test split" in printed.out
-    assert f"report: {output / 'report.md'}" in printed.err
+    assert f"report: {output / 'report.html'}" in printed.err
     report = json.loads((output / "report.json").read_text())
     assert report["fused"]["top1"] == trained.report["fused"]["top1"]
 

@@ -1,6 +1,8 @@
 """How every command takes its arguments: the data set, config files, errors in words, the short help."""
 
+import argparse
 import json
+import re
 import subprocess
 import sys
 
@@ -9,13 +11,15 @@ import yaml
 
 from ramstrans.cli import COMMANDS, build_parser, main
 from ramstrans.commands import data, train
-from ramstrans.commands.options import options_of
+from ramstrans.commands.data import COMMANDS as DATA_COMMANDS
+from ramstrans.commands.words import options_of
 from tests.processes import ENVIRONMENT
 
 WITH_DATA = {
     "train": ("train", "{}"),
     "plan": ("plan", "{}"),
     "bench": ("bench", "{}"),
+    "calibrate": ("calibrate", "RUN", "{}"),
     "evaluate": ("evaluate", "RUN", "{}"),
     "data check": ("data", "check", "{}"),
     "data shard": ("data", "shard", "{}", "OUT"),
@@ -37,7 +41,7 @@ def test_every_command_takes_its_data_set_alike(name, colors, fails):
     by_position, by_option = parse(*words), parse(*rest, "--data.root", colors)
     assert by_position == by_option
     assert str(by_position.data.root) == str(colors)
-    assert by_position.data.name == (None if name == "evaluate" else "folder")  # detected beside its run
+    assert by_position.data.name == (None if "RUN" in words else "folder")  # detected beside its run
     assert parse(*words, "--data.name", "table").data.name == "table"
     line = fails(2, *words, "--data.root", colors)
     assert f"DATA is {colors} and --data.root is {colors}; give one of them" in line
@@ -260,6 +264,33 @@ def test_help_shows_ten_options_and_help_all_the_rest(command, capsys):
     assert "[DATA]" in texts[1]
 
 
+COMMAND_LINES = [[name] for name in COMMANDS if name != "data"] + [["data", name] for name in DATA_COMMANDS]
+
+
+@pytest.mark.parametrize("words", COMMAND_LINES, ids=" ".join)
+def test_help_all_names_every_option_in_plain_words(words, capsys):
+    with pytest.raises(SystemExit):
+        main([*words, "--help", "all"])
+    text = capsys.readouterr().out
+    parser = build_parser()
+    for word in words:
+        parser = parser._subparsers._group_actions[0].choices[word]
+    for name in options_of(parser):
+        hidden = parser._option_string_actions[name].help == argparse.SUPPRESS
+        assert bool(re.search(rf"^  .*{re.escape(name)}(\s|,|$)", text, re.MULTILINE)) == (not hidden), name
+    assert not re.search(r"SUPPRESS|<class|Optional|Literal|Union|NoneType|PosixPath|\btuple\b|\x08", text)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_says_what_is_allowed_and_the_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--help", "all"])
+    text = capsys.readouterr().out
+    assert "  --top_k                 Classes per image. [a whole number, 1 or more; default: 5]\n" in text
+    assert "  --overwrite             Replace that file. [true or false; default: false]\n" in text
+    assert "else csv. [csv, jsonl or parquet]\n" in text
+
+
 WRONG = [
     ["train", "nowhere"],
     ["train", "--lr", "1"],
@@ -269,11 +300,14 @@ WRONG = [
     ["train", "--data.name", "cub"],
     ["plan", "--memory", "12"],
     ["plan", "nowhere"],
+    ["calibrate", "nowhere"],
+    ["calibrate", "nowhere", "--coverage", "2"],
     ["evaluate", "nowhere"],
     ["predict", "nowhere", "a.jpg"],
     ["predict", "nowhere", "a.jpg", "--output", "{}"],
     ["explain", "nowhere", "a.jpg"],
     ["explain", "nowhere", "a.jpg", "--output", "why.gif"],
+    ["push", "nowhere", "ann/wrens"],
     ["data", "check", "nowhere"],
     ["data", "check", "{}", "--output", "{}"],
     ["data", "shard", "nowhere", "out"],
@@ -283,6 +317,8 @@ WRONG = [
     ["bench", "--models", "a", "--run", "b"],
     ["export", "nowhere", "out"],
     ["export", "nowhere", "out", "--format", "onx"],
+    ["serve", "nowhere"],
+    ["serve", "nowhere", "--max_images", "2", "--max_queue", "1"],
     ["compare", "nowhere.yaml"],
 ]
 
@@ -290,7 +326,7 @@ WRONG = [
 def test_no_command_imports_torch_before_its_options_are_good(colors, tmp_path):
     """All in one process: whichever imports torch first is named. The command line itself needs no NumPy."""
     code = (
-        "import json, sys\nfrom ramstrans.cli import main\n"
+        "import json, sys\nfrom ramstrans.cli import build_parser, main\nbuild_parser()\n"
         "assert not {'numpy', 'pandas'} & sys.modules.keys()\n"
         "for words in json.loads(sys.argv[1]):\n"
         "    assert main(words) in (1, 2, 3), words\n"

@@ -20,9 +20,12 @@ PROGRAM = Path(__file__).parent / "program.py"
 
 
 def plan_of(methods=("plain", "two"), seeds=(0, 1), **changes):
+    """A plan; methods by name have 1, 2, ... scales."""
     values = {
         "data": {"birds": {"root": "birds"}},
-        "methods": {name: {"model.num_scales": number} for number, name in enumerate(methods, start=1)},
+        "methods": methods
+        if isinstance(methods, dict)
+        else {name: {"model.num_scales": number} for number, name in enumerate(methods, start=1)},
         "seeds": list(seeds),
     }
     return build_plan(yaml.safe_load(yaml.safe_dump(values | changes, sort_keys=False)))

@@ -64,9 +64,54 @@ def test_a_method_may_have_no_options():
     }
 
 
+LOOKS = {
+    "one_look": {"of": "two", "num_scales": 1},
+    "plain": {"model.num_scales": 1},
+    "two": {"model.num_scales": 2},
+    "exit": {"of": "two", "early_exit": "auto"},
+}
+
+
+def test_methods_that_evaluate_others():
+    plan = planned(methods=LOOKS, baseline="plain/crop")
+    assert plan.contenders[:4] == ("one_look/crop", "plain/crop", "two/crop", "exit/crop")
+    one, _, two, exits = plan.runs[:4]
+    assert one.of is two
+    assert exits.of is two
+    assert two.of is None
+    assert (one.name, one.words) == ("one_look__crop__cub__seed0", ["--num_scales=1"])
+    assert exits.words == ["--early_exit=auto"]
+    assert plan.region_runs == ()
+
+
+def test_regions_are_judged_of_what_is_trained():
+    plan = planned(methods=LOOKS, baseline="plain/crop", regions=30)
+    assert len(plan.region_runs) == 2 * 2 * 2 * 2
+    first = plan.region_runs[0]
+    assert (first.name, first.words) == ("plain__crop__cub__seed0__regions", ["--regions=30"])
+    assert first.of is plan.runs[1]
+    assert planned(regions="all").region_runs[0].words == ["--regions=all"]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"regions": 0}, "regions is 0; give a number of test images to judge regions on, or all"),
+        ({"regions": True}, "regions is true; give a number"),
+        (
+            {"methods": LOOKS | {"a": {"of": "exit", "num_scales": 1}}},
+            'methods.a.of is "exit"; give a method',
+        ),
+        ({"methods": LOOKS | {"a": {"of": ["two"], "num_scales": 1}}}, "that is trained: plain, two"),
+        (
+            {"methods": LOOKS | {"a": {"of": "two", "num_scale": 1}}},
+            r"num_scale \(did you mean num_scales\?\)",
+        ),
+        ({"methods": LOOKS | {"a": {"of": "two", "training.lr": 1}}}, "with `of` nothing is trained"),
+        (
+            {"methods": LOOKS | {"a": {"of": "two"}}},
+            "methods.a is the same as two; give one of num_scales, early_exit, fusion",
+        ),
         ({"metods": {}}, r"no key 'metods' in a plan \(did you mean methods\?\); it has data, methods"),
         ({"seeds": None}, r"seeds is null; give a list, e\.g\. `seeds: \[0, 1, 2\]`"),
         ({"seeds": 3}, "seeds is 3; give a list"),

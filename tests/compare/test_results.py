@@ -1,19 +1,26 @@
 """What a comparison shows of made-up runs: sums by hand, tests, missing runs, words, pages, plots."""
 
 import base64
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from ramstrans.bench.flops import macs_by_scale, macs_of
 from ramstrans.compare import costs, words
 from ramstrans.compare.build import build_results
 from ramstrans.compare.costs import Cost, costs_of, is_on_front
-from ramstrans.compare.results import summarize
+from ramstrans.compare.page import blocks_of
+from ramstrans.compare.results import JUDGED, summarize
 from ramstrans.compare.runs import Folders
 from ramstrans.compare.statistics import holm, mcnemar
 from ramstrans.errors import DataError, TrainingError
+from ramstrans.evaluation.faithfulness import CURVES
+from ramstrans.evaluation.report.blocks import markdown_of
+from ramstrans.saved.metadata import load_metadata
 from tests.compare.builders import plan_of, write_finished
 from tests.evaluation.builders import pixels
 
@@ -189,6 +196,104 @@ def test_costs_are_counted_and_times_measured_once(folders, monkeypatch):
     assert costs.timing_of(folders).keys() == {"machine", "batch_size", "precision", "num_rounds"}
 
 
+EVALUATED = {
+    "two": {"model.num_scales": 2},
+    "one_look": {"of": "two", "num_scales": 1},
+    "exit": {"of": "two", "early_exit": 0.8},
+}
+
+
+def write_evaluated(folders, run, right, **extra):
+    """What `evaluate` leaves of a run of two scales: no weights, and its own report."""
+    folder = folders.run(run)
+    write_finished(folder, right, scales=(right,), seconds=0)
+    (folder / "config.json").unlink()
+    (folder / "metrics.jsonl").unlink()
+    report = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps(report | extra))
+
+
+def test_methods_that_evaluate_others_by_hand(folders):
+    """Right answers of early exit from its own column; its cost by the shares that go on."""
+    plan = plan_of(EVALUATED, seeds=(0, 1))
+    for run in plan.runs:
+        if run.of is None:
+            write_finished(folders.run(run), right(0.8), scales=(right(0.5),) * 2, log=[], seconds=40.0)
+        elif run.method == "one_look":
+            write_evaluated(folders, run, right(0.5))
+        else:
+            share = 70 + 10 * run.seed
+            write_evaluated(folders, run, right(0.8), early_exit={"exited_at": [share, 100 - share]})
+            path = folders.run(run) / "predictions.csv"
+            lines = path.read_text().splitlines()
+            labels = [line.split(",")[1] for line in lines[1:]]  # all are right
+            lines = [f"{line},{label}" for line, label in zip(lines[1:], labels, strict=True)]
+            path.write_text(
+                "\n".join([path.read_text().splitlines()[0] + ",early_exit_label", *lines]) + "\n"
+            )
+    found = summary(plan, folders, cost=costs_of(plan.runs, folders, progress=lambda *_: None))
+    two, one, exits = found["results"]
+    assert [entry["fused"]["mean"] for entry in (one, exits)] == [100 * right(0.5).mean(), 100]
+    assert (one["of"], one["evaluated_with"], two["of"]) == ("two", {"num_scales": 1}, None)
+    assert one["training_seconds"]["mean"] == 40
+    first, both = (macs / 1e9 for macs in macs_by_scale(load_metadata(folders.run(plan.runs[0])).model))
+    assert two["gmacs"] == pytest.approx(both)
+    assert one["gmacs"] == pytest.approx(macs_of(load_metadata(folders.run(plan.runs[0])).model, 1) / 1e9)
+    assert one["gmacs"] < first
+    assert exits["gmacs"] == pytest.approx(0.75 * first + 0.25 * both)
+    assert exits["is_on_front_of_gmacs"]
+    assert [row["of"] for row in found["runs"][:2]] == [None, "two__birds__seed0"]
+    assert [(row["first"], row["second"]) for row in found["to_baseline"]] == [
+        ("one_look", "two"),
+        ("exit", "two"),
+    ]
+    assert {row["test"] for row in found["pairs"]} == {"t, same models"}
+    assert words.evaluated_in_words(found["results"]) == [
+        "one_look: two with evaluate --num_scales 1, not trained again.",
+        "exit: two with evaluate --early_exit 0.8, not trained again. Its GMACs are the mean over images "
+        "and seeds, by the share that goes on after each scale.",
+    ]
+    text = markdown_of(list(blocks_of(found | PAGE, {"birds": {}})), folders.output)
+    assert "| exit | 100.0 ± 0.0 |" in text
+
+
+PAGE = {"command": "", "versions": {}, "timing": None}
+
+
+def judged_report(alone):
+    region = dict.fromkeys(JUDGED, alone)
+    curves = {name: {"area": area} for name, area in zip(CURVES, (20, 60, 30, 50), strict=True)}
+    return {
+        "regions_judged": {
+            **{"num_images": 5, "fill": "grey", "whole": 80.0, "curves": curves, "true_box": None},
+            "regions": [{"scale": 1} | region, {"scale": 2} | region],
+            "moved": {"scales": [], "fused": {"found": 70.0, "moved": 50.0 + alone / 10}},
+        }
+    }
+
+
+def test_judged_regions_are_means_over_seeds(folders):
+    plan = plan_of(("plain", "two"), seeds=(0, 1), regions=5)
+    finished(folders, plan, {"plain": 0.5, "two": 0.5})
+    for run in plan.region_runs[1::2]:  # of `two`
+        folders.run(run).mkdir(parents=True)
+        report = json.dumps(judged_report(40.0 + 20 * run.seed))
+        (folders.run(run) / "report.json").write_text(report)
+    found = summary(plan, folders)
+    plain, two = (entry["regions_judged"] for entry in found["results"])
+    assert plain is None
+    assert two["regions"][1]["alone"] == {"mean": 50, "sd": pytest.approx(20 / 2**0.5)}
+    assert two["areas"]["random_insertion"]["mean"] == 50
+    assert two["moved"]["moved"]["mean"] == 55
+    text = markdown_of(list(blocks_of(found | PAGE, {"birds": {}})), folders.output)
+    assert "What is deleted becomes grey." in text
+    assert (
+        f"| two, scale 1 | 80.0 ± 0.0 | {'50.0 ± 14.1 | ' * 5}20.0 ± 0.0 | 30.0 ± 0.0 | 60.0 ± 0.0 |" in text
+    )
+    assert "| two, scale 2 |  | 50.0 ± 14.1 |" in text
+    assert "| two | 70.0 ± 0.0 | 55.0 ± 1.4 |" in text
+
+
 def test_the_front():
     """By a slow twin: nobody else is as good in both, unless exactly alike."""
     generator = np.random.default_rng(0)
@@ -200,9 +305,10 @@ def test_the_front():
     assert 0 < sum(marks) < 30
 
 
-@pytest.fixture
-def whole(folders, monkeypatch):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
     """Pages of two data sets, three methods and three seeds, one run of which has failed."""
+    folders = Folders(tmp_path_factory.mktemp("whole") / "out")
     plan = plan_of(("plain", "two", "three"), seeds=(0, 1, 2), data={"birds": "b", "dogs": "d"})
     log = [{"kind": "validation", "epoch": epoch, "top1_fused": 10.0 * epoch} for epoch in (1, 2, 3)]
     for run in plan.runs[:-1]:
@@ -210,18 +316,20 @@ def whole(folders, monkeypatch):
         answers = right(share, 60, seed=100 * run.seed + "plain two three".index(run.method))
         scales = (answers,) if run.method == "plain" else (answers, right(0.4, 60))
         write_finished(folders.run(run), answers, scales=scales, log=log)
-    monkeypatch.setattr(costs, "NUM_ROUNDS", 1)
     errors = {plan.runs[-1].name: "<b>disk</b> | full"}
-    results = build_results(plan, folders, errors, command="ramstrans compare", measure=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(costs, "NUM_ROUNDS", 1)
+        results = build_results(plan, folders, errors, command="ramstrans compare", measure=True)
     return results, folders.output
 
 
 def test_the_page_as_html_needs_no_other_file(whole):
     results, output = whole
     text = (output / "compare.html").read_text()
-    pictures = re.findall(r'<img src="data:image/png;base64,([^"]+)"', text)
+    pictures = re.findall(r'<img src="data:image/webp;base64,([^"]+)"', text)
     assert len(pictures) == 6
-    assert base64.b64decode(pictures[0]).startswith(b"\x89PNG")
+    with Image.open(io.BytesIO(base64.b64decode(pictures[0]))) as image:
+        assert np.array_equal(np.asarray(image.convert("RGB")), pixels(output / "plots/birds-accuracies.png"))
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "<title>Comparison of 3 methods</title>" in text
     assert "&lt;b&gt;disk&lt;/b&gt;" in text
@@ -262,6 +370,7 @@ def test_the_keys_of_compare_json(whole):
             "fused",
             "scales",
         ),
+        *("of", "evaluated_with", "regions_judged"),
         *("regions", "training_seconds", "gmacs", "milliseconds", "milliseconds_quartiles", "curves"),
         *("is_on_front_of_gmacs", "is_on_front_of_milliseconds"),
     }

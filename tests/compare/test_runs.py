@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from ramstrans.compare import runs as module
-from ramstrans.compare.runs import Folders, Trainer, claim, environment, last_error, train_command
+from ramstrans.compare.runs import (
+    Folders,
+    Trainer,
+    claim,
+    environment,
+    evaluate_command,
+    last_error,
+    train_command,
+)
 from ramstrans.interrupts import interruptible
 from tests.compare.builders import PROGRAM, plan_of
 from tests.processes import Child, has_ended, wait_until
@@ -66,6 +74,50 @@ def test_a_failed_run_is_told_and_the_rest_go_on(folders, tmp_path, monkeypatch,
     assert len(starts(tmp_path)) == 6
 
 
+def looks(**changes):
+    methods = {
+        "one_look": {"of": "two", "num_scales": 1},
+        "plain": {"model.num_scales": 1},
+        "two": {"model.num_scales": 2},
+    }
+    return plan_of(methods=methods, seeds=(0,), **changes)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_what_is_evaluated_is_trained_first(jobs, folders):
+    """Also regions; a stopped evaluation begins again, and a trained run is never removed."""
+    plan = looks(regions=5, options={"device": "cpu"})
+    left = folders.run(plan.runs[0])
+    left.mkdir(parents=True)
+    (left / "predictions.csv").touch()
+    trainer = Trainer(folders, jobs)
+    trainer.train([*plan.runs, *plan.region_runs])
+    assert trainer.errors == {}
+    assert all(folders.is_done(run) for run in (*plan.runs, *plan.region_runs))
+    assert not (left / "predictions.csv").exists()
+    two = folders.run(plan.runs[2])
+    assert (
+        folders.log(plan.runs[0])
+        .read_text()
+        .startswith(f"$ ramstrans evaluate {two} --num_scales=1 --device=cpu --output={left}\n")
+    )
+    assert folders.run(plan.region_runs[1]) == folders.output / "regions" / "two__birds__seed0__regions"
+    (left / "report.json").unlink()
+    evaluate_command(plan.runs[0], two, left)
+    assert left.is_dir()  # it has a run.yaml, from the stand-in
+
+
+def test_what_evaluates_a_failed_run_fails_too(folders, monkeypatch):
+    monkeypatch.setenv("FAKE_FAIL", "0")
+    plan = looks()
+    trainer = Trainer(folders, 2)
+    trainer.train(plan.runs)
+    assert (
+        trainer.errors["one_look__birds__seed0"] == "two__birds__seed0, which it evaluates, has not finished"
+    )
+    assert len(trainer.errors) == 3
+
+
 def test_what_has_begun_is_resumed(folders):
     run = plan_of(options={"data.num_workers": 2, "training.epochs": 3}).runs[0]
     folder = folders.run(run)
@@ -86,6 +138,7 @@ def hold(path, seconds):
     return int(lock is None)
 
 
+@pytest.mark.slow
 def test_a_run_of_another_process_is_left_to_it_until_that_dies(folders, tmp_path, caplog):
     plan = plan_of()
     first = plan.runs[0]

@@ -19,6 +19,15 @@ def answers(seeds, images, *, skill=1.0, of_seeds=0.3, of_images=1.0, of_both=1.
     return skill + effects + shared + generator.normal(0, of_both, (seeds, images)) > 0
 
 
+def error_of(bootstrap, *names):
+    """Standard error and degrees of freedom of a mean, or of the difference of two."""
+    by_images = bootstrap.by_images[names[0]]
+    if len(names) == 2:
+        by_images = by_images - bootstrap.by_images[names[1]]
+    by_seeds = [(bootstrap.by_seeds[name], len(bootstrap.right[name])) for name in names]
+    return bootstrap._error(by_images, by_seeds, images_more=len(names) - 1)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_mcnemar_is_that_of_statsmodels(seed):
     generator = np.random.default_rng(seed)
@@ -45,9 +54,7 @@ def test_one_seed_has_the_error_of_scipys_bootstrap_and_wilsons_interval():
     bootstrap = CrossedBootstrap({"a": right[None]})
     found = bootstrap.mean("a")
     theirs = stats.bootstrap((right.astype(float),), np.mean, n_resamples=5000, rng=np.random.default_rng(2))
-    assert bootstrap._error(bootstrap.by_images["a"], ["a"])[0] == pytest.approx(
-        theirs.standard_error, rel=0.03
-    )
+    assert error_of(bootstrap, "a")[0] == pytest.approx(theirs.standard_error, rel=0.03)
     assert (found.mean, found.sd) == (pytest.approx(100 * right.mean()), None)
     wilsons = proportion_confint(right.sum(), 211, method="wilson")
     assert found.interval == pytest.approx([100 * end for end in wilsons], abs=0.3)
@@ -75,11 +82,29 @@ def test_errors_are_the_two_way_clustered_ones_of_statsmodels():
         answers(23, 199, generator=generator, shared=shared, skill=skill) for skill in (1.0, 0.7)
     )
     bootstrap = CrossedBootstrap({"a": first, "b": second})
-    error, _ = bootstrap._error(bootstrap.by_images["a"], ["a"])
+    error, _ = error_of(bootstrap, "a")
     assert error == pytest.approx(clustered_error([first], [0]), rel=0.05)
-    error, _ = bootstrap._error(bootstrap.by_images["a"] - bootstrap.by_images["b"], ["a", "b"])
+    error, _ = error_of(bootstrap, "a", "b")
     theirs = clustered_error([first, second], [1, 0])
     assert error == pytest.approx((theirs**2 + 1 / 201**2) ** 0.5, rel=0.05)  # with Agresti and Min's image
+
+
+def test_the_same_models_in_two_ways_are_paired_by_seed_too():
+    """What a seed does to both cancels; the error is that of statsmodels for the differences."""
+    generator = np.random.default_rng(9)
+    shared = generator.normal(0, 1.5, (23, 1)) + generator.normal(0, 1, (1, 199))
+    first, second = (
+        answers(23, 199, of_seeds=0, of_images=0, shared=shared, skill=skill, generator=generator)
+        for skill in (1.0, 0.7)
+    )
+    bootstrap = CrossedBootstrap({"a": first, "b": second})
+    found, apart = (bootstrap.difference("a", "b", same_models=same) for same in (True, False))
+    assert (found.test, apart.test) == ("t, same models", "t, seeds and images")
+    assert found.difference == apart.difference
+    half = (found.interval[1] - found.interval[0]) / 2
+    assert half < 0.5 * (apart.interval[1] - apart.interval[0]) / 2
+    theirs = clustered_error([first.astype(float) - second], [0])
+    assert half / 100 == pytest.approx(stats.norm.ppf(0.975) * (theirs**2 + 1 / 201**2) ** 0.5, rel=0.1)
 
 
 def test_the_seeds_resamples_vary_as_an_unbiased_estimate_says():
@@ -102,8 +127,8 @@ def test_degrees_of_freedom_are_between_those_of_seeds_and_images():
     far_apart = answers(3, 500, of_seeds=2.0, generator=generator)
     alike = answers(3, 500, of_seeds=0.0, generator=generator)
     bootstrap = CrossedBootstrap({"far": far_apart, "alike": alike})
-    assert 2 <= bootstrap._error(bootstrap.by_images["far"], ["far"])[1] < 2.2
-    assert bootstrap._error(bootstrap.by_images["alike"], ["alike"])[1] > 100
+    assert 2 <= error_of(bootstrap, "far")[1] < 2.2
+    assert error_of(bootstrap, "alike")[1] > 100
 
 
 def test_a_difference_is_paired():

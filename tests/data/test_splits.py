@@ -232,3 +232,40 @@ def test_check_classes():
     many = image_set({"crow": 2} | dict.fromkeys("abcdefg", 0))
     with pytest.raises(DataError, match="'a'; 'b'; 'c'; 'd'; 'e'; and 2 more"):
         check_classes(many)
+
+
+def several(*labels, split="train", groups=None):
+    """Images of three labels or none."""
+    records = (
+        Record(Path(f"{i:03}.jpg"), -1, split, group=groups[i] if groups else "", labels=some)
+        for i, some in enumerate(labels)
+    )
+    return ImageSet(("crow", "owl", "wren"), tuple(records))
+
+
+def test_images_of_several_labels_are_stratified_by_each_and_by_none():
+    images = several(*[(0,)] * 40, *[(0, 1)] * 20, *[(1, 2)] * 20, *[()] * 20)
+    held = hold_out(images, 0.2, seed=3, into="test")
+    assert held.counts("test") == pytest.approx({"crow": 12, "owl": 8, "wren": 4}, abs=1)
+    assert sum(record.labels == () for record in held.of_split("test")) == 4
+    assert len(held.of_split("test")) == pytest.approx(20, abs=1)
+    shuffled = images._replace(records=images.records[::-1])
+    tested = {record.path for record in held.of_split("test")}
+    assert {record.path for record in hold_out(shuffled, 0.2, 3, "test").of_split("test")} == tested
+
+
+def test_each_label_with_two_images_is_in_both_splits():
+    images = several(*[(0,)] * 50, (0, 1), (1,), (2,))
+    for seed in range(5):
+        held = hold_out(images, 0.1, seed, "val")
+        assert held.counts("val")["owl"] == held.counts("train")["owl"] == 1
+        assert held.counts("val")["wren"] == 0
+        assert hold_out(images, 0.0, seed, "val") == images
+
+
+def test_several_labels_and_groups():
+    groups = [f"bird {index // 4}" for index in range(60)]
+    images = several(*[((0,), (0, 1), (2,), ())[i % 4] for i in range(60)], groups=groups)
+    held = hold_out(images, 0.2, seed=1, into="test")
+    assert divided_groups(held) == {}
+    assert len(held.of_split("test")) == 12

@@ -1,12 +1,16 @@
-"""What the tests of this folder share: made-up predictions, and the pixels of figures."""
+"""What the tests of this folder share: made-up predictions, pages of them, and the pixels of figures."""
 
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
 from ramstrans.data.records import Part, Record
 from ramstrans.evaluation.predict import Predictions
+from ramstrans.evaluation.report.build import build_report
+from ramstrans.evaluation.report.page import report_page
+from ramstrans.evaluation.views import ScaleViews
 
 WIDTH, HEIGHT = 31, 23
 
@@ -35,3 +39,32 @@ def pixels(path):
     with Image.open(path) as image:
         assert image.format == "PNG"
         return np.asarray(image.convert("RGB"))
+
+
+class FakeSource:
+    """Stands in for `photographs.Source`: noise, which compresses badly, and views of two scales."""
+
+    model = SimpleNamespace(num_looks=2)
+
+    def photograph(self, index, side):
+        return noise(index, (max(side, 40), max(side, 30)))
+
+    def views(self, indices):
+        for index in indices:
+            crops, boxes = (
+                (noise(index, (40, 30)), noise(-index - 1, (24, 24))),
+                ((0, 0, 31, 23), (3, 5, 10, 12)),
+            )
+            yield index, ScaleViews(crops[0], (WIDTH, HEIGHT), crops, boxes, (np.eye(3), np.ones((3, 3))))
+
+
+def noise(seed, size):
+    values = np.random.default_rng(abs(seed)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def page_of(predictions, class_names=None, *, figures=MappingProxyType({}), source=None, **extra):
+    """The report of made-up predictions as HTML."""
+    class_names = class_names or names(predictions)
+    report = build_report(predictions, class_names, extra=extra)
+    return report_page(report, predictions, predictions.fused, class_names, figures, source or FakeSource())

@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -11,14 +12,17 @@ from ramstrans.data.loading.loader import ImageDataset, build_loader
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, DataError, OutputError, UnreadableImageError, UsageError
 from ramstrans.evaluation import evaluate as module
+from ramstrans.evaluation import faithfulness
 from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
-from ramstrans.evaluation.evaluate import data_config, evaluate_run, with_labels_of
+from ramstrans.evaluation.evaluate import evaluate_run
+from ramstrans.evaluation.images import data_config, with_labels_of
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.evaluation.report.gallery import gallery_views
 from ramstrans.models.config import ModelConfig
 from ramstrans.saved.metadata import EarlyExit, ModelMetadata
 from ramstrans.saved.model import load_metadata, load_state, save_model
 from ramstrans.training.run import prepare, train
+from tests.evaluation.builders import pixels
 from tests.models.builders import randomise
 from tests.training.builders import BACKBONE, TINY, tiny_model, tiny_run
 
@@ -62,7 +66,7 @@ def report_on(trial, folder, **extra):
 def test_an_evaluation_writes_a_report_and_its_figures(trial, tmp_path):
     report = report_on(trial, tmp_path, command="ramstrans evaluate", warnings=("left out: one",))
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("report.json", "report.md", "gallery.png", "confusion.png", "predictions.csv"),
+        *("report.json", "report.md", "report.html", "gallery.png", "confusion.png", "predictions.csv"),
     }
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert report["num_images"] == 6
@@ -71,6 +75,16 @@ def test_an_evaluation_writes_a_report_and_its_figures(trial, tmp_path):
     page = (tmp_path / "report.md").read_text()
     assert "gallery.png" in page
     assert "[predictions.csv](predictions.csv)" in page
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<title>Report: 6 images of the test split</title>" in html
+    assert "Left out: one." in html
+    num_classes = len(report["classes"])
+    assert html.count('<td class="thumbs"><img src="data:image/webp') == num_classes
+    assert (
+        html.count("<figcaption>scale 2 saw</figcaption>")
+        == html.count("<figcaption>photograph</figcaption>")
+        > 0
+    )
     rows = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
     assert len(rows) == 6
     assert sum(",True,0." in row for row in rows) == round(6 * report["fused"]["top1"] / 100)
@@ -125,6 +139,53 @@ def test_the_metrics_of_the_run_are_reproduced(trained, evaluate, tmp_path):
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
     assert report["command"] == "ramstrans evaluate"
     assert report["precision"] == "fp32"
+
+
+def test_scales_are_fused_with_weights_of_the_validation_split(trained, tmp_path, no_pictures):
+    config = EvaluationConfig(trained.folder, output=tmp_path / "out", device="cpu", fusion="fitted")
+    report = evaluate_run(config)
+    assert sum(report["fusion_weights"]) == pytest.approx(1)
+    assert (report["fusion_num_images"], report["num_images"]) == (3, 6)
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
+    right = [row["predicted"] == row["true"] for row in rows]
+    assert report["fused"]["top1"] == pytest.approx(100 * sum(right) / 6)
+    assert "fused: weighted mean" in (tmp_path / "out" / "report.md").read_text()
+    own = EvaluationConfig(trained.folder, num_scales=2, fusion="fitted").folder
+    assert own == trained.folder / "evaluation-test-2_scales-fitted"
+    with pytest.raises(ConfigError, match="leave --fusion out"):
+        EvaluationConfig(trained.folder, early_exit=0.5, fusion="fitted")
+    one = EvaluationConfig(trained.folder, output=tmp_path / "out", num_scales=1, fusion="fitted")
+    with pytest.raises(UsageError, match="this model has one scale, so there is nothing to fuse"):
+        evaluate_run(one)
+
+
+def test_regions_are_judged_if_asked_for(trained, tmp_path, monkeypatch):
+    """On a part of the images: in the report, as a section, and as pictures."""
+    monkeypatch.setattr(faithfulness, "NUM_STEPS", 2)
+    monkeypatch.setattr(module, "plot_confusion", lambda *_: None)
+    monkeypatch.setattr(module, "report_page", lambda *_: "")
+    monkeypatch.setattr(module, "choose_groups", lambda *_: {"one is enough": [0]})
+    config = EvaluationConfig(trained.folder, output=tmp_path / "out", device="cpu", regions=3)
+    report = evaluate_run(config)
+    assert report["num_images"] == 6
+    judged = report["regions_judged"]
+    assert judged.keys() == {
+        *("num_images", "num_boxes", "fill", "whole", "regions", "true_box", "moved", "same_answer"),
+        "curves",
+    }
+    assert judged["num_images"] == judged["num_boxes"] == 3
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "## Regions judged" in page
+    assert (
+        f"| region alone | {judged['regions'][0]['alone']:.1f} % | {judged['true_box']['alone']:.1f} % |"
+        in page
+    )
+    for name in ("regions.png", "region_curves.png"):
+        assert f"({name})" in page
+        assert pixels(tmp_path / "out" / name).std() > 10
+    assert metrics(report) == metrics(trained.report)
+    with pytest.raises(ConfigError, match="--regions is 0; give a number of images"):
+        EvaluationConfig(trained.folder, regions=0)
 
 
 def test_bf16_metrics_are_reproduced(birds, evaluate, tmp_path):
@@ -313,7 +374,7 @@ def model_folder(trained, tmp_path):
 
 def test_a_choice_on_few_images_is_reported_with_a_margin(model_folder, evaluate, monkeypatch):
     choice = EarlyExit(0.9, "val", 3, 0.0, 1.5)
-    monkeypatch.setattr(module, "choose_exit", lambda _: choice)
+    monkeypatch.setattr(module, "choose_exit", lambda *_, **__: choice)
     assert (
         "leave a margin, e.g. --early_exit 0.950" in evaluate(model_folder, early_exit="auto")["warnings"][0]
     )

@@ -8,6 +8,7 @@ from PIL import Image
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import UsageError
 from ramstrans.export.graph import Answers, Graph, Shrink
+from ramstrans.models.zoom import zoom
 from ramstrans.saved.metadata import ModelMetadata
 from tests.models.builders import noise, tiny_config, tiny_model
 
@@ -36,6 +37,21 @@ def test_pixels_are_resized_as_by_pillow(size, new):
     difference = np.abs(found.numpy() - expected)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.03  # halves that a sum rounds the other way
+
+
+def test_regions_by_products_are_the_same_and_leave_the_model_alone():
+    model = tiny_model(num_scales=2, image_size=(64, 96)).eval()
+    metadata = ModelMetadata(
+        tiny_config(num_classes=3, image_size=(64, 96)), NAMES, Preprocessing((80, 120), (80, 120))
+    )
+    pixels = (noise(3, 3, 80, 120).sigmoid() * 255).to(torch.uint8)
+    with torch.no_grad():
+        expected = Graph(model, metadata)(pixels)
+        found = Graph(model, metadata, by_products=True)(pixels)
+    assert model.cut is zoom
+    assert not torch.equal(found[1][1], expected[1][1])  # another sum
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("zoom_source", ["input", "full"])
@@ -67,6 +83,9 @@ def test_what_cannot_be_one_graph_is_refused():
     model = tiny_model(zoom_source="native")
     with pytest.raises(UsageError, match=r"photographs of any size.*zoom_source full.*--num_scales 1"):
         graph_of(model, Preprocessing(64, (64, 64)))
+    several = tiny_model(multi_label=True)
+    with pytest.raises(UsageError, match=r"several labels \(multi_label\).*`ramstrans predict`"):
+        graph_of(several, Preprocessing(64, (64, 64)))
     given = tiny_model(region_placement="given")
     with pytest.raises(UsageError, match="looks at the true boxes, which new photographs have not"):
         graph_of(given, Preprocessing(64, (64, 64)))

@@ -8,9 +8,10 @@ import pytest
 
 from ramstrans.data.loading.dataset import to_example
 from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.errors import UnreadableImageError
 from ramstrans.export.standalone import pixels_size, read_example
 from ramstrans.inference.inputs import read_input
-from tests.export.photos import ODD
+from tests.export.photos import ODD, smooth
 
 PREPROCESSINGS = {
     "crop": Preprocessing(61, (53, 37)),
@@ -36,7 +37,21 @@ def test_odd_photographs_are_read_as_by_the_evaluation(tmp_path, kind, fit):
     )
 
 
+@pytest.mark.parametrize("size", [(101, 1), (1, 101), (0, 0)])
+def test_what_the_evaluation_refuses_is_refused_in_its_words(tmp_path, size):
+    path = tmp_path / "photograph.png"
+    if any(size):
+        smooth(*size).save(path)
+    else:
+        path.write_bytes(b"not an image")
+    with pytest.raises(UnreadableImageError) as expected:
+        read_input(path, PREPROCESSINGS["crop"], 10**8)
+    with pytest.raises(UnreadableImageError) as found:
+        read_example(path, PREPROCESSINGS["crop"], 10**8)
+    assert str(found.value) == str(expected.value)
+
+
 def test_reading_needs_no_torch():
-    code = "import sys; sys.modules['torch'] = None; import ramstrans.export.standalone"
+    code = "import sys; sys.modules.update(dict.fromkeys(('torch', 'scipy', 'safetensors'))); import ramstrans.export.standalone"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -57,6 +57,9 @@ def test_csv(tmp_path):
         "region_x1",
         "region_y1",
         "has_region",
+        "unknown",
+        "unknown_score",
+        "set",
     ]
     assert len(rows) == 5
     good, bad, nameless = rows[:3]
@@ -81,6 +84,9 @@ def test_json_lines_hold_every_scale(tmp_path):
         "error": None,
         "labels": list(LABELS),
         "probabilities": [0.7, 0.2, 0.1],
+        "unknown": None,
+        "unknown_score": None,
+        "set": None,
         "scales": [
             {
                 "labels": list(LABELS),
@@ -168,3 +174,18 @@ def test_a_stream_that_is_not_utf_8_gets_json_in_ascii():
     rows.write(GOOD._replace(path=Path("鳥.jpg")))
     assert raw.getvalue().isascii()
     assert json.loads(raw.getvalue())["path"] == "鳥.jpg"
+
+
+def test_what_a_calibration_says_has_columns_of_its_own(tmp_path):
+    sure = GOOD._replace(unknown=False, unknown_score=0.1234567, prediction_set=LABELS[:2])
+    values = json.loads(write(tmp_path / "x.jsonl", predictions=[sure]).read_text(encoding="utf-8"))
+    assert (values["unknown"], values["unknown_score"], values["set"]) == (False, 0.123457, list(LABELS[:2]))
+    for name in ("x.csv", "x.parquet"):
+        path = write(tmp_path / name, predictions=[sure, BAD])
+        row, bad = (pd.read_csv(path) if name == "x.csv" else pd.read_parquet(path)).to_dict("records")
+        assert (bool(row["unknown"]), row["unknown_score"], row["set"]) == (
+            False,
+            0.123457,
+            ";".join(LABELS[:2]),
+        )
+        assert all(pd.isna(bad[column]) for column in ("unknown", "unknown_score", "set"))

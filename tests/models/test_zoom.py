@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramstrans.models.zoom import zoom, zoom_each
+from ramstrans.models.zoom import zoom, zoom_by_products, zoom_each
 from tests.models.builders import noise
 from tests.models.oracles import zoom_each_twin, zoom_twin
 
@@ -51,6 +51,21 @@ def test_fractional_boxes_equal_a_slow_sampler(data):
     expected = zoom_twin(images[0].numpy(), np.float32([x0, y0, x1, y1]), size)
     result = zoom(images, torch.tensor([[x0, y0, x1, y1]]), size)[0]
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4)
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_products_of_matrices_are_the_same_zoom(data):
+    height, width = data.draw(st.sampled_from([(23, 31), (1, 7), (13, 1)]))
+    size = data.draw(st.sampled_from([(7, 13), (1, 1), (41, 23)]))
+    boxes = []
+    for _ in range(2):
+        x0, y0 = (data.draw(st.floats(0, side - 1, width=32)) for side in (width, height))
+        boxes.append([x0, y0, data.draw(st.floats(x0 + 1, width)), data.draw(st.floats(y0 + 1, height))])
+    images = noise(2, 3, height, width)
+    expected = zoom(images, torch.tensor(boxes), size)
+    found = zoom_by_products(images, torch.tensor(boxes), size)
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-5)
 
 
 @pytest.mark.parametrize("size", [(41, 41), (448, 448), (23, 61)])

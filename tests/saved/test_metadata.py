@@ -180,7 +180,35 @@ def test_a_confidence_that_every_image_reaches_is_refused(confidence):
         EarlyExit(confidence, "val", 7, 0.0, 1.0)
 
 
+def test_saliency_was_neither_mirrored_nor_smoothed_before():
+    later = dict.fromkeys(("model__saliency_mirrored", "model__saliency_blur"), ...)
+    for version in (6, 7):
+        model = metadata_from_json(edited(format_version=version, **later)).model
+        assert (model.saliency_mirrored, model.saliency_blur) == (False, 0.0)
+    model = dataclasses.replace(METADATA.model, saliency_mirrored=True, saliency_blur=0.5)
+    saved = metadata_from_json(metadata_to_json(dataclasses.replace(METADATA, model=model))).model
+    assert (saved.saliency_mirrored, saved.saliency_blur) == (True, 0.5)
+
+
 def test_version_6_had_one_method():
     later = dict.fromkeys(("model__method", "model__num_tokens"), ...)
     model = metadata_from_json(edited(format_version=6, **later)).model
     assert (model.method, model.num_tokens) == ("rams", None)
+
+
+@pytest.mark.parametrize("version", [6, 7])
+def test_earlier_models_have_one_label_per_image(version):
+    later = dict.fromkeys(("model__multi_label", "label_thresholds"), ...)
+    metadata = metadata_from_json(edited(format_version=version, **later))
+    assert (metadata.model.multi_label, metadata.label_thresholds) == (False, None)
+    assert metadata.thresholds == (0.5, 0.5)
+
+
+def test_a_threshold_per_label_is_saved():
+    model = dataclasses.replace(METADATA.model, multi_label=True)
+    metadata = dataclasses.replace(METADATA, model=model, label_thresholds=(0.25, 0.125))
+    saved = metadata_from_json(metadata_to_json(metadata))
+    assert saved.model.multi_label
+    assert saved.thresholds == (0.25, 0.125)
+    with pytest.raises(ConfigError, match="label_thresholds has 3 numbers; class_names has 2"):
+        dataclasses.replace(METADATA, label_thresholds=(0.5, 0.5, 0.5))

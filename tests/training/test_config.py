@@ -64,6 +64,18 @@ def test_there_is_one_loss_weight_a_scale(weights):
     assert RunConfig(model=model, training=TrainingConfig(loss_weights=weights)).seed == 0
 
 
+def test_options_about_regions_are_ignored_with_one_scale():
+    model = ModelConfig(num_scales=1)
+    with pytest.warns(match=r"training.fused_target is ignored without model.num_scales 2 or more"):
+        RunConfig(model=model, training=TrainingConfig(fused_target=0.5))
+    with pytest.warns(match=r"training.random_region_epochs is ignored without regions that are found"):
+        RunConfig(model=model, training=TrainingConfig(random_region_epochs=2))
+    with pytest.warns(match=r"training.random_region_epochs is ignored"):
+        RunConfig(
+            model=ModelConfig(region_placement="whole"), training=TrainingConfig(random_region_epochs=2)
+        )
+
+
 def test_configs_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         RunConfig().output = Path("elsewhere")

@@ -9,7 +9,15 @@ import pytest
 from ramstrans.cli import main
 from ramstrans.errors import StoppedError, UsageError
 from ramstrans.training import folds as module
-from ramstrans.training.folds import cross_validate, markdown_page, mean_interval, pooled_classes, summarize
+from ramstrans.training.folds import (
+    cross_validate,
+    headline,
+    html_page,
+    markdown_page,
+    mean_interval,
+    pooled_classes,
+    summarize,
+)
 from tests.tiny import tiny_run
 
 
@@ -48,8 +56,29 @@ def test_the_summary_by_hand():
     assert summary["mean"]["sd"] == pytest.approx(12.5 * 2**0.5)
     assert [row["top1"] for row in summary["folds"]] == [75, 50]
     assert summary["warnings"] == ["fold 2: odd"]
-    assert pooled_classes(REPORTS)[0] == {"name": "crow", "num_images": 5, "accuracy": 40}
-    assert pooled_classes(REPORTS)[2]["accuracy"] is None
+    crow, _, tit = pooled_classes(REPORTS)
+    assert (crow["name"], crow["num_images"], crow["accuracy"]) == ("crow", 5, 40)
+    assert crow["interval"] == pytest.approx([11.8, 76.9], abs=0.1)
+    assert crow["precision"] is tit["accuracy"] is None  # reports of an older version have no precision
+
+
+def test_the_precision_over_all_folds():
+    reports = [
+        {"classes": [entry | {"num_predicted": taken}]}
+        for entry, taken in zip((REPORTS[0]["classes"][0], REPORTS[1]["classes"][0]), (1, 7), strict=True)
+    ]
+    assert pooled_classes(reports)[0]["precision"] == 100 * 2 / 8
+
+
+def test_the_page_as_html_lists_every_class_the_least_accurate_first():
+    report = summarize(REPORTS) | {"command": "ramstrans train <folder>"}
+    page = html_page(report)
+    assert "<title>Cross-validation: 2 folds of 10 images</title>" in page
+    assert headline(report) in page
+    assert page.index(">crow</th>") < page.index(">wren</th>")
+    assert "ramstrans train &lt;folder&gt;" in page
+    assert '<a href="fold_2/report.html">fold 2</a>' in page
+    assert "<li>fold 2: odd.</li>" in page
 
 
 def test_the_interval_is_wider_than_that_of_independent_runs():

@@ -18,6 +18,22 @@ from tests.models.builders import randomise
 from tests.training.builders import TINY, metrics_log, same_state, tiny_loader, tiny_model, validation_of
 
 
+def test_regions_lie_anywhere_in_the_first_epochs_alone(run, monkeypatch):
+    model, seen = tiny_model(), []
+    placed = type(model).placed
+
+    def noted(self, stage, images, scale, given):
+        if scale == 0:
+            seen.append((self.training, self.region_placement))
+        return placed(self, stage, images, scale, given)
+
+    monkeypatch.setattr(type(model), "placed", noted)
+    run(model, epochs=3, random_region_epochs=2, validate_on="test")
+    assert [placement for is_training, placement in seen if is_training] == ["random"] * 6 + ["found"] * 3
+    assert {placement for is_training, placement in seen if not is_training} == {"found"}
+    assert model.region_placement == "found"
+
+
 def one_step(run, loss_weights, **options):
     """Weights before and after one step of plain SGD from the same random start."""
     model = randomise(tiny_model(**options))
@@ -274,6 +290,7 @@ def test_lora_gives_plain_weights_that_moved(run):
     [
         *({"mixup": 0.4}, {"cutmix": 1.0}, {"contrastive": 1.0}, {"label_smoothing": 0.1}),
         *({"layer_decay": 0.5}, {"freeze_blocks": 1}, {"min_lr_factor": 0.5}, {"warmup_epochs": 0.0}),
+        {"fused_target": 0.5},
     ],
 )
 def test_every_option_of_the_recipe_is_used(run, options):

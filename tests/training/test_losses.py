@@ -41,6 +41,31 @@ def test_cross_entropy_by_hand():
     assert float(loss_of(torch.tensor([[0.0, math.log(3)]]))) == pytest.approx(math.log(4 / 3))
 
 
+def test_the_fused_answer_as_a_target_by_hand():
+    """Probabilities of class 1 are 3/4 and 1/4, so the fused answer is even."""
+    stages = [stage_of(torch.tensor([[0.0, value]])) for value in (math.log(3), -math.log(3))]
+    model = Scripted(*stages)
+    losses = list(losses_by_scale(None, model, torch.zeros(1, 3, 2, 2), None, LABELS, fused_target=0.25))
+    even = (math.log(4) + math.log(4 / 3)) / 2
+    assert float(losses[0]) == pytest.approx(0.75 * math.log(4 / 3) + 0.25 * even)
+    assert float(losses[1]) == pytest.approx(0.75 * math.log(4) + 0.25 * even)
+
+
+def test_no_gradient_flows_into_the_fused_answer():
+    model, images = tiny_model().train(), noise(2, 3, *SIZE)
+    labels = torch.tensor([0, 1])
+    with torch.no_grad():
+        target = model(images).fused
+    first = next(losses_by_scale(ScaleForward(model), model, images, None, labels, fused_target=0.5))
+    first.backward()
+    found = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    logits = next(model.stages(images)).logits
+    (0.5 * F.cross_entropy(logits, labels) + 0.5 * F.cross_entropy(logits, target)).backward()
+    for grad, parameter in zip(found, model.parameters(), strict=True):
+        assert grad is parameter.grad is None or torch.allclose(grad, parameter.grad, atol=1e-6)
+
+
 def test_smoothing_mixes_in_the_mean_over_classes():
     """With smoothing e: (1 - e) * -log p_true + e * mean(-log p)."""
     loss = loss_of(torch.tensor([[0.0, math.log(3)]]), label_smoothing=0.1)

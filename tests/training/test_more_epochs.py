@@ -99,7 +99,7 @@ def test_a_run_whose_evaluation_failed_is_finished(what_is_left, recipe, tmp_pat
 def test_the_report_is_written_last(tmp_path, monkeypatch):
     monkeypatch.setattr(reporting, "utf8_text", full_disk)
     with pytest.raises(OutputError):
-        reporting.write_report(tmp_path, {}, "page")
+        reporting.write_report(tmp_path, {}, "page", "page")
     assert list(tmp_path.iterdir()) == []
 
 

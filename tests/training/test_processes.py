@@ -22,6 +22,7 @@ RECIPES = {
     "head": ("finetune", "head", "train_norms", "true", "gradient_clip", 0.01),
     "blocks": ("freeze_blocks", 1, "gradient_checkpointing", "true"),
     "bf16": ("precision", "bf16"),
+    "fused": ("fused_target", 0.5),
 }
 """Options of training, and their values in turn."""
 
@@ -120,6 +121,12 @@ def test_two_shards_train_the_same_model_by_every_recipe(name, trained_by):
     if name == "lora":
         pytest.importorskip("peft", reason="peft is not installed")
     assert_same(trained_by(2, name, *FSDP), trained_by(1, name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), FSDP], ids=["ddp", "fsdp"])
+def test_a_pass_for_the_fused_answer_goes_before_in_every_process(options, trained_by):
+    assert_same(trained_by(2, "fused", *options), trained_by(1, "fused"))
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def test_the_run_folder_holds_all_that_was_promised(trained):
     files = {path.name for path in trained.folder.iterdir() if path.is_file()}
     assert files == {
         *("run.yaml", "model.safetensors", "config.json", "metrics.jsonl", "report.json", "report.md"),
-        *("curves.png", "gallery.png", "confusion.png", "predictions.csv"),
+        *("report.html", "curves.png", "gallery.png", "confusion.png", "predictions.csv"),
     }
     assert list(trained.folder.rglob("events.out.tfevents*"))
 

@@ -13,6 +13,7 @@ from ramstrans.training.config import TrainingConfig
 from ramstrans.training.optim import build_optimizer
 from ramstrans.training.trainable import (
     add_lora,
+    check_batch_norms,
     freeze_backbone,
     freeze_blocks,
     merged_state_dict,
@@ -287,3 +288,22 @@ def test_a_model_that_cannot_recompute_says_so():
     with pytest.raises(ConfigError, match="gradient_checkpointing: a DLA cannot; set it to false"):
         model.encoder.set_grad_checkpointing()
     model.encoder.set_grad_checkpointing(False)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "fails"),
+    [("resnet10t", 32, True), ("resnet10t", 64, False), ("mobilenetv4_conv_small_050", 64, True)],
+)
+def test_one_image_per_pass_is_too_few_for_a_batch_norm_of_one_location(name, side, fails):
+    model = build_model(ModelConfig(name, num_classes=2, image_size=side, num_scales=1))
+    check_batch_norms(model, TrainingConfig(), 2)
+    check_batch_norms(model, TrainingConfig(finetune="head"), 1)  # all of them are frozen
+    set_train_mode(model)
+    if fails:
+        with pytest.raises(ConfigError, match=f"one image of {side}x{side} pixels per pass"):
+            check_batch_norms(model, TrainingConfig(), 1)
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            model.encoder.model(noise(1, 3, side, side))
+    else:
+        check_batch_norms(model, TrainingConfig(), 1)
+        model.encoder.model(noise(1, 3, side, side))

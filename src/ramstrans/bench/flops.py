@@ -1,6 +1,7 @@
 """Multiply-adds of a forward pass, counted by torch."""
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -32,20 +33,31 @@ def _in_place_product(_sum: Sequence[int], left: Sequence[int], right: Sequence[
     return 2 * math.prod(left) * right[-1]
 
 
-def macs_of(config: ModelConfig) -> int:
+def macs_of(config: ModelConfig, num_scales: int | None = None) -> int:
     """Multiply-adds per image of a model in evaluation: all scales, and what selects tokens or regions.
 
     With one scale, this is the plain backbone.
+
+    Args:
+        config: The model.
+        num_scales: Use the first so many of its scales; None: all.
+    """
+    return macs_by_scale(config, num_scales)[-1]
+
+
+def macs_by_scale(config: ModelConfig, num_scales: int | None = None) -> list[int]:
+    """Multiply-adds per image until each of the scales has its prediction, ascending; the last is `macs_of`.
+
+    An image that exits early has had the region of its last scale proposed, but not cut out.
     """
     images = torch.zeros(1, 3, *config.input_size)
     model = build_model(config).eval()
+    model.limit_scales(num_scales or model.num_scales)
     # regions are resized to the same size wherever they lie, and whatever they are cut from
     high_res = images if model.needs_high_res else None
     boxes = whole_image(images)
     forward_scale = functools.partial(model.forward_scale, explicit_attention=False)  # alike on all devices
+    stages = model.stages(images, high_res, last_region=False, boxes=boxes, forward_scale=forward_scale)
     with ExplicitAttention():  # torch counts products, not fused kernels
-        return count_macs(
-            lambda: list(
-                model.stages(images, high_res, last_region=False, boxes=boxes, forward_scale=forward_scale)
-            )
-        )
+        each = [count_macs(functools.partial(next, stages)) for _ in range(model.num_stages)]
+    return list(itertools.accumulate(each))

@@ -18,7 +18,7 @@ from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.distributed import autocast
-from ramstrans.evaluation.evaluate import with_labels_of
+from ramstrans.evaluation.images import with_labels_of
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.build import build_model

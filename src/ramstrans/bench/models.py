@@ -24,11 +24,13 @@ class ModelSpec(NamedTuple):
         config: The model, its number of classes included.
         crop: `(height, width)` in pixels of the image that regions are cut from with `zoom_source="full"`.
         top1: Accuracy on the test split in percent; None if it is not known.
+        num_scales: The first so many of its scales are used; None: all.
     """
 
     config: ModelConfig
     crop: Size
     top1: float | None = None
+    num_scales: int | None = None
 
 
 class ModelResult(NamedTuple):
@@ -91,7 +93,7 @@ def measure_models(
         ModelResult(
             name,
             spec,
-            macs_of(spec.config),
+            macs_of(spec.config, spec.num_scales),
             quartiles([seconds / batch_size for seconds in times[name]]),
             quartiles([seconds / other for seconds, other in zip(times[name], first, strict=True)]),
         )
@@ -102,6 +104,7 @@ def measure_models(
 def inference(spec: ModelSpec, device: torch.device, batch_size: int, precision: str) -> Candidate:
     """Build a model and a random batch, with high-resolution images if regions are cut from those."""
     model = build_model(spec.config).to(device).eval()
+    model.limit_scales(spec.num_scales or model.num_scales)
     images = torch.randn(batch_size, 3, *spec.config.input_size, device=device)
     high_res = torch.randn(batch_size, 3, *spec.crop, device=device) if model.needs_high_res else None
     boxes = whole_image(images)

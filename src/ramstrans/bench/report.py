@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-from ramstrans import __version__
 from ramstrans.doctor import check_attention
+from ramstrans.evaluation.report.build import versions
 from ramstrans.files import write_file
 
 FORMAT_VERSION = 1
-PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow")
 RUNTIMES = ("onnxruntime", "openvino", "nncf")
 """Of exported models; optional."""
 
@@ -39,8 +38,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "kernels": {check.name: check.value for check in check_attention()},
-        "versions": {"python": platform.python_version(), "ramstrans": __version__}
-        | {package: metadata.version(package) for package in PACKAGES}
+        "versions": versions()
         | {package: metadata.version(package) for package in RUNTIMES if find_spec(package)},
     }
 

@@ -17,6 +17,7 @@ from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import UsageError
 from ramstrans.files import check_new_folder
+from ramstrans.hub import local_folder
 from ramstrans.options import Precision
 from ramstrans.saved.metadata import load_metadata
 
@@ -41,8 +42,8 @@ def add_options(parser: Parser) -> None:
         "--models",
         type=str,
         nargs="+",
-        help="Models to compare with the first one: run folders, config files, or configs that come along; "
-        "or a run folder and its exports, on its test images.",
+        help="Models to compare with the first one: run folders, hf://user/name, config files, or "
+        "configs that come along; or a run folder and its exports, on its test images.",
     )
     parser.add_argument(
         "--run", type=Path | None, help="With DATA: run folder of the model; default: DeiT-Tiny."
@@ -77,11 +78,11 @@ def run(options: Namespace, given: list[str]) -> int:
     from ramstrans.distributed import choose_device
     from ramstrans.evaluation.predict import choose_precision
 
-    device = choose_device(options.device)
-    measure = bench_loader
+    device, measure = choose_device(options.device), bench_loader
     if options.models:
         measure = bench_exports if has_exports(options.models) else bench_models
-    runs = [Path(name) for name in options.models or (options.run,) if name and Path(name).is_dir()]
+    names = [local_folder(name) for name in options.models or (options.run,) if name]
+    runs = [name for name in names if name.is_dir()]
     first_run = load_metadata(runs[0]) if runs and measure != bench_exports else None
     options.precision = choose_precision(options.precision, first_run, device)
     with progress_bar() as progress:
@@ -158,9 +159,9 @@ def spec_of(name: str) -> "ModelSpec":
     from ramstrans.bench.models import ModelSpec
     from ramstrans.data.build import build_preprocessing
 
-    if Path(name).is_dir():
-        metadata, report = load_metadata(Path(name)), Path(name) / "report.json"
-        top1 = json.loads(report.read_text())["fused"]["top1"] if report.is_file() else None
+    if (folder := local_folder(name)).is_dir():
+        metadata, report = load_metadata(folder), folder / "report.json"
+        top1 = json.loads(report.read_text())["fused"].get("top1") if report.is_file() else None
         return ModelSpec(dataclasses.replace(metadata.model, weights=None), metadata.preprocessing.crop, top1)
     parser = Parser(prog="ramstrans bench --models")
     train.add_options(parser)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 
-from ramstrans.commands import train
+from ramstrans.commands import evaluate, train
 from ramstrans.commands.configs import with_recipe_of
 from ramstrans.commands.options import Parser
 from ramstrans.commands.words import nearest
@@ -19,6 +19,7 @@ from ramstrans.compare.plan import Plan, Run, read_plan
 from ramstrans.console import progress_bar, results
 from ramstrans.data.detect import check_root
 from ramstrans.errors import RamsTransError, TrainingError, UsageError, first_few
+from ramstrans.evaluation.config import EvaluationConfig
 from ramstrans.files import check_output_folder, write_file
 from ramstrans.plain import counted, to_plain
 from ramstrans.training.config import OPTIONS_FILE, WHERE, RunConfig
@@ -82,7 +83,8 @@ def run(options: Namespace, given: list[str]) -> int:
     folders = Folders(output)
     check_runs(plan, configs, folders)
     if options.list:
-        print_commands([run for run in chosen if not folders.is_done(run)], options.plan, output)
+        left = [run for run in chosen if folders.can_start(run) and not folders.is_done(run)]
+        print_commands(left, options.plan, output)
         return 0
     write_file(output / PLAN_FILE, options.plan.read_bytes())
     command = shlex.join(["ramstrans", *given])
@@ -149,16 +151,16 @@ def choose(plan: Plan, names: Sequence[str]) -> list[Run]:
     Raises:
         UsageError: A name is not that of a run.
     """
-    known = {run.name: run for run in plan.runs}
+    known = {run.name: run for run in (*plan.runs, *plan.region_runs)}
     for name in names:
         if name not in known:
             near = nearest(name, known) or f"; it has {first_few(list(known))}"
             raise UsageError(f"--only {name} is not a run of the plan{near}")
-    return [known[name] for name in names] if names else list(plan.runs)
+    return [known[name] for name in names or known]
 
 
 def check_plan(plan: Plan) -> dict[str, RunConfig]:
-    """The config of each run, by its name: all options are those of `train`, and allowed.
+    """The config of each trained run, by its name: all options are those of `train`, and allowed.
 
     Raises:
         RamsTransError: They are not; the message says of which run.
@@ -167,7 +169,7 @@ def check_plan(plan: Plan) -> dict[str, RunConfig]:
     train.add_options(parser)
     checked: dict[tuple[str, str], RunConfig] = {}
     configs = {}
-    for run in plan.runs:
+    for run in (run for run in plan.runs if run.of is None):
         key = (run.contender, run.data)
         if key not in checked:
             try:
@@ -179,7 +181,31 @@ def check_plan(plan: Plan) -> dict[str, RunConfig]:
                 raise
             checked[key] = config
         configs[run.name] = dataclasses.replace(checked[key], seed=run.seed)
+    for run in plan.runs:
+        if run.of is not None:
+            check_evaluated(run, configs[run.of.name])
     return configs
+
+
+def check_evaluated(run: Run, trained: RunConfig) -> None:
+    """Raise UsageError if a trained run cannot be evaluated as a plan wants it to be."""
+    parser = Parser(prog="ramstrans evaluate")
+    evaluate.add_options(parser)
+    where = f"{run.contender}, {run.of and run.of.contender} evaluated in another way"
+    try:
+        options = parser.instantiate(parser.parse_args(["run", *run.words]))
+        names = ("early_exit", "num_scales", "fusion")
+        config = EvaluationConfig(Path("run"), **{name: getattr(options, name) for name in names})
+    except RamsTransError as error:
+        error.args = (f"{where}: {error}",)
+        raise
+    has = 1 if trained.model.method == "calcrop" else trained.model.num_scales
+    if (config.num_scales or 1) > has:
+        raise UsageError(
+            f"{where}: num_scales is {config.num_scales}, and {counted(has, 'scale')} are trained"
+        )
+    if (config.early_exit is not None or config.fusion != "mean") and (config.num_scales or has) == 1:
+        raise UsageError(f"{where}: early_exit and fusion are about several scales, and there is one")
 
 
 def check_folds(config: RunConfig) -> None:
@@ -195,8 +221,11 @@ def check_runs(plan: Plan, configs: dict[str, RunConfig], folders: "Folders") ->
         UsageError: One was not; the message says what differs.
     """
     filled: dict[tuple[str, str], RunConfig] = {}
-    for run in plan.runs:
+    for run in (*plan.runs, *plan.region_runs):
         folder = folders.run(run)
+        if run.of is not None:
+            check_evaluation(run, folder)
+            continue
         if not (folder / OPTIONS_FILE).is_file():
             continue
         key = (run.contender, run.data)
@@ -209,6 +238,24 @@ def check_runs(plan: Plan, configs: dict[str, RunConfig], folders: "Folders") ->
                 f"{folder} was made with {name} {had}, and the plan has {wanted}: put the plan back, give "
                 "the method another name or the comparison another --output, or remove that folder"
             )
+
+
+def check_evaluation(run: Run, folder: Path) -> None:
+    """Raise UsageError if a folder holds something else than what a plan evaluates."""
+    from ramstrans.training.run_folder import REPORT_FILE, read_json
+
+    remedy = "give the method another name or the comparison another --output, or remove that folder"
+    if (folder / OPTIONS_FILE).is_file():
+        raise UsageError(f"{folder} holds a run that was trained, and the plan evaluates one there: {remedy}")
+    report = read_json(folder / REPORT_FILE)
+    if not report:
+        return
+    made = [word for word in shlex.split(report["command"]) if word.startswith("--")]
+    made = [word for word in made if word.partition("=")[0] not in ("--output", "--device")]
+    if made != run.words:
+        raise UsageError(
+            f"{folder} was made with {shlex.join(made)}, and the plan has {shlex.join(run.words)}: {remedy}"
+        )
 
 
 def saved_config(folder: Path) -> RunConfig:

@@ -26,7 +26,7 @@ RECIPE_HELP = (
     "Default: auto, but none with --config."
 )
 
-OWN_FIELDS = ("num_classes", "weights", "dropout", "drop_path")
+OWN_FIELDS = ("num_classes", "multi_label", "weights", "dropout", "drop_path")
 """Options of a model that a run which starts from its weights has for itself."""
 
 

@@ -42,7 +42,9 @@ def add_options(parser: Parser) -> None:
     parser.add_class_arguments(DataConfig, "data")
     parser.set_defaults({"data.val_fraction": None})  # the splits that `train` draws for a set of one's own
     parser.add_argument(
-        "--model", type=Path | None, help="Run or model folder; reports the labels that it contradicts."
+        "--model",
+        type=Path | None,
+        help="Run, saved model or hf://user/name; reports the labels that it contradicts.",
     )
     parser.add_argument("--output", type=Path | None, help="Write all findings to this .json or .csv file.")
     parser.add_argument(
@@ -73,6 +75,8 @@ def run(options: Namespace, _given: list[str]) -> int:
     check_root(config)
     check_output(options.output, overwrite=options.overwrite, suffixes=audit.SUFFIXES)
     kinds = check_write(options, config)
+    if options.model is not None:
+        check_labels(config, options.model)
     from ramstrans.data.audit import clean
     from ramstrans.data.build import draw_splits, read_image_set
     from ramstrans.data.splits import check_classes
@@ -104,6 +108,17 @@ def run(options: Namespace, _given: list[str]) -> int:
         write_file(options.write, clean.encode_table(remaining, options.write.parent))
         logger.info("%s: %s", options.write, clean.summary(images, remaining, findings, kinds))
     return DataError.exit_code if any(finding.severity == "error" for finding in findings) else 0
+
+
+def check_labels(config: DataConfig, model: Path) -> None:
+    """Raise UsageError if images may have several labels, for which label issues are not defined."""
+    from ramstrans.saved.metadata import load_metadata
+
+    if config.multi_label or load_metadata(model).model.multi_label:
+        raise UsageError(
+            "--model finds images whose one label is wrong, and here images may have several (multi_label); "
+            "leave --model out"
+        )
 
 
 def check_write(options: Namespace, config: DataConfig) -> set[str]:
@@ -141,7 +156,7 @@ def find_all(
 
     smallest_side = DEFAULT_SIDE
     if model is not None:
-        from ramstrans.evaluation.evaluate import with_labels_of
+        from ramstrans.evaluation.images import with_labels_of
         from ramstrans.saved.metadata import load_metadata
 
         metadata = load_metadata(model)

@@ -40,6 +40,10 @@ def run(options: Namespace, _given: list[str]) -> int:
     config = DataConfig(**vars(options.data))
     if config.root is None:
         raise UsageError("give the data set: `ramstrans data shard DATA OUTPUT`, or --data.root")
+    if config.multi_label:
+        raise UsageError(
+            "shards hold one label per image, and data.multi_label has several; train on the table"
+        )
     with progress_bar() as progress:
         images, _ = drop_unreadable(build_image_set(config, progress), config, progress)
         write_shards(

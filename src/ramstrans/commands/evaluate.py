@@ -38,5 +38,5 @@ def run(options: Namespace, given: list[str]) -> int:
     with progress_bar() as progress:
         report = evaluate_run(config, command=shlex.join(["ramstrans", *given]), progress=progress)
     print_report(report, results())
-    logger.info("report: %s", config.folder / "report.md")
+    logger.info("report: %s", config.folder / "report.html")
     return 0

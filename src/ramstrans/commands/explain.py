@@ -3,8 +3,9 @@
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 FOLDER = Path("explained")
 """Where the figures of several images go by default."""
+
+MAX_NAMED = 5
+"""Classes of a prediction set that are named in a line."""
 
 
 def add_options(parser: Parser) -> None:
@@ -45,7 +49,7 @@ def explain(
     """Explain the predictions for images.
 
     Args:
-        run: Run folder, or any saved model.
+        run: Run folder, any saved model, or hf://user/name[@revision] of the hub.
         inputs: Images, folders, patterns such as 'photos/*.jpg', or - for a list.
         output: PNG file of one image, or folder for several; default: IMAGE's name + -explained.png in the
             current folder, or the folder explained.
@@ -83,12 +87,28 @@ def explain(
             print(f"{image}: not read: {error.reason}")  # noqa: T201
             continue
         num_read += 1
-        probability = values["probabilities"][0]
-        answer = values["labels"][0] + ("" if probability is None else f" {probability:.1%}")
-        print(f"{image}: {answer}, {picture}")  # noqa: T201
+        print(f"{image}: {answer_line(values)}, {picture}")  # noqa: T201
     logger.info("%s explained; the numbers are beside each figure, as JSON", counted(num_read, "image"))
     check_any_read(named, len(images), num_read)
     return 0
+
+
+def answer_line(values: Mapping[str, Any]) -> str:
+    """The answer of a prediction in words.
+
+    >>> answer_line({"labels": ["wren"], "probabilities": [0.75], "unknown": True, "set": ["wren", "crow"]})
+    'unknown (wren 75.0%; one of 2: wren, crow)'
+    >>> answer_line({"labels": ["wren"], "probabilities": [0.75], "unknown": None, "set": None})
+    'wren 75.0%'
+    """
+    probability, several = values["probabilities"][0], values["set"] or []
+    answer = values["labels"][0] + ("" if probability is None else f" {probability:.1%}")
+    if "present" in values:
+        return "; ".join(values["present"]) or f"no label, most probable {answer}"
+    if len(several) > 1:
+        answer += f"; one of {len(several)}: {', '.join(several[:MAX_NAMED])}"
+        answer += ", ..." if len(several) > MAX_NAMED else ""
+    return f"unknown ({answer})" if values["unknown"] else answer
 
 
 def choose_pictures(images: Sequence[Path], output: Path | None) -> list[Path]:

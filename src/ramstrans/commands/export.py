@@ -1,5 +1,6 @@
 """`ramstrans export`."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +15,11 @@ from ramstrans.plain import counted
 from ramstrans.saved.metadata import load_metadata
 
 if TYPE_CHECKING:
+    from ramstrans.export.smaller import Int8
     from ramstrans.export.verify import Check
+    from ramstrans.saved.metadata import ModelMetadata
+
+logger = logging.getLogger(__name__)
 
 MAX_DROP = 1.0
 """Default of --max_drop."""
@@ -35,7 +40,7 @@ def run(options: Namespace, _given: list[str]) -> int:
 def export(
     run: Path,
     output: Path,
-    format: Literal["onnx", "openvino", "pt2"] = "onnx",  # noqa: A002 - the option's name
+    format: Literal["onnx", "openvino", "pt2", "web"] = "onnx",  # noqa: A002 - the option's name
     verify: Path | None = None,
     num_images: PositiveInt = 64,
     num_scales: PositiveInt | None = None,
@@ -44,13 +49,15 @@ def export(
     calibrate: Path | None = None,
     judge: Path | None = None,
     max_drop: NonNegativeFloat = MAX_DROP,
+    runtime: Path | None = None,
 ) -> int:
     """Export a model.
 
     Args:
         run: Run folder, or any saved model.
         output: Folder to write: new, or empty.
-        format: onnx (onnxruntime and most others), openvino, or pt2 (torch.export).
+        format: onnx (onnxruntime and most others), openvino, pt2 (torch.export), or web, a page that runs in
+            the browser.
         verify: Folder of photographs on which the export is compared with the model; default: the test
             images of the run.
         num_images: So many of them.
@@ -61,6 +68,7 @@ def export(
         judge: With --int8, labelled photographs that it is judged on, e.g. a folder of images per class;
             default: the validation images of the run.
         max_drop: With --int8, most points of top-1 accuracy that it may lose.
+        runtime: With --format web, folder of npm's package onnxruntime-web; default: npm gets it once.
 
     Raises:
         RamsTransError: It cannot be exported, or the export gives other answers; nothing is written then.
@@ -69,25 +77,40 @@ def export(
         raise UsageError(
             "--calibrate, --judge and --max_drop have no effect without --int8 true; leave them out"
         )
+    if runtime and format != "web":
+        raise UsageError("--runtime has no effect without --format web; leave it out")
     metadata = load_metadata(run)
     check_new_folder(output)
     from ramstrans.export.folder import check_format, export_folder
-    from ramstrans.export.photographs import to_calibrate, to_judge, to_verify
-    from ramstrans.export.smaller import CALIBRATION, Int8
+    from ramstrans.export.photographs import to_verify
     from ramstrans.inference.predictor import Predictor
 
     check_format(format, precision, int8=int8)
-    photographs, how = to_verify(metadata, verify, num_images), None
-    if int8:
-        labelled = to_judge(run, metadata, judge)
-        how = Int8(to_calibrate(metadata, calibrate, CALIBRATION), labelled, max_drop)
+    photographs = to_verify(metadata, verify, num_images)
+    how = int8_of(run, metadata, calibrate, judge, max_drop) if int8 else None
     predictor = Predictor.load(run, "cpu", "fp32", None, num_scales)
+    kind = {"precision": precision, "int8": how, "runtime": runtime}
     with progress_bar() as progress:
-        check = export_folder(
-            predictor, output, format, photographs, precision=precision, int8=how, progress=progress
-        )
+        check = export_folder(predictor, output, format, photographs, **kind, progress=progress)
     results().print(summary(output, check), highlight=False)
+    if format == "web":
+        logger.info("to open the page: python -m http.server --directory %s", output)
     return 0
+
+
+def int8_of(
+    run: Path, metadata: "ModelMetadata", calibrate: Path | None, judge: Path | None, max_drop: float
+) -> "Int8":
+    """What a graph in int8 is made and judged with.
+
+    Raises:
+        RamsTransError: There are no such photographs.
+    """
+    from ramstrans.export.photographs import to_calibrate, to_judge
+    from ramstrans.export.smaller import CALIBRATION, Int8
+
+    labelled = to_judge(run, metadata, judge)
+    return Int8(to_calibrate(metadata, calibrate, CALIBRATION), labelled, max_drop)
 
 
 def summary(output: Path, check: "Check") -> str:

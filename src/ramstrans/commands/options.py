@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +11,14 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
+from ramstrans.commands.help import long_help, short_help
 from ramstrans.commands.words import command_of, in_words, nearest, options_of
 from ramstrans.data.detect import detect_format
 from ramstrans.errors import DataError, UsageError
 
 CONFIG_HELP = "YAML file of these options, or the name of one that comes along."
 
-DATA_HELP = "Folder or table of the data set; its format is detected. The same as --data.root."
-
 HELP = ("-h", "--help")
-
-WIDTH, INDENT = 100, 26
-"""Columns of the short help, and of its left part."""
 
 NOT_LOCAL = ("toybirds", "hugging_face")
 """Formats whose root need not exist: it is drawn, or a name on the hub."""
@@ -185,30 +180,15 @@ class Parser(ArgumentParser):
         """Positional arguments that must be given."""
         return [action for action in self._actions if not action.option_strings and action.nargs is None]
 
-    def format_help(self, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 - jsonargparse's
+    def format_help(self, *_args: Any, **_kwargs: Any) -> str:  # noqa: ANN401 - argparse's
         """Format the help with every option."""
-        self.usage = self._usage()
-        text: str = super().format_help(*args, **kwargs)
-        return text
+        return long_help(self, self._usage(), data=self.data_position is not None)
 
     def format_short_help(self) -> str:
         """Format the help with the options that matter most, by headings; with all if none are named."""
         if not self.important:
             return self.format_help()
-        defaults = self.get_defaults()
-        lines = [f"usage: {self._usage()}", "", *textwrap.wrap(self.description or "", WIDTH)]
-        if self.data_position is not None:
-            lines += ["", *_entry("DATA", DATA_HELP)]
-        for heading, names in self.important.items():
-            lines += ["", f"{heading}:"]
-            for name in names:
-                action = self._option_string_actions[name]
-                default = defaults.get(action.dest)
-                shown = "" if default is None else f" [{default}]"
-                lines += _entry(name, f"{action.help}{shown}".replace("%%", "%"))
-        count = len(options_of(self))
-        lines += ["", f"all {count} options: {command_of(self)} --help all"]
-        return "\n".join(lines) + "\n"
+        return short_help(self, self._usage(), self.important, data=self.data_position is not None)
 
     def _usage(self) -> str:
         names = [str(action.metavar or action.dest).upper() for action in self._needed()]
@@ -234,14 +214,6 @@ class _Help(argparse._HelpAction):
         parser.exit()
 
 
-def _entry(name: str, text: str) -> list[str]:
-    """Format an option and its help, the help beside or below."""
-    lines = textwrap.wrap(" ".join(text.split()), WIDTH - INDENT) or [""]
-    start = f"  {name}".ljust(INDENT)
-    head = [start + lines.pop(0)] if len(start) == INDENT and start.endswith(" ") else [start]
-    return head + [" " * INDENT + line for line in lines]
-
-
 def add_commands(parser: Parser, commands: Mapping[str, ModuleType]) -> None:
     """Give a parser commands: modules with `add_options`, which declares the options, and `run`."""
     subcommands = parser.add_subcommands()
@@ -254,7 +226,7 @@ def add_commands(parser: Parser, commands: Mapping[str, ModuleType]) -> None:
 
 def takes_images(parser: Parser, command: Callable[..., int]) -> None:
     """Let a command take a run and images, and the other parameters of its function as options."""
-    parser.add_argument("run", type=Path, help="Run folder, or any saved model.")
+    parser.add_argument("run", type=Path, help="Run folder, any saved model, or hf://user/name[@revision].")
     parser.add_argument(
         "inputs",
         nargs="+",

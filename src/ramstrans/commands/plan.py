@@ -109,6 +109,8 @@ def run(options: Namespace, given: list[str]) -> int:
     """Measure which batch, accumulation and precision fit; or choose a model, a learning rate, a recipe."""
     planned = PLANS[mode_of(options)]
     config = replace(train.run_config(options), output=None, overwrite=False)  # which are not the run's
+    if options.search is not None and config.data.multi_label:
+        raise UsageError("--search compares top-1, which does not go with several labels (data.multi_label)")
     options.time = None if options.time is None else parse_duration(options.time)
     options.memory = None if options.memory is None else parse_bytes(options.memory)
     options.processes = options.processes or 1

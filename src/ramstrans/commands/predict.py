@@ -12,7 +12,10 @@ from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands.options import Parser, takes_images
 from ramstrans.console import no_progress, progress_of_many
+from ramstrans.errors import UsageError
 from ramstrans.files import check_output
+from ramstrans.hub import is_address
+from ramstrans.inference.batches import BatchPredictor
 from ramstrans.options import Precision
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import load_metadata
@@ -45,11 +48,15 @@ def predict(
     num_scales: PositiveInt | None = None,
     device: str = "auto",
     precision: Precision | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
+    workers: PositiveInt | None = None,
+    partition_rows: PositiveInt = 4096,
 ) -> int:
     """Predict image files.
 
     Args:
-        run: Run folder, or any saved model.
+        run: Run folder, any saved model, or hf://user/name[@revision] of the hub.
         inputs: Image files, folders, patterns such as 'photos/*.jpg', or - for paths on standard input.
         format: Default: by the suffix of --output, else csv.
         output: File to write; default: standard output. An interrupted command keeps its rows in
@@ -62,12 +69,35 @@ def predict(
         num_scales: Use the first so many of the scales that were trained; default: all.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
+        engine: local: this process. ray: workers of Ray Data, whose --output is a folder of Parquet files;
+            INPUTS may also be .parquet and .csv tables with the columns path or bytes, and .tar files
+            (WebDataset).
+        address: With ray: of a running cluster, e.g. auto; default: Ray is started here.
+        workers: With ray: processes with a model; default: one per GPU, else one per machine.
+        partition_rows: With ray: most rows per file.
 
     Raises:
         DataError: Nothing could be read, or one of the inputs does not exist; their rows are written.
     """
     from ramstrans.inference.writers import choose_format
 
+    if engine == "ray":
+        batches = BatchPredictor(
+            run if is_address(run) else run.absolute(),
+            top_k,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            early_exit=early_exit,
+            num_scales=num_scales,
+        )
+        folder = check_partition_output(output, format)
+        return predict_on_cluster(
+            batches, inputs, folder, overwrite, partition_rows, address=address, workers=workers
+        )
+    ignored = {"address": address, "workers": workers}
+    for name in [name for name, value in ignored.items() if value is not None]:
+        logger.warning("--%s is ignored without --engine ray", name)
     chosen = choose_format(output, format)
     check_output(output, overwrite=overwrite)
     load_metadata(run)
@@ -79,10 +109,12 @@ def predict(
     named, num_labels = resolve_arguments(inputs), min(top_k, len(predictor.class_names))
     paths, total = paths_of(named)
     file: AbstractContextManager[RowWriter]
+    several = predictor.thresholds is not None
     if output is None:
-        file = nullcontext(RowWriter(sys.stdout, chosen, num_labels))
+        file = nullcontext(RowWriter(sys.stdout, chosen, num_labels, multi_label=several))
     else:
-        file = resumable_file(output, chosen, num_labels, predictor.fingerprint(), overwrite=overwrite)
+        settings = predictor.fingerprint()
+        file = resumable_file(output, chosen, num_labels, settings, overwrite=overwrite, multi_label=several)
     shows_rows = output is None and sys.stdout.isatty()
     with nullcontext(no_progress) if shows_rows else progress_of_many() as progress, file as rows:
         for prediction in predictor.stream(rows.remaining(paths), num_labels, batch_size):
@@ -90,6 +122,56 @@ def predict(
             progress(rows.num_rows, total, "predicting")
     logger.info("%s, %d of them unreadable", counted(rows.num_rows, "image"), rows.num_unreadable)
     check_any_read(named, rows.num_rows, rows.num_rows - rows.num_unreadable)
+    return 0
+
+
+def check_partition_output(output: Path | None, format_name: str | None) -> Path:
+    """The folder for `--engine ray`; raises UsageError unless one is given."""
+    if output is None or format_name not in (None, "parquet"):
+        raise UsageError("--engine ray writes Parquet files into a folder; give --output FOLDER")
+    return output
+
+
+def predict_on_cluster(
+    predictor: BatchPredictor,
+    inputs: list[str],
+    output: Path,
+    overwrite: bool,
+    partition_rows: int,
+    *,
+    address: str | None,
+    workers: int | None,
+) -> int:
+    """Predict with the workers of Ray, into a folder; go on where an interrupted command stopped.
+
+    Raises:
+        UsageError: Ray is not installed, or the folder is of another command.
+        DataError: As `predict`.
+    """
+    load_metadata(predictor.run)
+    from ramstrans.inference.arguments import check_any_read, resolve_arguments
+    from ramstrans.inference.partitions import PartitionFolder, partitions_of, summary
+    from ramstrans.inference.ray_engine import check_ray, predict_on_ray
+
+    check_ray(address)
+    named = resolve_arguments(inputs)
+    partitions = partitions_of((Path(path).absolute() for path in paths_of(named)[0]), partition_rows)
+    settings = {"top_k": predictor.num_labels, **predictor.predictor.fingerprint()}
+    folder = PartitionFolder(output, settings, partitions, overwrite=overwrite)
+    written = folder.written()
+    if written:
+        logger.info("going on after %s", summary(written))
+    done = {entry.partition for entry in written}
+    rest = [partition for partition in partitions if partition.index not in done]
+    with progress_of_many() as progress:
+        found = predict_on_ray(rest, predictor, output, address=address, workers=workers) if rest else ()
+        for entry in found:
+            written.append(entry)
+            progress(len(written), len(partitions), "predicting partitions")
+    folder.finish(written)
+    logger.info("%s: %s", output, summary(written))
+    num_rows, num_unreadable = (sum(entry[column] for entry in written) for column in (1, 2))
+    check_any_read(named, num_rows, num_rows - num_unreadable)
     return 0
 
 

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 MAY_CHANGE = (
     *(f"data.{name}" for name in WHERE),
-    *("training.probe_cache", "device", "training.epochs", "training.max_steps"),
+    *("training.probe_cache", "device", "tracker", "calibrate", "training.epochs", "training.max_steps"),
     *("output", "overwrite"),
 )
 """Options that may change when a run is resumed: where things are, how they are read, and how long it is.
@@ -106,7 +106,7 @@ def run(options: Namespace, given: list[str]) -> int:
                     config, resumes=resumes, command=command, progress=progress
                 )
             folds.print_report(report, results())
-            logger.info("report: %s", output / "report.md")
+            logger.info("report: %s", output / "report.html")
             return 0
         config = folds.fold_config(config, 1, config.output)
     with progress_bar() as progress:
@@ -122,7 +122,7 @@ def run(options: Namespace, given: list[str]) -> int:
         report = train_run(prepared, output, command=command, progress=progress)
     if is_first_process():
         print_report(report, results())
-    logger.info("report: %s", output / "report.md")
+    logger.info("report: %s", output / "report.html")
     return 0
 
 

@@ -10,13 +10,15 @@ import torch
 
 from ramstrans.bench.report import describe_machine
 from ramstrans.compare.costs import costs_of, timing_of
-from ramstrans.compare.page import blocks_of, html_of, markdown_of
+from ramstrans.compare.page import blocks_of
 from ramstrans.compare.plan import Plan
 from ramstrans.compare.plots import plot_accuracies, plot_costs, plot_curves
 from ramstrans.compare.results import Results, summarize
 from ramstrans.compare.runs import Folders
 from ramstrans.console import Progress, no_progress
 from ramstrans.errors import TrainingError, first_few
+from ramstrans.evaluation.report.blocks import markdown_of
+from ramstrans.evaluation.report.html import html_of
 from ramstrans.files import write_file
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ramstrans.bench.flops import macs_of
+from ramstrans.bench.flops import macs_by_scale
 from ramstrans.bench.models import ModelSpec, measure_models
 from ramstrans.bench.report import describe_machine
 from ramstrans.compare.plan import Run
@@ -17,7 +17,7 @@ from ramstrans.evaluation.predict import choose_precision
 from ramstrans.files import write_file
 from ramstrans.plain import to_plain
 from ramstrans.saved.metadata import load_metadata
-from ramstrans.training.run_folder import read_json
+from ramstrans.training.run_folder import REPORT_FILE, read_json
 
 TIMES_FILE = "times.json"
 """The measured times, for later pages."""
@@ -30,7 +30,8 @@ class Cost(NamedTuple):
     """What one image costs at inference.
 
     Attributes:
-        gmacs: Counted multiply-adds of all scales and what lies between them, in 10^9.
+        gmacs: Counted multiply-adds of all scales and what lies between them, in 10^9; with early exit the
+            mean over images.
         milliseconds: Median over rounds; None if it was not measured.
         milliseconds_quartiles: First and third quartile over rounds.
     """
@@ -51,21 +52,38 @@ def costs_of(
         measure: Whether to measure time where one of them has none yet: of all, in turn.
         progress: Called after each round.
     """
-    specs = {run.name: spec_of(folders.run(run)) for run in runs}
+    specs = {run.name: spec_of(run, folders) for run in runs}
     times = read_json(folders.output / TIMES_FILE).get("times", {})
-    kinds = {key_of(spec): spec for spec in specs.values()}
+    kinds = {key_of(specs[run.name]): specs[run.name] for run in runs if not exits_early(run)}
     if measure and not kinds.keys() <= times.keys():
-        times = measure_times(kinds, folders, folders.run(runs[0]), progress)
-    counted: dict[str, float] = {}
+        times = measure_times(kinds, folders, folders.run(runs[0].of or runs[0]), progress)
+    counted: dict[str, list[int]] = {}
     found = {}
-    for name, spec in specs.items():
-        text = json.dumps(to_plain(spec.config))
+    for run in runs:
+        spec = specs[run.name]
+        text = json.dumps([to_plain(spec.config), spec.num_scales])
         if text not in counted:
-            counted[text] = macs_of(spec.config) / 1e9
-        time = times.get(key_of(spec))
+            counted[text] = macs_by_scale(spec.config, spec.num_scales)
+        time = None if exits_early(run) else times.get(key_of(spec))
         taken = () if time is None else (time["median"], (time["low"], time["high"]))
-        found[name] = Cost(counted[text], *taken)
+        found[run.name] = Cost(mean_macs(run, folders, counted[text]) / 1e9, *taken)
     return found
+
+
+def exits_early(run: Run) -> bool:
+    """Whether a run is another one with early exit, whose cost depends on the images."""
+    return run.of is not None and "early_exit" in run.options
+
+
+def mean_macs(run: Run, folders: Folders, by_scale: Sequence[int]) -> float:
+    """Mean multiply-adds per image, by the share of the test images that exit after each scale, if they do.
+
+    `by_scale` are those until each scale has its prediction.
+    """
+    if not exits_early(run):
+        return by_scale[-1]
+    shares: list[float] = read_json(folders.run(run) / REPORT_FILE)["early_exit"]["exited_at"]
+    return sum(share / 100 * macs for share, macs in zip(shares, by_scale, strict=True))
 
 
 def timing_of(folders: Folders) -> dict[str, Any] | None:
@@ -75,17 +93,20 @@ def timing_of(folders: Folders) -> dict[str, Any] | None:
     return content or None
 
 
-def spec_of(folder: Path) -> ModelSpec:
-    """The model of a run folder, with random weights."""
-    metadata = load_metadata(folder)
-    return ModelSpec(dataclasses.replace(metadata.model, weights=None), metadata.preprocessing.crop)
+def spec_of(run: Run, folders: Folders) -> ModelSpec:
+    """The model of a run, with random weights."""
+    metadata = load_metadata(folders.run(run.of or run))
+    num_scales = None if run.of is None else run.options.get("num_scales")
+    config = dataclasses.replace(metadata.model, weights=None)
+    return ModelSpec(config, metadata.preprocessing.crop, num_scales=num_scales)
 
 
 def key_of(spec: ModelSpec) -> str:
     """What the time of a model depends on; the number of classes is as good as nothing."""
     config = to_plain(spec.config)
     del config["num_classes"]
-    return json.dumps([config, spec.crop], sort_keys=True)
+    scales = [] if spec.num_scales is None else [spec.num_scales]
+    return json.dumps([config, spec.crop, *scales], sort_keys=True)
 
 
 def measure_times(

@@ -1,66 +1,20 @@
-"""The page of a comparison, once as Markdown and once as HTML of one file, both from the same blocks."""
+"""The page of a comparison, as blocks."""
 
-import base64
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any
 
 import yaml
 
 from ramstrans.compare import words
 from ramstrans.compare.results import REGIONS, Results
 from ramstrans.console import format_duration
-from ramstrans.evaluation.report.markdown import REGION_ROWS, cell, table
-from ramstrans.plain import counted, utf8_text
+from ramstrans.evaluation.report.blocks import Block, Code, Heading, Items, Picture, Table, Text
+from ramstrans.evaluation.report.judged import MASK_NAMES, STABILITY_NAMES
+from ramstrans.evaluation.report.markdown import REGION_ROWS
+from ramstrans.plain import counted
 
 Entry = Mapping[str, Any]
-
-
-class Heading(NamedTuple):
-    """A heading of level 1, 2 or 3."""
-
-    level: int
-    text: str
-
-
-class Text(NamedTuple):
-    """A paragraph; a note stands out."""
-
-    text: str
-    is_note: bool = False
-
-
-class Items(NamedTuple):
-    """A list of sentences."""
-
-    texts: Sequence[str]
-
-
-class Table(NamedTuple):
-    """A table; its columns from `first_right` on hold numbers. Rows in `bold` stand out."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    first_right: int = 1
-    bold: frozenset[int] = frozenset()
-
-
-class Picture(NamedTuple):
-    """A PNG file with its caption."""
-
-    path: Path
-    caption: str
-
-
-class Code(NamedTuple):
-    """Text as it is."""
-
-    text: str
-
-
-Block = Heading | Text | Items | Table | Picture | Code
 
 
 def blocks_of(results: Results, pictures: Mapping[str, Mapping[str, Path]]) -> Iterator[Block]:
@@ -106,6 +60,7 @@ def data_blocks(
         yield difference_table(differences)
     yield Heading(3, "Cost")
     yield cost_table(entries)
+    yield from (Text(line) for line in words.evaluated_in_words(entries))
     if results["timing"] is not None:
         yield Text(words.timing_in_words(results["timing"]))
     if "costs" in pictures:
@@ -113,6 +68,7 @@ def data_blocks(
     if any(entry["regions"] for entry in entries):
         yield Heading(3, "Regions")
         yield region_table(entries)
+    yield from judged_blocks([entry for entry in entries if entry["regions_judged"]])
     if "curves" in pictures:
         yield Heading(3, "Learning curves")
         yield Picture(pictures["curves"], f"Mean over seeds on {data}; the band is that of all seeds")
@@ -196,6 +152,54 @@ def region_table(entries: Sequence[Entry]) -> Table:
     return Table(["", *(f"{names[key]}, %" for key in REGIONS)], rows)
 
 
+def judged_blocks(entries: Sequence[Entry]) -> Iterator[Block]:
+    """How regions were judged, if they were."""
+    if not entries:
+        return
+    first = entries[0]["regions_judged"]
+    yield Heading(3, "Regions judged")
+    yield Text(words.judged_in_words(first))
+    header = ["", "whole", *MASK_NAMES.values(), "IoU of moved and region"]
+    header += ["deletion", "random", "insertion", "random"]
+    yield Table(header, [row for entry in entries for row in mask_rows(entry)])
+    rows = [
+        [f"{entry['contender']}, scale {one['scale']}", *(spread_text(one[key]) for key in STABILITY_NAMES)]
+        for entry in entries
+        for one in entry["regions_judged"]["regions"]
+    ]
+    yield Table(["", *STABILITY_NAMES.values()], rows)
+    moved = [
+        (entry, entry["regions_judged"]["moved"]) for entry in entries if entry["regions_judged"]["moved"]
+    ]
+    if moved:
+        yield Table(
+            ["", "fused, regions as found", "fused, regions moved at random"],
+            [
+                [entry["contender"], *(spread_text(one[key]) for key in ("found", "moved"))]
+                for entry, one in moved
+            ],
+        )
+
+
+def mask_rows(entry: Entry) -> list[list[str]]:
+    """A row for each region; saliency is that of the first scale."""
+    judged, rows = entry["regions_judged"], []
+    areas = [
+        judged["areas"][name] for name in ("deletion", "random_deletion", "insertion", "random_insertion")
+    ]
+    for one in judged["regions"]:
+        is_first = one["scale"] == 1
+        rows.append(
+            [
+                f"{entry['contender']}, scale {one['scale']}",
+                spread_text(judged["whole"]) if is_first else "",
+                *(spread_text(one[key]) for key in (*MASK_NAMES, "moved_iou")),
+                *(spread_text(area) if is_first else "" for area in areas),
+            ]
+        )
+    return rows
+
+
 def pair_blocks(pairs: Sequence[Entry]) -> Iterator[Block]:
     """All pairs, if there are more than those with the baseline."""
     if (
@@ -215,7 +219,8 @@ def end_blocks(results: Results) -> Iterator[Block]:
             "An interval adds what resampled images and resampled seeds change (a crossed bootstrap), with "
             "the quantiles of Student's t for the number of seeds.",
             "Tests are two-sided and paired: all methods are tested on the same images. One seed each: "
-            "McNemar's exact test. Several seeds: a t test whose error holds seeds and images.",
+            "McNemar's exact test. Several seeds: a t test whose error holds seeds and images; of the same "
+            "models, evaluated in two ways, it holds the differences by seed.",
             "p, Holm is corrected for all tests of its kind here: those against the baseline, or all pairs.",
             "Not significant does not mean equal: the interval says how large the difference may be.",
             "Pareto front: no other method is as accurate for less, or more accurate for as much.",
@@ -246,89 +251,3 @@ def mean_text(mean: Entry) -> str:
 def spread_text(spread: Entry) -> str:
     """The same, or a dash for what the data set does not have."""
     return "-" if spread["mean"] is None else mean_text(spread)
-
-
-def markdown_of(blocks: Sequence[Block], folder: Path) -> str:
-    """Render blocks as Markdown; pictures are linked relative to a folder."""
-    return utf8_text("\n\n".join(_markdown(block, folder) for block in blocks) + "\n")
-
-
-def _markdown(block: Block, folder: Path) -> str:
-    match block:
-        case Heading(level, text):
-            return f"{'#' * level} {cell(text)}"
-        case Text(text, is_note):
-            return f"> **Note:** {cell(text)}" if is_note else cell(text)
-        case Items(texts):
-            return "\n".join(f"- {cell(text)}" for text in texts)
-        case Table(header, rows):
-            return table(header, rows)
-        case Picture(path, caption):
-            return f"![{cell(caption)}]({quote(path.relative_to(folder).as_posix())})\n\n*{cell(caption)}*"
-        case Code(text):
-            return f"```\n{text.rstrip()}\n```"
-
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; }
-body { max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
-h1, h2, h3 { line-height: 1.2; font-weight: 600; } h1 { font-size: 1.7rem; }
-h2 { font-size: 1.3rem; margin-top: 2.4rem; border-bottom: 1px solid #ddd; padding-bottom: .25rem; }
-h3 { font-size: 1.05rem; margin-top: 1.6rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .8rem; border-bottom: 1px solid #e4e4e4; text-align: left; vertical-align: top; }
-th { font-weight: 600; border-bottom: 2px solid #999; } .number { text-align: right; white-space: nowrap; }
-tr.best td { font-weight: 600; } figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
-figcaption { color: #666; font-size: .9rem; }
-pre { background: #f6f6f6; padding: .7rem 1rem; overflow-x: auto; }
-.note { background: #fff6dd; border-left: 4px solid #d9a400; padding: .5rem .9rem; }
-"""
-
-
-NOTE, BEST, NUMBER = (f' class="{name}"' for name in ("note", "best", "number"))
-
-
-def html_of(blocks: Sequence[Block]) -> str:
-    """Render blocks as one HTML file that needs no other: pictures are inside."""
-    title = next((block.text for block in blocks if isinstance(block, Heading)), "")
-    body = "\n".join(map(_html, blocks))
-    return utf8_text(
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{html.escape(title)}</title>\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
-
-
-def _html(block: Block) -> str:
-    match block:
-        case Heading(level, text):
-            return f"<h{level}>{html.escape(text)}</h{level}>"
-        case Text(text, is_note):
-            return f"<p{NOTE if is_note else ''}>{html.escape(text)}</p>"
-        case Items(texts):
-            return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>"
-        case Table():
-            return _html_table(block)
-        case Picture(path, caption):
-            content = base64.b64encode(path.read_bytes()).decode()
-            image = f'<img src="data:image/png;base64,{content}" alt="{html.escape(caption)}">'
-            return f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        case Code(text):
-            return f"<pre>{html.escape(text.rstrip())}</pre>"
-
-
-def _html_table(block: Table) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        marks = [NUMBER if index >= block.first_right else "" for index in range(len(cells))]
-        return "".join(
-            f"<{tag}{mark}>{html.escape(one)}</{tag}>" for mark, one in zip(marks, cells, strict=True)
-        )
-
-    lines = [
-        f"<tr{BEST if index in block.bold else ''}>{row(cells, 'td')}</tr>"
-        for index, cells in enumerate(block.rows)
-    ]
-    head = f"<thead><tr>{row(block.header, 'th')}</tr></thead>"
-    return f'<div class="wide"><table>{head}<tbody>{"".join(lines)}</tbody></table></div>'

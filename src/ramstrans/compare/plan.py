@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import yaml
 from ramstrans.errors import ConfigError
 from ramstrans.plain import to_plain
 
-KEYS = ("data", "methods", "options", "seeds", "baseline")
+KEYS = ("data", "methods", "options", "seeds", "baseline", "regions")
 
 VARIANTS = "variants"
 """Key of `options` whose entries are options that every method is run with."""
@@ -22,10 +22,19 @@ VARIANTS = "variants"
 SECTIONS = ("data", "model", "training")
 """Options that may be written as `training: {epochs: 3}` instead of `training.epochs: 3`."""
 
+OF = "of"
+"""Key of a method that is another one evaluated in another way, without training again."""
+
+OF_EVALUATE = ("num_scales", "early_exit", "fusion", "precision")
+"""Options of `evaluate` that such a method may have."""
+
 NAME = re.compile(r"\w[\w.+=,-]*")
 
 BETWEEN = "__"
 """Stands between the parts of a run's name."""
+
+REGIONS = "regions"
+"""Key of a plan, and the end of the name of what judges regions."""
 
 OF_COMPARE = {
     "seed": "the key `seeds` gives them",
@@ -33,6 +42,10 @@ OF_COMPARE = {
     "dry_run": "compare checks all options before the first run",
     **dict.fromkeys(("output", "overwrite"), "every run has its folder in --output"),
     **dict.fromkeys(("print_config", "help"), "it does not train"),
+    **dict.fromkeys(
+        ("data.multi_label", "data.label_columns", "data.label_separator"),
+        "compare tests top-1, which images of several labels have not",
+    ),
 }
 """Options of `train` that a plan cannot have, and why."""
 
@@ -53,7 +66,10 @@ class Run:
         variant: Name among the variants of the options; None if the plan has none.
         data: Name of the data set.
         seed: Seed of the run.
-        options: Options of `ramstrans train` without `--`, e.g. `training.epochs`, and their values.
+        options: Options of `ramstrans train` without `--`, e.g. `training.epochs`, and their values; with
+            `of` those of `ramstrans evaluate`.
+        of: The run that is evaluated, where nothing is trained.
+        judges_regions: Whether it is not compared, but judges the regions of `of`.
     """
 
     method: str
@@ -61,6 +77,8 @@ class Run:
     data: str
     seed: int
     options: Mapping[str, Any]
+    of: "Run | None" = None
+    judges_regions: bool = False
 
     @property
     def contender(self) -> str:
@@ -70,13 +88,14 @@ class Run:
     @property
     def name(self) -> str:
         """Name of the run's folder."""
-        parts = (self.method, self.variant, self.data, f"seed{self.seed}")
-        return BETWEEN.join(part for part in parts if part is not None)
+        parts = (self.method, self.variant, self.data, f"seed{self.seed}", REGIONS * self.judges_regions)
+        return BETWEEN.join(part for part in parts if part)
 
     @property
     def words(self) -> list[str]:
-        """The arguments of `ramstrans train`, without the output."""
-        return [*(as_word(name, value) for name, value in self.options.items()), f"--seed={self.seed}"]
+        """The options of `ramstrans train`, without the output, or of `ramstrans evaluate`."""
+        words = [as_word(name, value) for name, value in self.options.items()]
+        return words if self.of else [*words, f"--seed={self.seed}"]
 
 
 @dataclass(frozen=True)
@@ -87,11 +106,23 @@ class Plan:
         runs: All runs, seed by seed, so that an unfinished comparison has a bit of everything.
         baseline: What the others are tested against, among the `contenders`.
         values: The plan as it was written, in plain values.
+        regions: On how many images, or `all`, regions are judged; None: they are not.
     """
 
     runs: tuple[Run, ...]
     baseline: str
     values: Mapping[str, Any]
+    regions: int | str | None = None
+
+    @property
+    def region_runs(self) -> tuple[Run, ...]:
+        """What judges the regions of each trained run, if the plan wants that."""
+        options = {"regions": self.regions}
+        return tuple(
+            replace(run, options=options, of=run, judges_regions=True)
+            for run in self.runs
+            if self.regions is not None and run.of is None
+        )
 
     @property
     def contenders(self) -> tuple[str, ...]:
@@ -148,14 +179,20 @@ def build_plan(content: object) -> Plan:
         if key not in KEYS:
             raise ConfigError(f"there is no key '{key}' in a plan{_nearest(key, KEYS)}; it has {_list(KEYS)}")
     data = {name: _data_options(name, entry) for name, entry in _named("data", values).items()}
+    entries = _named("methods", values)
+    derived = {
+        name: _evaluated(name, entry, entries)
+        for name, entry in entries.items()
+        if isinstance(entry, Mapping) and OF in entry
+    }
     methods = {
-        name: options_of(f"methods.{name}", entry) for name, entry in _named("methods", values).items()
+        name: options_of(f"methods.{name}", entry) for name, entry in entries.items() if name not in derived
     }
     common = dict(_mapping("options", values.get("options", {})))
     variants: dict[str | None, dict[str, Any]] = {None: {}}
     if VARIANTS in common:
-        entries = _named(VARIANTS, common, "options.")
-        variants = {name: options_of(f"options.variants.{name}", entry) for name, entry in entries.items()}
+        named = _named(VARIANTS, common, "options.")
+        variants = {name: options_of(f"options.variants.{name}", entry) for name, entry in named.items()}
         del common[VARIANTS]
     for where, options in [
         *((f"methods.{name}", options) for name, options in methods.items()),
@@ -163,15 +200,25 @@ def build_plan(content: object) -> Plan:
     ]:
         _check_splits(where, options)
     shared = options_of("options", common)
-    runs = [
-        Run(method, variant, name, seed, shared | _joined(method, variant, name, data, variants, methods))
-        for seed, name, variant, method in itertools.product(_seeds(values), data, variants, methods)
-    ]
+    runs = []
+    for seed, name, variant in itertools.product(_seeds(values), data, variants):
+        trained = {
+            method: Run(
+                method, variant, name, seed, shared | _joined(method, variant, name, data, variants, methods)
+            )
+            for method in methods
+        }
+        for method in entries:
+            if method in trained:
+                runs.append(trained[method])
+            else:
+                of, options = derived[method]
+                runs.append(Run(method, variant, name, seed, options, trained[of]))
     contenders = list(dict.fromkeys(run.contender for run in runs))
     baseline = str(values.get("baseline", contenders[0]))
     if baseline not in contenders:
         raise ConfigError(f"baseline is '{baseline}'; give one of {_list(contenders)}")
-    return Plan(tuple(runs), baseline, to_plain(values, "the plan"))
+    return Plan(tuple(runs), baseline, to_plain(values, "the plan"), _regions(values))
 
 
 def options_of(where: str, entry: object) -> dict[str, Any]:
@@ -191,6 +238,38 @@ def options_of(where: str, entry: object) -> dict[str, Any]:
             raise ConfigError(f"{where} has {name}, which a plan cannot have: {OF_COMPARE[name]}")
         found[name] = to_plain(value, f"{where}.{name}")
     return found
+
+
+def _evaluated(name: str, entry: Mapping[str, Any], methods: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The method that another one evaluates, and the options of `evaluate` that it does so with."""
+    where, options = f"methods.{name}", {str(key): value for key, value in entry.items()}
+    of = options.pop(OF)
+    trained = [one for one, other in methods.items() if not (isinstance(other, Mapping) and OF in other)]
+    if of not in trained:
+        raise ConfigError(
+            f"{where}.of is {json.dumps(of, default=str)}; give a method that is trained: {_list(trained)}"
+        )
+    for option in options:
+        if option not in OF_EVALUATE:
+            raise ConfigError(
+                f"{where} has {option}{_nearest(option, OF_EVALUATE)}; with `of` nothing is trained: give "
+                f"options of evaluate, {_list(OF_EVALUATE)}"
+            )
+    if not options:
+        raise ConfigError(f"{where} is the same as {of}; give one of {_list(OF_EVALUATE)}")
+    return of, to_plain(options, where)
+
+
+def _regions(values: Mapping[str, Any]) -> int | str | None:
+    """On how many images regions are judged."""
+    regions = values.get(REGIONS)
+    is_count = isinstance(regions, int) and not isinstance(regions, bool) and regions > 0
+    if regions is not None and regions != "all" and not is_count:
+        raise ConfigError(
+            f"regions is {json.dumps(regions, default=str)}; give a number of test images to judge regions "
+            "on, or all"
+        )
+    return regions
 
 
 def _flat(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

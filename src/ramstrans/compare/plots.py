@@ -112,6 +112,8 @@ def plot_curves(entries: Sequence[Entry], path: Path) -> None:
     for axes, (key, (title, position, unit)) in zip(panels, shown.items(), strict=True):
         for index, entry in enumerate(entries):
             found, color = entry["curves"][key], scale_color(index)
+            if entry["of"] is not None:  # nothing was trained
+                continue
             style = {"color": color, "linewidth": 1.5, "label": label_text(entry["contender"])}
             marker = marker_of(index) if len(found["mean"]) <= 30 else ""
             axes.plot(found[position], found["mean"], marker=marker, markersize=4, alpha=0.8, **style)

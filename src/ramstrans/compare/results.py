@@ -4,17 +4,18 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ramstrans.compare.costs import Cost, is_on_front
+from ramstrans.compare.costs import Cost, exits_early, is_on_front
 from ramstrans.compare.plan import Plan, Run
 from ramstrans.compare.runs import Folders
 from ramstrans.compare.statistics import LEVEL, CrossedBootstrap, holm
 from ramstrans.errors import DataError
+from ramstrans.evaluation.faithfulness import CURVES
+from ramstrans.evaluation.report.judged import MASK_NAMES, STABILITY_NAMES
 from ramstrans.evaluation.report.markdown import zooms
 from ramstrans.plain import to_plain
 from ramstrans.training.run_folder import REPORT_FILE, RUN_MARK, read_json
@@ -23,6 +24,9 @@ FORMAT_VERSION = 1
 
 REGIONS = ("mean_area", "mean_iou", "corloc", "parts_inside", "fallback_share")
 """Keys of a report's regions, all in percent."""
+
+JUDGED = (*MASK_NAMES, "moved_iou", *STABILITY_NAMES)
+"""Keys of each region of `regions_judged`, in percent."""
 
 FUSED = "fused"
 
@@ -39,7 +43,8 @@ class Judged:
 
     Attributes:
         run: The run.
-        report: Its report.json.
+        report: Its report.json; of a run that is evaluated in another way with the time of its training.
+        regions: How its regions were judged, from that report; None if they were not.
         labels: The true class of each test image, by path.
         right: (N,) whether each image is right, by `fused`, `scale 1`, ..., in the order of `labels`.
         log: Rows of its metrics.jsonl.
@@ -47,22 +52,24 @@ class Judged:
 
     run: Run
     report: Mapping[str, Any]
+    regions: Mapping[str, Any] | None
     labels: Mapping[str, str]
     right: Mapping[str, np.ndarray]
     log: Sequence[Mapping[str, Any]]
 
 
-def read_run(run: Run, folder: Path) -> Judged:
+def read_run(plan: Plan, run: Run, folders: Folders) -> Judged:
     """Read what a finished run has left.
 
     Raises:
         DataError: Its predictions are missing or damaged.
     """
-    path = folder / "predictions.csv"
+    folder = folders.run(run)
+    path, fused = folder / "predictions.csv", "early_exit_label" if exits_early(run) else "predicted"
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False).sort_values("path", kind="stable")
         true = table["true"].to_numpy()
-        answers = {FUSED: table["predicted"]}
+        answers = {FUSED: table[fused]}
         answers |= {
             f"scale {number}": table[f"scale_{number}_label"]
             for number in itertools.takewhile(lambda n: f"scale_{n}_label" in table, itertools.count(1))
@@ -77,7 +84,14 @@ def read_run(run: Run, folder: Path) -> Judged:
     )
     right = {name: labels.to_numpy() == true for name, labels in answers.items()}
     labels = dict(zip(table["path"], true, strict=True))
-    return Judged(run, read_json(folder / REPORT_FILE), labels, right, [json.loads(line) for line in lines])
+    report = read_json(folder / REPORT_FILE)
+    if run.of is not None:
+        trained = read_json(folders.run(run.of) / REPORT_FILE)
+        report |= {key: trained.get(key) for key in ("epoch", "seconds")}
+    judges = {judge.of.name: judge for judge in plan.region_runs if judge.of}
+    regions = read_json(folders.run(judges[run.name]) / REPORT_FILE) if run.name in judges else {}
+    log = [json.loads(line) for line in lines]
+    return Judged(run, report, regions.get("regions_judged"), labels, right, log)
 
 
 def summarize(
@@ -101,7 +115,7 @@ def summarize(
     Raises:
         DataError: Runs of a data set were tested on different images.
     """
-    judged = [read_run(run, folders.run(run)) for run in plan.runs if folders.is_done(run)]
+    judged = [read_run(plan, run, folders) for run in plan.runs if folders.is_done(run)]
     of_data = [
         summarize_data(plan, [one for one in judged if one.run.data == data], costs) for data in plan.data
     ]
@@ -142,7 +156,9 @@ def summarize_data(
             for part in found[0].right
         }
     )
-    entries = [entry_of(plan, found, bootstrap, costs[found[0].run.name]) for found in groups.values()]
+    entries = [
+        entry_of(plan, found, bootstrap, [costs[one.run.name] for one in found]) for found in groups.values()
+    ]
     mark_fronts(entries)
     pairs = [
         difference_of(second, first, groups, bootstrap) for first, second in itertools.combinations(groups, 2)
@@ -183,17 +199,20 @@ def run_row(run: Run, judged: Judged | None, folders: Folders, error: str | None
         "data": run.data,
         "seed": run.seed,
         "options": run.options,
+        "of": run.of and run.of.name,
         "folder": str(folders.run(run)),
         "state": "done" if judged else "failed" if error else "missing",
         "error": None if judged else error,
-        "top1": report["fused"]["top1"] if judged else None,
+        "top1": 100 * float(judged.right[FUSED].mean()) if judged else None,
         "top1_scales": [scale["top1"] for scale in report["scales"]] if judged else None,
         "epoch": report.get("epoch"),
         "seconds": report.get("seconds"),
     }
 
 
-def entry_of(plan: Plan, found: Sequence[Judged], bootstrap: CrossedBootstrap, cost: Cost) -> dict[str, Any]:
+def entry_of(
+    plan: Plan, found: Sequence[Judged], bootstrap: CrossedBootstrap, costs: Sequence[Cost]
+) -> dict[str, Any]:
     """One contender on one data set, over its seeds."""
     run, reports = found[0].run, [one.report for one in found]
     seeds = [one.run.seed for one in found]
@@ -207,14 +226,17 @@ def entry_of(plan: Plan, found: Sequence[Judged], bootstrap: CrossedBootstrap, c
         "contender": run.contender,
         "method": run.method,
         "variant": run.variant,
+        "of": run.of and run.of.contender,
+        "evaluated_with": None if run.of is None else run.options,
         "seeds": seeds,
         "missing_seeds": [one.seed for one in plan.runs_of(run.data, run.contender) if one.seed not in seeds],
         "num_images": len(found[0].labels),
         "fused": accuracy(FUSED),
         "scales": [accuracy(part) for part in found[0].right if part != FUSED],
         "regions": regions_of(reports),
+        "regions_judged": judged_of([one.regions for one in found if one.regions is not None]),
         "training_seconds": spread([report.get("seconds") for report in reports]),
-        **cost._asdict(),
+        **costs[0]._asdict() | {"gmacs": float(np.mean([cost.gmacs for cost in costs]))},
         "curves": {
             "validation_top1": curve(found, "validation", "epoch", "top1_fused"),
             "training_loss": curve(found, "train", "step", "loss_scales"),
@@ -229,6 +251,31 @@ def regions_of(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {"scale": scale} | {key: spread([one[scale][key] for one in by_scale]) for key in REGIONS}
         for scale in by_scale[0]
     ]
+
+
+def judged_of(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How regions were judged: mean and standard deviation over seeds; None if they were not.
+
+    Returns:
+        `num_images`, `whole`; `areas` under `CURVES`; `regions` of each scale with `JUDGED`; `moved`: the
+        fused answer with regions as found and moved, or None.
+    """
+    if not reports:
+        return None
+    first = reports[0]
+    return {
+        "num_images": first["num_images"],
+        "fill": first["fill"],
+        "whole": spread([one["whole"] for one in reports]),
+        "areas": {name: spread([one["curves"][name]["area"] for one in reports]) for name in CURVES},
+        "regions": [
+            {"scale": region["scale"]}
+            | {key: spread([one["regions"][index][key] for one in reports]) for key in JUDGED}
+            for index, region in enumerate(first["regions"])
+        ],
+        "moved": first["moved"]
+        and {key: spread([one["moved"]["fused"][key] for one in reports]) for key in ("found", "moved")},
+    }
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float | None]:
@@ -268,10 +315,16 @@ def difference_of(
     first: str, second: str, groups: Mapping[str, Sequence[Judged]], bootstrap: CrossedBootstrap
 ) -> dict[str, Any]:
     """How much more accurate one contender is than another on their data set."""
-    found = bootstrap.difference(key_of(first, FUSED), key_of(second, FUSED))
+    is_same = models_of(groups[first]) == models_of(groups[second])
+    found = bootstrap.difference(key_of(first, FUSED), key_of(second, FUSED), same_models=is_same)
     seeds = {"first_seeds": len(groups[first]), "second_seeds": len(groups[second])}
     data = groups[first][0].run.data
     return {"data": data, "first": first, "second": second, **seeds, **found._asdict()}
+
+
+def models_of(found: Sequence[Judged]) -> list[str]:
+    """Names of the trained runs of a contender."""
+    return [(one.run.of or one.run).name for one in found]
 
 
 def mark_fronts(entries: Sequence[dict[str, Any]]) -> None:

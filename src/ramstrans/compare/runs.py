@@ -7,6 +7,7 @@ trains the run, whatever becomes of the process that started it, and the system 
 import logging
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,8 +51,8 @@ class Folders:
     output: Path
 
     def run(self, run: Run) -> Path:
-        """The folder of a run."""
-        return self.output / "runs" / run.name
+        """The folder of a run, or of what judges the regions of one."""
+        return self.output / ("regions" if run.judges_regions else "runs") / run.name
 
     def log(self, run: Run) -> Path:
         """What a run printed."""
@@ -64,6 +65,10 @@ class Folders:
     def is_done(self, run: Run) -> bool:
         """Whether a run has its report, which is written last."""
         return bool(read_json(self.run(run) / REPORT_FILE))
+
+    def can_start(self, run: Run) -> bool:
+        """Whether what a run evaluates is there; one that is trained can always start."""
+        return run.of is None or self.is_done(run.of)
 
 
 @dataclass
@@ -83,6 +88,20 @@ def train_command(run: Run, folder: Path) -> list[str]:
         return ["train", "--resume", str(folder), *where]
     overwrite = ["--overwrite=true"] if (folder / RUN_MARK).is_file() else []  # stopped between two files
     return ["train", *run.words, f"--output={folder}", *overwrite]
+
+
+def evaluate_command(run: Run, trained: Path, folder: Path) -> list[str]:
+    """The arguments of `ramstrans` that evaluate a trained run in another way.
+
+    What a stopped evaluation has left in the folder is removed; a trained run never is.
+    """
+    assert run.of is not None
+    if folder.is_dir() and not any(
+        (folder / name).exists() for name in (OPTIONS_FILE, RUN_MARK, REPORT_FILE)
+    ):
+        shutil.rmtree(folder)
+    device = [as_word("device", run.of.options["device"])] if "device" in run.of.options else []
+    return ["evaluate", str(trained), *run.words, *device, f"--output={folder}"]
 
 
 def claim(path: Path) -> IO[bytes] | None:
@@ -149,13 +168,24 @@ class Trainer:
             self._stop()
             raise
         for run in waiting:
-            logger.warning("%s is being trained by another process; start again when it has ended", run.name)
+            if self.folders.can_start(run):
+                logger.warning(
+                    "%s is being trained by another process; start again when it has ended", run.name
+                )
+            elif run.of in waiting:
+                logger.warning("%s waits for %s, of another process", run.name, run.of.name)
+            elif run.of is not None:
+                self.errors[run.name] = f"{run.of.name}, which it evaluates, has not finished"
 
     def _start_some(self, waiting: Sequence[Run]) -> list[Run]:
         """Start runs while there is room; returns those that are left."""
         left = []
         for run in waiting:
-            if len(self.going) >= self.jobs or (lock := claim(self.folders.claim(run))) is None:
+            if (
+                len(self.going) >= self.jobs
+                or not self.folders.can_start(run)
+                or (lock := claim(self.folders.claim(run))) is None
+            ):
                 left.append(run)
             else:
                 with lock:  # its process has it too, and holds on to it
@@ -165,7 +195,11 @@ class Trainer:
 
     def _start(self, run: Run, lock: IO[bytes]) -> Going:
         slot = min(set(range(self.jobs)) - {going.slot for going in self.going})
-        command = train_command(run, self.folders.run(run))
+        folder = self.folders.run(run)
+        if run.of is None:
+            command = train_command(run, folder)
+        else:
+            command = evaluate_command(run, self.folders.run(run.of), folder)
         log = self.folders.log(run)
         with log.open("ab") as stream:
             stream.write(f"$ {shlex.join(['ramstrans', *command])}\n".encode(errors="backslashreplace"))
@@ -190,7 +224,8 @@ class Trainer:
             run, took = going.run, format_duration(time.monotonic() - going.began)
             if going.process.returncode == 0 and self.folders.is_done(run):
                 report = read_json(self.folders.run(run) / REPORT_FILE)
-                logger.info("%s done in %s: top-1 %.1f %%", run.name, took, report["fused"]["top1"])
+                answers = report.get("early_exit") or report["fused"]
+                logger.info("%s done in %s: top-1 %.1f %%", run.name, took, answers["top1"])
             else:
                 self.errors[run.name] = last_error(self.folders.log(run), going.process.returncode)
                 logger.warning("%s failed after %s: %s", run.name, took, self.errors[run.name])
@@ -237,7 +272,7 @@ def environment(
     inner = dict(outer)
     if jobs > 1:
         inner.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
-    if len(gpus) > 1 and jobs > 1 and "device" not in run.options:
+    if len(gpus) > 1 and jobs > 1 and "device" not in (run.of or run).options:
         inner["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     return inner
 

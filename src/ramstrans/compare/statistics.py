@@ -68,7 +68,7 @@ class Difference(NamedTuple):
         difference: In percentage points.
         interval: Its 95 % interval, in percentage points.
         p: Of a two-sided test that there is none.
-        test: `McNemar, exact` for one seed each, else `t, seeds and images`.
+        test: `McNemar, exact` for one seed each, else `t, seeds and images`, or `t, same models`.
     """
 
     difference: float
@@ -103,12 +103,12 @@ class CrossedBootstrap:
         """The accuracy of one method."""
         values = self.right[name]
         mean = float(values.mean())
-        error, df = self._error(self.by_images[name], [name])
+        error, df = self._error(self.by_images[name], [(self.by_seeds[name], len(values))])
         size = mean * (1 - mean) / error**2 if error else values.shape[1]
         sd = 100 * float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else None
         return Mean(100 * mean, sd, wilson(mean, size, float(stats.t.ppf(0.975, df))))
 
-    def difference(self, first: str, second: str) -> Difference:
+    def difference(self, first: str, second: str, *, same_models: bool = False) -> Difference:
         """How much more accurate the first method is than the second, and a test of it.
 
         For one seed each, the exact test of McNemar: of the images that only one of the two runs has right,
@@ -117,27 +117,44 @@ class CrossedBootstrap:
         its place, with the error that the module describes: images are resampled for both methods together,
         seeds for each by itself, because seed 0 of one method has no more to do with seed 0 of another than
         with its seed 1.
+
+        Args:
+            first: Name of a method.
+            second: Name of another.
+            same_models: Whether their seeds are the same trained models, evaluated in two ways: then what a
+                seed does to both cancels, and their differences are resampled seed by seed.
         """
         one, other = self.right[first], self.right[second]
         difference = float(one.mean() - other.mean())
-        error, df = self._error(self.by_images[first] - self.by_images[second], [first, second])
+        by_seeds = [(self.by_seeds[name], len(self.right[name])) for name in (first, second)]
+        if same_models:
+            by_seeds = [(resample_seeds(one - other, np.random.default_rng(0)), len(one))]
+        by_images = self.by_images[first] - self.by_images[second]
+        error, df = self._error(by_images, by_seeds, images_more=1)
         half = float(stats.t.ppf(0.975, df)) * error
         if len(one) == len(other) == 1:
             p, test = mcnemar(one[0] > 0, other[0] > 0), "McNemar, exact"
         else:
             p = 2 * float(stats.t.sf(abs(difference) / error, df)) if error else float(difference == 0)
-            test = "t, seeds and images"
+            test = "t, same models" if same_models else "t, seeds and images"
         return Difference(100 * difference, (100 * (difference - half), 100 * (difference + half)), p, test)
 
-    def _error(self, by_images: np.ndarray, names: Sequence[str]) -> tuple[float, float]:
-        """Standard error of a mean or difference, and its degrees of freedom."""
-        num_images = self.right[names[0]].shape[1]
-        of_images = float(by_images.var()) + (len(names) - 1) / (num_images + 2) ** 2
+    def _error(
+        self, by_images: np.ndarray, by_seeds: Sequence[tuple[np.ndarray, int]], *, images_more: int = 0
+    ) -> tuple[float, float]:
+        """Standard error of a mean or difference, and its degrees of freedom.
+
+        Args:
+            by_images: (R,) over resampled images.
+            by_seeds: (R,) over resampled seeds, and the number of seeds, of each method.
+            images_more: Images on which two methods differ that are counted beside the real ones.
+        """
+        num_images = next(iter(self.right.values())).shape[1]
+        of_images = float(by_images.var()) + images_more / (num_images + 2) ** 2
         parts = [(of_images, max(num_images - 1, 1))]
-        for name in names:
-            num_seeds = len(self.right[name])
+        for resampled, num_seeds in by_seeds:
             if num_seeds > 1:  # of a single one, nobody knows
-                parts.append((float(self.by_seeds[name].var()), num_seeds - 1))
+                parts.append((float(resampled.var()), num_seeds - 1))
         variance = sum(part for part, _ in parts)
         below = sum(part**2 / df for part, df in parts)
         return math.sqrt(variance), variance**2 / below if below else math.inf

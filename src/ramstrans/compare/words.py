@@ -89,6 +89,35 @@ def timing_in_words(timing: Row) -> str:
     )
 
 
+def evaluated_in_words(entries: Sequence[Row]) -> list[str]:
+    """Which methods are others evaluated in another way; nothing if none is."""
+    lines = []
+    for entry in entries:
+        if entry["of"] is None:
+            continue
+        options = " ".join(f"--{name} {value}" for name, value in entry["evaluated_with"].items())
+        line = f"{entry['contender']}: {entry['of']} with evaluate {options}, not trained again."
+        if "early_exit" in entry["evaluated_with"]:
+            line += (
+                " Its GMACs are the mean over images and seeds, by the share that goes on after each scale."
+            )
+        lines.append(line)
+    return lines
+
+
+def judged_in_words(judged: Row) -> str:
+    """What the tables of judged regions hold."""
+    return (
+        f"On {counted(judged['num_images'], 'test image')}, percent. Scale 1 alone looks at images of which "
+        "parts are deleted: its top-1 on whole ones, on the region alone, without the region, and the same "
+        "for a box of the same sides anywhere in the image. What is deleted becomes "
+        f"{judged['fill']}. Deletion and insertion: area under the probability of the class that the whole "
+        "image is given, by saliency and in random order (https://arxiv.org/abs/1806.07421); good saliency "
+        "has less of the first and more of the second. Below, the overlap of regions with those of mirrored "
+        "and shifted images."
+    )
+
+
 def caveats(entries: Sequence[Row], baseline: str) -> list[str]:
     """What a reader must know of the intervals."""
     lines = []

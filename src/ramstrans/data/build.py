@@ -1,10 +1,11 @@
 """From `DataConfig` to splits, preprocessing and cache. A new data set is one file, one line in `READERS`."""
 
+import dataclasses
 import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ramstrans.console import Progress, no_progress
@@ -24,6 +25,7 @@ from ramstrans.data.datasets.stanford_dogs import read_stanford_dogs
 from ramstrans.data.datasets.table import read_table
 from ramstrans.data.detect import check_root
 from ramstrans.data.groups import with_groups
+from ramstrans.data.held_out import held_out_names, without_classes
 from ramstrans.data.preprocessing import Preprocessing, Reading, Size
 from ramstrans.data.reading.cache import DiskCache, MemoryCache, default_cache_dir
 from ramstrans.data.records import ImageSet, Split
@@ -65,6 +67,9 @@ READERS: dict[DatasetFormat, Reader] = {
         image_folder=config.image_folder,
         group_column=config.group_column,
         on_unlabelled=config.on_unlabelled,
+        multi_label=config.multi_label,
+        label_separator=config.label_separator,
+        label_columns=config.label_columns,
     ),
     "nabirds": _by_root(read_nabirds),
     "stanford_dogs": _by_root(read_stanford_dogs),
@@ -90,10 +95,25 @@ def build_image_set(config: DataConfig, progress: Progress = no_progress) -> Ima
     """
     images = read_image_set(config, progress)
     check_classes(images)
-    images = draw_splits(images, config)
+    drawn = draw_splits(images, config)
+    if left_out := [f"'{name}'" for name in images.class_names if name not in drawn.class_names]:
+        logger.info("left out of training: %s, %s", counted(len(left_out), "class"), first_few(left_out))
+    images = drawn
     check_groups(images)
     check_held_out(images, config)
     return images
+
+
+def build_left_out(
+    config: DataConfig, class_names: Collection[str], progress: Progress = no_progress
+) -> ImageSet:
+    """Read the classes of a data set that are not among some names, and draw the splits that they lack.
+
+    Raises:
+        DataError: The data set cannot be read.
+    """
+    left_out = without_classes(read_image_set(config, progress), class_names)
+    return draw_splits(left_out, dataclasses.replace(config, hold_out_classes=None))
 
 
 def read_image_set(config: DataConfig, progress: Progress = no_progress) -> ImageSet:
@@ -121,13 +141,16 @@ def read_image_set(config: DataConfig, progress: Progress = no_progress) -> Imag
 def draw_splits(images: ImageSet, config: DataConfig) -> ImageSet:
     """Draw the splits that a data set lacks from its training images, by `split_seed`.
 
-    If it has no test split, one is drawn: a `test_fraction`, or with `folds` the part `fold` (the first one
-    if that is None). Then, unless there is one, a validation split of `val_fraction`. All are stratified, and
-    keep groups whole.
+    First the classes that training leaves out are taken away. If the data set has no test split, one is
+    drawn: a `test_fraction`, or with `folds` the part `fold` (the first one if that is None). Then, unless
+    there is one, a validation split of `val_fraction`. All are stratified, and keep groups whole.
 
     Raises:
-        DataError: The data set cannot be divided into folds.
+        DataError: The data set cannot be divided into folds, or has too few classes.
     """
+    if config.hold_out_classes is not None:
+        names = held_out_names(images.class_names, config.hold_out_classes, config.split_seed)
+        images = without_classes(images, names)
     if config.folds is not None:
         images = hold_out_fold(images, config.folds, config.fold or 1, config.split_seed)
     elif not images.of_split("test"):
@@ -159,7 +182,8 @@ def fingerprint(images: ImageSet, config: DataConfig) -> str:
         path = record.path
         if root is not None and path.is_relative_to(root):
             path = path.relative_to(root)
-        digest.update(f"\n{record.split} {record.label} {path}".encode(errors="surrogateescape"))
+        label = record.label if record.labels is None else f"{list(record.labels)}"
+        digest.update(f"\n{record.split} {label} {path}".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -177,8 +201,8 @@ def check_held_out(images: ImageSet, config: DataConfig) -> None:
         if images.of_split(split) or not fraction:
             continue
         pool = [record for record in images.records if record.split in drawn_from]
-        most = max(Counter(record.label for record in pool).values())
-        units = {(record.label, record.group or str(record.path)) for record in pool}
+        most = max(Counter(label for record in pool for label in record.classes).values())
+        units = {(label, record.group or str(record.path)) for record in pool for label in record.classes}
         if max(Counter(label for label, _ in units).values()) == 1:
             what = "group" if any(record.group for record in pool) else "image"
             reason = f"no class has a second {what} that training could spare; add some"

@@ -33,7 +33,7 @@ BOUNDS: dict[str, options.Bound] = {
     **dict.fromkeys(("random_erasing", "balance"), options.FROM_0_TO_1),
     **dict.fromkeys(("color_jitter", "rand_augment", "num_workers", "read_timeout"), options.AT_LEAST_0),
     **dict.fromkeys(("max_pixels", "zoom_pixels", "shuffle_window"), options.AT_LEAST_1),
-    **dict.fromkeys(("group_level", "fold"), options.AT_LEAST_1),
+    **dict.fromkeys(("group_level", "fold", "hold_out_classes"), options.AT_LEAST_1),
     "folds": options.Bound("2 or more", lambda value: value >= 2),
 }
 
@@ -49,6 +49,11 @@ class DataConfig:
         path_column: Column of a table with the image paths, relative to `image_folder` or absolute;
             for `hugging_face`, the column of images if there are several.
         label_column: Column of a table or of `hugging_face` with the class names.
+        multi_label: For a `table`: an image may have several labels, or none. Their names stand in the label
+            column, `wren;crow`, or in several rows of the same image; or see `label_columns`.
+        label_separator: What stands between names in a cell; after a backslash it is part of a name.
+        label_columns: Columns of a table that are a label each, with 1 where an image has it and 0 where not:
+            names or patterns, `a,b` or `has_*`. Sets `multi_label`.
         split_column: Column of a table with `train`, `val` or `test`; without it splits are drawn by seed.
         image_folder: Folder that the paths of a table are relative to; None: the table's own.
         class_level: What the classes of a `folder` are: its `top` folders with all images below them, or
@@ -65,6 +70,8 @@ class DataConfig:
         group_level: For `folder`: level below the class whose folders are groups, e.g. 1 for
             `wren/bird_7/1.jpg`.
         group_day: Photographs taken on the same day, by their EXIF data, are a group.
+        hold_out_classes: Train without this many classes, drawn by `split_seed`; `evaluate` measures how well
+            images of them are told to be unknown.
         folds: Cross-validation: divide all images into this many parts, each of which is the test split of
             one run; the report is of all runs. None: one run.
         fold: With `folds`: make only this run, from 1 to `folds`.
@@ -106,6 +113,9 @@ class DataConfig:
     root: Path | None = None
     path_column: str = "path"
     label_column: str = "label"
+    multi_label: bool = False
+    label_separator: str = ";"
+    label_columns: tuple[str, ...] | str | None = None
     split_column: str = "split"
     image_folder: Path | None = None
     class_level: Literal["top", "leaf"] = "top"
@@ -117,6 +127,7 @@ class DataConfig:
     group_column: str | None = None
     group_level: int | None = None
     group_day: bool = False
+    hold_out_classes: int | None = None
     folds: int | None = None
     fold: int | None = None
     on_unreadable: Literal["stop", "skip"] = "stop"
@@ -141,6 +152,10 @@ class DataConfig:
     def __post_init__(self) -> None:
         options.paths_from_text(self, "root", "image_folder", "cache_dir")
         options.check_bounds("data", self, BOUNDS)
+        if self.label_columns is not None:
+            object.__setattr__(self, "multi_label", True)
+        if self.multi_label:
+            self._check_multi_label()
         grouped_by = [name for name in ("group_column", "group_level", "group_day") if getattr(self, name)]
         if len(grouped_by) > 1:
             raise ConfigError(
@@ -151,6 +166,7 @@ class DataConfig:
         needs = {  # the name is None while it is still to be detected
             "group_column": (self.name in ("table", None), "data.name table"),
             "group_level": (self.name in ("folder", None), "data.name folder"),
+            "label_separator": (self.multi_label and self.label_columns is None, "data.multi_label"),
             "fold": (self.folds is not None, "data.folds"),
             "test_fraction": (self.folds is None, "data.folds null"),
             "cache_dir": (self.cache == "disk", "data.cache disk"),
@@ -162,3 +178,25 @@ class DataConfig:
             "shuffle_window": (self.name == "shards", "data.name shards"),
         }
         options.warn_ignored("data", self, needs)
+
+    def _check_multi_label(self) -> None:
+        """Refuse what does not go with several labels per image."""
+        if self.name not in ("table", None):  # None while it is still to be detected
+            raise ConfigError(
+                f"data.multi_label reads a table (CSV, TSV, Excel, Parquet), and this is '{self.name}'; give "
+                "one with the columns path and label (wren;crow)"
+            )
+        if not self.label_separator.strip(" ") and self.label_separator != " ":
+            raise ConfigError("data.label_separator is empty; give what stands between names, e.g. ';'")
+        if self.balance:
+            raise ConfigError(
+                "data.balance draws classes, and data.multi_label has images of several; use "
+                "training.class_weights balanced instead"
+            )
+        if self.hold_out_classes is not None:
+            raise ConfigError(
+                "data.hold_out_classes leaves out images of a class, and data.multi_label has images of "
+                "several; leave it out"
+            )
+        if self.folds is not None:
+            raise ConfigError("data.folds reports top-1, and data.multi_label has none; leave data.folds out")

@@ -24,13 +24,15 @@ class Record(NamedTuple):
 
     Attributes:
         path: The image file.
-        label: Index into `ImageSet.class_names`.
+        label: Index into `ImageSet.class_names`; -1 if `labels` has them.
         split: The split it belongs to.
         box: The object's `(x0, y0, x1, y1)`, half-open float pixels of the original image after
             EXIF rotation, or None if the data set has none. May extend past the edge.
         parts: The visible parts; empty if the data set has none.
         group: Images with the same name here, e.g. those of one animal, are never drawn into different
             splits; "" if this one belongs to none.
+        labels: The classes of an image that may have several, ascending, or none at all; None in a data set
+            whose images have one class each.
     """
 
     path: Path
@@ -39,6 +41,12 @@ class Record(NamedTuple):
     box: Box | None = None
     parts: tuple[Part, ...] = ()
     group: str = ""
+    labels: tuple[int, ...] | None = None
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes of the image: one, or, where it may have several, those that it has."""
+        return (self.label,) if self.labels is None else self.labels
 
 
 class ImageSet(NamedTuple):
@@ -62,11 +70,16 @@ class ImageSet(NamedTuple):
     records: tuple[Record, ...]
     hierarchy: tuple[tuple[str, ...], ...] = ()
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes, or none."""
+        return any(record.labels is not None for record in self.records[:1])
+
     def of_split(self, split: Split) -> tuple[Record, ...]:
         """The records of one split, in order."""
         return tuple(record for record in self.records if record.split == split)
 
     def counts(self, split: Split) -> dict[str, int]:
         """Number of records of each class in one split, in label order, zeros included."""
-        labels = Counter(record.label for record in self.of_split(split))
+        labels = Counter(label for record in self.of_split(split) for label in record.classes)
         return {name: labels[index] for index, name in enumerate(self.class_names)}

@@ -12,6 +12,9 @@ from ramstrans.errors import DataError, first_few
 
 _MAX_NAMED = 5
 
+NO_LABEL = -1
+"""Stands for the label of images that have none, so that draws spread them too."""
+
 
 class _Group(NamedTuple):
     """Images that stay together: those of a group, or one file.
@@ -33,7 +36,9 @@ def hold_out(images: ImageSet, fraction: float, seed: int, into: Split) -> Image
     with all its records. Records keep their order, which does not change the draw.
 
     Without groups, the draw of a class depends only on the seed, its name, and its own files. Groups move
-    whole, one of each class stays, and the draw comes as near to each class's number as they allow.
+    whole, one of each class stays, and the draw comes as near to each class's number as they allow. Images of
+    several labels, or none, are drawn like groups, and so that each label with two images has one at least in
+    both splits, where possible.
 
     >>> records = tuple(Record(Path(f"{i:02}.jpg"), i // 10, "train") for i in range(20))
     >>> held = hold_out(ImageSet(("crow", "wren"), records), 0.3, seed=0, into="val")
@@ -42,12 +47,14 @@ def hold_out(images: ImageSet, fraction: float, seed: int, into: Split) -> Image
     """
     assert 0 <= fraction < 1, f"the fraction to hold out is {fraction}"
     train = images.of_split("train")
-    if any(record.group for record in train):
+    if images.multi_label or any(record.group for record in train):
         groups = _groups(train)
         wanted = {  # the numbers that are drawn without groups
-            label: _rounded(fraction, count, _generator(f"{seed} {into} {images.class_names[label]}"))
+            label: _rounded(fraction, count, _generator(f"{seed} {into} {_class_name(images, label)}"))
             for label, count in _num_images(groups).items()
         }
+        if images.multi_label and fraction:
+            wanted = {label: count or 1 for label, count in wanted.items()}
         keys = _draw_groups(groups, wanted, _generator(f"{seed} {into}"))
         return _moved(images, lambda record: _key(record) in keys, into)
     paths_of: dict[int, set[Path]] = defaultdict(set)
@@ -89,7 +96,8 @@ def hold_out_fold(images: ImageSet, folds: int, fold: int, seed: int) -> ImageSe
         )
     groups = _groups(images.records)
     num_groups = Counter(label for group in groups for label in group.counts)
-    if alone := [images.class_names[label] for label, count in sorted(num_groups.items()) if count == 1]:
+    single = [label for label, count in sorted(num_groups.items()) if count == 1 and label != NO_LABEL]
+    if alone := [images.class_names[label] for label in single]:
         raise DataError(
             f"data.folds needs two images or groups of each class; one only have {_named(alone)}: "
             "add some, or remove the class"
@@ -183,6 +191,10 @@ def _generator(key: str) -> random.Random:
     return random.Random(int.from_bytes(hashlib.sha256(name).digest()))
 
 
+def _class_name(images: ImageSet, label: int) -> str:
+    return "" if label == NO_LABEL else images.class_names[label]
+
+
 def _rounded(fraction: float, num_images: int, generator: random.Random) -> int:
     """A fraction of a class's images, rounded at random; one image at least stays."""
     whole, rest = divmod(fraction * num_images, 1)
@@ -197,7 +209,7 @@ def _groups(records: Iterable[Record]) -> list[_Group]:
     """The groups, sorted."""
     files: dict[tuple[str, str], set[tuple[int, Path]]] = defaultdict(set)
     for record in records:
-        files[_key(record)].add((record.label, record.path))
+        files[_key(record)].update((label, record.path) for label in record.classes or (NO_LABEL,))
     return [_Group(key, Counter(label for label, _ in files[key])) for key in sorted(files)]
 
 

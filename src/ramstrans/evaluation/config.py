@@ -1,12 +1,14 @@
-"""Options of an evaluation."""
+"""Options of an evaluation, and of a calibration."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ramstrans.calibration.wanted import ScoreName, SetMethod, Wanted
 from ramstrans.data.config import DatasetFormat
 from ramstrans.data.records import Split
 from ramstrans.errors import ConfigError
+from ramstrans.hub import Address, is_address
 from ramstrans.options import Precision
 from ramstrans.plain import counted
 
@@ -20,6 +22,8 @@ class EvaluationData:
         root: Folder or table; default: the run's.
         path_column: Column of a table with the image paths; default: the run's.
         label_column: Column of a table with the class names; default: the run's.
+        label_separator: Where images may have several labels, what stands between names; default: the run's.
+        label_columns: The same, columns that are a label each; default: the run's.
         split_column: Column of a table with the splits; default: the run's.
         image_folder: Folder that the paths of a table are relative to; default: the run's, or with another
             table that table's folder.
@@ -31,6 +35,8 @@ class EvaluationData:
     root: Path | None = None
     path_column: str | None = None
     label_column: str | None = None
+    label_separator: str | None = None
+    label_columns: tuple[str, ...] | str | None = None
     split_column: str | None = None
     image_folder: Path | None = None
     on_unreadable: Literal["stop", "skip"] | None = None
@@ -41,16 +47,22 @@ class EvaluationConfig:
     """Options of an evaluation.
 
     Attributes:
-        run: Run folder, or any saved model.
+        run: Run folder, or any saved model; hf://user/name[@revision] is one of the hub.
         split: Split to evaluate on; drawn as in training if the data set has no splits of its own. Default:
             the test split; of another data set than the run's, in an unpublished format, all images.
         output: Folder to write to; default: RUN/evaluation-SPLIT, or RUN/evaluation-ROOT for all images; with
-            --num_scales 1, say, RUN/evaluation-SPLIT-1_scale.
+            --num_scales 1, say, RUN/evaluation-SPLIT-1_scale; --fusion fitted: RUN/evaluation-SPLIT-fitted.
+            Of hf://user/name, in the folder name.
         data: Data to evaluate on.
         batch_size: Images per batch.
         early_exit: Evaluate early exit too: the confidence at which an image skips the remaining scales, or
             auto: chosen on the validation split for a loss of at most 0.2 points, and saved in RUN.
         num_scales: Use the first so many of the scales that were trained; default: all.
+        fusion: How scales are fused, in this evaluation alone: `mean`, or a mean with weights that are
+            `fitted` on the validation split.
+        regions: Judge the regions too, on so many of the images, drawn by a fixed seed, or on all: accuracy
+            from the region alone and without it, deletion and insertion, stability. About 60 looks per image.
+        unknown: Folder of images of no class of the model: how well they are told to be unknown is measured.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
     """
@@ -62,16 +74,31 @@ class EvaluationConfig:
     batch_size: int = 32
     early_exit: float | Literal["auto"] | None = None
     num_scales: int | None = None
+    fusion: Literal["mean", "fitted"] = "mean"
+    regions: int | Literal["all"] | None = None
+    unknown: Path | None = None
     device: str = "auto"
     precision: Precision | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"--batch_size is {self.batch_size}; give 1 or more")
+        check_batch_size(self.batch_size)
+        if isinstance(self.regions, int) and self.regions < 1:
+            raise ConfigError(f"--regions is {self.regions}; give a number of images, 1 or more, or all")
+        if self.early_exit is not None and self.fusion == "fitted":
+            raise ConfigError(
+                "--early_exit takes the mean of the scales that an image has passed; leave --fusion out"
+            )
+        if self.unknown is not None and self.fusion == "fitted":
+            raise ConfigError("--unknown asks the calibration, which is that of the mean; leave --fusion out")
         if self.early_exit == "auto" and self.num_scales is not None:
             raise ConfigError(
                 "--early_exit auto chooses a confidence for all scales, and --num_scales leaves some out; "
                 "give one of them"
+            )
+        if self.early_exit == "auto" and is_address(self.run):
+            raise ConfigError(
+                "--early_exit auto saves the confidence in RUN, which is on the hub; give a number, or "
+                "choose it for the run and push again"
             )
 
     @property
@@ -79,5 +106,56 @@ class EvaluationConfig:
         """Where the report goes."""
         root = self.data.root
         scales = "" if self.num_scales is None else f"-{counted(self.num_scales, 'scale').replace(' ', '_')}"
-        name = f"evaluation-{self.split or (root and root.stem) or 'test'}{scales}"
-        return self.output or self.run / name
+        fusion = "" if self.fusion == "mean" else f"-{self.fusion}"
+        name = f"evaluation-{self.split or (root and root.stem) or 'test'}{scales}{fusion}"
+        own = Path(Path(Address.parse(str(self.run)).repository).name) if is_address(self.run) else self.run
+        return self.output or own / name
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """Options of a calibration.
+
+    Attributes:
+        run: Run folder, or any saved model; calibration.json is written there.
+        data: Labelled images that the model was not trained on; default: the run's validation images.
+        unknown: Folder of images of no class of the model, on which the score that tells the unknown is
+            chosen; default: the model's own classes are left out in turn.
+        score: How the unknown is told: max_probability, max_logit, energy, knn, mahalanobis or vim; auto: by
+            the one that tells best.
+        reject: Share of known images that may be rejected as unknown.
+        coverage: Share of images whose prediction set is to have the true class.
+        set_method: How prediction sets are made: lac, whose sets are the smallest; aps or raps, whose sets
+            differ more in size between easy and difficult images.
+        per_class: Cover each class, and not all of them on average.
+        batch_size: Images per batch.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
+    """
+
+    run: Path
+    data: EvaluationData = field(default_factory=EvaluationData)
+    unknown: Path | None = None
+    score: ScoreName | Literal["auto"] = "auto"
+    reject: float = 0.05
+    coverage: float = 0.95
+    set_method: SetMethod = "lac"
+    per_class: bool = False
+    batch_size: int = 32
+    device: str = "auto"
+    precision: Precision | None = None
+
+    def __post_init__(self) -> None:
+        check_batch_size(self.batch_size)
+        _ = self.wanted
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is asked of the calibration."""
+        return Wanted(self.score, self.reject, self.coverage, self.set_method, self.per_class)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise ConfigError unless a batch has images."""
+    if batch_size < 1:
+        raise ConfigError(f"--batch_size is {batch_size}; give 1 or more")

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ramstrans.calibration.fitted import Calibration
+from ramstrans.calibration.temperature import log_probabilities, tempered
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.distributed import autocast, synchronize
@@ -43,10 +45,16 @@ class ExitCurve(NamedTuple):
     mean_scales_used: np.ndarray
 
 
-def running_means(probabilities: np.ndarray) -> np.ndarray:
-    """(S, N, C) means of the first 1, 2, ... S scales' probabilities (S, N, C)."""
+def running_means(probabilities: np.ndarray, calibration: Calibration | None = None) -> np.ndarray:
+    """(S, N, C) means of the first 1, 2, ... S scales' probabilities (S, N, C), each of them calibrated."""
     counts = np.arange(1, len(probabilities) + 1)[:, None, None]
-    return np.asarray(probabilities.cumsum(axis=0) / counts)
+    means = np.asarray(probabilities.cumsum(axis=0) / counts)
+    if calibration is None:
+        return means
+    rules = calibration.fused[: len(means)]
+    return np.stack(
+        [tempered(log_probabilities(mean), rule.temperature) for mean, rule in zip(means, rules, strict=True)]
+    )
 
 
 def num_scales_used(means: np.ndarray, confidence: float) -> np.ndarray:
@@ -67,9 +75,9 @@ def exited_early(means: np.ndarray, confidence: float) -> np.ndarray:
     return np.asarray(means[num_scales_used(means, confidence) - 1, np.arange(means.shape[1])])
 
 
-def exit_curve(predictions: Predictions) -> ExitCurve:
+def exit_curve(predictions: Predictions, calibration: Calibration | None = None) -> ExitCurve:
     """Compute what each confidence would cost and save, from predictions of all scales."""
-    means, labels = running_means(predictions.probabilities), predictions.labels
+    means, labels = running_means(predictions.probabilities, calibration), predictions.labels
     occurring = np.unique(means[:-1].max(axis=2))
     if len(occurring) > MAX_POINTS:
         occurring = np.unique(np.quantile(occurring, np.linspace(0, 1, MAX_POINTS), method="nearest"))
@@ -85,7 +93,11 @@ def exit_curve(predictions: Predictions) -> ExitCurve:
     )
 
 
-def choose_exit(predictions: Predictions, max_accuracy_drop: float = MAX_ACCURACY_DROP) -> EarlyExit:
+def choose_exit(
+    predictions: Predictions,
+    max_accuracy_drop: float = MAX_ACCURACY_DROP,
+    calibration: Calibration | None = None,
+) -> EarlyExit:
     """Choose the lowest confidence such that neither it nor any higher one costs more than allowed.
 
     The cost, in percentage points of top-1 accuracy, is counted as predictions that differ from those of all
@@ -97,7 +109,7 @@ def choose_exit(predictions: Predictions, max_accuracy_drop: float = MAX_ACCURAC
         UsageError: The model has one scale.
     """
     check_num_scales(len(predictions.probabilities))
-    curve = exit_curve(predictions)
+    curve = exit_curve(predictions, calibration)
     too_costly = np.flatnonzero(curve.changed > max_accuracy_drop + 1e-9)
     index = int(too_costly[-1]) + 1 if len(too_costly) else 0
     return EarlyExit(
@@ -106,6 +118,7 @@ def choose_exit(predictions: Predictions, max_accuracy_drop: float = MAX_ACCURAC
         num_images=len(predictions.labels),
         top1_lost=float(curve.top1[-1] - curve.top1[index]),
         mean_scales_used=float(curve.mean_scales_used[index]),
+        is_calibrated=calibration is not None,
     )
 
 
@@ -136,6 +149,7 @@ def time_exit(
     *,
     confidence: float,
     precision: str,
+    calibration: Calibration | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, float]:
     """Total seconds of a model, without loading, with all scales (`full`) and with early exit (`early`).
@@ -146,7 +160,12 @@ def time_exit(
     device = model.device
     ways = {
         "full": partial(model, last_region=False),
-        "early": partial(exit_early, model, confidence=confidence),
+        "early": partial(
+            exit_early,
+            model,
+            confidence=confidence,
+            temperatures=None if calibration is None else calibration.temperatures,
+        ),
     }
     total = dict.fromkeys(ways, 0.0)
     for done, batch in enumerate(loader, start=1):
@@ -162,21 +181,26 @@ def time_exit(
     return total
 
 
-def exit_report(predictions: Predictions, confidence: float, seconds: Mapping[str, float]) -> dict[str, Any]:
+def exit_report(
+    predictions: Predictions,
+    confidence: float,
+    seconds: Mapping[str, float],
+    calibration: Calibration | None = None,
+) -> dict[str, Any]:
     """Report what early exit costs and saves on a split.
 
     Returns:
         `confidence`, the metrics with early exit, `top1_lost` against all scales (percentage points),
         `changed` (percent of predictions that differ from those of all scales), `mean_scales_used`,
-        `exited_early` (percent of images that exit before the last scale), `speedup` (times as fast as all
-        scales), `seconds` of both, and the `curve`.
+        `exited_early` (percent of images that exit before the last scale), `exited_at` (percent that exit
+        after each scale), `speedup` (times as fast as all scales), `seconds` of both, and the `curve`.
     """
-    means = running_means(predictions.probabilities)
+    means = running_means(predictions.probabilities, calibration)
     used = num_scales_used(means, confidence)
     early = exited_early(means, confidence)
     metrics = classification_metrics(early, predictions.labels)
     full = classification_metrics(predictions.fused, predictions.labels)
-    curve = exit_curve(predictions)
+    curve = exit_curve(predictions, calibration)
     points = np.unique(np.linspace(0, len(curve.confidences) - 1, 101).round().astype(int))
     return {
         "confidence": confidence,
@@ -185,6 +209,7 @@ def exit_report(predictions: Predictions, confidence: float, seconds: Mapping[st
         "changed": 100 * (early.argmax(axis=1) != predictions.fused.argmax(axis=1)).mean(),
         "mean_scales_used": used.mean(),
         "exited_early": 100 * (used < len(means)).mean(),
+        "exited_at": 100 * np.bincount(used - 1, minlength=len(means)) / len(used),
         "speedup": seconds["full"] / seconds["early"],
         "seconds": dict(seconds),
         "curve": {name: values[points] for name, values in curve._asdict().items()},

@@ -13,7 +13,7 @@ from ramstrans.data.build import draw_splits, read_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.records import Split
-from ramstrans.evaluation.evaluate import dataset_of, is_same_root
+from ramstrans.evaluation.images import dataset_of, is_same_root
 from ramstrans.evaluation.predict import choose_precision, predict_split
 from ramstrans.saved.model import load_model
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _SPLIT_FIELDS = ("val_fraction", "test_fraction", "split_seed")
 """Fields of `DataConfig` that determine which images are held out."""
 
-_GROUP_FIELDS = ("group_column", "group_level", "group_day", "folds", "fold")
+_GROUP_FIELDS = ("group_column", "group_level", "group_day", "folds", "fold", "hold_out_classes")
 """The same, but they fit the run's own data set only."""
 
 

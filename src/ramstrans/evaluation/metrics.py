@@ -5,10 +5,11 @@ to the lower label, as in argmax, a class that is predicted but has no images st
 C x C matrix is ever built.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from ramstrans.errors import DataError, WeightsError
 
@@ -102,6 +103,24 @@ def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
     return 100 * float(interval.low), 100 * float(interval.high)
 
 
+def paired_interval(num_gained: int, num_lost: int, num_images: int) -> tuple[float, float]:
+    """95 % interval of the difference of two accuracies on the same images, in percentage points.
+
+    Wald's interval with one image added to each kind of discordant pair, which keeps its level for few images
+    (Bonett and Price 2012, equation 6, https://doi.org/10.3102/1076998611411915):
+
+        p = (gained + 1) / (N + 2),  q = (lost + 1) / (N + 2)
+        p - q +- 1.96 sqrt((p + q - (p - q)^2) / (N + 2))
+
+    >>> [round(end, 2) for end in paired_interval(14, 4, 98)]  # p 0.15, q 0.05
+    [1.46, 18.54]
+    """
+    total = num_images + 2
+    gained, lost = (num_gained + 1) / total, (num_lost + 1) / total
+    half = float(norm.ppf(0.975)) * math.sqrt((gained + lost - (gained - lost) ** 2) / total)
+    return 100 * (gained - lost - half), 100 * (gained - lost + half)
+
+
 def per_class_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(C,) accuracy of each class in percent; NaN for a class without images.
 
@@ -145,3 +164,32 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, nu
     bins = np.ceil(confidence * num_bins).astype(int)
     gaps = np.bincount(bins, right - confidence)  # |B_m| times accuracy minus confidence
     return 100 * float(np.abs(gaps).sum()) / len(labels)
+
+
+def adaptive_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
+    """As `expected_calibration_error`, over bins with equally many images, most unsure first.
+
+    Where nearly all confidences are high, equal bins of confidence put nearly all images into one.
+
+    >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.7, 0.3]])
+    >>> round(adaptive_calibration_error(probabilities, np.array([0, 0, 1, 0]), num_bins=2), 1)
+    15.0
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64).clip(0, 1)
+    right = probabilities.argmax(axis=1) == labels
+    parts = np.array_split(np.argsort(confidence, kind="stable"), min(num_bins, len(labels)))
+    gaps = [abs(float((right[part] - confidence[part]).sum())) for part in parts]
+    return 100 * sum(gaps) / len(labels)
+
+
+def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean squared distance of the probabilities from the truth, 0 to 2 (Brier 1950).
+
+        1/N * sum over images and classes of (p_c - [c = y])^2
+
+    >>> round(brier_score(np.array([[0.8, 0.2], [0.6, 0.4]]), np.array([0, 1])), 6)  # (0.08 + 0.72) / 2
+    0.4
+    """
+    squares = np.square(probabilities.astype(np.float64)).sum(axis=1)
+    truth = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
+    return float((squares - 2 * truth + 1).mean())

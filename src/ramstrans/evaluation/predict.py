@@ -25,14 +25,18 @@ class Predictions(NamedTuple):
     """Predictions of a model with S scales for N images of C classes.
 
     Attributes:
-        probabilities: (S, N, C) float32, softmax of each scale's logits.
-        labels: (N,) int64, the true classes.
+        probabilities: (S, N, C) float32, softmax of each scale's logits; sigmoid if images may have several
+            labels.
+        labels: (N,) int64, the true classes; or (N, C) float32, 1 for the labels that an image has, else 0.
         boxes: (R, N, 4) float32, the region that each scale proposes for the next, half-open
             `(x0, y0, x1, y1)` in pixels of the original image. R = S - 1; but 1 for a plain ViT, whose
             region no scale uses.
         has_region: (R, N) bool, False where nothing stood out and the region is the whole input.
         image_sizes: (N, 2) int64, `(width, height)` of the original images in pixels.
         records: The N records, in the same order.
+        weights: (S,) of the scales in the fused prediction, see `fit_weights`; None: all alike.
+        logits: (S, N, C) float32; None unless they are asked for.
+        features: (S, N, D) float32, what the classifier reads; None unless they are asked for.
     """
 
     probabilities: np.ndarray
@@ -41,22 +45,34 @@ class Predictions(NamedTuple):
     has_region: np.ndarray
     image_sizes: np.ndarray
     records: tuple[Record, ...]
+    weights: np.ndarray | None = None
+    logits: np.ndarray | None = None
+    features: np.ndarray | None = None
 
     @property
     def fused(self) -> np.ndarray:
         """(N, C) float32, the mean of the scales' probabilities."""
+        if self.weights is not None:
+            return np.tensordot(self.weights, self.probabilities, 1).astype(np.float32)
         return np.asarray(self.probabilities.mean(axis=0))
 
 
 @torch.no_grad()
 def predict_split(
-    model: Method, loader: ImageLoader, *, precision: str = "fp32", progress: Progress = no_progress
+    model: Method,
+    loader: ImageLoader,
+    *,
+    precision: str = "fp32",
+    progress: Progress = no_progress,
+    keep: bool = False,
+    what: str = "evaluating",
 ) -> Predictions:
     """Predict every image of a loader over an `ImageDataset`, in order; leaves the model in eval mode.
 
     If several processes share the batches, each gets the predictions of all of them: every image once, and
     bit-identical to those of a single process, because the batches are the same. `precision` is that of
-    autocast, `fp32`, `bf16` or `fp16`.
+    autocast, `fp32`, `bf16` or `fp16`. With `keep` there are logits and features too; `what` is for the
+    progress.
     """
     model.eval()
     gathered: list[tuple[np.ndarray, ...]] = []
@@ -73,11 +89,24 @@ def predict_split(
                 boxes_in_originals(output, batch),
                 torch.stack(regions).cpu().numpy(),
                 batch.original_sizes.numpy(),
+                *(_kept(output) if keep else ()),
             )
         )
-        progress(done, len(loader), "evaluating")
-    probabilities, labels, boxes, has_region, sizes = in_order(gathered, (0, 1, 0, 1, 1, 0))
-    return Predictions(probabilities, labels, boxes, has_region, sizes, tuple(loader.dataset.records))
+        progress(done, len(loader), what)
+    axes = (0, 1, 0, 1, 1, 0, *((1, 1) if keep else ()))
+    probabilities, labels, boxes, has_region, sizes, *kept = in_order(gathered, axes)
+    records = tuple(loader.dataset.records)
+    logits, features = kept or (None, None)
+    return Predictions(
+        probabilities, labels, boxes, has_region, sizes, records, logits=logits, features=features
+    )
+
+
+def _kept(output: Output) -> tuple[np.ndarray, np.ndarray]:
+    """(S, B, C) logits and (S, B, D) features."""
+    logits = torch.stack([scale.logits.float() for scale in output.scales])
+    features = torch.stack([scale.feature.float() for scale in output.scales])
+    return logits.cpu().numpy(), features.cpu().numpy()
 
 
 def in_order(batches: list[tuple[np.ndarray, ...]], axes: Sequence[int]) -> list[np.ndarray]:

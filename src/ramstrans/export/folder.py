@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ramstrans
+from ramstrans.calibration.fitted import Calibration
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import UsageError
@@ -17,10 +18,11 @@ from ramstrans.export.formats import Format, check_libraries, convert, write_gra
 from ramstrans.export.graph import Graph
 from ramstrans.export.judge import Judgement
 from ramstrans.export.quantize import halve, head_names
-from ramstrans.export.runner import FILES
+from ramstrans.export.runner import FILES, KEPT
 from ramstrans.export.smaller import Int8, in_words, megabytes, write_int8
-from ramstrans.export.standalone import LABELS, PREPROCESSING, pixels_size
+from ramstrans.export.standalone import LABELS, PREPROCESSING, pixels_size, write_calibration
 from ramstrans.export.verify import Check, check_tolerance, verify
+from ramstrans.export.web import check_page, page_readme, write_page
 from ramstrans.files import new_folder
 from ramstrans.inference.predictor import Predictor
 from ramstrans.plain import counted
@@ -55,6 +57,7 @@ def export_folder(
     output: Path,
     format_name: Format,
     photographs: list[Path],
+    runtime: Path | None = None,
     *,
     precision: Literal["fp32", "fp16"] = "fp32",
     int8: Int8 | None = None,
@@ -67,6 +70,7 @@ def export_folder(
         output: The folder: new, or empty.
         format_name: Of the graph.
         photographs: To compare the answers on.
+        runtime: With format `web`, the folder of npm's onnxruntime-web; None: npm gets it.
         precision: What the backbone computes in.
         int8: Quantise the backbone, calibrated and judged on these photographs.
         progress: Called while a graph in int8 is judged.
@@ -75,7 +79,8 @@ def export_folder(
         RamsTransError: It cannot be exported, or answers differently; nothing is left behind.
     """
     check_format(format_name, precision, int8=int8 is not None)
-    graph = Graph(predictor.model, predictor.metadata)
+    graph = graph_of(predictor, format_name)
+    programs = check_page(graph, runtime) if format_name == "web" else None
     size = pixels_size(predictor.metadata.preprocessing)
     with new_folder(output) as draft, tempfile.TemporaryDirectory(dir=draft) as work:
         if precision == "fp32" and int8 is None:
@@ -83,25 +88,42 @@ def export_folder(
         else:
             source = write_graph(graph, size, Path(work), "onnx")
             file = convert(source, draft, format_name)
-        write_labels(predictor, draft)
-        write_library(draft / "lib")
-        text = PREDICT.format(libraries=f"numpy, Pillow and {_RUNTIME[format_name]}")
-        (draft / "predict.py").write_text(text, encoding="utf-8")
+        write_answers(predictor, draft, format_name)
+        write_program(draft, format_name, programs)
         check = verify(predictor, graph, draft, photographs)
         check_tolerance(check)
         if source is not None:
-            found = None
-            if int8 is None:
-                halve(source, file, format_name, head_names(graph))
-            else:
-                found = write_int8(source, draft, format_name, head_names(graph), int8, progress)
+            found = make_smaller(source, file, format_name, head_names(graph), int8, progress)
             check = verify(predictor, graph, draft, photographs)
-            check = check._replace(precision="fp16" if int8 is None else "int8", int8=found)
+            check = check._replace(precision="fp16" if found is None else "int8", int8=found)
             check_tolerance(check)
         logger.info("%s: %.1f MB", file.name, megabytes(draft))
         (draft / CHECK_FILE).write_text(json.dumps(check._asdict(), indent=2) + "\n", encoding="utf-8")
-        (draft / "README.md").write_text(readme(predictor, format_name, check), encoding="utf-8")
+        text = page_readme(predictor, check) if programs else readme(predictor, format_name, check)
+        (draft / "README.md").write_text(text, encoding="utf-8")
     return check
+
+
+def graph_of(predictor: Predictor, format_name: Format) -> Graph:
+    """A model as a graph, with its temperatures, and with the outputs that telling the unknown needs.
+
+    Raises:
+        UsageError: It cannot be one graph.
+    """
+    calibration, is_page = calibration_of(predictor), format_name == "web"
+    return Graph(
+        predictor.model,
+        predictor.metadata,
+        temperatures=None if calibration is None else (calibration.scales, calibration.temperatures[-1]),
+        keeps=() if calibration is None or is_page else calibration.needs,
+        by_products=is_page,
+    )
+
+
+def calibration_of(predictor: Predictor) -> Calibration | None:
+    """The calibration of the scales that are exported; None if the model is not calibrated."""
+    found = predictor.calibration
+    return None if found is None else found.first(predictor.model.num_scales)
 
 
 def check_format(name: Format, precision: str, *, int8: bool) -> None:
@@ -116,6 +138,39 @@ def check_format(name: Format, precision: str, *, int8: bool) -> None:
         asked = "--int8 true" if int8 else f"--precision {precision}"
         raise UsageError(f"{asked} is for --format onnx and openvino; --format {name} keeps fp32")
     check_libraries(name)
+
+
+def make_smaller(
+    source: Path,
+    file: Path,
+    format_name: Format,
+    heads: tuple[str, ...],
+    int8: Int8 | None,
+    progress: Progress,
+) -> dict[str, Any] | None:
+    """Put a graph of fewer bits in the place of an exported folder's: float16, or int8 with its judgement."""
+    if int8 is None:
+        halve(source, file, format_name, heads)
+        return None
+    return write_int8(source, file.parent, format_name, heads, int8, progress)
+
+
+def write_answers(predictor: Predictor, folder: Path, format_name: Format) -> None:
+    """Write what turns photographs into pixels, and outputs into answers."""
+    write_labels(predictor, folder)
+    calibration = calibration_of(predictor)
+    if calibration is not None and format_name != "web":
+        write_calibration(calibration, folder)
+
+
+def write_program(folder: Path, format_name: Format, programs: list[Path] | None) -> None:
+    """Write what runs the graph: predict.py with the modules that it needs, or a page with its runtime."""
+    if programs is not None:
+        write_page(folder, programs)
+        return
+    write_library(folder / "lib")
+    text = PREDICT.format(libraries=f"numpy, Pillow and {_RUNTIME[format_name]}")
+    (folder / "predict.py").write_text(text, encoding="utf-8")
 
 
 def write_labels(predictor: Predictor, folder: Path) -> None:
@@ -196,6 +251,27 @@ def _source(module: str) -> Path | None:
 
 def readme(predictor: Predictor, format_name: Format, check: Check) -> str:
     """The README of an exported folder."""
+    kinds = {"fp32": "", "fp16": ", the backbone in float16", "int8": ", the backbone in int8"}
+    lines = [
+        f"# {predictor.metadata.model.backbone}, {counted(len(predictor.class_names), 'class')}",
+        "",
+        f"Exported by ramstrans {ramstrans.__version__}: all from pixels to probabilities is one graph, "
+        f"`{FILES[format_name]}`{kinds[check.precision]}.",
+        "",
+        f"    pip install numpy pillow {_RUNTIME[format_name]}",
+        "    python predict.py PHOTOGRAPHS",
+        "",
+        "| name | shape | |",
+        "|---|---|---|",
+        *(f"| `{name}` | {shape} | {text} |" for name, shape, text in tensors(predictor)),
+        "",
+        *checked(check),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def tensors(predictor: Predictor) -> list[tuple[str, str, str]]:
+    """Name, shape and meaning of what a graph takes and gives."""
     num_classes, num_scales = len(predictor.class_names), predictor.model.num_scales
     height, width = pixels_size(predictor.metadata.preprocessing)
     rows = [
@@ -204,34 +280,19 @@ def readme(predictor: Predictor, format_name: Format, check: Check) -> str:
         ("scale_probabilities", f"({num_scales}, B, {num_classes}) float32", "of each scale"),
     ]
     if num_scales > 1:
+        boxes = f"({num_scales - 1}, B, 4) float32"
         rows += [
-            (
-                "boxes",
-                f"({num_scales - 1}, B, 4) float32",
-                "what later scales saw, `x0, y0, x1, y1` in pixels",
-            ),
+            ("boxes", boxes, "what later scales saw, `x0, y0, x1, y1` in pixels"),
             ("found", f"({num_scales - 1}, B) bool", "false where nothing stood out"),
             ("saliency", "(B, h, w) float32", "of the first scale"),
         ]
-    kind = {"fp32": "", "fp16": ", the backbone in float16", "int8": ", the backbone in int8"}[
-        check.precision
-    ]
-    lines = [
-        f"# {predictor.metadata.model.backbone}, {counted(num_classes, 'class')}",
-        "",
-        f"Exported by ramstrans {ramstrans.__version__}: all from pixels to probabilities is one graph, "
-        f"`{FILES[format_name]}`{kind}.",
-        "",
-        f"    pip install numpy pillow {_RUNTIME[format_name]}",
-        "    python predict.py PHOTOGRAPHS",
-        "",
-        "| name | shape | |",
-        "|---|---|---|",
-        *(f"| `{name}` | {shape} | {text} |" for name, shape, text in rows),
-        "",
-        *checked(check),
-    ]
-    return "\n".join(lines) + "\n"
+    calibration = calibration_of(predictor)
+    needs = set() if calibration is None else calibration.needs
+    further = {
+        "logits": (f"({num_scales}, B, {num_classes}) float32", "for telling the unknown"),
+        "features": (f"({num_scales}, B, D) float32", "what the classifier reads, for telling the unknown"),
+    }
+    return rows + [(name, *further[name]) for name in KEPT if name in needs]
 
 
 def checked(check: Check) -> list[str]:

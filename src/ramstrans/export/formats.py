@@ -14,12 +14,12 @@ import torch
 from ramstrans.data.preprocessing import Size
 from ramstrans.errors import RamsTransError, UsageError
 from ramstrans.export.graph import Graph
-from ramstrans.export.runner import FILES, INPUT, need
+from ramstrans.export.runner import FILES, INPUT, NAMES_FILE, need
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-Format = Literal["onnx", "openvino", "pt2"]
+Format = Literal["onnx", "openvino", "pt2", "web"]
 
 OPSET = 20
 """Of ONNX: the first with a GridSample of any rank and Gelu; onnxruntime knows it since 1.17."""
@@ -65,9 +65,7 @@ def convert(onnx: Path, folder: Path, name: Format) -> Path:
     if name == "openvino":
         openvino_of(onnx, path)
     else:
-        for source in onnx.parent.glob(
-            f"{onnx.name}*"
-        ):  # and its weights, if those are in a file of their own
+        for source in onnx.parent.glob(f"{onnx.name}*"):  # weights may be in a file of their own
             shutil.copy(source, folder / source.name)
     return path
 
@@ -181,15 +179,16 @@ def openvino_of(onnx: Path, path: Path, *, half: bool = False) -> None:
     openvino.save_model(openvino.convert_model(str(onnx)), str(path), compress_to_fp16=half)
 
 
-def write_pt2(graph: Graph, program: torch.export.ExportedProgram, path: Path) -> None:  # noqa: ARG001 - as others
+def write_pt2(graph: Graph, program: torch.export.ExportedProgram, path: Path) -> None:
     """Write a traced graph in PyTorch's format."""
-    torch.export.save(program, path)
+    torch.export.save(program, path, extra_files={NAMES_FILE: " ".join(graph.output_names)})
 
 
 _WRITERS: dict[Format, Callable[[Graph, torch.export.ExportedProgram, Path], None]] = {
     "onnx": write_onnx,
     "openvino": write_openvino,
     "pt2": write_pt2,
+    "web": write_onnx,
 }
 
 NOISY = ("root", "torch.onnx", "onnxscript", "torch.export", "nncf")

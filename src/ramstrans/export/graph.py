@@ -1,5 +1,7 @@
 """The whole of a prediction as one graph: from the pixels of a crop to fused probabilities, any batch."""
 
+import copy
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,11 +10,11 @@ from torch import Tensor, nn
 
 from ramstrans.data.preprocessing import Size
 from ramstrans.errors import UsageError
-from ramstrans.export.runner import OUTPUTS
+from ramstrans.export.runner import KEPT, OUTPUTS
 from ramstrans.export.standalone import pixels_size
 from ramstrans.models.attention import ExplicitAttention
-from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.method import Method
+from ramstrans.models.zoom import zoom_by_products
 from ramstrans.saved.metadata import ModelMetadata
 
 
@@ -26,6 +28,8 @@ class Answers(NamedTuple):
             pixels. None with one scale.
         found: (S - 1, B) bool, False where nothing stood out and the box is all that the scale saw.
         saliency: (B, h, w) float32 of the first scale, non-negative.
+
+    After these come those of `Graph.kept`: `logits` (S, B, num_classes) and `features` (S, B, D), float32.
     """
 
     probabilities: Tensor
@@ -41,21 +45,37 @@ class Graph(nn.Module):
     Args:
         model: In evaluation mode, on the CPU.
         metadata: What it was saved with.
+        temperatures: Of each scale, and of their mean, as calibrated; None: the model is not.
+        keeps: What is given out beside the answers, of `logits` and `features`.
+        by_products: Regions are cut out by products of matrices, which any runtime computes alike.
 
     Raises:
         UsageError: It cannot be one graph; the message says why, and what to do.
     """
 
-    def __init__(self, model: Method, metadata: ModelMetadata) -> None:
+    def __init__(
+        self,
+        model: Method,
+        metadata: ModelMetadata,
+        *,
+        temperatures: tuple[Sequence[float], float] | None = None,
+        keeps: Collection[str] = (),
+        by_products: bool = False,
+    ) -> None:
         super().__init__()
         check_exportable(model)
         self.model = model.eval()
+        if by_products:
+            self.model = copy.copy(model)  # the same weights
+            self.model.cut = zoom_by_products
         self.shrink = Shrink(pixels_size(metadata.preprocessing), model.image_size)
+        self.temperatures = temperatures
+        self.kept = tuple(name for name in KEPT if name in keeps)
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs that this model has."""
-        return OUTPUTS if self.model.num_scales > 1 else OUTPUTS[:2]
+        return (*(OUTPUTS if self.model.num_scales > 1 else OUTPUTS[:2]), *self.kept)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, height, width) uint8 at the crop's size -> the outputs, see `Answers`."""
@@ -63,14 +83,23 @@ class Graph(nn.Module):
         high_res = pixels if self.model.needs_high_res else None
         with BiasedAttention():
             output = self.model(*self.model.normalize(self.shrink(pixels), high_res), last_region=False)
-        fused, by_scale = probabilities_of(output)
+        fused, by_scale = output.fused, output.probabilities
+        if self.temperatures is not None:
+            of_scales, of_mean = self.temperatures
+            by_scale = torch.stack([tempered(*one) for one in zip(by_scale, of_scales, strict=True)])
+            fused = tempered(fused, of_mean)
+        fields = {"logits": "logits", "features": "feature"}
+        kept = [
+            torch.stack([getattr(scale, fields[name]).float() for scale in output.scales])
+            for name in self.kept
+        ]
         if self.model.num_scales == 1:
-            return fused, by_scale
+            return fused, by_scale, *kept
         height, width = self.model.image_size
         ratio = pixels.new_tensor([pixels.shape[3] / width, pixels.shape[2] / height]).repeat(2)
         looked_at = [scale.crop_box * ratio for scale in output.scales[1:]]
         found = [scale.has_region for scale in output.scales[:-1]]
-        return fused, by_scale, torch.stack(looked_at), torch.stack(found), output.scales[0].saliency
+        return fused, by_scale, torch.stack(looked_at), torch.stack(found), output.scales[0].saliency, *kept
 
 
 class BiasedAttention(ExplicitAttention):
@@ -92,12 +121,10 @@ class BiasedAttention(ExplicitAttention):
         return attend(query, key, value, attn_mask, *args, **options)
 
 
-def probabilities_of(output: Output) -> tuple[Tensor, Tensor]:
-    """From logits to what is given out: fused (B, num_classes), and of each scale (S, B, num_classes).
-
-    The one place for what a model folder says about them.
-    """
-    return output.fused, output.probabilities
+def tempered(probabilities: Tensor, temperature: float) -> Tensor:
+    """Probabilities (..., C) at a temperature, see `calibration.temperature`."""
+    log_p = probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+    return (log_p / temperature).softmax(dim=-1)
 
 
 def check_exportable(model: Method) -> None:
@@ -111,6 +138,11 @@ def check_exportable(model: Method) -> None:
             "model.zoom_source is native: regions are cut from photographs of any size, and a graph has "
             "inputs of one size; train with model.zoom_source full, or export the first scale alone by "
             "--num_scales 1"
+        )
+    if model.multi_label:
+        raise UsageError(
+            "images of this model may have several labels (multi_label), and exported folders answer with "
+            "one class; use `ramstrans predict`"
         )
     if model.needs_boxes:
         raise UsageError(

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from ramstrans.data.build import draw_splits, read_image_set
 from ramstrans.data.records import ImageSet, Record, Split
 from ramstrans.errors import RamsTransError, UsageError
 from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
-from ramstrans.evaluation.evaluate import data_config, read_images, with_labels_of
+from ramstrans.evaluation.images import data_config, read_drawn, read_images, with_labels_of
 from ramstrans.inference.arguments import expand_inputs
 from ramstrans.saved.metadata import ModelMetadata
 
@@ -31,7 +30,7 @@ def photographs_of(folder: Path, option: str) -> list[Path]:
     """The photographs in a folder and below, for the option that names it.
 
     Raises:
-        UsageError: There is no such folder.
+        UsageError: It is not a folder.
         DataError: It has none.
     """
     if not folder.is_dir():
@@ -43,11 +42,10 @@ def own_images(metadata: ModelMetadata, remedy: str) -> ImageSet:
     """The data that a run was trained on, with its splits; the remedy ends the message if they are gone.
 
     Raises:
-        UsageError: They are not there any more.
+        UsageError: Its files have gone.
     """
     try:
-        data = data_config(metadata.run_options("data"), EvaluationData())
-        return draw_splits(read_image_set(data), data)
+        return read_drawn(metadata, data_config(metadata.run_options("data"), EvaluationData())).images
     except RamsTransError as error:
         raise UsageError(f"the run's own photographs cannot be read ({error}); {remedy}") from error
 
@@ -56,7 +54,7 @@ def to_verify(metadata: ModelMetadata, folder: Path | None, count: int) -> list[
     """At most `count` photographs, evenly spread, of a folder or else of the run's test images.
 
     Raises:
-        UsageError: There is no such folder, or the run's images are not there any more.
+        UsageError: The folder does not exist, or the run's images do not any more.
         DataError: The folder has none.
     """
     return _some(metadata, folder, count, "test", "--verify")
@@ -66,7 +64,7 @@ def to_calibrate(metadata: ModelMetadata, folder: Path | None, count: int) -> li
     """At most `count` photographs, evenly spread, of a folder or else of the run's training images.
 
     Raises:
-        UsageError: There is no such folder, or the run's images are not there any more.
+        UsageError: The folder does not exist, or the run's images do not any more.
         DataError: The folder has none.
     """
     return _some(metadata, folder, count, "train", "--calibrate")
@@ -100,7 +98,7 @@ def to_judge(run: Path, metadata: ModelMetadata, root: Path | None) -> Labelled:
             )
         return Labelled(with_labels_of(metadata, images, "val"), "validation images of the run")
     config = EvaluationConfig(run, data=EvaluationData(root=root))
-    images, _, _ = read_images(metadata, data_config(metadata.run_options("data"), config.data), config)
+    images = read_images(metadata, data_config(metadata.run_options("data"), config.data), config).images
     return Labelled(with_labels_of(metadata, images, "test"), f"images of {root.resolve().name}")
 
 

@@ -16,7 +16,7 @@ from ramstrans.bench.timing import Candidate, Quartiles, interleave, quartiles
 from ramstrans.console import Progress, no_progress
 from ramstrans.distributed import autocast
 from ramstrans.errors import UsageError
-from ramstrans.evaluation.evaluate import with_labels_of
+from ramstrans.evaluation.images import with_labels_of
 from ramstrans.export.folder import CHECK_FILE
 from ramstrans.export.graph import Graph
 from ramstrans.export.judge import answer, pixel_batches

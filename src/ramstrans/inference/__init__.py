@@ -1,1 +1,5 @@
-"""From a saved model to predictions: `Predictor`, its inputs, its output files, explanations."""
+"""Images in, predictions out: see `Predictor`; `BatchPredictor` for tables of them, on clusters too."""
+
+from ramstrans.inference.batches import BatchPredictor
+
+__all__ = ["BatchPredictor"]

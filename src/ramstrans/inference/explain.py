@@ -19,8 +19,11 @@ from ramstrans.inference.postprocess import Explanation
 from ramstrans.inference.prediction import Prediction, ScalePrediction
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
+from ramstrans.plain import counted
 
 ROW_HEIGHT, WIDTH, BAR_LABEL = 3.1, 10.5, 2.9  # inches
+NUM_NAMED = 2
+"""Classes of a prediction set that are named in a figure."""
 
 
 def explain(
@@ -125,13 +128,31 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
         lines = [("the only scale", style.FUSED_COLOR, prediction)]
         bars.set_axis_off()
     else:
-        _bars(bars, fused, prediction.labels, prediction.probabilities, style.FUSED_COLOR)
+        title = fused if prediction.present is None else f"{fused}, bold: present"
+        _bars(bars, title, prediction.labels, prediction.probabilities, style.FUSED_COLOR, prediction.present)
+    if notes := _trust_notes(prediction):
+        text.text(0, 0, "\n".join(notes), color=style.MUTED_COLOR, fontsize=8, va="bottom")
     for index, (what, color, result) in enumerate(lines):
         y = 0.97 - 0.97 * index / max(len(lines), 4)
         name = text.text(0, y, "", color=color, fontsize=10, weight="bold", va="top")
-        style.fit_text(name, partial(style.label_text, result.labels[0]), 40, BAR_LABEL)
-        note = f"{result.probabilities[0]:.1%}, {what}"
+        answer, note = result.labels[0], f"{result.probabilities[0]:.1%}, {what}"
+        if isinstance(result, Prediction) and result.present is not None:
+            answer = ", ".join(result.present) or "no label"
+            note = f"{counted(len(result.present), 'label')}, {what}"
+        style.fit_text(name, partial(style.label_text, answer), 40, BAR_LABEL)
         text.text(0, y - 0.09, note, color=style.MUTED_COLOR, fontsize=8, va="top")
+
+
+def _trust_notes(prediction: Prediction) -> list[str]:
+    """What a calibrated model says of its answer, a line each."""
+    notes = []
+    if prediction.unknown:
+        notes.append("UNKNOWN: like none of the classes")
+    if prediction.prediction_set is not None:
+        names = [style.label_text(name, 22) for name in prediction.prediction_set]
+        more = ", ..." if len(names) > NUM_NAMED else ""
+        notes.append(f"one of {len(names)}: {', '.join(names[:NUM_NAMED])}{more}")
+    return notes
 
 
 def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int, saliency: str) -> None:
@@ -155,12 +176,18 @@ def _draw_scale(cells: Sequence[Axes], explanation: Explanation, index: int, sal
 
 
 def _bars(
-    axes: Axes, title: str, labels: tuple[str, ...], probabilities: tuple[float, ...], color: str
+    axes: Axes,
+    title: str,
+    labels: tuple[str, ...],
+    probabilities: tuple[float, ...],
+    color: str,
+    bold: tuple[str, ...] | None = None,
 ) -> None:
-    """Draw probabilities as bars with names and percentages over them."""
+    """Draw probabilities as bars with names and percentages over them; by default the first name is bold."""
+    bold = labels[:1] if bold is None else bold
     axes.barh(range(len(labels)), probabilities, color=color, alpha=0.35, height=0.78)
     for row, (label, probability) in enumerate(zip(labels, probabilities, strict=True)):
-        weight = "bold" if row == 0 else "normal"
+        weight = "bold" if label in bold else "normal"
         name = axes.text(0.015, row, "", va="center", fontsize=9, weight=weight)
         style.fit_text(name, partial(style.label_text, label), 40, BAR_LABEL)
         axes.text(1.0, row, f"{probability:.1%}", va="center", ha="right", fontsize=9, weight=weight)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ramstrans.calibration.answers import Answers
 from ramstrans.data.records import Box
 from ramstrans.evaluation.ranking import top_classes
 
@@ -40,6 +41,12 @@ class Prediction(NamedTuple):
         scales: Predictions of the scales, first scale first; with early exit there may be fewer than the
             model has.
         error: Why the image could not be read, or None.
+        present: Where images may have several labels: those whose mean probability reaches their threshold,
+            most probable first; empty if none does, or if there is an error. None: an image has one class.
+        unknown: Whether the image is of no class of the model; None if the model is not calibrated.
+        unknown_score: Higher for more unlikely images; None as `unknown`.
+        prediction_set: Names of the classes of which one is the true one, with the coverage that the model
+            was calibrated for, most probable first; None as `unknown`.
     """
 
     path: Path | None
@@ -47,6 +54,10 @@ class Prediction(NamedTuple):
     probabilities: tuple[float, ...] = ()
     scales: tuple[ScalePrediction, ...] = ()
     error: str | None = None
+    present: tuple[str, ...] | None = None
+    unknown: bool | None = None
+    unknown_score: float | None = None
+    prediction_set: tuple[str, ...] | None = None
 
 
 def most_probable(
@@ -55,3 +66,31 @@ def most_probable(
     """Names and probabilities of the most probable classes; equal ones in label order."""
     best = top_classes(probabilities, top_k)
     return tuple(class_names[label] for label in best), tuple(map(float, probabilities[best]))
+
+
+def calibrated_prediction(
+    given: Answers, index: int, class_names: Sequence[str], top_k: int, path: Path | None = None
+) -> Prediction:
+    """The prediction for one image, without its scales, from calibrated answers."""
+    return Prediction(
+        path,
+        *most_probable(given.probabilities[index], class_names, top_k),
+        unknown=None if given.unknown is None else bool(given.unknown[index]),
+        unknown_score=None if given.unknown_scores is None else float(given.unknown_scores[index]),
+        prediction_set=None
+        if given.sets is None
+        else tuple(class_names[label] for label in given.set_of(index)),
+    )
+
+
+def present_labels(
+    probabilities: np.ndarray, class_names: Sequence[str], thresholds: Sequence[float]
+) -> tuple[str, ...]:
+    """Names of the labels whose probabilities (C,) reach their thresholds (C,), most probable first.
+
+    >>> present_labels(np.array([0.4, 0.9, 0.3]), ("crow", "wren", "owl"), (0.4, 0.5, 0.5))
+    ('wren', 'crow')
+    """
+    is_present = probabilities >= np.asarray(thresholds)
+    order = np.argsort(-probabilities, kind="stable")
+    return tuple(class_names[label] for label in order if is_present[label])

@@ -10,8 +10,9 @@ from typing import Any, Literal, Self, cast, overload
 
 import torch
 
+from ramstrans.calibration.fitted import Calibration, load_calibration
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.dataset import Example, collate, to_example
+from ramstrans.data.loading.dataset import Batch, Example, collate, to_example
 from ramstrans.distributed import autocast
 from ramstrans.errors import UsageError
 from ramstrans.evaluation.predict import choose_precision
@@ -20,9 +21,16 @@ from ramstrans.inference.in_memory import ALLOWED, ImageInput, is_image, path_of
 from ramstrans.inference.inputs import read_ahead, read_input
 from ramstrans.inference.postprocess import Explanation, to_predictions
 from ramstrans.inference.prediction import Prediction
-from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, exit_early
+from ramstrans.models.methods.base import Output
+from ramstrans.models.methods.early_exit import (
+    EarlyExitOutput,
+    check_confidence,
+    check_num_scales,
+    check_one_label,
+    exit_early,
+)
 from ramstrans.options import Precision
-from ramstrans.saved.metadata import metadata_to_json
+from ramstrans.saved.metadata import EarlyExit, metadata_to_json
 from ramstrans.saved.model import SavedModel, load_model, weights_digest
 
 
@@ -36,6 +44,8 @@ class Predictor:
         precision: `fp32`, `bf16` or, on a GPU, `fp16`; None: as the model was trained, else `fp32`.
         early_exit: Confidence in (0, 1] at which an image skips the remaining scales, or `auto` for the one
             that was chosen for the model; None: every image passes all scales.
+        calibration: What `ramstrans calibrate` fitted for the model; None: probabilities are as they are, and
+            nothing is said of unknown images and sets.
 
     Raises:
         UsageError: The precision or early exit is not possible, or the model looks at true boxes.
@@ -46,25 +56,31 @@ class Predictor:
         saved: SavedModel,
         precision: Precision | None = None,
         early_exit: float | Literal["auto"] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.model, self.metadata = saved
+        self.calibration = calibration
         if self.model.needs_boxes:
             raise UsageError(
                 "this model looks at the true boxes (model.region_placement given), which photographs do not "
                 "come with; evaluate it on a data set that has boxes, or give --num_scales 1"
             )
         self.precision = choose_precision(precision, self.metadata, self.model.device)
+        if early_exit is not None:
+            check_one_label(self.metadata.model.multi_label)
         if early_exit == "auto":
             if self.metadata.early_exit is None:
                 raise UsageError(
                     "early exit is 'auto', but no confidence was chosen for this model; choose one with "
                     "`ramstrans evaluate RUN --early_exit auto`, or give a number, e.g. 0.9"
                 )
+            check_calibrated(self.metadata.early_exit, calibration)
             early_exit = self.metadata.early_exit.confidence
         if early_exit is not None:
             check_confidence(early_exit)
             check_num_scales(self.model.num_scales)
         self.confidence: float | None = early_exit
+        self.thresholds = self.metadata.thresholds if self.metadata.model.multi_label else None
         data = self.metadata.run_options("data")
         self.max_pixels = int(data.get("max_pixels", DataConfig.max_pixels))
         self.read_timeout = float(data.get("read_timeout", DataConfig.read_timeout))
@@ -78,12 +94,16 @@ class Predictor:
         early_exit: float | Literal["auto"] | None = None,
         num_scales: int | None = None,
     ) -> Self:
-        """Load a run folder, or any saved model; with `num_scales`, its first scales alone are used.
+        """Load a run folder, any saved model or `hf://user/name`, with its calibration if it has one.
+
+        With `num_scales`, its first scales alone are used.
 
         Raises:
-            RamsTransError: As `load_model` and the class.
+            RamsTransError: As `load_model`, `load_calibration` and the class.
         """
-        return cls(load_model(folder, device, num_scales), precision, early_exit)
+        saved = load_model(folder, device, num_scales)
+        calibration = load_calibration(folder, weights_digest(saved.model.state_dict()))
+        return cls(saved, precision, early_exit, calibration)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -96,7 +116,9 @@ class Predictor:
         model = weights_digest(self.model.state_dict()) + metadata
         digest = hashlib.sha256(model.encode(errors="backslashreplace")).hexdigest()
         exits = {"early_exit": self.confidence, "num_scales": self.model.num_scales}
-        return {"model": digest, "precision": self.precision} | exits
+        fitted = None if self.calibration is None else self.calibration.to_json()
+        calibration = fitted and hashlib.sha256(fitted.encode(errors="backslashreplace")).hexdigest()
+        return {"model": digest, "precision": self.precision, "calibration": calibration} | exits
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of one-letter strings too
@@ -152,39 +174,75 @@ class Predictor:
         """
         resized = read_input(image, self.metadata.preprocessing, self.max_pixels)
         batch, output, (views,) = scale_views(self.model, self.metadata, [resized], self.precision)
-        (prediction,) = to_predictions(output, batch, [path_of(image)], self.class_names, top_k)
+        (prediction,) = self.predictions(batch, output, [path_of(image)], top_k)
         *before, last = prediction.scales
         if self.model.num_looks == len(prediction.scales):
             last = last._replace(box=None, has_region=None)  # at which no look follows
         return Explanation(prediction._replace(scales=(*before, last)), views)
 
-    def _stream(self, images: Iterable[ImageInput], top_k: int, batch_size: int) -> Iterator[Prediction]:
-        inputs = read_ahead(images, self._read, 2 * batch_size, self.read_timeout)
-        while chunk := list(islice(inputs, batch_size)):
-            readable = [(path, example) for path, example in chunk if isinstance(example, Example)]
-            predictions = iter(self._predict(readable, top_k) if readable else [])
-            for path, example in chunk:
-                yield next(predictions) if isinstance(example, Example) else Prediction(path, error=example)
+    def read(self, image: ImageInput) -> Example:
+        """Read one image as the model sees it; for `forward`.
 
-    def _read(self, image: ImageInput) -> Example:
+        Raises:
+            UnreadableImageError: It cannot be decoded.
+            UsageError: It is not an `ImageInput`.
+        """
         preprocessing = self.metadata.preprocessing
         resized = read_input(image, preprocessing, self.max_pixels)
         return to_example(resized, preprocessing, self.model.image_size)
 
     @torch.inference_mode()
-    def _predict(self, readable: list[tuple[Path | None, Example]], top_k: int) -> list[Prediction]:
+    def forward(self, examples: Sequence[Example]) -> tuple[Batch, Output | EarlyExitOutput]:
+        """Run the model on images that were read, as one batch, and with early exit if it is on.
+
+        Raises:
+            UsageError: The batch does not fit into the device's memory.
+        """
         forward = partial(self.model, last_region=self.model.num_scales == 1)
         if self.confidence is not None:
-            forward = partial(exit_early, self.model, confidence=self.confidence)
-        examples = [example for _, example in readable]
+            temperatures = None if self.calibration is None else self.calibration.temperatures
+            forward = partial(exit_early, self.model, confidence=self.confidence, temperatures=temperatures)
         batch = collate(examples, with_high_res=self.model.needs_high_res)
         try:
             inputs = self.model.normalize(batch.images, batch.high_res)
             with autocast(self.model.device, self.precision):
-                output = forward(*inputs)
+                return batch, forward(*inputs)
         except torch.OutOfMemoryError as error:
             raise UsageError(
                 f"a batch of {len(examples)} does not fit into the memory of {self.model.device}; "
                 "give a smaller --batch_size"
             ) from error
-        return to_predictions(output, batch, [path for path, _ in readable], self.class_names, top_k)
+
+    def _stream(self, images: Iterable[ImageInput], top_k: int, batch_size: int) -> Iterator[Prediction]:
+        inputs = read_ahead(images, self.read, 2 * batch_size, self.read_timeout)
+        while chunk := list(islice(inputs, batch_size)):
+            readable = [(path, example) for path, example in chunk if isinstance(example, Example)]
+            predictions = iter(self._predict(readable, top_k) if readable else [])
+            for path, example in chunk:
+                if isinstance(example, Example):
+                    yield next(predictions)
+                else:
+                    yield Prediction(path, error=example, present=None if self.thresholds is None else ())
+
+    def _predict(self, readable: list[tuple[Path | None, Example]], top_k: int) -> list[Prediction]:
+        batch, output = self.forward([example for _, example in readable])
+        return self.predictions(batch, output, [path for path, _ in readable], top_k)
+
+    def predictions(
+        self, batch: Batch, output: Output | EarlyExitOutput, paths: Sequence[Path | None], top_k: int = 5
+    ) -> list[Prediction]:
+        """What `forward` gave for a batch as predictions; `paths` are the files, None for one in memory."""
+        return to_predictions(
+            output, batch, paths, self.class_names, top_k, self.thresholds, self.calibration
+        )
+
+
+def check_calibrated(chosen: EarlyExit, calibration: Calibration | None) -> None:
+    """Raise UsageError if a confidence was chosen for other probabilities than those there are now."""
+    if chosen.is_calibrated != (calibration is not None):
+        before = "calibrated" if chosen.is_calibrated else "uncalibrated"
+        now = "not calibrated" if calibration is None else "calibrated now"
+        raise UsageError(
+            f"early exit is 'auto', but its confidence was chosen for {before} probabilities, and the model "
+            f"is {now}; choose one again with `ramstrans evaluate RUN --early_exit auto`, or give a number"
+        )

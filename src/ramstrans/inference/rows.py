@@ -35,6 +35,7 @@ class RowWriter:
         num_labels: Columns of labels, and as many of probabilities, of a table.
         kept: Paths of the rows that an interrupted command left.
         num_unreadable: How many of those have an error.
+        multi_label: Whether images may have several labels.
     """
 
     def __init__(
@@ -44,13 +45,15 @@ class RowWriter:
         num_labels: int,
         kept: tuple[str, ...] = (),
         num_unreadable: int = 0,
+        *,
+        multi_label: bool = False,
     ) -> None:
         self.num_rows, self.num_unreadable = len(kept), num_unreadable
         self._stream, self._format, self._num_labels, self._kept = stream, format_name, num_labels, kept
         encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("_", "-")
         self._ascii_only = encoding not in ("utf-8", "utf8")
         if format_name == "csv" and not kept:
-            stream.write(csv_text([column_names(num_labels)]))
+            stream.write(csv_text([column_names(num_labels, multi_label=multi_label)]))
 
     def write(self, prediction: Prediction) -> None:
         """Write one row."""
@@ -86,7 +89,13 @@ class RowWriter:
 
 @contextmanager
 def resumable_file(
-    target: Path, format_name: str, num_labels: int, settings: Mapping[str, Any], *, overwrite: bool = False
+    target: Path,
+    format_name: str,
+    num_labels: int,
+    settings: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    multi_label: bool = False,
 ) -> Iterator[RowWriter]:
     """Open a writer whose rows become the file `target` at the end; on any error they stay in `.partial`.
 
@@ -98,6 +107,7 @@ def resumable_file(
         num_labels: See `RowWriter`.
         settings: What the rows depend on, as plain values.
         overwrite: Whether a partial file with other settings is begun again.
+        multi_label: See `RowWriter`.
 
     Raises:
         OutputError: A file cannot be written, or the partial file has other settings.
@@ -110,17 +120,20 @@ def resumable_file(
         if not is_begun:
             write_file(mark, json.dumps(settings).encode(), hint="give another file")
             partial.write_bytes(b"")
-        paths, num_unreadable, size = _read_rows(partial, format_name, num_labels)
+        columns = column_names(num_labels, multi_label=multi_label)
+        paths, num_unreadable, size = _read_rows(partial, format_name, columns)
         os.truncate(partial, size)  # the last line may be cut off
         with partial.open("a", encoding="utf-8", newline="", buffering=1) as stream:
-            writer = RowWriter(stream, format_name, num_labels, tuple(paths), num_unreadable)
+            writer = RowWriter(
+                stream, format_name, num_labels, tuple(paths), num_unreadable, multi_label=multi_label
+            )
             if paths:
                 logger.info("going on after the %s of %s", counted(len(paths), "row"), partial)
             yield writer
             os.fsync(stream.fileno())
         if format_name == "parquet":
             with partial.open(encoding="utf-8") as lines, new_file(target) as file:
-                write_parquet(map(json.loads, lines), file, num_labels)
+                write_parquet(map(json.loads, lines), file, num_labels, multi_label=multi_label)
             partial.unlink()
         else:
             partial.replace(target)
@@ -178,12 +191,12 @@ def _note(error: BaseException, partial: Path, writer: RowWriter | None) -> None
         error.add_note(f"{counted(writer.num_rows, 'row')} kept in {partial}; the same command goes on there")
 
 
-def _read_rows(partial: Path, format_name: str, num_labels: int) -> tuple[list[str], int, int]:
+def _read_rows(partial: Path, format_name: str, columns: list[str]) -> tuple[list[str], int, int]:
     """Paths of the rows that are whole, how many of them have an error, and where they end, in bytes."""
     paths: list[str] = []
     num_unreadable = size = 0
     with partial.open("rb") as stream:
-        rows = _csv_rows(stream, num_labels) if format_name == "csv" else _json_rows(stream)
+        rows = _csv_rows(stream, columns) if format_name == "csv" else _json_rows(stream)
         for path, error, end in rows:
             paths.append(path)
             num_unreadable += bool(error)
@@ -200,7 +213,7 @@ def _json_rows(stream: BinaryIO) -> Iterator[tuple[str, str | None, int]]:
         yield values["path"], values["error"], stream.tell()
 
 
-def _csv_rows(stream: BinaryIO, num_labels: int) -> Iterator[tuple[str, str, int]]:
+def _csv_rows(stream: BinaryIO, columns: list[str]) -> Iterator[tuple[str, str, int]]:
     """Path, error and end of each row of a CSV file, whose fields may hold newlines."""
     end = 0
 
@@ -212,7 +225,6 @@ def _csv_rows(stream: BinaryIO, num_labels: int) -> Iterator[tuple[str, str, int
             end += len(line)
             yield line.decode()
 
-    columns = column_names(num_labels)
     for row in csv.reader(lines()):
         if len(row) != len(columns):
             return

@@ -19,6 +19,7 @@ BOUNDS = {
     "min_region": FROM_0_TO_1,
     "max_aspect": Bound("a ratio of 1 or more", lambda value: value >= 1),
     "zoom_margin": AT_LEAST_0,
+    "saliency_blur": AT_LEAST_0,
     "dropout": FROM_0_BELOW_1,
     "drop_path": FROM_0_BELOW_1,
 }
@@ -64,7 +65,8 @@ class ModelConfig:
         method: `rams` (RAMS-Trans); `plain`: one look; `transfg`, `ffvt`, `glsim`: peers; `calcrop`: crops by
             attention in training alone, one look in evaluation.
         weights: `timm` for the backbone's pretrained weights from timm's hub, the path of a
-            `.safetensors`, `.pth` or Google `.npz` file, or None for random ones.
+            `.safetensors`, `.pth` or Google `.npz` file, a run folder or `hf://user/name`, or None for random
+            ones.
         global_pool: How the backbone pools what its classifier reads, e.g. `token` or `avg`; None: as timm.
         class_tokens: `joint`: every scale's token is present in every pass (the paper's equation);
             `separate`: only token s enters pass s (the paper's figure); `shared`: all scales have the same
@@ -75,6 +77,10 @@ class ModelConfig:
             attention among all tokens, else cam where it is exact, else cosine.
         saliency_layers: Of how many of the last layers attention is rolled out; None: all, as in the paper.
         saliency_rows: `all`: mean over all query rows of the rollout; `class`: the class token's row.
+        saliency_mirrored: Whether a scale's saliency is the mean of that of what it saw and of its mirror
+            image, put back: a pass more for each region, in training too.
+        saliency_blur: Standard deviation, in locations, of a Gaussian that smooths saliency before the
+            threshold; 0 is off, as in the paper.
         thresholds: eta, the multiple of the mean saliency above which a patch stands out; one for
             each region, `num_scales` of them. None: 1.2 for the first and 1.3 for later ones.
         component: Which patches that stand out become the region: the connected ones that are most by
@@ -98,6 +104,8 @@ class ModelConfig:
         drop_path: Stochastic depth rate of the last block, growing linearly from 0.
         mean: Mean of red, green and blue that the weights expect, for pixels in [0, 1]; None: timm's value.
         std: Standard deviation of red, green and blue, as for `mean`.
+        multi_label: Whether an image may have any number of the classes: a sigmoid for each instead of one
+            softmax over all. `data.multi_label` sets it.
     """
 
     backbone: str = "vit_base_patch16_224"
@@ -112,6 +120,8 @@ class ModelConfig:
     saliency: SaliencyName = "auto"
     saliency_layers: int | None = None
     saliency_rows: Literal["all", "class"] = "all"
+    saliency_mirrored: bool = False
+    saliency_blur: float = 0.0
     thresholds: tuple[float, ...] | None = None
     component: Component = "count"
     min_region: float = 0.0
@@ -126,6 +136,7 @@ class ModelConfig:
     drop_path: float = 0.0
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         check_bounds("model", self, BOUNDS)
@@ -172,7 +183,10 @@ class ModelConfig:
         by_saliency = (self.method in ("rams", "plain", "calcrop"), "model.method rams or calcrop")
         return {
             **dict.fromkeys(("saliency", "saliency_layers", "saliency_rows"), by_saliency),
-            **dict.fromkeys(("thresholds", "component"), (self.method != "glsim", "model.method rams")),
+            "saliency_mirrored": by_saliency,
+            **dict.fromkeys(
+                ("thresholds", "component", "saliency_blur"), (self.method != "glsim", "model.method rams")
+            ),
             "region_placement": (self.method in ("rams", "calcrop", "glsim"), "model.method rams"),
             "num_tokens": (self.method in ("ffvt", "glsim"), "model.method ffvt or glsim"),
         }

@@ -1,22 +1,19 @@
 """Load pretrained weights from timm's hub or a file into a timm model, with a report."""
 
 import re
-import ssl
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from torch import Tensor, nn
 
 from ramstrans.errors import WeightsError, first_few
+from ramstrans.hub import offline, why_unreachable
 from ramstrans.models.closest import closest
 from ramstrans.models.convert import HUB_FILES, Tensors, read_weights
 from ramstrans.models.fit import Fit, fit, needed_names
@@ -28,9 +25,6 @@ SIZED = re.compile(
 
 MAX_PREFIX = 2
 """Most rows of positions that tokens other than patches have in published files."""
-
-HUB_TIMEOUT = 5.0
-"""Seconds to wait for the hub's first answer."""
 
 
 class WeightsReport(NamedTuple):
@@ -206,7 +200,7 @@ def fetch_timm(name: str) -> tuple[str, Tensors]:
     reason = why_unreachable()
     if reason and not is_cached:
         raise WeightsError(unfetched(name, reason))
-    with _offline(reason is not None):
+    with offline(reason is not None):
         try:
             donor: Any = timm.create_model(name, pretrained=True)
         except (OSError, RuntimeError, ValueError, EntryNotFoundError, HfHubHTTPError) as error:
@@ -230,33 +224,6 @@ def unfetched(name: str, reason: str) -> str:
         f"cannot download {name} from timm's hub; give --model.weights FILE.safetensors, or null for random "
         f"weights ({reason})"
     )
-
-
-def why_unreachable() -> str | None:
-    """Why the hub cannot be reached, in words of the system; None if it can. One try of a few seconds."""
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set"
-    try:
-        with urllib.request.urlopen(
-            urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT
-        ):
-            return None
-    except urllib.error.HTTPError:
-        return None  # it answered
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        return None if isinstance(reason, ssl.SSLError) else f"{constants.ENDPOINT}: {reason}"
-
-
-@contextmanager
-def _offline(offline: bool) -> Iterator[None]:
-    """Let the hub's client read its cache at once, without a minute of retries."""
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or offline
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 def _first_line(error: BaseException) -> str:

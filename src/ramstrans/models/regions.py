@@ -4,9 +4,11 @@ Everything is batched tensor arithmetic with a number of steps that depends on t
 no loop over images, no synchronisation with the host.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ramstrans.models.config import Component, Placement
@@ -63,6 +65,25 @@ def propose_regions(
     mask = (saliency > threshold * mean) & torch.isfinite(mean)
     largest = largest_component(mask, saliency if component == "saliency" else None)
     return bounding_boxes(largest, (height, width), patch_size=patch_size, patch_stride=patch_stride)
+
+
+@torch.no_grad()
+def smoothed(saliency: Tensor, sigma: float) -> Tensor:
+    """Saliency (B, h, w), smoothed by a Gaussian; edges are repeated, so that a constant stays what it is.
+
+    Args:
+        saliency: One value for each location.
+        sigma: Standard deviation in locations, above 0; the Gaussian is cut off at three of them.
+
+    >>> smoothed(torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0]]]), 0.5).round(decimals=2)
+    tensor([[[0.0000, 0.1100, 0.7900, 0.1100, 0.0000]]])
+    """
+    reach = math.ceil(3 * sigma)
+    steps = torch.arange(-reach, reach + 1, device=saliency.device, dtype=torch.float32)
+    kernel = torch.exp(-(steps**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    padded = F.pad(saliency.float()[:, None], (reach,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel[None, None, None, :]), kernel[None, None, :, None])[:, 0]
 
 
 @torch.no_grad()
@@ -227,7 +248,7 @@ def label_components(mask: Tensor) -> Tensor:
 
 def _smallest_other_neighbour(labels: Tensor, mask: Tensor, none: int) -> Tensor:
     """Smallest label among the 8 neighbours that differs from the patch's own; `none` if there is none."""
-    padded = torch.nn.functional.pad(torch.where(mask, labels, none), (1, 1, 1, 1), value=none)
+    padded = F.pad(torch.where(mask, labels, none), (1, 1, 1, 1), value=none)
     rows, columns = labels.shape[-2:]
     smallest = torch.full_like(labels, none)
     for y in range(3):

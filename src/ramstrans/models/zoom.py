@@ -27,7 +27,7 @@ def zoom(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         size: `(height, width)` of the result.
 
     Returns:
-        (B, C, *size), in the dtype of `images`.
+        `(B, C, *size)`, in the dtype of `images`.
 
     >>> image = torch.arange(4.0).view(1, 1, 1, 4)
     >>> zoom(image, torch.tensor([[1.0, 0.0, 3.0, 1.0]]), (1, 2))
@@ -45,6 +45,31 @@ def zoom(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
             images.to(precise), grid.to(precise), mode="bilinear", padding_mode="border", align_corners=False
         )
     return crops.to(images.dtype)
+
+
+@torch.no_grad()
+def zoom_by_products(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """`zoom` as two products of matrices, for runtimes that sample a grid differently, as browsers' do.
+
+    Along each side a sample is a weighted mean of the two pixels next to it, so that a crop is
+    `rows @ image @ columns`. Arguments and result are those of `zoom`, equal to rounding.
+
+    >>> image = torch.arange(4.0).view(1, 1, 1, 4)
+    >>> zoom_by_products(image, torch.tensor([[1.0, 0.0, 3.0, 1.0]]), (1, 2))
+    tensor([[[[1., 2.]]]])
+    """
+    boxes = boxes.float()
+    rows = _between(_centres(boxes[:, 1], boxes[:, 3], size[0]), images.shape[-2])
+    columns = _between(_centres(boxes[:, 0], boxes[:, 2], size[1]), images.shape[-1])
+    crops = rows[:, None] @ images.float() @ columns[:, None].transpose(-1, -2)
+    return crops.to(images.dtype)
+
+
+def _between(positions: Tensor, length: int) -> Tensor:
+    """(B, n, length) weights of a side's pixels for samples at positions (B, n); each row sums to 1."""
+    inside = (positions - 0.5).clamp(0, length - 1)
+    pixels = torch.arange(length, device=positions.device)
+    return (1 - (inside[..., None] - pixels).abs()).clamp(min=0)
 
 
 def _centres(start: Tensor, stop: Tensor, count: int) -> Tensor:

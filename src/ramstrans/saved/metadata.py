@@ -1,18 +1,17 @@
 """`ModelMetadata`, everything about a trained model except its weights, and its JSON."""
 
-import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from ramstrans import __version__
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, WeightsError
+from ramstrans.hub import local_folder
 from ramstrans.models.config import ModelConfig
-from ramstrans.options import allowed
+from ramstrans.options import typed
 from ramstrans.plain import to_plain
 
 WEIGHTS_FILE = "model.safetensors"
@@ -22,7 +21,12 @@ FORMAT_VERSION = 7
 """1: without `early_exit` and `model.region_size`; 2: `mean_looks` in `early_exit`, mean and std in
 `preprocessing`, and other names of tensors; 3: without `preprocessing.fit` and `zoom_pixels`,
 `model.component`, `min_region` and `max_aspect`; 4: without `model.global_pool`, `saliency` and
-`saliency_layers`; 5: without `model.region_placement`; 6: without `model.method` and `num_tokens`."""
+`saliency_layers`; 5: without `model.region_placement`; 6: without `model.method`, `num_tokens`,
+`saliency_mirrored`, `saliency_blur`, `multi_label`, `label_thresholds`, and `is_calibrated` in
+`early_exit`."""
+
+DEFAULT_THRESHOLD = 0.5
+"""Probability from which a label counts as present where none was chosen on validation images."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class EarlyExit:
         num_images: Number of images of that split.
         top1_lost: Loss of top-1 accuracy there, in percentage points; negative for a gain.
         mean_scales_used: Mean number of scales per image there.
+        is_calibrated: Whether the confidence is one of calibrated probabilities.
     """
 
     confidence: float
@@ -43,6 +48,7 @@ class EarlyExit:
     num_images: int
     top1_lost: float
     mean_scales_used: float
+    is_calibrated: bool = False
 
     def __post_init__(self) -> None:
         if not self.confidence > 0:
@@ -61,6 +67,8 @@ class ModelMetadata:
         preprocessing: How images become inputs.
         training: Summary of the training run, as plain values; its options are under `run`.
         early_exit: The threshold chosen for early exit; None if none was chosen.
+        label_thresholds: Where images may have several labels: the mean probability from which each counts as
+            present, in label order; None: 0.5 for all.
         format_version: Version of the saved format.
         ramstrans_version: Version of the package that saved the model.
     """
@@ -70,6 +78,7 @@ class ModelMetadata:
     preprocessing: Preprocessing
     training: dict[str, Any] = field(default_factory=dict)
     early_exit: EarlyExit | None = None
+    label_thresholds: tuple[float, ...] | None = None
     format_version: int = FORMAT_VERSION
     ramstrans_version: str = __version__
 
@@ -80,6 +89,16 @@ class ModelMetadata:
             raise ConfigError(
                 f"class_names has {len(self.class_names)} names; num_classes is {self.model.num_classes}"
             )
+        if self.label_thresholds is not None and len(self.label_thresholds) != len(self.class_names):
+            raise ConfigError(
+                f"label_thresholds has {len(self.label_thresholds)} numbers; class_names has "
+                f"{len(self.class_names)}"
+            )
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The probability from which each label counts as present, in label order."""
+        return self.label_thresholds or (DEFAULT_THRESHOLD,) * len(self.class_names)
 
     def run_options(self, section: str) -> dict[str, Any]:
         """Options of one section of the training run, such as `data`; empty if the run is unknown."""
@@ -114,7 +133,7 @@ def metadata_from_json(text: str) -> ModelMetadata:
         values = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"not JSON ({error}); copy it again") from error
-    metadata = _typed(_upgraded(values) if isinstance(values, dict) else values, ModelMetadata, "metadata")
+    metadata = typed(_upgraded(values) if isinstance(values, dict) else values, ModelMetadata, "metadata")
     assert isinstance(metadata, ModelMetadata)
     model = dataclasses.replace(metadata.model, num_classes=len(metadata.class_names), weights=None)
     return dataclasses.replace(metadata, model=model)
@@ -128,6 +147,13 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
             f"format_version {version} was written by a newer ramstrans ({values.get('ramstrans_version')}); "
             f"this one reads up to {FORMAT_VERSION}: upgrade with pip install -U ramstrans"
         )
+    if isinstance(values.get("early_exit"), dict):
+        values["early_exit"].setdefault("is_calibrated", False)
+    values.setdefault("label_thresholds", None)
+    if isinstance(values.get("model"), dict):
+        values["model"].setdefault("multi_label", False)
+    if version == FORMAT_VERSION and isinstance(values.get("model"), dict):  # of before the release
+        return values | {"model": {"saliency_mirrored": False, "saliency_blur": 0.0} | values["model"]}
     if version not in range(1, FORMAT_VERSION):
         return values
     values = {"early_exit": None} | values | {"format_version": FORMAT_VERSION}
@@ -138,20 +164,21 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
         new = {"region_size": None, "component": "count", "min_region": 0.0, "max_aspect": None}
         new |= {"global_pool": None, "saliency": "rollout", "saliency_layers": None}
         new |= {"region_placement": "found", "method": "rams", "num_tokens": None}
+        new |= {"saliency_mirrored": False, "saliency_blur": 0.0}
         values["model"] = new | {"mean": None, "std": None} | model | moved
     if isinstance(values["early_exit"], dict) and "mean_looks" in values["early_exit"]:
         values["early_exit"]["mean_scales_used"] = values["early_exit"].pop("mean_looks")
     return values
 
 
-def load_metadata(folder: Path) -> ModelMetadata:
-    """Read the metadata of a saved model, without importing torch.
+def load_metadata(folder: Path | str) -> ModelMetadata:
+    """Read the metadata of a saved model, a folder or `hf://user/name`, without importing torch.
 
     Raises:
-        WeightsError: The folder, or its config.json, is missing.
+        WeightsError: The folder, or its config.json, is missing; or as `local_folder`.
         ConfigError: The config.json is damaged, or of a newer version.
     """
-    path = member(folder, CONFIG_FILE)
+    path = member(local_folder(folder), CONFIG_FILE)
     try:
         return metadata_from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # UnicodeDecodeError and ConfigError are ValueErrors
@@ -159,13 +186,13 @@ def load_metadata(folder: Path) -> ModelMetadata:
 
 
 def saved_folder(weights: str | Path | None) -> Path | None:
-    """The folder of a saved model that weights name, by itself or by its model.safetensors; else None.
+    """The folder of a saved model that weights name, by itself, its model.safetensors or `hf://`; else None.
 
     None too for a folder of Hugging Face's or timm's, whose files have the same names.
     """
-    path = Path(str(weights))
-    if weights in (None, "timm"):
+    if weights is None or weights == "timm":
         return None
+    path = local_folder(weights)
     folder = path if path.is_dir() else path.parent
     if path != folder and not (path.name == WEIGHTS_FILE and (folder / CONFIG_FILE).is_file()):
         return None
@@ -199,42 +226,3 @@ def member(folder: Path, name: str) -> Path:
             "end of a run"
         )
     return folder / name
-
-
-def _typed(value: object, hint: object, where: str) -> object:
-    """Convert a JSON value to the Python value that a type hint asks for, or raise ConfigError."""
-    origin, options = get_origin(hint), get_args(hint)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return _typed_dataclass(value, hint, where)
-    if origin is tuple and isinstance(value, list):
-        hints = options[:1] * len(value) if options[-1] is ... else options
-        if len(hints) == len(value):
-            return tuple(_typed(entry, inner, where) for entry, inner in zip(value, hints, strict=True))
-    if origin in {Union, UnionType}:
-        for option in options:
-            with contextlib.suppress(ConfigError):
-                return _typed(value, option, where)
-    if hint is float and type(value) is int:
-        return float(value)
-    fits = (
-        hint is Any
-        or (hint is NoneType and value is None)
-        or (hint in {bool, int, float, str} and type(value) is hint)
-        or (origin is Literal and value in options)
-        or (origin is dict and isinstance(value, dict))
-    )
-    if fits:
-        return value
-    raise ConfigError(f"{where} is {value!r:.60}, not {allowed(hint)}; fix it or copy the folder again")
-
-
-def _typed_dataclass(values: dict[str, object], kind: type, where: str) -> object:
-    """Build a dataclass from exactly its fields."""
-    hints = get_type_hints(kind)
-    names = [entry.name for entry in dataclasses.fields(kind)]
-    missing = [name for name in names if name not in values]
-    unknown = [name for name in values if name not in names]
-    if missing or unknown:
-        problem = f"lacks {', '.join(missing)}" if missing else f"has unknown {', '.join(unknown)}"
-        raise ConfigError(f"{where} {problem}; copy the folder again, or use the ramstrans that wrote it")
-    return kind(**{name: _typed(values[name], hints[name], f"{where}.{name}") for name in names})

@@ -12,9 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, clone, contiguous_format, nn
 
+from ramstrans.calibration.fitted import remove_calibration
 from ramstrans.distributed import choose_device
 from ramstrans.errors import WeightsError, first_few
 from ramstrans.files import new_file, write_file
+from ramstrans.hub import local_folder
 from ramstrans.saved.metadata import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -45,12 +47,12 @@ def load_model(
     """Load a run folder, or any folder that `save_model` wrote; only its two files are needed.
 
     Args:
-        folder: The run, or saved model.
+        folder: The run, or saved model; `hf://user/name[@revision]` is one of the hub.
         device: `auto`, the name of a device, or a device.
         num_scales: How many of the trained scales are used, the first ones; None: all.
 
     Raises:
-        WeightsError: The folder or its weights are missing, damaged or do not fit.
+        WeightsError: The folder or its weights are missing, damaged or do not fit; or as `local_folder`.
         ConfigError: Its config.json is damaged or of a newer version.
         UsageError: This machine does not have the device, or the model not as many scales.
     """
@@ -58,7 +60,8 @@ def load_model(
     from ramstrans.models.methods.build import build_model
 
     device = choose_device(device) if isinstance(device, str) else device
-    metadata, weights = load_metadata(Path(folder)), load_state(Path(folder))
+    folder = local_folder(folder)
+    metadata, weights = load_metadata(folder), load_state(folder)
     model = build_model(metadata.model)
     load_into(model, weights)
     if num_scales is not None:
@@ -68,6 +71,8 @@ def load_model(
 
 def save_model(folder: Path, state_dict: Mapping[str, Tensor], metadata: ModelMetadata) -> None:
     """Write weights and metadata into a folder, which is created if necessary.
+
+    A calibration there is removed: it belongs to the weights before.
 
     Raises:
         OutputError: The folder cannot be written; files that were there stay as they were.
@@ -85,6 +90,7 @@ def save_model(folder: Path, state_dict: Mapping[str, Tensor], metadata: ModelMe
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())  # both are on the disk before either takes its place
+    remove_calibration(folder)  # of the weights before
 
 
 def save_metadata(folder: Path, metadata: ModelMetadata) -> None:

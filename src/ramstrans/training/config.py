@@ -1,8 +1,8 @@
 """Options of a training run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import ConfigError
@@ -24,6 +24,11 @@ from ramstrans.options import (
 OPTIONS_FILE = "run.yaml"
 """File of a run folder with every option of the run."""
 
+TrackerName = Literal[
+    "tensorboard", "wandb", "mlflow", "trackio", "aim", "clearml", "comet_ml", "dvclive", "swanlab"
+]
+"""Trackers that Accelerate has; each needs the library of this name."""
+
 SEARCH_FILE = "search.db"
 """SQLite file of a search, by which its folder is known; a search goes on from it."""
 
@@ -37,8 +42,8 @@ BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("keep_checkpoints", "lora_rank", "lora_alpha", "patience", "probe_views"), AT_LEAST_1),
     **dict.fromkeys(("weight_decay", "warmup_steps", "warmup_epochs", "gradient_clip"), AT_LEAST_0),
     **dict.fromkeys(("momentum", "mixup", "cutmix", "contrastive", "freeze_blocks"), AT_LEAST_0),
-    **dict.fromkeys(("checkpoint_every", "max_skipped_steps"), AT_LEAST_0),
-    **dict.fromkeys(("label_smoothing", "ema_decay"), FROM_0_BELOW_1),
+    **dict.fromkeys(("checkpoint_every", "max_skipped_steps", "random_region_epochs"), AT_LEAST_0),
+    **dict.fromkeys(("label_smoothing", "ema_decay", "fused_target"), FROM_0_BELOW_1),
     **dict.fromkeys(("mixing_probability", "min_lr_factor"), FROM_0_TO_1),
     "layer_decay": ABOVE_0_TO_1,
     "lr": ABOVE_0,
@@ -65,7 +70,10 @@ class TrainingConfig:
         warmup_epochs: The same in epochs, used instead where it is given.
         min_lr_factor: Share of the peak learning rate at which the cosine ends.
         gradient_clip: Largest norm of all gradients together; 0 is off.
-        label_smoothing: In [0, 1).
+        label_smoothing: In [0, 1): share of the target that is spread evenly over all classes; with
+            `data.multi_label`, each label's target moves by it towards 1/2.
+        loss: With `data.multi_label`: `bce`, the binary cross-entropy of each label, or `asymmetric`: of the
+            labels that an image has not, easy ones count less, or not at all (arXiv 2009.14119).
         mixup: alpha of mixup; 0 is off.
         cutmix: alpha of CutMix, with a target for each scale by what it sees; 0 is off.
         mixing_probability: Share of batches that are mixed, if either is on.
@@ -86,6 +94,10 @@ class TrainingConfig:
         lora_mlp: With `lora`: adapt the MLPs too, not only the attention.
         loss_weights: Weight of each scale's cross-entropy, `num_scales` of them, e.g. `[0, 1]` for the last
             scale only; None: 1 each (paper).
+        fused_target: Share, in [0, 1), of each scale's loss whose target is the fused answer of all scales,
+            which a pass without gradients gives first; 0 is off (paper).
+        random_region_epochs: First epochs in which scales look at boxes of the same sides anywhere, not where
+            the saliency is; 0 is off.
         precision: Autocast precision of forward and loss.
         attention: `fused` keeps the backbone's fused attention; `math` multiplies matrices, which
             trains faster on CPUs with bf16 units; `auto` takes `math` for bf16 on CPU, else `fused`.
@@ -95,7 +107,8 @@ class TrainingConfig:
         fsdp: With several processes, shard weights, gradients and optimiser state between them (FSDP2)
             instead of copying them (DDP).
         class_weights: Weight of each class in every scale's cross-entropy: `none`, or `balanced`:
-            inversely proportional to its training images, 1 on average.
+            inversely proportional to its training images, 1 on average. With `data.multi_label` it weighs the
+            images that have a label, n of N, by (N - n) / n.
         evaluate_every: Epochs between evaluations on the validation split.
         patience: Evaluations in a row without a better epoch after which training stops; None: never. The
             schedule of the learning rate is still that of all epochs.
@@ -119,6 +132,7 @@ class TrainingConfig:
     min_lr_factor: float = 0.0
     gradient_clip: float = 1.0
     label_smoothing: float = 0.0
+    loss: Literal["bce", "asymmetric"] = "bce"
     mixup: float = 0.0
     cutmix: float = 0.0
     mixing_probability: float = 1.0
@@ -134,6 +148,8 @@ class TrainingConfig:
     lora_alpha: int = 16
     lora_mlp: bool = False
     loss_weights: tuple[float, ...] | None = None
+    fused_target: float = 0.0
+    random_region_epochs: int = 0
     class_weights: Literal["none", "balanced"] = "none"
     precision: Precision = "fp32"
     attention: Literal["auto", "fused", "math"] = "auto"
@@ -197,8 +213,12 @@ class RunConfig:
         training: The recipe.
         output: Run folder; None: `runs/<data name>-<backbone>-<date>`.
         overwrite: Replace an existing run folder.
+        calibrate: At the end, fit calibrated probabilities, a rule that tells the unknown, and prediction
+            sets on the validation images, see docs/calibrate.md; the model and its accuracy stay the same.
         seed: Seed of initial weights, order and augmentation.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        tracker: Where the numbers of metrics.jsonl and the options go too: one tracker, or several as
+            `[tensorboard,wandb]`; `[]`: none. All but `tensorboard` need the library of that name.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -206,13 +226,26 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     output: Path | None = None
     overwrite: bool = False
+    calibrate: bool = True
     seed: int = 0
     device: str = "auto"
+    tracker: TrackerName | tuple[TrackerName, ...] = "tensorboard"
 
     def __post_init__(self) -> None:
         paths_from_text(self, "output")
+        unknown = [name for name in self.trackers if name not in get_args(TrackerName)]
+        if unknown:
+            raise ConfigError(f"tracker is '{unknown[0]}'; give {', '.join(get_args(TrackerName))}")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; give 0 to {2**32 - 1}")
+        if self.data.multi_label != self.model.multi_label:
+            if self.model.multi_label:
+                raise ConfigError(
+                    "model.multi_label follows from the data; give --data.multi_label true, or leave it out"
+                )
+            object.__setattr__(self, "model", replace(self.model, multi_label=True))
+        if self.data.multi_label:
+            self._check_multi_label()
         if self.training.class_weights == "balanced" and self.data.balance:
             raise ConfigError(
                 "training.class_weights balanced and data.balance both make up for rare classes; use one"
@@ -246,3 +279,38 @@ class RunConfig:
                 "sizes cannot be mixed; give model.zoom_source full, or leave them out"
             )
         warn_ignored("data", self.data, {"zoom_pixels": (is_native, "model.zoom_source native")})
+        has_regions = self.model.num_scales > 1 and not self.training.is_probe
+        needs = {
+            "loss": (self.data.multi_label, "data.multi_label"),
+            "fused_target": (has_regions, "model.num_scales 2 or more"),
+            "random_region_epochs": (
+                has_regions and self.model.region_placement in ("found", "centre"),
+                "regions that are found: model.num_scales 2 or more",
+            ),
+        }
+        warn_ignored("training", self.training, needs)
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of the trackers, each once."""
+        names = (self.tracker,) if isinstance(self.tracker, str) else self.tracker
+        return tuple(dict.fromkeys(names))
+
+    def _check_multi_label(self) -> None:
+        """Refuse what needs images of one class each."""
+        contrastive = self.training.contrastive
+        if contrastive or (self.model.method == "transfg" and contrastive is None):
+            raise ConfigError(
+                "training.contrastive compares images of one class each, and data.multi_label has images of "
+                "several; give training.contrastive 0"
+            )
+        if self.training.fused_target:
+            raise ConfigError(
+                "training.fused_target is for classes that exclude each other, and those of data.multi_label "
+                "do not; give training.fused_target 0"
+            )
+        if self.training.is_probe:
+            raise ConfigError(
+                "training.finetune head fits a softmax over classes, and data.multi_label has none; give all "
+                "or lora"
+            )

@@ -15,8 +15,12 @@ from scipy.stats import t as student_t
 from ramstrans.console import Progress, no_progress
 from ramstrans.errors import StoppedError, UsageError
 from ramstrans.evaluation.metrics import wilson_interval
+from ramstrans.evaluation.report.blocks import Table
 from ramstrans.evaluation.report.build import Report, print_table, print_warnings, write_report
-from ramstrans.evaluation.report.markdown import notes, table, worst_classes
+from ramstrans.evaluation.report.html import render
+from ramstrans.evaluation.report.markdown import notes, worst_classes
+from ramstrans.evaluation.report.page import class_table
+from ramstrans.evaluation.report.tables import table
 from ramstrans.plain import to_plain
 from ramstrans.training.config import OPTIONS_FILE, RunConfig
 from ramstrans.training.outline import outline
@@ -100,7 +104,7 @@ def cross_validate(
             message = str(error).replace(resume_hint(folder), resume_hint(output))
             raise StoppedError(f"fold {fold} of {folds}: {message}", error.signal_number) from error
     report = summarize(reports) | {"command": command, "config": options_of(config)}
-    write_report(output, report, markdown_page(report))
+    write_report(output, report, markdown_page(report), html_page(report))
     return report, output
 
 
@@ -174,15 +178,29 @@ def pooled(entries: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> dict[s
 
 
 def pooled_classes(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Number of images and fused accuracy (None without images) of each class over all folds."""
+    """What was measured of each class over all folds, as in `class_rows`, but not what it is confused with.
+
+    The precision is None for a fold of an older version, which did not count what was taken for a class.
+    """
     rows = []
     for entries in zip(*(report["classes"] for report in reports), strict=True):
         total = sum(entry["num_images"] for entry in entries)
         right = sum(
             round(entry["accuracy"] * entry["num_images"] / 100) for entry in entries if entry["num_images"]
         )
-        accuracy = 100 * right / total if total else None
-        rows.append({"name": entries[0]["name"], "num_images": total, "accuracy": accuracy})
+        taken = sum(entry.get("num_predicted", 0) for entry in entries)
+        rows.append(
+            {
+                "name": entries[0]["name"],
+                "num_images": total,
+                "accuracy": 100 * right / total if total else None,
+                "interval": wilson_interval(right, total) if total else None,
+                "num_predicted": taken,
+                "precision": 100 * right / taken if taken else None,
+                "confused_with": None,
+                "num_confused": 0,
+            }
+        )
     return rows
 
 
@@ -240,7 +258,7 @@ def markdown_page(report: Report) -> str:
     """Render the report as Markdown."""
     folds = [f"[fold {row['fold']}](fold_{row['fold']}/report.md)" for row in report["folds"]]
     sections = [
-        f"# Cross-validation: {len(report['folds'])} folds of {report['num_images']} images",
+        f"# {title(report)}",
         f"{headline(report)}.",
         "The first interval says how much the accuracy depends on which images are trained on and tested on "
         "(Student's t, corrected for runs that share training images: Nadeau and Bengio 2003); the second "
@@ -256,3 +274,21 @@ def markdown_page(report: Report) -> str:
         f"Every option: `{OPTIONS_FILE}`.",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def html_page(report: Report) -> str:
+    """Render the report as HTML."""
+    return render(
+        "folds.html",
+        title=title(report),
+        report=report,
+        headline=headline(report),
+        folds=Table(*fold_table(report)),
+        rows=class_table(report),
+        options_file=OPTIONS_FILE,
+    )
+
+
+def title(report: Report) -> str:
+    """What the report is about."""
+    return f"Cross-validation: {len(report['folds'])} folds of {report['num_images']} images"

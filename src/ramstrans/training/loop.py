@@ -4,6 +4,7 @@ import logging
 import math
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
@@ -22,7 +23,7 @@ from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.ema import build_ema, register_ema
 from ramstrans.training.log import MetricsLog, epoch_line
-from ramstrans.training.losses import balanced_class_weights
+from ramstrans.training.losses import balanced_class_weights, positive_weights
 from ramstrans.training.memory import out_of_memory_errors
 from ramstrans.training.optim import continue_schedule, num_steps
 from ramstrans.training.run_folder import resume_hint
@@ -103,8 +104,12 @@ class TrainLoop:
         self.empty_model = to_meta(model) if accelerator.is_fsdp2 else None  # before it is sharded
         class_weights = None
         if config.class_weights == "balanced":
-            labels = torch.tensor([record.label for record in self.train_loader.dataset.records])
-            class_weights = balanced_class_weights(labels, model.encoder.num_classes)
+            records, num_classes = self.train_loader.dataset.records, model.encoder.num_classes
+            if model.multi_label:
+                class_weights = positive_weights([record.classes for record in records], num_classes)
+            else:
+                labels = torch.tensor([record.label for record in records])
+                class_weights = balanced_class_weights(labels, num_classes)
         self.train_step = build_train_step(
             model, config, accelerator, self.total_steps, self.steps_per_epoch, class_weights
         )
@@ -189,7 +194,9 @@ class TrainLoop:
 
     def take_step(self, batch: Batch) -> StepResult:
         """Take one step; move the average, or count a step that was skipped."""
-        with out_of_memory_errors():
+        model, is_found = self.model, self.model.region_placement in ("found", "centre")
+        elsewhere = is_found and batch.key[1] < self.config.random_region_epochs
+        with out_of_memory_errors(), model.placed_at_random() if elsewhere else nullcontext():
             result = self.train_step.run(batch, stop=bool(self.signals.received))
         self.state.step += 1
         if result.was_skipped:
@@ -268,7 +275,7 @@ class TrainLoop:
         self.log.write(row, state.step)
         set_train_mode(self.model)
         if row["is_best"]:
-            state.best_score, state.best_loss = row["top1_fused"], row["loss_fused"]
+            state.best_score, state.best_loss = rank(row)[0], row["loss_fused"]
             state.best_epoch, state.best_step = epoch, state.step
             self.best_weights = merged_state_dict(model)
         return row
@@ -308,7 +315,8 @@ class TrainLoop:
         if self.val_loader is not None:
             chosen = f"epoch {state.best_epoch}"
             num_images = len(self.val_loader.dataset)
-            warnings = choice_warnings(chosen, state.best_score, num_images, "the last epoch is taken")
+            top1 = None if self.model.multi_label else state.best_score
+            warnings = choice_warnings(chosen, top1, num_images, "the last epoch is taken")
         return TrainResult(
             weights=merged_state_dict(self.evaluated_model()) if weights is None else weights,
             epoch=state.best_epoch or -(-state.step // self.steps_per_epoch),

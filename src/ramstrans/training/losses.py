@@ -1,18 +1,24 @@
 """The loss, scale by scale."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ramstrans.distributed import autocast
-from ramstrans.models.methods.base import ForwardScale, HighRes, Stage
+from ramstrans.models.methods.base import ForwardScale, HighRes, Output, Stage
 from ramstrans.models.methods.method import Method
 from ramstrans.training.contrastive import contrastive_loss
 from ramstrans.training.mixing import Mixing, mix, partner_shares
+
+LossName = Literal["bce", "asymmetric"]
+"""Losses of images that may have several labels."""
+
+FOCUS_PRESENT, FOCUS_ABSENT, MARGIN = 0.0, 4.0, 0.05
+"""g+, g- and m of the asymmetric loss."""
 
 
 class ScaleForward(nn.Module):
@@ -68,6 +74,8 @@ def losses_by_scale(
     contrastive: float = 0.0,
     class_weights: Tensor | None = None,
     boxes: Tensor | None = None,
+    fused_target: float = 0.0,
+    loss_name: LossName = "bce",
 ) -> Iterator[Tensor]:
     """Yield the cross-entropy of each scale; their sum is the loss of https://arxiv.org/abs/2107.08192.
 
@@ -79,13 +87,16 @@ def losses_by_scale(
         model: With S scales.
         images: (B, 3, H, W), normalised, not mixed.
         high_res: As in `Method.forward`, not mixed.
-        labels: (B,) int64.
+        labels: (B,) int64, for cross-entropy; or (B, num_classes) float32, for `multi_label_loss`.
         label_smoothing: In [0, 1).
         mixing: How to mix this batch; each scale's target follows from what it sees. None: not at all.
         contrastive: Weight of `contrastive_loss`, added for each scale; not with `mixing`, as a mixed image
             does not have one class.
-        class_weights: (num_classes,) float32, see `cross_entropy`.
+        class_weights: (num_classes,) float32, see `cross_entropy` and `multi_label_loss`.
         boxes: As in `Method.forward`.
+        fused_target: w in [0, 1): a scale's loss is (1 - w) times its cross-entropy with the label, and w
+            times that with the mean of all scales' probabilities, which a pass without gradients gives first.
+        loss_name: See `multi_label_loss`.
 
     Returns:
         An iterator over S () losses.
@@ -94,11 +105,22 @@ def losses_by_scale(
     if mixing is not None:
         assert high_res is None or isinstance(high_res, Tensor), "checked by RunConfig"
         images, high_res = mix(images, high_res, mixing)
-    stages = model.stages(images, high_res, last_region=False, boxes=boxes, forward_scale=forward_scale)
-    for stage in stages:
-        loss = cross_entropy(
-            stage.logits.float(), labels, stage.crop_box, mixing, label_smoothing, class_weights
-        )
+    how: dict[str, Any] = {"last_region": False, "boxes": boxes, "forward_scale": forward_scale}
+    target = None
+    if fused_target:
+        with torch.no_grad():
+            target = Output(tuple(model.stages(images, high_res, **how))).fused
+    for stage in model.stages(images, high_res, **how):
+        logits = stage.logits.float()
+        if labels.dim() == 2:
+            targets = mixed_targets(labels, stage.crop_box, mixing)
+            yield multi_label_loss(
+                logits, targets, loss_name, label_smoothing=label_smoothing, positive_weights=class_weights
+            )
+            continue
+        loss = cross_entropy(logits, labels, stage.crop_box, mixing, label_smoothing, class_weights)
+        if target is not None:
+            loss = torch.lerp(loss, F.cross_entropy(logits, target), fused_target)
         yield loss + contrastive * contrastive_loss(stage.feature, labels) if contrastive else loss
 
 
@@ -135,6 +157,81 @@ def cross_entropy(
         return by_image(labels).mean()
     own, partners = by_image(labels), by_image(labels[mixing.partners.to(labels.device)])
     return torch.lerp(own, partners, partner_shares(mixing, crop_box)).mean()
+
+
+def mixed_targets(targets: Tensor, crop_box: Tensor, mixing: Mixing | None) -> Tensor:
+    """(B, num_classes) targets of one scale: the mean of both images' by their shares of what it sees.
+
+    Args:
+        targets: (B, num_classes) float32.
+        crop_box: (B, 4), what this scale sees, in pixels of the input.
+        mixing: How the images were mixed; None: not at all.
+    """
+    if mixing is None:
+        return targets
+    partners = targets[mixing.partners.to(targets.device)]
+    return torch.lerp(targets, partners, partner_shares(mixing, crop_box)[:, None])
+
+
+def multi_label_loss(
+    logits: Tensor,
+    targets: Tensor,
+    name: LossName = "bce",
+    *,
+    label_smoothing: float = 0.0,
+    positive_weights: Tensor | None = None,
+) -> Tensor:
+    """() loss of images that may have several labels: the sum over the labels, the mean over the images.
+
+    With the probability p = sigmoid(logit) of a label, its target y in [0, 1] and its weight w:
+
+        bce:         -w y log(p) - (1 - y) log(1 - p)
+        asymmetric:  -w y (1 - p)^g+ log(p) - (1 - y) q^g- log(1 - q),  q = max(p - m, 0)
+
+    The second is Eq. 4 to 7 of https://arxiv.org/abs/2009.14119 with g+ = 0, g- = 4 and m = 0.05, as there:
+    labels that an image has not count the less the surer the model is, and not at all below m. No mean is
+    taken over the labels: most of them are absent and cost little, so that the loss of an image stays of the
+    size of a cross-entropy, whatever their number, and learning rates carry over.
+
+    Args:
+        logits: (B, num_classes) float32.
+        targets: (B, num_classes) float32.
+        name: `bce` or `asymmetric`.
+        label_smoothing: e in [0, 1): targets become (1 - e) y + e / 2.
+        positive_weights: (num_classes,) float32, w; None: 1.
+
+    >>> round(float(multi_label_loss(torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]]))), 4)  # 3 ln 2
+    2.0794
+    """
+    targets = (1 - label_smoothing) * targets + label_smoothing / 2
+    if name == "bce":
+        losses = F.binary_cross_entropy_with_logits(
+            logits, targets, pos_weight=positive_weights, reduction="none"
+        )
+        return losses.sum(dim=1).mean()
+    probabilities = logits.sigmoid()
+    shifted = (probabilities - MARGIN).clamp(min=0)
+    present = targets * (1 - probabilities) ** FOCUS_PRESENT * F.logsigmoid(logits)
+    absent = (1 - targets) * shifted**FOCUS_ABSENT * torch.log1p(-shifted)
+    if positive_weights is not None:
+        present = present * positive_weights
+    return -(present + absent).sum(dim=1).mean()
+
+
+def positive_weights(labels: Sequence[Sequence[int]], num_classes: int) -> Tensor:
+    """(num_classes,) float32, (N - n) / n for a label that n of the N images have; at least 1 / n.
+
+    Weighted so, the images that have a label count as much as those that do not.
+
+    Args:
+        labels: Those of each image; each label is there once at least.
+        num_classes: Number of labels of the model.
+
+    >>> positive_weights([(0, 1), (1,), (1,), ()], 2)
+    tensor([3.0000, 0.3333])
+    """
+    counts = torch.bincount(torch.tensor([label for some in labels for label in some]), minlength=num_classes)
+    return (len(labels) - counts).clamp(min=1) / counts
 
 
 def balanced_class_weights(labels: Tensor, num_classes: int) -> Tensor:

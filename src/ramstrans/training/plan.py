@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import torch
+import torch.nn.functional as F
 from accelerate.utils import set_seed
 from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
@@ -320,10 +321,14 @@ def random_batch(config: RunConfig, preprocessing: Preprocessing, count: int) ->
         side = math.isqrt(preprocessing.zoom_pixels)  # of the largest photographs
         return noise(side, side).unbind()
 
+    def labels() -> Tensor:
+        drawn = torch.randint(config.model.num_classes or 2, (count,), generator=generator)
+        return F.one_hot(drawn, config.model.num_classes or 2).float() if config.model.multi_label else drawn
+
     return Batch(
         images=noise(*config.model.input_size),
         high_res=high_res() if config.model.needs_high_res else None,
-        labels=torch.randint(config.model.num_classes, (count,), generator=generator),
+        labels=labels(),
         indices=torch.arange(count),
         geometries=(),
         original_sizes=torch.tensor([config.model.input_size[::-1]] * count),

@@ -2,10 +2,10 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -13,21 +13,28 @@ from torch import Tensor
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.boxes import check_boxes
-from ramstrans.data.build import build_image_set, build_preprocessing, check_cache_room, drop_unreadable
-from ramstrans.distributed import SignalHandler
+from ramstrans.data.build import (
+    build_image_set,
+    build_left_out,
+    build_preprocessing,
+    check_cache_room,
+    drop_unreadable,
+)
+from ramstrans.distributed import SignalHandler, from_first_process
 from ramstrans.errors import DataError, UsageError, WeightsError
-from ramstrans.evaluation.evaluate import evaluate
 from ramstrans.evaluation.report.build import Report
+from ramstrans.evaluation.unknown_images import of_held_out
 from ramstrans.files import check_room
 from ramstrans.models.config import ModelConfig, SaliencyName
 from ramstrans.models.methods.build import build_model
 from ramstrans.models.methods.method import Method
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata, load_metadata
-from ramstrans.saved.model import load_into, load_state, save_model
+from ramstrans.saved.model import load_state, save_model
 from ramstrans.saved.start import build_started, check_model
 from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import RunConfig, TrainingConfig
+from ramstrans.training.finish import calibrate_trained, evaluate_test, trained_model
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import TrainLoop, TrainResult
 from ramstrans.training.optim import check_optimizer, num_steps, schedule_factor
@@ -51,14 +58,14 @@ from ramstrans.training.setup import (
     with_classes_of,
     with_length_for,
 )
+from ramstrans.training.thresholds import with_thresholds
+from ramstrans.training.trackers import check_trackers, start_trackers
+from ramstrans.training.trainable import check_batch_norms
 
 CHANGED = (
     "the data set is not the one that the run began with: files, classes or splits have changed; "
     "put it back as it was, or start another run"
 )
-
-NOT_REPORTED = ("run", "images", "backbone")
-"""What the metadata keep of a run, but not its report."""
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +87,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     else:
         check_output(config.output, overwrite=config.overwrite)
     check_optimizer(config.training.optimizer)
+    check_trackers(config.trackers)
     check_model(dataclasses.replace(config.model, weights=None) if resumes else config.model)
     state = start_processes(config)
     with state.main_process_first():  # a set that is generated is generated once
@@ -89,6 +97,9 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     set_seed(config.seed)
     model = first_model(config, images.class_names, resumes=resumes)
     config = dataclasses.replace(config, model=resolved(config.model, model))
+    check_batch_norms(
+        model, config.training, images_per_pass(config.training, num_train, state.num_processes)
+    )
     if state.num_processes > 1:
         set_seed(config.seed + state.process_index)  # of dropout
     preprocessing = build_preprocessing(config.data, config.model.input_size, config.model.zoom_source)
@@ -98,6 +109,11 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     images, errors = drop_unreadable(images, config.data, progress)
     if config.model.needs_boxes:  # calcrop has no second look in evaluation
         check_boxes(images.records if model.num_scales > 1 else images.of_split("train"))
+    unknown, lines = None, list(map(str, errors))
+    if config.data.hold_out_classes is not None:
+        left_out = build_left_out(config.data, images.class_names, progress)
+        unknown, more = from_first_process(lambda: of_held_out(left_out, "test", config.data, progress))
+        lines += more
     counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
     logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -110,7 +126,17 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     )
     for line in model.describe():
         logger.info(line)
-    return Prepared(config, images, model, preprocessing, tuple(map(str, errors)), resumes)
+    return Prepared(config, images, model, preprocessing, tuple(lines), resumes, unknown)
+
+
+def images_per_pass(training: TrainingConfig, num_train: int, num_processes: int) -> int:
+    """Images of the smallest micro-batch of a process.
+
+    >>> images_per_pass(TrainingConfig(batch_size=16, gradient_accumulation_steps=4), 100, 3)
+    1
+    """
+    own = min(training.batch_size, num_train) // num_processes
+    return max(own // training.gradient_accumulation_steps, 1)
 
 
 def resolved(config: ModelConfig, model: Method) -> ModelConfig:
@@ -193,23 +219,30 @@ def train(prepared: Prepared, output: Path, *, command: str = "", progress: Prog
         else:
             result = train_into(output, prepared, accelerator, progress, signals)
             metadata, weights = metadata_of(prepared, result), result.weights
+            if config.data.multi_label and prepared.images.of_split("val"):
+                loader = prepared.loader(prepared.dataset("val"))
+                model = trained_model(prepared, weights, accelerator)
+                metadata = with_thresholds(metadata, model, loader, config.training.precision)
             if accelerator.is_main_process:
                 save_model(output, weights, metadata)
         checking = signals.checking(progress, resume_hint(output))
-        report = evaluate_test(output, prepared, weights, metadata, accelerator, command, checking)
+        model = trained_model(prepared, weights, accelerator)
+        calibration = calibrate_trained(output, prepared, model, metadata, accelerator, checking)
+        report = evaluate_test(output, prepared, model, metadata, calibration, command, checking)
     accelerator.end_training()
     return report
 
 
 @contextmanager
 def closing_trackers(accelerator: Accelerator) -> Iterator[None]:
-    """Close the trackers also after an error: TensorBoard's thread is to end before the interpreter does."""
+    """Close the trackers, also after an error: TensorBoard's thread is to end before the interpreter does."""
     try:
         yield
     finally:
         for tracker in accelerator.trackers:
             with suppress(OSError):  # a full disk, which is reported already
                 tracker.finish()
+        accelerator.trackers = []
 
 
 def train_into(
@@ -218,13 +251,13 @@ def train_into(
     """Train, from the newest checkpoint if there is one; or fit a linear probe."""
     config, log = prepared.config, MetricsLog(output / RUN_MARK, accelerator)
     if config.training.is_probe:
-        accelerator.init_trackers("tensorboard")
+        start_trackers(accelerator, config, output)
         folder = config.training.probe_cache or output / "features"
         checking = signals.checking(progress, resume_hint(output))
         return LinearProbe(prepared, folder, accelerator, log).run(checking)
     checkpoints, state = checkpoints_of(output, config), new_state(prepared, accelerator)
     train_loader, val_loader = prepared.loaders()
-    trackers: dict[str, Any] = {}
+    first_step = None
     if prepared.resumes:
         saved = checkpoints.newest()
         if saved is None:
@@ -233,10 +266,10 @@ def train_into(
             logger.info("from the checkpoint of step %d", saved.step)
             check_same(saved, state)
             check_length(saved, config.training, len(train_loader), output)
-            state, trackers = saved, {"tensorboard": {"purge_step": saved.step + 1}}
+            state, first_step = saved, saved.step + 1
         if accelerator.is_main_process:
             write_options(output, config)
-    accelerator.init_trackers("tensorboard", init_kwargs=trackers)
+    start_trackers(accelerator, config, output, first_step)
     return TrainLoop(
         prepared.model,
         train_loader,
@@ -285,35 +318,6 @@ def metadata_of(prepared: Prepared, result: TrainResult) -> ModelMetadata:
             "backbone": prepared.model.describe(),
         }
         | result.summary(),
-    )
-
-
-def evaluate_test(
-    output: Path,
-    prepared: Prepared,
-    weights: Mapping[str, Tensor],
-    metadata: ModelMetadata,
-    accelerator: Accelerator,
-    command: str,
-    progress: Progress,
-) -> Report:
-    """Evaluate the chosen weights on the test split, and write the report."""
-    config = prepared.config
-    summary = {key: value for key, value in metadata.training.items() if key not in NOT_REPORTED}
-    warnings = [*prepared.unreadable, *summary.pop("warnings", ())]
-    report = {"config": options_of(config), "command": command, "warnings": warnings}
-    model = prepared.model
-    if accelerator.is_fsdp2 or config.training.finetune == "lora":  # sharded; with adapters
-        model = build_model(dataclasses.replace(config.model, weights=None))
-    load_into(model, weights)
-    return evaluate(
-        model.to(accelerator.device),
-        metadata,
-        prepared.loader(prepared.dataset("test")),
-        output,
-        precision=config.training.precision,
-        extra=report | summary,
-        progress=progress,
     )
 
 

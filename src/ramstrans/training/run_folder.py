@@ -80,8 +80,8 @@ def check_unfinished(run: Path, config: RunConfig) -> None:
         return
     option = "epochs" if config.training.max_steps is None else "max_steps"
     raise OutputError(
-        f"--resume {run}: that run has finished, its report is {run / 'report.md'}; to train it further, add "
-        f"--training.{option} with more than {getattr(config.training, option)}"
+        f"--resume {run}: that run has finished, its report is {run / 'report.html'}; to train it further, "
+        f"add --training.{option} with more than {getattr(config.training, option)}"
     )
 
 

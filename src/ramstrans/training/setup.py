@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -21,6 +21,7 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet, Split
 from ramstrans.distributed import choose_device
 from ramstrans.errors import ConfigError, UsageError
+from ramstrans.evaluation.unknown_images import UnknownImages
 from ramstrans.models.methods.method import Method
 from ramstrans.training.config import RunConfig
 
@@ -41,6 +42,7 @@ class Prepared(NamedTuple):
         preprocessing: How images become inputs.
         unreadable: A line per unreadable file, which was skipped.
         resumes: Whether an unfinished run in `config.output` is resumed.
+        unknown: Test images of the classes that are left out, if there are some.
     """
 
     config: RunConfig
@@ -49,6 +51,7 @@ class Prepared(NamedTuple):
     preprocessing: Preprocessing
     unreadable: tuple[str, ...] = ()
     resumes: bool = False
+    unknown: UnknownImages | None = None
 
     def fingerprint(self) -> str:
         """A hash of which files are in which class and split."""
@@ -68,25 +71,33 @@ class Prepared(NamedTuple):
             seed=self.config.seed,
             cache=build_cache(data, is_read_once=split == "test"),
             max_pixels=data.max_pixels,
+            num_classes=len(self.images.class_names) if data.multi_label else None,
         )
 
     def loader(self, dataset: ImageDataset, *, is_training: bool = False) -> ImageLoader:
         """A loader over one of these data sets: shuffled for training, in order for evaluation."""
-        config, draw, batch_size = self.config, None, evaluation_batch_size(self.config)
+        config, draw, loading = self.config, None, self.loading()
         if is_training:
-            batch_size = config.training.batch_size
+            loading["batch_size"] = config.training.batch_size
             draw = order_of(dataset.records, balance=config.data.balance, window=config.data.shuffle_window)
         return build_loader(
             dataset,
-            batch_size,
             shuffle=is_training,
             with_high_res=config.model.needs_high_res,
             seed=config.seed if is_training else 0,
             draw=draw,
-            num_workers=config.data.num_workers,
-            timeout=config.data.read_timeout,
-            pin_memory=choose_device(config.device).type == "cuda",
+            **loading,
         )
+
+    def loading(self) -> dict[str, Any]:
+        """How batches of an evaluation are loaded, as options of `build_loader`."""
+        config = self.config
+        return {
+            "batch_size": evaluation_batch_size(config),
+            "num_workers": config.data.num_workers,
+            "timeout": config.data.read_timeout,
+            "pin_memory": choose_device(config.device).type == "cuda",
+        }
 
     def loaders(self) -> tuple[ImageLoader, ImageLoader | None]:
         """Loaders of the training and, if there is one, the validation split."""
@@ -160,7 +171,6 @@ def build_accelerator(
     return Accelerator(
         mixed_precision={"fp32": "no"}.get(training.precision, training.precision),
         cpu=device.type == "cpu" and not training.fsdp,
-        log_with="tensorboard",
         project_dir=output,
         dynamo_backend="inductor" if training.compile else None,
         fsdp_plugin=_fsdp(state, block_names) if training.fsdp else None,

@@ -45,7 +45,7 @@ class MicroBatch(NamedTuple):
     Attributes:
         images: (B, 3, H, W), normalised.
         high_res: As in `Method.forward`.
-        labels: (B,) int64.
+        labels: (B,) int64, or (B, num_classes) float32, see `losses_by_scale`.
         share: Of the step's loss, in [0, 1].
         boxes: As in `Method.forward`.
     """
@@ -164,6 +164,8 @@ class TrainStep(NamedTuple):
                 contrastive=self.contrastive,
                 class_weights=self.class_weights,
                 boxes=micro_batch.boxes,
+                fused_target=config.fused_target if len(weights) > 1 else 0.0,
+                loss_name=config.loss,
             )
             for scale, weight in enumerate(weights):
                 # Processes exchange their gradients once, with the last micro-batch's last scale.

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ramstrans.distributed import to_meta
 from ramstrans.errors import ConfigError
 from ramstrans.models.methods.method import Method
 from ramstrans.training.config import TrainingConfig
@@ -87,6 +88,36 @@ def set_train_mode(model: Method) -> None:
     """
     model.train()
     model.encoder.set_train_mode()
+
+
+def check_batch_norms(model: Method, config: TrainingConfig, num_images: int) -> None:
+    """Raise where a batch norm that is trained would see one value per channel: its variance is undefined.
+
+    Args:
+        model: Left as it is.
+        config: The recipe.
+        num_images: Images of the smallest pass in training.
+
+    Raises:
+        ConfigError: That is too few.
+    """
+    has_batch_norms = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    if num_images > 1 or config.finetune == "lora" or not has_batch_norms:
+        return
+    empty = to_meta(model)
+    set_trainable(empty, config)
+    set_train_mode(empty)
+    for size in {model.image_size, *model.scale_sizes}:
+        try:
+            with torch.no_grad():
+                empty.encoder.model(torch.zeros(1, 3, *size, device="meta"))
+        except ValueError as error:
+            height, width = size
+            raise ConfigError(
+                f"one image of {height}x{width} pixels per pass gives a batch norm of "
+                f"{type(model.encoder.model).__name__} one value per channel; give a --training.batch_size "
+                "of 2 or more images for each process and accumulation step, or a larger --model.image_size"
+            ) from error
 
 
 def add_lora(model: Method, rank: int = 8, alpha: int = 16, *, mlp: bool = False, seed: int = 0) -> None:

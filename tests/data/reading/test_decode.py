@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from ramstrans.data.reading.color import _to_eight_bits
 from tests.data.builders import decode_image
@@ -181,3 +181,14 @@ def test_first_frame_of_an_animation(tmp_path, name):
     with Image.open(tmp_path / name) as image:
         assert image.n_frames == 3
     assert (pixels(decode_image(tmp_path / name)) == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("kind", ["note", "profile"])
+def test_a_png_may_have_several_megabytes_of_notes_or_of_a_colour_profile(tmp_path, kind):
+    info, more = PngImagePlugin.PngInfo(), {}
+    if kind == "note":
+        info.add_text("history", "a" * 3_000_000, zip=True)
+    else:
+        more["icc_profile"] = b"\0" * 3_000_000
+    Image.new("RGB", (8, 8), (10, 20, 30)).save(tmp_path / "a.png", pnginfo=info, **more)
+    assert pixels(decode_image(tmp_path / "a.png"))[0][0].tolist() == [10, 20, 30]

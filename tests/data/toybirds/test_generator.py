@@ -95,6 +95,33 @@ def test_box_lies_in_the_image_and_holds_every_part(seed, species, image_size):
 
 
 @settings(max_examples=10)
+@given(seed=st.integers(0, 10**6), species=st.integers(0, 26), image_size=st.sampled_from([97, 256]))
+def test_a_far_bird_is_small(seed, species, image_size):
+    code = species_codes(27)[species]
+    image, (x0, y0, x1, y1), parts = draw_bird(code, image_size, np.random.default_rng(seed), far=True)
+    assert image.size == (image_size, image_size)
+    assert 0 < x0 < x1 < image_size
+    assert 0 < y0 < y1 < image_size
+    assert (x1 - x0) * (y1 - y0) < 0.02 * image_size**2
+    assert all(x0 < x < x1 and y0 < y < y1 for x, y in parts.values())
+
+
+def test_a_far_set_says_so_and_the_near_one_is_as_ever(tmp_path):
+    few = {"num_classes": 2, "train_per_class": 1, "test_per_class": 1}
+    make_toybirds(tmp_path / "far", far=True, **few)
+    assert json.loads((tmp_path / "far" / "toybirds.json").read_text())["far"] is True
+    assert is_toybirds(tmp_path / "far")
+    for record in read_cub(tmp_path / "far").records:
+        x0, y0, x1, y1 = record.box
+        with Image.open(record.path) as image:
+            assert image.size == (1024, 1024)
+        assert (x1 - x0) * (y1 - y0) < 0.02 * 1024**2
+    make_toybirds(tmp_path / "near", **few)
+    made = json.loads((tmp_path / "near" / "toybirds.json").read_text())
+    assert made == {"version": 1, **few, "image_size": 176, "seed": 0}
+
+
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), species=st.integers(0, 26))
 def test_each_coded_part_has_its_colour_where_it_is_said_to_be(seed, species):
     code = species_codes(27)[species]

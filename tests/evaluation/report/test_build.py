@@ -67,10 +67,10 @@ def test_regions_are_those_that_scale_2_sees():
 )
 def test_written_report_reads_back_the_same(predictions, tmp_path):
     report = report_of(predictions, loss=float("nan"))
-    write_report(tmp_path, report, markdown_page(report, {}))
+    write_report(tmp_path, report, markdown_page(report, {}), "<!doctype html>")
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == report
     assert report["loss"] is None
-    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md"}
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md", "report.html"}
 
 
 def test_class_without_images_has_no_accuracy():
@@ -87,8 +87,24 @@ def test_zoom_gain_counts_corrected_and_spoiled():
     predictions = make_predictions(num_images=3, num_classes=2)
     predictions = predictions._replace(probabilities=probabilities, labels=np.array([1, 1, 0]))
     # Fused: 0.35/0.65, 0.5/0.5 -> class 0, 0.45/0.55; scale 1 says class 0 throughout.
-    report = report_of(predictions)
-    assert report["zoom_gain"] == {"corrected": 1, "spoiled": 1}
+    gain = report_of(predictions)["zoom_gain"]
+    assert (gain["corrected"], gain["spoiled"], gain["points"]) == (1, 1, 0)
+    assert gain["interval"] == pytest.approx([-78.4, 78.4], abs=0.1)  # 1.96 * sqrt(0.8 / 5)
+
+
+def test_of_each_class_what_was_recognised_what_was_taken_for_it_and_by_which_it_is_confused():
+    predictions = make_predictions(num_scales=1, num_images=8, num_classes=4)
+    answers = [0, 0, 1, 2, 2, 1, 1, 0]
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, 1])
+    probabilities = np.eye(4, dtype=np.float32)[answers][None]
+    rows = report_of(predictions._replace(probabilities=probabilities, labels=labels))["classes"]
+    crow = rows[0]
+    assert (crow["num_images"], crow["accuracy"]) == (5, 40)
+    assert crow["interval"] == pytest.approx([11.8, 76.9], abs=0.1)
+    assert (crow["num_predicted"], crow["precision"]) == (3, pytest.approx(200 / 3))
+    assert (crow["confused_with"], crow["num_confused"]) == ("bird 2", 2)
+    assert (rows[2]["accuracy"], rows[2]["interval"], rows[2]["precision"]) == (None, None, 0)
+    assert rows[3]["precision"] is rows[3]["confused_with"] is None
 
 
 def test_confused_pairs_go_by_name():

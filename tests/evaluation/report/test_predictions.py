@@ -23,6 +23,19 @@ def written(predictions, tmp_path, class_names=None):
         return list(csv.DictReader(file))
 
 
+def test_early_exit_has_its_own_answer(tmp_path):
+    """The first image is sure at once, the second goes on."""
+    predictions = make_predictions(num_images=2, num_classes=2)._replace(
+        probabilities=np.array([[[0.9, 0.1], [0.6, 0.4]], [[0.0, 1.0], [0.1, 0.9]]], np.float32)
+    )
+    write_predictions(predictions, ["crow", "owl"], tmp_path / "p.csv", 0.8)
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert table["early_exit_label"].tolist() == ["crow", "owl"]
+    assert table["early_exit_scales"].tolist() == [1, 2]
+    assert table["predicted"].tolist() == ["owl", "owl"]
+    assert "early_exit_label" not in written(predictions, tmp_path)[0]
+
+
 def test_a_row_by_hand(tmp_path):
     predictions = make_predictions(num_images=1, num_classes=3)
     predictions = predictions._replace(

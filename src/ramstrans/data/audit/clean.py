@@ -10,7 +10,7 @@ from ramstrans.data.datasets.table import BOX_COLUMNS
 from ramstrans.data.records import SPLITS, ImageSet, Record
 from ramstrans.data.splits import check_classes
 from ramstrans.errors import UsageError
-from ramstrans.plain import csv_text
+from ramstrans.plain import csv_text, join_labels
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +93,14 @@ def _compact(images: ImageSet) -> ImageSet:
     """The classes that have training images, with new labels."""
     names = [name for name, count in images.counts("train").items() if count]
     label_of = {name: label for label, name in enumerate(names)}
-    records = (
-        record._replace(label=label_of[images.class_names[record.label]])
-        for record in images.records
-        if images.class_names[record.label] in label_of
-    )
+    records = []
+    for record in images.records:
+        kept = [images.class_names[label] for label in record.classes]
+        labels = tuple(label_of[name] for name in kept if name in label_of)
+        if record.labels is not None:
+            records.append(record._replace(labels=labels))
+        elif labels:
+            records.append(record._replace(label=labels[0]))
     compact = ImageSet(tuple(names), tuple(records))
     check_classes(compact)
     return compact
@@ -107,7 +110,7 @@ def encode_table(images: ImageSet, folder: Path) -> bytes:
     """Encode a data set as CSV: path, label, split and, if there are some, group and box.
 
     Paths below `folder`, where the table will lie, are relative to it; others are absolute. Names that are
-    not UTF-8 keep their bytes, which `read_table` finds again.
+    not UTF-8 keep their bytes, which `read_table` finds again. Several labels are joined by `;`.
 
     >>> records = (Record(Path("/set/a.jpg"), 0, "train", (1, 2, 3.5, 4)), Record(Path("/b.jpg"), 0, "test"))
     >>> print(encode_table(ImageSet(("wren",), records), Path("/set")).decode(), end="")
@@ -124,7 +127,9 @@ def encode_table(images: ImageSet, folder: Path) -> bytes:
         path = path.relative_to(base) if path.is_relative_to(base) else path
         box = [f"{corner:.10g}" for corner in record.box] if record.box is not None else [""] * 4
         group, corners = [record.group] * has_groups, box * has_boxes
-        return [str(path), images.class_names[record.label], record.split, *group, *corners]
+        names = [images.class_names[label] for label in record.classes]
+        label = names[0] if record.labels is None else join_labels(names)
+        return [str(path), label, record.split, *group, *corners]
 
     header = ["path", "label", "split", *["group"] * has_groups, *BOX_COLUMNS * has_boxes]
     return csv_text([header, *map(row, images.records)]).encode(errors="surrogateescape")

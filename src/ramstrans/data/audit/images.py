@@ -137,9 +137,10 @@ def _duplicate_findings(images: ImageSet, facts: Mapping[Path, ImageFacts]) -> I
 
 def _repeated(kind: str, records: Sequence[Record], class_names: Sequence[str]) -> Finding:
     """Make a finding about records of one image."""
-    if len({record.label for record in records}) > 1:
+    if len({record.classes for record in records}) > 1:
         kind += " with two labels"
     elif len({record.split for record in records}) > 1:
         kind += " across splits"
-    shown = dict.fromkeys(f"{record.split} '{class_names[record.label]}'" for record in records)
+    names = [";".join(class_names[label] for label in record.classes) for record in records]
+    shown = dict.fromkeys(f"{record.split} '{name}'" for record, name in zip(records, names, strict=True))
     return Finding(kind, tuple(record.path for record in records), ", ".join(shown))

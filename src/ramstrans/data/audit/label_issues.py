@@ -41,17 +41,30 @@ def label_issues(
         class_names: The C names, in label order.
         is_seen: Whether the model was trained on these images; each finding then says that it is weaker.
     """
+    weaker = "; the model was trained on it, which makes this weaker" if is_seen else ""
+    issues = []
+    for index, suggested in ranked_issues(probabilities, labels):
+        given = int(labels[index])
+        sides = (
+            f"{what} '{class_names[label]}' ({probabilities[index, label]:.0%})"
+            for what, label in (("given", given), ("suggested", suggested))
+        )
+        issues.append(Finding("label issue", (paths[index],), ", ".join(sides) + weaker))
+    return issues
+
+
+def ranked_issues(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
+    """Images whose label is an issue, with the class suggested, by falling difference of the confidences.
+
+    >>> probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.85, 0.15]])
+    >>> ranked_issues(probabilities, np.array([0, 0, 1, 1]))
+    [(3, 0)]
+    """
     confident = confident_classes(probabilities, labels)
     indices = np.flatnonzero((confident >= 0) & (confident != labels))
     given, suggested = probabilities[indices, labels[indices]], probabilities[indices, confident[indices]]
-    weaker = "; the model was trained on it, which makes this weaker" if is_seen else ""
-    issues = []
-    for rank in np.argsort(given - suggested, kind="stable").tolist():
-        index = indices[rank]
-        names = class_names[labels[index]], class_names[confident[index]]
-        detail = f"given '{names[0]}' ({given[rank]:.0%}), suggested '{names[1]}' ({suggested[rank]:.0%})"
-        issues.append(Finding("label issue", (paths[index],), detail + weaker))
-    return issues
+    order = indices[np.argsort(given - suggested, kind="stable")]
+    return [(int(index), int(confident[index])) for index in order]
 
 
 def confident_classes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

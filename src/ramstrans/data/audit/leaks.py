@@ -44,7 +44,8 @@ def leak_findings(
         yield _finding("group across splits", records, f"'{group}'")
     members: dict[int, list[Record]] = defaultdict(list)
     for record in images.records:
-        members[record.label].append(record)
+        for label in record.classes:
+            members[label].append(record)
     for label, name in enumerate(images.class_names):
         records = members[label]
         for together in taken_together(records, times):

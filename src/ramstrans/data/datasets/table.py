@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +13,18 @@ import numpy as np
 import pandas as pd
 
 from ramstrans.data.config import DataConfig
+from ramstrans.data.datasets.label_cells import (
+    find_label_columns,
+    labels_in_cells,
+    labels_in_columns,
+)
 from ramstrans.data.datasets.lists import SPLIT_NAMES, FolderListing, split_of
 from ramstrans.data.reading.formats import has_image_suffix
 from ramstrans.data.reading.retry import retry
 from ramstrans.data.reading.text import WINDOWS, marked_encoding, warn_of_windows
 from ramstrans.data.records import Box, ImageSet, Record, Split
-from ramstrans.errors import DataError
+from ramstrans.errors import DataError, first_few
+from ramstrans.plain import LABEL_SEPARATOR
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +45,9 @@ def read_table(
     image_folder: Path | None = None,
     group_column: str | None = None,
     on_unlabelled: Literal["stop", "skip"] = DataConfig.on_unlabelled,
+    multi_label: bool = False,
+    label_separator: str = LABEL_SEPARATOR,
+    label_columns: str | Sequence[str] | None = None,
 ) -> ImageSet:
     """Read a data set from a table with one row per image.
 
@@ -58,6 +67,11 @@ def read_table(
         image_folder: Folder of the images; None: the table's.
         group_column: Column of what belongs together; empty cells: to no group. None: there are no groups.
         on_unlabelled: Whether a row without a label is an error, or is left out.
+        multi_label: Whether an image may have several labels, or none: their names are in one cell, or in
+            several rows of the same image, which become one record.
+        label_separator: What stands between names in a cell, see `plain.split_labels`.
+        label_columns: With `multi_label`: columns that are a label each, by names or patterns, see
+            `label_cells.find_label_columns`; None: the names are in the label column.
 
     Returns:
         Classes sorted by name, records in the order of the rows.
@@ -68,13 +82,16 @@ def read_table(
     """
     folder = path.parent if image_folder is None else image_folder
     needed = (path_column, label_column, *([group_column] if group_column else []))
-    table, files = _read_with_files(path, folder, needed, on_unlabelled)
-    labels = list(_texts(table, path, label_column))
-    class_names = tuple(sorted(set(labels)))
-    if twice := [name for name in class_names if f"{name}.0" in class_names]:
-        raise DataError(
-            f"{path}: '{label_column}' has both '{twice[0]}' and '{twice[0]}.0'; write a class in one way"
-        )
+    if label_columns is not None:
+        needed = (path_column, *needed[2:])
+    table, files = _read_with_files(path, folder, needed, "stop" if multi_label else on_unlabelled)
+    taken = (path_column, label_column, split_column, group_column, *BOX_COLUMNS)
+    labels = (
+        _several_labels(table, path, label_column, label_separator, label_columns, taken)
+        if multi_label
+        else [(label,) for label in _texts(table, path, label_column)]
+    )
+    class_names = _class_names(labels, path, label_column)
     label_of = {name: label for label, name in enumerate(class_names)}
     splits = _splits(table, path, split_column)
     boxes = _boxes(table, path)
@@ -84,11 +101,71 @@ def read_table(
             f"{path}: none of its {len(files)} images exist, such as {files[0]}; paths in '{path_column}' "
             f"are absolute or relative to {folder} (choose by --data.image_folder)"
         )
-    records = (
-        Record(file, label_of[label], split, box, group=group)
-        for file, label, split, box, group in zip(files, labels, splits, boxes, groups, strict=True)
-    )
-    return ImageSet(class_names, tuple(records))
+    rows = zip(files, labels, splits, boxes, groups, strict=True)
+    if not multi_label:
+        if joined := [name for name in class_names if LABEL_SEPARATOR in name]:
+            logger.warning(
+                "%s: '%s' is one class; if it is several labels, give --data.multi_label true",
+                path,
+                joined[0],
+            )
+        records = (
+            Record(file, label_of[names[0]], split, box, group=group)
+            for file, names, split, box, group in rows
+        )
+        return ImageSet(class_names, tuple(records))
+    by_file: dict[Path, Record] = {}
+    for row, (file, names, split, box, group) in enumerate(rows):
+        record = Record(file, -1, split, box, group=group, labels=tuple(label_of[name] for name in names))
+        by_file[file] = _joined(by_file.get(file), record, path, int(table.index[row]) + 1)
+    return ImageSet(class_names, tuple(by_file.values()))
+
+
+def _several_labels(
+    table: pd.DataFrame,
+    path: Path,
+    column: str,
+    separator: str,
+    columns: str | Sequence[str] | None,
+    taken: Sequence[str | None],
+) -> list[tuple[str, ...]]:
+    """The labels of each row, of which there may be any number."""
+    if columns is not None:
+        found = find_label_columns(table, path, columns, taken)
+        logger.info("%s: %d label columns, %s", path, len(found), first_few(list(map(str, found)), 5))
+        labels = labels_in_columns(table, path, found)
+        there = {name for some in labels for name in some}
+        if empty := [f"'{column}'" for column in found if str(column).strip() not in there]:
+            logger.warning("%s: left out, as no image has them: %s", path, first_few(empty, 5))
+        return labels
+    labels = labels_in_cells(table, column, separator)
+    if not any(labels):
+        raise DataError(f"{path}: '{column}' is empty in every row; give names, or --data.label_columns")
+    return labels
+
+
+def _class_names(labels: Sequence[tuple[str, ...]], path: Path, column: str) -> tuple[str, ...]:
+    """All labels of all rows, sorted."""
+    names = tuple(sorted({name for some in labels for name in some}))
+    if twice := [name for name in names if f"{name}.0" in names]:
+        raise DataError(
+            f"{path}: '{column}' has both '{twice[0]}' and '{twice[0]}.0'; write a class in one way"
+        )
+    return names
+
+
+def _joined(before: Record | None, record: Record, path: Path, row: int) -> Record:
+    """One record of two rows about the same image: the labels of both."""
+    for name in ("split", "group", "box") if before is not None else ():
+        if getattr(before, name) != getattr(record, name):
+            raise _error(
+                path,
+                row,
+                f"{record.path} has another {name} in an earlier row; give an image one split, group and "
+                "box, or leave the column out",
+            )
+    labels = {*record.classes, *(() if before is None else before.classes)}
+    return record._replace(labels=tuple(sorted(labels)))
 
 
 def _read_with_files(
@@ -152,6 +229,11 @@ def _parse(content: bytes, path: Path, encoding: str | None) -> pd.DataFrame:
             text = content.decode(encoding or marked_encoding(content) or "utf-8", errors)
             separator = max(_SEPARATORS, key=text.split("\n", maxsplit=1)[0].count)
             table = pd.read_csv(io.StringIO(text), sep=separator, encoding_errors=errors, **options)
+            if not isinstance(table.index, pd.RangeIndex):
+                raise ValueError(
+                    f"its rows have more cells, separated by '{separator}', than its header; put names that "
+                    "hold it in quotes"
+                )
     except ImportError as error:
         raise DataError(
             f'{path}: Excel files need `pip install "ramstrans[excel]"`; or save it as .csv'

@@ -28,7 +28,8 @@ class Batch(NamedTuple):
         images: (B, 3, H, W) uint8.
         high_res: (B, 3, H', W') uint8, the same at the crop's resolution; with `zoom_source="native"` B
             tensors (3, H_i, W_i) uint8 at the photographs' own; None with `zoom_source="input"`.
-        labels: (B,) int64.
+        labels: (B,) int64; where images may have several labels (B, num_classes) float32, 1 for those that an
+            image has, else 0.
         indices: (B,) int64, indices of the dataset's records.
         geometries: B geometries, from the pixels of `images` to those of the original images.
         original_sizes: (B, 2) int64, `(width, height)` of the original images in pixels.
@@ -59,14 +60,14 @@ class Example(NamedTuple):
 
     Attributes:
         view: What the model sees.
-        label: The class.
+        label: The class; or (num_classes,) float32, see `Batch.labels`.
         record_index: Index of the dataset's record.
         original_size: `(height, width)` of the original image in pixels.
         box: The object's box in pixels of the original image, or None.
     """
 
     view: View
-    label: int
+    label: int | Tensor
     record_index: int
     original_size: Size
     box: Box | None = None
@@ -84,6 +85,7 @@ class ImageDataset(Dataset[Example]):
         seed: Seed of the augmentation.
         cache: Keeps resized images; None: each is decoded every time.
         max_pixels: Larger images are refused.
+        num_classes: Where images may have several labels: of how many; None: each has one.
     """
 
     records: Sequence[Record]
@@ -94,6 +96,7 @@ class ImageDataset(Dataset[Example]):
     seed: int = 0
     cache: MemoryCache | DiskCache | None = None
     max_pixels: int = DataConfig.max_pixels
+    num_classes: int | None = None
     _being_read: Tensor | None = field(default=None, init=False)
 
     def __len__(self) -> int:
@@ -111,7 +114,8 @@ class ImageDataset(Dataset[Example]):
             augmentation=self.augmentation,
             generator=np.random.default_rng([self.seed, epoch, index]),
         )
-        return Example(view, record.label, index, image.original_size, record.box)
+        label = record.label if self.num_classes is None else multi_hot(record.classes, self.num_classes)
+        return Example(view, label, index, image.original_size, record.box)
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Example | RamsTransError]:
         """The items of a batch, as a loader asks for them; a file that cannot be decoded gives its error.
@@ -147,6 +151,17 @@ class ImageDataset(Dataset[Example]):
             self._being_read[0 if worker is None else worker.id] = index
 
 
+def multi_hot(labels: Sequence[int], num_classes: int) -> Tensor:
+    """(num_classes,) float32, 1 for some labels and 0 for the others.
+
+    >>> multi_hot((0, 3), 5)
+    tensor([1., 0., 0., 1., 0.])
+    """
+    target = torch.zeros(num_classes)
+    target[list(labels)] = 1
+    return target
+
+
 def to_example(
     image: ResizedImage, preprocessing: Preprocessing, image_size: Size, box: Box | None = None
 ) -> Example:
@@ -164,13 +179,18 @@ def collate(examples: Sequence[Example], *, with_high_res: bool) -> Batch:
     return Batch(
         _stack([example.view.image for example in examples]),
         high_res,
-        torch.tensor([example.label for example in examples]),
+        _labels_of(examples),
         torch.tensor([example.record_index for example in examples]),
         tuple(example.view.geometry for example in examples),
         torch.tensor([example.original_size[::-1] for example in examples]),
         (len(examples), len(examples)),
         boxes=_boxes_of(examples),
     )
+
+
+def _labels_of(examples: Sequence[Example]) -> Tensor:
+    labels = [example.label for example in examples]
+    return torch.stack([torch.as_tensor(label) for label in labels])
 
 
 def _boxes_of(examples: Sequence[Example]) -> Tensor | None:

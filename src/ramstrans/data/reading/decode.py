@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from ramstrans.data.config import DataConfig
 from ramstrans.data.preprocessing import Reading, Size, limited_size
@@ -71,6 +71,10 @@ _END_OF_JPEG = b"\xff\xd9"
 _MISSING = 128  # what libjpeg fills in for blocks that a file does not hold
 
 _pixel_limit_lock = threading.Lock()
+
+# Colour profiles and notes of editors take several MB; Pillow refuses a PNG with more than 1 MB of either.
+# All notes of a file together stay limited to 64 MB.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
 
 
 class Decoded(NamedTuple):

@@ -24,6 +24,12 @@ CODED_PARTS = ("crown", "beak", "wing", "tail")
 PARTS = (*CODED_PARTS, "eye", "leg")
 """All parts; eye and leg are the same in every class."""
 
+NEAR, FAR = (0.36, 0.50), (0.09, 0.14)
+"""Shortest and longest bird, by the longer side of its box as a share of the image's: far below 2 % of it."""
+
+_FAR_CLUTTER = 12
+"""How much more clutter there is around a far bird, of its size: (0.43 / 0.115)^2 would be 14."""
+
 _SUPERSAMPLING = 2
 _INK, _WHITE = (24, 22, 26), (235, 235, 235)
 _LEAF, _BARK = (86, 130, 64), (110, 84, 60)
@@ -50,13 +56,16 @@ class Drawing(NamedTuple):
     parts: dict[str, tuple[float, float]]
 
 
-def draw_bird(code: Sequence[int], image_size: int, rng: np.random.Generator) -> Drawing:
+def draw_bird(
+    code: Sequence[int], image_size: int, rng: np.random.Generator, *, far: bool = False
+) -> Drawing:
     """Draw one bird on a cluttered background.
 
     Args:
         code: Index into `PALETTE` of the colour of each of `CODED_PARTS`.
         image_size: Side of the image, in pixels.
         rng: The only source of randomness.
+        far: Whether the bird is small in a wide scene: its box is below 2 % of the image.
 
     >>> drawing = draw_bird((0, 1, 2, 0), 96, np.random.default_rng(3))
     >>> drawing.image.size, sorted(drawing.parts)
@@ -64,14 +73,16 @@ def draw_bird(code: Sequence[int], image_size: int, rng: np.random.Generator) ->
     """
     canvas_size = _SUPERSAMPLING * image_size
     bird, part_points = _bird([list(PALETTE.values())[digit] for digit in code], rng)
-    matrix, offset = _placement(np.concatenate([shape.points for shape in bird]), canvas_size, rng)
+    outline = np.concatenate([shape.points for shape in bird])
+    matrix, offset = _placement(outline, canvas_size, rng, FAR if far else NEAR)
     bird = [_Shape(shape.points @ matrix + offset, shape.colour) for shape in bird]
     part_points = {name: point @ matrix + offset for name, point in part_points.items()}
     unit = float(np.linalg.norm(matrix[0]))
 
     image = _backdrop(canvas_size, rng)
     draw = ImageDraw.Draw(image)
-    for points, colour in _clutter(canvas_size, unit, part_points["leg"], rng) + bird:
+    clutter = _clutter(canvas_size, unit, part_points["leg"], rng, _FAR_CLUTTER if far else 1)
+    for points, colour in clutter + bird:
         draw.polygon([(x, y) for x, y in points.tolist()], fill=colour)
     image = _relit(image.reduce(_SUPERSAMPLING), rng)
 
@@ -164,11 +175,13 @@ def _rotation(angle: float) -> Points:
 # ---- the scene, in pixels of the canvas ----
 
 
-def _placement(outline: Points, canvas_size: int, rng: np.random.Generator) -> tuple[Points, Points]:
+def _placement(
+    outline: Points, canvas_size: int, rng: np.random.Generator, lengths: tuple[float, float]
+) -> tuple[Points, Points]:
     """A random affine map `points @ matrix + offset` that keeps the whole outline on the canvas."""
     matrix = np.diag((rng.choice((-1.0, 1.0)), 1.0)) @ _rotation(rng.uniform(-0.25, 0.25))
     low, high = (outline @ matrix).min(axis=0), (outline @ matrix).max(axis=0)
-    scale = canvas_size * rng.uniform(0.36, 0.50) / (high - low).max()
+    scale = canvas_size * rng.uniform(*lengths) / (high - low).max()
     margin = 0.03 * canvas_size
     corner = rng.uniform(margin, canvas_size - margin - scale * (high - low))
     return scale * matrix, corner - scale * low
@@ -182,18 +195,23 @@ def _backdrop(size: int, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(_as_bytes(patches)).resize((size, size), Image.Resampling.BICUBIC)
 
 
-def _clutter(size: int, unit: float, feet: Points, rng: np.random.Generator) -> list[_Shape]:
-    """Branches, one of them under the bird's feet, leaves, and berries and petals in the parts' colours."""
-    palette = list(PALETTE.values())
-    crossing = [_branch(size, unit, rng.uniform(0, size, 2), rng.uniform(-1.4, 1.4), rng) for _ in range(2)]
+def _clutter(size: int, unit: float, feet: Points, rng: np.random.Generator, times: int) -> list[_Shape]:
+    """Branches, one of them under the bird's feet, leaves, and berries and petals in the parts' colours.
+
+    There are `times` as many leaves and berries, and so many more branches as the scene is longer.
+    """
+    palette, num_crossing = list(PALETTE.values()), round(2 * times**0.5)
+    crossing = [
+        _branch(size, unit, rng.uniform(0, size, 2), rng.uniform(-1.4, 1.4), rng) for _ in range(num_crossing)
+    ]
     perch = _branch(size, unit, feet, rng.uniform(-0.3, 0.3), rng)
     leaves = [
         _speck(size, unit * rng.uniform(0.12, 0.30), 0.45, _shade(_LEAF, rng.uniform(0.5, 1.4)), rng)
-        for _ in range(rng.integers(5, 11))
+        for _ in range(times * rng.integers(5, 11))
     ]
     berries = [
         _speck(size, unit * rng.uniform(0.06, 0.12), rng.uniform(0.5, 1.0), palette[rng.integers(3)], rng)
-        for _ in range(rng.integers(3, 9))
+        for _ in range(times * rng.integers(3, 9))
     ]
     return [*crossing, perch, *leaves, *berries]
 

@@ -29,6 +29,9 @@ VERSION = 1
 MARKER = "toybirds.json"
 MAX_CLASSES = 27
 
+NEAR_SIZE, FAR_SIZE = 176, 1024
+"""Sides of the images in pixels."""
+
 ALLOWED = {
     "num_classes": (2, MAX_CLASSES),
     "train_per_class": (1, 100_000),
@@ -74,8 +77,9 @@ def make_toybirds(
     num_classes: int = 20,
     train_per_class: int = 100,
     test_per_class: int = 40,
-    image_size: int = 176,
+    image_size: int | None = None,
     seed: int = 0,
+    far: bool = False,
     progress: Progress = no_progress,
 ) -> None:
     """Draw the set into a new folder; the same arguments give the same bytes.
@@ -88,8 +92,9 @@ def make_toybirds(
         num_classes: 2 to 27.
         train_per_class: Training images per class.
         test_per_class: Test images per class.
-        image_size: Side of the square images, in pixels.
+        image_size: Side of the square images, in pixels; None: 176, or with `far` 1,024.
         seed: Seed of the whole set.
+        far: Whether birds are small in wide scenes: below 2 % of the image.
         progress: Reports images done.
 
     Raises:
@@ -100,7 +105,7 @@ def make_toybirds(
         "num_classes": num_classes,
         "train_per_class": train_per_class,
         "test_per_class": test_per_class,
-        "image_size": image_size,
+        "image_size": image_size or (FAR_SIZE if far else NEAR_SIZE),
         "seed": seed,
     }
     for name, (low, high) in ALLOWED.items():
@@ -108,8 +113,9 @@ def make_toybirds(
             raise ConfigError(f"toybirds: {name} is {options[name]}; give {low} to {high}")
     with new_folder(root) as draft:
         (draft / "parts").mkdir()
-        lists = _draw_images(draft, options, progress)
-        lists[MARKER] = [json.dumps({"version": VERSION, **options}, indent=2)]
+        lists = _draw_images(draft, options, progress, far=far)
+        made = {"version": VERSION, **options, **({"far": True} if far else {})}
+        lists[MARKER] = [json.dumps(made, indent=2)]
         for name, lines in lists.items():
             text = "".join(f"{line}\n" for line in lines)
             (draft / name).write_bytes(text.encode())  # the same bytes on every system
@@ -126,7 +132,9 @@ def is_toybirds(root: Path) -> bool:
     return bool(made.get("version") == VERSION and num_found == num_images)
 
 
-def _draw_images(folder: Path, options: dict[str, int], progress: Progress) -> dict[str, list[str]]:
+def _draw_images(
+    folder: Path, options: dict[str, int], progress: Progress, *, far: bool
+) -> dict[str, list[str]]:
     """Write the images, class by class, training images first; return the lines of CUB's lists."""
     num_classes, train_per_class = options["num_classes"], options["train_per_class"]
     per_class, image_id = train_per_class + options["test_per_class"], 0
@@ -141,7 +149,7 @@ def _draw_images(folder: Path, options: dict[str, int], progress: Progress) -> d
             image_id += 1
             path = f"{name}/{species}_{index + 1:04d}.jpg"
             rng = np.random.default_rng((options["seed"], label, index))
-            image, box, parts = draw_bird(code, options["image_size"], rng)
+            image, box, parts = draw_bird(code, options["image_size"], rng, far=far)
             # full chroma: the parts are a few pixels of pure colour
             image.save(folder / "images" / path, quality=90, subsampling=0)
             x0, y0, x1, y1 = (round(value, 2) for value in box)

@@ -62,11 +62,12 @@ def plot_gallery(
     groups: Mapping[str, Sequence[int]],
     class_names: Sequence[str],
     path: Path,
+    thresholds: np.ndarray | None = None,
 ) -> None:
     """Draw a row of four images per prediction, with the file's name below, as a PNG file.
 
     `views` are those of the images of all `groups` (see `choose_groups` and `gallery_views`), at least one;
-    `class_names` are in label order.
+    `class_names` are in label order; `thresholds` (C,) are those of images that may have several labels.
     """
     indices = [index for group in groups.values() for index in group]
     headings = {group[0]: heading for heading, group in groups.items()}
@@ -83,26 +84,43 @@ def plot_gallery(
             figure.add_axes((0.01 + 0.2475 * column, bottom / height, 0.2375, CELL / height))
             for column in range(4)
         ]
-        _write_prediction(cells[0], predictions, index, class_names)
+        _write_prediction(cells[0], predictions, index, class_names, thresholds)
         _draw_views(cells, seen, predictions, index)
         top -= CELL + GAP
     style.save_figure(figure, path)
 
 
-def _write_prediction(axes: Axes, predictions: Predictions, index: int, class_names: Sequence[str]) -> None:
+def _write_prediction(
+    axes: Axes,
+    predictions: Predictions,
+    index: int,
+    class_names: Sequence[str],
+    thresholds: np.ndarray | None,
+) -> None:
     """Write the fused prediction and that of each scale above the axes, and the file's name below.
 
     Names are shortened such that each line, percentages included, fits into the figure.
     """
     probabilities, fused = predictions.probabilities[:, index], predictions.fused[index]
     label = predictions.labels[index]
-    is_right = fused.argmax() == label
+    if thresholds is None:
+        is_right = fused.argmax() == label
+    else:
+        predicted = fused >= thresholds
+        is_right = bool((predicted == (label > 0)).all())
 
     def best(scores: np.ndarray, max_length: int) -> str:
         name = style.label_text(class_names[int(scores.argmax())], max_length)
         return f"{name} {100 * scores.max():.0f} %"
 
+    def names(chosen: np.ndarray, max_length: int) -> str:
+        some = [style.label_text(class_names[one], max_length) for one in np.flatnonzero(chosen).tolist()]
+        return ", ".join(some) or "none"
+
     def title(max_length: int) -> str:
+        if thresholds is not None:
+            truth = f" (true: {names(label > 0, max_length)})"
+            return names(predicted, max_length) + ("" if is_right else truth)
         truth = f", true class {style.label_text(class_names[label], max_length)}"
         return best(fused, max_length) + ("" if is_right else truth)
 

@@ -1,12 +1,13 @@
 """The report as a Markdown page, and what it shares with the printed table."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import yaml
 
+from ramstrans.evaluation.report import trust
+from ramstrans.evaluation.report.tables import cell, table
 from ramstrans.plain import counted
 
 REGION_ROWS = (
@@ -27,19 +28,27 @@ WHOLE = "all"
 Report = Mapping[str, Any]
 
 
-def markdown_page(report: Report, pictures: Mapping[str, str]) -> str:
-    """Render the whole page of a report from `build_report`, with figures: caption -> path relative to it."""
+def markdown_page(report: Report, pictures: Mapping[str, str], further: Sequence[str] = ()) -> str:
+    """Render the whole page of a report from `build_report`.
+
+    Args:
+        report: The report.
+        pictures: Figures, by their captions; paths relative to the page.
+        further: More sections about the regions.
+    """
     sections = [
         f"# Report: {images_of(report)}",
         *_headline(report),
         *notes(report),
-        *_regions(report),
+        *regions_section(report),
+        *further,
         *_early_exit(report),
+        *trust.sections(report),
         *(["## Figures"] if pictures else []),
         *(f"![{cell(name)}]({quote(path)})\n\n*{cell(name)}*" for name, path in pictures.items()),
         "Every prediction, with its probabilities and regions: [predictions.csv](predictions.csv).",
         *_classes(report),
-        *_run(report),
+        *run_section(report),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -60,10 +69,7 @@ def headline(report: Report) -> tuple[list[str], list[list[str]]]:
     Top-5 is left out if there are no more than five classes.
     """
     has_top5 = len(report["classes"]) > 5
-    further = [f"scale {index}: the region" for index in range(2, len(report["scales"]) + 1)]
-    names = ["scale 1: whole input", *further, "fused: mean of all"]
-    if not further:
-        names = ["image and crop" if report.get("regions_used") else "whole input"]
+    names = scale_names(report)
     rows = [
         [
             name,
@@ -76,6 +82,40 @@ def headline(report: Report) -> tuple[list[str], list[list[str]]]:
     ]
     header = ["", "top-1", "95 % interval", *(["top-5"] if has_top5 else []), "mean class accuracy"]
     return header, rows
+
+
+LABEL_METRICS = (
+    ("f1_micro", "F1, all answers alike"),
+    ("f1_macro", "F1, mean over labels"),
+    ("precision_micro", "precision, all answers alike"),
+    ("precision_macro", "precision, mean over labels"),
+    ("recall_micro", "recall, all answers alike"),
+    ("recall_macro", "recall, mean over labels"),
+    ("exact_match", "exact match"),
+)
+"""Key and name of the metrics that thresholds decide, of images that may have several labels."""
+
+
+def label_headline(report: Report) -> tuple[list[str], list[list[str]]]:
+    """The table for images that may have several labels: mAP of each scale, then what thresholds decide."""
+
+    def row(name: str, entry: Mapping[str, Any], key: str) -> list[str]:
+        return [name, f"{entry[key]:.1f}", "{:.1f} - {:.1f}".format(*entry[f"{key}_interval"])]
+
+    names, fused = scale_names(report), report["fused"]
+    entries = zip(names, [*report["scales"], fused], strict=False)
+    rows = [row(f"mAP, {name}", entry, "map") for name, entry in entries if entry["map"] is not None]
+    rows += [row(name, fused, key) for key, name in LABEL_METRICS]
+    return ["", "", "95 % interval"], rows
+
+
+def scale_names(report: Report) -> list[str]:
+    """What each scale sees and, if there are several, the name of their mean."""
+    further = [f"scale {index}: the region" for index in range(2, len(report["scales"]) + 1)]
+    if further:
+        mean = "weighted mean" if "fusion_weights" in report else "mean of all"
+        return ["scale 1: whole input", *further, f"fused: {mean}"]
+    return ["image and crop" if report.get("regions_used") else "whole input"]
 
 
 def zooms(report: Report) -> list[tuple[int, Mapping[str, Any]]]:
@@ -101,7 +141,7 @@ def _headline(report: Report) -> list[str]:
         "All numbers in percent. The interval (95 %, Wilson) shows how much top-1 depends on the choice of "
         f"images. Mean class accuracy gives every class that has images the same weight. {fused} "
         f"probabilities are off by {report['fused']['ece']:.1f} percentage points on average (expected "
-        "calibration error, 15 bins)."
+        f"calibration error, 15 bins){trust.after(report)}."
     )
     if len(report["scales"]) > 1:
         words += (
@@ -112,7 +152,8 @@ def _headline(report: Report) -> list[str]:
     return ["## Accuracy", table(*headline(report)), words]
 
 
-def _regions(report: Report) -> list[str]:
+def regions_section(report: Report) -> list[str]:
+    """The section about regions: a table of `REGION_ROWS`, a column per scale that proposes some."""
     scales = zooms(report)
     if not scales:
         return ["## Regions", "The model looks once: it sees the whole input only, and no region is used."]
@@ -198,7 +239,7 @@ def notes(report: Report) -> list[str]:
     return [f"> **Note:** {cell(warning)}." for warning in report["warnings"]]
 
 
-def _run(report: Report) -> list[str]:
+def run_section(report: Report) -> list[str]:
     """The command, and as YAML every number and string of the report and the options of the run."""
     known = {"split", "num_images", "command"}
     values = {
@@ -209,14 +250,3 @@ def _run(report: Report) -> list[str]:
     command = [f"```\n{report['command']}\n```"] if "command" in report else []
     options = [f"```yaml\n{yaml.safe_dump(values, sort_keys=False)}```"] if values else []
     return ["## How this was made", *command, *options] if command or options else []
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a Markdown table; its header is Markdown, its cells are taken literally."""
-    lines = [header, ["---"] * len(header), *([cell(text) for text in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def cell(text: str) -> str:
-    """Escape text so that Markdown takes it literally, on one line."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))

@@ -12,12 +12,14 @@ from matplotlib.ticker import MaxNLocator
 from ramstrans.evaluation.metrics import confused_pairs
 from ramstrans.evaluation.report.style import (
     FUSED_COLOR,
+    MUTED_COLOR,
     RIGHT_COLOR,
     finish_axes,
     label_text,
     save_figure,
     scale_color,
 )
+from ramstrans.evaluation.trust import NUM_BINS
 
 Row = Mapping[str, Any]
 """One line of metrics.jsonl."""
@@ -27,8 +29,8 @@ def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
     """Plot losses, validation accuracy, learning rate and speed of a training run as a PNG file.
 
     Rows have `kind` "train" (`step`, `loss`, `loss_scales`, `lr`, `images_per_second`) or "validation"
-    (`epoch`, `loss_scales`, `loss_fused`, and `top1_scales`, `top1_fused`, percent); other kinds are ignored.
-    Missing and null numbers leave a gap.
+    (`epoch`, `loss_scales`, `loss_fused`, and `top1_scales`, `top1_fused`, percent; `map_...` where images
+    may have several labels); other kinds are ignored. Missing and null numbers leave a gap.
     """
     train = [row for row in metrics_rows if row["kind"] == "train"]
     validation = [row for row in metrics_rows if row["kind"] == "validation"]
@@ -41,7 +43,10 @@ def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
     _curve(loss, steps, _column(train, "loss"), FUSED_COLOR, "total loss")
     finish_axes(loss, "Training loss", "step", "cross-entropy")
     _validation_panel(validation_loss, validation, "loss", "Validation loss", "cross-entropy")
-    _validation_panel(accuracy, validation, "top1", "Validation accuracy", "top-1, %")
+    if any("map_fused" in row for row in validation):
+        _validation_panel(accuracy, validation, "map", "Validation accuracy", "mAP, %")
+    else:
+        _validation_panel(accuracy, validation, "top1", "Validation accuracy", "top-1, %")
     _curve(rate, steps, _column(train, "lr"), FUSED_COLOR, None)
     finish_axes(rate, "Learning rate", "step", "")
     _curve(speed, steps, _column(train, "images_per_second"), FUSED_COLOR, None)
@@ -59,6 +64,54 @@ def plot_exit(early: Mapping[str, Any], path: Path) -> None:
     axes.plot([early["mean_scales_used"]], [early["top1"]], "o", color=RIGHT_COLOR, label=label)
     axes.axhline(curve["top1"][-1], color="#888888", linewidth=1, linestyle="--", label="all scales")
     finish_axes(axes, "Early exit: accuracy against cost", "mean scales per image", "top-1, %")
+    save_figure(figure, path)
+
+
+def plot_faithfulness(curves: Mapping[str, Any], path: Path) -> None:
+    """Plot deletion and insertion by saliency and in random order, from `curves_report`."""
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, kind in zip(panels, ("deletion", "insertion"), strict=True):
+        for name, color, label in (
+            (kind, scale_color(0), "by saliency"),
+            (f"random_{kind}", MUTED_COLOR, "random order"),
+        ):
+            text = f"{label}, area {curves[name]['area']:.1f} %"
+            axes.plot(
+                curves["shares"], curves[name]["probability"], color=color, marker="o", ms=3, label=text
+            )
+        finish_axes(axes, kind.capitalize(), f"% of the locations {kind[:-3]}ed", "")
+    panels[0].set_ylabel("probability of the predicted class, %")
+    panels[0].set_ylim(bottom=0)
+    save_figure(figure, path)
+
+
+def plot_reliability(calibration: Mapping[str, Any], path: Path) -> None:
+    """Plot accuracy against confidence, bin by bin, before and after, from a `calibration_report`.
+
+    The height of a bar is the accuracy of the images in its bin, its darkness how many they are; on the
+    diagonal, confidences are what they say.
+    """
+    figure = Figure(figsize=(8.4, 4.2), layout="constrained")
+    for axes, when in zip(figure.subplots(1, 2, sharey=True), ("before", "after"), strict=True):
+        bins, errors = calibration["reliability"][when], calibration["fused"][when]
+        most = max(entry["num_images"] for entry in bins)
+        width = 100 / NUM_BINS
+        for entry in bins:
+            index = min(int(np.ceil(entry["confidence"] / width - 1e-9)), NUM_BINS) - 1
+            alpha = 0.15 + 0.75 * entry["num_images"] / most
+            axes.bar((index + 0.5) * width, entry["accuracy"], width, color=scale_color(0), alpha=alpha)
+        axes.plot(
+            [entry["confidence"] for entry in bins],
+            [entry["accuracy"] for entry in bins],
+            "o",
+            color=FUSED_COLOR,
+            markersize=3.5,
+        )
+        axes.plot([0, 100], [0, 100], color="#888888", linewidth=1, linestyle="--")
+        axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+        title = f"{when.capitalize()}: off by {errors['ece']:.1f} points"
+        finish_axes(axes, title, "confidence, %", "accuracy, %" if when == "before" else "")
     save_figure(figure, path)
 
 

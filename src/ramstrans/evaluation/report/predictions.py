@@ -1,30 +1,75 @@
 """`predictions.csv`: the prediction for every image of a split, beside the report."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ramstrans.calibration.answers import Answers
+from ramstrans.evaluation.early_exit import exited_early, num_scales_used, running_means
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.ranking import top_classes
 from ramstrans.files import write_file
 from ramstrans.plain import csv_text, utf8_text
 
+TRUST_COLUMNS = ("unknown", "unknown_score", "set")
 TOP_K = 5
 """Most probable classes per image; all, if there are fewer."""
 
 
-def write_predictions(predictions: Predictions, class_names: Sequence[str], path: Path) -> None:
+def write_predictions(
+    predictions: Predictions,
+    class_names: Sequence[str],
+    path: Path,
+    confidence: float | None = None,
+    answers: Answers | None = None,
+) -> None:
     """Write a line per image, in the order of the data set; `class_names` are in label order.
 
     The columns are `path`; `true` and `predicted`, by the mean of all scales; `correct`;
     `probability_of_true`; `label_1` ... and `probability_1` ..., the most probable classes; and for each
     scale `scale_1_label`, `scale_1_probability` and, unless it is the last, its region `scale_1_x0` ...
     `scale_1_y1`, half-open in pixels of the upright image, and `scale_1_has_region`, False where nothing
-    stood out.
+    stood out. With the `confidence` of an early exit also `early_exit_label` and `early_exit_scales`, the
+    class that it predicts and the number of scales that it takes. With calibrated `answers`, the
+    probabilities are those of all scales together, and the last columns are `unknown`, `unknown_score` and
+    `set`, the names of its classes.
     """
     names = [utf8_text(name) for name in class_names]
     columns = _columns(len(predictions.probabilities), min(TOP_K, len(names)))
-    write_file(path, csv_text([columns, *_rows(predictions, names)]).encode())
+    fused = predictions.fused if answers is None else answers.probabilities
+    rows: Iterable[list[Any]] = _rows(predictions, names, fused)
+    if confidence is not None:
+        means = running_means(predictions.probabilities)
+        exits = zip(
+            exited_early(means, confidence).argmax(axis=1), num_scales_used(means, confidence), strict=True
+        )
+        columns += ["early_exit_label", "early_exit_scales"]
+        rows = ([*row, names[label], int(used)] for row, (label, used) in zip(rows, exits, strict=True))
+    if answers is not None:
+        columns += TRUST_COLUMNS
+        rows = [[*row, *_trust(answers, index, names)] for index, row in enumerate(rows)]
+    write_file(path, csv_text([columns, *rows]).encode())
+
+
+def _trust(answers: Answers, index: int, names: Sequence[str]) -> list[Any]:
+    """The last columns of a row; None where nothing was fitted."""
+    unknown = None if answers.unknown is None else bool(answers.unknown[index])
+    score = None if answers.unknown_scores is None else round(float(answers.unknown_scores[index]), 6)
+    inside = None
+    if answers.sets is not None:
+        inside = joined([names[label] for label in answers.set_of(index)])
+    return [unknown, score, inside]
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names of classes in one cell of a table.
+
+    >>> joined(["Crow", "Wren"])
+    'Crow;Wren'
+    """
+    return ";".join(names)
 
 
 def _columns(num_scales: int, num_labels: int) -> list[str]:
@@ -37,8 +82,8 @@ def _columns(num_scales: int, num_labels: int) -> list[str]:
     return columns
 
 
-def _rows(predictions: Predictions, names: Sequence[str]) -> Iterator[list[Any]]:
-    fused, num_regions = predictions.fused, len(predictions.probabilities) - 1
+def _rows(predictions: Predictions, names: Sequence[str], fused: np.ndarray) -> Iterator[list[Any]]:
+    num_regions = len(predictions.probabilities) - 1
     for index, record in enumerate(predictions.records):
         label, best = int(predictions.labels[index]), top_classes(fused[index], TOP_K)
         row = [utf8_text(str(record.path)), names[label], names[best[0]], bool(best[0] == label)]

@@ -33,15 +33,33 @@ class Stage(NamedTuple):
     has_region: Tensor | None
 
 
+def to_probabilities(logits: Tensor, *, multi_label: bool = False) -> Tensor:
+    """(B, num_classes) float32 of logits: a softmax over the classes, or a sigmoid for each.
+
+    >>> to_probabilities(torch.tensor([[0.0, 0.0]])), to_probabilities(torch.zeros(1, 2), multi_label=True)
+    (tensor([[0.5000, 0.5000]]), tensor([[0.5000, 0.5000]]))
+    """
+    logits = logits.float()
+    return logits.sigmoid() if multi_label else logits.softmax(dim=-1)
+
+
 class Output(NamedTuple):
-    """All scales of a forward pass, first scale first."""
+    """All scales of a forward pass, first scale first.
+
+    Attributes:
+        scales: One stage per scale.
+        multi_label: Whether an image may have several classes, so that probabilities do not sum to 1.
+    """
 
     scales: tuple[Stage, ...]
+    multi_label: bool = False
 
     @property
     def probabilities(self) -> Tensor:
-        """(S, B, num_classes) float32, softmax of each scale's logits."""
-        return torch.stack([scale.logits.float().softmax(dim=-1) for scale in self.scales])
+        """(S, B, num_classes) float32, softmax of each scale's logits; sigmoid with `multi_label`."""
+        return torch.stack(
+            [to_probabilities(scale.logits, multi_label=self.multi_label) for scale in self.scales]
+        )
 
     @property
     def fused(self) -> Tensor:

@@ -73,21 +73,19 @@ def moved(boxes: Tensor, crop_box: Tensor, draws: Tensor) -> Tensor:
     return torch.cat([low, low + sides], dim=1)
 
 
-def draws_of(images: Tensor) -> Tensor:
-    """(B, 2) float32 in [0, 1) that look random and follow from an image's pixels alone, whatever the batch.
+def draws_of(images: Tensor, count: int = 2) -> Tensor:
+    """(B, count) float32 in [0, 1) that look random and follow from each image's pixels, whatever the batch.
 
     The bits of an image's numbers are summed as integers, exactly in any order, and the sum is mixed as
     hash functions do.
 
     Args:
         images: (B, C, H, W) float32.
+        count: Numbers per image; the first ones do not depend on it.
     """
-    bits = images.detach().float().contiguous().view(torch.int32).flatten(1).long().sum(dim=1)
-    draws = []
-    for number in (1, 2):
-        mixed = bits + number
-        for factor in MULTIPLIERS:
-            mixed = mixed * factor
-            mixed = mixed ^ (mixed >> 29)
-        draws.append((mixed & (2**24 - 1)).float() / 2**24)
-    return torch.stack(draws, dim=1)
+    bits = images.detach().float().contiguous().view(torch.int32).flatten(1).long().sum(dim=1, keepdim=True)
+    mixed = bits + torch.arange(1, count + 1, device=images.device)
+    for factor in MULTIPLIERS:
+        mixed = mixed * factor
+        mixed = mixed ^ (mixed >> 29)
+    return (mixed & (2**24 - 1)).float() / 2**24

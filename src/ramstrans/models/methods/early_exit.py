@@ -1,5 +1,6 @@
 """Early exit: images predicted with enough confidence skip the remaining scales."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,6 +36,7 @@ def exit_early(
     *,
     confidence: float,
     boxes: Tensor | None = None,
+    temperatures: Sequence[float] | None = None,
 ) -> EarlyExitOutput:
     """Compute scale by scale; after each one the confident images leave, and the batch closes up.
 
@@ -46,11 +48,15 @@ def exit_early(
         high_res: As in `Method.forward`.
         boxes: As in `Method.forward`.
         confidence: Highest mean probability, above 0, at which an image exits; above 1 none does.
+        temperatures: For the first 1, 2, ... S scales together: the confidence is one of mean probabilities
+            at these temperatures, which `fused` is not; None: as they are.
 
     Raises:
-        UsageError: The confidence is not above 0, or `high_res` does not go with the model.
+        UsageError: The confidence is not above 0, `high_res` does not go with the model, or an image may have
+            several labels.
     """
     check_confidence(confidence)
+    check_one_label(model.multi_label)
     stages = model.stages(images, high_res, last_region=False, boxes=boxes)
     indices = torch.arange(len(images), device=images.device)
     num_scales_used = torch.zeros_like(indices)
@@ -65,7 +71,11 @@ def exit_early(
         total = total + stage.logits.float().softmax(dim=-1)
         fused = total if len(scales) == 1 else fused.index_copy(0, indices, total / len(scales))
         num_scales_used[indices] += 1
-        unsure = (total.amax(dim=1) < confidence * len(scales)).nonzero().squeeze(1)
+        if temperatures is None:
+            is_unsure = total.amax(dim=1) < confidence * len(scales)
+        else:
+            is_unsure = _confidence(total / len(scales), temperatures[len(scales) - 1]) < confidence
+        unsure = is_unsure.nonzero().squeeze(1)
         if stage.boxes is None or len(unsure) == 0:
             break
         indices, total = indices[unsure], total[unsure]
@@ -73,10 +83,25 @@ def exit_early(
     return EarlyExitOutput(fused, num_scales_used, tuple(scales), tuple(all_indices))
 
 
+def _confidence(mean: Tensor, temperature: float) -> Tensor:
+    """(B,) highest probability at a temperature."""
+    log_p = mean.clamp(min=torch.finfo(torch.float32).tiny).log()
+    return (log_p / temperature).softmax(dim=1).amax(dim=1)
+
+
 def check_confidence(confidence: float) -> None:
     """Raise UsageError unless a confidence can be reached."""
     if not confidence > 0:
         raise UsageError(f"the confidence of early exit is {confidence}; give more than 0, at most 1")
+
+
+def check_one_label(multi_label: bool) -> None:
+    """Raise UsageError if an image may have several labels, so that its answer has no single confidence."""
+    if multi_label:
+        raise UsageError(
+            "early exit stops at a confident class, and images of this model may have several labels "
+            "(multi_label); leave --early_exit out"
+        )
 
 
 def check_num_scales(num_scales: int) -> None:

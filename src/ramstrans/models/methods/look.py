@@ -1,5 +1,8 @@
 """Where a method looks next: from a saliency to a box, and from the box to what the next scale sees."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -7,7 +10,7 @@ from ramstrans.models.config import Component, Placement
 from ramstrans.models.methods.base import HighRes, Stage
 from ramstrans.models.methods.boxes import draws_of, moved, scaled, within
 from ramstrans.models.methods.layers import LayerNames
-from ramstrans.models.regions import Regions, grow_boxes, place_boxes, propose_regions
+from ramstrans.models.regions import Regions, grow_boxes, place_boxes, propose_regions, smoothed
 from ramstrans.models.zoom import zoom, zoom_each
 
 
@@ -17,10 +20,13 @@ class Look(LayerNames):
     thresholds: tuple[float, ...]
     trained_sizes: tuple[tuple[int, int], ...]
     component: Component
+    saliency_blur: float
     min_region: float
     max_aspect: float | None
     region_placement: Placement
     zoom_margin: float
+    cut: Callable[[Tensor, Tensor, tuple[int, int]], Tensor] = staticmethod(zoom)
+    """How boxes are cut out of images; an export may have `zoom_by_products`."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -30,7 +36,7 @@ class Look(LayerNames):
     def propose(self, saliency: Tensor, scale: int) -> Regions:
         """The region of one scale, in pixels of what it saw."""
         return propose_regions(
-            saliency,
+            smoothed(saliency, self.saliency_blur) if self.saliency_blur else saliency,
             self.trained_sizes[scale],
             self.thresholds[scale],
             patch_size=self.encoder.patch_size,
@@ -78,6 +84,16 @@ class Look(LayerNames):
         boxes = self.enlarged(shares, self.trained_sizes[scale])
         return stage._replace(boxes=_from_shares(boxes, stage.crop_box), has_region=is_inside)
 
+    @contextmanager
+    def placed_at_random(self) -> Iterator[None]:
+        """Let scales look at boxes of the same sides anywhere in what they see, as `random` does."""
+        before = self.region_placement
+        self.region_placement = "random"
+        try:
+            yield
+        finally:
+            self.region_placement = before
+
     def crop_regions(self, zoom_image: HighRes, boxes: Tensor, scale: int) -> Tensor:
         """(B, 3, h, w) input of a scale: regions, in pixels of the input, cut from `zoom_image`."""
         height, width = self.image_size
@@ -85,7 +101,7 @@ class Look(LayerNames):
             shares = scaled(boxes, 1 / width, 1 / height)
             return self.encoder.normalize(zoom_each(zoom_image, shares, self.trained_sizes[scale]))
         boxes = scaled(boxes, zoom_image.shape[3] / width, zoom_image.shape[2] / height)
-        return zoom(zoom_image, boxes, self.trained_sizes[scale])
+        return self.cut(zoom_image, boxes, self.trained_sizes[scale])
 
 
 def _from_shares(boxes: Tensor, crop_box: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ class Method(Look):
         saliency: What regions are proposed from: a name in `SALIENCIES`, or `auto`.
         saliency_layers: Of how many of the last layers attention is rolled out; None: of all.
         saliency_rows: `all` or `class`, see `rollout`.
+        saliency_mirrored: Whether saliency is the mean with that of the mirror image.
+        saliency_blur: Standard deviation of a Gaussian on saliency, see `smoothed`.
         component: `count` or `saliency`, see `propose_regions`.
         min_region: Least side of a region as a share of what its scale saw, see `grow_boxes`.
         max_aspect: Largest aspect ratio of a region, see `grow_boxes`.
@@ -50,6 +52,7 @@ class Method(Look):
             `forward`.
         zoom_margin: Share of a box's sides added around it before it grows and is cut out.
         num_tokens: How many tokens are selected, by a method that selects some; None: as in its paper.
+        multi_label: Whether an image may have several classes, or none.
 
     Attributes:
         num_trained: Number of scales in training.
@@ -72,6 +75,8 @@ class Method(Look):
         saliency: str = "auto",
         saliency_layers: int | None = None,
         saliency_rows: Rows = "all",
+        saliency_mirrored: bool = False,
+        saliency_blur: float = 0.0,
         component: Component = "count",
         min_region: float = 0.0,
         max_aspect: float | None = None,
@@ -79,6 +84,7 @@ class Method(Look):
         zoom_source: ZoomSource = "input",
         zoom_margin: float = 0.0,
         num_tokens: int | None = None,
+        multi_label: bool = False,
     ) -> None:
         super().__init__()
         assert len(thresholds) == len(scale_sizes) == encoder.num_scales, "one threshold and size per scale"
@@ -88,6 +94,8 @@ class Method(Look):
         self.num_trained = self.num_scales = len(scale_sizes)
         self.saliency_layers = saliency_layers
         self.saliency_rows: Rows = saliency_rows
+        self.saliency_mirrored = saliency_mirrored
+        self.saliency_blur = saliency_blur
         self.component: Component = component
         self.min_region = min_region
         self.max_aspect = max_aspect
@@ -95,6 +103,7 @@ class Method(Look):
         self.zoom_source = zoom_source
         self.zoom_margin = zoom_margin
         self.num_tokens = num_tokens
+        self.multi_label = multi_label
         self.set_saliency(saliency)
 
     @classmethod
@@ -105,7 +114,8 @@ class Method(Look):
             ConfigError: This backbone cannot have the method, or the saliency.
         """
         same = (
-            *("saliency", "saliency_layers", "saliency_rows", "component", "min_region", "max_aspect"),
+            *("saliency", "saliency_layers", "saliency_rows", "saliency_mirrored", "saliency_blur"),
+            *("component", "min_region", "max_aspect", "multi_label"),
             *("region_placement", "zoom_source", "zoom_margin", "num_tokens"),
         )
         options = {name: getattr(config, name) for name in same}
@@ -216,7 +226,8 @@ class Method(Look):
             UsageError: `high_res` or `boxes` is missing where it is needed, or `high_res` is given with
                 `zoom_source="input"`.
         """
-        return Output(tuple(self.stages(images, high_res, last_region=last_region, boxes=boxes)))
+        stages = self.stages(images, high_res, last_region=last_region, boxes=boxes)
+        return Output(tuple(stages), self.multi_label)
 
     def stages(
         self,

@@ -3,6 +3,9 @@
 The loop over scales is that of `Method`; this is what a pass gives it.
 """
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from ramstrans.models.encoder import Features
@@ -42,10 +45,21 @@ class RamsTrans(Method):
         num_layers = self.num_recorded if with_region else 0
         if explicit_attention is None:
             explicit_attention = self.encoder.is_explicit(images, num_layers)
-        features = self.encoder(images, scale, num_layers=num_layers, explicit_attention=explicit_attention)
+        how: dict[str, Any] = {"num_layers": num_layers, "explicit_attention": explicit_attention}
+        features = self.encoder(images, scale, **how)
         pooled = features.pooled.clone()  # a view would keep all tokens of the chunk
-        return pooled, self.saliency(features) if with_region else None
+        if not with_region:
+            return pooled, None
+        saliency = self.saliency(features)
+        if self.saliency_mirrored:
+            with torch.no_grad():
+                mirrored = self.saliency(self.encoder(images.flip(-1), scale, **how))
+            saliency = (saliency + mirrored.flip(-1)) / 2
+        return pooled, saliency
 
     def saliency(self, features: Features) -> Tensor:
-        """(B, h, w) saliency of one scale's locations."""
-        return SALIENCIES[self.saliency_name].compute(features, self.encoder, self.saliency_rows)
+        """(B, h, w) saliency of one scale's locations; of all predicted labels, if there may be several."""
+        saliency = SALIENCIES[self.saliency_name]
+        if self.multi_label and saliency.of_present is not None:
+            return saliency.of_present(features, self.encoder)
+        return saliency.compute(features, self.encoder, self.saliency_rows)

@@ -18,11 +18,14 @@ class Saliency(NamedTuple):
         compute: `(features, encoder, rows)` -> (B, h, w) float32, non-negative.
         unfit: `(encoder, rows)` -> why a backbone cannot have it, as the end of a sentence about it; or None.
         uses: Whose queries and keys have to be recorded.
+        of_present: `(features, encoder)` -> the same where an image may have several classes, if it is a map
+            of one class: of all that the scale predicts. None: it is not.
     """
 
     compute: Callable[[Features, Encoder, Rows], Tensor]
     unfit: Callable[[Encoder, Rows], str | None]
     uses: Literal["all layers", "last layer", "none"] = "none"
+    of_present: Callable[[Features, Encoder], Tensor] | None = None
 
     def num_layers(self, encoder: Encoder, limit: int | None = None) -> int:
         """Of how many of the last layers queries and keys have to be recorded.

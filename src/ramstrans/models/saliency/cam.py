@@ -10,6 +10,16 @@ from torch import Tensor, nn
 from ramstrans.models.encoder import Encoder, Features
 from ramstrans.models.saliency.base import Rows, Saliency
 
+PRESENT = 0.5
+"""Probability from which a class counts as present in an image that may have several.
+
+Thresholds that are chosen on validation images do not count here: they would change the regions, and with
+them the probabilities that they were chosen for.
+"""
+
+CLASSES_AT_ONCE = 256
+"""Maps held in memory at a time."""
+
 
 @torch.no_grad()
 def class_map(features: Features, encoder: Encoder, classes: Tensor | None = None) -> Tensor:
@@ -30,6 +40,40 @@ def class_map(features: Features, encoder: Encoder, classes: Tensor | None = Non
     return parts.reshape(-1, *features.grid)
 
 
+@torch.no_grad()
+def union_map(features: Features, encoder: Encoder) -> Tensor:
+    """(B, h, w) float32 in [0, 1]: the union of the maps of all classes that are predicted.
+
+    For image i and location x, with the parts p of `class_map` and the classes P that have a probability of
+    at least `PRESENT`, or else the most probable one alone:
+
+        u(x) = max over c in P of max(p_c(x), 0) / max over y of max(p_c(y), 0)
+
+    Each map is divided by its maximum, so that a class with a high logit does not hide the others.
+
+    Args:
+        features: Of B images.
+        encoder: Whose head is average pooling and a linear layer.
+    """
+    head = encoder.get_classifier()
+    assert isinstance(head, nn.Linear | nn.Conv2d), "a linear head"
+    with torch.autocast(features.pooled.device.type, enabled=False):
+        logits = encoder.forward_head(features.pooled.to(head.weight.dtype))
+        is_best = logits == logits.amax(dim=1, keepdim=True)
+        is_present = is_best | (logits.sigmoid() >= PRESENT)
+        locations, weights = features.locations.float(), head.weight.flatten(1).float()
+        union = locations.new_zeros(locations.shape[:2])
+        for some, present in zip(
+            torch.split(weights, CLASSES_AT_ONCE),
+            torch.split(is_present, CLASSES_AT_ONCE, dim=1),
+            strict=True,
+        ):
+            maps = (locations @ some.T).clamp(min=0)  # (B, n, classes)
+            maps = maps / maps.amax(dim=1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+            union = torch.maximum(union, (maps * present[:, None]).amax(dim=2))
+    return union.reshape(-1, *features.grid)
+
+
 def _saliency(features: Features, encoder: Encoder, _rows: Rows) -> Tensor:
     return class_map(features, encoder).clamp(min=0)
 
@@ -40,4 +84,4 @@ def _unfit(encoder: Encoder, _rows: Rows) -> str | None:
     return "its head is not average pooling and a linear layer, so that the map would not be exact"
 
 
-SALIENCY = Saliency(_saliency, _unfit)
+SALIENCY = Saliency(_saliency, _unfit, of_present=union_map)

@@ -1,0 +1,103 @@
+"""Apply a calibration to what a model gives: the one place, for every command, server and exported model.
+
+It is imported without torch, SciPy and safetensors, which exported folders do not need.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ramstrans.calibration.conformal import sets
+from ramstrans.calibration.fitted import Calibration
+from ramstrans.calibration.scores import NEEDS, score_of
+from ramstrans.calibration.temperature import log_probabilities, tempered
+from ramstrans.errors import UsageError
+
+
+class Answers(NamedTuple):
+    """Answers for N images of C classes; None where nothing was fitted.
+
+    Attributes:
+        probabilities: (N, C) calibrated, of all scales together.
+        unknown_scores: (N,), high for images of no known class.
+        unknown: (N,) bool, whether the score is above the threshold.
+        sets: (N, C) bool, the classes in each image's prediction set.
+    """
+
+    probabilities: NDArray[np.float64]
+    unknown_scores: NDArray[np.float64] | None
+    unknown: NDArray[np.bool_] | None
+    sets: NDArray[np.bool_] | None
+
+    def set_of(self, index: int) -> list[int]:
+        """The labels in the set of one image, most probable first, equal ones in label order."""
+        assert self.sets is not None, "prediction sets were fitted"
+        labels = np.flatnonzero(self.sets[index])
+        order = np.argsort(-self.probabilities[index, labels], kind="stable")
+        return [int(label) for label in labels[order]]
+
+
+def answers(
+    calibration: Calibration,
+    fused: NDArray[np.floating],
+    logits: NDArray[np.floating] | None = None,
+    features: NDArray[np.floating] | None = None,
+    *,
+    num_scales: int | None = None,
+) -> Answers:
+    """Calibrate the answers for N images, and say which are unknown and which classes are possible.
+
+    The most probable class is the same as before.
+
+    Args:
+        calibration: What was fitted.
+        fused: (N, C) probabilities, the mean of those of the scales.
+        logits: (S, N, C); needed if `calibration.needs` says so.
+        features: (S, N, D), what the classifier reads; needed if `calibration.needs` says so.
+        num_scales: S, how many scales `fused` is the mean of; None: all that it was fitted for.
+
+    Raises:
+        UsageError: What the score of the unknown needs is missing.
+    """
+    count = num_scales or len(calibration.fused)
+    probabilities = tempered(log_probabilities(fused), calibration.temperatures[count - 1])
+    return from_calibrated(calibration, probabilities, logits, features, num_scales=count)
+
+
+def from_calibrated(
+    calibration: Calibration,
+    probabilities: NDArray[np.float64],
+    logits: NDArray[np.floating] | None = None,
+    features: NDArray[np.floating] | None = None,
+    *,
+    num_scales: int | None = None,
+) -> Answers:
+    """As `answers`, of probabilities (N, C) that are calibrated already: those of an exported graph.
+
+    Raises:
+        UsageError: What the score of the unknown needs is missing.
+    """
+    rule = calibration.fused[(num_scales or len(calibration.fused)) - 1]
+    scores = unknown = inside = None
+    if rule.unknown is not None:
+        given = {"logits": logits, "features": features}
+        if missing := [need for need in NEEDS[rule.unknown.score] if given[need] is None]:
+            raise UsageError(
+                f"this model tells the unknown by {rule.unknown.score}, which needs {' and '.join(missing)}, "
+                "and there are none; calibrate it with --score max_probability"
+            )
+        scores = score_of(
+            rule.unknown.score, rule.unknown.scales, probabilities, logits, features, calibration.arrays
+        )
+        unknown = scores > rule.unknown.threshold
+    if rule.sets is not None:
+        inside = sets(probabilities, rule.sets.method, rule.sets.quantiles(rule.sets.method))
+    return Answers(probabilities, scores, unknown, inside)
+
+
+def of_scale(
+    calibration: Calibration, probabilities: NDArray[np.floating], scale: int
+) -> NDArray[np.float64]:
+    """(N, C) calibrated probabilities of one scale alone, numbered from 1."""
+    return tempered(log_probabilities(probabilities), calibration.scales[scale - 1])

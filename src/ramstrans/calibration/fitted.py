@@ -1,0 +1,223 @@
+"""`Calibration`, what was fitted on held-out images, and its two files in a model's folder.
+
+`calibration.json` has all numbers and rules; `calibration.safetensors` is there where the score of the
+unknown compares with training images. Exported folders read the first without safetensors, which is
+therefore imported where it is needed.
+"""
+
+import dataclasses
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ramstrans import __version__
+from ramstrans.calibration.scores import NEEDS
+from ramstrans.calibration.wanted import ScoreName, SetMethod
+from ramstrans.errors import ConfigError
+from ramstrans.files import write_file
+from ramstrans.hub import local_folder
+from ramstrans.options import typed
+from ramstrans.plain import to_plain
+
+CALIBRATION_FILE = "calibration.json"
+ARRAYS_FILE = "calibration.safetensors"
+
+FORMAT_VERSION = 1
+
+AGAIN = "run `ramstrans calibrate RUN` again, or remove the file"
+
+ChosenBy = Literal["classes left out", "given unknown images", "name", "default"]
+
+
+@dataclass(frozen=True)
+class UnknownRule:
+    """When an image is of no known class.
+
+    Attributes:
+        score: How it is scored, see `calibration.scores`.
+        scales: Numbers of the scales, from 1, over which the score is averaged; none for `max_probability`.
+        threshold: An image with a higher score is unknown.
+        reject: Share of known images that was asked to be rejected.
+        chosen_by: What the score was chosen by.
+        auroc: On the images or classes that it was chosen by, percent; None if there were none.
+        fpr95: As `auroc`.
+    """
+
+    score: ScoreName
+    scales: tuple[int, ...]
+    threshold: float
+    reject: float
+    chosen_by: ChosenBy
+    auroc: float | None
+    fpr95: float | None
+
+
+@dataclass(frozen=True)
+class SetRule:
+    """Which classes are in the set of an image.
+
+    Attributes:
+        method: The one that answers use.
+        coverage: Share of images whose true class is to be in the set.
+        per_class: Whether each class has a quantile of its own.
+        lac: Quantiles of this method: one, or one for each class, in label order.
+        aps: As `lac`.
+        raps: As `lac`.
+    """
+
+    method: SetMethod
+    coverage: float
+    per_class: bool
+    lac: tuple[float, ...]
+    aps: tuple[float, ...]
+    raps: tuple[float, ...]
+
+    def quantiles(self, method: SetMethod) -> tuple[float, ...]:
+        """The quantiles of a method."""
+        of_method: tuple[float, ...] = getattr(self, method)
+        return of_method
+
+
+@dataclass(frozen=True)
+class FusedRule:
+    """What was fitted for the answer of the first scales together.
+
+    Attributes:
+        temperature: Of the mean of their probabilities.
+        unknown: None if there were too few images.
+        sets: As `unknown`.
+    """
+
+    temperature: float
+    unknown: UnknownRule | None
+    sets: SetRule | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All that was fitted for a model on images that it was not trained on.
+
+    Attributes:
+        fitted_on: The split, or the data set.
+        num_images: Of it.
+        weights: SHA-256 of the weights that it belongs to.
+        scales: Temperature of each scale alone.
+        fused: For the first 1, 2, ... S scales together: `--num_scales` and early exit use fewer than all.
+        notes: What could not be fitted, and why.
+        format_version: Version of the format.
+        ramstrans_version: Version of the package that fitted it.
+        arrays: What scores compare with, by scale and name; in a file of their own.
+    """
+
+    fitted_on: str
+    num_images: int
+    weights: str
+    scales: tuple[float, ...]
+    fused: tuple[FusedRule, ...]
+    notes: tuple[str, ...] = ()
+    format_version: int = FORMAT_VERSION
+    ramstrans_version: str = __version__
+    arrays: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Of the first 1, 2, ... S scales together."""
+        return tuple(rule.temperature for rule in self.fused)
+
+    def first(self, num_scales: int) -> "Calibration":
+        """What was fitted for the first scales, without the rest."""
+        return dataclasses.replace(self, scales=self.scales[:num_scales], fused=self.fused[:num_scales])
+
+    @property
+    def needs(self) -> set[str]:
+        """What answers need beside the probabilities: any of `logits` and `features`."""
+        return {need for rule in self.fused if rule.unknown is not None for need in NEEDS[rule.unknown.score]}
+
+    def to_json(self) -> str:
+        """All but the arrays, as JSON."""
+        values = dataclasses.asdict(dataclasses.replace(self, arrays={}))
+        del values["arrays"]
+        plain = to_plain(values, "calibration")
+        return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def calibration_from_json(text: str) -> Calibration:
+    """Read what `Calibration.to_json` of this version wrote, without its arrays.
+
+    Raises:
+        ConfigError: Not JSON, of a newer version, or damaged.
+
+    >>> saved = Calibration("val", 60, "", (1.5, 1.2), (FusedRule(1.5, None, None),) * 2)
+    >>> calibration_from_json(saved.to_json()) == saved
+    True
+    """
+    try:
+        values: dict[str, Any] = json.loads(text)
+        version = values.get("format_version")
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ConfigError(f"not JSON of a calibration ({error}); {AGAIN}") from error
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ConfigError(
+            f"format_version {version} was written by a newer ramstrans ({values.get('ramstrans_version')}); "
+            "upgrade with pip install -U ramstrans"
+        )
+    fitted = typed({**values, "arrays": {}}, Calibration, "calibration")
+    assert isinstance(fitted, Calibration)
+    return fitted
+
+
+def save_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write a calibration beside a model, in place of an earlier one.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    from safetensors.numpy import save
+
+    remove_calibration(folder)  # the JSON is written last: without it, arrays count for nothing
+    if calibration.arrays:
+        write_file(folder / ARRAYS_FILE, save(calibration.arrays))
+    write_file(folder / CALIBRATION_FILE, calibration.to_json().encode(errors="backslashreplace"))
+
+
+def remove_calibration(folder: Path) -> None:
+    """Remove the files of a calibration, if there are some: its model is replaced."""
+    for name in (CALIBRATION_FILE, ARRAYS_FILE):
+        with suppress(FileNotFoundError):
+            (folder / name).unlink()
+
+
+def load_calibration(folder: Path | str, weights: str | None = None) -> Calibration | None:
+    """Read the calibration beside a model; None if there is none.
+
+    Args:
+        folder: The folder, or `hf://user/name`.
+        weights: SHA-256 of the model's weights; None: not checked.
+
+    Raises:
+        ConfigError: It is damaged, of a newer version, or was fitted for other weights.
+    """
+    path = local_folder(folder) / CALIBRATION_FILE
+    if not path.is_file():
+        return None
+    try:
+        fitted = calibration_from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if weights not in (None, fitted.weights):
+        raise ConfigError(f"{path} was fitted for other weights than those beside it; {AGAIN}")
+    arrays = path.with_name(ARRAYS_FILE)
+    if "features" not in fitted.needs:
+        return fitted
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dataclasses.replace(fitted, arrays=load_file(arrays))
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{arrays} is missing or damaged ({error}); copy it again, or {AGAIN}") from error

@@ -1,0 +1,51 @@
+"""What may be asked of a calibration; without NumPy, so that options are checked quickly."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ramstrans.errors import ConfigError
+
+ScoreName = Literal["max_probability", "max_logit", "energy", "knn", "mahalanobis", "vim"]
+"""How the unknown is told, see `calibration.scores`."""
+
+SetMethod = Literal["lac", "aps", "raps"]
+"""How prediction sets are made, see `calibration.conformal`."""
+
+
+def min_images(share: float) -> int:
+    """The smallest number of images from which a score can be taken that a share of new ones keeps to.
+
+    >>> min_images(0.95), min_images(0.9), min_images(0.99)
+    (19, 9, 99)
+    """
+    return math.ceil(share / (1 - share) - 1e-9)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a calibration.
+
+    Attributes:
+        score: How the unknown is told; `auto`: by the score that tells best.
+        reject: Share of known images that may be rejected as unknown.
+        coverage: Share of images whose prediction set is to have the true class.
+        set_method: How prediction sets are made.
+        per_class: Whether each class is to be covered, and not all of them on average.
+    """
+
+    score: ScoreName | Literal["auto"] = "auto"
+    reject: float = 0.05
+    coverage: float = 0.95
+    set_method: SetMethod = "lac"
+    per_class: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("reject", "coverage"):
+            if not 0 < (share := getattr(self, name)) < 1:
+                raise ConfigError(f"--{name} is {share}; give a number in (0, 1), e.g. 0.05")
+
+    @property
+    def min_images(self) -> int:
+        """Held-out images that are needed at least."""
+        return max(min_images(self.coverage), min_images(1 - self.reject))

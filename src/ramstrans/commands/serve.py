@@ -1,0 +1,177 @@
+"""`ramstrans serve`."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from ramstrans.commands.options import Parser
+from ramstrans.errors import UsageError
+from ramstrans.options import Precision
+from ramstrans.plain import counted
+from ramstrans.saved.metadata import load_metadata
+
+if TYPE_CHECKING:
+    from ramstrans.serve.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+"""Addresses that only this machine reaches."""
+
+
+def add_options(parser: Parser) -> None:
+    """Options of `serve`: the parameters of the function."""
+    parser.add_argument("run", type=Path, help="Run folder, any saved model, or a folder of `export`.")
+    parser.add_function_arguments(serve, as_group=False, skip={"run"})
+
+
+def run(options: Namespace, _given: list[str]) -> int:
+    """Answer by HTTP, until Ctrl-C or SIGTERM."""
+    return serve(**vars(options))
+
+
+def serve(
+    run: Path,
+    host: str = "127.0.0.1",
+    port: NonNegativeInt = 8000,
+    api_key_file: Path | None = None,
+    max_batch: PositiveInt = 32,
+    max_wait_ms: NonNegativeFloat = 20.0,
+    max_queue: PositiveInt = 256,
+    max_images: PositiveInt = 64,
+    max_bytes: PositiveInt = 32_000_000,
+    max_pixels: PositiveInt = 64_000_000,
+    timeout: PositiveFloat = 30.0,
+    early_exit: float | Literal["auto"] | None = None,
+    num_scales: PositiveInt | None = None,
+    device: str = "auto",
+    precision: Precision | None = None,
+) -> int:
+    """Serve a model.
+
+    Args:
+        run: Run folder, any saved model, or a folder of `export`, which needs no PyTorch.
+        host: Address to listen on; 0.0.0.0 for all of this machine.
+        port: Port to listen on; 0: any free one.
+        api_key_file: File with a key that requests must have, as `Authorization: Bearer KEY`.
+        max_batch: Images that pass through the model at once.
+        max_wait_ms: Milliseconds that a batch waits for images that are being decoded, and for those who were
+            just answered to ask again.
+        max_queue: Images of all requests that wait for their answers; more are refused, with status 503.
+        max_images: Images per request.
+        max_bytes: Bytes per request.
+        max_pixels: Pixels per image; larger ones are not decoded.
+        timeout: Seconds for a request to arrive, and again for its answer.
+        early_exit: Confidence at which an image skips the remaining scales; auto: the one that
+            `evaluate --early_exit auto` chose.
+        num_scales: Use the first so many of the scales that were trained; default: all.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
+
+    Raises:
+        RamsTransError: The model, the key or the address cannot be used.
+    """
+    from ramstrans.export.runner import need
+
+    for library in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        need(library, "serve")
+    from ramstrans.serve.limits import Limits
+    from ramstrans.serve.server import bind, run_server, url_of
+
+    limits = Limits(max_batch, max_wait_ms / 1000, max_images, max_queue, max_bytes, timeout)
+    check_limits(limits)
+    key = None if api_key_file is None else read_key(api_key_file)
+    of_run = {"device": device, "precision": precision, "early_exit": early_exit, "num_scales": num_scales}
+    check_model(run, of_run)
+    # PyTorch's OpenMP keeps a team of threads for each thread that computes. With two teams there are more
+    # threads than processors, and they sleep after every operation instead of waiting: a quarter slower.
+    with bind(host, int(port)) as listener, ThreadPoolExecutor(1, "compute") as thread:
+        if host not in LOCAL and key is None:
+            logger.warning("whoever reaches %s may use it; --api_key_file FILE asks for a key", host)
+        engine = thread.submit(open_engine, run, of_run).result()
+        engine.max_pixels = max_pixels
+        thread.submit(warm_up, engine).result()
+        from ramstrans.serve.app import create_app
+
+        about = f"{run} ({counted(len(engine.about()['classes']), 'class')}) answers at {url_of(listener)}"
+        run_server(create_app(engine, thread, limits, key), listener, about)
+    return 0
+
+
+def check_limits(limits: Any) -> None:  # noqa: ANN401 - `Limits`, whose module needs the extra
+    """Raise unless the queue holds a whole request.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if limits.max_images > limits.max_queue:
+        raise UsageError(
+            f"--max_images is {limits.max_images}, more than --max_queue {limits.max_queue}: such a request "
+            "would never be accepted; give more of the queue"
+        )
+
+
+def read_key(path: Path) -> str:
+    """The key in a file.
+
+    Raises:
+        UsageError: The file cannot be read, or has no key.
+    """
+    try:
+        key = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise UsageError(
+            f"--api_key_file {path} cannot be read ({reason}); give a file with a key"
+        ) from error
+    if not key or not key.isascii() or len(key.split()) > 1:
+        raise UsageError(f"--api_key_file {path} has no key of ASCII letters on one line; write one into it")
+    return key
+
+
+def check_model(folder: Path, of_run: dict[str, Any]) -> None:
+    """Check a folder before anything large is loaded.
+
+    Raises:
+        RamsTransError: It is not a model.
+        UsageError: An option is only for runs.
+    """
+    from ramstrans.export.runner import format_of
+
+    if format_of(folder) is None:
+        load_metadata(folder)
+        return
+    given = [f"--{name}" for name, value in of_run.items() if value not in (None, "auto")]
+    if given:
+        raise UsageError(
+            f"{folder} is an exported model, in which {' and '.join(given)} cannot be changed; export it so"
+        )
+
+
+def open_engine(folder: Path, of_run: dict[str, Any]) -> "Engine":
+    """Load a model: an exported one without PyTorch."""
+    from ramstrans.export.runner import format_of
+
+    if format_of(folder) is not None:
+        from ramstrans.serve.engine import ExportedEngine
+
+        return ExportedEngine(folder)
+    from ramstrans.inference.predictor import Predictor
+    from ramstrans.serve.run_engine import RunEngine
+
+    return RunEngine(Predictor.load(folder, **of_run))
+
+
+def warm_up(engine: "Engine") -> None:
+    """Answer for a grey image: the first pass takes longer, and shows what does not work."""
+    import io
+
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64), "grey").save(stream, "PNG")
+    engine.answer([engine.read(stream.getvalue())], 1)

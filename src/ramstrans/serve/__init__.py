@@ -1,0 +1,1 @@
+"""A trained or exported model behind HTTP: `ramstrans serve`. Without torch for exported ones."""

@@ -1,0 +1,1 @@
+"""Models for others: the model card, and what is pushed to the hub."""

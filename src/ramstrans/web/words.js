@@ -1,0 +1,62 @@
+// What the page says: names, percentages, whether an answer is sure, and the table to download.
+
+const SURE = 0.5;
+const AHEAD = 0.2;
+
+/** A class name for people: "017.Black_footed_Albatross" -> "Black footed Albatross". */
+export function nameOf(label) {
+  return label.replace(/^\d+[._-]+(?=\D)/, "").replace(/_+/g, " ").trim() || label;
+}
+
+/** A probability in whole percent; what is not 0 or 1 does not look so. */
+export function percent(probability) {
+  const whole = Math.round(100 * probability);
+  if (whole === 0 && probability > 0) return "<\u00a01\u00a0%";
+  if (whole === 100 && probability < 1) return ">\u00a099\u00a0%";
+  return `${whole}\u00a0%`;
+}
+
+/** A number with its noun. */
+export function counted(number, one, several = `${one}s`) {
+  return `${number} ${number === 1 ? one : several}`;
+}
+
+/** Whether an answer is sure, and why or why not, in words. */
+export function verdict({ labels, probabilities }) {
+  const [first, second = 0] = probabilities;
+  if (first < SURE) return { isSure: false, words: `The best guess has only ${percent(first)}.` };
+  if (first - second < AHEAD) {
+    return { isSure: false, words: `${nameOf(labels[1])} is close behind, with ${percent(second)}.` };
+  }
+  return { isSure: true, words: `${percent(first)} sure` };
+}
+
+/** An ordinal for a look. */
+export function nth(index) {
+  return ["First", "Second", "Third", "Fourth", "Fifth"][index] ?? `${index + 1}th`;
+}
+
+function field(value) {
+  if (value === null || value === undefined) return "";
+  const text = value === true ? "True" : value === false ? "False" : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** Answers as the CSV of `ramstrans predict`: one line for each {name, answer, error}. */
+export function toCsv(items) {
+  const most = Math.max(...items.map(({ answer }) => answer?.labels.length ?? 0), 1);
+  const ranks = Array.from({ length: most }, (_, i) => i + 1);
+  const columns = [
+    "path", "error", ...ranks.map((rank) => `label_${rank}`), ...ranks.map((rank) => `probability_${rank}`),
+    "region_x0", "region_y0", "region_x1", "region_y1", "has_region", "unknown", "unknown_score", "set",
+  ];
+  const rows = items.map(({ name, answer, error }) => {
+    const { box = null, has_region: found = null } = answer?.scales[0] ?? {};
+    return [
+      name, error, ...ranks.map((rank) => answer?.labels[rank - 1]),
+      ...ranks.map((rank) => answer?.probabilities[rank - 1]), ...(box ?? [null, null, null, null]), found,
+      answer?.unknown, answer?.unknown_score, answer?.set?.join(";"),
+    ];
+  });
+  return [columns, ...rows].map((row) => row.map(field).join(",") + "\n").join("");
+}

@@ -1,0 +1,133 @@
+"""A real server process: its end, and an exported model without torch."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tests.inference.builders import draw, make_folder
+from tests.processes import ENVIRONMENT, ROOT, start
+
+pytest.importorskip("fastapi", reason="fastapi is not installed")
+pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+
+from ramstrans.errors import UsageError
+from ramstrans.serve.server import bind, url_of
+
+JPEG = {"Content-Type": "image/jpeg"}
+ADDRESS = re.compile(r"answers at http://127\.0\.0\.1:(\d+)")
+
+
+def test_a_free_port_is_found_and_a_taken_one_refused():
+    with bind("127.0.0.1", 0) as listener:
+        listener.listen()
+        port = listener.getsockname()[1]
+        assert url_of(listener) == f"http://127.0.0.1:{port}"
+        with pytest.raises(
+            UsageError, match=rf"--port {port} cannot be listened on \(Address already in use\)"
+        ):
+            bind("127.0.0.1", port)
+
+
+def test_an_address_of_another_machine_is_refused():
+    with pytest.raises(UsageError, match=r"--host 192\.0\.2\.1 --port 80"):
+        bind("192.0.2.1", 80)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+def test_the_url_of_an_ipv6_address():
+    class Listener:
+        @staticmethod
+        def getsockname():
+            return "::1", 8000, 0, 0
+
+    assert url_of(Listener()) == "http://[::1]:8000"
+
+
+def post(connection, content):
+    connection.request("POST", "/predict?top_k=7", content, JPEG)
+    response = connection.getresponse()
+    return response.status, response.read()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_loses_no_request(tmp_path, number):
+    run, content = make_folder(tmp_path / "run"), draw(tmp_path / "a.jpg", 300, 200).read_bytes()
+    child = start("serve", run, "--port", "0", "--device", "cpu")
+    errors = child.folder / "stderr"
+    child.wait_for(lambda: ADDRESS.search(errors.read_text()))
+    port = int(ADDRESS.search(errors.read_text())[1])
+    results, refused = [], []
+
+    def client():
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while True:
+            if connection.sock is None:
+                try:
+                    connection.connect()
+                except ConnectionRefusedError:
+                    refused.append(1)
+                    return
+            try:
+                results.append(post(connection, content)[0])
+            except (OSError, http.client.HTTPException) as error:
+                results.append(repr(error))
+                return
+            if len(results) == 60:
+                os.kill(child.pid, number)
+
+    threads = [threading.Thread(target=client) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    finished = child.wait()
+    assert set(results) == {200}
+    assert len(refused) == 8
+    assert finished.returncode == 0
+    assert finished.stderr.splitlines()[-1] == "stopped"
+
+
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from ramstrans.cli import main; sys.exit(main())"
+
+
+@pytest.mark.slow
+def test_an_exported_folder_answers_without_torch_as_its_predict_does(tmp_path):
+    for library in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    from ramstrans.export.folder import export_folder
+    from ramstrans.export.standalone import Standalone
+    from ramstrans.inference.predictor import Predictor
+    from ramstrans.inference.writers import to_json
+
+    paths = [draw(tmp_path / f"{n}.jpg", 300 + 40 * n, 200, seed=n) for n in range(3)]
+    predictor = Predictor.load(make_folder(tmp_path / "run", zoom_source="full"), "cpu", "fp32")
+    export_folder(predictor, tmp_path / "out", "onnx", paths)
+    line = [sys.executable, "-c", WITHOUT_TORCH, "serve", str(tmp_path / "out"), "--port", "0"]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=ROOT)
+    try:
+        port = next(int(found[1]) for text in process.stderr if (found := ADDRESS.search(text)))
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        for path, expected in zip(paths, Standalone(tmp_path / "out").stream(paths, 7), strict=True):
+            status, body = post(connection, path.read_bytes())
+            (row,), other = json.loads(body)["predictions"], to_json(expected)
+            assert (status, row["labels"]) == (200, other["labels"])
+            assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1.1e-6)
+            assert [scale["box"] for scale in row["scales"]] == [scale["box"] for scale in other["scales"]]
+        connection.request("POST", "/predict?saliency=1&explain=1", paths[0].read_bytes(), JPEG)
+        (row,) = json.loads(connection.getresponse().read())["predictions"]
+        assert len(row["saliency"]) == 3
+        assert row["explanation"]
+        connection.close()
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+        process.stderr.close()
