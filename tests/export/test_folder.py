@@ -1,20 +1,26 @@
 """Exported folders: the same answers, without torch, or nothing at all."""
 
 import json
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from ramstrans.errors import TrainingError
+from ramstrans.errors import ConfigError, TrainingError
 from ramstrans.export import folder as module
 from ramstrans.export.folder import closure, export_folder
 from ramstrans.export.standalone import Standalone
 from ramstrans.inference.writers import to_json
+from ramstrans.serve.engine import ExportedEngine
 
 pytestmark = pytest.mark.slow  # a graph takes half a minute to export
 
-WITHOUT_TORCH = "import runpy, sys; sys.modules.update(dict.fromkeys(('torch', 'scipy', 'safetensors'))); runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+WITHOUT_TORCH = (
+    "import runpy, sys; sys.modules.update(dict.fromkeys(('torch', 'scipy', 'safetensors')));"
+    "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+)
 
 
 def test_the_answers_are_the_models(exported):
@@ -25,7 +31,7 @@ def test_the_answers_are_the_models(exported):
     assert json.loads((folder / "verification.json").read_text()) == check._asdict()
     assert {path.name for path in folder.iterdir()} == {
         *("model.onnx", "labels.json", "preprocessing.json", "predict.py", "README.md", "lib"),
-        "verification.json",
+        *("verification.json", "calibration.json", "calibration.npz"),
     }
 
 
@@ -43,9 +49,36 @@ def test_a_process_without_torch_prints_the_lines_of_predict(exported, photograp
         assert found.keys() == theirs.keys()
         assert (found["path"], found["error"]) == (theirs["path"], theirs["error"])
         assert found["labels"][:1] == theirs["labels"][:1]
+        assert found["probabilities"] == pytest.approx(theirs["probabilities"], abs=0.02)
+        assert (found["unknown"], found["set"]) == (theirs["unknown"], theirs["set"])
+        if theirs["error"] is None:
+            assert found["unknown_score"] == pytest.approx(theirs["unknown_score"], rel=1e-3)
         for one, other in zip(found["scales"], theirs["scales"], strict=True):
             assert one["has_region"] == other["has_region"]
             assert one["box"] == (None if other["box"] is None else pytest.approx(other["box"], abs=8))
+
+
+def test_some_of_the_photographs_are_unknown_and_sets_differ(exported, photographs):
+    found = exported.predictor(photographs)[:-1]
+    assert [one.unknown for one in found].count(True) == 3
+    assert len({one.prediction_set for one in found}) > 1
+    outputs = Standalone(exported.folder).graph(np.zeros((2, 3, 53, 37), np.uint8))
+    assert (outputs["logits"].shape, outputs["features"].shape) == ((2, 2, 7), (2, 2, 24))
+
+
+def test_a_server_answers_as_predict_py(exported, photographs):
+    engine, paths = ExportedEngine(exported.folder), photographs[:3]
+    answers = engine.answer([engine.read(path.read_bytes()) for path in paths], 7)
+    expected = Standalone(exported.folder).stream(paths, 7)
+    assert [one.prediction for one in answers] == [one._replace(path=None) for one in expected]
+    assert all(one.prediction.unknown is not None for one in answers)
+
+
+def test_a_damaged_calibration_is_one_line(exported, tmp_path):
+    folder = shutil.copytree(exported.folder, tmp_path / "out")
+    (folder / "calibration.npz").write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match=r"calibration\.npz of .*out is damaged or missing; export"):
+        Standalone(folder)
 
 
 def test_any_batch_gives_the_same(exported, photographs):

@@ -50,6 +50,7 @@ def test_boxes_within_rounding_are_equal():
     other[0, 1, 3] = 16
     classes = np.zeros(4, int)
     assert Answered(classes, boxes).boxes_like(Answered(classes, other)) == 0.75
+    assert Answered(classes, boxes).boxes_like(Answered(classes, np.concatenate([other, other]))) == 0.75
     assert Answered(classes, None).boxes_like(Answered(classes, None)) == 1.0
 
 

@@ -8,11 +8,18 @@ import pytest
 
 from ramstrans.errors import TrainingError, UsageError
 from ramstrans.export import smaller as module
-from ramstrans.export.formats import convert, write_graph
-from ramstrans.export.graph import Graph
+from ramstrans.export.folder import graph_of
+from ramstrans.export.formats import convert, openvino_of, write_graph
 from ramstrans.export.judge import Judgement
 from ramstrans.export.photographs import Labelled
-from ramstrans.export.quantize import halve, head_names, in_backbone, quantised_names
+from ramstrans.export.quantize import (
+    WEIGHTED,
+    halve,
+    head_names,
+    in_backbone,
+    quantised_names,
+    scopes_of,
+)
 from ramstrans.export.runner import open_graph
 from ramstrans.export.smaller import Int8, megabytes, write_int8
 from ramstrans.export.standalone import Standalone, pixels_size
@@ -34,7 +41,7 @@ def source(exported, tmp_path):
 
 @pytest.fixture
 def graph(exported):
-    return Graph(exported.predictor.model, exported.predictor.metadata)
+    return graph_of(exported.predictor, "onnx")
 
 
 @pytest.fixture
@@ -102,17 +109,48 @@ def test_unreadable_photographs_cannot_calibrate(exported, labelled, draft, grap
 
 @pytest.mark.parametrize("format_name", ["onnx", "openvino"])
 def test_float16_gives_nearly_the_same(exported, draft, graph, format_name, photographs):
-    file = draft / "model.onnx"
+    file, heads = draft / "model.onnx", head_names(graph)
     if format_name == "openvino":
         pytest.importorskip("openvino", reason="openvino is not installed")
         file.unlink()
         file = draft / "model.xml"
-    halve(exported.folder / "model.onnx", file, format_name, head_names(graph))
+        openvino_of(exported.folder / "model.onnx", file)
+        whole = file.with_suffix(".bin").stat().st_size
+    halve(exported.folder / "model.onnx", file, format_name, heads)
     check = verify(exported.predictor, graph, draft, photographs)._replace(precision="fp16")
     check_tolerance(check)
-    assert megabytes(draft) < 0.8 * megabytes(exported.folder)
-    with pytest.raises(TrainingError, match="of boxes"):
+    assert check.probability > exported.check.probability  # it is another graph now
+    if format_name == "onnx":
+        assert weight_types(file, heads) == ({FLOAT16}, {FLOAT})
+    else:
+        assert file.with_suffix(".bin").stat().st_size < 0.55 * whole
+
+
+FLOAT, FLOAT16 = 1, 10
+"""Types of ONNX's weights."""
+
+
+def weight_types(file, heads):
+    """Those of the products that become int8, and of the head."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    model = onnx.load(str(file))
+    types = {weight.name: weight.data_type for weight in model.graph.initializer}
+    inside = {types[node.input[1]] for node in model.graph.node if node.name in quantised_names(model, heads)}
+    head = {
+        types[node.input[1]]
+        for node in model.graph.node
+        if node.op_type in WEIGHTED and set(heads) & set(scopes_of(node))
+    }
+    return inside, head
+
+
+def test_float16_too_far_off_is_refused(exported):
+    check = exported.check._replace(precision="fp16")
+    check_tolerance(check)
+    with pytest.raises(TrainingError, match=r"90\.0 % of boxes"):
         check_tolerance(check._replace(boxes_equal=0.9))
+    with pytest.raises(TrainingError, match=r"only 80\.0 % of photographs have the same unknown"):
+        check_tolerance(check._replace(rules_from_file=0.8))
 
 
 @pytest.mark.parametrize("format_name", ["openvino", "pt2"])

@@ -52,6 +52,7 @@ def test_what_the_evaluation_refuses_is_refused_in_its_words(tmp_path, size):
 
 
 def test_reading_needs_no_torch():
-    code = "import sys; sys.modules.update(dict.fromkeys(('torch', 'scipy', 'safetensors'))); import ramstrans.export.standalone"
+    absent = "import sys; sys.modules.update(dict.fromkeys(('torch', 'scipy', 'safetensors')))"
+    code = f"{absent}; import ramstrans.export.standalone"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

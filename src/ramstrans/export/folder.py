@@ -265,7 +265,7 @@ def readme(predictor: Predictor, format_name: Format, check: Check) -> str:
         "|---|---|---|",
         *(f"| `{name}` | {shape} | {text} |" for name, shape, text in tensors(predictor)),
         "",
-        *checked(check),
+        *checked(check, is_calibrated=predictor.calibration is not None),
     ]
     return "\n".join(lines) + "\n"
 
@@ -295,7 +295,7 @@ def tensors(predictor: Predictor) -> list[tuple[str, str, str]]:
     return rows + [(name, *further[name]) for name in KEPT if name in needs]
 
 
-def checked(check: Check) -> list[str]:
+def checked(check: Check, *, is_calibrated: bool = False) -> list[str]:
     """How well an export was checked, as lines of a README."""
     lines = [
         f"Checked on {counted(check.num_images, 'photograph')} against the model in PyTorch, in float32. On",
@@ -304,6 +304,8 @@ def checked(check: Check) -> list[str]:
         f"From file to answer the shares are {check.boxes_from_file:g} and {check.top1_from_file:g}, and the",
         f"largest difference is {check.probability_from_file:.1e}.",
     ]
+    if is_calibrated:
+        lines.append(f"The share of equal `unknown` and `set` is {check.rules_from_file:g}.")
     if check.int8 is not None:
         lines += [
             "",

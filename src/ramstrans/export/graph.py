@@ -166,7 +166,7 @@ class Shrink(nn.Module):
         self.is_same = tuple(size) == tuple(new_size)
         self.rows: Tensor
         self.columns: Tensor
-        self.register_buffer("rows", resize_weights(size[0], new_size[0]), persistent=False)
+        self.register_buffer("rows", resize_weights(size[0], new_size[0]).T.contiguous(), persistent=False)
         self.register_buffer("columns", resize_weights(size[1], new_size[1]).T.contiguous(), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -174,7 +174,8 @@ class Shrink(nn.Module):
         if self.is_same:
             return pixels
         across = torch.floor(pixels @ self.columns + 0.5).clamp(0, 255)
-        return torch.floor(self.rows @ across + 0.5).clamp(0, 255)
+        # constants on the right: NNCF fails at a product with one on the left to which a constant is added
+        return torch.floor((across.mT @ self.rows).mT + 0.5).clamp(0, 255)
 
 
 def resize_weights(length: int, new_length: int) -> Tensor:

@@ -69,10 +69,12 @@ class Answered(NamedTuple):
     boxes: NDArray[np.float32] | None
 
     def boxes_like(self, other: "Answered") -> float:
-        """Share of boxes that are another's; 1 without boxes."""
+        """Share of boxes that are another's, of those that both have; 1 without boxes."""
         if self.boxes is None or other.boxes is None:
             return 1.0
-        return float((np.abs(self.boxes - other.boxes).max(axis=-1) <= PIXEL).mean())
+        count = min(len(self.boxes), len(other.boxes))  # one may have fewer scales
+        same = np.abs(self.boxes[:count] - other.boxes[:count]).max(axis=-1) <= PIXEL
+        return float(same.mean())
 
 
 def pixel_batches(

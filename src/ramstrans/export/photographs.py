@@ -73,10 +73,8 @@ def to_calibrate(metadata: ModelMetadata, folder: Path | None, count: int) -> li
 def _some(metadata: ModelMetadata, folder: Path | None, count: int, split: Split, option: str) -> list[Path]:
     if folder is not None:
         return spread(photographs_of(folder, option), count)
-    return spread(
-        [record.path for record in own_images(metadata, f"give others: {option} FOLDER").of_split(split)],
-        count,
-    )
+    records = own_images(metadata, f"give others: {option} FOLDER").of_split(split)
+    return spread([record.path for record in records], count)
 
 
 def to_judge(run: Path, metadata: ModelMetadata, root: Path | None) -> Labelled:

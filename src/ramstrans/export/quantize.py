@@ -6,7 +6,9 @@ are cheap, and a saliency in 8 bits puts boxes elsewhere.
 """
 
 import ast
+import io
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -90,7 +92,7 @@ def quantise(source: Path, target: Path, heads: Sequence[str], pixels: Pixels) -
             files[library] = target / library / FILES["onnx"]
             files[library].parent.mkdir(parents=True)
             need(library, "openvino")  # whose import sets how much it logs
-            with quiet():
+            with quiet(), redirect_stdout(io.StringIO()):  # where results belong, and NNCF draws its progress
                 method(source, files[library], names, pixels)
     return files
 
@@ -142,8 +144,6 @@ def _by_nncf(source: Path, target: Path, names: list[str], pixels: Pixels) -> No
         nncf.Dataset([{INPUT: batch} for batch in pixels]),
         subset_size=len(pixels),
         model_type=nncf.ModelType.TRANSFORMER if has_products else None,
-        # its bias correction fails at products whose weights two scales share
-        advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
         ignored_scope=nncf.IgnoredScope(names=others, validate=False),
     )
     need("onnx", "onnx").save(quantised, str(target))
@@ -171,6 +171,10 @@ def halve(source: Path, target: Path, format_name: Format, heads: Sequence[str])
         openvino_of(source, target, half=True)
         return
     float16 = need("onnxruntime.transformers.float16", "onnx")
+    weights = {tensor.name for tensor in model.graph.initializer}
+    shapes = [value for value in model.graph.value_info if value.name not in weights]
+    del model.graph.value_info[:]  # of weights too: then those that stay float32 would be cast to it
+    model.graph.value_info.extend(shapes)
     wide = [node.name for node in model.graph.node if not in_backbone(node, heads)]
     with quiet():
         half = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=wide)

@@ -19,7 +19,7 @@ from ramstrans.errors import UsageError
 from ramstrans.evaluation.images import with_labels_of
 from ramstrans.export.folder import CHECK_FILE
 from ramstrans.export.graph import Graph
-from ramstrans.export.judge import answer, pixel_batches
+from ramstrans.export.judge import Answered, answer, pixel_batches
 from ramstrans.export.photographs import own_images, spread
 from ramstrans.export.runner import Runner, format_of, open_graph
 from ramstrans.export.smaller import megabytes
@@ -111,23 +111,37 @@ def measure_exports(
     records = spread(with_labels_of(metadata, images, "test"), num_images)
     runners = {one.name: one.run for one in contenders}
     answers, labels = answer(runners, records, metadata.preprocessing, progress=progress)
-    paths = [record.path for record in records]
-    pixels, _ = next(pixel_batches(paths, metadata.preprocessing, batch_size=batch_size))
+    pixels, _ = next(
+        pixel_batches([one.path for one in records], metadata.preprocessing, batch_size=batch_size)
+    )
     timed = {name: Candidate(partial(run, pixels), len(pixels)) for name, run in runners.items()}
     seconds = interleave(timed, num_rounds, device, progress=progress)
-    reference = answers[names[0]]
+    before = answers[names[0]], seconds[names[0]]
     return [
-        ExportResult(
-            *one[:4],
-            num_images=len(labels),
-            top1=100 * float((answers[one.name].classes == labels).mean()),
-            top1_equal=float((answers[one.name].classes == reference.classes).mean()),
-            boxes_equal=answers[one.name].boxes_like(reference),
-            seconds=quartiles([taken / len(pixels) for taken in seconds[one.name]]),
-            ratio=quartiles(np.divide(seconds[one.name], seconds[names[0]]).tolist()),
-        )
+        result_of(one, answers[one.name], seconds[one.name], before, labels, len(pixels))
         for one in contenders
     ]
+
+
+def result_of(
+    contender: Contender,
+    answered: Answered,
+    seconds: Sequence[float],
+    before: tuple[Answered, Sequence[float]],
+    labels: NDArray[np.int64],
+    batch_size: int,
+) -> ExportResult:
+    """What a contender's answers and seconds for a batch are worth, beside the first contender's."""
+    reference, its_seconds = before
+    return ExportResult(
+        *contender[:4],
+        num_images=len(labels),
+        top1=100 * float((answered.classes == labels).mean()),
+        top1_equal=float((answered.classes == reference.classes).mean()),
+        boxes_equal=answered.boxes_like(reference),
+        seconds=quartiles([taken / batch_size for taken in seconds]),
+        ratio=quartiles(np.divide(seconds, its_seconds).tolist()),
+    )
 
 
 def contender_of(name: str, metadata: ModelMetadata, device: torch.device, precision: str) -> Contender:

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from ramstrans.errors import TrainingError, UsageError
 from ramstrans.export.formats import Format, convert
 from ramstrans.export.judge import Judgement, answer, judged, pixel_batches, times
 from ramstrans.export.photographs import Labelled
-from ramstrans.export.quantize import quantise
+from ramstrans.export.quantize import Pixels, quantise
 from ramstrans.export.runner import FILES, open_graph
 from ramstrans.export.standalone import Standalone
 
@@ -71,12 +72,25 @@ def write_int8(
         folders[library] = source.parent / library
         folders[library].mkdir()
         convert(file, folders[library], format_name)
+    best = best_of(judge(draft, folders, int8, pixels, progress), int8.max_drop)
+    for path in folders[best.quantised_by].iterdir():
+        (draft / path.name).unlink()  # OpenVINO maps the open one into memory
+        shutil.copy(path, draft / path.name)
+    return best._asdict()
+
+
+def judge(
+    draft: Path, folders: Mapping[str, Path], int8: Int8, pixels: Pixels, progress: Progress = no_progress
+) -> list[Judgement]:
+    """Let the float32 graph of an exported folder and those in int8 answer the same photographs."""
+    before = Standalone(draft)
     runners = {"fp32": before.graph} | {name: open_graph(folder) for name, folder in folders.items()}
-    answers, labels = answer(runners, int8.labelled.records, *reading, progress)
+    records, source = int8.labelled
+    answers, labels = answer(runners, records, before.preprocessing, before.max_pixels, progress)
     seconds = times(runners, np.concatenate(pixels[:8]))
-    found = {
-        name: Judgement(
-            **judged(answers[name], answers["fp32"], labels, int8.labelled.source),
+    return [
+        Judgement(
+            **judged(answers[name], answers["fp32"], labels, source),
             speedup=float(np.median(np.divide(seconds["fp32"], seconds[name]))),
             megabytes_fp32=megabytes(draft),
             megabytes=megabytes(folder),
@@ -84,20 +98,25 @@ def write_int8(
             quantised_by=name,
         )
         for name, folder in folders.items()
-    }
-    for judgement in found.values():
+    ]
+
+
+def best_of(found: Sequence[Judgement], max_drop: float) -> Judgement:
+    """The one that loses least, of equal ones the fastest; all are logged.
+
+    Raises:
+        TrainingError: It loses more than `max_drop` points.
+    """
+    for judgement in found:
         logger.info("%s", in_words(judgement))
-    best = min(found.values(), key=lambda one: (one.points_lost, -one.speedup))
-    if best.points_lost > int8.max_drop:
+    best = min(found, key=lambda one: (one.points_lost, -one.speedup))
+    if best.points_lost > max_drop:
         raise TrainingError(
             f"int8 loses {best.points_lost:.2f} points on {best.num_images} {best.judged_on} "
-            f"({best.num_worse} worse, {best.num_better} better); allowed are {int8.max_drop:g}: nothing was "
+            f"({best.num_worse} worse, {best.num_better} better); allowed are {max_drop:g}: nothing was "
             "written; leave --int8 out, or give a higher --max_drop"
         )
-    for path in folders[best.quantised_by].iterdir():
-        (draft / path.name).unlink()  # OpenVINO maps the open one into memory
-        shutil.copy(path, draft / path.name)
-    return best._asdict()
+    return best
 
 
 def in_words(found: Judgement) -> str:

@@ -145,7 +145,7 @@ def read_calibration(folder: Path) -> Calibration | None:
             return replace(fitted, arrays=dict(file))
     except (OSError, ValueError, BadZipFile) as error:
         raise ConfigError(
-            f"the calibration of {folder} is missing or damaged ({error}); export it again"
+            f"{path.name} or {ARRAYS} of {folder} is damaged or missing; export it again"
         ) from error
 
 
