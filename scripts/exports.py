@@ -30,6 +30,7 @@ from ramstrans.export.graph import Graph
 from ramstrans.export.runner import OUTPUTS, open_graph
 from ramstrans.export.verify import PIXEL
 from ramstrans.models.methods.build import build_model
+from ramstrans.models.methods.method import Method
 from ramstrans.saved.metadata import ModelMetadata
 
 PAGE = Path(__file__).parents[1] / "docs/export.md"
@@ -96,13 +97,20 @@ def build_graph(name: str) -> tuple[Graph, tuple[int, int]]:
             model.encoder.model(model.encoder.normalize(images))
         model.eval()
         pooled = model.encoder(model.encoder.normalize(images), 0, num_layers=0).pooled
-        logits = model.encoder.forward_head(pooled)
-        head = model.encoder.get_classifier()
-        for module in head if isinstance(head, nn.ModuleList) else [head]:
-            for weight in module.parameters():
-                weight.mul_(1 / logits.std(dim=0).mean().clamp(min=1e-6))
+        centre_logits(model, pooled)
     size = (2 * config.input_size[0], 2 * config.input_size[1])
     return Graph(model, ModelMetadata(config, NAMES, Preprocessing(size, size, "squash"))), size
+
+
+def centre_logits(model: Method, pooled: torch.Tensor) -> None:
+    """Change the head such that logits of some features have mean 0 and deviation 1: no class always wins."""
+    logits = model.encoder.forward_head(pooled)
+    scale = 1 / logits.std(dim=0).mean().clamp(min=1e-6)
+    head = model.encoder.get_classifier()
+    for layer in head if isinstance(head, nn.ModuleList) else [head]:
+        for weight in layer.parameters():
+            weight.mul_(scale)
+        layer.bias.sub_(scale * logits.mean(dim=0))
 
 
 def blobs(count: int, size: tuple[int, int]) -> torch.Tensor:

@@ -21,7 +21,7 @@ from ramstrans.export.quantize import (
     scopes_of,
 )
 from ramstrans.export.runner import open_graph
-from ramstrans.export.smaller import Int8, megabytes, write_int8
+from ramstrans.export.smaller import Int8, best_of, megabytes, write_int8
 from ramstrans.export.standalone import Standalone, pixels_size
 from ramstrans.export.verify import check_tolerance, verify
 
@@ -92,6 +92,7 @@ def test_int8_that_loses_too_much_is_refused(
     exported, labelled, draft, graph, source, photographs, monkeypatch
 ):
     judged = module.judged
+    monkeypatch.setattr(module, "quantise", lambda *_: {"nncf": source})
     monkeypatch.setattr(module, "judged", lambda *args: judged(*args) | {"points_lost": 1.25, "num_worse": 7})
     how = Int8(photographs, Labelled(labelled, "drawings"), max_drop=1.0)
     with pytest.raises(
@@ -168,3 +169,15 @@ def test_other_formats_give_the_same_for_any_batch(exported, draft, graph, forma
     pixels = np.random.default_rng(0).integers(0, 256, (1, 3, 53, 37), dtype=np.uint8)
     for name, value in reference.graph(pixels).items():
         np.testing.assert_allclose(run(pixels)[name], value, atol=1e-4)
+
+
+def judgement(by, lost, speedup):
+    return Judgement("drawings", 200, 90.0, 90 - lost, lost, 3, 2, 1.0, speedup, 22.0, 6.0, 64, by)
+
+
+def test_the_one_that_loses_least_is_kept_and_of_equal_ones_the_fastest():
+    one, other = judgement("nncf", 0.5, 1.4), judgement("onnxruntime", 0.0, 1.1)
+    assert best_of([one, other], 1.0) == other
+    faster = other._replace(quantised_by="nncf", speedup=1.2)
+    assert best_of([other, faster], 1.0) == faster
+    assert best_of([one._replace(points_lost=1.0)], 1.0).points_lost == 1.0  # "at most"
