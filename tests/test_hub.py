@@ -24,7 +24,7 @@ def model_files(tmp_path_factory):
 
 @pytest.fixture
 def again():
-    """Call it to be another process, which asks the hub anew."""
+    """Call it to be another process, which asks the hub again."""
     return hub_client._downloaded.cache_clear
 
 

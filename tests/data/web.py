@@ -4,14 +4,14 @@ import contextlib
 import hashlib
 import io
 import tarfile
-import threading
 import zipfile
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import MappingProxyType
 from typing import NamedTuple
 
 from ramstrans.data.download.registry import DatasetSource, PublishedFile
+from tests import http_server
 
 
 class Fault(NamedTuple):
@@ -89,16 +89,8 @@ class Handler(BaseHTTPRequestHandler):
 def serving():
     """A server in threads of its own, until the end of the block."""
     web = Web()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"web": web}))
-    web.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with http_server.serving(type("Bound", (Handler,), {"web": web})) as web.address:
         yield web
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def tarred(files, mode="w:gz"):

@@ -1,13 +1,15 @@
 """A real browser, and small web servers for it."""
 
+import contextlib
 import functools
 import http.server
 import json
-import threading
 from importlib.resources import files
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from tests.http_server import serving
 
 PAGE = files("ramstrans") / "web"
 NAMES = ("017.Black_footed_Albatross", "Crow, <b>hooded</b>", "Jay")
@@ -39,19 +41,13 @@ def open_page(chromium):
 @pytest.fixture(scope="module")
 def serve():
     """Starts a server on this machine: a folder's files, unless `post` answers; gives its address."""
-    servers = []
-
-    def serve(folder, handler=None):
-        kind = functools.partial(handler or Quiet, directory=str(folder))
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}/"
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with contextlib.ExitStack() as servers:
+        yield (
+            lambda folder, handler=None: (
+                servers.enter_context(serving(functools.partial(handler or Quiet, directory=str(folder))))
+                + "/"
+            )
+        )
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

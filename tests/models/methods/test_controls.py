@@ -157,7 +157,7 @@ def test_random_regions_follow_from_the_image_whatever_the_batch():
     assert torch.equal(together[0].boxes.flip(0), again[0].boxes)
 
 
-def test_random_regions_are_drawn_anew_in_each_step():
+def test_random_regions_are_drawn_again_in_each_step():
     model, images = tiny_model(region_placement="random", thresholds=(1.0, 1.0)).train(), noise(5, 3, *SIZE)
     torch.manual_seed(3)
     first, second = (model(images).scales[0].boxes for _ in range(2))
