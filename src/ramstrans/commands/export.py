@@ -92,7 +92,7 @@ def export(
     kind = {"precision": precision, "int8": how, "runtime": runtime}
     with progress_bar() as progress:
         check = export_folder(predictor, output, format, photographs, **kind, progress=progress)
-    results().print(summary(output, check), highlight=False)
+    results().print(summary(output, check), highlight=False, soft_wrap=True)
     if format == "web":
         logger.info("to open the page: python -m http.server --directory %s", output)
     return 0
