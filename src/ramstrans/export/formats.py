@@ -199,6 +199,8 @@ NOISY = ("root", "torch.onnx", "onnxscript", "torch.export", "nncf")
 def quiet() -> Iterator[None]:
     """Without the warnings and log lines of exporters, which are about themselves."""
     levels = {name: logging.getLogger(name).level for name in NOISY}
+    root = logging.getLogger()
+    handlers = root.handlers[:]  # the first message to the root adds one, which would repeat all of ours
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in levels:
@@ -206,5 +208,6 @@ def quiet() -> Iterator[None]:
         try:
             yield
         finally:
+            root.handlers[:] = handlers
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)

@@ -178,4 +178,24 @@ def halve(source: Path, target: Path, format_name: Format, heads: Sequence[str])
     wide = [node.name for node in model.graph.node if not in_backbone(node, heads)]
     with quiet():
         half = float16.convert_float_to_float16(model, keep_io_types=True, node_block_list=wide)
+    keep_float32(half)
     need("onnx", "onnx").save(half, str(target))
+
+
+def keep_float32(model: Any) -> None:  # noqa: ANN401 - a ModelProto
+    """Pass values from one node in float32 to the next one as they are.
+
+    The converter casts them to float16 and back, which rounds boxes to an eighth of a pixel. The second cast
+    is given the value itself; the first one is left without a reader, and runtimes drop both.
+    """
+    to_half, to_float = (
+        {node.output[0]: node for node in model.graph.node if _casts_to(node, kind)} for kind in (10, 1)
+    )
+    for node in to_float.values():
+        if node.input[0] in to_half:
+            node.input[0] = to_half[node.input[0]].input[0]
+
+
+def _casts_to(node: Any, kind: int) -> bool:  # noqa: ANN401 - an ONNX node
+    """Whether a node casts to a type, by its number in ONNX: 1 is float32, 10 float16."""
+    return node.op_type == "Cast" and any(entry.name == "to" and entry.i == kind for entry in node.attribute)

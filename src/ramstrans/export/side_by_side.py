@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from ramstrans.export.photographs import own_images, spread
 from ramstrans.export.runner import Runner, format_of, open_graph
 from ramstrans.export.smaller import megabytes
 from ramstrans.export.standalone import LABELS, PREPROCESSING, pixels_size, preprocessing_of
+from ramstrans.hub import local_folder
 from ramstrans.saved.metadata import WEIGHTS_FILE, ModelMetadata, load_metadata
 from ramstrans.saved.model import load_model
 
@@ -102,7 +102,7 @@ def measure_exports(
     Raises:
         RamsTransError: They do not go together, or the photographs cannot be read.
     """
-    first = Path(names[0])
+    first = local_folder(names[0])
     if format_of(first) is not None:
         raise UsageError(f"{first} is an export; name its run folder first: its test images are compared on")
     metadata = load_metadata(first)
@@ -150,7 +150,7 @@ def contender_of(name: str, metadata: ModelMetadata, device: torch.device, preci
     Raises:
         RamsTransError: It does not, or cannot be loaded.
     """
-    folder = Path(name)
+    folder = local_folder(name)
     engine = format_of(folder)
     if engine is None:
         model, own = load_model(folder, device)
