@@ -12,7 +12,7 @@ from ramstrans.saved.metadata import ModelMetadata
 from tests.models.builders import noise, tiny_config, tiny_model
 
 HELPED = {
-    "position biases": {"backbone": "beit_base_patch16_224"},
+    "position biases": {"backbone": "beit_base_patch16_224", "backbone_options": {"depth": 1}},
     "FFVT sorts": {"method": "ffvt"},
     "GLSim sorts": {"method": "glsim"},
 }
