@@ -103,9 +103,12 @@ def build_graph(name: str) -> tuple[Graph, tuple[int, int]]:
 
 
 def centre_logits(model: Method, pooled: torch.Tensor) -> None:
-    """Change the head such that logits of some features have mean 0 and deviation 1: no class always wins."""
+    """Change the head such that logits of some features have mean 0 and deviation 1: no class always wins.
+
+    It is multiplied by at most 100: more would show the rounding of features that are nearly all alike.
+    """
     logits = model.encoder.forward_head(pooled)
-    scale = 1 / logits.std(dim=0).mean().clamp(min=1e-6)
+    scale = 1 / logits.std(dim=0).mean().clamp(min=1e-2)
     head = model.encoder.get_classifier()
     for layer in head if isinstance(head, nn.ModuleList) else [head]:
         for weight in layer.parameters():
@@ -142,13 +145,13 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         f"`python scripts/exports.py exported.jsonl`, {versions}: {len(good)} of {len(rows)} families export "
         "as one graph.",
         "",
-        "| family (smallest model) | regions by | pixels | largest difference | boxes equal |",
-        "|---|---|---|---|---|",
+        "| family (smallest model) | regions by | pixels | largest difference | spread | boxes equal |",
+        "|---|---|---|---|---|---|",
     ]
     for row in sorted(good, key=lambda row: row["family"]):
         lines.append(
             f"| {row['family']} (`{row['name']}`) | {row['saliency']} | {row['side']} | "
-            f"{row['difference']:.0e} | {100 * row['boxes_equal']:.0f} % |"
+            f"{row['difference']:.0e} | {row['spread']:.2g} | {100 * row['boxes_equal']:.0f} % |"
         )
     lines += ["", "| does not export | reason |", "|---|---|"]
     for row in sorted(bad, key=lambda row: row["family"]):
