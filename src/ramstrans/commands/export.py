@@ -89,9 +89,17 @@ def export(
     photographs = to_verify(metadata, verify, num_images)
     how = int8_of(run, metadata, calibrate, judge, max_drop) if int8 else None
     predictor = Predictor.load(run, "cpu", "fp32", None, num_scales)
-    kind = {"precision": precision, "int8": how, "runtime": runtime}
     with progress_bar() as progress:
-        check = export_folder(predictor, output, format, photographs, **kind, progress=progress)
+        check = export_folder(
+            predictor,
+            output,
+            format,
+            photographs,
+            runtime,
+            precision=precision,
+            int8=how,
+            progress=progress,
+        )
     results().print(summary(output, check), highlight=False, soft_wrap=True)
     if format == "web":
         logger.info("to open the page: python -m http.server --directory %s", output)
