@@ -31,7 +31,7 @@ LEVELS = {
     "doctor": 7,
     "sharing": 7,
     "bench": 8,
-    "export": 8,
+    "export": 9,
     "compare": 9,
     "serve": 9,
     "commands": 10,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ramstrans.calibration.scores import Reference
+from ramstrans.calibration.scores import Reference, score_of
 from ramstrans.calibration.unknown import (
     Seen,
     auroc,
@@ -12,7 +12,6 @@ from ramstrans.calibration.unknown import (
     choose_by_leaving_out,
     choose_on_unknown,
     fpr95,
-    score_of,
     threshold,
 )
 

@@ -1,63 +1,42 @@
 """Exported folders: the same answers, without torch, or nothing at all."""
 
 import json
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.errors import TrainingError
+from ramstrans.errors import ConfigError, TrainingError
 from ramstrans.export import folder as module
 from ramstrans.export.folder import closure, export_folder
 from ramstrans.export.standalone import Standalone
-from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
-from tests.inference.builders import draw, make_folder
+from ramstrans.serve.engine import ExportedEngine
 
-pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 pytestmark = pytest.mark.slow  # a graph takes half a minute to export
 
 WITHOUT_TORCH = (
-    "import runpy, sys; sys.modules['torch'] = None; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    "import runpy, sys; sys.modules.update(dict.fromkeys(('torch', 'scipy', 'safetensors')));"
+    "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
 )
 
 
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    """Large, small, upright, on its side, grey, transparent, and one that is damaged."""
-    folder = tmp_path_factory.mktemp("photographs")
-    paths = [draw(folder / f"{n}.jpg", 300 + 40 * n, 260 - 20 * n, seed=n) for n in range(4)]
-    paths.append(draw(folder / "small.png", 70, 90, seed=7))
-    (folder / "broken.jpg").write_bytes(paths[0].read_bytes()[:200])
-    return [*paths, folder / "broken.jpg"]
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory, photographs):
-    """A model's folder, its predictor, and the folder of its export."""
-    root = tmp_path_factory.mktemp("export")
-    saved = make_folder(root / "run", zoom_source="full", preprocessing=Preprocessing(61, (53, 37)))
-    predictor = Predictor.load(saved, "cpu", "fp32")
-    check = export_folder(predictor, root / "out", "onnx", photographs)
-    return predictor, root / "out", check
-
-
 def test_the_answers_are_the_models(exported):
-    _, folder, check = exported
+    folder, check = exported.folder, exported.check
     assert (check.num_images, check.boxes_equal, check.top1_equal) == (5, 1.0, 1.0)
     assert check.probability < 1e-5
     assert check.probability_from_file < 0.02
     assert json.loads((folder / "verification.json").read_text()) == check._asdict()
     assert {path.name for path in folder.iterdir()} == {
         *("model.onnx", "labels.json", "preprocessing.json", "predict.py", "README.md", "lib"),
-        "verification.json",
+        *("verification.json", "calibration.json", "calibration.npz"),
     }
 
 
 def test_a_process_without_torch_prints_the_lines_of_predict(exported, photographs):
-    predictor, folder, _ = exported
+    predictor, folder = exported.predictor, exported.folder
     done = subprocess.run(
         [sys.executable, "-I", "-c", WITHOUT_TORCH, folder / "predict.py", *photographs, "--top_k", "7"],
         capture_output=True,
@@ -70,14 +49,40 @@ def test_a_process_without_torch_prints_the_lines_of_predict(exported, photograp
         assert found.keys() == theirs.keys()
         assert (found["path"], found["error"]) == (theirs["path"], theirs["error"])
         assert found["labels"][:1] == theirs["labels"][:1]
+        assert found["probabilities"] == pytest.approx(theirs["probabilities"], abs=0.02)
+        assert (found["unknown"], found["set"]) == (theirs["unknown"], theirs["set"])
+        if theirs["error"] is None:
+            assert found["unknown_score"] == pytest.approx(theirs["unknown_score"], rel=1e-3)
         for one, other in zip(found["scales"], theirs["scales"], strict=True):
             assert one["has_region"] == other["has_region"]
             assert one["box"] == (None if other["box"] is None else pytest.approx(other["box"], abs=8))
 
 
+def test_some_of_the_photographs_are_unknown_and_sets_differ(exported, photographs):
+    found = exported.predictor(photographs)[:-1]
+    assert [one.unknown for one in found].count(True) == 3
+    assert len({one.prediction_set for one in found}) > 1
+    outputs = Standalone(exported.folder).graph(np.zeros((2, 3, 53, 37), np.uint8))
+    assert (outputs["logits"].shape, outputs["features"].shape) == ((2, 2, 7), (2, 2, 24))
+
+
+def test_a_server_answers_as_predict_py(exported, photographs):
+    engine, paths = ExportedEngine(exported.folder), photographs[:3]
+    answers = engine.answer([engine.read(path.read_bytes()) for path in paths], 7)
+    expected = Standalone(exported.folder).stream(paths, 7)
+    assert [one.prediction for one in answers] == [one._replace(path=None) for one in expected]
+    assert all(one.prediction.unknown is not None for one in answers)
+
+
+def test_a_damaged_calibration_is_one_line(exported, tmp_path):
+    folder = shutil.copytree(exported.folder, tmp_path / "out")
+    (folder / "calibration.npz").write_bytes(b"nothing")
+    with pytest.raises(ConfigError, match=r"calibration\.npz of .*out is damaged or missing; export"):
+        Standalone(folder)
+
+
 def test_any_batch_gives_the_same(exported, photographs):
-    _, folder, _ = exported
-    standalone = Standalone(folder)
+    standalone = Standalone(exported.folder)
     one, several = (list(standalone.stream(photographs, 7, size)) for size in (1, 5))
     for first, second in zip(one, several, strict=True):
         assert first.labels == second.labels
@@ -85,18 +90,42 @@ def test_any_batch_gives_the_same(exported, photographs):
 
 
 def test_another_answer_leaves_nothing(exported, photographs, tmp_path, monkeypatch):
-    predictor, _, _ = exported
     verify = module.verify
     monkeypatch.setattr(module, "verify", lambda *args: verify(*args)._replace(boxes_equal=0.9))
     monkeypatch.setattr(module, "write_graph", lambda *args: _copied(exported, args[2]))
     with pytest.raises(TrainingError, match=r"90\.0 % of boxes .*nothing was written"):
-        export_folder(predictor, tmp_path / "out", "onnx", photographs)
+        export_folder(exported.predictor, tmp_path / "out", "onnx", photographs)
     assert list(tmp_path.iterdir()) == []
 
 
 def _copied(exported, folder):
-    (folder / "model.onnx").write_bytes((exported[1] / "model.onnx").read_bytes())
+    (folder / "model.onnx").write_bytes((exported.folder / "model.onnx").read_bytes())
     return folder / "model.onnx"
+
+
+@pytest.fixture(scope="session")
+def bare_python(tmp_path_factory):
+    """The Python of an environment that has only what predict.py names."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--retries", "1", "numpy", "pillow", "onnxruntime"]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no package index: {done.stderr.strip().splitlines()[-1]}")
+    return python
+
+
+def test_predict_needs_only_numpy_pillow_and_onnxruntime(bare_python, exported, photographs):
+    listed = subprocess.run([bare_python, "-m", "pip", "list"], capture_output=True, text=True, check=True)
+    assert not {"torch", "ramstrans", "timm"} & {line.split()[0] for line in listed.stdout.splitlines()}
+    command = [bare_python, "-I", exported.folder / "predict.py", *photographs]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    expected = exported.predictor(photographs)
+    assert [row["labels"][:1] for row in rows] == [list(one.labels[:1]) for one in expected]
+    assert [row["error"] is None for row in rows] == [one.error is None for one in expected]
 
 
 def test_the_modules_that_go_along():

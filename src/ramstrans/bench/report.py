@@ -4,6 +4,8 @@ import json
 import os
 import platform
 from datetime import datetime
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from ramstrans.evaluation.report.build import versions
 from ramstrans.files import write_file
 
 FORMAT_VERSION = 1
+RUNTIMES = ("onnxruntime", "openvino", "nncf")
+"""Of exported models; optional."""
 
 
 def write_json(output: Path, device: torch.device, measured: dict[str, Any]) -> Path:
@@ -34,7 +38,8 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "kernels": {check.name: check.value for check in check_attention()},
-        "versions": versions(),
+        "versions": versions()
+        | {package: metadata.version(package) for package in RUNTIMES if find_spec(package)},
     }
 
 

@@ -1,4 +1,7 @@
-"""Apply a calibration to what a model gives: the one place, for every command, server and exported model."""
+"""Apply a calibration to what a model gives: the one place, for every command, server and exported model.
+
+It is imported without torch, SciPy and safetensors, which exported folders do not need.
+"""
 
 from typing import NamedTuple
 
@@ -8,10 +11,9 @@ from numpy.typing import NDArray
 from ramstrans.calibration.conformal import sets
 from ramstrans.calibration.fitted import Calibration
 from ramstrans.calibration.priors import weighted
-from ramstrans.calibration.scores import NEEDS
+from ramstrans.calibration.scores import NEEDS, score_of
 from ramstrans.calibration.taxonomy import RolledUp, roll_up
 from ramstrans.calibration.temperature import log_probabilities, tempered
-from ramstrans.calibration.unknown import score_of
 from ramstrans.errors import UsageError
 
 
@@ -68,8 +70,26 @@ def answers(
     Raises:
         UsageError: What the score of the unknown needs is missing.
     """
+    count = num_scales or len(calibration.fused)
+    probabilities = tempered(log_probabilities(fused), calibration.temperatures[count - 1])
+    return from_calibrated(calibration, probabilities, logits, features, num_scales=count, weights=weights)
+
+
+def from_calibrated(
+    calibration: Calibration,
+    probabilities: NDArray[np.float64],
+    logits: NDArray[np.floating] | None = None,
+    features: NDArray[np.floating] | None = None,
+    *,
+    num_scales: int | None = None,
+    weights: NDArray[np.float64] | None = None,
+) -> Answers:
+    """As `answers`, of probabilities (N, C) that are calibrated already: those of an exported graph.
+
+    Raises:
+        UsageError: What the score of the unknown needs is missing.
+    """
     rule = calibration.fused[(num_scales or len(calibration.fused)) - 1]
-    probabilities = tempered(log_probabilities(fused), rule.temperature)
     scores = unknown = inside = None
     if rule.unknown is not None:
         given = {"logits": logits, "features": features}

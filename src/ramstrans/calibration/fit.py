@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ramstrans.calibration.conformal import SET_METHODS, fit_quantiles
 from ramstrans.calibration.fitted import Calibration, ChosenBy, FusedRule, SetRule, UnknownRule
-from ramstrans.calibration.scores import Reference
+from ramstrans.calibration.scores import Reference, score_of
 from ramstrans.calibration.temperature import (
     fit_temperature,
     log_probabilities,
@@ -23,7 +23,6 @@ from ramstrans.calibration.unknown import (
     candidates,
     choose_by_leaving_out,
     choose_on_unknown,
-    score_of,
     threshold,
 )
 from ramstrans.calibration.wanted import Wanted, min_images

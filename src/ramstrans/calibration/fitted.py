@@ -1,7 +1,8 @@
 """`Calibration`, what was fitted on held-out images, and its two files in a model's folder.
 
 `calibration.json` has all numbers and rules; `calibration.safetensors` is there where the score of the
-unknown compares with training images.
+unknown compares with training images. Exported folders read the first without safetensors, which is
+therefore imported where it is needed.
 """
 
 import dataclasses
@@ -14,8 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from ramstrans import __version__
 from ramstrans.calibration.scores import NEEDS
@@ -136,6 +135,10 @@ class Calibration:
         """Of the first 1, 2, ... S scales together."""
         return tuple(rule.temperature for rule in self.fused)
 
+    def first(self, num_scales: int) -> "Calibration":
+        """What was fitted for the first scales, without the rest."""
+        return dataclasses.replace(self, scales=self.scales[:num_scales], fused=self.fused[:num_scales])
+
     @property
     def needs(self) -> set[str]:
         """What answers need beside the probabilities: any of `logits` and `features`."""
@@ -197,6 +200,8 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
     Raises:
         OutputError: The folder cannot be written.
     """
+    from safetensors.numpy import save
+
     remove_calibration(folder)  # the JSON is written last: without it, arrays count for nothing
     if calibration.arrays:
         write_file(folder / ARRAYS_FILE, save(calibration.arrays))
@@ -232,6 +237,9 @@ def load_calibration(folder: Path | str, weights: str | None = None) -> Calibrat
     arrays = path.with_name(ARRAYS_FILE)
     if "features" not in fitted.needs:
         return fitted
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
     try:
         return dataclasses.replace(fitted, arrays=load_file(arrays))
     except (OSError, SafetensorError) as error:

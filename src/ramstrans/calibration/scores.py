@@ -16,7 +16,7 @@ S is the covariance within classes, S0 that of all images, and R takes what lies
 which training images vary most.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -90,6 +90,36 @@ def unknown_scores(
         arrays: From `fit_arrays`.
     """
     return _SCORES[name](_in_float64(logits), _in_float64(features), arrays)
+
+
+def score_of(
+    name: ScoreName,
+    scales: Sequence[int],
+    calibrated: NDArray[np.floating],
+    logits: NDArray[np.floating] | None,
+    features: NDArray[np.floating] | None,
+    arrays: Arrays,
+) -> NDArray[np.float64]:
+    """(N,) a score, averaged over scales.
+
+    Args:
+        name: Of `SCORES`.
+        scales: Numbers of scales, from 1.
+        calibrated: (N, C) the calibrated answer.
+        logits: (S, N, C); None if the score does not need them.
+        features: (S, N, D); None if the score does not need them.
+        arrays: Those of `fit_arrays` of each scale, with `scale_1.` and so on before their names.
+    """
+    if name == "max_probability":
+        return np.asarray(-calibrated.max(axis=1).astype(np.float64))
+    each = []
+    for scale in scales:
+        prefix = f"scale_{scale}."
+        own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+        of_logits = None if logits is None else logits[scale - 1]
+        of_features = None if features is None else features[scale - 1]
+        each.append(unknown_scores(name, of_logits, of_features, own))
+    return np.asarray(np.mean(each, axis=0))
 
 
 def _in_float64(values: NDArray[np.floating] | None) -> NDArray[np.float64]:

@@ -8,7 +8,6 @@ that its minimum is the only zero of its derivative, which a bracketing search f
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from ramstrans.plain import counted
 
@@ -49,6 +48,8 @@ def fit_temperature(log_p: NDArray[np.float64], labels: NDArray[np.integer]) -> 
     >>> round(fit_temperature(log_p, np.array([0, 0, 0, 1])), 6)
     2.0
     """
+    from scipy.optimize import brentq  # not where only `tempered` is needed: exported folders have no SciPy
+
     if (log_p.argmax(axis=1) == labels).all():
         return 1.0
     truth = np.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]

@@ -7,7 +7,7 @@ other than the one to come. They rank the scores; how well the chosen one does i
 images of classes that were never seen.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from ramstrans.calibration.scores import (
     SCORES,
     Reference,
     fit_arrays,
-    unknown_scores,
+    score_of,
 )
 from ramstrans.calibration.temperature import log_probabilities, tempered
 from ramstrans.calibration.wanted import ScoreName
@@ -115,36 +115,6 @@ def candidates(
         for name in names
         for scales in ([()] if name == "max_probability" else subsets)
     ]
-
-
-def score_of(
-    name: ScoreName,
-    scales: Sequence[int],
-    calibrated: NDArray[np.floating],
-    logits: NDArray[np.floating] | None,
-    features: NDArray[np.floating] | None,
-    arrays: Mapping[str, NDArray[np.float32]],
-) -> NDArray[np.float64]:
-    """(N,) a score, averaged over scales.
-
-    Args:
-        name: Of `SCORES`.
-        scales: Numbers of scales, from 1.
-        calibrated: (N, C) the calibrated answer.
-        logits: (S, N, C); None if the score does not need them.
-        features: (S, N, D); None if the score does not need them.
-        arrays: Those of `fit_arrays` of each scale, with `scale_1.` and so on before their names.
-    """
-    if name == "max_probability":
-        return np.asarray(-calibrated.max(axis=1).astype(np.float64))
-    each = []
-    for scale in scales:
-        prefix = f"scale_{scale}."
-        own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-        of_logits = None if logits is None else logits[scale - 1]
-        of_features = None if features is None else features[scale - 1]
-        each.append(unknown_scores(name, of_logits, of_features, own))
-    return np.asarray(np.mean(each, axis=0))
 
 
 def arrays_of(

@@ -43,13 +43,16 @@ def add_options(parser: Parser) -> None:
         type=str,
         nargs="+",
         help="Models to compare with the first one: run folders, hf://user/name, config files, or "
-        "configs that come along.",
+        "configs that come along; or a run folder and its exports, on its test images.",
     )
     parser.add_argument(
         "--run", type=Path | None, help="With DATA: run folder of the model; default: DeiT-Tiny."
     )
     parser.add_argument(
-        "--num_images", type=PositiveInt, default=256, help="With DATA: most images per split."
+        "--num_images",
+        type=PositiveInt,
+        default=256,
+        help="With DATA: most images per split; or test images.",
     )
     parser.add_argument("--batch_size", type=PositiveInt, default=32, help="Images per batch.")
     parser.add_argument(
@@ -75,10 +78,12 @@ def run(options: Namespace, given: list[str]) -> int:
     from ramstrans.distributed import choose_device
     from ramstrans.evaluation.predict import choose_precision
 
-    device, measure = choose_device(options.device), bench_models if options.models else bench_loader
+    device, measure = choose_device(options.device), bench_loader
+    if options.models:
+        measure = bench_exports if has_exports(options.models) else bench_models
     names = [local_folder(name) for name in options.models or (options.run,) if name]
     runs = [name for name in names if name.is_dir()]
-    first_run = load_metadata(runs[0]) if runs else None
+    first_run = load_metadata(runs[0]) if runs and measure != bench_exports else None
     options.precision = choose_precision(options.precision, first_run, device)
     with progress_bar() as progress:
         table, measured = measure(options, device, progress)
@@ -93,8 +98,16 @@ def check_options(options: Namespace) -> None:
     if bool(options.models) == (options.data.root is not None):
         raise UsageError("give either --models, to compare them, or DATA, to measure its loader")
     for name, default in LOADER_DEFAULTS.items():
-        if options.models and options[name] != default:
+        is_read = name == "num_images" and has_exports(options.models or [])
+        if options.models and options[name] != default and not is_read:
             raise UsageError(f"--{name} has no effect with --models; leave it out")
+
+
+def has_exports(names: list[str]) -> bool:
+    """Whether one of some models is a folder of `ramstrans export`."""
+    from ramstrans.export.runner import format_of
+
+    return any(format_of(Path(name)) for name in names)
 
 
 def bench_models(
@@ -107,6 +120,18 @@ def bench_models(
     specs = {name: spec_of(name) for name in options.models}
     found = measure_models(specs, device, **how, progress=progress)
     return models_table(found), {"options": how, "models": [result.to_json() for result in found]}
+
+
+def bench_exports(
+    options: Namespace, device: "torch.device", progress: "Progress"
+) -> tuple["Table", dict[str, Any]]:
+    """Compare run folders with their exports on test images; return a table, and plain values."""
+    from ramstrans.export.side_by_side import exports_table, measure_exports
+
+    how = {name: options[name] for name in ("batch_size", "precision", "num_images")}
+    how |= {"num_rounds": options.repeats}
+    found = measure_exports(options.models, device, **how, progress=progress)
+    return exports_table(found), {"options": how, "exports": [result.to_json() for result in found]}
 
 
 def bench_loader(

@@ -5,19 +5,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jsonargparse import Namespace
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
 
 from ramstrans.commands.options import Parser
-from ramstrans.console import results
-from ramstrans.errors import RamsTransError, UsageError
+from ramstrans.console import progress_bar, results
+from ramstrans.errors import UsageError
 from ramstrans.files import check_new_folder
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import load_metadata
 
 if TYPE_CHECKING:
+    from ramstrans.export.smaller import Int8
+    from ramstrans.export.verify import Check
     from ramstrans.saved.metadata import ModelMetadata
 
 logger = logging.getLogger(__name__)
+
+MAX_DROP = 1.0
+"""Default of --max_drop."""
 
 
 def add_options(parser: Parser) -> None:
@@ -39,6 +44,11 @@ def export(
     verify: Path | None = None,
     num_images: PositiveInt = 64,
     num_scales: PositiveInt | None = None,
+    precision: Literal["fp32", "fp16"] = "fp32",
+    int8: bool = False,
+    calibrate: Path | None = None,
+    judge: Path | None = None,
+    max_drop: NonNegativeFloat = MAX_DROP,
     runtime: Path | None = None,
 ) -> int:
     """Export a model.
@@ -52,71 +62,76 @@ def export(
             images of the run.
         num_images: So many of them.
         num_scales: Export the first so many of the scales that were trained; default: all.
+        precision: What the backbone computes in: fp32, or fp16 for GPUs.
+        int8: Quantise the backbone to 8 bits, for processors; judged by its accuracy, or not written.
+        calibrate: With --int8, folder of photographs that ranges are taken from; default: training images.
+        judge: With --int8, labelled photographs that it is judged on, e.g. a folder of images per class;
+            default: the validation images of the run.
+        max_drop: With --int8, most points of top-1 accuracy that it may lose.
         runtime: With --format web, folder of npm's package onnxruntime-web; default: npm gets it once.
 
     Raises:
         RamsTransError: It cannot be exported, or the export gives other answers; nothing is written then.
     """
+    if not int8 and (calibrate or judge or max_drop != MAX_DROP):
+        raise UsageError(
+            "--calibrate, --judge and --max_drop have no effect without --int8 true; leave them out"
+        )
     if runtime and format != "web":
         raise UsageError("--runtime has no effect without --format web; leave it out")
     metadata = load_metadata(run)
     check_new_folder(output)
-    photographs = photographs_of(verify) if verify else own_photographs(metadata)
-    from ramstrans.export.folder import export_folder
+    from ramstrans.export.folder import check_format, export_folder
+    from ramstrans.export.photographs import to_verify
     from ramstrans.inference.predictor import Predictor
 
+    check_format(format, precision, int8=int8)
+    photographs = to_verify(metadata, verify, num_images)
+    how = int8_of(run, metadata, calibrate, judge, max_drop) if int8 else None
     predictor = Predictor.load(run, "cpu", "fp32", None, num_scales)
-    check = export_folder(predictor, output, format, spread(photographs, num_images), runtime)
-    line = (
-        f"{output}: the same answers on {counted(check.num_images, 'photograph')}; on the same pixels "
-        f"probabilities differ by at most {check.probability:.1e}, from file to answer by at most "
-        f"{check.probability_from_file:.1e}, best classes equal for {100 * check.top1_from_file:.1f} %"
-    )
-    results().print(line, highlight=False)
+    with progress_bar() as progress:
+        check = export_folder(
+            predictor,
+            output,
+            format,
+            photographs,
+            runtime,
+            precision=precision,
+            int8=how,
+            progress=progress,
+        )
+    results().print(summary(output, check), highlight=False, soft_wrap=True)
     if format == "web":
         logger.info("to open the page: python -m http.server --directory %s", output)
     return 0
 
 
-def photographs_of(folder: Path) -> list[Path]:
-    """The photographs in a folder and below.
+def int8_of(
+    run: Path, metadata: "ModelMetadata", calibrate: Path | None, judge: Path | None, max_drop: float
+) -> "Int8":
+    """What a graph in int8 is made and judged with.
 
     Raises:
-        UsageError: There is no such folder.
-        DataError: It has none.
+        RamsTransError: There are no such photographs.
     """
-    from ramstrans.inference.arguments import expand_inputs
+    from ramstrans.export.photographs import to_calibrate, to_judge
+    from ramstrans.export.smaller import CALIBRATION, Int8
 
-    if not folder.is_dir():
-        raise UsageError(f"--verify {folder} is not a folder; give one with photographs")
-    return list(expand_inputs([folder]))
-
-
-def own_photographs(metadata: "ModelMetadata") -> list[Path]:
-    """The test images of the run's own data.
-
-    Raises:
-        UsageError: They are not there any more.
-    """
-    from ramstrans.data.build import draw_splits, read_image_set
-    from ramstrans.data.config import DataConfig
-    from ramstrans.evaluation.config import EvaluationData
-    from ramstrans.evaluation.images import data_config
-
-    try:
-        data: DataConfig = data_config(metadata.run_options("data"), EvaluationData())
-        records = draw_splits(read_image_set(data), data).of_split("test")
-    except RamsTransError as error:
-        raise UsageError(
-            f"the run's own photographs cannot be read ({error}); give others: --verify FOLDER"
-        ) from error
-    return [record.path for record in records]
+    labelled = to_judge(run, metadata, judge)
+    return Int8(to_calibrate(metadata, calibrate, CALIBRATION), labelled, max_drop)
 
 
-def spread(paths: list[Path], count: int) -> list[Path]:
-    """At most `count` of the paths, evenly spread over them.
+def summary(output: Path, check: "Check") -> str:
+    """What was written, and how well it was checked, in a line."""
+    from ramstrans.export.judge import Judgement
+    from ramstrans.export.smaller import in_words
 
-    >>> spread([Path(name) for name in "abcdef"], 3)
-    [PosixPath('a'), PosixPath('c'), PosixPath('e')]
-    """
-    return [paths[index * len(paths) // count] for index in range(count)] if len(paths) > count else paths
+    checked = f"checked on {counted(check.num_images, 'photograph')}"
+    if check.int8 is not None:
+        return f"{output}: {in_words(Judgement(**check.int8))}; {checked}"
+    boxes = f", {100 * check.boxes_equal:.1f} % of boxes equal" if check.precision != "fp32" else ""
+    return (
+        f"{output}: {checked}; on the same pixels probabilities differ by at most "
+        f"{check.probability:.1e}{boxes}, from file to answer by at most {check.probability_from_file:.1e}, "
+        f"best classes equal for {100 * check.top1_from_file:.1f} %"
+    )

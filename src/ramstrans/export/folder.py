@@ -3,17 +3,24 @@
 import ast
 import json
 import logging
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ramstrans
+from ramstrans.calibration.fitted import Calibration
+from ramstrans.console import Progress, no_progress
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.export.formats import Format, write_graph
+from ramstrans.errors import UsageError
+from ramstrans.export.formats import Format, check_libraries, convert, write_graph
 from ramstrans.export.graph import Graph
-from ramstrans.export.runner import FILES
-from ramstrans.export.standalone import LABELS, PREPROCESSING, pixels_size
+from ramstrans.export.judge import Judgement
+from ramstrans.export.quantize import halve, head_names
+from ramstrans.export.runner import FILES, KEPT
+from ramstrans.export.smaller import Int8, in_words, megabytes, write_int8
+from ramstrans.export.standalone import LABELS, PREPROCESSING, pixels_size, write_calibration
 from ramstrans.export.verify import Check, check_tolerance, verify
 from ramstrans.export.web import check_page, page_readme, write_page
 from ramstrans.files import new_folder
@@ -51,6 +58,10 @@ def export_folder(
     format_name: Format,
     photographs: list[Path],
     runtime: Path | None = None,
+    *,
+    precision: Literal["fp32", "fp16"] = "fp32",
+    int8: Int8 | None = None,
+    progress: Progress = no_progress,
 ) -> Check:
     """Write a model as a folder that stands alone, checked on photographs; or nothing.
 
@@ -60,38 +71,106 @@ def export_folder(
         format_name: Of the graph.
         photographs: To compare the answers on.
         runtime: With format `web`, the folder of npm's onnxruntime-web; None: npm gets it.
+        precision: What the backbone computes in.
+        int8: Quantise the backbone, calibrated and judged on these photographs.
+        progress: Called while a graph in int8 is judged.
 
     Raises:
         RamsTransError: It cannot be exported, or answers differently; nothing is left behind.
     """
-    is_page = format_name == "web"
-    graph = Graph(
-        predictor.model, predictor.metadata, temperatures=temperatures_of(predictor), by_products=is_page
-    )
-    programs = check_page(graph, runtime) if is_page else None
+    check_format(format_name, precision, int8=int8 is not None)
+    graph = graph_of(predictor, format_name)
+    programs = check_page(graph, runtime) if format_name == "web" else None
     size = pixels_size(predictor.metadata.preprocessing)
-    with new_folder(output) as draft:
-        file = write_graph(graph, size, draft, format_name)
-        logger.info("%s: %.1f MB", file.name, sum(map(_size, draft.iterdir())) / 1e6)
-        write_labels(predictor, draft)
-        if programs is not None:
-            write_page(draft, programs)
+    with new_folder(output) as draft, tempfile.TemporaryDirectory(dir=draft) as work:
+        if precision == "fp32" and int8 is None:
+            source, file = None, write_graph(graph, size, draft, format_name)
         else:
-            write_library(draft / "lib")
-            text = PREDICT.format(libraries=f"numpy, Pillow and {_RUNTIME[format_name]}")
-            (draft / "predict.py").write_text(text, encoding="utf-8")
+            source = write_graph(graph, size, Path(work), "onnx")
+            file = convert(source, draft, format_name)
+        write_answers(predictor, draft, format_name)
+        write_program(draft, format_name, programs)
         check = verify(predictor, graph, draft, photographs)
         check_tolerance(check)
+        if source is not None:
+            found = make_smaller(source, file, format_name, head_names(graph), int8, progress)
+            check = verify(predictor, graph, draft, photographs)
+            check = check._replace(precision="fp16" if found is None else "int8", int8=found)
+            check_tolerance(check)
+        logger.info("%s: %.1f MB", file.name, megabytes(draft))
         (draft / CHECK_FILE).write_text(json.dumps(check._asdict(), indent=2) + "\n", encoding="utf-8")
-        text = page_readme(predictor, check) if is_page else readme(predictor, format_name, check)
+        text = page_readme(predictor, check) if programs else readme(predictor, format_name, check)
         (draft / "README.md").write_text(text, encoding="utf-8")
     return check
 
 
-def temperatures_of(predictor: Predictor) -> tuple[tuple[float, ...], float] | None:
-    """The temperatures of each scale that is exported, and of their mean; None if it is not calibrated."""
-    calibration, count = predictor.calibration, predictor.model.num_scales
-    return None if calibration is None else (calibration.scales[:count], calibration.temperatures[count - 1])
+def graph_of(predictor: Predictor, format_name: Format) -> Graph:
+    """A model as a graph, with its temperatures, and with the outputs that telling the unknown needs.
+
+    Raises:
+        UsageError: It cannot be one graph.
+    """
+    calibration, is_page = calibration_of(predictor), format_name == "web"
+    return Graph(
+        predictor.model,
+        predictor.metadata,
+        temperatures=None if calibration is None else (calibration.scales, calibration.temperatures[-1]),
+        keeps=() if calibration is None or is_page else calibration.needs,
+        by_products=is_page,
+    )
+
+
+def calibration_of(predictor: Predictor) -> Calibration | None:
+    """The calibration of the scales that are exported; None if the model is not calibrated."""
+    found = predictor.calibration
+    return None if found is None else found.first(predictor.model.num_scales)
+
+
+def check_format(name: Format, precision: str, *, int8: bool) -> None:
+    """Raise, before any work is done, unless a format can have what is asked for.
+
+    Raises:
+        UsageError: It cannot, or a library is missing.
+    """
+    if int8 and precision != "fp32":
+        raise UsageError("--int8 true and --precision fp16 exclude each other; give one of them")
+    if (int8 or precision != "fp32") and name not in ("onnx", "openvino"):
+        asked = "--int8 true" if int8 else f"--precision {precision}"
+        raise UsageError(f"{asked} is for --format onnx and openvino; --format {name} keeps fp32")
+    check_libraries(name)
+
+
+def make_smaller(
+    source: Path,
+    file: Path,
+    format_name: Format,
+    heads: tuple[str, ...],
+    int8: Int8 | None,
+    progress: Progress,
+) -> dict[str, Any] | None:
+    """Put a graph of fewer bits in the place of an exported folder's: float16, or int8 with its judgement."""
+    if int8 is None:
+        halve(source, file, format_name, heads)
+        return None
+    return write_int8(source, file.parent, format_name, heads, int8, progress)
+
+
+def write_answers(predictor: Predictor, folder: Path, format_name: Format) -> None:
+    """Write what turns photographs into pixels, and outputs into answers."""
+    write_labels(predictor, folder)
+    calibration = calibration_of(predictor)
+    if calibration is not None and format_name != "web":
+        write_calibration(calibration, folder)
+
+
+def write_program(folder: Path, format_name: Format, programs: list[Path] | None) -> None:
+    """Write what runs the graph: predict.py with the modules that it needs, or a page with its runtime."""
+    if programs is not None:
+        write_page(folder, programs)
+        return
+    write_library(folder / "lib")
+    text = PREDICT.format(libraries=f"numpy, Pillow and {_RUNTIME[format_name]}")
+    (folder / "predict.py").write_text(text, encoding="utf-8")
 
 
 def write_labels(predictor: Predictor, folder: Path) -> None:
@@ -170,12 +249,29 @@ def _source(module: str) -> Path | None:
     return None if spec is None or spec.origin is None else Path(spec.origin)
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
 def readme(predictor: Predictor, format_name: Format, check: Check) -> str:
     """The README of an exported folder."""
+    kinds = {"fp32": "", "fp16": ", the backbone in float16", "int8": ", the backbone in int8"}
+    lines = [
+        f"# {predictor.metadata.model.backbone}, {counted(len(predictor.class_names), 'class')}",
+        "",
+        f"Exported by ramstrans {ramstrans.__version__}: all from pixels to probabilities is one graph, "
+        f"`{FILES[format_name]}`{kinds[check.precision]}.",
+        "",
+        f"    pip install numpy pillow {_RUNTIME[format_name]}",
+        "    python predict.py PHOTOGRAPHS",
+        "",
+        "| name | shape | |",
+        "|---|---|---|",
+        *(f"| `{name}` | {shape} | {text} |" for name, shape, text in tensors(predictor)),
+        "",
+        *checked(check, is_calibrated=predictor.calibration is not None),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def tensors(predictor: Predictor) -> list[tuple[str, str, str]]:
+    """Name, shape and meaning of what a graph takes and gives."""
     num_classes, num_scales = len(predictor.class_names), predictor.model.num_scales
     height, width = pixels_size(predictor.metadata.preprocessing)
     rows = [
@@ -184,31 +280,35 @@ def readme(predictor: Predictor, format_name: Format, check: Check) -> str:
         ("scale_probabilities", f"({num_scales}, B, {num_classes}) float32", "of each scale"),
     ]
     if num_scales > 1:
+        boxes = f"({num_scales - 1}, B, 4) float32"
         rows += [
-            (
-                "boxes",
-                f"({num_scales - 1}, B, 4) float32",
-                "what later scales saw, `x0, y0, x1, y1` in pixels",
-            ),
+            ("boxes", boxes, "what later scales saw, `x0, y0, x1, y1` in pixels"),
             ("found", f"({num_scales - 1}, B) bool", "false where nothing stood out"),
             ("saliency", "(B, h, w) float32", "of the first scale"),
         ]
+    calibration = calibration_of(predictor)
+    needs = set() if calibration is None else calibration.needs
+    further = {
+        "logits": (f"({num_scales}, B, {num_classes}) float32", "for telling the unknown"),
+        "features": (f"({num_scales}, B, D) float32", "what the classifier reads, for telling the unknown"),
+    }
+    return rows + [(name, *further[name]) for name in KEPT if name in needs]
+
+
+def checked(check: Check, *, is_calibrated: bool = False) -> list[str]:
+    """How well an export was checked, as lines of a README."""
     lines = [
-        f"# {predictor.metadata.model.backbone}, {counted(num_classes, 'class')}",
-        "",
-        f"Exported by ramstrans {ramstrans.__version__}: all from pixels to probabilities is one graph, "
-        f"`{FILES[format_name]}`.",
-        "",
-        f"    pip install numpy pillow {_RUNTIME[format_name]}",
-        "    python predict.py PHOTOGRAPHS",
-        "",
-        "| name | shape | |",
-        "|---|---|---|",
-        *(f"| `{name}` | {shape} | {text} |" for name, shape, text in rows),
-        "",
-        f"Checked on {counted(check.num_images, 'photograph')} against the model in PyTorch: on the same",
-        f"pixels probabilities differ by at most {check.probability:.1e}, and the share of equal boxes is",
-        f"{check.boxes_equal:g}; from file to answer by at most {check.probability_from_file:.1e}, with the",
-        f"same best class for {100 * check.top1_from_file:.1f} % of them.",
+        f"Checked on {counted(check.num_images, 'photograph')} against the model in PyTorch, in float32. On",
+        f"the same pixels the share of equal boxes is {check.boxes_equal:g}, that of equal best classes is",
+        f"{check.top1_equal:g}; where boxes are equal, probabilities differ by {check.probability:.1e}.",
+        f"From file to answer the shares are {check.boxes_from_file:g} and {check.top1_from_file:g}, and the",
+        f"largest difference is {check.probability_from_file:.1e}.",
     ]
-    return "\n".join(lines) + "\n"
+    if is_calibrated:
+        lines.append(f"The share of equal `unknown` and `set` is {check.rules_from_file:g}.")
+    if check.int8 is not None:
+        lines += [
+            "",
+            f"{in_words(Judgement(**check.int8))}; calibrated on {check.int8['num_calibrated']} photographs.",
+        ]
+    return lines

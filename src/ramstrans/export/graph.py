@@ -1,16 +1,18 @@
 """The whole of a prediction as one graph: from the pixels of a crop to fused probabilities, any batch."""
 
 import copy
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ramstrans.data.preprocessing import Size
 from ramstrans.errors import UsageError
-from ramstrans.export.runner import OUTPUTS
+from ramstrans.export.runner import KEPT, OUTPUTS
 from ramstrans.export.standalone import pixels_size
+from ramstrans.models.attention import ExplicitAttention
 from ramstrans.models.methods.method import Method
 from ramstrans.models.zoom import zoom_by_products
 from ramstrans.saved.metadata import ModelMetadata
@@ -26,6 +28,8 @@ class Answers(NamedTuple):
             pixels. None with one scale.
         found: (S - 1, B) bool, False where nothing stood out and the box is all that the scale saw.
         saliency: (B, h, w) float32 of the first scale, non-negative.
+
+    After these come those of `Graph.kept`: `logits` (S, B, num_classes) and `features` (S, B, D), float32.
     """
 
     probabilities: Tensor
@@ -42,6 +46,7 @@ class Graph(nn.Module):
         model: In evaluation mode, on the CPU.
         metadata: What it was saved with.
         temperatures: Of each scale, and of their mean, as calibrated; None: the model is not.
+        keeps: What is given out beside the answers, of `logits` and `features`.
         by_products: Regions are cut out by products of matrices, which any runtime computes alike.
 
     Raises:
@@ -54,6 +59,7 @@ class Graph(nn.Module):
         metadata: ModelMetadata,
         *,
         temperatures: tuple[Sequence[float], float] | None = None,
+        keeps: Collection[str] = (),
         by_products: bool = False,
     ) -> None:
         super().__init__()
@@ -64,29 +70,55 @@ class Graph(nn.Module):
             self.model.cut = zoom_by_products
         self.shrink = Shrink(pixels_size(metadata.preprocessing), model.image_size)
         self.temperatures = temperatures
+        self.kept = tuple(name for name in KEPT if name in keeps)
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs that this model has."""
-        return OUTPUTS if self.model.num_scales > 1 else OUTPUTS[:2]
+        return (*(OUTPUTS if self.model.num_scales > 1 else OUTPUTS[:2]), *self.kept)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, height, width) uint8 at the crop's size -> the outputs, see `Answers`."""
         pixels = pixels.float()
         high_res = pixels if self.model.needs_high_res else None
-        output = self.model(*self.model.normalize(self.shrink(pixels), high_res), last_region=False)
+        with BiasedAttention():
+            output = self.model(*self.model.normalize(self.shrink(pixels), high_res), last_region=False)
         fused, by_scale = output.fused, output.probabilities
         if self.temperatures is not None:
             of_scales, of_mean = self.temperatures
             by_scale = torch.stack([tempered(*one) for one in zip(by_scale, of_scales, strict=True)])
             fused = tempered(fused, of_mean)
+        fields = {"logits": "logits", "features": "feature"}
+        kept = [
+            torch.stack([getattr(scale, fields[name]).float() for scale in output.scales])
+            for name in self.kept
+        ]
         if self.model.num_scales == 1:
-            return fused, by_scale
+            return fused, by_scale, *kept
         height, width = self.model.image_size
         ratio = pixels.new_tensor([pixels.shape[3] / width, pixels.shape[2] / height]).repeat(2)
         looked_at = [scale.crop_box * ratio for scale in output.scales[1:]]
         found = [scale.has_region for scale in output.scales[:-1]]
-        return fused, by_scale, torch.stack(looked_at), torch.stack(found), output.scales[0].saliency
+        return fused, by_scale, torch.stack(looked_at), torch.stack(found), output.scales[0].saliency, *kept
+
+
+class BiasedAttention(ExplicitAttention):
+    """Compute attention with position biases by products; attention without them stays as it is.
+
+    ONNX's exporter fails at the memory layout that the fused kernel gives the former.
+    """
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        *args: Any,  # noqa: ANN401 - those of torch's function
+        **options: Any,  # noqa: ANN401
+    ) -> Tensor:
+        attend = F.scaled_dot_product_attention if attn_mask is None else super()._attend
+        return attend(query, key, value, attn_mask, *args, **options)
 
 
 def tempered(probabilities: Tensor, temperature: float) -> Tensor:
@@ -134,7 +166,7 @@ class Shrink(nn.Module):
         self.is_same = tuple(size) == tuple(new_size)
         self.rows: Tensor
         self.columns: Tensor
-        self.register_buffer("rows", resize_weights(size[0], new_size[0]), persistent=False)
+        self.register_buffer("rows", resize_weights(size[0], new_size[0]).T.contiguous(), persistent=False)
         self.register_buffer("columns", resize_weights(size[1], new_size[1]).T.contiguous(), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -142,7 +174,8 @@ class Shrink(nn.Module):
         if self.is_same:
             return pixels
         across = torch.floor(pixels @ self.columns + 0.5).clamp(0, 255)
-        return torch.floor(self.rows @ across + 0.5).clamp(0, 255)
+        # constants on the right: NNCF fails at a product with one on the left to which a constant is added
+        return torch.floor((across.mT @ self.rows).mT + 0.5).clamp(0, 255)
 
 
 def resize_weights(length: int, new_length: int) -> Tensor:

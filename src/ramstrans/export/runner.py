@@ -16,6 +16,12 @@ INPUT = "pixels"
 OUTPUTS = ("probabilities", "scale_probabilities", "boxes", "found", "saliency")
 """Names of the graph's outputs; with one scale there are only the first two."""
 
+KEPT = ("logits", "features")
+"""Names of further outputs, of each scale, which some scores of the unknown need."""
+
+NAMES_FILE = "outputs.txt"
+"""In a pt2 file, whose outputs have no names: theirs, separated by spaces."""
+
 FILES = {"onnx": "model.onnx", "openvino": "model.xml", "pt2": "model.pt2", "web": "model.onnx"}
 """File of the graph by format."""
 
@@ -88,12 +94,14 @@ def _open_pt2(path: Path, num_threads: int) -> Runner:
     torch = need(_LIBRARIES["pt2"], "onnx")
     if num_threads:
         torch.set_num_threads(num_threads)
-    graph = torch.export.load(path).module()
+    extra = {NAMES_FILE: ""}
+    graph = torch.export.load(path, extra_files=extra).module()
+    names = extra[NAMES_FILE].split()
 
     def run(pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         with torch.inference_mode():
             outputs = graph(torch.from_numpy(pixels))
-        return dict(zip(OUTPUTS, (output.numpy() for output in outputs), strict=False))
+        return dict(zip(names, (output.numpy() for output in outputs), strict=True))
 
     return run
 

@@ -8,31 +8,43 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ramstrans.calibration.answers import from_calibrated
+from ramstrans.calibration.fitted import CALIBRATION_FILE, Calibration, calibration_from_json
 from ramstrans.data.geometry import FILL, Geometry, box_in_original, frame_size
 from ramstrans.data.preprocessing import Preprocessing, Size, resized_size
 from ramstrans.data.reading.decode import decode_for
 from ramstrans.data.reading.text import read_paths
-from ramstrans.errors import RamsTransError, UnreadableImageError
-from ramstrans.export.runner import Runner, open_graph
+from ramstrans.errors import ConfigError, RamsTransError, UnreadableImageError
+from ramstrans.export.runner import KEPT, Runner, open_graph
 from ramstrans.inference.arguments import (
     check_any_read,
     expand_inputs,
     resolve_arguments,
     why_missing,
 )
-from ramstrans.inference.prediction import Prediction, ScalePrediction, most_probable
+from ramstrans.inference.prediction import (
+    Prediction,
+    ScalePrediction,
+    calibrated_prediction,
+    most_probable,
+)
 from ramstrans.inference.writers import to_json
 
 LABELS, PREPROCESSING = "labels.json", "preprocessing.json"
 """Files of an exported folder: a list of the class names, and how photographs become pixels."""
+
+ARRAYS = "calibration.npz"
+"""Beside its calibration.json, if the model is calibrated: what the score of the unknown compares with."""
 
 
 class Example(NamedTuple):
@@ -66,6 +78,7 @@ class Standalone:
         values = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         self.max_pixels = int(values["max_pixels"])
         self.preprocessing = preprocessing_of(values)
+        self.calibration = read_calibration(folder)
 
     def stream(
         self, paths: Iterable[Path | str], top_k: int = 5, batch_size: int = 16
@@ -98,10 +111,42 @@ class Standalone:
         if not examples:
             return []
         outputs = self.graph(np.stack([example.pixels for example in examples]))
-        return [
-            to_prediction(outputs, row, example, self.class_names, top_k)
-            for row, example in enumerate(examples)
-        ]
+        return self.predictions(outputs, examples, top_k)
+
+    def predictions(
+        self, outputs: dict[str, NDArray[Any]], examples: Sequence[Example], top_k: int
+    ) -> list[Prediction]:
+        """What the graph gave for a batch as predictions, without paths."""
+        return to_predictions(outputs, examples, self.class_names, top_k, self.calibration)
+
+
+def write_calibration(calibration: Calibration, folder: Path) -> None:
+    """Write a calibration into an exported folder, where `read_calibration` reads it without safetensors."""
+    (folder / CALIBRATION_FILE).write_text(calibration.to_json(), encoding="utf-8")
+    if calibration.arrays:
+        with (folder / ARRAYS).open("wb") as file:
+            np.savez(file, **calibration.arrays)  # type: ignore[arg-type]
+
+
+def read_calibration(folder: Path) -> Calibration | None:
+    """The calibration of an exported folder; None if it has none.
+
+    Raises:
+        ConfigError: It is damaged.
+    """
+    path, arrays = folder / CALIBRATION_FILE, folder / ARRAYS
+    if not path.is_file():
+        return None
+    try:
+        fitted = calibration_from_json(path.read_text(encoding="utf-8"))
+        if "features" not in fitted.needs:
+            return fitted
+        with np.load(arrays, allow_pickle=False) as file:
+            return replace(fitted, arrays=dict(file))
+    except (OSError, ValueError, BadZipFile) as error:
+        raise ConfigError(
+            f"{path.name} or {ARRAYS} of {folder} is damaged or missing; export it again"
+        ) from error
 
 
 def preprocessing_of(values: dict[str, Any]) -> Preprocessing:
@@ -159,10 +204,32 @@ def read_example(
     )
 
 
-def to_prediction(
+def to_predictions(
+    outputs: dict[str, NDArray[Any]],
+    examples: Sequence[Example],
+    class_names: Sequence[str],
+    top_k: int,
+    calibration: Calibration | None = None,
+) -> list[Prediction]:
+    """The answers for a batch of a graph's outputs, whose probabilities are calibrated if the model is."""
+    fused = outputs["probabilities"]
+    scales = [to_scales(outputs, row, example, class_names, top_k) for row, example in enumerate(examples)]
+    if calibration is None:
+        found = [Prediction(None, *most_probable(scores, class_names, top_k)) for scores in fused]
+    else:
+        further = (outputs.get(name) for name in KEPT)
+        given = from_calibrated(calibration, fused.astype(np.float64), *further)
+        found = [
+            calibrated_prediction(given, row, class_names, top_k, calibration.taxonomy)
+            for row in range(len(fused))
+        ]
+    return [one._replace(scales=taken) for one, taken in zip(found, scales, strict=True)]
+
+
+def to_scales(
     outputs: dict[str, NDArray[Any]], row: int, example: Example, class_names: Sequence[str], top_k: int
-) -> Prediction:
-    """The answer for one row of a graph's outputs."""
+) -> tuple[ScalePrediction, ...]:
+    """The answers of the scales for one row of a graph's outputs."""
     by_scale, scales = outputs["scale_probabilities"][:, row], []
     for index, scores in enumerate(by_scale):
         box, found = None, None
@@ -170,7 +237,7 @@ def to_prediction(
             box = box_in_original(outputs["boxes"][index, row], example.geometry, example.original_size)
             found = bool(outputs["found"][index, row])
         scales.append(ScalePrediction(*most_probable(scores, class_names, top_k), box, found))
-    return Prediction(None, *most_probable(outputs["probabilities"][row], class_names, top_k), tuple(scales))
+    return tuple(scales)
 
 
 def main(folder: Path) -> int:

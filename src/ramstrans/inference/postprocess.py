@@ -18,6 +18,7 @@ from ramstrans.inference.prediction import (
     Prediction,
     PriorsEffect,
     ScalePrediction,
+    calibrated_prediction,
     most_probable,
     present_labels,
 )
@@ -106,23 +107,10 @@ def _calibrated(
             weights=None if weights is None else weights[rows],
         )
         for index, row in enumerate(rows.tolist()):
-            inside = None
-            if given.sets is not None:
-                inside = tuple(class_names[label] for label in given.set_of(index))
-            answer = effect = None
-            if given.rolled_up is not None and calibration.taxonomy is not None:
-                answer = calibration.taxonomy.answer(given.rolled_up, index, class_names)
+            one = calibrated_prediction(given, index, class_names, top_k, calibration.taxonomy, paths[row])
             if matched is not None:
-                effect = effect_of(given, index, matched[row].what, class_names)
-            found[row] = Prediction(
-                paths[row],
-                *most_probable(given.probabilities[index], class_names, top_k),
-                answer=answer,
-                priors=effect,
-                unknown=None if given.unknown is None else bool(given.unknown[index]),
-                unknown_score=None if given.unknown_scores is None else float(given.unknown_scores[index]),
-                prediction_set=inside,
-            )
+                one = one._replace(priors=effect_of(given, index, matched[row].what, class_names))
+            found[row] = one
     return [one for one in found if one is not None]
 
 

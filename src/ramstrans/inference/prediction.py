@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ramstrans.calibration.taxonomy import RankAnswer
+from ramstrans.calibration.answers import Answers
+from ramstrans.calibration.taxonomy import RankAnswer, Taxonomy
 from ramstrans.data.records import Box
 from ramstrans.evaluation.ranking import top_classes
 
@@ -88,6 +89,30 @@ def most_probable(
     """Names and probabilities of the most probable classes; equal ones in label order."""
     best = top_classes(probabilities, top_k)
     return tuple(class_names[label] for label in best), tuple(map(float, probabilities[best]))
+
+
+def calibrated_prediction(
+    given: Answers,
+    index: int,
+    class_names: Sequence[str],
+    top_k: int,
+    taxonomy: Taxonomy | None,
+    path: Path | None = None,
+) -> Prediction:
+    """The prediction for one image, without its scales and what priors changed, from calibrated answers."""
+    inside = answer = None
+    if given.sets is not None:
+        inside = tuple(class_names[label] for label in given.set_of(index))
+    if taxonomy is not None and given.rolled_up is not None:
+        answer = taxonomy.answer(given.rolled_up, index, class_names)
+    return Prediction(
+        path,
+        *most_probable(given.probabilities[index], class_names, top_k),
+        unknown=None if given.unknown is None else bool(given.unknown[index]),
+        unknown_score=None if given.unknown_scores is None else float(given.unknown_scores[index]),
+        prediction_set=inside,
+        answer=answer,
+    )
 
 
 def present_labels(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ramstrans.data.geometry import Geometry
 from ramstrans.errors import UsageError
 from ramstrans.export.runner import format_of
-from ramstrans.export.standalone import Standalone, to_prediction
+from ramstrans.export.standalone import Standalone
 from ramstrans.inference.prediction import Prediction
 
 IN_MEMORY = Path("image")
@@ -92,11 +92,13 @@ class ExportedEngine:
         saliency = outputs.get("saliency")
         return [
             Answer(
-                to_prediction(outputs, row, example, self._exported.class_names, top_k),
+                prediction,
                 None if saliency is None else saliency[row],
                 view_of(example.geometry, example.pixels.shape[1:]),
             )
-            for row, example in enumerate(examples)
+            for row, (prediction, example) in enumerate(
+                zip(self._exported.predictions(outputs, examples, top_k), examples, strict=True)
+            )
         ]
 
     def contrast(self, content: bytes, against: str) -> dict[str, Any]:  # noqa: ARG002 - see `Engine`

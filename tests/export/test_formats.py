@@ -1,0 +1,37 @@
+"""What PyTorch's exporter could not do alone: backbones and methods whose graphs need help."""
+
+import numpy as np
+import pytest
+import torch
+
+from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.export.formats import write_graph
+from ramstrans.export.graph import Graph
+from ramstrans.export.runner import open_graph
+from ramstrans.saved.metadata import ModelMetadata
+from tests.models.builders import noise, tiny_config, tiny_model
+
+HELPED = {
+    "position biases": {"backbone": "beit_base_patch16_224", "backbone_options": {"depth": 1}},
+    "FFVT sorts": {"method": "ffvt"},
+    "GLSim sorts": {"method": "glsim"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HELPED)
+def test_the_graph_is_the_model(kind, tmp_path):
+    for library in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(library, reason=f"{library} is not installed")
+    fields = {"image_size": (32, 48), "backbone_options": {"depth": 2}, **HELPED[kind]}
+    metadata = ModelMetadata(tiny_config(**fields), tuple("abcde"), Preprocessing((32, 48), (32, 48)))
+    graph = Graph(tiny_model(**fields), metadata)
+    write_graph(graph, (32, 48), tmp_path, "onnx")
+    pixels = (noise(3, 3, 32, 48).sigmoid() * 255).to(torch.uint8)
+    with torch.no_grad():
+        expected = dict(zip(graph.output_names, graph(pixels), strict=True))
+    found = open_graph(tmp_path)(pixels.numpy())
+    assert expected.keys() == found.keys()
+    assert np.ptp(found["probabilities"], axis=0).max() > 0.05  # what is compared differs between images
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value.numpy(), atol=1e-5, err_msg=name)
