@@ -18,8 +18,8 @@ rather than B" (https://arxiv.org/abs/2008.00299). What x is depends on how the 
                 and the map is the sum over layers. Attention weights are held fixed (same paper): what is
                 asked is what was read, not where was looked.
 
-The last features of a ViT's patches say nothing about its class token, and gradient times input of its last
-block has the wrong sign as often as not: docs/features.md has the figures.
+The last features of a ViT's patches say nothing about its class token, and gradient times the tokens that
+enter its last block had the wrong sign where it was tried: docs/features.md has the figures.
 """
 
 import threading
