@@ -8,7 +8,8 @@ at 1, on everything that the model reads from there:
 Positive values speak for A, negative ones for B. A gradient of one logit that weights features is Grad-CAM
 (https://arxiv.org/abs/1610.02391), which averages it over locations first; without the average the map is
 exact where it can be (HiResCAM, https://arxiv.org/abs/2011.08891); "why A, rather than B" is asked by
-https://arxiv.org/abs/2008.00178, of the difference of two logits by https://arxiv.org/abs/2501.11309. What x is depends on how the model reads its locations:
+https://arxiv.org/abs/2008.00178, of the difference of two logits by https://arxiv.org/abs/2501.11309.
+What x is depends on how the model reads its locations:
 
     features    a head that pools locations: x are the last features. The scales of LayerNorms are held fixed
                 (https://arxiv.org/abs/2202.07304): else a norm after the pooling, which undoes any factor on
