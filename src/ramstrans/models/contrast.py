@@ -7,8 +7,9 @@ at 1, on everything that the model reads from there:
 
 Positive values speak for A, negative ones for B. A gradient of one logit that weights features is Grad-CAM
 (https://arxiv.org/abs/1610.02391), which averages it over locations first; without the average the map is
-exact where it can be (HiResCAM, https://arxiv.org/abs/2011.08891); the difference of two logits asks "why A,
-rather than B" (https://arxiv.org/abs/2008.00299). What x is depends on how the model reads its locations:
+exact where it can be (HiResCAM, https://arxiv.org/abs/2011.08891); "why A, rather than B" is asked by
+https://arxiv.org/abs/2008.00178, of the difference of two logits by https://arxiv.org/abs/2501.11309.
+What x is depends on how the model reads its locations:
 
     features    a head that pools locations: x are the last features. The scales of LayerNorms are held fixed
                 (https://arxiv.org/abs/2202.07304): else a norm after the pooling, which undoes any factor on
@@ -18,8 +19,8 @@ rather than B" (https://arxiv.org/abs/2008.00299). What x is depends on how the 
                 and the map is the sum over layers. Attention weights are held fixed (same paper): what is
                 asked is what was read, not where was looked.
 
-The last features of a ViT's patches say nothing about its class token, and gradient times input of its last
-block has the wrong sign as often as not: docs/features.md has the figures.
+The last features of a ViT's patches say nothing about its class token, and gradient times the tokens that
+enter its last block had the wrong sign where it was tried: docs/features.md has the figures.
 """
 
 import threading
