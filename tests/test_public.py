@@ -90,6 +90,7 @@ CONFIG_KEYS = {
     *("early_exit", "label_thresholds"),
 }
 PREDICTION_KEYS = {"path", "error", "labels", "probabilities", "scales", "unknown", "unknown_score", "set"}
+PREDICTION_KEYS |= {"answer", "priors"}
 SCALE_KEYS = {"labels", "probabilities", "box", "has_region"}
 
 

@@ -23,6 +23,8 @@ def make_arrays(width=4, num_images=7, scales=(1, 2)):
     }
 
 
+LOGITS = np.array([[[1.0, 0.0, 0.0], [3.0, 0.0, 0.0]], [[9.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
+
 FUSED = np.array([[0.64, 0.32, 0.04], [0.1, 0.2, 0.7]], np.float32)
 
 

@@ -6,9 +6,7 @@ import pytest
 from ramstrans.calibration.answers import answers, of_scale
 from ramstrans.calibration.scores import energy, unknown_scores
 from ramstrans.errors import UsageError
-from tests.calibration.builders import FUSED, KNN, SETS, make_arrays, make_calibration
-
-LOGITS = np.array([[[1.0, 0.0, 0.0], [3.0, 0.0, 0.0]], [[9.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
+from tests.calibration.builders import FUSED, KNN, LOGITS, SETS, make_arrays, make_calibration
 
 
 def test_by_hand():
@@ -34,7 +32,8 @@ def test_fewer_scales_have_rules_of_their_own():
 
 def test_what_was_not_fitted_is_none():
     given = answers(make_calibration(None, None), FUSED)
-    assert given[1:] == (None, None, None)
+    assert given[2:] == (None, None, None, None)
+    assert given.without_priors is given.probabilities
 
 
 def test_features_of_all_scales_are_averaged():

@@ -31,10 +31,12 @@ def test_two_classes_stay(count, most):
 def test_labels_and_hierarchy_follow():
     records = tuple(Record(Path(f"{label}.jpg"), label, "train") for label in range(3))
     images = ImageSet(("crow", "jay", "owl"), records, (("Corvids",), ("Corvids",), ("Owls",)))
+    images = images._replace(ranks=("species", "family"))
     left = without_classes(images, {"crow"})
     assert left.class_names == ("jay", "owl")
     assert [(record.path.stem, record.label) for record in left.records] == [("1", 0), ("2", 1)]
     assert left.hierarchy == (("Corvids",), ("Owls",))
+    assert left.ranks == ("species", "family")
 
 
 def test_training_and_its_rest_are_the_whole(birds):

@@ -9,11 +9,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from ramstrans.calibration.taxonomy import RankAnswer
 from ramstrans.errors import UsageError
 from ramstrans.inference import writers as module
-from ramstrans.inference.prediction import Prediction, ScalePrediction
+from ramstrans.inference.prediction import Prediction, PriorsEffect, ScalePrediction
 from ramstrans.inference.rows import RowWriter, resumable_file
-from ramstrans.inference.writers import FORMATS, choose_format, column_names
+from ramstrans.inference.writers import FORMATS, PRIORS_COLUMNS, RANK_COLUMNS, choose_format, column_names
 
 LABELS = ("Owl, barn", 'The "Rook"', "Müller's\nWren")
 GOOD = Prediction(
@@ -60,6 +61,13 @@ def test_csv(tmp_path):
         "unknown",
         "unknown_score",
         "set",
+        "answer",
+        "answer_rank",
+        "answer_probability",
+        "priors",
+        "label_before",
+        "probability_before",
+        "changed",
     ]
     assert len(rows) == 5
     good, bad, nameless = rows[:3]
@@ -87,6 +95,8 @@ def test_json_lines_hold_every_scale(tmp_path):
         "unknown": None,
         "unknown_score": None,
         "set": None,
+        "answer": None,
+        "priors": None,
         "scales": [
             {
                 "labels": list(LABELS),
@@ -174,6 +184,39 @@ def test_a_stream_that_is_not_utf_8_gets_json_in_ascii():
     rows.write(GOOD._replace(path=Path("鳥.jpg")))
     assert raw.getvalue().isascii()
     assert json.loads(raw.getvalue())["path"] == "鳥.jpg"
+
+
+def test_answers_at_ranks_and_priors_have_columns_of_their_own(tmp_path):
+    certain = GOOD._replace(
+        answer=RankAnswer("family", "Wrens", 0.9123456789),
+        priors=PriorsEffect("month 5", LABELS[1], 0.6, changed=True),
+    )
+    lost = GOOD._replace(
+        answer=RankAnswer("root", None, 1.0), priors=PriorsEffect(None, LABELS[0], 0.7, changed=False)
+    )
+    lines = write(tmp_path / "x.jsonl", predictions=[certain, lost]).read_text(encoding="utf-8").splitlines()
+    first, second = map(json.loads, lines)
+    assert first["answer"] == {"name": "Wrens", "rank": "family", "probability": 0.912346}
+    assert first["priors"] == {
+        "matched": "month 5",
+        "label_before": LABELS[1],
+        "probability_before": 0.6,
+        "changed": True,
+    }
+    assert second["answer"] == {"name": None, "rank": "root", "probability": 1.0}
+    assert second["priors"]["matched"] is None
+    for name in ("x.csv", "x.parquet"):
+        path = write(tmp_path / name, predictions=[certain, lost, GOOD])
+        rows = (pd.read_csv(path) if name == "x.csv" else pd.read_parquet(path)).to_dict("records")
+        columns = [*RANK_COLUMNS, *PRIORS_COLUMNS]
+        assert [rows[0][column] for column in columns] == [
+            *("Wrens", "family", 0.912346),
+            *("month 5", LABELS[1], 0.6, True),
+        ]
+        assert [rows[1][column] for column in columns[1:3]] == ["root", 1.0]
+        assert pd.isna(rows[1]["answer"])
+        assert pd.isna(rows[1]["priors"])
+        assert all(pd.isna(rows[2][column]) for column in columns)
 
 
 def test_what_a_calibration_says_has_columns_of_its_own(tmp_path):

@@ -97,12 +97,29 @@ class Stub(Quiet):
 UNSURE = {"low.jpg": (0.4, 0.1, 0.1), "close.jpg": (0.52, 0.4, 0.08)}
 
 
+FURTHER = {
+    "group.jpg": {
+        "answer": {"name": "Corvidae", "rank": "family", "probability": 0.94},
+        "priors": {
+            "matched": "every photograph",
+            "label_before": "Jay",
+            "probability_before": 0.6,
+            "changed": True,
+        },
+    },
+    "no_rank.jpg": {"answer": {"name": None, "rank": "root", "probability": 1.0}},
+    "sure.jpg": {"answer": {"name": NAMES[0], "rank": "species", "probability": 0.9964}},
+}
+"""Of a model with ranks, and a server with priors."""
+
+
 def answer(name):
     """What the stub says about a photograph of 200 x 100 pixels."""
     labels = list(NAMES)
     probabilities = list(UNSURE.get(name, (0.9964, 0.0031, 0.0005)))
     classes = {"labels": labels, "probabilities": probabilities}
     values = {"path": None, "name": name, "error": None, **classes, "scales": [], "saliency": None}
+    values |= FURTHER.get(name, {})
     if name == "unreadable.jpg":
         return values | {"error": "truncated file", "labels": [], "probabilities": []}
     if name != "once.jpg":

@@ -152,6 +152,26 @@ def test_a_server_with_a_key(open_page, serve, photographs):
     page.problems.clear()  # the 401s
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("group.jpg", ". The family Corvidae is certain, with 94 %. Without priors: Jay, 60 %."),
+        ("no_rank.jpg", ". No rank is certain."),
+        ("sure.jpg", ""),
+    ],
+)
+def test_ranks_and_priors_are_told(open_page, address, photographs, name, words):
+    page = open_page(address)
+    classify(page, photographs(name))
+    assert texts(page, "#why") == [f"> 99 % sure{words}"]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    (row,) = csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8")))
+    rank = {"group.jpg": "family", "no_rank.jpg": "root", "sure.jpg": "species"}[name]
+    assert row["answer_rank"] == rank
+    assert (row["priors"], row["changed"]) == (("every photograph", "True") if "Jay" in words else ("", ""))
+
+
 def test_a_busy_server_is_asked_again(open_page, address, photographs):
     page = open_page(address)
     classify(page, photographs("busy.jpg"))

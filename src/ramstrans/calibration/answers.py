@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from ramstrans.calibration.conformal import sets
 from ramstrans.calibration.fitted import Calibration
+from ramstrans.calibration.priors import weighted
 from ramstrans.calibration.scores import NEEDS, score_of
+from ramstrans.calibration.taxonomy import RolledUp, roll_up
 from ramstrans.calibration.temperature import log_probabilities, tempered
 from ramstrans.errors import UsageError
 
@@ -19,22 +21,27 @@ class Answers(NamedTuple):
     """Answers for N images of C classes; None where nothing was fitted.
 
     Attributes:
-        probabilities: (N, C) calibrated, of all scales together.
-        unknown_scores: (N,), high for images of no known class.
+        probabilities: (N, C) calibrated, of all scales together, with priors if there are some.
+        without_priors: (N, C) the same without priors.
+        unknown_scores: (N,), high for images of no known class; without priors.
         unknown: (N,) bool, whether the score is above the threshold.
-        sets: (N, C) bool, the classes in each image's prediction set.
+        sets: (N, C) bool, the classes in each image's prediction set; without priors, under which its promise
+            would not hold.
+        rolled_up: At the finest ranks that are certain enough, with priors.
     """
 
     probabilities: NDArray[np.float64]
+    without_priors: NDArray[np.float64]
     unknown_scores: NDArray[np.float64] | None
     unknown: NDArray[np.bool_] | None
     sets: NDArray[np.bool_] | None
+    rolled_up: RolledUp | None
 
     def set_of(self, index: int) -> list[int]:
         """The labels in the set of one image, most probable first, equal ones in label order."""
         assert self.sets is not None, "prediction sets were fitted"
         labels = np.flatnonzero(self.sets[index])
-        order = np.argsort(-self.probabilities[index, labels], kind="stable")
+        order = np.argsort(-self.without_priors[index, labels], kind="stable")
         return [int(label) for label in labels[order]]
 
 
@@ -45,10 +52,12 @@ def answers(
     features: NDArray[np.floating] | None = None,
     *,
     num_scales: int | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> Answers:
     """Calibrate the answers for N images, and say which are unknown and which classes are possible.
 
-    The most probable class is the same as before.
+    First comes the temperature, then what was fitted with it, the unknown and the sets; then priors, then the
+    ranks. Without priors, the most probable class is the same as before.
 
     Args:
         calibration: What was fitted.
@@ -56,13 +65,14 @@ def answers(
         logits: (S, N, C); needed if `calibration.needs` says so.
         features: (S, N, D), what the classifier reads; needed if `calibration.needs` says so.
         num_scales: S, how many scales `fused` is the mean of; None: all that it was fitted for.
+        weights: (N, C) priors, rows of ones for images without; None: there are none.
 
     Raises:
         UsageError: What the score of the unknown needs is missing.
     """
     count = num_scales or len(calibration.fused)
     probabilities = tempered(log_probabilities(fused), calibration.temperatures[count - 1])
-    return from_calibrated(calibration, probabilities, logits, features, num_scales=count)
+    return from_calibrated(calibration, probabilities, logits, features, num_scales=count, weights=weights)
 
 
 def from_calibrated(
@@ -72,6 +82,7 @@ def from_calibrated(
     features: NDArray[np.floating] | None = None,
     *,
     num_scales: int | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> Answers:
     """As `answers`, of probabilities (N, C) that are calibrated already: those of an exported graph.
 
@@ -93,7 +104,9 @@ def from_calibrated(
         unknown = scores > rule.unknown.threshold
     if rule.sets is not None:
         inside = sets(probabilities, rule.sets.method, rule.sets.quantiles(rule.sets.method))
-    return Answers(probabilities, scores, unknown, inside)
+    final = probabilities if weights is None else weighted(probabilities, weights)
+    rolled_up = None if calibration.taxonomy is None else roll_up(calibration.taxonomy, final)
+    return Answers(final, probabilities, scores, unknown, inside, rolled_up)
 
 
 def of_scale(

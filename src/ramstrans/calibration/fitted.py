@@ -7,6 +7,7 @@ therefore imported where it is needed.
 
 import dataclasses
 import json
+import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,15 @@ from numpy.typing import NDArray
 
 from ramstrans import __version__
 from ramstrans.calibration.scores import NEEDS
+from ramstrans.calibration.taxonomy import Taxonomy
 from ramstrans.calibration.wanted import ScoreName, SetMethod
 from ramstrans.errors import ConfigError
 from ramstrans.files import write_file
 from ramstrans.hub import local_folder
 from ramstrans.options import typed
 from ramstrans.plain import to_plain
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_FILE = "calibration.json"
 ARRAYS_FILE = "calibration.safetensors"
@@ -109,6 +113,7 @@ class Calibration:
         scales: Temperature of each scale alone.
         fused: For the first 1, 2, ... S scales together: `--num_scales` and early exit use fewer than all.
         notes: What could not be fitted, and why.
+        taxonomy: Ranks of the classes, and what answers roll up by; None if they have none.
         format_version: Version of the format.
         ramstrans_version: Version of the package that fitted it.
         arrays: What scores compare with, by scale and name; in a file of their own.
@@ -120,6 +125,7 @@ class Calibration:
     scales: tuple[float, ...]
     fused: tuple[FusedRule, ...]
     notes: tuple[str, ...] = ()
+    taxonomy: Taxonomy | None = None
     format_version: int = FORMAT_VERSION
     ramstrans_version: str = __version__
     arrays: dict[str, NDArray[np.float32]] = field(default_factory=dict, repr=False, compare=False)
@@ -166,9 +172,26 @@ def calibration_from_json(text: str) -> Calibration:
             f"format_version {version} was written by a newer ramstrans ({values.get('ramstrans_version')}); "
             "upgrade with pip install -U ramstrans"
         )
+    values.setdefault("taxonomy", None)  # of before the release
     fitted = typed({**values, "arrays": {}}, Calibration, "calibration")
     assert isinstance(fitted, Calibration)
     return fitted
+
+
+def with_rank_confidence(calibration: Calibration | None, confidence: float | None) -> Calibration | None:
+    """A calibration with another confidence for answers at the ranks of its taxonomy; None: its own.
+
+    Without a taxonomy this is ignored, with a warning.
+    """
+    if confidence is None:
+        return calibration
+    if calibration is None or calibration.taxonomy is None:
+        logger.warning(
+            "--rank_confidence is ignored: the model has no ranks; `calibrate --taxonomy TABLE` gives some"
+        )
+        return calibration
+    taxonomy = dataclasses.replace(calibration.taxonomy, confidence=confidence)
+    return dataclasses.replace(calibration, taxonomy=taxonomy)
 
 
 def save_calibration(folder: Path, calibration: Calibration) -> None:

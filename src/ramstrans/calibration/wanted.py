@@ -13,6 +13,15 @@ SetMethod = Literal["lac", "aps", "raps"]
 """How prediction sets are made, see `calibration.conformal`."""
 
 
+def check_rank_confidence(confidence: float | None) -> None:
+    """Raise ConfigError unless one group of a rank at most can reach a confidence, and some can."""
+    if confidence is not None and not 0.5 < confidence < 1:
+        raise ConfigError(
+            f"--rank_confidence is {confidence:g}; give more than 0.5, which one group of a rank at most can "
+            "reach, and less than 1"
+        )
+
+
 def min_images(share: float) -> int:
     """The smallest number of images from which a score can be taken that a share of new ones keeps to.
 

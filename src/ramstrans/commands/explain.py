@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
+from ramstrans.calibration.wanted import check_rank_confidence
 from ramstrans.commands.options import Parser, takes_images
 from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.models.config import SaliencyName
@@ -45,6 +46,8 @@ def explain(
     precision: Precision | None = None,
     saliency: SaliencyName | None = None,
     num_scales: PositiveInt | None = None,
+    rank_confidence: float | None = None,
+    priors: Path | None = None,
 ) -> int:
     """Explain the predictions for images.
 
@@ -59,25 +62,39 @@ def explain(
         saliency: Another one than the run was trained with: rollout, class_attention, pool_attention, cosine
             or cam, as far as the backbone can have it. Regions, and what later scales see, follow it.
         num_scales: Use the first so many of the scales that were trained; default: all.
+        rank_confidence: Probability that an answer at some rank of the taxonomy is to reach, above 0.5;
+            default: that of `calibrate`.
+        priors: List of the classes that occur, or table of weights by conditions; as in `predict`.
 
     Raises:
         DataError: Nothing could be read, or one of the inputs does not exist; the others are explained.
     """
+    check_rank_confidence(rank_confidence)
     load_metadata(run)
     from ramstrans.data.reading.text import read_paths
     from ramstrans.inference.arguments import check_any_read, expand_inputs, resolve_arguments
     from ramstrans.inference.explain import check_pictures
     from ramstrans.inference.explain import explain as explain_image
     from ramstrans.inference.predictor import Predictor
+    from ramstrans.inference.tables import with_tables
 
-    named = resolve_arguments(inputs)
+    named, cells = with_tables(resolve_arguments(inputs))
     unique: dict[str, Path] = {}
     for path in expand_inputs(named.names, read_paths(sys.stdin.buffer)):
         unique.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - links stay
     images = list(unique.values())
     pictures = choose_pictures(images, output)
     check_pictures(pictures, overwrite=overwrite)
-    predictor, num_read = Predictor.load(run, device, precision, num_scales=num_scales), 0
+    predictor = Predictor.load(
+        run,
+        device,
+        precision,
+        num_scales=num_scales,
+        rank_confidence=rank_confidence,
+        priors=priors,
+        cells=cells,
+    )
+    num_read = 0
     if saliency is not None:
         predictor.model.set_saliency(saliency)
     for image, picture in zip(images, pictures, strict=True):
@@ -96,19 +113,48 @@ def explain(
 def answer_line(values: Mapping[str, Any]) -> str:
     """The answer of a prediction in words.
 
-    >>> answer_line({"labels": ["wren"], "probabilities": [0.75], "unknown": True, "set": ["wren", "crow"]})
-    'unknown (wren 75.0%; one of 2: wren, crow)'
-    >>> answer_line({"labels": ["wren"], "probabilities": [0.75], "unknown": None, "set": None})
-    'wren 75.0%'
+    >>> values = {"labels": ["wren"], "probabilities": [0.75], "unknown": None, "set": None}
+    >>> values |= {"answer": None, "priors": None}
+    >>> answer_line(values), answer_line(values | {"unknown": True, "set": ["wren", "crow"]})
+    ('wren 75.0%', 'unknown (wren 75.0%; one of 2: wren, crow)')
+    >>> answer_line(values | {"answer": {"name": "Wrens", "rank": "family", "probability": 0.96}})
+    'wren 75.0%; family Wrens 96.0%'
     """
     probability, several = values["probabilities"][0], values["set"] or []
     answer = values["labels"][0] + ("" if probability is None else f" {probability:.1%}")
     if "present" in values:
         return "; ".join(values["present"]) or f"no label, most probable {answer}"
+    answer += rank_words(values) + priors_words(values)
     if len(several) > 1:
         answer += f"; one of {len(several)}: {', '.join(several[:MAX_NAMED])}"
         answer += ", ..." if len(several) > MAX_NAMED else ""
     return f"unknown ({answer})" if values["unknown"] else answer
+
+
+def rank_words(values: Mapping[str, Any]) -> str:
+    """The answer at a rank, unless it is the class itself."""
+    answer = values["answer"]
+    if answer is None or answer["name"] == values["labels"][0]:
+        return ""
+    if answer["name"] is None:
+        return "; no rank is certain"
+    return f"; {answer['rank']} {answer['name']} {answer['probability']:.1%}"
+
+
+def priors_words(values: Mapping[str, Any]) -> str:
+    """What priors changed.
+
+    >>> change = {"matched": "month 5", "label_before": "crow", "probability_before": 0.6, "changed": True}
+    >>> priors_words({"priors": change})
+    '; by priors (month 5), without them crow 60.0%'
+    """
+    change = values["priors"]
+    if change is None:
+        return ""
+    if change["matched"] is None:
+        return "; without priors: no condition holds"
+    before = f", without them {change['label_before']} {change['probability_before']:.1%}"
+    return f"; by priors ({change['matched']}){before if change['changed'] else ''}"
 
 
 def choose_pictures(images: Sequence[Path], output: Path | None) -> list[Path]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Literal
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
+from ramstrans.calibration.wanted import check_rank_confidence
 from ramstrans.commands.options import Parser, takes_images
+from ramstrans.commands.words import answered_without
 from ramstrans.console import no_progress, progress_of_many
 from ramstrans.errors import UsageError
 from ramstrans.files import check_output
@@ -52,12 +54,15 @@ def predict(
     address: str | None = None,
     workers: PositiveInt | None = None,
     partition_rows: PositiveInt = 4096,
+    rank_confidence: float | None = None,
+    priors: Path | None = None,
 ) -> int:
     """Predict image files.
 
     Args:
         run: Run folder, any saved model, or hf://user/name[@revision] of the hub.
-        inputs: Image files, folders, patterns such as 'photos/*.jpg', or - for paths on standard input.
+        inputs: Image files, folders, patterns such as 'photos/*.jpg', tables (CSV and others) with a column
+            path, or - for paths on standard input.
         format: Default: by the suffix of --output, else csv.
         output: File to write; default: standard output. An interrupted command keeps its rows in
             OUTPUT.partial; the same command goes on there.
@@ -75,13 +80,21 @@ def predict(
         address: With ray: of a running cluster, e.g. auto; default: Ray is started here.
         workers: With ray: processes with a model; default: one per GPU, else one per machine.
         partition_rows: With ray: most rows per file.
+        rank_confidence: Probability that an answer at some rank of the taxonomy is to reach, above 0.5;
+            default: that of `calibrate`.
+        priors: List of the classes that occur, or table of weights by conditions, which are columns of the
+            tables among INPUTS, or month, latitude and longitude by EXIF data; see docs/calibrate.md.
 
     Raises:
         DataError: Nothing could be read, or one of the inputs does not exist; their rows are written.
     """
     from ramstrans.inference.writers import choose_format
 
+    check_rank_confidence(rank_confidence)
     if engine == "ray":
+        for name, value in {"rank_confidence": rank_confidence, "priors": priors}.items():
+            if value is not None:
+                raise UsageError(f"--{name} is for --engine local; leave it out")
         batches = BatchPredictor(
             run if is_address(run) else run.absolute(),
             top_k,
@@ -104,9 +117,16 @@ def predict(
     from ramstrans.inference.arguments import check_any_read, resolve_arguments
     from ramstrans.inference.predictor import Predictor
     from ramstrans.inference.rows import RowWriter, resumable_file
+    from ramstrans.inference.tables import with_tables
 
-    predictor = Predictor.load(run, device, precision, early_exit, num_scales)
-    named, num_labels = resolve_arguments(inputs), min(top_k, len(predictor.class_names))
+    named, cells = with_tables(resolve_arguments(inputs))
+    predictor = Predictor.load(
+        *(run, device, precision, early_exit, num_scales),
+        rank_confidence=rank_confidence,
+        priors=priors,
+        cells=cells,
+    )
+    num_labels = min(top_k, len(predictor.class_names))
     paths, total = paths_of(named)
     file: AbstractContextManager[RowWriter]
     several = predictor.thresholds is not None
@@ -121,6 +141,8 @@ def predict(
             rows.write(prediction)
             progress(rows.num_rows, total, "predicting")
     logger.info("%s, %d of them unreadable", counted(rows.num_rows, "image"), rows.num_unreadable)
+    if rows.num_without_priors:
+        logger.warning("%s", answered_without(rows.num_without_priors, rows.num_rows))
     check_any_read(named, rows.num_rows, rows.num_rows - rows.num_unreadable)
     return 0
 

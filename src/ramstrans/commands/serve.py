@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from ramstrans.calibration.wanted import check_rank_confidence
 from ramstrans.commands.options import Parser
 from ramstrans.errors import UsageError
 from ramstrans.options import Precision
@@ -50,6 +51,8 @@ def serve(
     num_scales: PositiveInt | None = None,
     device: str = "auto",
     precision: Precision | None = None,
+    rank_confidence: float | None = None,
+    priors: Path | None = None,
 ) -> int:
     """Serve a model.
 
@@ -71,6 +74,9 @@ def serve(
         num_scales: Use the first so many of the scales that were trained; default: all.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
+        rank_confidence: Probability that an answer at some rank of the taxonomy is to reach, above 0.5;
+            default: that of `calibrate`.
+        priors: List of the classes that occur, or a table of weights without conditions, for all images.
 
     Raises:
         RamsTransError: The model, the key or the address cannot be used.
@@ -86,6 +92,8 @@ def serve(
     check_limits(limits)
     key = None if api_key_file is None else read_key(api_key_file)
     of_run = {"device": device, "precision": precision, "early_exit": early_exit, "num_scales": num_scales}
+    of_run |= {"rank_confidence": rank_confidence, "priors": priors}
+    check_rank_confidence(rank_confidence)
     check_model(run, of_run)
     # PyTorch's OpenMP keeps a team of threads for each thread that computes. With two teams there are more
     # threads than processors, and they sleep after every operation instead of waiting: a quarter slower.
@@ -163,7 +171,13 @@ def open_engine(folder: Path, of_run: dict[str, Any]) -> "Engine":
     from ramstrans.inference.predictor import Predictor
     from ramstrans.serve.run_engine import RunEngine
 
-    return RunEngine(Predictor.load(folder, **of_run))
+    predictor = Predictor.load(folder, **of_run)
+    if predictor.priors is not None and predictor.priors.priors.conditions:
+        raise UsageError(
+            f"--priors {of_run['priors']} has conditions, of which a server knows nothing; give a list of "
+            "classes, or leave the columns out"
+        )
+    return RunEngine(predictor)
 
 
 def warm_up(engine: "Engine") -> None:

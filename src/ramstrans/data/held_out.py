@@ -47,4 +47,5 @@ def without_classes(images: ImageSet, names: Collection[str]) -> ImageSet:
             if record.label in renumbered
         ),
         tuple(images.hierarchy[label] for label in kept) if images.hierarchy else (),
+        images.ranks,
     )

@@ -59,6 +59,9 @@ class ImageSet(NamedTuple):
             `("Finches", "Perching Birds", "Birds")`; empty if the data set has none. Two groups are the
             same if they and all above them have the same names: a genus of plants may share its name with
             one of birds.
+        ranks: Names of the ranks of the classes and of the groups above them, that of the classes first, e.g.
+            `("species", "genus", "family")`; empty if the data set does not name them. A class with fewer
+            groups lacks the finest ones; one that lacks a rank in between has "" there.
 
     >>> records = tuple(Record(Path(f"{i}.jpg"), i % 2, "train") for i in range(3))
     >>> images = ImageSet(("crow", "wren"), records)
@@ -69,6 +72,7 @@ class ImageSet(NamedTuple):
     class_names: tuple[str, ...]
     records: tuple[Record, ...]
     hierarchy: tuple[tuple[str, ...], ...] = ()
+    ranks: tuple[str, ...] = ()
 
     @property
     def multi_label(self) -> bool:

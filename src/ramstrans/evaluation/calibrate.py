@@ -7,6 +7,8 @@ exchangeable with new ones any more: what is fitted is a little too sure, the le
 import dataclasses
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +16,10 @@ import torch
 from torch import nn
 
 from ramstrans.calibration.fit import Fitted, check_enough, fit_calibration
-from ramstrans.calibration.fitted import save_calibration
+from ramstrans.calibration.fitted import load_calibration, save_calibration
+from ramstrans.calibration.rank_table import read_rank_table
 from ramstrans.calibration.scores import NEEDS, Reference
+from ramstrans.calibration.taxonomy import Taxonomy
 from ramstrans.calibration.unknown import Seen
 from ramstrans.calibration.wanted import Wanted
 from ramstrans.console import Progress, no_progress
@@ -24,12 +28,14 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.records import ImageSet, Record
-from ramstrans.errors import DataError, UsageError
+from ramstrans.errors import ConfigError, DataError, UsageError
 from ramstrans.evaluation.config import CalibrationConfig
 from ramstrans.evaluation.early_exit import choose_exit
 from ramstrans.evaluation.images import data_config, dataset_of, is_same_root, read_drawn
 from ramstrans.evaluation.metrics import FEW_IMAGES, true_ranks
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
+from ramstrans.evaluation.ranks import taxonomy_of_images
+from ramstrans.evaluation.report.ranks import rank_lines
 from ramstrans.evaluation.report.trust import METHOD_NAMES, score_name
 from ramstrans.evaluation.trust import answers_of, trust_report
 from ramstrans.evaluation.unknown_images import of_folder
@@ -96,7 +102,7 @@ class Calibrated(NamedTuple):
                 f"{'of each class' if rule.sets.per_class else 'of all images'}, "
                 f"{sets['mean_size']:.2f} classes on average"
             )
-        return found
+        return [*found, *rank_lines(self.report)]
 
 
 def calibrate_run(config: CalibrationConfig, progress: Progress = no_progress) -> Calibrated:
@@ -118,6 +124,7 @@ def calibrate_run(config: CalibrationConfig, progress: Progress = no_progress) -
         raise UsageError(f"{config.run} is a copy from the hub, which is only read; give a run folder")
     data = data_config(metadata.run_options("data"), config.data)
     own = own_images(metadata, data, config, progress)
+    taxonomy = ranks_for(config, metadata, own)
     known, fitted_on = images_to_fit_on(metadata, data, config, own, progress)
     known_set, left_out = dataset_of(metadata, known, "val", data, progress)
     check_enough(
@@ -129,7 +136,7 @@ def calibrate_run(config: CalibrationConfig, progress: Progress = no_progress) -
     if config.unknown is not None:
         compared = [*known_set.records, *(references.records if references else ())]
         images, errors = of_folder(config.unknown, metadata.class_names, compared, data, progress)
-        unknown_set, left_out = dataclasses.replace(known_set, records=images.records), left_out + errors
+        unknown_set, left_out = replace(known_set, records=images.records), left_out + errors
     for line in left_out:
         logger.warning("%s", line)
     calibrated = calibrate(
@@ -140,6 +147,7 @@ def calibrate_run(config: CalibrationConfig, progress: Progress = no_progress) -
         unknown_set,
         wanted=config.wanted,
         fitted_on=fitted_on,
+        taxonomy=taxonomy,
         precision=choose_precision(config.precision, metadata, model.device),
         loading={"batch_size": config.batch_size, "timeout": data.read_timeout},
         progress=progress,
@@ -147,7 +155,7 @@ def calibrate_run(config: CalibrationConfig, progress: Progress = no_progress) -
     save_calibration(config.run, calibrated.fitted.calibration)
     if metadata.early_exit is not None:
         choice = choose_exit(calibrated.predictions, calibration=calibrated.fitted.calibration)
-        save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
+        save_metadata(config.run, replace(metadata, early_exit=choice))
         logger.info("the confidence of early exit was chosen again: %.3f", choice.confidence)
     return calibrated
 
@@ -161,6 +169,7 @@ def calibrate(
     *,
     wanted: Wanted,
     fitted_on: str,
+    taxonomy: Taxonomy | None = None,
     precision: str,
     loading: dict[str, Any],
     progress: Progress = no_progress,
@@ -175,6 +184,7 @@ def calibrate(
         unknown_set: Images of no class of the model, to choose the score of the unknown on.
         wanted: What is asked for.
         fitted_on: Which images `known_set` has.
+        taxonomy: Ranks of the classes that answers roll up by; None: there are none.
         precision: Of autocast.
         loading: Options of `build_loader`.
         progress: Called with (done, total, what).
@@ -200,6 +210,7 @@ def calibrate(
         references=compared,
         unknown=None if unknown_set is None else as_seen(seen(unknown_set, "unknown images")),
     )
+    fitted = fitted._replace(calibration=replace(fitted.calibration, taxonomy=taxonomy))
     for note in fitted.calibration.notes:
         logger.warning("%s", note)
     if len(known_set) < FEW_IMAGES:
@@ -211,6 +222,29 @@ def calibrate(
     given = answers_of(fitted.calibration, predictions)
     report = trust_report(fitted.calibration, predictions, given, {})
     return Calibrated(fitted, report, predictions)
+
+
+def ranks_for(config: CalibrationConfig, metadata: ModelMetadata, own: ImageSet | None) -> Taxonomy | None:
+    """The ranks of the model's classes: of the table that is given, of its data set, or from before.
+
+    Raises:
+        DataError: The table cannot be used.
+    """
+    found = None
+    if config.taxonomy is not None:
+        found = read_rank_table(config.taxonomy, metadata.class_names)
+    elif own is not None:
+        source = str(metadata.run_options("data").get("name", "the data set"))
+        found = taxonomy_of_images(own, metadata.class_names, source)
+    if found is None:
+        with suppress(ConfigError):  # of a calibration that is replaced
+            before = load_calibration(config.run)
+            found = None if before is None else before.taxonomy
+    if found is None:
+        if config.rank_confidence is not None:
+            logger.warning("--rank_confidence is ignored: there are no ranks; --taxonomy TABLE gives some")
+        return None
+    return found if config.rank_confidence is None else replace(found, confidence=config.rank_confidence)
 
 
 def as_seen(predictions: Predictions) -> Seen:
@@ -240,7 +274,7 @@ def linear_head(model: Method) -> tuple[np.ndarray, np.ndarray] | None:
 def reference_set(training: ImageDataset, num_classes: int) -> ImageDataset:
     """Centre views of the training images to compare with: all, or as many of each class, evenly spaced."""
     records = spread(training.records, max(MIN_PER_CLASS, MAX_REFERENCES // num_classes))
-    return dataclasses.replace(training, records=records, augmentation=None)
+    return replace(training, records=records, augmentation=None)
 
 
 def spread(records: Sequence[Record], per_class: int) -> tuple[Record, ...]:

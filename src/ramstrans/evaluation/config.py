@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ramstrans.calibration.wanted import ScoreName, SetMethod, Wanted
+from ramstrans.calibration.wanted import ScoreName, SetMethod, Wanted, check_rank_confidence
 from ramstrans.data.config import DatasetFormat
 from ramstrans.data.records import Split
 from ramstrans.errors import ConfigError
@@ -63,6 +63,10 @@ class EvaluationConfig:
         regions: Judge the regions too, on so many of the images, drawn by a fixed seed, or on all: accuracy
             from the region alone and without it, deletion and insertion, stability. About 60 looks per image.
         unknown: Folder of images of no class of the model: how well they are told to be unknown is measured.
+        priors: List of the classes that occur, or table of weights by conditions, see docs/calibrate.md: what
+            they change is measured.
+        rank_confidence: Probability that an answer at some rank of the taxonomy is to reach, above 0.5;
+            default: that of `calibrate`.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
     """
@@ -77,19 +81,25 @@ class EvaluationConfig:
     fusion: Literal["mean", "fitted"] = "mean"
     regions: int | Literal["all"] | None = None
     unknown: Path | None = None
+    priors: Path | None = None
+    rank_confidence: float | None = None
     device: str = "auto"
     precision: Precision | None = None
 
     def __post_init__(self) -> None:
         check_batch_size(self.batch_size)
+        check_rank_confidence(self.rank_confidence)
         if isinstance(self.regions, int) and self.regions < 1:
             raise ConfigError(f"--regions is {self.regions}; give a number of images, 1 or more, or all")
         if self.early_exit is not None and self.fusion == "fitted":
             raise ConfigError(
                 "--early_exit takes the mean of the scales that an image has passed; leave --fusion out"
             )
-        if self.unknown is not None and self.fusion == "fitted":
-            raise ConfigError("--unknown asks the calibration, which is that of the mean; leave --fusion out")
+        for name in ("unknown", "priors", "rank_confidence"):
+            if getattr(self, name) is not None and self.fusion == "fitted":
+                raise ConfigError(
+                    f"--{name} asks the calibration, which is that of the mean; leave --fusion out"
+                )
         if self.early_exit == "auto" and self.num_scales is not None:
             raise ConfigError(
                 "--early_exit auto chooses a confidence for all scales, and --num_scales leaves some out; "
@@ -128,6 +138,10 @@ class CalibrationConfig:
         set_method: How prediction sets are made: lac, whose sets are the smallest; aps or raps, whose sets
             differ more in size between easy and difficult images.
         per_class: Cover each class, and not all of them on average.
+        taxonomy: Table (CSV) whose header names the ranks, e.g. class,genus,family: a line for each class;
+            default: the ranks that the data set brings, or that are kept from before. Answers roll up to the
+            finest rank that is certain.
+        rank_confidence: Probability that such an answer is to reach, above 0.5; default: 0.9.
         batch_size: Images per batch.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
@@ -141,12 +155,15 @@ class CalibrationConfig:
     coverage: float = 0.95
     set_method: SetMethod = "lac"
     per_class: bool = False
+    taxonomy: Path | None = None
+    rank_confidence: float | None = None
     batch_size: int = 32
     device: str = "auto"
     precision: Precision | None = None
 
     def __post_init__(self) -> None:
         check_batch_size(self.batch_size)
+        check_rank_confidence(self.rank_confidence)
         _ = self.wanted
 
     @property

@@ -10,9 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ramstrans.calibration.fitted import Calibration, load_calibration
+from ramstrans.calibration.fitted import Calibration, load_calibration, with_rank_confidence
+from ramstrans.calibration.priors import weights_of
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.boxes import check_boxes
+from ramstrans.data.config import DataConfig
+from ramstrans.data.image_priors import NO_CELLS, ImagePriors, read_image_priors
 from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.records import ImageSet
@@ -24,6 +27,7 @@ from ramstrans.evaluation.fusion import fit_weights
 from ramstrans.evaluation.images import data_config, dataset_of, read_images
 from ramstrans.evaluation.judge import draw_indices, judge_regions, judged_report, part_of, picture_groups
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
+from ramstrans.evaluation.ranks import priors_report
 from ramstrans.evaluation.report.build import Report, build_report, write_report
 from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
 from ramstrans.evaluation.report.judged import judged_sections
@@ -74,6 +78,7 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     calibration = calibration_of(config, model)
     precision = choose_precision(config.precision, metadata, model.device)
     data = data_config(metadata.run_options("data"), config.data)
+    priors = priors_of(config, metadata, data)
     images, held_out_classes, notes, is_whole = read_images(metadata, data, config, progress)
     if config.early_exit is not None:
         check_early_exit(model, images, config.early_exit)
@@ -93,8 +98,12 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         "with_high_res": model.needs_high_res,
         "timeout": data.read_timeout,
     }
-    run = metadata.training.get("run", {})
-    extra = {"config": run, "command": command, "precision": precision, "warnings": [*notes, *left_out]}
+    extra = {
+        "config": metadata.training.get("run", {}),
+        "command": command,
+        "precision": precision,
+        "warnings": [*notes, *left_out],
+    }
     if is_whole:
         extra["split"] = WHOLE
     if config.num_scales is not None:
@@ -117,7 +126,13 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         images.name: build_loader(dataclasses.replace(dataset, records=images.records), **loading)
         for images in unknown
     }
-    options |= {"confidence": confidence, "extra": extra, "calibration": calibration, "unknown": loaders}
+    options |= {
+        "confidence": confidence,
+        "extra": extra,
+        "calibration": calibration,
+        "unknown": loaders,
+        "priors": priors,
+    }
     if config.regions is not None:
         indices = draw_indices(len(dataset), config.regions)
         options["judged"] = build_loader(part_of(dataset, indices), **loading), indices
@@ -148,12 +163,31 @@ def calibration_of(config: EvaluationConfig, model: Method) -> Calibration | Non
     calibration = None
     if config.fusion == "mean":
         calibration = load_calibration(config.run, weights_digest(model.state_dict()))
-    if config.unknown is not None and calibration is None:
-        raise UsageError(
-            f"--unknown needs a rule that tells the unknown, and {config.run} is not calibrated; run "
-            f"`ramstrans calibrate {config.run}` first"
-        )
-    return calibration
+    needs = {"unknown": "a rule that tells the unknown", "priors": "calibrated probabilities"}
+    for name, what in needs.items():
+        if getattr(config, name) is not None and calibration is None:
+            raise UsageError(
+                f"--{name} needs {what}, and {config.run} is not calibrated; run "
+                f"`ramstrans calibrate {config.run}` first"
+            )
+    return with_rank_confidence(calibration, config.rank_confidence)
+
+
+def priors_of(config: EvaluationConfig, metadata: ModelMetadata, data: DataConfig) -> ImagePriors | None:
+    """The priors that are asked for, with the columns of the data set's table if it is one; None: none are.
+
+    Raises:
+        DataError: They cannot be used.
+        UsageError: A condition is not known of the images.
+    """
+    if config.priors is None:
+        return None
+    cells = NO_CELLS
+    if data.name == "table" and data.root is not None:
+        from ramstrans.data.datasets.table import read_cells  # it imports pandas
+
+        cells = read_cells(data.root, data.path_column, data.image_folder)
+    return read_image_priors(config.priors, metadata.class_names, cells)
 
 
 def evaluate(
@@ -169,6 +203,7 @@ def evaluate(
     extra: Mapping[str, Any],
     calibration: Calibration | None = None,
     unknown: Mapping[str, ImageLoader] = MappingProxyType({}),
+    priors: ImagePriors | None = None,
     progress: Progress = no_progress,
 ) -> Report:
     """Predict every image of a loader over a split; write the report, its figures and predictions.csv.
@@ -178,9 +213,10 @@ def evaluate(
 
     With a `confidence`, early exit at this threshold is evaluated and timed too. With `judged`, a loader of
     a part of the images and their indices, regions are judged on those. With a `calibration`, what it does
-    is reported, and on the images of `unknown`, by what they are, how well they are told. `precision` is
-    `fp32`, `bf16` or `fp16`; `weights` (S,) are those of the scales in the fused prediction. Accuracies are
-    those of the model without calibration, which changes no order of classes.
+    is reported, and on the images of `unknown`, by what they are, how well they are told; with `priors`,
+    what these change. `precision` is `fp32`, `bf16` or `fp16`; `weights` (S,) are those of the scales in the
+    fused prediction. Accuracies are those of the model without calibration, which changes no order of
+    classes, and without priors.
     """
     options: dict[str, Any] = {"precision": precision, "progress": progress}
     keep = calibration is not None and bool(calibration.needs)
@@ -193,12 +229,16 @@ def evaluate(
     figures, given = {}, None
     found = None if judged is None else judge_regions(model, *judged, **options)
     if calibration is not None:
-        given = answers_of(calibration, predictions)
+        matched = None if priors is None else [priors.of(record.path) for record in predictions.records]
+        shares = None if matched is None else weights_of(matched, len(metadata.class_names))
+        given = answers_of(calibration, predictions, shares)
         others = {
             name: predict_split(model, images, keep=keep, what="unknown images", **options)
             for name, images in unknown.items()
         }
         extra = trust_report(calibration, predictions, given, others) | dict(extra)
+        if matched is not None and priors is not None:
+            extra |= {"priors": priors_report(given, matched, predictions.labels, priors.name)}
         figures["Calibration: before and after"] = "reliability.png"
     if confidence is not None:
         seconds = time_exit(model, loader, confidence=confidence, calibration=calibration, **options)
@@ -214,7 +254,10 @@ def evaluate(
     if process_index() == 0:
         if calibration is not None:
             plot_reliability(report["calibration"], folder / "reliability.png")
-        write_predictions(predictions, metadata.class_names, folder / "predictions.csv", confidence, given)
+        ranks = None if calibration is None else calibration.taxonomy
+        write_predictions(
+            predictions, metadata.class_names, folder / "predictions.csv", confidence, given, ranks
+        )
         figures |= draw_figures(model, metadata, loader.dataset, predictions, folder, precision)
         further = []
         if found is not None:
@@ -228,7 +271,7 @@ def evaluate(
         page = report_page(
             report,
             predictions,
-            predictions.fused if given is None else given.probabilities,
+            predictions.fused if given is None else given.without_priors,
             metadata.class_names,
             {Path(name).stem: folder / name for name in figures.values()},
             Source(model, metadata, loader.dataset, precision),

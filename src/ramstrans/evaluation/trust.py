@@ -12,13 +12,16 @@ from ramstrans.calibration.unknown import auroc, fpr95
 from ramstrans.calibration.wanted import SetMethod
 from ramstrans.evaluation import metrics
 from ramstrans.evaluation.predict import Predictions
+from ramstrans.evaluation.ranks import ranks_report
 
 NUM_BINS = 15
 """Of the reliability plot, as of the expected calibration error."""
 
 
-def answers_of(calibration: Calibration, predictions: Predictions) -> Answers:
-    """The calibrated answers of all scales that were used.
+def answers_of(
+    calibration: Calibration, predictions: Predictions, weights: np.ndarray | None = None
+) -> Answers:
+    """The calibrated answers of all scales that were used; `weights` (N, C) are priors.
 
     Raises:
         WeightsError: A probability is not finite.
@@ -30,6 +33,7 @@ def answers_of(calibration: Calibration, predictions: Predictions) -> Answers:
         predictions.logits,
         predictions.features,
         num_scales=len(predictions.probabilities),
+        weights=weights,
     )
 
 
@@ -39,12 +43,14 @@ def trust_report(
     given: Answers,
     unknown: Mapping[str, Predictions],
 ) -> dict[str, Any]:
-    """What a calibration adds to a report: `calibration`, `unknown` and `sets`, each where it was fitted."""
+    """What a calibration adds to a report: `calibration`, `unknown`, `sets` and `ranks`, where there are."""
     parts = {
         "calibration": calibration_report(calibration, predictions, given),
         "unknown": unknown_report(calibration, predictions, given, unknown),
         "sets": sets_report(calibration, predictions, given),
     }
+    if calibration.taxonomy is not None:
+        parts["ranks"] = ranks_report(calibration.taxonomy, given, predictions.labels)
     return {name: part for name, part in parts.items() if part is not None}
 
 
@@ -57,7 +63,7 @@ def calibration_report(calibration: Calibration, predictions: Predictions, given
         all together, see `reliability`.
     """
     labels, num_scales = predictions.labels, len(predictions.probabilities)
-    after = given.probabilities
+    after = given.without_priors
     each = [
         {
             "temperature": calibration.scales[scale - 1],
@@ -166,7 +172,7 @@ def sets_report(calibration: Calibration, predictions: Predictions, given: Answe
     if rule is None:
         return None
     by_method: dict[SetMethod, Any] = {
-        method: set_measures(sets(given.probabilities, method, rule.quantiles(method)), predictions.labels)
+        method: set_measures(sets(given.without_priors, method, rule.quantiles(method)), predictions.labels)
         for method in SET_METHODS
     }
     return {

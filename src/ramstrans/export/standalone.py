@@ -219,7 +219,10 @@ def to_predictions(
     else:
         further = (outputs.get(name) for name in KEPT)
         given = from_calibrated(calibration, fused.astype(np.float64), *further)
-        found = [calibrated_prediction(given, row, class_names, top_k) for row in range(len(fused))]
+        found = [
+            calibrated_prediction(given, row, calibration.taxonomy, class_names, top_k)
+            for row in range(len(fused))
+        ]
     return [one._replace(scales=taken) for one, taken in zip(found, scales, strict=True)]
 
 

@@ -130,10 +130,11 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
     else:
         title = fused if prediction.present is None else f"{fused}, bold: present"
         _bars(bars, title, prediction.labels, prediction.probabilities, style.FUSED_COLOR, prediction.present)
-    if notes := _trust_notes(prediction):
+    notes = [*_trust_notes(prediction), *_rank_notes(prediction)]
+    if notes:
         text.text(0, 0, "\n".join(notes), color=style.MUTED_COLOR, fontsize=8, va="bottom")
     for index, (what, color, result) in enumerate(lines):
-        y = 0.97 - 0.97 * index / max(len(lines), 4)
+        y = 0.97 - index * min(0.97 / max(len(lines), 4), (0.97 - 0.06 * len(notes)) / len(lines))
         name = text.text(0, y, "", color=color, fontsize=10, weight="bold", va="top")
         answer, note = result.labels[0], f"{result.probabilities[0]:.1%}, {what}"
         if isinstance(result, Prediction) and result.present is not None:
@@ -152,6 +153,23 @@ def _trust_notes(prediction: Prediction) -> list[str]:
         names = [style.label_text(name, 22) for name in prediction.prediction_set]
         more = ", ..." if len(names) > NUM_NAMED else ""
         notes.append(f"one of {len(names)}: {', '.join(names[:NUM_NAMED])}{more}")
+    return notes
+
+
+def _rank_notes(prediction: Prediction) -> list[str]:
+    """The answer at a rank, and what priors changed, a line each."""
+    notes, answer, effect = [], prediction.answer, prediction.priors
+    if answer is not None and answer.name is None:
+        notes.append("no rank is certain")
+    elif answer is not None and answer.name is not None:
+        name = style.label_text(answer.name, 22)
+        notes.append(f"{answer.rank}: {name}, {answer.probability:.1%}")
+    if effect is not None and effect.matched is None:
+        notes.append("without priors: no condition holds")
+    elif effect is not None:
+        notes.append(f"priors: {style.label_text(str(effect.matched), 34)}")
+        if effect.changed:
+            notes.append(f"without: {style.label_text(effect.label, 22)}, {effect.probability:.1%}")
     return notes
 
 

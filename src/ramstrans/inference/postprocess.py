@@ -7,13 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ramstrans.calibration.answers import answers, of_scale
+from ramstrans.calibration.answers import Answers, answers, of_scale
 from ramstrans.calibration.fitted import Calibration
+from ramstrans.calibration.priors import weights_of
+from ramstrans.data.image_priors import ImagePriors
 from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.records import Box
 from ramstrans.evaluation.views import ScaleViews
 from ramstrans.inference.prediction import (
     Prediction,
+    PriorsEffect,
     ScalePrediction,
     calibrated_prediction,
     most_probable,
@@ -38,12 +41,13 @@ def to_predictions(
     top_k: int,
     thresholds: Sequence[float] | None = None,
     calibration: Calibration | None = None,
+    priors: ImagePriors | None = None,
 ) -> list[Prediction]:
     """Convert the output for a batch of B images, with or without early exit, to predictions.
 
     `paths` are the B files, None for images in memory; `class_names` are in label order; each prediction has
     at most `top_k` classes. `thresholds` are those of images that may have several labels, else None. With a
-    `calibration`, all probabilities are calibrated.
+    `calibration`, all probabilities are calibrated, and `priors` go into those of all scales together.
     """
     scales: list[list[ScalePrediction]] = [[] for _ in paths]
     exits = output.num_scales_used.tolist() if isinstance(output, EarlyExitOutput) else None
@@ -64,7 +68,7 @@ def to_predictions(
     else:
         fused = output.probabilities.cpu().numpy().mean(axis=0)
     if calibration is not None:
-        found = _calibrated(output, fused, paths, class_names, top_k, calibration)
+        found = _calibrated(output, fused, paths, class_names, top_k, calibration, priors)
     else:
         found = [
             Prediction(
@@ -84,18 +88,38 @@ def _calibrated(
     class_names: Sequence[str],
     top_k: int,
     calibration: Calibration,
+    priors: ImagePriors | None,
 ) -> list[Prediction]:
     """Predictions, without their scales, by the rules for as many scales as each image has used."""
     found: list[Prediction | None] = [None] * len(paths)
+    matched = None if priors is None else [priors.of(path) for path in paths]
+    weights = None if matched is None else weights_of(matched, len(class_names))
     for count in range(1, len(output.scales) + 1):
         rows = _rows_with(output, count, len(paths))
         if len(rows) == 0:
             continue
         kept = (_of_rows(output, rows, count, name) for name in ("logits", "feature"))
-        given = answers(calibration, fused[rows], *kept, num_scales=count)
+        given = answers(
+            calibration,
+            fused[rows],
+            *kept,
+            num_scales=count,
+            weights=None if weights is None else weights[rows],
+        )
         for index, row in enumerate(rows.tolist()):
-            found[row] = calibrated_prediction(given, index, class_names, top_k, paths[row])
+            effect = None
+            if matched is not None:
+                effect = effect_of(given, index, matched[row].what, class_names)
+            one = calibrated_prediction(given, index, calibration.taxonomy, class_names, top_k, paths[row])
+            found[row] = one._replace(priors=effect)
     return [one for one in found if one is not None]
+
+
+def effect_of(given: Answers, index: int, matched: str | None, class_names: Sequence[str]) -> PriorsEffect:
+    """What priors did to the answer for one image."""
+    before, after = given.without_priors[index], given.probabilities[index]
+    label = int(before.argmax())
+    return PriorsEffect(matched, class_names[label], float(before[label]), label != int(after.argmax()))
 
 
 def _rows_with(output: Output | EarlyExitOutput, num_scales: int, num_images: int) -> np.ndarray:

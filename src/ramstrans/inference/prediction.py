@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ramstrans.calibration.answers import Answers
+from ramstrans.calibration.taxonomy import RankAnswer, Taxonomy
 from ramstrans.data.records import Box
 from ramstrans.evaluation.ranking import top_classes
 
@@ -30,6 +31,23 @@ class ScalePrediction(NamedTuple):
     has_region: bool | None
 
 
+class PriorsEffect(NamedTuple):
+    """What priors did to the answer for one image.
+
+    Attributes:
+        matched: The conditions that hold; None: none does, or all classes are excluded, and the image is
+            answered without priors.
+        label: The most probable class without priors.
+        probability: Its probability without priors.
+        changed: Whether another class is the most probable one now.
+    """
+
+    matched: str | None
+    label: str
+    probability: float
+    changed: bool
+
+
 class Prediction(NamedTuple):
     """Prediction for one image.
 
@@ -47,6 +65,9 @@ class Prediction(NamedTuple):
         unknown_score: Higher for more unlikely images; None as `unknown`.
         prediction_set: Names of the classes of which one is the true one, with the coverage that the model
             was calibrated for, most probable first; None as `unknown`.
+        answer: At the finest rank of the taxonomy that is certain enough; None if the model has no taxonomy.
+        priors: What priors changed; None if there are none. They change `labels`, `probabilities` and
+            `answer`; scales, the unknown and the set are without them.
     """
 
     path: Path | None
@@ -58,6 +79,8 @@ class Prediction(NamedTuple):
     unknown: bool | None = None
     unknown_score: float | None = None
     prediction_set: tuple[str, ...] | None = None
+    answer: RankAnswer | None = None
+    priors: PriorsEffect | None = None
 
 
 def most_probable(
@@ -69,12 +92,21 @@ def most_probable(
 
 
 def calibrated_prediction(
-    given: Answers, index: int, class_names: Sequence[str], top_k: int, path: Path | None = None
+    given: Answers,
+    index: int,
+    taxonomy: Taxonomy | None,
+    class_names: Sequence[str],
+    top_k: int,
+    path: Path | None = None,
 ) -> Prediction:
     """The prediction for one image, without its scales, from calibrated answers."""
+    answer = None
+    if given.rolled_up is not None and taxonomy is not None:
+        answer = taxonomy.answer(given.rolled_up, index, class_names)
     return Prediction(
         path,
         *most_probable(given.probabilities[index], class_names, top_k),
+        answer=answer,
         unknown=None if given.unknown is None else bool(given.unknown[index]),
         unknown_score=None if given.unknown_scores is None else float(given.unknown_scores[index]),
         prediction_set=None

@@ -10,8 +10,9 @@ from typing import Any, Literal, Self, cast, overload
 
 import torch
 
-from ramstrans.calibration.fitted import Calibration, load_calibration
+from ramstrans.calibration.fitted import Calibration, load_calibration, with_rank_confidence
 from ramstrans.data.config import DataConfig
+from ramstrans.data.image_priors import NO_CELLS, Cells, ImagePriors, read_image_priors
 from ramstrans.data.loading.dataset import Batch, Example, collate, to_example
 from ramstrans.distributed import autocast
 from ramstrans.errors import UsageError
@@ -45,7 +46,8 @@ class Predictor:
         early_exit: Confidence in (0, 1] at which an image skips the remaining scales, or `auto` for the one
             that was chosen for the model; None: every image passes all scales.
         calibration: What `ramstrans calibrate` fitted for the model; None: probabilities are as they are, and
-            nothing is said of unknown images and sets.
+            nothing is said of unknown images, sets and ranks.
+        priors: Multiplied into calibrated probabilities; None: there are none.
 
     Raises:
         UsageError: The precision or early exit is not possible, or the model looks at true boxes.
@@ -57,9 +59,10 @@ class Predictor:
         precision: Precision | None = None,
         early_exit: float | Literal["auto"] | None = None,
         calibration: Calibration | None = None,
+        priors: ImagePriors | None = None,
     ) -> None:
         self.model, self.metadata = saved
-        self.calibration = calibration
+        self.calibration, self.priors = calibration, priors
         if self.model.needs_boxes:
             raise UsageError(
                 "this model looks at the true boxes (model.region_placement given), which photographs do not "
@@ -93,17 +96,38 @@ class Predictor:
         precision: Precision | None = None,
         early_exit: float | Literal["auto"] | None = None,
         num_scales: int | None = None,
+        *,
+        rank_confidence: float | None = None,
+        priors: Path | str | None = None,
+        cells: Cells = NO_CELLS,
     ) -> Self:
         """Load a run folder, any saved model or `hf://user/name`, with its calibration if it has one.
 
-        With `num_scales`, its first scales alone are used.
+        Args:
+            folder: Of the model.
+            device: As `load_model`.
+            precision: As the class.
+            early_exit: As the class.
+            num_scales: Use its first scales alone.
+            rank_confidence: Of answers at the ranks of the taxonomy, in (0.5, 1); None: that of `calibrate`.
+            priors: File of priors, see `read_priors`.
+            cells: By path, the columns of each photograph that the priors' conditions ask for.
 
         Raises:
-            RamsTransError: As `load_model`, `load_calibration` and the class.
+            RamsTransError: As `load_model`, `load_calibration`, `read_image_priors` and the class.
+            UsageError: There are priors, and the model is not calibrated.
         """
         saved = load_model(folder, device, num_scales)
         calibration = load_calibration(folder, weights_digest(saved.model.state_dict()))
-        return cls(saved, precision, early_exit, calibration)
+        found = None
+        if priors is not None:
+            if calibration is None:
+                raise UsageError(
+                    f"--priors needs calibrated probabilities, and {folder} is not calibrated; run "
+                    f"`ramstrans calibrate {folder}` first"
+                )
+            found = read_image_priors(Path(priors), saved.metadata.class_names, cells)
+        return cls(saved, precision, early_exit, with_rank_confidence(calibration, rank_confidence), found)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -118,7 +142,8 @@ class Predictor:
         exits = {"early_exit": self.confidence, "num_scales": self.model.num_scales}
         fitted = None if self.calibration is None else self.calibration.to_json()
         calibration = fitted and hashlib.sha256(fitted.encode(errors="backslashreplace")).hexdigest()
-        return {"model": digest, "precision": self.precision, "calibration": calibration} | exits
+        priors = {} if self.priors is None else {"priors": self.priors.fingerprint()}
+        return {"model": digest, "precision": self.precision, "calibration": calibration} | exits | priors
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of one-letter strings too
@@ -233,7 +258,14 @@ class Predictor:
     ) -> list[Prediction]:
         """What `forward` gave for a batch as predictions; `paths` are the files, None for one in memory."""
         return to_predictions(
-            output, batch, paths, self.class_names, top_k, self.thresholds, self.calibration
+            output,
+            batch,
+            paths,
+            self.class_names,
+            top_k,
+            self.thresholds,
+            self.calibration,
+            self.priors,
         )
 
 

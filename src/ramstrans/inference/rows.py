@@ -48,7 +48,7 @@ class RowWriter:
         *,
         multi_label: bool = False,
     ) -> None:
-        self.num_rows, self.num_unreadable = len(kept), num_unreadable
+        self.num_rows, self.num_unreadable, self.num_without_priors = len(kept), num_unreadable, 0
         self._stream, self._format, self._num_labels, self._kept = stream, format_name, num_labels, kept
         encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("_", "-")
         self._ascii_only = encoding not in ("utf-8", "utf8")
@@ -64,6 +64,7 @@ class RowWriter:
             self._stream.write(json.dumps(values, ensure_ascii=self._ascii_only, allow_nan=False) + "\n")
         self.num_rows += 1
         self.num_unreadable += prediction.error is not None
+        self.num_without_priors += prediction.priors is not None and prediction.priors.matched is None
 
     def remaining(self, paths: Iterable[str | Path]) -> Iterator[str | Path]:
         """Yield the paths, in order, that have no row yet.

@@ -13,12 +13,17 @@ from ramstrans.plain import join_labels, utf8_text
 if TYPE_CHECKING:  # so that wrong options are told before torch is imported
     import pyarrow
 
-    from ramstrans.inference.prediction import Prediction
+    from ramstrans.calibration.taxonomy import RankAnswer
+    from ramstrans.inference.prediction import Prediction, PriorsEffect
 
 ROWS_IN_GROUP = 8192  # per row group of a Parquet file, kept in memory until it is full
 REGION_COLUMNS = ("region_x0", "region_y0", "region_x1", "region_y1", "has_region")
 TRUST_COLUMNS = ("unknown", "unknown_score", "set")
 """Empty where the model is not calibrated; names in a set are joined by `;`."""
+RANK_COLUMNS = ("answer", "answer_rank", "answer_probability")
+"""Empty where the model has no taxonomy; `answer` too where no rank is certain enough."""
+PRIORS_COLUMNS = ("priors", "label_before", "probability_before", "changed")
+"""Empty without priors; the first one too where no condition holds."""
 
 
 def column_names(num_labels: int, *, multi_label: bool = False) -> list[str]:
@@ -31,7 +36,8 @@ def column_names(num_labels: int, *, multi_label: bool = False) -> list[str]:
     """
     ranks = range(1, num_labels + 1)
     names = [f"{kind}_{rank}" for kind in ("label", "probability") for rank in ranks]
-    return ["path", "error", *["present"] * multi_label, *names, *REGION_COLUMNS, *TRUST_COLUMNS]
+    further = (*REGION_COLUMNS, *TRUST_COLUMNS, *RANK_COLUMNS, *PRIORS_COLUMNS)
+    return ["path", "error", *["present"] * multi_label, *names, *further]
 
 
 def to_row(prediction: "Prediction", num_labels: int) -> dict[str, Any]:
@@ -53,6 +59,9 @@ def to_row(prediction: "Prediction", num_labels: int) -> dict[str, Any]:
         row.update(zip(REGION_COLUMNS, (*box, values["scales"][0]["has_region"]), strict=True))
     row["unknown"], row["unknown_score"] = values["unknown"], values["unknown_score"]
     row["set"] = values["set"] and ";".join(values["set"])
+    for columns, key in ((RANK_COLUMNS, "answer"), (PRIORS_COLUMNS, "priors")):
+        if values[key] is not None:
+            row.update(zip(columns, values[key].values(), strict=True))
     return row
 
 
@@ -86,11 +95,30 @@ def to_json(prediction: "Prediction") -> dict[str, Any]:
         "set": None
         if prediction.prediction_set is None
         else [utf8_text(label) for label in prediction.prediction_set],
+        "answer": None if prediction.answer is None else _answer(prediction.answer),
+        "priors": None if prediction.priors is None else _priors(prediction.priors),
         "scales": [
             classes(scale.labels, scale.probabilities)
             | {"box": scale.box and [_number(side, 2) for side in scale.box], "has_region": scale.has_region}
             for scale in prediction.scales
         ],
+    }
+
+
+def _answer(answer: "RankAnswer") -> dict[str, Any]:
+    return {
+        "name": answer.name and utf8_text(answer.name),
+        "rank": utf8_text(answer.rank),
+        "probability": _number(answer.probability, 6),
+    }
+
+
+def _priors(effect: "PriorsEffect") -> dict[str, Any]:
+    return {
+        "matched": effect.matched and utf8_text(effect.matched),
+        "label_before": utf8_text(effect.label),
+        "probability_before": _number(effect.probability, 6),
+        "changed": effect.changed,
     }
 
 
@@ -122,7 +150,9 @@ def parquet_schema(num_labels: int, *, multi_label: bool = False) -> "pyarrow.Sc
     types = {"label": pyarrow.string(), "probability": pyarrow.float64(), "region": pyarrow.float64()}
     types |= {"path": pyarrow.string(), "error": pyarrow.string(), "has_region": pyarrow.bool_()}
     types |= {"unknown": pyarrow.bool_(), "unknown_score": pyarrow.float64(), "set": pyarrow.string()}
-    types["present"] = pyarrow.string()
+    text = ("present", "answer", "answer_rank", "priors", "label_before")
+    types |= dict.fromkeys(text, pyarrow.string()) | {"changed": pyarrow.bool_()}
+    types["answer_probability"] = pyarrow.float64()
     columns = column_names(num_labels, multi_label=multi_label)
     return pyarrow.schema([(name, types.get(name) or types[name.split("_")[0]]) for name in columns])
 

@@ -16,6 +16,23 @@ class Scale(BaseModel):
     has_region: bool | None = Field(description="False where nothing stood out: the box is all it saw.")
 
 
+class RankAnswer(BaseModel):
+    """Answer at the finest rank of the taxonomy that is certain."""
+
+    name: str | None = Field(description="The group or class; null where no rank is certain.")
+    rank: str = Field(description="Name of its rank; root where none is certain.")
+    probability: float | None
+
+
+class PriorsEffect(BaseModel):
+    """What the server's list of classes changed."""
+
+    matched: str | None
+    label_before: str
+    probability_before: float | None
+    changed: bool
+
+
 class Row(BaseModel):
     """Prediction for one image."""
 
@@ -23,6 +40,11 @@ class Row(BaseModel):
     error: str | None = Field(description="Why the image could not be read.")
     labels: list[str] = Field(description="Most probable classes, best first.")
     probabilities: list[float | None]
+    unknown: bool | None = Field(default=None, description="Whether it is of no class of the model.")
+    unknown_score: float | None = Field(default=None, description="Higher for more unlikely images.")
+    set: list[str] | None = Field(default=None, description="Classes of which one is the true one.")
+    answer: RankAnswer | None = Field(default=None, description="Null if the model has no taxonomy.")
+    priors: PriorsEffect | None = Field(default=None, description="Null without --priors.")
     scales: list[Scale]
     saliency: list[list[float]] | None = Field(default=None, description="With saliency=true.")
     view: list[float] | None = Field(default=None, description="With saliency=true: x0, y0, x1, y1.")

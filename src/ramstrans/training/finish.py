@@ -13,6 +13,7 @@ from ramstrans.calibration.wanted import Wanted
 from ramstrans.console import Progress
 from ramstrans.evaluation.calibrate import NOTHING_FITTED, calibrate, reference_set
 from ramstrans.evaluation.evaluate import evaluate
+from ramstrans.evaluation.ranks import taxonomy_of_images
 from ramstrans.evaluation.report.build import Report
 from ramstrans.models.methods.build import build_model
 from ramstrans.models.methods.method import Method
@@ -63,6 +64,7 @@ def calibrate_trained(
         reference_set(prepared.dataset("train"), len(metadata.class_names)),
         wanted=wanted,
         fitted_on="val",
+        taxonomy=taxonomy_of_images(prepared.images, metadata.class_names, config.data.name),
         precision=config.training.precision,
         loading=prepared.loading(),
         progress=progress,

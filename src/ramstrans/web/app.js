@@ -1,7 +1,7 @@
 // The page: photographs come in, wait for their answers, and are shown.
 
 import { showClasses, showPhoto, thumbnail } from "./photo.js";
-import { counted, nameOf, percent, toCsv, verdict } from "./words.js";
+import { counted, furtherWords, nameOf, percent, toCsv, verdict } from "./words.js";
 
 const COUNT = 5; // classes per answer
 
@@ -113,7 +113,9 @@ function show(item) {
   element("badge").hidden = !judged || judged.isSure;
   element("name").textContent = name;
   element("answer").textContent = answer ? nameOf(answer.labels[0]) : error ? "No answer" : "Looking …";
-  element("why").textContent = error ?? judged?.words ?? (source ? "" : "The model is still loading.");
+  const further = answer ? furtherWords(answer) : "";
+  const words = judged && (further ? `${judged.words.replace(/\.?$/, ".")} ${further}` : judged.words);
+  element("why").textContent = error ?? words ?? (source ? "" : "The model is still loading.");
   const rows = answer ? answer.labels.map((label, rank) => bar(label, answer.probabilities[rank])) : [];
   element("bars").replaceChildren(...rows);
   showPhoto(item);

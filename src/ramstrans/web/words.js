@@ -31,6 +31,19 @@ export function verdict({ labels, probabilities }) {
   return { isSure: true, words: `${percent(first)} sure` };
 }
 
+/** The answer at a rank, where that is not the class itself, and what priors changed. */
+export function furtherWords({ labels, answer, priors }) {
+  const words = [];
+  if (answer && answer.name === null) words.push("No rank is certain.");
+  else if (answer && answer.name !== labels[0]) {
+    words.push(`The ${answer.rank} ${nameOf(answer.name)} is certain, with ${percent(answer.probability)}.`);
+  }
+  if (priors?.changed) {
+    words.push(`Without priors: ${nameOf(priors.label_before)}, ${percent(priors.probability_before)}.`);
+  }
+  return words.join(" ");
+}
+
 /** An ordinal for a look. */
 export function nth(index) {
   return ["First", "Second", "Third", "Fourth", "Fifth"][index] ?? `${index + 1}th`;
@@ -49,6 +62,7 @@ export function toCsv(items) {
   const columns = [
     "path", "error", ...ranks.map((rank) => `label_${rank}`), ...ranks.map((rank) => `probability_${rank}`),
     "region_x0", "region_y0", "region_x1", "region_y1", "has_region", "unknown", "unknown_score", "set",
+    "answer", "answer_rank", "answer_probability", "priors", "label_before", "probability_before", "changed",
   ];
   const rows = items.map(({ name, answer, error }) => {
     const { box = null, has_region: found = null } = answer?.scales[0] ?? {};
@@ -56,6 +70,9 @@ export function toCsv(items) {
       name, error, ...ranks.map((rank) => answer?.labels[rank - 1]),
       ...ranks.map((rank) => answer?.probabilities[rank - 1]), ...(box ?? [null, null, null, null]), found,
       answer?.unknown, answer?.unknown_score, answer?.set?.join(";"),
+      answer?.answer?.name, answer?.answer?.rank, answer?.answer?.probability,
+      answer?.priors?.matched, answer?.priors?.label_before, answer?.priors?.probability_before,
+      answer?.priors?.changed,
     ];
   });
   return [columns, ...rows].map((row) => row.map(field).join(",") + "\n").join("");

@@ -19,25 +19,27 @@ def test_the_whole_data_set(tmp_path):
         ("F/A-18", "McDonnell Douglas"),
         ("DC-9", "McDonnell Douglas"),
     )
+    assert images.ranks == ("variant", "family", "manufacturer")
     assert [len(images.of_split(split)) for split in ("train", "val", "test")] == [15, 6, 6]
     path = tmp_path / FOLDER / "images" / "0034410.jpg"
     assert images.records[1] == Record(path, 1, "train", (0, 1, 13, 7))
 
 
 @pytest.mark.parametrize(
-    ("level", "names", "hierarchy"),
+    ("level", "ranks", "names", "hierarchy"),
     [
         (
             "family",
+            ("family", "manufacturer"),
             ("Boeing 737", "F/A-18", "DC-9"),
             (("Boeing",), ("McDonnell Douglas",), ("McDonnell Douglas",)),
         ),
-        ("manufacturer", ("Boeing", "McDonnell Douglas"), ()),
+        ("manufacturer", ("manufacturer",), ("Boeing", "McDonnell Douglas"), ()),
     ],
 )
-def test_the_other_levels(tmp_path, level, names, hierarchy):
+def test_the_other_levels(tmp_path, level, ranks, names, hierarchy):
     images = read_fgvc_aircraft(make_fgvc_aircraft(tmp_path) / "fgvc-aircraft-2013b", level)
-    assert (images.class_names, images.hierarchy) == (names, hierarchy)
+    assert (images.ranks, images.class_names, images.hierarchy) == (ranks, names, hierarchy)
     assert len(images.records) == 27
 
 

@@ -10,6 +10,7 @@ from tests.data.fakes import make_inaturalist2017, make_inaturalist2018, make_in
 from tests.data.fakes.blocks import write_image
 
 NAMES = ("Corvus corax", "Agathis montana (11)", "Agathis montana (13)")
+RANKS = ("species", "genus", "family", "order", "class", "phylum", "kingdom")
 GROUPS = (
     ("Corvus", "Corvidae", "Passeriformes", "Aves", "Chordata", "Animalia"),
     ("Agathis", "Araucariaceae", "Pinales", "Pinopsida", "Tracheophyta", "Plantae"),
@@ -27,6 +28,7 @@ def change(file, edit):
 def test_the_lists_of_2018(tmp_path):
     images = read_inaturalist(make_inaturalist2018(tmp_path))
     assert (images.class_names, images.hierarchy) == (NAMES, GROUPS)
+    assert images.ranks == RANKS
     assert [len(images.of_split(split)) for split in ("train", "val", "test")] == [15, 0, 6]
     assert images.records[1] == Record(tmp_path / "train_val2018/Pinopsida/11/000001.jpg", 1, "train")
     assert images.records[15] == Record(tmp_path / "train_val2018/Aves/7/00000f.jpg", 0, "test")
@@ -40,6 +42,7 @@ def test_the_lists_of_2018_without_names(tmp_path):
 def test_the_lists_of_2017_with_boxes(tmp_path):
     images = read_inaturalist(make_inaturalist2017(tmp_path))
     assert (images.class_names, images.hierarchy) == (NAMES, (("Aves",), ("Pinopsida",), ("Insecta",)))
+    assert images.ranks == ("species", "supercategory")
     boxes = {
         split: [record.box for record in images.of_split(split) if record.box] for split in ("train", "test")
     }
@@ -78,6 +81,7 @@ def test_the_folders_of_2021(tmp_path, train):
     images = read_inaturalist(make_inaturalist2021(tmp_path, train))
     assert images.class_names == ("Corvus corax", "Agathis montana (00001)", "Agathis montana (00002)")
     assert images.hierarchy == GROUPS
+    assert images.ranks == RANKS
     assert [len(images.of_split(split)) for split in ("train", "val", "test")] == [15, 0, 6]
     folder = "00001_Plantae_Tracheophyta_Pinopsida_Pinales_Araucariaceae_Agathis_montana"
     assert images.records[6] == Record(tmp_path / train / folder / "00001eef-b0a5-4bbb.jpg", 1, "train")

@@ -2,6 +2,7 @@ import pytest
 
 from ramstrans.data.datasets.nabirds import read_nabirds
 from ramstrans.data.records import Part, Record
+from ramstrans.evaluation.ranks import taxonomy_of_images
 from tests.data.datasets.damage import check_damage, replaced
 from tests.data.fakes import make_nabirds
 from tests.data.fakes.blocks import edit
@@ -28,6 +29,14 @@ def test_the_whole_data_set(tmp_path):
         path, 2, "train", (15, 3, 22, 14), (Part("bill", 5, 7),)
     )
     assert all(record.path.is_file() for record in images.records)
+
+
+def test_levels_are_counted_from_the_root_which_says_nothing(tmp_path):
+    images = read_nabirds(make_nabirds(tmp_path))
+    found = taxonomy_of_images(images, images.class_names, "nabirds")
+    assert found.ranks == ("class", "level 3", "level 2")
+    assert found.groups == (("Pacific Wren",), ("Ducks, Geese, and Swans", "Wrens"))
+    assert found.members == ((-1, -1, 0), (0, 0, 1))
 
 
 def test_the_parent_folder_and_optional_lists(tmp_path):

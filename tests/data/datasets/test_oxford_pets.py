@@ -16,6 +16,7 @@ def test_the_whole_data_set(tmp_path):
     images = read_oxford_pets(make_oxford_pets(tmp_path))
     assert images.class_names == ("Abyssinian", "american_bulldog", "saint_bernard")
     assert images.hierarchy == (("cat",), ("dog",), ("dog",))
+    assert images.ranks == ("breed", "species")
     assert [len(images.of_split(split)) for split in ("train", "val", "test")] == [15, 0, 6]
     folder, box = tmp_path / "images", (5, 7, 12, 11)
     head = Part("head", 7, 8.5)  # of pixels 6 to 9 and 8 to 10, counted from 1

@@ -53,7 +53,8 @@ def read_fgvc_aircraft(root: Path, level: str = DataConfig.aircraft_level) -> Im
         path = folder / "images" / f"{image}.jpg"
         present.check(path, folder / f"images_{level}_{split}.txt")
         records.append(Record(path, labels[level][name], split, boxes.get(image)))
-    return ImageSet(tuple(labels[level]), tuple(records), _hierarchy(folder, classes, labels[level]))
+    hierarchy = _hierarchy(folder, classes, labels[level])
+    return ImageSet(tuple(labels[level]), tuple(records), hierarchy, tuple(above))
 
 
 def _read_images(folder: Path, level: str, names: Container[str]) -> dict[str, tuple[str, Split]]:

@@ -104,7 +104,7 @@ def _read_lists(root: Path, year: str) -> ImageSet:
     return ImageSet(
         distinct_names({str(number): str(category["name"]) for number, category in categories.items()}),
         tuple(records),
-        tuple(_groups(category) for category in categories.values()),
+        *_groups_and_ranks(list(categories.values())),
     )
 
 
@@ -190,9 +190,13 @@ def _records(
         yield Record(root / name, labels[category_of[image]], split, boxes.get(name))
 
 
-def _groups(category: dict[str, Any]) -> tuple[str, ...]:
-    ranks = [rank for rank in _RANKS if rank in category] or ["supercategory"]
-    return tuple(str(category[rank]) for rank in ranks if rank in category)
+def _groups_and_ranks(
+    categories: list[dict[str, Any]],
+) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
+    """The groups above each category, and the names of the ranks."""
+    ranks = [rank for rank in _RANKS if any(rank in each for each in categories)] or ["supercategory"]
+    groups = tuple(tuple(str(each.get(rank, "")) for rank in ranks) for each in categories)
+    return groups, ("species", *ranks)
 
 
 def _read_folders(root: Path, train_folder: str | None) -> ImageSet:
@@ -209,7 +213,7 @@ def _read_folders(root: Path, train_folder: str | None) -> ImageSet:
         taxa.append(match.groups())
     names = distinct_names({number: f"{genus} {species}" for number, *_, genus, species in taxa})
     hierarchy = tuple(tuple(reversed(groups[1:-1])) for groups in taxa)
-    return ImageSet(names, images.records, hierarchy)
+    return ImageSet(names, images.records, hierarchy, ("species", *_RANKS))
 
 
 def _train_folder(root: Path, given: str | None) -> Path:

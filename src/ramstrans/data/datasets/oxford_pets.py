@@ -64,7 +64,7 @@ def read_oxford_pets(root: Path) -> ImageSet:
         )
         for entry, box in zip(entries, boxes, strict=True)
     )
-    return ImageSet(tuple(names.values()), records, hierarchy)
+    return ImageSet(tuple(names.values()), records, hierarchy, ("breed", "species"))
 
 
 def _read_list(folder: Path, split: Split) -> list[_Entry]:

@@ -34,6 +34,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx", ".parquet", ".pq")
 
 _PARQUET = (".parquet", ".pq")
 _SEPARATORS = (",", ";", "\t")
+_COLUMNS_HINT = "choose by --data.path_column, --data.label_column and --data.group_column"
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 
 
@@ -121,6 +122,34 @@ def read_table(
     return ImageSet(class_names, tuple(by_file.values()))
 
 
+def read_cells(
+    path: Path, path_column: str = DataConfig.path_column, image_folder: Path | None = None
+) -> dict[Path, dict[str, str]]:
+    """Read a table of photographs that need no labels: by file, in the order of the rows, its cells as text.
+
+    Raises:
+        DataError: As `read_table`; or a file is there twice with other cells.
+    """
+    table, files = _read_with_files(
+        path, image_folder or path.parent, (path_column,), "stop", "of image files"
+    )
+    columns = [str(column) for column in table.columns if column != path_column]
+    cells: dict[Path, dict[str, str]] = {}
+    for row, (file, values) in enumerate(zip(files, table[columns].itertuples(index=False), strict=True)):
+        texts = {name: _cell_text(value) for name, value in zip(columns, values, strict=True)}
+        if cells.setdefault(file, texts) != texts:
+            raise _error(path, row + 1, f"{file} has other cells in an earlier row; give it one row")
+    return cells
+
+
+def _cell_text(cell: Any) -> str:  # noqa: ANN401 - whatever a table holds
+    """A cell as text; a whole number that is stored as a float loses its `.0`, an empty one is ""."""
+    if pd.isna(cell):
+        return ""
+    is_whole = isinstance(cell, float | np.floating) and math.isfinite(cell) and cell == int(cell)
+    return str(int(cell) if is_whole else cell).strip()
+
+
 def _several_labels(
     table: pd.DataFrame,
     path: Path,
@@ -169,7 +198,7 @@ def _joined(before: Record | None, record: Record, path: Path, row: int) -> Reco
 
 
 def _read_with_files(
-    path: Path, folder: Path, needed: tuple[str, ...], on_unlabelled: str
+    path: Path, folder: Path, needed: tuple[str, ...], on_unlabelled: str, hint: str = _COLUMNS_HINT
 ) -> tuple[pd.DataFrame, list[Path]]:
     """Read the table, and the file of each row.
 
@@ -179,7 +208,7 @@ def _read_with_files(
     is_windows = path.suffix.lower() not in (*_PARQUET, ".xlsx") and not _is_unicode(content)
     for encoding in (None, WINDOWS) if is_windows else (None,):
         table = _parse(content, path, encoding)
-        _check_columns(table, path, needed)
+        _check_columns(table, path, needed, hint)
         if on_unlabelled == "skip":
             table = _labelled(table, path, needed[1])
         files = _files(table, path, folder, needed[0])
@@ -260,14 +289,11 @@ def _files(table: pd.DataFrame, path: Path, folder: Path, column: str) -> list[P
     return files
 
 
-def _check_columns(table: pd.DataFrame, path: Path, needed: tuple[str, ...]) -> None:
+def _check_columns(table: pd.DataFrame, path: Path, needed: tuple[str, ...], hint: str) -> None:
     missing = [column for column in needed if column not in table.columns]
     if missing:
         there = ", ".join(f"'{column}'" for column in table.columns)
-        raise DataError(
-            f"{path} has no column '{missing[0]}'; it has {there or 'none'} "
-            "(choose by --data.path_column, --data.label_column and --data.group_column)"
-        )
+        raise DataError(f"{path} has no column '{missing[0]}'; it has {there or 'none'} ({hint})")
 
 
 def _labelled(table: pd.DataFrame, path: Path, label_column: str) -> pd.DataFrame:
@@ -282,8 +308,7 @@ def _labelled(table: pd.DataFrame, path: Path, label_column: str) -> pd.DataFram
 def _texts(table: pd.DataFrame, path: Path, column: str) -> Iterator[str]:
     """Yield the cells of a column as text without surrounding blanks; an empty one is an error."""
     for row, cell, is_missing in zip(table.index + 1, table[column], table[column].isna(), strict=True):
-        is_whole = isinstance(cell, float | np.floating) and math.isfinite(cell) and cell == int(cell)
-        text = "" if is_missing else str(int(cell) if is_whole else cell).strip()
+        text = "" if is_missing else _cell_text(cell)
         if not text:
             raise _error(path, row, f"'{column}' is empty; fill it in or remove the row")
         yield text

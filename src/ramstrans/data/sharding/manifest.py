@@ -52,11 +52,12 @@ class Shard(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """Content of `shards.json`: classes and hierarchy as in `ImageSet`, and the shards, split by split."""
+    """Content of `shards.json`: classes, hierarchy and ranks as in `ImageSet`, and shards, split by split."""
 
     class_names: tuple[str, ...]
     hierarchy: tuple[tuple[str, ...], ...]
     shards: tuple[Shard, ...]
+    ranks: tuple[str, ...] = ()
 
 
 def read_shards(root: Path) -> ImageSet:
@@ -82,7 +83,8 @@ def read_shards(root: Path) -> ImageSet:
         _check_size(root, shard)
         indexed.extend(_records(root, shard))
     indexed.sort(key=itemgetter(0))
-    return ImageSet(manifest.class_names, tuple(record for _, record in indexed), manifest.hierarchy)
+    records = tuple(record for _, record in indexed)
+    return ImageSet(manifest.class_names, records, manifest.hierarchy, manifest.ranks)
 
 
 def verify_shards(root: Path, progress: Progress = no_progress) -> list[DataError]:
@@ -116,7 +118,8 @@ def read_manifest(root: Path) -> Manifest:
         if version == VERSION:
             hierarchy = tuple(map(tuple, fields["hierarchy"]))
             shards = tuple(Shard(**shard) for shard in fields["shards"])
-            return Manifest(tuple(fields["class_names"]), hierarchy, shards)
+            ranks = tuple(fields.get("ranks", ()))  # which earlier sets do not have
+            return Manifest(tuple(fields["class_names"]), hierarchy, shards, ranks)
     except (ValueError, LookupError, TypeError) as error:
         raise DataError(f"{file} is damaged ({error}); copy it again") from error
     raise DataError(f"{file} has version {version}; this ramstrans reads {VERSION}: write the shards again")

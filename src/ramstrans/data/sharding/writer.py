@@ -127,7 +127,7 @@ def _write(
                 num_done += 1
                 progress(num_done, len(images.records), "writing")
         shards.append(_finish(folder / name, images.records[indices[0]].split, lines)._asdict())
-    known = {"class_names": images.class_names, "hierarchy": images.hierarchy}
+    known = {"class_names": images.class_names, "hierarchy": images.hierarchy, "ranks": images.ranks}
     manifest = {"version": VERSION, **known, "shards": shards}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 

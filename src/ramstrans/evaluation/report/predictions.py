@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ramstrans.calibration.answers import Answers
+from ramstrans.calibration.taxonomy import Taxonomy
 from ramstrans.evaluation.early_exit import exited_early, num_scales_used, running_means
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.ranking import top_classes
@@ -14,6 +15,8 @@ from ramstrans.files import write_file
 from ramstrans.plain import csv_text, utf8_text
 
 TRUST_COLUMNS = ("unknown", "unknown_score", "set")
+RANK_COLUMNS = ("answer", "answer_rank", "answer_probability")
+PRIORS_COLUMNS = ("label_with_priors", "probability_with_priors")
 TOP_K = 5
 """Most probable classes per image; all, if there are fewer."""
 
@@ -24,6 +27,7 @@ def write_predictions(
     path: Path,
     confidence: float | None = None,
     answers: Answers | None = None,
+    taxonomy: Taxonomy | None = None,
 ) -> None:
     """Write a line per image, in the order of the data set; `class_names` are in label order.
 
@@ -33,12 +37,14 @@ def write_predictions(
     `scale_1_y1`, half-open in pixels of the upright image, and `scale_1_has_region`, False where nothing
     stood out. With the `confidence` of an early exit also `early_exit_label` and `early_exit_scales`, the
     class that it predicts and the number of scales that it takes. With calibrated `answers`, the
-    probabilities are those of all scales together, and the last columns are `unknown`, `unknown_score` and
-    `set`, the names of its classes.
+    probabilities are those of all scales together, without priors, and the last columns are `unknown`,
+    `unknown_score` and `set`, the names of its classes; with a `taxonomy` also `answer`, `answer_rank` and
+    `answer_probability`, by the finest rank that is certain; and, if priors changed the probabilities,
+    `label_with_priors` and `probability_with_priors`, the most probable class.
     """
     names = [utf8_text(name) for name in class_names]
     columns = _columns(len(predictions.probabilities), min(TOP_K, len(names)))
-    fused = predictions.fused if answers is None else answers.probabilities
+    fused = predictions.fused if answers is None else answers.without_priors
     rows: Iterable[list[Any]] = _rows(predictions, names, fused)
     if confidence is not None:
         means = running_means(predictions.probabilities)
@@ -50,6 +56,16 @@ def write_predictions(
     if answers is not None:
         columns += TRUST_COLUMNS
         rows = [[*row, *_trust(answers, index, names)] for index, row in enumerate(rows)]
+        if taxonomy is not None:
+            columns += RANK_COLUMNS
+            rows = [[*row, *_answer(answers, index, names, taxonomy)] for index, row in enumerate(rows)]
+        if answers.probabilities is not answers.without_priors:
+            columns += PRIORS_COLUMNS
+            best = answers.probabilities.argmax(axis=1).tolist()
+            rows = [
+                [*row, names[label], _rounded(answers.probabilities[index, label])]
+                for index, (row, label) in enumerate(zip(rows, best, strict=True))
+            ]
     write_file(path, csv_text([columns, *rows]).encode())
 
 
@@ -61,6 +77,13 @@ def _trust(answers: Answers, index: int, names: Sequence[str]) -> list[Any]:
     if answers.sets is not None:
         inside = joined([names[label] for label in answers.set_of(index)])
     return [unknown, score, inside]
+
+
+def _answer(answers: Answers, index: int, names: Sequence[str], taxonomy: Taxonomy) -> list[Any]:
+    """Name, rank and probability of the answer at a rank."""
+    assert answers.rolled_up is not None, "answers of a model with a taxonomy"
+    found = taxonomy.answer(answers.rolled_up, index, names)
+    return [found.name, found.rank, _rounded(found.probability)]
 
 
 def joined(names: Sequence[str]) -> str:

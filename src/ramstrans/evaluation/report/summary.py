@@ -41,7 +41,8 @@ def tiles(report: Report) -> list[Tile]:
 
 def summary(report: Report) -> list[str]:
     """What was tested, how often it was right, and what further scales add; a sentence or two each."""
-    return [_tested(report), _right(report), *_second_look(report), *_confused(report), *_confidence(report)]
+    found = [_tested(report), _right(report), *_second_look(report), *_confused(report)]
+    return [*found, *_confidence(report), *_ranks(report)]
 
 
 def cautions(report: Report) -> list[str]:
@@ -68,6 +69,18 @@ def cautions(report: Report) -> list[str]:
             f"{report['fused']['mean_class_accuracy']:.1f} %."
         )
     return [*found, *(f"{line[:1].upper()}{line[1:]}." for line in report["warnings"])]
+
+
+def _ranks(report: Report) -> list[str]:
+    """How often an answer at some rank is certain; nothing if the model has no ranks."""
+    if "ranks" not in report or report["ranks"]["right"] is None:
+        return []
+    ranks = report["ranks"]
+    return [
+        f"With the ranks of the classes, {100 - ranks['unanswered']:.1f} % of the images get an answer that "
+        f"is {ranks['confidence']:g} % sure, be it a class or a group of classes; {ranks['right']:.1f} % of "
+        "these answers are right."
+    ]
 
 
 def percent_range(interval: Sequence[float]) -> str:

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 from ramstrans.calibration.unknown import Candidate
+from ramstrans.evaluation.report.blocks import markdown_of
+from ramstrans.evaluation.report.ranks import rank_blocks, rank_lines
 from ramstrans.evaluation.report.tables import table
 from ramstrans.plain import counted
 
@@ -79,7 +82,7 @@ def candidates_table(candidates: Sequence[Candidate]) -> tuple[list[str], list[l
 
 
 def lines(report: Report) -> list[str]:
-    """What calibration, the unknown and sets come to, a line each."""
+    """What calibration, the unknown, sets, ranks and priors come to, a line each."""
     found = []
     if calibration := report.get("calibration"):
         before, now = (calibration["fused"][when]["ece"] for when in ("before", "after"))
@@ -99,7 +102,7 @@ def lines(report: Report) -> list[str]:
             f"({sets['coverage']:g} % asked), {used['mean_size']:.2f} classes on average, "
             f"{used['singletons']:.1f} % have one"
         )
-    return found
+    return [*found, *rank_lines(report)]
 
 
 def sections(report: Report) -> list[str]:
@@ -108,6 +111,7 @@ def sections(report: Report) -> list[str]:
         *(_calibration(report["calibration"]) if "calibration" in report else []),
         *(_unknown(report["unknown"]) if "unknown" in report else []),
         *(_sets(report["sets"]) if "sets" in report else []),
+        *([markdown_of(blocks, Path()).rstrip()] if (blocks := rank_blocks(report, level=2)) else []),
     ]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ramstrans.evaluation.report.blocks import Block, Heading, Table, Text
+from ramstrans.evaluation.report.ranks import rank_blocks
 from ramstrans.plain import counted
 
 Report = Mapping[str, Any]
@@ -13,9 +14,10 @@ MEASURES = (("ece", "ECE", 1), ("adaptive_ece", "adaptive ECE", 1), ("nll", "NLL
 
 
 def trust_blocks(report: Report) -> list[Block]:
-    """Blocks on `calibration`, `unknown` and `sets` of a report; none if the model is not calibrated."""
+    """Blocks on what a calibration adds to a report; none if the model is not calibrated."""
     parts = {"calibration": _calibration, "unknown": _unknown, "sets": _sets}
-    return [block for name, blocks in parts.items() if name in report for block in blocks(report[name])]
+    found = [block for name, blocks in parts.items() if name in report for block in blocks(report[name])]
+    return [*found, *rank_blocks(report)]
 
 
 def _calibration(calibration: Report) -> Iterator[Block]:
