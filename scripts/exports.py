@@ -142,8 +142,8 @@ def table(rows: list[dict[str, Any]], num_families: int) -> list[str]:
     bad = [row for row in rows if "difference" not in row]
     versions = f"timm {timm.__version__}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     lines = [
-        f"`python scripts/exports.py exported.jsonl`, {versions}: of {num_families} families {len(rows)} were "
-        f"tried; {len(good)} export.",
+        f"`python scripts/exports.py exported.jsonl`, {versions}: of {num_families} families "
+        f"{len(rows)} were tried; {len(good)} export.",
         "",
         "| family (smallest model) | regions by | pixels | largest difference | spread | boxes equal |",
         "|---|---|---|---|---|---|",
