@@ -136,14 +136,14 @@ def compare(graph: Graph, size: tuple[int, int], folder: Path) -> dict[str, Any]
     return row
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
+def table(rows: list[dict[str, Any]], num_families: int) -> list[str]:
     """The table in Markdown, a line per family, then those that do not export."""
     good = [row for row in rows if "difference" in row]
     bad = [row for row in rows if "difference" not in row]
     versions = f"timm {timm.__version__}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     lines = [
-        f"`python scripts/exports.py exported.jsonl`, {versions}: {len(good)} of {len(rows)} families export "
-        "as one graph.",
+        f"`python scripts/exports.py exported.jsonl`, {versions}: of {num_families} families "
+        f"{len(rows)} were tried; {len(good)} export.",
         "",
         "| family (smallest model) | regions by | pixels | largest difference | spread | boxes equal |",
         "|---|---|---|---|---|---|",
@@ -153,7 +153,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
             f"| {row['family']} (`{row['name']}`) | {row['saliency']} | {row['side']} | "
             f"{row['difference']:.0e} | {row['spread']:.2g} | {100 * row['boxes_equal']:.0f} % |"
         )
-    lines += ["", "| does not export | reason |", "|---|---|"]
+    lines += ["", "| does not export | reason |", "|---|---|"] if bad else []
     for row in sorted(bad, key=lambda row: row["family"]):
         reason = " ".join(row["refused"].replace("|", "/").split())[:200]
         lines.append(f"| {row['family']} (`{row['name']}`) | {reason} |")
@@ -181,7 +181,8 @@ def main() -> None:
             for family in sorted(families, key=lambda row: row["parameters"]):
                 if time.monotonic() < end:
                     keep(try_export(family))
-    lines = table([row for row in rows if row["kind"] == "export"])
+    num_families = sum(row["kind"] == "family" for row in rows)
+    lines = table([row for row in rows if row["kind"] == "export"], num_families)
     before, _, rest = PAGE.read_text().partition(MARK)
     after = rest.partition(END)[2]
     PAGE.write_text(f"{before}{MARK}\n\n" + "\n".join(lines) + f"\n\n{END}{after}")

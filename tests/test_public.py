@@ -32,11 +32,11 @@ LEVELS = {
     "sharing": 7,
     "bench": 8,
     "export": 9,
-    "compare": 9,
-    "serve": 9,
-    "commands": 10,
-    "cli": 11,
-    "__main__": 12,
+    "compare": 10,
+    "serve": 10,
+    "commands": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 """A module may import from its own part of the package and from lower levels."""
 

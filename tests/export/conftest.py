@@ -13,6 +13,7 @@ from ramstrans.calibration.fitted import (
     UnknownRule,
     save_calibration,
 )
+from ramstrans.calibration.taxonomy import Taxonomy
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Record
 from ramstrans.saved.model import load_model, weights_digest
@@ -65,13 +66,15 @@ def calibrate(saved, photographs):
         for scale in (1, 2)
         for name, shape in shapes.items()
     }
+    taxonomy = Taxonomy(("species", "family"), (("crows", "others"),), ((0, 1, 1, 0, 1, 0, 1),), 0.51)
     threshold = limit = 0.5
     for _ in range(2):  # the second time with limits between what the photographs have
         sets = SetRule("lac", 0.95, per_class=False, lac=(limit,), aps=(0.9,), raps=(0.9,))
         unknown = UnknownRule("vim", (1, 2), threshold, 0.05, "name", None, None)
         rules = tuple(FusedRule(temperature, unknown, sets) for temperature in (2.0, 1.7))
         digest = weights_digest(load_model(saved, "cpu").model.state_dict())
-        save_calibration(saved, Calibration("val", 60, digest, (1.5, 1.25), rules, arrays=arrays))
+        fields = {"arrays": arrays, "taxonomy": taxonomy}
+        save_calibration(saved, Calibration("val", 60, digest, (1.5, 1.25), rules, **fields))
         found = Predictor.load(saved, "cpu", "fp32")(photographs)
         scores = sorted(one.unknown_score for one in found if one.error is None)
         threshold = (scores[1] + scores[2]) / 2

@@ -52,6 +52,9 @@ def test_a_process_without_torch_prints_the_lines_of_predict(exported, photograp
         assert found["probabilities"] == pytest.approx(theirs["probabilities"], abs=0.02)
         assert (found["unknown"], found["set"]) == (theirs["unknown"], theirs["set"])
         if theirs["error"] is None:
+            assert [found["answer"][key] for key in ("name", "rank")] == [
+                theirs["answer"][key] for key in ("name", "rank")
+            ]
             assert found["unknown_score"] == pytest.approx(theirs["unknown_score"], rel=1e-3)
         for one, other in zip(found["scales"], theirs["scales"], strict=True):
             assert one["has_region"] == other["has_region"]
@@ -62,6 +65,7 @@ def test_some_of_the_photographs_are_unknown_and_sets_differ(exported, photograp
     found = exported.predictor(photographs)[:-1]
     assert [one.unknown for one in found].count(True) == 3
     assert len({one.prediction_set for one in found}) > 1
+    assert {one.answer.rank for one in found} >= {"family"}
     outputs = Standalone(exported.folder).graph(np.zeros((2, 3, 53, 37), np.uint8))
     assert (outputs["logits"].shape, outputs["features"].shape) == ((2, 2, 7), (2, 2, 24))
 
