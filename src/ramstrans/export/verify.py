@@ -206,7 +206,7 @@ def _boxes_agree(one: Prediction, other: Prediction) -> bool:
 
 
 def _rules_agree(one: Prediction, other: Prediction) -> bool:
-    """Whether two predictions agree in what is unknown, in the classes of their sets, and in rank and group."""
+    """Whether two predictions agree in what is unknown, the classes of their sets, and rank and group."""
     first, second = (
         (found.unknown, set(found.prediction_set or ()), found.answer and found.answer[:2])
         for found in (one, other)
