@@ -31,12 +31,14 @@ Runner = Callable[[NDArray[np.uint8]], dict[str, NDArray[Any]]]
 """From pixels (B, 3, height, width) to the outputs by name."""
 
 
-def open_graph(folder: Path, num_threads: int = 0) -> Runner:
+def open_graph(folder: Path, num_threads: int = 0, *, shares_cores: bool = False) -> Runner:
     """Load the graph of an exported folder.
 
     Args:
         folder: Of `ramstrans export`.
         num_threads: Of the processor; 0: as the library chooses.
+        shares_cores: Whether other threads compute meanwhile. onnxruntime's threads then sleep between
+            operations instead of spinning: a little slower alone, much faster beside others.
 
     Raises:
         WeightsError: There is no graph in the folder.
@@ -44,7 +46,7 @@ def open_graph(folder: Path, num_threads: int = 0) -> Runner:
     """
     for name, file in FILES.items():
         if (folder / file).is_file():
-            return _OPENERS[name](folder / file, num_threads)
+            return _OPENERS[name](folder / file, num_threads, shares_cores)
     raise WeightsError(
         f"{folder} has none of {', '.join(FILES.values())}; give a folder of `ramstrans export`"
     )
@@ -67,17 +69,18 @@ def need(library: str, extra: str) -> Any:  # noqa: ANN401 - a module
         raise UsageError(f'{library} is not installed; pip install "ramstrans[{extra}]"') from error
 
 
-def _open_onnx(path: Path, num_threads: int) -> Runner:
+def _open_onnx(path: Path, num_threads: int, shares_cores: bool) -> Runner:
     runtime = need(_LIBRARIES["onnx"], "onnx")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = num_threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(not shares_cores)))
     options.log_severity_level = 3  # warnings are about the graph, which was checked
     session = runtime.InferenceSession(str(path), options, providers=runtime.get_available_providers())
     names = [output.name for output in session.get_outputs()]
     return lambda pixels: dict(zip(names, session.run(names, {INPUT: pixels}), strict=True))
 
 
-def _open_openvino(path: Path, num_threads: int) -> Runner:
+def _open_openvino(path: Path, num_threads: int, _shares_cores: bool) -> Runner:
     openvino = need(_LIBRARIES["openvino"], "openvino")
     # like PyTorch; its default, bfloat16 where the processor has it, changes answers
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -90,7 +93,7 @@ def _open_openvino(path: Path, num_threads: int) -> Runner:
     }
 
 
-def _open_pt2(path: Path, num_threads: int) -> Runner:
+def _open_pt2(path: Path, num_threads: int, _shares_cores: bool) -> Runner:
     torch = need(_LIBRARIES["pt2"], "onnx")
     if num_threads:
         torch.set_num_threads(num_threads)

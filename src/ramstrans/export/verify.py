@@ -70,7 +70,7 @@ class Check(NamedTuple):
         top1_from_file: Share of photographs with the same best class, from file to answer.
         boxes_from_file: Share of photographs whose boxes are the same to `SHARE`, from file to answer.
         rules_from_file: Share of photographs that are unknown in both, or in neither, and have the same
-            prediction set and answer, from file to answer; 1 if the folder is not calibrated.
+            prediction set, from file to answer; 1 if the folder is not calibrated.
         precision: What the exported graph computes in: fp32, fp16 or int8.
         int8: What a graph in int8 costs and saves, see `Judgement`; None for others.
     """
@@ -206,7 +206,7 @@ def _boxes_agree(one: Prediction, other: Prediction) -> bool:
 
 
 def _rules_agree(one: Prediction, other: Prediction) -> bool:
-    """Whether two predictions agree in unknown, in the classes of their sets, and in the answer's group."""
+    """Whether two predictions agree in what is unknown, the classes of their sets, and rank and group."""
     first, second = (
         (found.unknown, set(found.prediction_set or ()), found.answer and found.answer[:2])
         for found in (one, other)

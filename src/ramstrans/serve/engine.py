@@ -66,7 +66,7 @@ class ExportedEngine:
     """A folder of `ramstrans export`; its answers are those of its predict.py."""
 
     def __init__(self, folder: Path) -> None:
-        self._exported = Standalone(folder)
+        self._exported = Standalone(folder, shares_cores=True)  # photographs are decoded meanwhile
         self._about = {"kind": "exported", "format": format_of(folder)}
 
     @property
