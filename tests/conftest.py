@@ -135,7 +135,7 @@ def hub(monkeypatch, tmp_path):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Leave out the slowest part of an evaluation, which has tests of its own."""
-    from ramstrans.evaluation import evaluate as evaluation
+    from ramstrans.evaluation.report import write as evaluation
 
     for name in ("plot_curves", "plot_gallery", "plot_confusion", "report_page", "labels_html"):
         monkeypatch.setattr(evaluation, name, lambda *_: "")

@@ -203,12 +203,12 @@ def wait_until(condition, seconds=LIMIT):
 
 def log_every_step():
     """Log every step and draw no figures."""
-    from ramstrans.evaluation import evaluate
+    from ramstrans.evaluation.report import write
     from ramstrans.training import loop
 
     loop.LOG_EVERY = 1
     for name in ("plot_curves", "plot_gallery", "plot_confusion", "report_page", "labels_html"):
-        setattr(evaluate, name, lambda *_: "")
+        setattr(write, name, lambda *_: "")
 
 
 def python(*arguments, env=ENVIRONMENT, cwd=ROOT):

@@ -51,6 +51,7 @@ def ask_the_first(error):
     return 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "others"),
     [

@@ -186,6 +186,7 @@ def test_a_backbone_in_rows(name, expected):
     assert "224, 256, 384, 448, 512 of 224" in rows["other sizes"]
 
 
+@pytest.mark.slow
 def test_a_large_backbone_is_described_without_its_memory():
     """6 billion parameters, 24 GB: nothing is allocated."""
     rows = dict(describe_backbone("vit_7b_patch16_dinov3"))

@@ -11,7 +11,7 @@ import yaml
 from ramstrans.cli import main
 from ramstrans.compare.plan import read_plan
 from ramstrans.compare.runs import Folders, evaluate_command, train_command
-from ramstrans.evaluation import evaluate as evaluating
+from ramstrans.evaluation.report import write as evaluating
 from tests import processes
 
 
@@ -38,12 +38,12 @@ def make_runs(plan, output):
 @pytest.fixture(scope="module")
 def compared(tiny, tmp_path_factory):
     """A plan and the folder of its finished runs."""
-    from ramstrans.evaluation import evaluate
+    from ramstrans.evaluation.report import write
 
     folder = tmp_path_factory.mktemp("compare")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("plot_curves", "plot_gallery", "plot_confusion", "report_page", "labels_html"):
-            patch.setattr(evaluate, name, lambda *_: "")
+            patch.setattr(write, name, lambda *_: "")
         plan = write_plan(folder, tiny)
         make_runs(plan, folder / "out")
     (folder / "out" / "plan.yaml").touch()

@@ -12,6 +12,7 @@ from tests.processes import ENVIRONMENT, python
 from tests.tiny import TINY
 
 
+@pytest.mark.slow
 def test_train_in_a_process_of_its_own(tiny, tmp_path):
     """The installed package, not the one beside the tests."""
     installed = {name: value for name, value in ENVIRONMENT.items() if name != "PYTHONPATH"}

@@ -17,6 +17,7 @@ from ramstrans.evaluation.config import EvaluationConfig, EvaluationData
 from ramstrans.evaluation.evaluate import evaluate_run
 from ramstrans.evaluation.images import data_config, with_labels_of
 from ramstrans.evaluation.predict import predict_split
+from ramstrans.evaluation.report import write
 from ramstrans.evaluation.report.gallery import gallery_views
 from ramstrans.models.config import ModelConfig
 from ramstrans.saved.metadata import EarlyExit, ModelMetadata
@@ -93,7 +94,7 @@ def test_an_evaluation_writes_a_report_and_its_figures(trial, tmp_path):
 
 def test_curves_are_drawn_if_there_are_metrics(trial, tmp_path, monkeypatch, no_pictures):
     drawn = []
-    monkeypatch.setattr(module, "plot_curves", lambda rows, path: drawn.append((rows, path.name)))
+    monkeypatch.setattr(write, "plot_curves", lambda rows, path: drawn.append((rows, path.name)))
     (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n')
     report_on(trial, tmp_path)
     assert drawn == [([{"kind": "train", "step": 1}], "curves.png")]
@@ -162,9 +163,9 @@ def test_scales_are_fused_with_weights_of_the_validation_split(trained, tmp_path
 def test_regions_are_judged_if_asked_for(trained, tmp_path, monkeypatch):
     """On a part of the images: in the report, as a section, and as pictures."""
     monkeypatch.setattr(faithfulness, "NUM_STEPS", 2)
-    monkeypatch.setattr(module, "plot_confusion", lambda *_: None)
-    monkeypatch.setattr(module, "report_page", lambda *_: "")
-    monkeypatch.setattr(module, "choose_groups", lambda *_: {"one is enough": [0]})
+    monkeypatch.setattr(write, "plot_confusion", lambda *_: None)
+    monkeypatch.setattr(write, "report_page", lambda *_: "")
+    monkeypatch.setattr(write, "choose_groups", lambda *_: {"one is enough": [0]})
     config = EvaluationConfig(trained.folder, output=tmp_path / "out", device="cpu", regions=3)
     report = evaluate_run(config)
     assert report["num_images"] == 6

@@ -35,7 +35,7 @@ def graph(pixels):
 
 
 def test_answers_of_a_graph_in_pixels_of_each_photograph(folder, monkeypatch):
-    monkeypatch.setattr(standalone, "open_graph", lambda *_: graph)
+    monkeypatch.setattr(standalone, "open_graph", lambda *_, **_options: graph)
     engine = ExportedEngine(folder)
     examples = [engine.read(png(30, 20)), engine.read(png(20, 40))]
     assert examples[0].pixels.shape == (3, 40, 40)
@@ -58,7 +58,7 @@ def test_a_graph_of_one_scale_has_no_saliency(folder, monkeypatch):
             "scale_probabilities": outputs["scale_probabilities"][:1],
         }
 
-    monkeypatch.setattr(standalone, "open_graph", lambda *_: one_scale)
+    monkeypatch.setattr(standalone, "open_graph", lambda *_, **_options: one_scale)
     engine = ExportedEngine(folder)
     (answer,) = engine.answer([engine.read(png())], 2)
     assert answer.saliency is None
@@ -66,7 +66,7 @@ def test_a_graph_of_one_scale_has_no_saliency(folder, monkeypatch):
 
 
 def test_the_limit_of_pixels_can_be_another(folder, monkeypatch):
-    monkeypatch.setattr(standalone, "open_graph", lambda *_: graph)
+    monkeypatch.setattr(standalone, "open_graph", lambda *_, **_options: graph)
     engine = ExportedEngine(folder)
     assert engine.max_pixels == 1000
     assert engine.about() == {"kind": "exported", "format": "onnx", "classes": ["crow", "wren"]}

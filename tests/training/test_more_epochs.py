@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from ramstrans.cli import main
 from ramstrans.errors import OutputError
-from ramstrans.evaluation import evaluate as evaluation
 from ramstrans.evaluation.report import build as reporting
+from ramstrans.evaluation.report import write as evaluation
 from ramstrans.models.backbones import build_backbone
 from ramstrans.models.config import ModelConfig
 from ramstrans.saved.model import load_state

@@ -89,6 +89,7 @@ def wait_for_rows(folder, count, child):
     child.wait_for(lambda: num_rows(folder) >= count)
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_with_the_same_bits(recipe, unbroken, tmp_path):
     """The random moments fall on steps, validation and checkpoints alike."""
     folder, generator = tmp_path / "run", random.Random(0)

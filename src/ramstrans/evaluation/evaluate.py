@@ -1,22 +1,21 @@
 """Evaluate a model on one split: predictions, report, figures."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ramstrans.calibration.answers import Answers
 from ramstrans.calibration.fitted import Calibration, load_calibration, with_rank_confidence
 from ramstrans.calibration.priors import weights_of
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.boxes import check_boxes
 from ramstrans.data.config import DataConfig
 from ramstrans.data.image_priors import NO_CELLS, ImagePriors, read_image_priors
-from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.loading.loader import ImageLoader, build_loader
 from ramstrans.data.records import ImageSet
 from ramstrans.distributed import process_index
@@ -25,31 +24,14 @@ from ramstrans.evaluation.config import EvaluationConfig
 from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warnings, time_exit
 from ramstrans.evaluation.fusion import fit_weights
 from ramstrans.evaluation.images import data_config, dataset_of, read_images
-from ramstrans.evaluation.judge import draw_indices, judge_regions, judged_report, part_of, picture_groups
+from ramstrans.evaluation.judge import draw_indices, judge_regions, judged_report, part_of
 from ramstrans.evaluation.knn import knn_report
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.ranks import priors_report
-from ramstrans.evaluation.report.build import Report, build_report, write_report
-from ramstrans.evaluation.report.gallery import choose_groups, gallery_views, plot_gallery
-from ramstrans.evaluation.report.judged import judged_sections
-from ramstrans.evaluation.report.labels import (
-    choose_label_groups,
-    labels_html,
-    labels_page,
-    labels_report,
-    write_label_predictions,
-)
-from ramstrans.evaluation.report.markdown import WHOLE, markdown_page
-from ramstrans.evaluation.report.page import report_page
+from ramstrans.evaluation.report.build import Report, build_report
+from ramstrans.evaluation.report.markdown import WHOLE
 from ramstrans.evaluation.report.photographs import Source
-from ramstrans.evaluation.report.plots import (
-    plot_confusion,
-    plot_curves,
-    plot_exit,
-    plot_faithfulness,
-    plot_reliability,
-)
-from ramstrans.evaluation.report.predictions import write_predictions
+from ramstrans.evaluation.report.write import Found, report_labels, write_evaluation
 from ramstrans.evaluation.searched import NO_NEIGHBORS, Neighbors, neighbors_among
 from ramstrans.evaluation.trust import answers_of, trust_report
 from ramstrans.evaluation.unknown_images import unknown_images
@@ -61,11 +43,30 @@ from ramstrans.saved.model import load_model, save_metadata, weights_digest
 
 logger = logging.getLogger(__name__)
 
-REGION_FIGURES = {
-    "Locations deleted, and inserted into a blurred image, by their saliency": "region_curves.png",
-    "The best, median and worst regions": "regions.png",
-}
-"""Of `--regions`: caption -> file name."""
+
+class Further(NamedTuple):
+    """What is evaluated beside the accuracy of a model; nothing by default.
+
+    Attributes:
+        confidence: Threshold of early exit, which is timed too.
+        judged: A loader of a part of the images, and their indices: regions are judged on those.
+        weights: (S,) of the scales in the fused prediction; None: all alike.
+        calibration: What it does is reported.
+        unknown: Images of no class, by what they are: how well the calibration tells them.
+        priors: What these change in calibrated answers.
+        neighbors: Training images that vote, and that are shown beside mistakes.
+    """
+
+    confidence: float | None = None
+    judged: tuple[ImageLoader, np.ndarray] | None = None
+    weights: np.ndarray | None = None
+    calibration: Calibration | None = None
+    unknown: Mapping[str, ImageLoader] = MappingProxyType({})
+    priors: ImagePriors | None = None
+    neighbors: Neighbors = NO_NEIGHBORS
+
+
+NOTHING = Further()
 
 
 def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progress = no_progress) -> Report:
@@ -100,7 +101,18 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         "with_high_res": model.needs_high_res,
         "timeout": data.read_timeout,
     }
-    extra = {
+    loader = build_loader(dataset, **loading)
+    further = Further(
+        confidence=config.early_exit if config.early_exit != "auto" else None,
+        calibration=calibration,
+        unknown={
+            images.name: build_loader(dataclasses.replace(dataset, records=images.records), **loading)
+            for images in unknown
+        },
+        priors=priors,
+        neighbors=neighbors_among(config, model, metadata, images, loading, progress),
+    )
+    extra: dict[str, Any] = {
         "config": metadata.training.get("run", {}),
         "command": command,
         "precision": precision,
@@ -110,40 +122,38 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         extra["split"] = WHOLE
     if config.num_scales is not None:
         extra |= {"num_scales": model.num_scales, "num_scales_trained": model.num_trained}
-    confidence = config.early_exit
-    if confidence == "auto":
+    if config.early_exit == "auto" or config.fusion == "fitted":
         held_out, _ = dataset_of(metadata, images, "val", data, progress)
         on_val = predict_split(model, build_loader(held_out, **loading), **options)
-        choice = choose_exit(on_val, calibration=calibration)
-        save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
-        confidence, extra["early_exit_choice"] = choice.confidence, dataclasses.asdict(choice)
-        extra["warnings"] += exit_warnings(choice)
-    if config.fusion == "fitted":
-        held_out, _ = dataset_of(metadata, images, "val", data, progress)
-        seen = predict_split(model, build_loader(held_out, **loading), **options)
-        options["weights"] = fit_weights(seen.probabilities, seen.labels)
-        extra |= {"fusion_weights": options["weights"], "fusion_num_images": len(seen.labels)}
-    loader = build_loader(dataset, **loading)
-    loaders = {
-        images.name: build_loader(dataclasses.replace(dataset, records=images.records), **loading)
-        for images in unknown
-    }
-    options |= {
-        "confidence": confidence,
-        "extra": extra,
-        "calibration": calibration,
-        "unknown": loaders,
-        "priors": priors,
-        "neighbors": neighbors_among(config, model, metadata, images, loading, progress),
-    }
+        further, fitted, warnings = fit_on_validation(config, metadata, further, on_val)
+        extra |= fitted
+        extra["warnings"] += warnings
     if config.regions is not None:
         indices = draw_indices(len(dataset), config.regions)
-        options["judged"] = build_loader(part_of(dataset, indices), **loading), indices
+        further = further._replace(judged=(build_loader(part_of(dataset, indices), **loading), indices))
     try:
-        return evaluate(model, metadata, loader, config.folder, **options)
+        return evaluate(model, metadata, loader, config.folder, further, extra=extra, **options)
     except UnreadableImageError as error:
         error.add_note("repair or remove it, or --data.on_unreadable skip leaves such files out")
         raise
+
+
+def fit_on_validation(
+    config: EvaluationConfig, metadata: ModelMetadata, further: Further, on_val: Predictions
+) -> tuple[Further, dict[str, Any], list[str]]:
+    """Choose the confidence of early exit and save it in the run, or fit the weights of the scales.
+
+    Returns:
+        `further` with what was found, keys of the report about it, and warnings.
+    """
+    if config.fusion == "fitted":
+        weights = fit_weights(on_val.probabilities, on_val.labels)
+        about = {"fusion_weights": weights, "fusion_num_images": len(on_val.labels)}
+        return further._replace(weights=weights), about, []
+    choice = choose_exit(on_val, calibration=further.calibration)
+    save_metadata(config.run, dataclasses.replace(metadata, early_exit=choice))
+    about = {"early_exit_choice": dataclasses.asdict(choice)}
+    return further._replace(confidence=choice.confidence), about, exit_warnings(choice)
 
 
 def check_several_labels(config: EvaluationConfig) -> None:
@@ -200,166 +210,81 @@ def evaluate(
     metadata: ModelMetadata,
     loader: ImageLoader,
     folder: Path,
+    further: Further = NOTHING,
     *,
     precision: str,
-    confidence: float | None = None,
-    judged: tuple[ImageLoader, np.ndarray] | None = None,
-    weights: np.ndarray | None = None,
     extra: Mapping[str, Any],
-    calibration: Calibration | None = None,
-    unknown: Mapping[str, ImageLoader] = MappingProxyType({}),
-    priors: ImagePriors | None = None,
-    neighbors: Neighbors = NO_NEIGHBORS,
     progress: Progress = no_progress,
 ) -> Report:
     """Predict every image of a loader over a split; write the report, its figures and predictions.csv.
 
     Several processes share the predictions; the first one writes. If the folder has a metrics.jsonl, the
-    curves are plotted. `extra` holds further keys of the report, see `build_report`.
+    curves are plotted. Accuracies are those of the model without calibration, which changes no order of
+    classes, and without priors.
 
-    With a `confidence`, early exit at this threshold is evaluated and timed too. With `judged`, a loader of
-    a part of the images and their indices, regions are judged on those. With a `calibration`, what it does
-    is reported, and on the images of `unknown`, by what they are, how well they are told; with `priors`,
-    what these change. `precision` is `fp32`, `bf16` or `fp16`; `weights` (S,) are those of the scales in the
-    fused prediction. Accuracies are those of the model without calibration, which changes no order of
-    classes, and without priors. The training images of `neighbors` vote, and mistakes are shown beside them.
+    Args:
+        model: Is put in eval mode.
+        metadata: Of the model.
+        loader: Of the images.
+        folder: Where all of it goes.
+        further: What else is evaluated.
+        precision: Of autocast, `fp32`, `bf16` or `fp16`.
+        extra: Further keys of the report, see `build_report`.
+        progress: Called with (done, total, what).
     """
     options: dict[str, Any] = {"precision": precision, "progress": progress}
+    calibration, neighbors = further.calibration, further.neighbors
     keep = (calibration is not None and bool(calibration.needs)) or neighbors != NO_NEIGHBORS
-    predictions = predict_split(model, loader, keep=keep, **options)._replace(weights=weights)
+    predictions = predict_split(model, loader, keep=keep, **options)._replace(weights=further.weights)
+    source = Source(model, metadata, loader.dataset, precision, neighbors.photographs)
+    parts: dict[str, Any] = {"method": metadata.model.method, "regions_used": model.num_looks - 1}
     if model.multi_label:
-        extra = {"method": metadata.model.method, "regions_used": model.num_looks - 1} | dict(extra)
-        return report_labels(
-            model, metadata, loader.dataset, predictions, folder, extra=extra, precision=precision
+        return report_labels(source, predictions, folder, extra=parts | dict(extra))
+    given, judged = None, None
+    if further.judged is not None:
+        judged = judge_regions(model, *further.judged, **options)
+        records = [predictions.records[index] for index in judged.indices]
+        parts["regions_judged"] = judged_report(judged, records)
+    if further.confidence is not None:
+        parts["early_exit"] = exit_report(
+            predictions,
+            further.confidence,
+            time_exit(model, loader, confidence=further.confidence, calibration=calibration, **options),
+            calibration,
         )
-    figures, given = {}, None
-    found = None if judged is None else judge_regions(model, *judged, **options)
-    if calibration is not None:
-        matched = None if priors is None else [priors.of(record.path) for record in predictions.records]
-        shares = None if matched is None else weights_of(matched, len(metadata.class_names))
-        given = answers_of(calibration, predictions, shares)
-        others = {
-            name: predict_split(model, images, keep=keep, what="unknown images", **options)
-            for name, images in unknown.items()
-        }
-        extra = trust_report(calibration, predictions, given, others) | dict(extra)
-        if matched is not None and priors is not None:
-            extra |= {"priors": priors_report(given, matched, predictions.labels, priors.name)}
-        figures["Calibration: before and after"] = "reliability.png"
     if neighbors.voters is not None:
         training = predict_split(model, neighbors.voters, keep=True, what="training images", **options)
-        extra = {"knn": knn_report(neighbors.k, training, predictions, len(metadata.class_names))} | dict(
-            extra
-        )
-    if confidence is not None:
-        seconds = time_exit(model, loader, confidence=confidence, calibration=calibration, **options)
-        early = exit_report(predictions, confidence, seconds, calibration)
-        extra = {"early_exit": early, **extra}
-        plot_exit(early, folder / "early_exit.png")
-        figures["What early exit costs and saves"] = "early_exit.png"
-    extra = {"method": metadata.model.method, "regions_used": model.num_looks - 1} | dict(extra)
-    if found is not None:
-        records = [predictions.records[index] for index in found.indices]
-        extra |= {"regions_judged": judged_report(found, records)}
-    report = build_report(predictions, metadata.class_names, extra=extra)
+        parts["knn"] = knn_report(neighbors.k, training, predictions, len(metadata.class_names))
+    if calibration is not None:
+        others = {
+            name: predict_split(model, images, keep=keep, what="unknown images", **options)
+            for name, images in further.unknown.items()
+        }
+        given, about = trusted_answers(calibration, predictions, others, further.priors, metadata.class_names)
+        parts |= about
+    report = build_report(predictions, metadata.class_names, extra=parts | dict(extra))
     if process_index() == 0:
-        if calibration is not None:
-            plot_reliability(report["calibration"], folder / "reliability.png")
-        ranks = None if calibration is None else calibration.taxonomy
-        write_predictions(
-            predictions, metadata.class_names, folder / "predictions.csv", confidence, given, ranks
-        )
-        figures |= draw_figures(model, metadata, loader.dataset, predictions, folder, precision)
-        further = []
-        if found is not None:
-            further = judged_sections(report["regions_judged"])
-            plot_faithfulness(report["regions_judged"]["curves"], folder / "region_curves.png")
-            groups = picture_groups(found, predictions)
-            draw_gallery(
-                model, metadata, loader.dataset, predictions, groups, folder / "regions.png", precision
-            )
-            figures |= REGION_FIGURES
-        page = report_page(
-            report,
-            predictions,
-            predictions.fused if given is None else given.without_priors,
-            metadata.class_names,
-            {Path(name).stem: folder / name for name in figures.values()},
-            Source(model, metadata, loader.dataset, precision, neighbors.photographs),
-        )
-        write_report(folder, report, markdown_page(report, figures, further), page)
+        taxonomy = None if calibration is None else calibration.taxonomy
+        found = Found(source, predictions, given, taxonomy, further.confidence, judged)
+        write_evaluation(folder, found, report)
     return report
 
 
-def draw_figures(
-    model: Method,
-    metadata: ModelMetadata,
-    dataset: ImageDataset,
+def trusted_answers(
+    calibration: Calibration,
     predictions: Predictions,
-    folder: Path,
-    precision: str,
-) -> dict[str, str]:
-    """Draw gallery, confusion matrix and, if there is a metrics.jsonl, curves: caption -> file name."""
-    figures = draw_curves(folder)
-    groups = choose_groups(predictions)
-    draw_gallery(model, metadata, dataset, predictions, groups, folder / "gallery.png", precision)
-    figures["The most confident mistakes; wrong and correct predictions drawn at random"] = "gallery.png"
-    plot_confusion(predictions.fused, predictions.labels, metadata.class_names, folder / "confusion.png")
-    figures["The most confused classes"] = "confusion.png"
-    return figures
-
-
-def draw_gallery(
-    model: Method,
-    metadata: ModelMetadata,
-    dataset: ImageDataset,
-    predictions: Predictions,
-    groups: Mapping[str, Sequence[int]],
-    path: Path,
-    precision: str,
-) -> None:
-    """Draw what the model saw in some images of a data set, by headings."""
-    indices = [index for group in groups.values() for index in group]
-    views = gallery_views(model, metadata, dataset, indices, precision)
-    plot_gallery(views, predictions, groups, metadata.class_names, path)
-
-
-def draw_curves(folder: Path) -> dict[str, str]:
-    """Draw the curves of a run whose folder has a metrics.jsonl: caption -> file name."""
-    figures = {}
-    if (folder / "metrics.jsonl").exists():
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        if any(row["kind"] == "train" for row in rows):  # a linear probe takes no steps
-            plot_curves(rows, folder / "curves.png")
-            figures["Curves of the training run"] = "curves.png"
-    return figures
-
-
-def report_labels(
-    model: Method,
-    metadata: ModelMetadata,
-    dataset: ImageDataset,
-    predictions: Predictions,
-    folder: Path,
-    *,
-    extra: Mapping[str, Any],
-    precision: str,
-) -> Report:
-    """Report on images that may have several labels; write report, figures and predictions.csv."""
-    report = labels_report(predictions, metadata, extra=extra)
-    if process_index() == 0:
-        thresholds = np.array(metadata.thresholds)
-        write_label_predictions(predictions, metadata.class_names, thresholds, folder / "predictions.csv")
-        figures = draw_curves(folder)
-        groups = choose_label_groups(predictions, thresholds)
-        indices = [index for group in groups.values() for index in group]
-        views = gallery_views(model, metadata, dataset, indices, precision)
-        path = folder / "gallery.png"
-        plot_gallery(views, predictions, groups, metadata.class_names, path, thresholds)
-        figures["The images with the most mistakes; others drawn at random"] = "gallery.png"
-        paths = {caption: folder / name for caption, name in figures.items()}
-        write_report(folder, report, labels_page(report, figures), labels_html(report, paths))
-    return report
+    unknown: Mapping[str, Predictions],
+    priors: ImagePriors | None,
+    class_names: Sequence[str],
+) -> tuple[Answers, dict[str, Any]]:
+    """The calibrated answers, with priors if there are some, and what the report says about them."""
+    matched = None if priors is None else [priors.of(record.path) for record in predictions.records]
+    weights = None if matched is None else weights_of(matched, len(class_names))
+    given = answers_of(calibration, predictions, weights)
+    about = trust_report(calibration, predictions, given, unknown)
+    if matched is not None and priors is not None:
+        about["priors"] = priors_report(given, matched, predictions.labels, priors.name)
+    return given, about
 
 
 def check_early_exit(model: Method, images: ImageSet, early_exit: float | Literal["auto"]) -> None:

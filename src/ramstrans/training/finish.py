@@ -12,7 +12,7 @@ from ramstrans.calibration.fitted import Calibration, save_calibration
 from ramstrans.calibration.wanted import Wanted
 from ramstrans.console import Progress
 from ramstrans.evaluation.calibrate import NOTHING_FITTED, calibrate, reference_set
-from ramstrans.evaluation.evaluate import evaluate
+from ramstrans.evaluation.evaluate import Further, evaluate
 from ramstrans.evaluation.ranks import taxonomy_of_images
 from ramstrans.evaluation.report.build import Report
 from ramstrans.models.methods.build import build_model
@@ -99,9 +99,8 @@ def evaluate_test(
         metadata,
         prepared.loader(test_set),
         output,
+        Further(calibration=calibration, unknown=unknown),
         precision=config.training.precision,
         extra=report | summary,
-        calibration=calibration,
-        unknown=unknown,
         progress=progress,
     )

@@ -163,6 +163,7 @@ def test_a_file_that_vanishes_between_epochs_is_named(records, tmp_path):
         list(loader)
 
 
+@pytest.mark.slow
 @HAS_SIGTIMEDWAIT
 def test_signals_do_not_reach_workers(records):
     dataset = ImageDataset(records, PREPROCESSING, (32, 32))
@@ -323,6 +324,7 @@ def has_ended(pid):
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 @HAS_SIGTIMEDWAIT
 def test_workers_that_hang_in_a_read_obey_only_their_parent_and_end_with_it(tmp_path):
     os.mkfifo(tmp_path / "pipe")
