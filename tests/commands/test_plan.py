@@ -54,6 +54,7 @@ def work():
     return work
 
 
+@pytest.mark.slow
 def test_a_plan_without_data(ramstrans_plan, options):
     code, out, err = ramstrans_plan(*options, "--memory", "12GB", *NUMBERS)
     assert code == 0, err

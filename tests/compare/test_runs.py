@@ -183,6 +183,7 @@ def begun(tmp_path, count):
     return lambda: counts.is_dir() and len(list(counts.iterdir())) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_lets_the_runs_save_and_end(number, tmp_path):
     child = child_of_a_plan(tmp_path)

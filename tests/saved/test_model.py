@@ -80,6 +80,7 @@ def test_the_number_of_classes_is_filled_in(tmp_path):
     assert model(torch.zeros(1, 3, 48, 32)).fused.shape == (1, 7)
 
 
+@pytest.mark.slow
 def test_reading_metadata_does_not_import_timm(tmp_path):
     save_metadata(tmp_path, METADATA)
     code = (

@@ -162,6 +162,7 @@ def test_weights_that_do_not_fit_are_not_tried(measured):
     assert len(measured) > 0
 
 
+@pytest.mark.slow
 def test_nothing_fits(measured):
     found = chosen(time=1e-6, memory=8e9)
     with pytest.raises(TrainingError, match=r"none of the 3 candidates fits into 0 s and 8\.0 GB; give more"):

@@ -145,6 +145,7 @@ def test_an_unreadable_file_is_named(records, tmp_path, num_workers):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_file_that_vanishes_between_epochs_is_named(records, tmp_path):
     copies = []
     for number, record in enumerate(records):

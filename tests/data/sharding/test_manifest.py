@@ -76,6 +76,7 @@ def test_batches_are_those_of_the_folder_to_the_bit(both, split):
             assert one.geometries == other.geometries
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # it leaves its files to the garbage collector
 def test_webdataset_reads_them(both):
     webdataset = pytest.importorskip("webdataset")
