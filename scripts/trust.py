@@ -29,6 +29,7 @@ from ramstrans.calibration.unknown import (
     choose_by_leaving_out,
     choose_on_unknown,
 )
+from ramstrans.console import no_progress
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.reading.listing import LeftOut, images_below
 from ramstrans.data.records import Record
@@ -92,7 +93,8 @@ def given_by(run: Path, far: Path | None, kept: Path) -> Given:
     if drawn.held_out is None:
         raise SystemExit(f"{run} was trained on all classes; train with --data.hold_out_classes 10")
     of_split = {
-        split: dataset_of(metadata, drawn.images, split, data)[0] for split in ("val", "test", "train")
+        split: dataset_of(metadata, drawn.images, split, data, no_progress)[0]
+        for split in ("val", "test", "train")
     }
     of_split["train"] = reference_set(of_split["train"], len(metadata.class_names))
     others = {"near": [record._replace(label=0) for record in drawn.held_out.of_split("test")]}
