@@ -179,6 +179,17 @@ def test_a_full_disk(tmp_path, folder, monkeypatch):
         unpack(tmp_path / "a.tgz", folder)
 
 
+def test_a_file_without_a_name_is_damage(tmp_path):
+    """A name ends at a zero byte, so that damage can leave none."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as bundle:
+        bundle.writestr("?wren", b"feathers")
+    content = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(content.replace(b"?wren", b"\0wren"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match=r"a\.zip.*a file without a name"):
+        unpack(tmp_path / "a.zip", tmp_path / "folder")
+
+
 @given(
     suffix=st.sampled_from(SUFFIXES),
     damage=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=5),

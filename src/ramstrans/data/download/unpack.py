@@ -66,6 +66,8 @@ def _unpack_zip(archive: Path, folder: Path) -> Iterator[tuple[int, int]]:
     with zipfile.ZipFile(archive) as bundle:
         done, total = 0, sum(member.file_size for member in bundle.infolist())
         for member in bundle.infolist():
+            if not member.filename:
+                raise zipfile.BadZipFile("a file without a name")  # zipfile itself ends in an IndexError
             bundle.extract(member, folder)
             done += member.file_size
             yield done, total
