@@ -146,6 +146,7 @@ def test_memory_decides_on_accumulation_and_checkpointing(measured):
     assert found.judged[0].peak == pytest.approx(500 * macs)
 
 
+@pytest.mark.slow
 def test_options_that_forbid_checkpointing_are_kept(measured):
     macs = count(dataclasses.replace(sized_run().model, backbone=NAMES[0]))[0]
     for option in ({"compile": True}, {"attention": "math"}):

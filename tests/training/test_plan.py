@@ -195,6 +195,7 @@ def test_what_cannot_be_planned_is_refused(options, processes, message):
         plan(run_config(**options), 100, processes=processes)
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_built_is_refused():
     with pytest.raises(ConfigError, match="this backbone cannot work"):
         plan(run_config({"backbone": "gemma4_vit_167m_enc", "backbone_options": {}}), 100)

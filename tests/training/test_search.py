@@ -95,6 +95,7 @@ def test_a_trial_is_a_short_run_with_the_values(birds, epochs, expected):
     assert (trial.training.batch_size, trial.data) == (run.training.batch_size, run.data)
 
 
+@pytest.mark.slow
 def test_real_trials_start_alike_and_go_on(prepared, birds, tmp_path):
     before = {name: weight.clone() for name, weight in prepared.model.state_dict().items()}
     news = []

@@ -116,6 +116,7 @@ sys.exit(3)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("results", ["held", "dropped"])
 def test_the_interpreter_ends_after_its_threads(results):
     """Otherwise C++ aborts: a thread that has freed a tensor asks an ending interpreter for its lock."""
