@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def test_images(exported, labelled, monkeypatch):
+def run_images(exported, labelled, monkeypatch):
     """The labelled photographs as the run's own test images."""
     records = tuple(record._replace(split="test") for record in labelled)
     images = ImageSet(exported.predictor.class_names, records)
@@ -24,7 +24,7 @@ def test_images(exported, labelled, monkeypatch):
     return images
 
 
-@pytest.mark.usefixtures("test_images")
+@pytest.mark.usefixtures("run_images")
 def test_an_export_answers_as_its_run_does(exported):
     names = [str(exported.saved), str(exported.folder)]
     run, export = measure_exports(names, CPU, batch_size=3, num_images=7, num_rounds=2)
@@ -38,7 +38,7 @@ def test_an_export_answers_as_its_run_does(exported):
     assert exports_table([run, export]).row_count == 2
 
 
-@pytest.mark.usefixtures("test_images")
+@pytest.mark.usefixtures("run_images")
 def test_what_cannot_be_compared_is_refused(exported, tmp_path):
     with pytest.raises(UsageError, match="is an export; name its run folder first"):
         measure_exports([str(exported.folder)], CPU)

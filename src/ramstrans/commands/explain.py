@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
@@ -17,6 +17,10 @@ from ramstrans.models.config import SaliencyName
 from ramstrans.options import Precision
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import load_metadata
+
+if TYPE_CHECKING:
+    from ramstrans.inference.predictor import Predictor
+    from ramstrans.saved.embeddings import Embeddings
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +80,12 @@ def explain(
     check_rank_confidence(rank_confidence)
     load_metadata(run)
     from ramstrans.data.reading.text import read_paths
-    from ramstrans.hub import local_folder
     from ramstrans.inference.arguments import check_any_read, expand_inputs, resolve_arguments
     from ramstrans.inference.contrast import check_class
     from ramstrans.inference.explain import check_pictures
     from ramstrans.inference.explain import explain as explain_image
     from ramstrans.inference.predictor import Predictor
     from ramstrans.inference.tables import with_tables
-    from ramstrans.saved.embeddings import load_index, made_by
 
     named, cells = with_tables(resolve_arguments(inputs))
     unique: dict[str, Path] = {}
@@ -108,9 +110,7 @@ def explain(
     if against is not None:
         check_class(predictor.class_names, against)
         if saliency is None:  # another one has other regions, and so other features
-            embeddings = load_index(local_folder(run), made_by(predictor.model, predictor.metadata))
-        if embeddings is None and saliency is None:
-            logger.info("no index: `ramstrans embed %s --index true` adds training photographs", run)
+            embeddings = index_beside(run, predictor)
     for image, picture in zip(images, pictures, strict=True):
         try:
             values = explain_image(
@@ -124,6 +124,17 @@ def explain(
     logger.info("%s explained; the numbers are beside each figure, as JSON", counted(num_read, "image"))
     check_any_read(named, len(images), num_read)
     return 0
+
+
+def index_beside(run: Path, predictor: "Predictor") -> "Embeddings | None":
+    """The features of the run's training photographs; None, and a line that says so, if there is no index."""
+    from ramstrans.hub import local_folder
+    from ramstrans.saved.embeddings import load_index, made_by
+
+    found = load_index(local_folder(run), made_by(predictor.model, predictor.metadata))
+    if found is None:
+        logger.info("no index: `ramstrans embed %s --index true` adds training photographs", run)
+    return found
 
 
 def answer_line(values: Mapping[str, Any]) -> str:
