@@ -160,6 +160,19 @@ def test_curves_are_means_over_seeds(folders):
     assert curves["training_loss"] == {"step": [10, 20], "mean": [2.25, 5], "low": [2, 5], "high": [2.5, 5]}
 
 
+def test_validation_is_that_of_the_epoch_that_was_kept(folders):
+    plan = plan_of(("plain", "two"), seeds=(0, 1))
+    for run in plan.runs:
+        rows = [
+            {"kind": "validation", "epoch": epoch, "top1_fused": 50.0 + 10 * run.seed + epoch}
+            for epoch in (1, 2, 3)
+        ]
+        write_finished(folders.run(run), right(0.5), log=rows if run.method == "two" else ())
+    plain, two = summary(plan, folders)["results"]
+    assert plain["validation"] == {"mean": None, "sd": None}
+    assert two["validation"] == {"mean": 57, "sd": pytest.approx(50**0.5)}
+
+
 def test_the_words_name_the_better_one():
     row = {"data": "birds", "first": "a", "second": "b", "difference": -2.04, "interval": [-3.5, 0.2]}
     rows = [row | {"is_significant": True}, row | {"is_significant": False, "difference": 0.3}]
@@ -349,6 +362,8 @@ def test_the_page_as_markdown(whole):
         assert pixels(output / name).std() > 10
     entry = results["results"][0]
     assert f"| plain | {entry['fused']['mean']:.1f} ± {entry['fused']['sd']:.1f} |" in text
+    assert "| scale 1 | scale 2 | fused, validation | fused, seeds 0, 1, 2 |" in text
+    assert re.search(r"\| \*?\*?two\*?\*? \|.* \| 20\.0 ± 0\.0 \| \d+\.\d, ", text)
     assert "Time: medians over 1 round in which the models took turns, in batches of 32, fp32, on " in text
 
 
@@ -369,6 +384,7 @@ def test_the_keys_of_compare_json(whole):
             "num_images",
             "fused",
             "scales",
+            "validation",
         ),
         *("of", "evaluated_with", "regions_judged"),
         *("regions", "training_seconds", "gmacs", "milliseconds", "milliseconds_quartiles", "curves"),

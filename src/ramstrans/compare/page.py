@@ -79,12 +79,14 @@ def accuracy_table(entries: Sequence[Entry]) -> Table:
     num_scales = max(len(entry["scales"]) for entry in entries)
     numbers = range(1, num_scales + 1) if num_scales > 1 else ()
     best = max(entry["fused"]["mean"] for entry in entries)
+    is_validated = any(entry["validation"]["mean"] is not None for entry in entries)
     rows = [
         [
             entry["contender"],
             mean_text(entry["fused"]),
             words.interval_text(entry["fused"]["interval"]),
             *(mean_text(entry["scales"][n - 1]) if n <= len(entry["scales"]) else "-" for n in numbers),
+            *([spread_text(entry["validation"])] if is_validated else []),
             ", ".join(f"{value:.1f}" for value in entry["fused"]["values"]),
         ]
         for entry in entries
@@ -97,7 +99,8 @@ def accuracy_table(entries: Sequence[Entry]) -> Table:
         if is_same
         else "fused, by seed"
     )
-    header = ["", "fused", "95 % interval", *(f"scale {number}" for number in numbers), last]
+    header = ["", "fused", "95 % interval", *(f"scale {number}" for number in numbers)]
+    header += ["fused, validation", last] if is_validated else [last]
     return Table(header, rows, bold=bold)
 
 
@@ -221,6 +224,8 @@ def end_blocks(results: Results) -> Iterator[Block]:
             "Tests are two-sided and paired: all methods are tested on the same images. One seed each: "
             "McNemar's exact test. Several seeds: a t test whose error holds seeds and images; of the same "
             "models, evaluated in two ways, it holds the differences by seed.",
+            "Validation: after the epoch that was kept, on images that are not tested. Choose among many "
+            "methods by it; the best of many on the test images looks better than it is.",
             "p, Holm is corrected for all tests of its kind here: those against the baseline, or all pairs.",
             "Not significant does not mean equal: the interval says how large the difference may be.",
             "Pareto front: no other method is as accurate for less, or more accurate for as much.",

@@ -233,6 +233,7 @@ def entry_of(
         "num_images": len(found[0].labels),
         "fused": accuracy(FUSED),
         "scales": [accuracy(part) for part in found[0].right if part != FUSED],
+        "validation": spread([validation_top1(one) for one in found]),
         "regions": regions_of(reports),
         "regions_judged": judged_of([one.regions for one in found if one.regions is not None]),
         "training_seconds": spread([report.get("seconds") for report in reports]),
@@ -242,6 +243,13 @@ def entry_of(
             "training_loss": curve(found, "train", "step", "loss_scales"),
         },
     }
+
+
+def validation_top1(one: Judged) -> float | None:
+    """Fused accuracy on the validation images after the epoch that was kept; None if there is none."""
+    kept = one.report.get("epoch")
+    rows = [row for row in one.log if row["kind"] == "validation" and row["epoch"] == kept]
+    return rows[-1].get("top1_fused") if rows else None
 
 
 def regions_of(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
