@@ -168,7 +168,9 @@ def figures_of(
     if taxonomy is not None:
         figures["ranks"] = ranks_of(read_rank_table(taxonomy, class_names), probabilities, test.labels)
     if priors is not None:
-        figures["priors"] = {"": priors_of(read_priors(priors, class_names), probabilities, test.labels)}
+        figures["priors"] = {
+            priors.name: priors_of(read_priors(priors, class_names), probabilities, test.labels)
+        }
     return figures
 
 
