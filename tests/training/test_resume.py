@@ -57,6 +57,21 @@ def unbroken(recipe, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def unbroken_by_two(recipe, tmp_path_factory):
+    """Trains by two processes, with copies or shards of the model, each once; gives the run folder."""
+    root = tmp_path_factory.mktemp("pairs")
+
+    def unbroken_by_two(*options):
+        folder = root / "-".join(("run", *options))
+        if not folder.exists():
+            arguments = ("--config", recipe, "--data.num_workers", 0, *options, "--output", folder)
+            run_ranks(2, "train", *arguments, prepare=log_every_step)
+        return folder
+
+    return unbroken_by_two
+
+
 def losses_of(folder):
     """The losses of each logged step, and all rows of validation; neither may have gaps or repetitions."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -227,32 +242,28 @@ def test_sigterm_before_training_stops_at_once_and_leaves_nothing(recipe, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options",
-    [
-        ("--data.num_workers", "0"),
-        ("--data.num_workers", "1"),  # spawned: each imports torch again
-        ("--data.num_workers", "0", "--training.fsdp", "true"),
-    ],
+    ("num_workers", "options"),
+    [(0, ()), (1, ()), (0, ("--training.fsdp", "true"))],
     ids=["ddp", "ddp with workers", "fsdp"],
 )
-def test_two_processes_are_killed_and_go_on_with_the_same_bits(options, recipe, tmp_path):
-    changed = ("--config", recipe, *options)
-    run_ranks(2, "train", *changed, "--output", tmp_path / "unbroken", prepare=log_every_step)
-    folder, generator = tmp_path / "run", random.Random(3)
-    command = ["train", *map(str, changed), "--output", str(folder)]
-    for rows in (6, 16):
-        ranks = start_ranks(2, run_main, command, log_every_step)
-        wait_for_rows(folder, rows, ranks[0])
-        time.sleep(generator.random() * 0.2)
-        pids = [pid for rank in ranks for pid in rank.pids()]
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-        wait_until(lambda pids=pids: all(map(has_ended, pids)))
-        command = ["train", "--resume", str(folder)]
-    done = run_ranks(2, *command, prepare=log_every_step)
-    assert "from the checkpoint of step" in done.stderr
-    assert_same_run(folder, tmp_path / "unbroken")
+def test_two_processes_are_killed_and_go_on_with_the_same_bits(
+    num_workers, options, recipe, unbroken_by_two, tmp_path
+):
+    """Workers are spawned here, so that each imports torch again: what goes on has none."""
+    folder = tmp_path / "run"
+    command = ("--config", recipe, "--data.num_workers", num_workers, *options, "--output", folder)
+    ranks = start_ranks(2, run_main, ["train", *map(str, command)], log_every_step)
+    wait_for_rows(folder, 8, ranks[0])
+    time.sleep(random.Random(3).random() * 0.2)
+    pids = [pid for rank in ranks for pid in rank.pids()]
+    assert len(pids) >= 2 + 2 * num_workers
+    for rank in ranks:
+        rank.kill()
+        rank.wait()
+    wait_until(lambda: all(map(has_ended, pids)))
+    again = ("train", "--resume", folder, "--data.num_workers", 0)
+    assert "from the checkpoint of step" in run_ranks(2, *again, prepare=log_every_step).stderr
+    assert_same_run(folder, unbroken_by_two(*options))
 
 
 def test_a_finished_run_is_not_resumed(unbroken, capsys):
