@@ -43,6 +43,7 @@ def report_on(trial, folder, **extra):
     return module.evaluate(*trial, folder, precision="fp32", extra=extra)
 
 
+@pytest.mark.parametrize("trial", ["native"], indirect=True)
 def test_an_evaluation_writes_a_report_and_its_figures(trial, tmp_path):
     report = report_on(trial, tmp_path, command="ramstrans evaluate", warnings=("left out: one",))
     assert {path.name for path in tmp_path.iterdir()} == {
