@@ -18,21 +18,24 @@ ROOT = Path(__file__).parents[1]
 os.environ["OMP_NUM_THREADS"] = "1"  # the tensors are too small for threads to pay
 os.environ["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"  # child processes import what this one does
 
-settings.register_profile(
-    "fixed", deadline=None, print_blob=True, derandomize=True
-)  # the same examples always
-settings.register_profile(
-    "random", deadline=None, print_blob=True, database=None
-)  # new ones, by --hypothesis-seed
+# the same 50 examples always, or 100 new ones, by --hypothesis-seed
+settings.register_profile("fixed", deadline=None, print_blob=True, derandomize=True, max_examples=50)
+settings.register_profile("random", deadline=None, print_blob=True, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
-LONGEST = ("test_resume.py", "test_processes.py")
+LONGEST = (
+    *("test_resume.py", "test_processes.py", "test_ray_engine.py", "test_folder.py", "test_notebooks.py"),
+    *("test_stops.py", "test_compare.py", "test_formats.py", "test_smaller.py", "test_page.py"),
+    *("test_loader_faults.py", "test_graph.py", "test_browser.py", "test_train.py", "test_page_browser.py"),
+)
+"""Files by the time they take, the slow tests included."""
 
 
 def pytest_collection_modifyitems(items):
     """Start the longest files first, so that at the end none keeps one worker busy and the other idle."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(autouse=True)

@@ -71,30 +71,25 @@ def test_a_revision_is_taken(hub, model_files, tmp_path):
         load_metadata("hf://ann/wrens@v9")
 
 
-def test_the_cache_is_taken_offline(hub, model_files, monkeypatch, again):
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("HF_HUB_OFFLINE", True, r" reached \(HF_HUB_OFFLINE is set\)$"),
+        ("ENDPOINT", "http://127.0.0.1:9", ""),  # the discard port: nobody listens
+    ],
+)
+def test_the_cache_is_taken_without_a_network(hub, model_files, monkeypatch, again, name, value, why):
     hub.add("ann/wrens", model_files)
     folder = local_folder("hf://ann/wrens")
     again()
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, name, value)
     hub.requests.clear()
     assert local_folder("hf://ann/wrens") == folder
     with pytest.raises(
-        WeightsError, match=r"not in the hub's cache, and .* reached \(HF_HUB_OFFLINE is set\)$"
+        WeightsError, match=rf"^hf://ann/owls: it is not in the hub's cache, and the hub cannot be{why}"
     ):
         local_folder("hf://ann/owls")
     assert hub.requests == []
-
-
-def test_the_cache_is_taken_without_a_network(hub, model_files, monkeypatch, again):
-    hub.add("ann/wrens", model_files)
-    folder = local_folder("hf://ann/wrens")
-    again()
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
-    assert local_folder("hf://ann/wrens") == folder
-    with pytest.raises(
-        WeightsError, match=r"^hf://ann/owls: it is not in the hub's cache, and the hub cannot be"
-    ):
-        local_folder("hf://ann/owls")
 
 
 def test_a_copy_that_is_not_whole_is_not_taken_offline(hub, model_files, monkeypatch, again):

@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -248,11 +249,13 @@ def test_errors_of_options(tiny, tmp_path, fails):
 
 
 @pytest.mark.slow
-def test_whole_in_real_processes(tiny, tmp_path):
-    """Trained, one of them failing, told, and repaired by the same command."""
+def test_whole_in_real_processes(compared, tiny, tmp_path):
+    """One run is there, the other fails, is told, and is trained by the same command."""
     plan = write_plan(tmp_path, tiny, seeds=[0])
     (tmp_path / "out" / "runs").mkdir(parents=True)
     (tmp_path / "out" / "plan.yaml").touch()
+    made = Path("runs", "plain__birds__seed0")
+    shutil.copytree(compared[1] / made, tmp_path / "out" / made)
     (tmp_path / "out" / "runs" / "two__birds__seed0").write_text("in the way")
     line = ("compare", plan, "--output", tmp_path / "out", "--jobs", 2)
     done = processes.run(*line)

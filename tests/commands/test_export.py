@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
 import sys
-import time
 
 import pytest
 
 from ramstrans.data.preprocessing import Preprocessing
+from tests import processes
 from tests.inference.builders import draw, make_folder
 
 
@@ -92,13 +91,10 @@ def test_models_that_are_no_graph_are_refused(fails, photographs, tmp_path, monk
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_export_leaves_nothing(saved, photographs, tmp_path, number):
-    command = [sys.executable, "-m", "ramstrans", "export", saved, tmp_path / "out", "--verify", photographs]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
-    while not list(tmp_path.iterdir()):  # the draft
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, printed = process.communicate()
-    assert process.returncode == 128 + number
-    assert len(printed.strip().splitlines()) == 1
+    child = processes.start("export", saved, tmp_path / "out", "--verify", photographs)
+    child.wait_for(lambda: list(tmp_path.iterdir()))  # the draft
+    os.kill(child.pid, number)
+    done = child.wait()
+    assert done.returncode == 128 + number, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""What the tests of this folder share: made-up predictions, pages of them, and the pixels of figures."""
+"""What the tests of this folder share: made-up predictions, pages of them, and what to compare of results."""
 
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -69,3 +69,25 @@ def page_of(predictions, class_names=None, *, figures=MappingProxyType({}), sour
     class_names = class_names or names(predictions)
     report = build_report(predictions, class_names, extra=extra)
     return report_page(report, predictions, predictions.fused, class_names, figures, source or FakeSource())
+
+
+METRICS = (
+    "num_images",
+    "scales",
+    "fused",
+    "zoom_gain",
+    "regions",
+    "regions_by_scale",
+    "classes",
+    "confused",
+)
+
+
+def metrics(report):
+    return {key: report[key] for key in METRICS}
+
+
+def assert_says(text, *phrases):
+    """All phrases are in the text; the first that is not is named."""
+    for phrase in phrases:
+        assert phrase in text, phrase

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +22,10 @@ from ramstrans.evaluation.early_exit import (
 )
 from ramstrans.evaluation.metrics import classification_metrics
 from ramstrans.saved.metadata import EarlyExit
+from ramstrans.saved.model import load_metadata, load_state, save_model
+from ramstrans.training.run import prepare, train
 from tests.evaluation.builders import make_predictions
+from tests.tiny import tiny_run
 
 
 def two_scales(first, second, labels):
@@ -169,3 +172,57 @@ def test_both_ways_are_timed_alternately_on_every_batch(monkeypatch):
     )
     assert times == {"full": 15.0, "early": 6.0}
     assert calls == ["eval", "early", "full", "full", "early", "early", "full"]
+
+
+@pytest.fixture
+def model_folder(trained, tmp_path):
+    folder = tmp_path / "model"
+    save_model(folder, load_state(trained.folder), load_metadata(trained.folder))
+    return folder
+
+
+def test_a_choice_on_few_images_is_reported_with_a_margin(model_folder, evaluate, monkeypatch):
+    choice = EarlyExit(0.9, "val", 3, 0.0, 1.5)
+    monkeypatch.setattr("ramstrans.evaluation.evaluate.choose_exit", lambda *_, **__: choice)
+    assert (
+        "leave a margin, e.g. --early_exit 0.950" in evaluate(model_folder, early_exit="auto")["warnings"][0]
+    )
+
+
+def test_early_exit_is_chosen_on_validation_and_saved(model_folder, evaluate, tmp_path):
+    report = evaluate(model_folder, early_exit="auto")
+    choice = load_metadata(model_folder).early_exit
+    assert (choice.chosen_on, choice.num_images) == ("val", 3)
+    assert report["early_exit_choice"] == asdict(choice)
+    early = report["early_exit"]
+    assert early["confidence"] == choice.confidence
+    assert 1 <= early["mean_scales_used"] <= 2
+    assert early["top1"] == pytest.approx(report["fused"]["top1"] - early["top1_lost"])
+    assert early["speedup"] > 0
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "chosen on 3 images (val)" in page
+    assert "early_exit.png" in page
+    assert (tmp_path / "out" / "early_exit.png").is_file()
+
+
+def test_early_exit_at_a_given_confidence_is_evaluated_and_not_saved(model_folder, evaluate, tmp_path):
+    report = evaluate(model_folder, early_exit=1e-6)
+    assert load_metadata(model_folder).early_exit is None
+    assert "early_exit_choice" not in report
+    assert report["early_exit"]["mean_scales_used"] == 1
+    assert report["early_exit"]["exited_early"] == 100
+    assert report["early_exit"]["top1"] == report["scales"][0]["top1"]
+    assert "The confidence was given." in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_early_exit_that_is_not_possible(birds, evaluate, trained, tmp_path):
+    with pytest.raises(UsageError, match="confidence of early exit is 0"):
+        evaluate(early_exit=0.0)
+    whole = tiny_run(birds, data={"val_fraction": 0.0}, training={"max_steps": 1})
+    train(prepare(whole), tmp_path / "whole")
+    with pytest.raises(UsageError, match=r"none were held out; train with --data\.val_fraction above 0"):
+        evaluate(tmp_path / "whole", early_exit="auto")
+    train(prepare(tiny_run(birds, model={"num_scales": 1}, training={"max_steps": 1})), tmp_path / "plain")
+    with pytest.raises(UsageError, match="--early_exit"):
+        evaluate(tmp_path / "plain", early_exit=0.5)
+    assert not (tmp_path / "out").exists()

@@ -19,6 +19,7 @@ from ramstrans.evaluation.ranks import (
 )
 from ramstrans.evaluation.report.blocks import markdown_of
 from ramstrans.evaluation.report.ranks import rank_blocks, rank_lines
+from tests.evaluation.builders import assert_says
 
 ABOVE = [("Larus", "Laridae"), ("Larus", "Laridae"), ("Sterna", "Laridae"), ("Passer", "Passeridae")]
 BIRDS = taxonomy_of(("species", "genus", "family"), ABOVE, source="birds.csv")
@@ -109,14 +110,17 @@ def test_pages_say_what_was_measured():
     report = {"ranks": ranks_report(BIRDS, given(), LABELS)}
     report["priors"] = priors_report(given(), [Matched(None, None)] * 7, LABELS, "list.txt")
     text = markdown_of(rank_blocks(report, level=2), Path())
-    assert "## Answers at the rank that is certain" in text
-    assert "| genus | 3 | 42.9 % (15.8 to 75.0 %) | 28.6 % (8.2 to 64.1 %) | 50.0 % (9.5 to 90.5 %) |" in text
-    assert "2.00 ranks deep on average" in text
-    assert "it is 2.20 ranks on average" in text
-    assert "to a class drawn at random, it would be 2.53" in text
-    assert "| of the same genus | 20.0 % |" in text
-    assert "| nothing in common | 40.0 % |" in text
-    assert "a condition holds for 0 of 7 images; 0 answers changed" in text
+    assert_says(
+        text,
+        "## Answers at the rank that is certain",
+        "| genus | 3 | 42.9 % (15.8 to 75.0 %) | 28.6 % (8.2 to 64.1 %) | 50.0 % (9.5 to 90.5 %) |",
+        "2.00 ranks deep on average",
+        "it is 2.20 ranks on average",
+        "to a class drawn at random, it would be 2.53",
+        "| of the same genus | 20.0 % |",
+        "| nothing in common | 40.0 % |",
+        "a condition holds for 0 of 7 images; 0 answers changed",
+    )
     first, second = rank_lines(report)
     assert first == (
         "Answers with 90 %: species 42.9 % of images, 33.3 % right; genus 28.6 % of images, 50.0 % right; "

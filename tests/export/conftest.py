@@ -1,10 +1,13 @@
 """One model, exported once: a graph takes half a minute."""
 
+import os
+import pickle
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from ramstrans.calibration.fitted import (
     Calibration,
@@ -41,18 +44,24 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory, photographs):
-    """A tiny model of two scales, calibrated, exported as ONNX."""
+    """A tiny model of two scales, calibrated, exported as ONNX: by one of the tests' processes, for all."""
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     from ramstrans.export.folder import export_folder
     from ramstrans.inference.predictor import Predictor
 
-    root = tmp_path_factory.mktemp("export")
-    saved = make_folder(root / "run", zoom_source="full", preprocessing=Preprocessing(61, (53, 37)))
-    calibrate(saved, photographs)
-    predictor = Predictor.load(saved, "cpu", "fp32")
-    check = export_folder(predictor, root / "out", "onnx", photographs)
-    return Exported(saved, predictor, root / "out", check)
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "export"
+    saved, check = root / "run", root / "check.pickle"
+    with FileLock(root.with_suffix(".lock")):
+        is_first = not root.exists()
+        if is_first:
+            make_folder(saved, zoom_source="full", preprocessing=Preprocessing(61, (53, 37)))
+            calibrate(saved, photographs)
+        predictor = Predictor.load(saved, "cpu", "fp32")
+        if is_first:
+            check.write_bytes(pickle.dumps(export_folder(predictor, root / "out", "onnx", photographs)))
+    return Exported(saved, predictor, root / "out", pickle.loads(check.read_bytes()))
 
 
 def calibrate(saved, photographs):

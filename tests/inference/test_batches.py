@@ -12,12 +12,7 @@ from ramstrans.inference import BatchPredictor
 from ramstrans.inference import batches as module
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_row
-from tests.inference.builders import NAMES, draw, make_folder
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("run"))
+from tests.inference.builders import NAMES, draw
 
 
 @pytest.fixture(scope="module")

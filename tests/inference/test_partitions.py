@@ -18,12 +18,7 @@ from ramstrans.inference.partitions import (
 )
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_row
-from tests.inference.builders import draw, make_folder
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("run"))
+from tests.inference.builders import draw
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 
@@ -10,12 +8,8 @@ from pyarrow import parquet
 
 from ramstrans.cli import main
 from ramstrans.inference import ray_engine
-from tests.inference.builders import draw, make_folder
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return make_folder(tmp_path_factory.mktemp("run"))
+from tests import processes
+from tests.inference.builders import draw
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +59,16 @@ def arguments(run, photographs, output):
 def test_killed_and_started_again_it_has_every_row_once(run, photographs, tmp_path):
     pytest.importorskip("ray", reason='pip install "ramstrans[ray]"')
     output, single = tmp_path / "out", tmp_path / "single.parquet"
-    command = [sys.executable, "-m", "ramstrans", *arguments(run, photographs, output)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as begun:
-        while begun.poll() is None and len(list(output.glob("part-*"))) < 2:
-            time.sleep(0.01)
-        begun.send_signal(signal.SIGKILL)
+    command = arguments(run, photographs, output)
+    begun = processes.start(*command)
+    while begun.running() and len(list(output.glob("part-*"))) < 2:
+        time.sleep(0.01)
+    begun.process.kill()  # alone: those that Ray started must notice
+    begun.wait()
     killed = {path: path.stat().st_mtime_ns for path in output.glob("part-*")}
     assert killed
     if not (output / "_SUCCESS").exists():
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+        done = processes.run(*command, "--workers", 1)
         assert done.returncode == 0, done.stderr[-3000:]
         assert "going on after" in done.stderr
         assert "42 images in 11 partitions, 1 of them unreadable" in done.stderr

@@ -9,7 +9,7 @@ import torch
 
 from tests.models.builders import OTHERS, noise, other_model, tiny_model
 
-THREADS, CALLS = 8, 40
+THREADS, CALLS = 8, 12
 OTHER_CALLS = 5
 
 

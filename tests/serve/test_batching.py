@@ -25,6 +25,13 @@ class Computer:
         self.batches.append(items)
         return [2 * item for item in items]
 
+    async def held_by(self, conversation):
+        """Close the gate, and wait until a task's batch stands before it; gives the task."""
+        self.gate.clear()
+        task = asyncio.create_task(conversation)
+        await asyncio.to_thread(self.begun.wait, 60)
+        return task
+
 
 def in_queue(compute, conversation, max_batch=4, max_wait=0.01, **options):
     async def run(thread):
@@ -43,9 +50,7 @@ def test_while_a_batch_is_computed_the_next_ones_fill_up():
     compute = Computer()
 
     async def conversation(queue):
-        compute.gate.clear()
-        first = asyncio.create_task(queue.submit(0))
-        await asyncio.to_thread(compute.begun.wait, 60)
+        first = await compute.held_by(queue.submit(0))
         others = [asyncio.create_task(queue.submit(number)) for number in range(1, 8)]
         await asyncio.sleep(0)
         compute.gate.set()
@@ -87,9 +92,7 @@ def test_who_was_answered_is_expected_to_ask_again():
         return [await queue.submit(number), await queue.submit(number)]
 
     async def conversation(queue):
-        compute.gate.clear()
-        first = asyncio.create_task(client(queue, 1))
-        await asyncio.to_thread(compute.begun.wait, 60)
+        first = await compute.held_by(client(queue, 1))
         second = asyncio.create_task(client(queue, 2))
         await asyncio.sleep(0)
         compute.gate.set()
@@ -111,9 +114,7 @@ def test_what_nobody_wants_any_more_is_not_computed():
     compute = Computer()
 
     async def conversation(queue):
-        compute.gate.clear()
-        first = asyncio.create_task(queue.submit(0))
-        await asyncio.to_thread(compute.begun.wait, 60)
+        first = await compute.held_by(queue.submit(0))
         dropped, kept = (asyncio.create_task(queue.submit(number)) for number in (1, 2))
         await asyncio.sleep(0)
         dropped.cancel()

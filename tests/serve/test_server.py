@@ -1,27 +1,24 @@
-"""A real server process: its end, and an exported model without torch."""
+"""A real server process, and its end."""
 
 import http.client
-import json
 import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 
 import pytest
 
 from tests.inference.builders import draw, make_folder
-from tests.processes import ENVIRONMENT, ROOT, start
+from tests.processes import start
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
 from ramstrans.errors import UsageError
 from ramstrans.serve.server import bind, url_of
+from tests.serve.builders import JPEG
 
-JPEG = {"Content-Type": "image/jpeg"}
 ADDRESS = re.compile(r"answers at http://127\.0\.0\.1:(\d+)")
 
 
@@ -94,40 +91,3 @@ def test_a_signal_under_load_loses_no_request(tmp_path, number):
     assert len(refused) == 8
     assert finished.returncode == 0
     assert finished.stderr.splitlines()[-1] == "stopped"
-
-
-WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from ramstrans.cli import main; sys.exit(main())"
-
-
-@pytest.mark.slow
-def test_an_exported_folder_answers_without_torch_as_its_predict_does(tmp_path):
-    for library in ("onnxruntime", "onnxscript"):
-        pytest.importorskip(library, reason=f"{library} is not installed")
-    from ramstrans.export.folder import export_folder
-    from ramstrans.export.standalone import Standalone
-    from ramstrans.inference.predictor import Predictor
-    from ramstrans.inference.writers import to_json
-
-    paths = [draw(tmp_path / f"{n}.jpg", 300 + 40 * n, 200, seed=n) for n in range(3)]
-    predictor = Predictor.load(make_folder(tmp_path / "run", zoom_source="full"), "cpu", "fp32")
-    export_folder(predictor, tmp_path / "out", "onnx", paths)
-    line = [sys.executable, "-c", WITHOUT_TORCH, "serve", str(tmp_path / "out"), "--port", "0"]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=ROOT)
-    try:
-        port = next(int(found[1]) for text in process.stderr if (found := ADDRESS.search(text)))
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        for path, expected in zip(paths, Standalone(tmp_path / "out").stream(paths, 7), strict=True):
-            status, body = post(connection, path.read_bytes())
-            (row,), other = json.loads(body)["predictions"], to_json(expected)
-            assert (status, row["labels"]) == (200, other["labels"])
-            assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1.1e-6)
-            assert [scale["box"] for scale in row["scales"]] == [scale["box"] for scale in other["scales"]]
-        connection.request("POST", "/predict?saliency=1&explain=1", paths[0].read_bytes(), JPEG)
-        (row,) = json.loads(connection.getresponse().read())["predictions"]
-        assert len(row["saliency"]) == 3
-        assert row["explanation"]
-        connection.close()
-    finally:
-        process.terminate()
-        assert process.wait(60) == 0
-        process.stderr.close()

@@ -26,10 +26,11 @@ KNOWN = {}
 
 
 def counted(model):
-    """The count of a model, computed once."""
-    if repr(model) not in KNOWN:
-        KNOWN[repr(model)] = count(model)
-    return KNOWN[repr(model)]
+    """The count of a model, computed once: most of what takes time here."""
+    key = (model.backbone, model.image_size, model.num_scales)
+    if key not in KNOWN:
+        KNOWN[key] = count(model)
+    return KNOWN[key]
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def measured(monkeypatch):
 
     def steps(config, candidate, images, *, with_ddp, num_taken):
         taken.append((config.model.backbone, config.model.image_size, candidate))
-        gmacs = count(config.model)[0] / 1e9
+        gmacs = counted(config.model)[0] / 1e9
         for size in (1, 2, 4, images):
             factor = 0.5 if candidate.gradient_checkpointing else 1
             yield Measurement(size, 1e12 * gmacs * size * factor, gmacs * size / factor)
@@ -131,7 +132,7 @@ def test_what_takes_too_long_comes_last_and_hopeless_candidates_are_not_measured
 
 @pytest.mark.slow
 def test_memory_decides_on_accumulation_and_checkpointing(measured):
-    macs = count(dataclasses.replace(sized_run().model, backbone=NAMES[0]))[0]
+    macs = counted(dataclasses.replace(sized_run().model, backbone=NAMES[0]))[0]
     found = chosen(memory=2500 * macs / 0.9, backbones=NAMES[:1])  # 2 images, or 5 with checkpointing
     assert (found.best().micro_batch, found.best().gradient_checkpointing) == (2, False)
     assert found.options(found.best()) == (
@@ -148,14 +149,14 @@ def test_memory_decides_on_accumulation_and_checkpointing(measured):
 
 @pytest.mark.slow
 def test_options_that_forbid_checkpointing_are_kept(measured):
-    macs = count(dataclasses.replace(sized_run().model, backbone=NAMES[0]))[0]
+    macs = counted(dataclasses.replace(sized_run().model, backbone=NAMES[0]))[0]
     for option in ({"compile": True}, {"attention": "math"}):
         found = chosen(memory=900 * macs / 0.9, backbones=NAMES[:1], config=sized_run(**option))
         assert found.judged[0].reason == "too large"
 
 
 def test_weights_that_do_not_fit_are_not_tried(measured):
-    parameters = count(dataclasses.replace(sized_run().model, backbone=NAMES[0]))[1]
+    parameters = counted(dataclasses.replace(sized_run().model, backbone=NAMES[0]))[1]
     found = chosen(memory=8 * parameters, backbones=NAMES[:1])
     assert found.judged[0][1:5] == ("too large: weights and gradients alone", None, None, 8 * parameters)
     assert measured == []

@@ -9,7 +9,6 @@ import shutil
 import signal
 import time
 from contextlib import suppress
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -55,6 +54,21 @@ def unbroken(recipe, tmp_path_factory):
     done = run("train", "--config", recipe, "--output", folder, prepare=log_every_step)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken_by_two(recipe, tmp_path_factory):
+    """Trains by two processes, with copies or shards of the model, each once; gives the run folder."""
+    root = tmp_path_factory.mktemp("pairs")
+
+    def unbroken_by_two(*options):
+        folder = root / "-".join(("run", *options))
+        if not folder.exists():
+            arguments = ("--config", recipe, "--data.num_workers", 0, *options, "--output", folder)
+            run_ranks(2, "train", *arguments, prepare=log_every_step)
+        return folder
+
+    return unbroken_by_two
 
 
 def losses_of(folder):
@@ -132,15 +146,14 @@ def test_a_signal_to_the_group_saves_and_says_how_to_go_on(number, recipe, unbro
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_sigterm_to_every_single_process_saves_and_says_how_to_go_on(seed, recipe, unbroken, tmp_path):
-    folder, generator = tmp_path / "run", random.Random(seed)
+def test_sigterm_to_every_single_process_saves_and_says_how_to_go_on(recipe, unbroken, tmp_path):
+    folder, generator = tmp_path / "run", random.Random(1)
     child = start("train", "--config", recipe, "--output", folder, prepare=log_every_step)
-    wait_for_rows(folder, 1 + 5 * seed, child)
+    wait_for_rows(folder, 6, child)
     time.sleep(generator.random() * 0.1)
     pids = child.pids()
     assert len(pids) >= 3
-    for pid in generator.sample(pids, len(pids)):  # the main one first, last or between
+    for pid in generator.sample(pids, len(pids)):  # in any order
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         time.sleep(generator.choice([0, 0.02]))
@@ -182,7 +195,7 @@ def read_pipes_unchecked():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("phase", "num_workers"), list(product(["check", "training"], [0, 1])))
+@pytest.mark.parametrize(("phase", "num_workers"), [("check", 0), ("training", 0), ("training", 1)])
 def test_a_read_that_hangs_ends_the_run_and_names_the_file(phase, num_workers, recipe, birds, tmp_path):
     root = shutil.copytree(birds, tmp_path / "birds")
     pipe = read_cub(root).of_split("train")[0].path
@@ -227,32 +240,28 @@ def test_sigterm_before_training_stops_at_once_and_leaves_nothing(recipe, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "options",
-    [
-        ("--data.num_workers", "0"),
-        ("--data.num_workers", "1"),  # spawned: each imports torch again
-        ("--data.num_workers", "0", "--training.fsdp", "true"),
-    ],
+    ("num_workers", "options"),
+    [(0, ()), (1, ()), (0, ("--training.fsdp", "true"))],
     ids=["ddp", "ddp with workers", "fsdp"],
 )
-def test_two_processes_are_killed_and_go_on_with_the_same_bits(options, recipe, tmp_path):
-    changed = ("--config", recipe, *options)
-    run_ranks(2, "train", *changed, "--output", tmp_path / "unbroken", prepare=log_every_step)
-    folder, generator = tmp_path / "run", random.Random(3)
-    command = ["train", *map(str, changed), "--output", str(folder)]
-    for rows in (6, 16):
-        ranks = start_ranks(2, run_main, command, log_every_step)
-        wait_for_rows(folder, rows, ranks[0])
-        time.sleep(generator.random() * 0.2)
-        pids = [pid for rank in ranks for pid in rank.pids()]
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-        wait_until(lambda pids=pids: all(map(has_ended, pids)))
-        command = ["train", "--resume", str(folder)]
-    done = run_ranks(2, *command, prepare=log_every_step)
-    assert "from the checkpoint of step" in done.stderr
-    assert_same_run(folder, tmp_path / "unbroken")
+def test_two_processes_are_killed_and_go_on_with_the_same_bits(
+    num_workers, options, recipe, unbroken_by_two, tmp_path
+):
+    """Workers are spawned here, so that each imports torch again: what goes on has none."""
+    folder = tmp_path / "run"
+    command = ("--config", recipe, "--data.num_workers", num_workers, *options, "--output", folder)
+    ranks = start_ranks(2, run_main, ["train", *map(str, command)], log_every_step)
+    wait_for_rows(folder, 8, ranks[0])
+    time.sleep(random.Random(3).random() * 0.2)
+    pids = [pid for rank in ranks for pid in rank.pids()]
+    assert len(pids) >= 2 + 2 * num_workers
+    for rank in ranks:
+        rank.kill()
+        rank.wait()
+    wait_until(lambda: all(map(has_ended, pids)))
+    again = ("train", "--resume", folder, "--data.num_workers", 0)
+    assert "from the checkpoint of step" in run_ranks(2, *again, prepare=log_every_step).stderr
+    assert_same_run(folder, unbroken_by_two(*options))
 
 
 def test_a_finished_run_is_not_resumed(unbroken, capsys):

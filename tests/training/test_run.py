@@ -13,7 +13,7 @@ from ramstrans.evaluation.evaluate import evaluate_run
 from ramstrans.saved.model import load_metadata, load_state
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.run import prepare, train
-from ramstrans.training.run_folder import check_output, claim_output
+from ramstrans.training.run_folder import RUN_MARK, check_output, claim_output
 from ramstrans.training.setup import Prepared, build_accelerator
 from ramstrans.training.step import uses_explicit_attention
 from tests.tiny import same_state, tiny_run
@@ -200,7 +200,9 @@ def test_a_run_folder_is_replaced_if_asked_for(tmp_path):
 def test_an_empty_folder_may_be_filled(tmp_path):
     check_output(tmp_path, overwrite=False)
     check_output(None, overwrite=False)
+    assert not list(tmp_path.iterdir())
     claim_output(tmp_path, overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == [RUN_MARK]
 
 
 @pytest.mark.parametrize("below", [".", "run", "deep/run"])

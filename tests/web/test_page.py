@@ -259,15 +259,26 @@ def test_drop_paste_and_a_link(open_page, address, photographs):
     assert page.locator("#name").inner_text() == "pasted.jpg"
 
 
+NOTE_CHOOSER = """() => document.getElementById("files").addEventListener("click", (event) => {
+  event.preventDefault();
+  event.target.dataset.opens = navigator.userActivation.isActive;
+})"""
+
+
 def test_by_keyboard(open_page, address, photographs):
+    """The chooser opens when its field is clicked by a person's act.
+
+    The chooser itself is not awaited: under load, its event is lost now and then on the way from Chromium.
+    """
     page = open_page(address)
     page.locator("#privacy").filter(has_text="nowhere else").wait_for()
     page.bring_to_front()
     page.keyboard.press("Tab")
     page.locator("#choose:focus").wait_for()
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(photographs("heron.jpg", "low.jpg", "close.jpg"))
+    page.evaluate(NOTE_CHOOSER)
+    page.keyboard.press("Enter")
+    page.locator("#files[data-opens=true]").wait_for(state="attached")
+    page.locator("#files").set_input_files(photographs("heron.jpg", "low.jpg", "close.jpg"))
     page.locator("[data-state=done]").nth(2).wait_for(state="attached")
     for focused in ("#download:focus", "#clear:focus", "#gallery li:first-child button:focus"):
         page.keyboard.press("Tab")

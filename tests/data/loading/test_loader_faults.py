@@ -65,7 +65,7 @@ def hang(_path):
             hang,
             0,
             None,
-            r"in time \(timed out after 3\.?0? seconds\) while reading .*/[0-4]\.png.*read_timeout",
+            r"in time \(timed out after 0\.5 seconds\) while reading .*/[0-4]\.png.*read_timeout",
         ),
     ],
 )
@@ -76,7 +76,7 @@ def test_a_loader_that_dies_or_hangs_names_the_file(
     dataset = ImageDataset(records, PREPROCESSING, (32, 32), cache=Fault(happen))
     options = {"shuffle": True, "with_high_res": False, "num_workers": num_workers}
     # workers need time to start on a busy machine; one that dies is found before its timeout
-    timeout = 600.0 if happen is die else 10.0 if num_workers else 3.0
+    timeout = 600.0 if happen is die else 10.0 if num_workers else 0.5
     loader = build_loader(dataset, 1, timeout=timeout, **options)
     with pytest.raises(DataError, match=message) as caught:
         list(loader)
