@@ -26,8 +26,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 def add_options(parser: Parser) -> None:
     """Options of `serve`: the parameters of the function."""
-    parser.add_argument("run", type=Path, help="Run folder, any saved model, or a folder of `export`.")
-    parser.add_function_arguments(serve, as_group=False, skip={"run"})
+    parser.add_function_arguments(serve, as_group=False, as_positional=True)
 
 
 def run(options: Namespace, _given: list[str]) -> int:
@@ -57,7 +56,7 @@ def serve(
     """Serve a model.
 
     Args:
-        run: Run folder, any saved model, or a folder of `export`, which needs no PyTorch.
+        run: Run folder, any saved model, or a folder of `export`.
         host: Address to listen on; 0.0.0.0 for all of this machine.
         port: Port to listen on; 0: any free one.
         api_key_file: File with a key that requests must have, as `Authorization: Bearer KEY`.
