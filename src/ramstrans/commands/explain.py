@@ -1,7 +1,8 @@
 """`ramstrans explain`."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,20 +106,22 @@ def explain(
         check_class(predictor.class_names, against)
         if saliency is None:  # another one has other regions, and so other features
             embeddings = index_beside(run, predictor)
-    num_read = 0
-    for image, picture in zip(images, pictures, strict=True):
-        try:
-            values = explain_image(
-                predictor, image, picture, overwrite=overwrite, against=against, embeddings=embeddings
-            )
-        except UnreadableImageError as error:
-            print(f"{image}: not read: {error.reason}")  # noqa: T201
-            continue
-        num_read += 1
-        print(f"{image}: {answer_line(values)}, {picture}")  # noqa: T201
+    answer = partial(explain_image, predictor, overwrite=overwrite, against=against, embeddings=embeddings)
+    num_read = sum(map(partial(print_answer, answer), images, pictures))
     logger.info("%s explained; the numbers are beside each figure, as JSON", counted(num_read, "image"))
     check_any_read(named, len(images), num_read)
     return 0
+
+
+def print_answer(answer: Callable[[Path, Path], Mapping[str, Any]], image: Path, picture: Path) -> bool:
+    """Explain an image by its picture and a line in the terminal; returns whether it could be read."""
+    try:
+        values = answer(image, picture)
+    except UnreadableImageError as error:
+        print(f"{image}: not read: {error.reason}")  # noqa: T201
+        return False
+    print(f"{image}: {answer_line(values)}, {picture}")  # noqa: T201
+    return True
 
 
 def index_beside(run: Path, predictor: "Predictor") -> "Embeddings | None":
