@@ -24,6 +24,7 @@ from ramstrans.plain import counted
 from ramstrans.saved.metadata import load_metadata
 
 if TYPE_CHECKING:
+    from ramstrans.inference.arguments import Arguments
     from ramstrans.inference.predictor import Predictor
     from ramstrans.inference.rows import RowWriter
 
@@ -117,7 +118,7 @@ def predict(
     chosen = choose_format(output, format)
     check_output(output, overwrite=overwrite)
     load_metadata(run)
-    from ramstrans.inference.arguments import check_any_read, resolve_arguments
+    from ramstrans.inference.arguments import resolve_arguments
     from ramstrans.inference.predictor import Predictor
     from ramstrans.inference.tables import with_tables
 
@@ -128,9 +129,30 @@ def predict(
         priors=priors,
         cells=cells,
     )
+    predict_here(predictor, named, output, chosen, top_k, batch_size, overwrite=overwrite)
+    return 0
+
+
+def predict_here(
+    predictor: "Predictor",
+    named: "Arguments",
+    output: Path | None,
+    format_name: str,
+    top_k: int,
+    batch_size: int,
+    *,
+    overwrite: bool,
+) -> None:
+    """Predict in this process, into a file or standard output.
+
+    Raises:
+        DataError: As `predict`.
+    """
+    from ramstrans.inference.arguments import check_any_read
+
     num_labels = min(top_k, len(predictor.class_names))
     paths, total = paths_of(named)
-    file = open_rows(output, chosen, predictor, num_labels, overwrite=overwrite)
+    file = open_rows(output, format_name, predictor, num_labels, overwrite=overwrite)
     shows_rows = output is None and sys.stdout.isatty()
     with nullcontext(no_progress) if shows_rows else progress_of_many() as progress, file as rows:
         for prediction in predictor.stream(rows.remaining(paths), num_labels, batch_size):
@@ -140,7 +162,6 @@ def predict(
     if rows.num_without_priors:
         logger.warning("%s", answered_without(rows.num_without_priors, rows.num_rows))
     check_any_read(named, rows.num_rows, rows.num_rows - rows.num_unreadable)
-    return 0
 
 
 def open_rows(
