@@ -112,9 +112,9 @@ def predict(
             batches, inputs, folder, overwrite, partition_rows, address=address, workers=workers
         )
         return 0
-    for name, value in {"address": address, "workers": workers}.items():
-        if value is not None:
-            logger.warning("--%s is ignored without --engine ray", name)
+    ignored = {"address": address, "workers": workers}
+    for name in [name for name, value in ignored.items() if value is not None]:
+        logger.warning("--%s is ignored without --engine ray", name)
     chosen = choose_format(output, format)
     check_output(output, overwrite=overwrite)
     load_metadata(run)

@@ -34,7 +34,7 @@ def labels_in_cells(table: pd.DataFrame, column: str, separator: str) -> list[tu
     Whole numbers stored as floats lose their `.0`.
     """
     return [
-        tuple(dict.fromkeys(map(cell_text, cell)))
+        tuple(dict.fromkeys(filter(None, map(cell_text, cell))))
         if isinstance(cell, list | tuple | np.ndarray)
         else split_labels(cell_text(cell), separator)
         for cell in table[column]
