@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 
-from ramstrans.calibration.taxonomy import CONFIDENCE, Taxonomy, taxonomy_of
+from ramstrans.calibration.taxonomy import Taxonomy, taxonomy_of
 from ramstrans.errors import DataError, first_few
 from ramstrans.plain import counted
 
@@ -20,7 +20,7 @@ Rows = dict[str, tuple[str, ...]]
 """The cells behind each class."""
 
 
-def read_rank_table(path: Path, class_names: Sequence[str], confidence: float = CONFIDENCE) -> Taxonomy:
+def read_rank_table(path: Path, class_names: Sequence[str]) -> Taxonomy:
     """Read a taxonomy from a table (CSV): its header names the ranks, its first column is the class.
 
     Further columns go from fine to coarse. An empty cell means that the class has no such rank. Classes that
@@ -29,7 +29,6 @@ def read_rank_table(path: Path, class_names: Sequence[str], confidence: float = 
     Args:
         path: The table.
         class_names: Of the model, in label order.
-        confidence: That an answer is to reach.
 
     Raises:
         DataError: The header or a line is wrong, a class of the model is missing or there twice, a group lies
@@ -53,7 +52,7 @@ def read_rank_table(path: Path, class_names: Sequence[str], confidence: float = 
     known = {name: rows[name] for name in class_names}
     _check_circles(path, known)
     _check_nested(path, header, known)
-    found = taxonomy_of(header, list(known.values()), confidence, path.name)
+    found = taxonomy_of(header, list(known.values()), source=path.name)
     if found is None:
         raise DataError(
             f"{path}: {', '.join(header[1:])} put all classes of the model into one group, which says "

@@ -1,12 +1,12 @@
 """`ramstrans add_class`."""
 
 import logging
-import sys
 from pathlib import Path
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
+from ramstrans.commands.images import takes_images, unique_paths
 from ramstrans.commands.options import Parser
 from ramstrans.console import progress_bar
 from ramstrans.errors import UsageError
@@ -22,11 +22,8 @@ ENOUGH = 5
 
 def add_options(parser: Parser) -> None:
     """Options of `add_class`: the parameters of the function."""
-    parser.add_argument("run", type=Path, help="Run folder, any saved model, or hf://user/name[@revision].")
-    parser.add_argument("name", type=str, help="Name of the new class.")
     about = "Its photographs: files, folders, patterns such as 'photos/*.jpg', or - for a list."
-    parser.add_argument("inputs", nargs="+", type=str, help=about)
-    parser.add_function_arguments(add_class, as_group=False, skip={"run", "name", "inputs"})
+    takes_images(parser, add_class, about)
 
 
 def run(options: Namespace, _given: list[str]) -> int:
@@ -46,9 +43,10 @@ def add_class(
 ) -> int:
     """Write a copy of a model that knows one more class.
 
+    The model is not changed. A few images of its own data set are looked at again.
+
     Args:
-        run: Run folder, any saved model, or hf://user/name[@revision] of the hub; it is not changed. A few
-            images of its own data set are looked at again.
+        run: Run folder, any saved model, or hf://user/name[@revision].
         name: Name of the new class.
         inputs: Its photographs, about 5.
         output: Folder of the new model.
@@ -67,17 +65,14 @@ def add_class(
         raise UsageError(f"--output {output} is the model itself, which stays as it is; give another folder")
     check_output_folder(output, CONFIG_FILE, overwrite=overwrite)
     load_metadata(run)
-    from ramstrans.data.reading.text import read_paths
-    from ramstrans.inference.arguments import check_any_read, expand_inputs, resolve_arguments
+    from ramstrans.inference.arguments import check_any_read, resolve_arguments
     from ramstrans.inference.imprint import imprint
     from ramstrans.inference.new_class import check_new_class, old_classes, photographs, save_with_class
     from ramstrans.inference.predictor import Predictor
 
     predictor, named = Predictor.load(run, device, precision), resolve_arguments(inputs)
     check_new_class(predictor, name)
-    paths = list(
-        dict.fromkeys(path.absolute() for path in expand_inputs(named.names, read_paths(sys.stdin.buffer)))
-    )
+    paths = [path.absolute() for path in unique_paths(named)]
     check_any_read(named, len(paths), len(paths))
     if len(paths) < ENOUGH:
         logger.warning(

@@ -94,12 +94,8 @@ def run(options: Namespace, _given: list[str]) -> int:
             findings += find_label_issues(options.model, config, unreadable=bad, **how, progress=progress)
     findings = audit.sort_findings(findings)
     print_findings(images, findings, results())
-    leaks = {"taken together across splits", "alike across splits"} & {finding.kind for finding in findings}
-    if leaks and not as_read.of_split("test"):
-        logger.info(
-            "splits that keep together what belongs together: --data.group_day true, or by animal or site "
-            "--data.group_level N (folders), --data.group_column NAME (tables)"
-        )
+    if not as_read.of_split("test"):
+        suggest_groups(findings)
     if options.output is not None:
         write_file(options.output, audit.encode_findings(findings, options.output.suffix))
         logger.info("findings: %s", options.output)
@@ -108,6 +104,15 @@ def run(options: Namespace, _given: list[str]) -> int:
         write_file(options.write, clean.encode_table(remaining, options.write.parent))
         logger.info("%s: %s", options.write, clean.summary(images, remaining, findings, kinds))
     return DataError.exit_code if any(finding.severity == "error" for finding in findings) else 0
+
+
+def suggest_groups(findings: "list[Finding]") -> None:
+    """Log how to keep together what was found in several of the splits that were drawn, if anything was."""
+    if {"taken together across splits", "alike across splits"} & {finding.kind for finding in findings}:
+        logger.info(
+            "splits that keep together what belongs together: --data.group_day true, or by animal or site "
+            "--data.group_level N (folders), --data.group_column NAME (tables)"
+        )
 
 
 def check_labels(config: DataConfig, model: Path) -> None:

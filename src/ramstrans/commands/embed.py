@@ -1,16 +1,15 @@
 """`ramstrans embed`."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
+from ramstrans.commands.images import fill_folder, paths_of, takes_images
 from ramstrans.commands.options import Parser
-from ramstrans.commands.predict import paths_of
-from ramstrans.console import progress_of_many
 from ramstrans.data.records import Split
 from ramstrans.errors import UsageError
 from ramstrans.hub import is_address
@@ -18,6 +17,7 @@ from ramstrans.options import Precision
 from ramstrans.saved.metadata import load_metadata
 
 if TYPE_CHECKING:
+    from ramstrans.inference.partitions import Partition, Written
     from ramstrans.inference.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -25,10 +25,8 @@ logger = logging.getLogger(__name__)
 
 def add_options(parser: Parser) -> None:
     """Options of `embed`: the parameters of the function."""
-    parser.add_argument("run", type=Path, help="Run folder, any saved model, or hf://user/name[@revision].")
     about = "Image files, folders, patterns, tables (.parquet, .csv) or .tar files; none with --split."
-    parser.add_argument("inputs", nargs="*", type=str, help=about)
-    parser.add_function_arguments(embed, as_group=False, skip={"run", "inputs"})
+    takes_images(parser, embed, about, nargs="*")
 
 
 def run(options: Namespace, _given: list[str]) -> int:
@@ -52,7 +50,7 @@ def embed(
     """Write what the classifier reads of each image.
 
     Args:
-        run: Run folder, any saved model, or hf://user/name[@revision] of the hub.
+        run: Run folder, any saved model, or hf://user/name[@revision].
         inputs: Image files, folders, patterns such as 'photos/*.jpg', - for paths on standard input, tables
             (.parquet, .csv) with the columns path or bytes, and .tar files.
         output: Folder of Parquet files; an interrupted command keeps those that are whole, and the same
@@ -73,39 +71,26 @@ def embed(
     """
     split, folder = check_request(run, inputs, output, split, index=index)
     load_metadata(run)
-    from ramstrans.inference.arguments import Arguments, check_any_read, resolve_arguments
+    from ramstrans.inference.arguments import Arguments, resolve_arguments
     from ramstrans.inference.embeddings import write_embeddings
-    from ramstrans.inference.partitions import PartitionFolder, partitions_of, summary
+    from ramstrans.inference.partitions import PartitionFolder, partitions_of
     from ramstrans.inference.predictor import Predictor
     from ramstrans.saved.embeddings import made_by
 
     predictor = Predictor.load(run, device, precision, num_scales=num_scales)
-    named, labels = Arguments((), ()), dict[str, str]()
-    paths: Iterable[str | Path]
-    if split is None:
-        named = resolve_arguments(inputs)
-        paths = (Path(path).absolute() for path in paths_of(named)[0])
-    else:
-        labels = labelled_paths(predictor, split)
-        paths = labels
-    partitions = partitions_of(paths, partition_rows)
+    named = resolve_arguments(inputs) if split is None else Arguments((), ())
+    labels = {} if split is None else labelled_paths(predictor, split)
+    paths = paths_of(named)[0] if split is None else labels
+    partitions = partitions_of((Path(path).absolute() for path in paths), partition_rows)
     made = made_by(predictor.model, predictor.metadata)
     settings = {"features": made.__dict__, "precision": predictor.precision, "thumbnails": index}
-    found = PartitionFolder(folder, settings, partitions, overwrite=overwrite)
-    if written := found.written():
-        logger.info("going on after %s", summary(written))
-    done = {entry.partition for entry in written}
-    with progress_of_many() as progress:
-        for partition in partitions:
-            if partition.index not in done:
-                written.append(
-                    write_embeddings(partition, predictor, made, folder, batch_size, labels, thumbnails=index)
-                )
-                progress(len(written), len(partitions), "embedding partitions")
-    found.finish(written)
-    logger.info("%s: %s, %d x %d numbers each", folder, summary(written), made.num_scales, made.width)
-    num_rows, num_unreadable = (sum(entry[column] for entry in written) for column in (1, 2))
-    check_any_read(named, num_rows, num_rows - num_unreadable)
+    filled = PartitionFolder(folder, settings, partitions, overwrite=overwrite)
+
+    def write(rest: Sequence["Partition"]) -> Iterator["Written"]:
+        for partition in rest:
+            yield write_embeddings(partition, predictor, made, folder, batch_size, labels, thumbnails=index)
+
+    fill_folder(filled, named, write, "embedding", rows=f", {made.num_scales} x {made.width} numbers each")
     return 0
 
 

@@ -1,9 +1,8 @@
 """`ramstrans explain`."""
 
 import logging
-import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,8 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans.calibration.wanted import check_rank_confidence
-from ramstrans.commands.options import Parser, takes_images
+from ramstrans.commands.images import takes_images, unique_paths
+from ramstrans.commands.options import Parser
 from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.models.config import SaliencyName
 from ramstrans.options import Precision
@@ -57,7 +57,7 @@ def explain(
     """Explain the predictions for images.
 
     Args:
-        run: Run folder, any saved model, or hf://user/name[@revision] of the hub.
+        run: Run folder, any saved model, or hf://user/name[@revision].
         inputs: Images, folders, patterns such as 'photos/*.jpg', or - for a list.
         output: PNG file of one image, or folder for several; default: IMAGE's name + -explained.png in the
             current folder, or the folder explained.
@@ -79,8 +79,7 @@ def explain(
     """
     check_rank_confidence(rank_confidence)
     load_metadata(run)
-    from ramstrans.data.reading.text import read_paths
-    from ramstrans.inference.arguments import check_any_read, expand_inputs, resolve_arguments
+    from ramstrans.inference.arguments import check_any_read, resolve_arguments
     from ramstrans.inference.contrast import check_class
     from ramstrans.inference.explain import check_pictures
     from ramstrans.inference.explain import explain as explain_image
@@ -88,10 +87,7 @@ def explain(
     from ramstrans.inference.tables import with_tables
 
     named, cells = with_tables(resolve_arguments(inputs))
-    unique: dict[str, Path] = {}
-    for path in expand_inputs(named.names, read_paths(sys.stdin.buffer)):
-        unique.setdefault(os.path.abspath(path), path)  # noqa: PTH100 - links stay
-    images = list(unique.values())
+    images = unique_paths(named)
     pictures = choose_pictures(images, output)
     check_pictures(pictures, overwrite=overwrite)
     predictor = Predictor.load(
@@ -103,7 +99,6 @@ def explain(
         priors=priors,
         cells=cells,
     )
-    num_read = 0
     if saliency is not None:
         predictor.model.set_saliency(saliency)
     embeddings = None
@@ -111,19 +106,22 @@ def explain(
         check_class(predictor.class_names, against)
         if saliency is None:  # another one has other regions, and so other features
             embeddings = index_beside(run, predictor)
-    for image, picture in zip(images, pictures, strict=True):
-        try:
-            values = explain_image(
-                predictor, image, picture, overwrite=overwrite, against=against, embeddings=embeddings
-            )
-        except UnreadableImageError as error:
-            print(f"{image}: not read: {error.reason}")  # noqa: T201
-            continue
-        num_read += 1
-        print(f"{image}: {answer_line(values)}, {picture}")  # noqa: T201
+    answer = partial(explain_image, predictor, overwrite=overwrite, against=against, embeddings=embeddings)
+    num_read = sum(map(partial(print_answer, answer), images, pictures))
     logger.info("%s explained; the numbers are beside each figure, as JSON", counted(num_read, "image"))
     check_any_read(named, len(images), num_read)
     return 0
+
+
+def print_answer(answer: Callable[[Path, Path], Mapping[str, Any]], image: Path, picture: Path) -> bool:
+    """Explain an image by its picture and a line in the terminal; returns whether it could be read."""
+    try:
+        values = answer(image, picture)
+    except UnreadableImageError as error:
+        print(f"{image}: not read: {error.reason}")  # noqa: T201
+        return False
+    print(f"{image}: {answer_line(values)}, {picture}")  # noqa: T201
+    return True
 
 
 def index_beside(run: Path, predictor: "Predictor") -> "Embeddings | None":

@@ -27,9 +27,7 @@ MAX_DROP = 1.0
 
 def add_options(parser: Parser) -> None:
     """Options of `export`: the parameters of the function."""
-    parser.add_argument("run", type=Path, help="Run folder, or any saved model.")
-    parser.add_argument("output", type=Path, help="Folder to write: new, or empty.")
-    parser.add_function_arguments(export, as_group=False, skip={"run", "output"})
+    parser.add_function_arguments(export, as_group=False, as_positional=True)
 
 
 def run(options: Namespace, _given: list[str]) -> int:

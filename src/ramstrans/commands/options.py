@@ -226,18 +226,6 @@ def add_commands(parser: Parser, commands: Mapping[str, ModuleType]) -> None:
         command.add_options(sub)  # after it: `data` has commands of its own, to be added in level order
 
 
-def takes_images(parser: Parser, command: Callable[..., int]) -> None:
-    """Let a command take a run and images, and the other parameters of its function as options."""
-    parser.add_argument("run", type=Path, help="Run folder, any saved model, or hf://user/name[@revision].")
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        type=str,
-        help="Image files, folders, patterns such as 'photos/*.jpg', or - for paths on standard input.",
-    )
-    parser.add_function_arguments(command, as_group=False, skip={"run", "inputs"})
-
-
 def takes_data(parser: Parser, position: int = 0, *, detects_format: bool = True) -> None:
     """Let a command take its data set as the positional argument at an index, or by --data.root."""
     parser.data_position, parser.detects_format = position, detects_format

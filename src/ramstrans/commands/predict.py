@@ -2,8 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,8 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans.calibration.wanted import check_rank_confidence
-from ramstrans.commands.options import Parser, takes_images
+from ramstrans.commands.images import fill_folder, paths_of, takes_images
+from ramstrans.commands.options import Parser
 from ramstrans.commands.words import answered_without
 from ramstrans.console import no_progress, progress_of_many
 from ramstrans.errors import UsageError
@@ -24,6 +25,8 @@ from ramstrans.saved.metadata import load_metadata
 
 if TYPE_CHECKING:
     from ramstrans.inference.arguments import Arguments
+    from ramstrans.inference.predictor import Predictor
+    from ramstrans.inference.rows import RowWriter
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ def predict(
     """Predict image files.
 
     Args:
-        run: Run folder, any saved model, or hf://user/name[@revision] of the hub.
+        run: Run folder, any saved model, or hf://user/name[@revision].
         inputs: Image files, folders, patterns such as 'photos/*.jpg', tables (CSV and others) with a column
             path, or - for paths on standard input.
         format: Default: by the suffix of --output, else csv.
@@ -105,18 +108,18 @@ def predict(
             num_scales=num_scales,
         )
         folder = check_partition_output(output, format)
-        return predict_on_cluster(
+        predict_on_cluster(
             batches, inputs, folder, overwrite, partition_rows, address=address, workers=workers
         )
+        return 0
     ignored = {"address": address, "workers": workers}
     for name in [name for name, value in ignored.items() if value is not None]:
         logger.warning("--%s is ignored without --engine ray", name)
     chosen = choose_format(output, format)
     check_output(output, overwrite=overwrite)
     load_metadata(run)
-    from ramstrans.inference.arguments import check_any_read, resolve_arguments
+    from ramstrans.inference.arguments import resolve_arguments
     from ramstrans.inference.predictor import Predictor
-    from ramstrans.inference.rows import RowWriter, resumable_file
     from ramstrans.inference.tables import with_tables
 
     named, cells = with_tables(resolve_arguments(inputs))
@@ -126,15 +129,30 @@ def predict(
         priors=priors,
         cells=cells,
     )
+    predict_here(predictor, named, output, chosen, top_k, batch_size, overwrite=overwrite)
+    return 0
+
+
+def predict_here(
+    predictor: "Predictor",
+    named: "Arguments",
+    output: Path | None,
+    format_name: str,
+    top_k: int,
+    batch_size: int,
+    *,
+    overwrite: bool,
+) -> None:
+    """Predict in this process, into a file or standard output.
+
+    Raises:
+        DataError: As `predict`.
+    """
+    from ramstrans.inference.arguments import check_any_read
+
     num_labels = min(top_k, len(predictor.class_names))
     paths, total = paths_of(named)
-    file: AbstractContextManager[RowWriter]
-    several = predictor.thresholds is not None
-    if output is None:
-        file = nullcontext(RowWriter(sys.stdout, chosen, num_labels, multi_label=several))
-    else:
-        settings = predictor.fingerprint()
-        file = resumable_file(output, chosen, num_labels, settings, overwrite=overwrite, multi_label=several)
+    file = open_rows(output, format_name, predictor, num_labels, overwrite=overwrite)
     shows_rows = output is None and sys.stdout.isatty()
     with nullcontext(no_progress) if shows_rows else progress_of_many() as progress, file as rows:
         for prediction in predictor.stream(rows.remaining(paths), num_labels, batch_size):
@@ -144,7 +162,19 @@ def predict(
     if rows.num_without_priors:
         logger.warning("%s", answered_without(rows.num_without_priors, rows.num_rows))
     check_any_read(named, rows.num_rows, rows.num_rows - rows.num_unreadable)
-    return 0
+
+
+def open_rows(
+    output: Path | None, format_name: str, predictor: "Predictor", num_labels: int, *, overwrite: bool
+) -> "AbstractContextManager[RowWriter]":
+    """Where rows go: into a file, after those that an interrupted command left, or standard output."""
+    from ramstrans.inference.rows import RowWriter, resumable_file
+
+    several = predictor.thresholds is not None
+    if output is None:
+        return nullcontext(RowWriter(sys.stdout, format_name, num_labels, multi_label=several))
+    settings = predictor.fingerprint()
+    return resumable_file(output, format_name, num_labels, settings, overwrite=overwrite, multi_label=several)
 
 
 def check_partition_output(output: Path | None, format_name: str | None) -> Path:
@@ -163,7 +193,7 @@ def predict_on_cluster(
     *,
     address: str | None,
     workers: int | None,
-) -> int:
+) -> None:
     """Predict with the workers of Ray, into a folder; go on where an interrupted command stopped.
 
     Raises:
@@ -171,8 +201,8 @@ def predict_on_cluster(
         DataError: As `predict`.
     """
     load_metadata(predictor.run)
-    from ramstrans.inference.arguments import check_any_read, resolve_arguments
-    from ramstrans.inference.partitions import PartitionFolder, partitions_of, summary
+    from ramstrans.inference.arguments import resolve_arguments
+    from ramstrans.inference.partitions import PartitionFolder, partitions_of
     from ramstrans.inference.ray_engine import check_ray, predict_on_ray
 
     check_ray(address)
@@ -180,30 +210,5 @@ def predict_on_cluster(
     partitions = partitions_of((Path(path).absolute() for path in paths_of(named)[0]), partition_rows)
     settings = {"top_k": predictor.num_labels, **predictor.predictor.fingerprint()}
     folder = PartitionFolder(output, settings, partitions, overwrite=overwrite)
-    written = folder.written()
-    if written:
-        logger.info("going on after %s", summary(written))
-    done = {entry.partition for entry in written}
-    rest = [partition for partition in partitions if partition.index not in done]
-    with progress_of_many() as progress:
-        found = predict_on_ray(rest, predictor, output, address=address, workers=workers) if rest else ()
-        for entry in found:
-            written.append(entry)
-            progress(len(written), len(partitions), "predicting partitions")
-    folder.finish(written)
-    logger.info("%s: %s", output, summary(written))
-    num_rows, num_unreadable = (sum(entry[column] for entry in written) for column in (1, 2))
-    check_any_read(named, num_rows, num_rows - num_unreadable)
-    return 0
-
-
-def paths_of(named: "Arguments") -> tuple[Iterable[str | Path], int]:
-    """The image files that arguments name, and how many; 0 if a list on standard input is still to come."""
-    from ramstrans.data.reading.text import read_paths
-    from ramstrans.inference.arguments import STDIN, expand_inputs
-
-    paths = expand_inputs(named.names, read_paths(sys.stdin.buffer))
-    if STDIN in named.names:
-        return paths, 0
-    listed = [str(path) for path in paths]
-    return listed, len(listed)
+    write = partial(predict_on_ray, predictor=predictor, root=output, address=address, workers=workers)
+    fill_folder(folder, named, write, "predicting")

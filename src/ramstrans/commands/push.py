@@ -15,9 +15,7 @@ def add_options(parser: Parser) -> None:
 
     jsonargparse looks functions up by name in every package, and `ramstrans.push` loads what it needs.
     """
-    parser.add_argument("run", type=Path, help="Run folder, or any saved model.")
-    parser.add_argument("repository", type=str, help="user/name on the hub, or user/name@branch.")
-    parser.add_function_arguments(push_run, as_group=False, skip={"run", "repository"})
+    parser.add_function_arguments(push_run, as_group=False, as_positional=True)
 
 
 def run(options: Namespace, _given: list[str]) -> int:
@@ -34,11 +32,11 @@ def push_run(
     picture: Path | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Push a run.
+    """Push a run; a repository or branch that is not there is created.
 
     Args:
         run: Run folder, or any saved model.
-        repository: user/name on the hub, or user/name@branch; what is not there is created.
+        repository: user/name on the hub, or user/name@branch.
         private: Make a new repository private.
         message: Of the commit.
         licence: Its identifier on the hub, e.g. apache-2.0.

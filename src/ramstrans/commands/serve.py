@@ -14,11 +14,14 @@ from ramstrans.errors import UsageError
 from ramstrans.options import Precision
 from ramstrans.plain import counted
 from ramstrans.saved.metadata import load_metadata
+from ramstrans.serve.limits import Limits
 
 if TYPE_CHECKING:
     from ramstrans.serve.engine import Engine
 
 logger = logging.getLogger(__name__)
+
+DEFAULTS = Limits()
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine reaches."""
@@ -26,8 +29,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 def add_options(parser: Parser) -> None:
     """Options of `serve`: the parameters of the function."""
-    parser.add_argument("run", type=Path, help="Run folder, any saved model, or a folder of `export`.")
-    parser.add_function_arguments(serve, as_group=False, skip={"run"})
+    parser.add_function_arguments(serve, as_group=False, as_positional=True)
 
 
 def run(options: Namespace, _given: list[str]) -> int:
@@ -40,13 +42,13 @@ def serve(
     host: str = "127.0.0.1",
     port: NonNegativeInt = 8000,
     api_key_file: Path | None = None,
-    max_batch: PositiveInt = 32,
-    max_wait_ms: NonNegativeFloat = 20.0,
-    max_queue: PositiveInt = 256,
-    max_images: PositiveInt = 64,
-    max_bytes: PositiveInt = 32_000_000,
+    max_batch: PositiveInt = DEFAULTS.max_batch,
+    max_wait_ms: NonNegativeFloat = 1000 * DEFAULTS.max_wait,
+    max_queue: PositiveInt = DEFAULTS.max_queue,
+    max_images: PositiveInt = DEFAULTS.max_images,
+    max_bytes: PositiveInt = DEFAULTS.max_bytes,
     max_pixels: PositiveInt = 64_000_000,
-    timeout: PositiveFloat = 30.0,
+    timeout: PositiveFloat = DEFAULTS.timeout,
     early_exit: float | Literal["auto"] | None = None,
     num_scales: PositiveInt | None = None,
     device: str = "auto",
@@ -57,7 +59,7 @@ def serve(
     """Serve a model.
 
     Args:
-        run: Run folder, any saved model, or a folder of `export`, which needs no PyTorch.
+        run: Run folder, any saved model, or a folder of `export`.
         host: Address to listen on; 0.0.0.0 for all of this machine.
         port: Port to listen on; 0: any free one.
         api_key_file: File with a key that requests must have, as `Authorization: Bearer KEY`.
@@ -85,11 +87,10 @@ def serve(
 
     for library in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         need(library, "serve")
-    from ramstrans.serve.limits import Limits
     from ramstrans.serve.server import bind, run_server, url_of
 
     limits = Limits(max_batch, max_wait_ms / 1000, max_images, max_queue, max_bytes, timeout)
-    check_limits(limits)
+    limits.check()
     key = None if api_key_file is None else read_key(api_key_file)
     of_run = {"device": device, "precision": precision, "early_exit": early_exit, "num_scales": num_scales}
     of_run |= {"rank_confidence": rank_confidence, "priors": priors}
@@ -108,19 +109,6 @@ def serve(
         about = f"{run} ({counted(len(engine.about()['classes']), 'class')}) answers at {url_of(listener)}"
         run_server(create_app(engine, thread, limits, key), listener, about)
     return 0
-
-
-def check_limits(limits: Any) -> None:  # noqa: ANN401 - `Limits`, whose module needs the extra
-    """Raise unless the queue holds a whole request.
-
-    Raises:
-        UsageError: It does not.
-    """
-    if limits.max_images > limits.max_queue:
-        raise UsageError(
-            f"--max_images is {limits.max_images}, more than --max_queue {limits.max_queue}: such a request "
-            "would never be accepted; give more of the queue"
-        )
 
 
 def read_key(path: Path) -> str:

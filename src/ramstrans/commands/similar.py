@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
-from ramstrans.commands.options import Parser, takes_images
-from ramstrans.commands.predict import paths_of
+from ramstrans.commands.images import paths_of, takes_images
+from ramstrans.commands.options import Parser
 from ramstrans.errors import UsageError
 from ramstrans.files import check_output
 from ramstrans.options import Precision
@@ -50,7 +50,7 @@ def similar(
     """Find similar photographs.
 
     Args:
-        run: Run folder, any saved model, or hf://user/name[@revision] of the hub.
+        run: Run folder, any saved model, or hf://user/name[@revision].
         inputs: Images, folders, patterns such as 'photos/*.jpg', or - for a list.
         among: Folder or file of `ramstrans embed` that is searched; default: RUN/index.
         top_k: Photographs per image; the image itself, by its path, is left out.

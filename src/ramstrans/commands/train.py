@@ -84,9 +84,7 @@ def run(options: Namespace, given: list[str]) -> int:
     check_root(config.data)
     warn_of_probe(config, given)
     if resumes:
-        parser = Parser(default_config_files=[str(options.resume / OPTIONS_FILE)])
-        parser.add_class_arguments(RunConfig, as_group=False)
-        check_unchanged(config, run_config(parser.instantiate(parser.get_defaults())))
+        check_unchanged(config, config_in(options.resume))
         config = dataclasses.replace(config, output=options.resume, overwrite=False)
     config = filled_in(config, given[1:], add_options)
     from ramstrans.distributed import num_processes
@@ -99,15 +97,13 @@ def run(options: Namespace, given: list[str]) -> int:
 
     command = shlex.join(["ramstrans", *given])
     num_runs = config.data.folds if config.data.folds and folds.is_cross_validation(config) else 1
+    if num_runs > 1 and not options.dry_run:
+        with progress_bar() as progress:
+            report, output = folds.cross_validate(config, resumes=resumes, command=command, progress=progress)
+        folds.print_report(report, results())
+        logger.info("report: %s", output / "report.html")
+        return 0
     if num_runs > 1:
-        if not options.dry_run:
-            with progress_bar() as progress:
-                report, output = folds.cross_validate(
-                    config, resumes=resumes, command=command, progress=progress
-                )
-            folds.print_report(report, results())
-            logger.info("report: %s", output / "report.html")
-            return 0
         config = folds.fold_config(config, 1, config.output)
     with progress_bar() as progress:
         prepared = prepare(config, progress, resumes=resumes)
@@ -138,6 +134,13 @@ def run_config(options: Namespace) -> RunConfig:
     """The run that instantiated options describe."""
     names = [field.name for field in dataclasses.fields(RunConfig)]
     return RunConfig(**{name: options[name] for name in names if name in options})
+
+
+def config_in(folder: Path) -> RunConfig:
+    """The run that the options in a run folder describe."""
+    parser = Parser(default_config_files=[str(folder / OPTIONS_FILE)])
+    parser.add_class_arguments(RunConfig, as_group=False)
+    return run_config(parser.instantiate(parser.get_defaults()))
 
 
 def check_unchanged(config: RunConfig, before: RunConfig) -> None:

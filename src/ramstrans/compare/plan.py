@@ -177,7 +177,9 @@ def build_plan(content: object) -> Plan:
     values = _mapping("the plan", content)
     for key in values:
         if key not in KEYS:
-            raise ConfigError(f"there is no key '{key}' in a plan{_nearest(key, KEYS)}; it has {_list(KEYS)}")
+            raise ConfigError(
+                f"there is no key '{key}' in a plan{_nearest(key, KEYS)}; it has {', '.join(KEYS)}"
+            )
     data = {name: _data_options(name, entry) for name, entry in _named("data", values).items()}
     entries = _named("methods", values)
     derived = {
@@ -217,7 +219,7 @@ def build_plan(content: object) -> Plan:
     contenders = list(dict.fromkeys(run.contender for run in runs))
     baseline = str(values.get("baseline", contenders[0]))
     if baseline not in contenders:
-        raise ConfigError(f"baseline is '{baseline}'; give one of {_list(contenders)}")
+        raise ConfigError(f"baseline is '{baseline}'; give one of {', '.join(contenders)}")
     return Plan(tuple(runs), baseline, to_plain(values, "the plan"), _regions(values))
 
 
@@ -247,16 +249,17 @@ def _evaluated(name: str, entry: Mapping[str, Any], methods: Mapping[str, Any]) 
     trained = [one for one, other in methods.items() if not (isinstance(other, Mapping) and OF in other)]
     if of not in trained:
         raise ConfigError(
-            f"{where}.of is {json.dumps(of, default=str)}; give a method that is trained: {_list(trained)}"
+            f"{where}.of is {json.dumps(of, default=str)}; give a method that is trained: "
+            f"{', '.join(trained)}"
         )
     for option in options:
         if option not in OF_EVALUATE:
             raise ConfigError(
                 f"{where} has {option}{_nearest(option, OF_EVALUATE)}; with `of` nothing is trained: give "
-                f"options of evaluate, {_list(OF_EVALUATE)}"
+                f"options of evaluate, {', '.join(OF_EVALUATE)}"
             )
     if not options:
-        raise ConfigError(f"{where} is the same as {of}; give one of {_list(OF_EVALUATE)}")
+        raise ConfigError(f"{where} is the same as {of}; give one of {', '.join(OF_EVALUATE)}")
     return of, to_plain(options, where)
 
 
@@ -378,10 +381,6 @@ def _mapping(where: str, value: object) -> Mapping[str, Any]:
 def _nearest(word: str, known: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _list(names: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(names)
 
 
 class _Loader(yaml.SafeLoader):

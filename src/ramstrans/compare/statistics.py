@@ -83,7 +83,6 @@ class CrossedBootstrap:
     Args:
         right: For each method, (S, N): whether the run of each of its S seeds is right on each of N images.
             Methods may have different numbers of seeds.
-        seed: Of the resamples.
 
     >>> right = {"a": np.array([[1, 1, 1, 1, 0, 0]]), "b": np.array([[1, 0, 0, 0, 0, 0]])}
     >>> found = CrossedBootstrap(right).difference("a", "b")
@@ -91,9 +90,9 @@ class CrossedBootstrap:
     (50, 0.25, 'McNemar, exact')
     """
 
-    def __init__(self, right: Mapping[str, np.ndarray], seed: int = 0) -> None:
+    def __init__(self, right: Mapping[str, np.ndarray]) -> None:
         self.right = {name: np.asarray(values, dtype=np.float64) for name, values in right.items()}
-        generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(0)
         self.by_images = resample_images(
             {name: values.mean(axis=0) for name, values in self.right.items()}, generator
         )
@@ -172,18 +171,16 @@ def wilson(share: float, size: float, quantile: float) -> tuple[float, float]:
     return 100 * max(centre - half, 0.0), 100 * min(centre + half, 1.0)
 
 
-def resample_images(
-    means: Mapping[str, np.ndarray], generator: np.random.Generator, count: int = NUM_RESAMPLES
-) -> dict[str, np.ndarray]:
-    """(count,) means of each method over resampled images, the same resamples for all of them.
+def resample_images(means: Mapping[str, np.ndarray], generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """(NUM_RESAMPLES,) means of each method over resampled images, the same resamples for all of them.
 
     `means` are (N,) over the seeds, for each of N images.
     """
     values = np.stack(list(means.values()), axis=1)
     num_images = len(values)
     drawn = []
-    for begin in range(0, count, step := max(CHUNK // num_images, 1)):
-        size = min(step, count - begin)
+    for begin in range(0, NUM_RESAMPLES, step := max(CHUNK // num_images, 1)):
+        size = min(step, NUM_RESAMPLES - begin)
         chosen = generator.integers(num_images, size=(size, num_images))
         chosen += num_images * np.arange(size)[:, None]
         counts = np.bincount(chosen.ravel(), minlength=size * num_images).reshape(size, num_images)

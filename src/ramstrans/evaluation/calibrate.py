@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ramstrans.calibration.fit import Fitted, check_enough, fit_calibration
-from ramstrans.calibration.fitted import load_calibration, save_calibration
+from ramstrans.calibration.fitted import Calibration, load_calibration, save_calibration
 from ramstrans.calibration.rank_table import read_rank_table
 from ramstrans.calibration.scores import NEEDS, Reference
 from ramstrans.calibration.taxonomy import Taxonomy
@@ -132,12 +132,12 @@ def calibrate_run(config: CalibrationConfig, progress: Progress = no_progress) -
     )
     trained_on = None if own is None else dataset_of(metadata, own, "train", data, progress)[0]
     references = None if trained_on is None else reference_set(trained_on, len(metadata.class_names))
-    unknown_set = None
+    unknown_set, more = None, list[str]()
     if config.unknown is not None:
         compared = [*known_set.records, *(references.records if references else ())]
-        images, errors = of_folder(config.unknown, metadata.class_names, compared, data, progress)
-        unknown_set, left_out = replace(known_set, records=images.records), left_out + errors
-    for line in left_out:
+        images, more = of_folder(config.unknown, metadata.class_names, compared, data, progress)
+        unknown_set = replace(known_set, records=images.records)
+    for line in left_out + more:
         logger.warning("%s", line)
     calibrated = calibrate(
         model,
@@ -211,17 +211,23 @@ def calibrate(
         unknown=None if unknown_set is None else as_seen(seen(unknown_set, "unknown images")),
     )
     fitted = fitted._replace(calibration=replace(fitted.calibration, taxonomy=taxonomy))
-    for note in fitted.calibration.notes:
-        logger.warning("%s", note)
-    if len(known_set) < FEW_IMAGES:
-        logger.warning(
-            "calibrated on %d images only: temperatures, thresholds and sets of other %d would differ; hold "
-            "out %d or more",
-            *(len(known_set), len(known_set), FEW_IMAGES),
-        )
+    warn_of_doubts(fitted.calibration)
     given = answers_of(fitted.calibration, predictions)
     report = trust_report(fitted.calibration, predictions, given, {})
     return Calibrated(fitted, report, predictions)
+
+
+def warn_of_doubts(calibration: Calibration) -> None:
+    """Warn of what makes a calibration less certain: notes of the fit, and few images."""
+    for note in calibration.notes:
+        logger.warning("%s", note)
+    count = calibration.num_images
+    if count < FEW_IMAGES:
+        logger.warning(
+            "calibrated on %d images only: temperatures, thresholds and sets of other %d would differ; hold "
+            "out %d or more",
+            *(count, count, FEW_IMAGES),
+        )
 
 
 def ranks_for(config: CalibrationConfig, metadata: ModelMetadata, own: ImageSet | None) -> Taxonomy | None:

@@ -154,11 +154,11 @@ class CalibrationConfig:
     run: Path
     data: EvaluationData = field(default_factory=EvaluationData)
     unknown: Path | None = None
-    score: ScoreName | Literal["auto"] = "auto"
-    reject: float = 0.05
-    coverage: float = 0.95
-    set_method: SetMethod = "lac"
-    per_class: bool = False
+    score: ScoreName | Literal["auto"] = Wanted.score
+    reject: float = Wanted.reject
+    coverage: float = Wanted.coverage
+    set_method: SetMethod = Wanted.set_method
+    per_class: bool = Wanted.per_class
     taxonomy: Path | None = None
     rank_confidence: float | None = None
     batch_size: int = 32

@@ -83,25 +83,19 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     data = data_config(metadata.run_options("data"), config.data)
     priors = priors_of(config, metadata, data)
     images, held_out_classes, notes, is_whole = read_images(metadata, data, config, progress)
-    if config.early_exit is not None:
-        check_early_exit(model, images, config.early_exit)
-    if config.fusion == "fitted":
-        check_fusion(model, images)
-    dataset, left_out = dataset_of(metadata, images, config.split or "test", data, progress)
+    check_asked(config, model, images)
+    split = config.split or "test"
+    dataset, left_out = dataset_of(metadata, images, split, data, progress)
     if model.needs_boxes:
         check_boxes(dataset.records)
-    split = config.split or "test"
     unknown, more = unknown_images(metadata, held_out_classes, split, config.unknown, dataset, data, progress)
-    left_out += more
     make_folder(config.folder)
-    options: dict[str, Any] = {"precision": precision, "progress": progress}
     loading: dict[str, Any] = {
         "batch_size": config.batch_size,
         "shuffle": False,
         "with_high_res": model.needs_high_res,
         "timeout": data.read_timeout,
     }
-    loader = build_loader(dataset, **loading)
     further = Further(
         confidence=config.early_exit if config.early_exit != "auto" else None,
         calibration=calibration,
@@ -116,12 +110,10 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
         "config": metadata.training.get("run", {}),
         "command": command,
         "precision": precision,
-        "warnings": [*notes, *left_out],
+        "warnings": [*notes, *left_out, *more],
     }
-    if is_whole:
-        extra["split"] = WHOLE
-    if config.num_scales is not None:
-        extra |= {"num_scales": model.num_scales, "num_scales_trained": model.num_trained}
+    extra |= ({"split": WHOLE} if is_whole else {}) | scales_used(config, model)
+    options: dict[str, Any] = {"precision": precision, "progress": progress}
     if config.early_exit == "auto" or config.fusion == "fitted":
         held_out, _ = dataset_of(metadata, images, "val", data, progress)
         on_val = predict_split(model, build_loader(held_out, **loading), **options)
@@ -131,11 +123,19 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     if config.regions is not None:
         indices = draw_indices(len(dataset), config.regions)
         further = further._replace(judged=(build_loader(part_of(dataset, indices), **loading), indices))
+    loader = build_loader(dataset, **loading)
     try:
         return evaluate(model, metadata, loader, config.folder, further, extra=extra, **options)
     except UnreadableImageError as error:
         error.add_note("repair or remove it, or --data.on_unreadable skip leaves such files out")
         raise
+
+
+def scales_used(config: EvaluationConfig, model: Method) -> dict[str, int]:
+    """What the report says of the scales, if the first ones alone are evaluated."""
+    if config.num_scales is None:
+        return {}
+    return {"num_scales": model.num_scales, "num_scales_trained": model.num_trained}
 
 
 def fit_on_validation(
@@ -285,6 +285,14 @@ def trusted_answers(
     if matched is not None and priors is not None:
         about["priors"] = priors_report(given, matched, predictions.labels, priors.name)
     return given, about
+
+
+def check_asked(config: EvaluationConfig, model: Method, images: ImageSet) -> None:
+    """Raise if something cannot be evaluated with this model and these images, before it is computed."""
+    if config.early_exit is not None:
+        check_early_exit(model, images, config.early_exit)
+    if config.fusion == "fitted":
+        check_fusion(model, images)
 
 
 def check_early_exit(model: Method, images: ImageSet, early_exit: float | Literal["auto"]) -> None:

@@ -2,10 +2,9 @@
 
 import copy
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ramstrans.data.preprocessing import Size
@@ -81,7 +80,8 @@ class Graph(nn.Module):
         """(B, 3, height, width) uint8 at the crop's size -> the outputs, see `Answers`."""
         pixels = pixels.float()
         high_res = pixels if self.model.needs_high_res else None
-        with BiasedAttention():
+        # with position biases the fused kernel has a memory layout at which ONNX's exporter fails
+        with ExplicitAttention(only_biased=True):
             output = self.model(*self.model.normalize(self.shrink(pixels), high_res), last_region=False)
         fused, by_scale = output.fused, output.probabilities
         if self.temperatures is not None:
@@ -100,25 +100,6 @@ class Graph(nn.Module):
         looked_at = [scale.crop_box * ratio for scale in output.scales[1:]]
         found = [scale.has_region for scale in output.scales[:-1]]
         return fused, by_scale, torch.stack(looked_at), torch.stack(found), output.scales[0].saliency, *kept
-
-
-class BiasedAttention(ExplicitAttention):
-    """Compute attention with position biases by products; attention without them stays as it is.
-
-    ONNX's exporter fails at the memory layout that the fused kernel gives the former.
-    """
-
-    def _attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        *args: Any,  # noqa: ANN401 - those of torch's function
-        **options: Any,  # noqa: ANN401
-    ) -> Tensor:
-        attend = F.scaled_dot_product_attention if attn_mask is None else super()._attend
-        return attend(query, key, value, attn_mask, *args, **options)
 
 
 def tempered(probabilities: Tensor, temperature: float) -> Tensor:

@@ -132,12 +132,10 @@ def answer(
     return found, np.array(labels)
 
 
-def times(
-    runners: Mapping[str, Runner], pixels: NDArray[np.uint8], num_rounds: int = NUM_ROUNDS
-) -> dict[str, list[float]]:
+def times(runners: Mapping[str, Runner], pixels: NDArray[np.uint8]) -> dict[str, list[float]]:
     """Seconds of each graph for a batch, taken in turn, round by round."""
     candidates = {name: Candidate(partial(run, pixels), len(pixels)) for name, run in runners.items()}
-    return interleave(candidates, num_rounds, torch.device("cpu"))
+    return interleave(candidates, NUM_ROUNDS, torch.device("cpu"))
 
 
 def judged(

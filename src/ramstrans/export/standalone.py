@@ -66,15 +66,14 @@ class Standalone:
 
     Args:
         folder: Of `ramstrans export`.
-        num_threads: Of the processor; 0: as the library chooses.
         shares_cores: As in `open_graph`.
 
     Raises:
         RamsTransError: The folder is incomplete, or the library that runs it is missing.
     """
 
-    def __init__(self, folder: Path, num_threads: int = 0, *, shares_cores: bool = False) -> None:
-        self.graph: Runner = open_graph(folder, num_threads, shares_cores=shares_cores)
+    def __init__(self, folder: Path, *, shares_cores: bool = False) -> None:
+        self.graph: Runner = open_graph(folder, shares_cores=shares_cores)
         self.class_names: list[str] = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         values = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         self.max_pixels = int(values["max_pixels"])

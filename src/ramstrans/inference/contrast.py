@@ -93,7 +93,6 @@ def compare(
     image: ImageInput,
     against: str = RUNNER_UP,
     embeddings: Embeddings | None = None,
-    top_k: int = 5,
 ) -> Comparison:
     """Compare the answer for one image with another class; with the runner-up where the answer is that class.
 
@@ -102,7 +101,6 @@ def compare(
         image: The image.
         against: The other class, or `runner_up`.
         embeddings: The index of the model, for the nearest training photographs.
-        top_k: Classes of the prediction.
 
     Raises:
         UnreadableImageError: It cannot be decoded.
@@ -113,7 +111,7 @@ def compare(
     model, metadata = predictor.model, predictor.metadata
     resized = read_input(image, metadata.preprocessing, predictor.max_pixels)
     batch, output, (views,) = scale_views(model, metadata, [resized], predictor.precision)
-    explanation = predictor.explained(batch, output, views, path_of(image), top_k)
+    explanation = predictor.explained(batch, output, views, path_of(image), top_k=5)
     (ranked,) = predictor.predictions(batch, output, [None], len(predictor.class_names))
     answer, runner_up = ranked.labels[:2]
     other = runner_up if against in (RUNNER_UP, answer) else against

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 import pyarrow
@@ -16,13 +16,11 @@ from pyarrow import parquet
 
 from ramstrans.data.loading.dataset import Example
 from ramstrans.data.reading.decode import decode_reduced
-from ramstrans.errors import DataError
-from ramstrans.files import new_file
 from ramstrans.inference.arguments import name_of
 from ramstrans.inference.batches import NO_IMAGE
 from ramstrans.inference.in_memory import ImageInput
 from ramstrans.inference.inputs import read_ahead
-from ramstrans.inference.partitions import Item, Partition, Written, counts_of
+from ramstrans.inference.partitions import Item, Partition, Row, Written, write_rows
 from ramstrans.inference.predictor import Predictor
 from ramstrans.plain import utf8_text
 from ramstrans.saved.embeddings import Made, schema_of
@@ -62,7 +60,7 @@ def rows_of(
     labels: Mapping[str, str],
     *,
     thumbnails: bool,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """A row of `schema_of` for each image; `labels` are the classes of paths, as far as they are known."""
     waiting: deque[Item] = deque()
 
@@ -74,7 +72,7 @@ def rows_of(
     for path, features, error in features_of(predictor, images(), batch_size):
         name, content = waiting.popleft()
         shown = path if name is None else Path(name)
-        row: dict[str, Any] = {
+        row: Row = {
             "path": shown and utf8_text(name_of(shown)),
             "error": NO_IMAGE if name is None and content is None else error and utf8_text(error),
             "label": labels.get(str(name)),
@@ -105,24 +103,13 @@ def write_embeddings(
     *,
     thumbnails: bool,
 ) -> Written:
-    """Write the features of a partition into its file, which appears whole.
-
-    A source that breaks in the middle has a row that says so.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
+    """Write the features of a partition into its file; see `write_rows`."""
     schema = schema_of(made, thumbnails=thumbnails)
-    problems: list[str] = []
 
-    def items() -> Iterator[Item]:
-        try:
-            yield from partition.items()
-        except DataError as error:
-            problems.append(str(error))
+    def rows(items: Iterable[Item]) -> Iterator[Row]:
+        return rows_of(predictor, items, batch_size, labels, thumbnails=thumbnails)
 
-    rows = list(rows_of(predictor, items(), batch_size, labels, thumbnails=thumbnails))
-    rows += [{"path": partition.source, "error": problem} for problem in problems]
-    with new_file(root / partition.name, sync=False) as stream:
-        parquet.write_table(pyarrow.Table.from_pylist(rows, schema), stream)
-    return counts_of(root / partition.name, partition.index)
+    def write(rows: Iterable[Row], stream: IO[bytes]) -> None:
+        parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema), stream)
+
+    return write_rows(partition, root, rows, write)

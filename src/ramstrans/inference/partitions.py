@@ -7,10 +7,11 @@ photographs in tables or tars, nothing but the names of those passes through the
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from ramstrans.errors import DataError, OutputError
 from ramstrans.files import make_folder, new_file, write_file
@@ -25,6 +26,9 @@ SETTINGS_FILE, DONE_FILE = "_partitions.json", "_SUCCESS"
 
 Item = tuple[str | None, bytes | None]
 """Path and content of a photograph; without content the file is read."""
+
+Row = dict[str, Any]
+"""Values by column; one that is missing is empty."""
 
 
 @dataclass(frozen=True)
@@ -259,13 +263,30 @@ def counts_of(path: Path, index: int) -> Written:
 
 
 def write_partition(partition: Partition, predictor: BatchPredictor, root: Path) -> Written:
-    """Predict a partition into its file, which appears whole; a broken source has a row that says so.
+    """Predict a partition into its file; see `write_rows`."""
+    from ramstrans.inference.writers import write_parquet
+
+    write = partial(write_parquet, num_labels=predictor.num_labels, multi_label=predictor.multi_label)
+    return write_rows(partition, root, predictor.rows, write)
+
+
+def write_rows(
+    partition: Partition,
+    root: Path,
+    rows_of: Callable[[Iterable[Item]], Iterable[Row]],
+    write: Callable[[Iterable[Row], IO[bytes]], None],
+) -> Written:
+    """Write a partition's file, which appears whole; a source that breaks has a row that says so.
+
+    Args:
+        partition: The photographs.
+        root: The folder of the file.
+        rows_of: The rows of photographs, with a column `error`.
+        write: Writes rows into a file that is open, as Parquet.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    from ramstrans.inference.writers import column_names, write_parquet
-
     problems: list[str] = []
 
     def items() -> Iterator[Item]:
@@ -274,13 +295,12 @@ def write_partition(partition: Partition, predictor: BatchPredictor, root: Path)
         except DataError as error:
             problems.append(str(error))
 
-    def rows() -> Iterator[dict[str, Any]]:
-        yield from predictor.rows(items())
-        empty = dict.fromkeys(column_names(predictor.num_labels, multi_label=predictor.multi_label))
-        yield from (empty | {"path": partition.source, "error": problem} for problem in problems)
+    def rows() -> Iterator[Row]:
+        yield from rows_of(items())
+        yield from ({"path": partition.source, "error": problem} for problem in problems)
 
     with new_file(root / partition.name, sync=False) as stream:
-        write_parquet(rows(), stream, predictor.num_labels, multi_label=predictor.multi_label)
+        write(rows(), stream)
     return counts_of(root / partition.name, partition.index)
 
 

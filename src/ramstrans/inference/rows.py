@@ -121,17 +121,8 @@ def resumable_file(
         if not is_begun:
             write_file(mark, json.dumps(settings).encode(), hint="give another file")
             partial.write_bytes(b"")
-        columns = column_names(num_labels, multi_label=multi_label)
-        paths, num_unreadable, size = _read_rows(partial, format_name, columns)
-        os.truncate(partial, size)  # the last line may be cut off
-        with partial.open("a", encoding="utf-8", newline="", buffering=1) as stream:
-            writer = RowWriter(
-                stream, format_name, num_labels, tuple(paths), num_unreadable, multi_label=multi_label
-            )
-            if paths:
-                logger.info("going on after the %s of %s", counted(len(paths), "row"), partial)
+        with _appended(partial, format_name, num_labels, multi_label=multi_label) as writer:
             yield writer
-            os.fsync(stream.fileno())
         if format_name == "parquet":
             with partial.open(encoding="utf-8") as lines, new_file(target) as file:
                 write_parquet(map(json.loads, lines), file, num_labels, multi_label=multi_label)
@@ -184,6 +175,21 @@ def _continues(partial: Path, mark: Path, settings: Mapping[str, Any], *, overwr
         f"{partial} holds the rows of another command that was interrupted ({', '.join(changed)} differs); "
         "remove it, or --overwrite true to begin again"
     )
+
+
+@contextmanager
+def _appended(partial: Path, format_name: str, num_labels: int, *, multi_label: bool) -> Iterator[RowWriter]:
+    """Open a writer behind the whole rows of a partial file; see `resumable_file`."""
+    columns = column_names(num_labels, multi_label=multi_label)
+    paths, num_unreadable, size = _read_rows(partial, format_name, columns)
+    os.truncate(partial, size)  # the last line may be cut off
+    with partial.open("a", encoding="utf-8", newline="", buffering=1) as stream:
+        if paths:
+            logger.info("going on after the %s of %s", counted(len(paths), "row"), partial)
+        yield RowWriter(
+            stream, format_name, num_labels, tuple(paths), num_unreadable, multi_label=multi_label
+        )
+        os.fsync(stream.fileno())
 
 
 def _note(error: BaseException, partial: Path, writer: RowWriter | None) -> None:

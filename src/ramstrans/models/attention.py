@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+
+from ramstrans.models.function_mode import FunctionMode
 
 TILE = 320_000
 """Attention weights in a tile: 1.3 MB in float32."""
@@ -44,20 +45,10 @@ def join_heads(layers: Sequence[AttentionCall | Tensor]) -> AttentionCall | Tens
     return AttentionCall(query, key, calls[0].scale)
 
 
-class _AttentionMode(TorchFunctionMode):
-    """Call `_attend` in place of every `F.scaled_dot_product_attention` called inside."""
+class _AttentionMode(FunctionMode):
+    """Compute `_replacement` in place of every `F.scaled_dot_product_attention` called inside."""
 
-    def _attend(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - those of torch's function
-        raise NotImplementedError
-
-    def __torch_function__(
-        self,
-        func: Any,  # noqa: ANN401 - any function of torch
-        types: Any,  # noqa: ANN401
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
-        return (self._attend if func is F.scaled_dot_product_attention else func)(*args, **(kwargs or {}))
+    function = staticmethod(F.scaled_dot_product_attention)
 
 
 class RecordAttention(_AttentionMode):
@@ -86,7 +77,7 @@ class RecordAttention(_AttentionMode):
         self.skip = skip
         self.copy = copy
 
-    def _attend(
+    def _replacement(
         self,
         query: Tensor,
         key: Tensor,
@@ -103,12 +94,9 @@ class RecordAttention(_AttentionMode):
             kept_query, kept_key = query.detach(), key.detach()
             if self.copy:
                 kept_query, kept_key = kept_query.contiguous(), kept_key.contiguous()
-            groups = query.shape[-3] // key.shape[-3]
-            if groups > 1:
-                kept_key = kept_key.repeat_interleave(groups, dim=-3)
             scale, bias = _scale(query, options.get("scale")), _bias(attn_mask)
             bias = None if bias is None else bias.detach()
-            self.calls.append(AttentionCall(kept_query, kept_key, scale, bias))
+            self.calls.append(AttentionCall(kept_query, _for_each_head(kept_key, query), scale, bias))
         return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **options)
 
 
@@ -123,7 +111,7 @@ class KeepValues(_AttentionMode):
         super().__init__()
         self.values = values
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Tensor:  # noqa: ANN401
+    def _replacement(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Tensor:  # noqa: ANN401
         self.values.append(value)
         return F.scaled_dot_product_attention(query.detach(), key.detach(), value, *args, **options)
 
@@ -139,14 +127,18 @@ class ExplicitAttention(_AttentionMode):
         weights: Filled in the order of the calls with the mean over heads (B, N, N) float32 of their weights,
             without history; None: not recorded.
         skip: How many of the first calls are not recorded.
+        only_biased: Whether calls without a mask stay as they are.
     """
 
-    def __init__(self, weights: list[Tensor] | None = None, *, skip: int = 0) -> None:
+    def __init__(
+        self, weights: list[Tensor] | None = None, *, skip: int = 0, only_biased: bool = False
+    ) -> None:
         super().__init__()
         self.weights = weights
         self.skip = skip
+        self.only_biased = only_biased
 
-    def _attend(
+    def _replacement(
         self,
         query: Tensor,
         key: Tensor,
@@ -159,29 +151,25 @@ class ExplicitAttention(_AttentionMode):
     ) -> Tensor:
         """`softmax(scale · q kᵀ + bias) v`; in training with the whole matrix (B, H, N, N) in memory."""
         assert not is_causal, "no image model masks the future"
-        if self.skip and not torch.is_grad_enabled():
-            self.skip -= 1
+        is_skipped, has_gradient = self.skip > 0, torch.is_grad_enabled()
+        self.skip = max(self.skip - 1, 0)
+        if (is_skipped and not has_gradient) or (self.only_biased and attn_mask is None):
             return F.scaled_dot_product_attention(
                 query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **options
             )
-        groups = query.shape[-3] // key.shape[-3]
-        if groups > 1:
-            key, value = (tensor.repeat_interleave(groups, dim=-3) for tensor in (key, value))
+        key, value = (_for_each_head(tensor, query) for tensor in (key, value))
         query, bias = query * _scale(query, scale), _bias(attn_mask)
-        records = self.weights is not None and self.skip == 0
-        mean: Tensor | None
-        self.skip = max(self.skip - 1, 0)
-        if records and not torch.is_grad_enabled() and query.ndim == 4 and bias is None:
+        records = None if is_skipped else self.weights
+        if records is not None and not has_gradient and query.ndim == 4 and bias is None:
             with torch.autocast(query.device.type, enabled=False):
                 output, mean = attend_in_tiles(query, key, value)
-        else:
-            scores = query @ key.transpose(-2, -1)
-            weights = (scores if bias is None else scores + bias).softmax(dim=-1)
-            output = F.dropout(weights, dropout_p) @ value
-            mean = weights.detach().mean(dim=-3, dtype=torch.float32) if records else None
-        if mean is not None and self.weights is not None:
-            self.weights.append(mean)
-        return output
+            records.append(mean)
+            return output
+        scores = query @ key.transpose(-2, -1)
+        weights = (scores if bias is None else scores + bias).softmax(dim=-1)
+        if records is not None:
+            records.append(weights.detach().mean(dim=-3, dtype=torch.float32))
+        return F.dropout(weights, dropout_p) @ value
 
 
 def attend_in_tiles(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,6 +201,12 @@ def attend_in_tiles(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, 
             output[group, :, tile] = torch.bmm(weights, values).view_as(output[group, :, tile])
             mean[group, tile] = weights.view(-1, heads, *weights.shape[1:]).mean(dim=1)
     return output, mean
+
+
+def _for_each_head(tensor: Tensor, query: Tensor) -> Tensor:
+    """Keys or values, repeated if several heads of the queries share one of theirs."""
+    groups = query.shape[-3] // tensor.shape[-3]
+    return tensor.repeat_interleave(groups, dim=-3) if groups > 1 else tensor
 
 
 def _bias(mask: Tensor | None) -> Tensor | None:

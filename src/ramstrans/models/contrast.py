@@ -29,11 +29,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from ramstrans.errors import ConfigError
 from ramstrans.models.attention import KeepValues
 from ramstrans.models.encoder import Encoder, Features, reads_class_token
+from ramstrans.models.function_mode import FunctionMode
 from ramstrans.models.head import flat_locations
 from ramstrans.models.methods.base import HighRes, Output, Stage
 from ramstrans.models.methods.method import Method
@@ -175,7 +175,7 @@ class _Seen:
             self.features.append(features)
 
 
-class FixedScales(TorchFunctionMode):
+class FixedScales(FunctionMode):
     """Let no gradient flow through the scale of a LayerNorm, only through what it scales.
 
     >>> x = torch.tensor([[1.0, 3.0]], requires_grad=True)
@@ -185,27 +185,19 @@ class FixedScales(TorchFunctionMode):
     [[-0.5, 0.5]]
     """
 
-    def __torch_function__(
+    function = staticmethod(F.layer_norm)
+
+    def _replacement(
         self,
-        func: Any,  # noqa: ANN401 - any function of torch
-        types: Any,  # noqa: ANN401
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
-        """See torch's modes."""
-        return (_layer_norm if func is F.layer_norm else func)(*args, **(kwargs or {}))
-
-
-def _layer_norm(
-    values: Tensor,
-    normalized_shape: tuple[int, ...],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
-    """`F.layer_norm`, whose scale is a constant to autograd."""
-    axes = tuple(range(-len(normalized_shape), 0))
-    scale = (values.detach().var(dim=axes, correction=0, keepdim=True) + eps).rsqrt()
-    scaled = (values - values.mean(dim=axes, keepdim=True)) * scale
-    scaled = scaled if weight is None else scaled * weight
-    return scaled if bias is None else scaled + bias
+        values: Tensor,
+        normalized_shape: tuple[int, ...],
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        """`F.layer_norm`, whose scale is a constant to autograd."""
+        axes = tuple(range(-len(normalized_shape), 0))
+        scale = (values.detach().var(dim=axes, correction=0, keepdim=True) + eps).rsqrt()
+        scaled = (values - values.mean(dim=axes, keepdim=True)) * scale
+        scaled = scaled if weight is None else scaled * weight
+        return scaled if bias is None else scaled + bias

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from fastapi import HTTPException
-
+from ramstrans.errors import UsageError
 from ramstrans.plain import counted, utf8_text
+
+if TYPE_CHECKING:  # options are checked without it
+    from fastapi import HTTPException
 
 BODIES = 8
 """All bodies together may have so many times the bytes of one."""
@@ -31,9 +33,23 @@ class Limits(NamedTuple):
     max_bytes: int = 32_000_000
     timeout: float = 30.0
 
+    def check(self) -> None:
+        """Raise unless the queue holds a whole request.
 
-def problem(status: int, text: str, headers: Mapping[str, str] | None = None) -> HTTPException:
+        Raises:
+            UsageError: It does not.
+        """
+        if self.max_images > self.max_queue:
+            raise UsageError(
+                f"--max_images is {self.max_images}, more than --max_queue {self.max_queue}: such a request "
+                "would never be accepted; give more of the queue"
+            )
+
+
+def problem(status: int, text: str, headers: Mapping[str, str] | None = None) -> "HTTPException":
     """An answer that is an error: `{"detail": text}`."""
+    from fastapi import HTTPException
+
     return HTTPException(status, utf8_text(" ".join(text.split())), dict(headers or {}))
 
 
@@ -71,5 +87,5 @@ class Gate:
             self.num_bytes -= size
 
     @staticmethod
-    def _full(why: str) -> HTTPException:
+    def _full(why: str) -> "HTTPException":
         return problem(503, f"too busy: {why}; try again in a second", {"Retry-After": "1"})

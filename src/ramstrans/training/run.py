@@ -20,10 +20,11 @@ from ramstrans.data.build import (
     check_cache_room,
     drop_unreadable,
 )
+from ramstrans.data.records import ImageSet
 from ramstrans.distributed import SignalHandler, from_first_process
 from ramstrans.errors import DataError, UsageError, WeightsError
 from ramstrans.evaluation.report.build import Report
-from ramstrans.evaluation.unknown_images import of_held_out
+from ramstrans.evaluation.unknown_images import UnknownImages, of_held_out
 from ramstrans.files import check_room
 from ramstrans.models.config import ModelConfig, SaliencyName
 from ramstrans.models.methods.build import build_model
@@ -81,14 +82,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     Raises:
         RamsTransError: The data, the model or the options cannot be used; the message says why.
     """
-    if resumes:
-        assert config.output is not None, "the folder of the run that is resumed"
-        check_unfinished(config.output, config)
-    else:
-        check_output(config.output, overwrite=config.overwrite)
-    check_optimizer(config.training.optimizer)
-    check_trackers(config.trackers)
-    check_model(dataclasses.replace(config.model, weights=None) if resumes else config.model)
+    _check_options(config, resumes=resumes)
     state = start_processes(config)
     with state.main_process_first():  # a set that is generated is generated once
         images = build_image_set(config.data, progress=progress)
@@ -109,11 +103,35 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     images, errors = drop_unreadable(images, config.data, progress)
     if config.model.needs_boxes:  # calcrop has no second look in evaluation
         check_boxes(images.records if model.num_scales > 1 else images.of_split("train"))
-    unknown, lines = None, list(map(str, errors))
-    if config.data.hold_out_classes is not None:
-        left_out = build_left_out(config.data, images.class_names, progress)
-        unknown, more = from_first_process(lambda: of_held_out(left_out, "test", config.data, progress))
-        lines += more
+    unknown, more = _left_out(config, images, progress)
+    _log_sizes(config, images, model)
+    return Prepared(config, images, model, preprocessing, (*map(str, errors), *more), resumes, unknown)
+
+
+def _check_options(config: RunConfig, *, resumes: bool) -> None:
+    """Refuse what can be told before the images are read; see `prepare`."""
+    if resumes:
+        assert config.output is not None, "the folder of the run that is resumed"
+        check_unfinished(config.output, config)
+    else:
+        check_output(config.output, overwrite=config.overwrite)
+    check_optimizer(config.training.optimizer)
+    check_trackers(config.trackers)
+    check_model(dataclasses.replace(config.model, weights=None) if resumes else config.model)
+
+
+def _left_out(
+    config: RunConfig, images: ImageSet, progress: Progress
+) -> tuple[UnknownImages | None, list[str]]:
+    """Test images of the classes that are left out, if there are some; a line per unreadable file."""
+    if config.data.hold_out_classes is None:
+        return None, []
+    left_out = build_left_out(config.data, images.class_names, progress)
+    return from_first_process(lambda: of_held_out(left_out, "test", config.data, progress))
+
+
+def _log_sizes(config: RunConfig, images: ImageSet, model: Method) -> None:
+    """Log how large the data set and the model are, and what the model does."""
     counts = ", ".join(f"{len(images.of_split(split))} {split}" for split in ("train", "val", "test"))
     logger.info("%s: %d classes, %s images", config.data.name, len(images.class_names), counts)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -126,7 +144,6 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     )
     for line in model.describe():
         logger.info(line)
-    return Prepared(config, images, model, preprocessing, tuple(lines), resumes, unknown)
 
 
 def images_per_pass(training: TrainingConfig, num_train: int, num_processes: int) -> int:

@@ -4,6 +4,7 @@ http://www.vision.caltech.edu/datasets/cub_200_2011/
 """
 
 from collections import defaultdict
+from collections.abc import KeysView, Mapping
 from pathlib import Path
 
 from ramstrans.data.datasets.lists import (
@@ -81,16 +82,26 @@ def read_records(folder: Path, names: dict[str, str]) -> tuple[Record, ...]:
     parts = _read_parts(folder / "parts" / "part_locs.txt")
     required = {"image_class_labels.txt": labels.keys(), "train_test_split.txt": splits.keys()}
     optional = {"bounding_boxes.txt": boxes.keys(), "parts/part_locs.txt": parts.keys()}
-    for name, images in (required | optional).items():
-        if unknown := images - paths.keys():
-            raise DataError(f"{folder / name}: image {min(unknown)} is not in images.txt; remove its lines")
-    for name, images in required.items():
-        if missing := paths.keys() - images:
-            raise DataError(f"{folder / name}: no line for image {min(missing)} of images.txt; add it")
+    _check_same_images(folder, paths.keys(), required, optional)
     return tuple(
         Record(path, labels[image], splits[image], boxes.get(image), tuple(parts.get(image, ())))
         for image, path in paths.items()
     )
+
+
+def _check_same_images(
+    folder: Path,
+    listed: KeysView[str],
+    required: Mapping[str, KeysView[str]],
+    optional: Mapping[str, KeysView[str]],
+) -> None:
+    """Raise DataError unless all lists are about images of images.txt, and the required ones about all."""
+    for name, images in {**required, **optional}.items():
+        if unknown := images - listed:
+            raise DataError(f"{folder / name}: image {min(unknown)} is not in images.txt; remove its lines")
+    for name, images in required.items():
+        if missing := listed - images:
+            raise DataError(f"{folder / name}: no line for image {min(missing)} of images.txt; add it")
 
 
 def _read_parts(file: Path) -> dict[str, list[Part]]:

@@ -1,5 +1,6 @@
 """Several labels per image in a table: names in a cell, rows of the same image, or a column per label."""
 
+import math
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,15 +16,27 @@ PRESENT, ABSENT = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
 """Cells of a label's own column, in any case."""
 
 
+def cell_text(cell: Any) -> str:  # noqa: ANN401 - whatever a table holds
+    """A cell as text; a whole number that is stored as a float loses its `.0`, an empty one is "".
+
+    >>> cell_text(7.0), cell_text(" wren "), cell_text(float("nan"))
+    ('7', 'wren', '')
+    """
+    if pd.isna(cell):
+        return ""
+    is_whole = isinstance(cell, float | np.floating) and math.isfinite(cell) and cell == int(cell)
+    return str(int(cell) if is_whole else cell).strip()
+
+
 def labels_in_cells(table: pd.DataFrame, column: str, separator: str) -> list[tuple[str, ...]]:
     """The labels of each row by their names in one cell; a cell of Parquet may hold a list.
 
     Whole numbers stored as floats lose their `.0`.
     """
     return [
-        tuple(dict.fromkeys(map(_name, cell)))
+        tuple(dict.fromkeys(filter(None, map(cell_text, cell))))
         if isinstance(cell, list | tuple | np.ndarray)
-        else split_labels("" if pd.isna(cell) else _name(cell), separator)
+        else split_labels(cell_text(cell), separator)
         for cell in table[column]
     ]
 
@@ -67,14 +80,9 @@ def labels_in_columns(table: pd.DataFrame, path: Path, columns: Sequence[str]) -
     return [tuple(names[index] for index in np.flatnonzero(row)) for row in is_present]
 
 
-def _name(value: Any) -> str:  # noqa: ANN401 - any cell
-    is_whole = isinstance(value, float | np.floating) and value == value // 1
-    return str(int(value) if is_whole else value).strip()
-
-
 def _is_present(table: pd.DataFrame, path: Path, column: str) -> np.ndarray:
     """(N,) bool, whether each row has the label of a column."""
-    texts = ["" if pd.isna(cell) else _name(cell).lower() for cell in table[column]]
+    texts = [cell_text(cell).lower() for cell in table[column]]
     for row, text in zip(table.index + 1, texts, strict=True):
         if text not in PRESENT + ABSENT:
             raise DataError(

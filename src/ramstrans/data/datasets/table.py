@@ -5,15 +5,15 @@ import logging
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from ramstrans.data.config import DataConfig
 from ramstrans.data.datasets.label_cells import (
+    cell_text,
     find_label_columns,
     labels_in_cells,
     labels_in_columns,
@@ -82,9 +82,8 @@ def read_table(
             without the header.
     """
     folder = path.parent if image_folder is None else image_folder
-    needed = (path_column, label_column, *([group_column] if group_column else []))
-    if label_columns is not None:
-        needed = (path_column, *needed[2:])
+    labels_from = [label_column] if label_columns is None else []
+    needed = (path_column, *labels_from, *([group_column] if group_column else []))
     table, files = _read_with_files(path, folder, needed, "stop" if multi_label else on_unlabelled)
     taken = (path_column, label_column, split_column, group_column, *BOX_COLUMNS)
     labels = (
@@ -96,30 +95,18 @@ def read_table(
     label_of = {name: label for label, name in enumerate(class_names)}
     splits = _splits(table, path, split_column)
     boxes = _boxes(table, path)
-    groups = table[group_column].fillna("").astype(str).str.strip() if group_column else [""] * len(files)
-    if files and not any(os.path.exists(file) for file in files):  # noqa: PTH110 - False for odd names too
-        raise DataError(
-            f"{path}: none of its {len(files)} images exist, such as {files[0]}; paths in '{path_column}' "
-            f"are absolute or relative to {folder} (choose by --data.image_folder)"
-        )
+    groups = _groups(table, group_column)
+    _check_any_exists(files, path, folder, path_column)
     rows = zip(files, labels, splits, boxes, groups, strict=True)
-    if not multi_label:
-        if joined := [name for name in class_names if LABEL_SEPARATOR in name]:
-            logger.warning(
-                "%s: '%s' is one class; if it is several labels, give --data.multi_label true",
-                path,
-                joined[0],
-            )
-        records = (
-            Record(file, label_of[names[0]], split, box, group=group)
-            for file, names, split, box, group in rows
-        )
-        return ImageSet(class_names, tuple(records))
-    by_file: dict[Path, Record] = {}
-    for row, (file, names, split, box, group) in enumerate(rows):
-        record = Record(file, -1, split, box, group=group, labels=tuple(label_of[name] for name in names))
-        by_file[file] = _joined(by_file.get(file), record, path, int(table.index[row]) + 1)
-    return ImageSet(class_names, tuple(by_file.values()))
+    records = (
+        Record(file, -1, split, box, group=group, labels=tuple(label_of[name] for name in names))
+        for file, names, split, box, group in rows
+    )
+    if multi_label:
+        return ImageSet(class_names, _one_per_file(records, path, table.index + 1))
+    _warn_of_joined_names(class_names, path)
+    one_label = (record._replace(label=record.classes[0], labels=None) for record in records)
+    return ImageSet(class_names, tuple(one_label))
 
 
 def read_cells(
@@ -136,18 +123,10 @@ def read_cells(
     columns = [str(column) for column in table.columns if column != path_column]
     cells: dict[Path, dict[str, str]] = {}
     for row, (file, values) in enumerate(zip(files, table[columns].itertuples(index=False), strict=True)):
-        texts = {name: _cell_text(value) for name, value in zip(columns, values, strict=True)}
+        texts = {name: cell_text(value) for name, value in zip(columns, values, strict=True)}
         if cells.setdefault(file, texts) != texts:
             raise _error(path, row + 1, f"{file} has other cells in an earlier row; give it one row")
     return cells
-
-
-def _cell_text(cell: Any) -> str:  # noqa: ANN401 - whatever a table holds
-    """A cell as text; a whole number that is stored as a float loses its `.0`, an empty one is ""."""
-    if pd.isna(cell):
-        return ""
-    is_whole = isinstance(cell, float | np.floating) and math.isfinite(cell) and cell == int(cell)
-    return str(int(cell) if is_whole else cell).strip()
 
 
 def _several_labels(
@@ -181,6 +160,22 @@ def _class_names(labels: Sequence[tuple[str, ...]], path: Path, column: str) -> 
             f"{path}: '{column}' has both '{twice[0]}' and '{twice[0]}.0'; write a class in one way"
         )
     return names
+
+
+def _warn_of_joined_names(class_names: Sequence[str], path: Path) -> None:
+    """Warn of a class name that looks like several."""
+    if joined := [name for name in class_names if LABEL_SEPARATOR in name]:
+        logger.warning(
+            "%s: '%s' is one class; if it is several labels, give --data.multi_label true", path, joined[0]
+        )
+
+
+def _one_per_file(records: Iterable[Record], path: Path, rows: Iterable[int]) -> tuple[Record, ...]:
+    """The records, those of the same image joined, in the order of the first ones."""
+    by_file: dict[Path, Record] = {}
+    for record, row in zip(records, rows, strict=True):
+        by_file[record.path] = _joined(by_file.get(record.path), record, path, row)
+    return tuple(by_file.values())
 
 
 def _joined(before: Record | None, record: Record, path: Path, row: int) -> Record:
@@ -296,6 +291,14 @@ def _check_columns(table: pd.DataFrame, path: Path, needed: tuple[str, ...], hin
         raise DataError(f"{path} has no column '{missing[0]}'; it has {there or 'none'} ({hint})")
 
 
+def _check_any_exists(files: Sequence[Path], path: Path, folder: Path, path_column: str) -> None:
+    if files and not any(os.path.exists(file) for file in files):  # noqa: PTH110 - False for odd names too
+        raise DataError(
+            f"{path}: none of its {len(files)} images exist, such as {files[0]}; paths in '{path_column}' "
+            f"are absolute or relative to {folder} (choose by --data.image_folder)"
+        )
+
+
 def _labelled(table: pd.DataFrame, path: Path, label_column: str) -> pd.DataFrame:
     """The rows that have a label; they keep their numbers. The others are counted in the log."""
     has_label = table[label_column].fillna("").astype(str).str.strip() != ""
@@ -308,7 +311,7 @@ def _labelled(table: pd.DataFrame, path: Path, label_column: str) -> pd.DataFram
 def _texts(table: pd.DataFrame, path: Path, column: str) -> Iterator[str]:
     """Yield the cells of a column as text without surrounding blanks; an empty one is an error."""
     for row, cell, is_missing in zip(table.index + 1, table[column], table[column].isna(), strict=True):
-        text = "" if is_missing else _cell_text(cell)
+        text = "" if is_missing else cell_text(cell)
         if not text:
             raise _error(path, row, f"'{column}' is empty; fill it in or remove the row")
         yield text
@@ -324,6 +327,10 @@ def _splits(table: pd.DataFrame, path: Path, column: str) -> list[Split]:
             raise _error(path, row, f"'{column}' is '{text}'; allowed are {', '.join(SPLIT_NAMES)}")
         splits.append(split)
     return splits
+
+
+def _groups(table: pd.DataFrame, column: str | None) -> list[str]:
+    return table[column].fillna("").astype(str).str.strip().tolist() if column else [""] * len(table)
 
 
 def _boxes(table: pd.DataFrame, path: Path) -> list[Box | None]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from ramstrans.data.config import DataConfig
 from ramstrans.data.geometry import FILL, Geometry, frame_size, rescale_span
 from ramstrans.data.preprocessing import Preprocessing, Size, resized_size
 
@@ -48,11 +49,11 @@ class Augmentation:
         random_erasing: Probability that a rectangle is erased; 0 is off.
     """
 
-    flip: bool = True
-    color_jitter: float = 0.0
-    rand_augment: int = 0
-    rand_magnitude: int = 9
-    random_erasing: float = 0.0
+    flip: bool = DataConfig.flip
+    color_jitter: float = DataConfig.color_jitter
+    rand_augment: int = DataConfig.rand_augment
+    rand_magnitude: int = DataConfig.rand_magnitude
+    random_erasing: float = DataConfig.random_erasing
 
 
 def make_view(

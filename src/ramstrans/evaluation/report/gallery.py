@@ -23,6 +23,9 @@ WIDTH, GAP, CELL = 7, 0.62, 1.7
 """Inches of the figure, for the text between two rows, and for a row of images."""
 
 REGION_COLOR, TRUE_COLOR = "#FFD400", "#FFFFFF"
+Line = Callable[[int], str]
+"""A line of text, whose names have at most so many characters."""
+
 COLUMNS = "image | saliency | region (yellow) and true box (dashed) | what the next scale saw"
 
 
@@ -101,38 +104,23 @@ def _write_prediction(
 
     Names are shortened such that each line, percentages included, fits into the figure.
     """
-    probabilities, fused = predictions.probabilities[:, index], predictions.fused[index]
-    label = predictions.labels[index]
+    probabilities = predictions.probabilities[:, index]
     if thresholds is None:
-        is_right = fused.argmax() == label
+        title, is_right = _one_label(predictions, index, class_names)
     else:
-        predicted = fused >= thresholds
-        is_right = bool((predicted == (label > 0)).all())
-
-    def best(scores: np.ndarray, max_length: int) -> str:
-        name = style.label_text(class_names[int(scores.argmax())], max_length)
-        return f"{name} {100 * scores.max():.0f} %"
-
-    def names(chosen: np.ndarray, max_length: int) -> str:
-        some = [style.label_text(class_names[one], max_length) for one in np.flatnonzero(chosen).tolist()]
-        return ", ".join(some) or "none"
-
-    def title(max_length: int) -> str:
-        if thresholds is not None:
-            truth = f" (true: {names(label > 0, max_length)})"
-            return names(predicted, max_length) + ("" if is_right else truth)
-        truth = f", true class {style.label_text(class_names[label], max_length)}"
-        return best(fused, max_length) + ("" if is_right else truth)
+        title, is_right = _several_labels(predictions, index, class_names, thresholds)
 
     def note(max_length: int) -> str:
         each = enumerate(probabilities, start=1)
-        return "   ".join(f"scale {number}: {best(scores, max_length)}" for number, scores in each)
+        return "   ".join(
+            f"scale {number}: {_best(scores, class_names, max_length)}" for number, scores in each
+        )
 
     def file(max_length: int) -> str:
         return style.label_text("/".join(predictions.records[index].path.parts[-2:]), max_length)
 
     color = style.RIGHT_COLOR if is_right else style.WRONG_COLOR
-    lines: list[tuple[float, Callable[[int], str], dict[str, Any]]] = [
+    lines: list[tuple[float, Line, dict[str, Any]]] = [
         (1 + 0.19 / CELL, title, {"fontsize": 9, "weight": "bold", "color": color}),
         (-0.14 / CELL, file, {"fontsize": 7, "color": style.MUTED_COLOR}),
     ]
@@ -141,6 +129,42 @@ def _write_prediction(
     for y, compose, options in lines:
         text = axes.text(0, y, "", transform=axes.transAxes, **options)
         style.fit_text(text, compose, 99, WIDTH - 0.15)
+
+
+def _one_label(predictions: Predictions, index: int, class_names: Sequence[str]) -> tuple[Line, bool]:
+    """The fused prediction, with the true class if it is another, and whether it is right."""
+    fused, label = predictions.fused[index], predictions.labels[index]
+    is_right = bool(fused.argmax() == label)
+
+    def title(max_length: int) -> str:
+        truth = f", true class {style.label_text(class_names[label], max_length)}"
+        return _best(fused, class_names, max_length) + ("" if is_right else truth)
+
+    return title, is_right
+
+
+def _several_labels(
+    predictions: Predictions, index: int, class_names: Sequence[str], thresholds: np.ndarray
+) -> tuple[Line, bool]:
+    """The labels that are predicted, with the true ones if those are others, and whether all are right."""
+    predicted, true = predictions.fused[index] >= thresholds, predictions.labels[index] > 0
+    is_right = bool((predicted == true).all())
+
+    def names(chosen: np.ndarray, max_length: int) -> str:
+        some = [style.label_text(class_names[one], max_length) for one in np.flatnonzero(chosen).tolist()]
+        return ", ".join(some) or "none"
+
+    def title(max_length: int) -> str:
+        truth = f" (true: {names(true, max_length)})"
+        return names(predicted, max_length) + ("" if is_right else truth)
+
+    return title, is_right
+
+
+def _best(scores: np.ndarray, class_names: Sequence[str], max_length: int) -> str:
+    """The most probable class and its probability."""
+    name = style.label_text(class_names[int(scores.argmax())], max_length)
+    return f"{name} {100 * scores.max():.0f} %"
 
 
 def _draw_views(cells: Sequence[Axes], seen: ScaleViews, predictions: Predictions, index: int) -> None:

@@ -211,22 +211,20 @@ def _joined(names: Sequence[str], is_there: np.ndarray) -> str:
     return join_labels(names[label] for label in np.flatnonzero(is_there).tolist())
 
 
-def choose_label_groups(
-    predictions: Predictions, thresholds: np.ndarray, count: int = GALLERY_SIZE
-) -> dict[str, list[int]]:
-    """Choose images by heading, up to `count` under each, none twice; headings without images are left out.
+def choose_label_groups(predictions: Predictions, thresholds: np.ndarray) -> dict[str, list[int]]:
+    """Choose images by heading, a few under each, none twice; headings without images are left out.
 
     Those with the most labels missed or added; then further mistakes, and correct predictions, drawn by a
     fixed seed.
     """
     num_wrong = ((predictions.fused >= thresholds) != (predictions.labels > 0)).sum(axis=1)
     order = np.random.default_rng(0).permutation(len(num_wrong))
-    worst = np.argsort(-num_wrong, kind="stable")[:count]
+    worst = np.argsort(-num_wrong, kind="stable")[:GALLERY_SIZE]
     worst = worst[num_wrong[worst] > 0]
     others = order[(num_wrong[order] > 0) & ~np.isin(order, worst)]
     groups = {
         "the images with the most mistakes": worst,
-        "other mistakes, drawn at random": others[:count],
-        "correct predictions, drawn at random": order[num_wrong[order] == 0][:count],
+        "other mistakes, drawn at random": others[:GALLERY_SIZE],
+        "correct predictions, drawn at random": order[num_wrong[order] == 0][:GALLERY_SIZE],
     }
     return {heading: chosen.tolist() for heading, chosen in groups.items() if len(chosen)}

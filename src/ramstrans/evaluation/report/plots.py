@@ -24,6 +24,9 @@ from ramstrans.evaluation.trust import NUM_BINS
 Row = Mapping[str, Any]
 """One line of metrics.jsonl."""
 
+MAX_CONFUSED = 12
+"""Classes of the confusion matrix."""
+
 
 def plot_curves(metrics_rows: Sequence[Row], path: Path) -> None:
     """Plot losses, validation accuracy, learning rate and speed of a training run as a PNG file.
@@ -151,14 +154,13 @@ def plot_confusion(
     labels: np.ndarray,
     class_names: Sequence[str],
     path: Path,
-    num_classes: int = 12,
 ) -> None:
     """Plot the confusion matrix of the most confused classes; the colours of a row add up to 100 %.
 
-    At most `num_classes` are shown; a last column sums up all others. `probabilities` and `labels` are those
+    At most `MAX_CONFUSED` are shown; a last column sums up all others. `probabilities` and `labels` are those
     of `metrics`, `class_names` in label order.
     """
-    shown = most_confused_classes(probabilities, labels, num_classes)
+    shown = most_confused_classes(probabilities, labels, MAX_CONFUSED)
     counts = confusion_counts(probabilities, labels, shown)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.6 + 0.45 * len(shown)
