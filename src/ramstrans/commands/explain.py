@@ -120,7 +120,7 @@ def explain(
             print(f"{image}: not read: {error.reason}")  # noqa: T201
             continue
         num_read += 1
-        print(f"{image}: {answer_line(values)}, {picture}")  # noqa: T201
+        print(f"{image}: {answer_line(values)}; {picture}")  # noqa: T201
     logger.info("%s explained; the numbers are beside each figure, as JSON", counted(num_read, "image"))
     check_any_read(named, len(images), num_read)
     return 0
