@@ -99,14 +99,14 @@ def build_tracker(name: str, output: Path, first_step: int | None, known_as: str
     if name == "tensorboard":
         return kind(name, output, purge_step=first_step)
     goes_on: dict[str, Any] = {} if known_as is None else {"id": known_as, "resume": "allow"}
-    options: dict[str, Any] = {
+    options: dict[str, dict[str, Any]] = {
         "mlflow": {"run_name": run_name, "run_id": known_as},
         "swanlab": {"experiment_name": run_name},
         "trackio": {"name": run_name, "resume": "never" if first_step is None else "allow"},
         "wandb": {"name": run_name, "dir": str(output)} | goes_on,
-    }.get(name, {})
+    }
     places = [output] if kind.requires_logging_directory else []
-    return kind(PROJECT, *places, **options)
+    return kind(PROJECT, *places, **options.get(name, {}))
 
 
 def log_options(
