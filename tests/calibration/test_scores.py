@@ -104,6 +104,7 @@ def test_fewer_images_than_dimensions_stay_finite():
         values = unknown_scores(name, features @ head[0].T, features, fit_arrays(name, reference))
         assert values.shape == (7,)
         assert np.isfinite(values).all(), name
+        assert name != "vim" or np.abs(values).max() < 1000  # though 13 images leave most directions out
 
 
 def test_a_class_that_is_left_out_is_nowhere(given):

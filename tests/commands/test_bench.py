@@ -44,7 +44,7 @@ def test_a_run_a_config_file_and_a_config_that_comes_along(trained, tiny, tmp_pa
         (["--models", "a", "--run", "b"], "--run has no effect with --models; leave it out"),
         (["--models", "a", "--num_images", "5"], "--num_images has no effect with --models"),
         (["--models", "a", "--repeats", "0"], "repeats"),
-        (["--models", "nowhere"], "nowhere"),
+        (["--models", "nowhere"], "--models nowhere does not exist; give run folders"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(fails, tmp_path, monkeypatch, options, message):

@@ -27,7 +27,7 @@ def test_one_image_gives_one_line_and_two_files(trained, photos, tmp_path, capsy
     printed = capsys.readouterr()
     values = json.loads((tmp_path / "0-explained.json").read_text())
     answer = f"{values['labels'][0]} {values['probabilities'][0]:.1%}"
-    assert printed.out == f"photos/Azure_tit/0.png: {answer}, 0-explained.png\n"
+    assert printed.out == f"photos/Azure_tit/0.png: {answer}; 0-explained.png\n"
     assert (tmp_path / "0-explained.png").stat().st_size > 0
     assert "1 image explained" in printed.err
 
@@ -39,7 +39,7 @@ def test_several_images_and_folders(trained, photos, tmp_path, capsys):
     assert len(lines) == 5  # one of them was named twice
     assert lines[-1] == "nix.jpg: not read: no such file"
     for line in lines[:-1]:
-        assert re.search(r"/\d\.png: .+ \d+\.\d%, explained/photos/\w+/\d-explained\.png$", line)
+        assert re.search(r"/\d\.png: .+ \d+\.\d%; explained/photos/\w+/\d-explained\.png$", line)
     assert len(list(tmp_path.glob("explained/photos/*/*.png"))) == 4
     assert len(list(tmp_path.glob("explained/photos/*/*.json"))) == 4
     assert printed.err.endswith("nix.jpg: no such file; 4 images were read all the same\n")

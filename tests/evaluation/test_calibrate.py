@@ -282,7 +282,13 @@ def test_bad_input_is_told(copy, data, tmp_path, fails):
     line = fails(3, "calibrate", copy, "--coverage", "0.99", "--device", "cpu")
     assert "24 images cannot tell --coverage 0.99 and --reject 0.05: 99 are needed" in line
     line = fails(2, "calibrate", copy, "--reject", "0", "--device", "cpu")
-    assert "--reject is 0.0; give a number in (0, 1)" in line
+    assert "--reject is 0.0; give a number in (0, 1), e.g. 0.05" in line
+    line = fails(2, "calibrate", copy, "--coverage", "95", "--device", "cpu")
+    assert "--coverage is 95.0; give a number in (0, 1), e.g. 0.95" in line
+    line = fails(3, "calibrate", copy, "--unknown", tmp_path / "nowhere", "--device", "cpu")
+    assert line.endswith(
+        f"--unknown {tmp_path}/nowhere is not a folder; give one of images of no class of the model"
+    )
     known = load_metadata(copy).class_names
     copies, named = tmp_path / "copies", tmp_path / "named"
     named.mkdir()

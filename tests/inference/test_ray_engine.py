@@ -30,9 +30,11 @@ def test_without_ray_it_says_what_to_install(run, photographs, tmp_path, fails, 
 
 
 def test_the_output_is_a_folder_of_parquet(run, fails, tmp_path):
-    for more in ([], ["--output", tmp_path / "a.csv", "--format", "csv"]):
+    file = ["--output", tmp_path / "a.csv"]
+    for more in ([], file, ["--output", tmp_path / "a", "--format", "csv"]):
         line = fails(2, "predict", run, "a.jpg", "--engine", "ray", *more)
         assert line == "ramstrans: --engine ray writes Parquet files into a folder; give --output FOLDER"
+    assert not list(tmp_path.glob("a*"))
 
 
 def test_options_of_ray_warn_without_it(run, photographs, caplog):

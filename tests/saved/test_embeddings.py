@@ -99,6 +99,8 @@ def test_what_cannot_be_searched_is_one_line(tmp_path):
     refused(DataError, "no image that could be read", unread)
     (tmp_path / "bad" / "_partitions.json").write_text(json.dumps({}))
     refused(DataError, "is not finished", tmp_path / "bad")
+    unread.unlink()  # stopped before the first file was whole
+    refused(DataError, "is not finished", tmp_path / "bad")
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
     refused(DataError, "cannot be read", tmp_path / "damaged.parquet")
     parquet.write_table(pyarrow.table({"path": ["a.jpg"]}), tmp_path / "other.parquet")

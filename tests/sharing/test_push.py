@@ -127,7 +127,7 @@ def test_a_branch_and_a_picture(hub, tmp_path):
     assert url.startswith(f"{hub.address}/ann/crows/commit/")
     assert "mine.png" in content_of(hub, "ann/crows", "v2")
     assert content_of(hub, "ann/crows") == {}
-    with pytest.raises(UsageError, match=r"--picture .*nothing.png is not a .png or .jpg file"):
+    with pytest.raises(UsageError, match=r"--picture .*nothing.png does not exist; give another"):
         prepare_push(folder, "ann/crows", picture=tmp_path / "nothing.png")
 
 

@@ -206,7 +206,9 @@ def _fit_vim(reference: Reference) -> dict[str, NDArray[Any]]:
     origin = -np.linalg.pinv(weight) @ bias
     centred = features - origin
     _, directions = np.linalg.eigh(centred.T @ centred / len(centred))
-    residual = directions[:, : features.shape[1] - num_principal(features.shape[1])]
+    count, width = features.shape
+    principal = min(num_principal(width), count // 2)  # or few images would have no residual but rounding
+    residual = directions[:, : width - principal]
     top = (features @ weight.T + bias).max(axis=1).mean()
     alpha = top / np.linalg.norm(centred @ residual, axis=1).mean()
     return {"origin": origin, "residual": residual, "alpha": np.array([alpha])}

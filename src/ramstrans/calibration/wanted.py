@@ -52,7 +52,8 @@ class Wanted:
     def __post_init__(self) -> None:
         for name in ("reject", "coverage"):
             if not 0 < (share := getattr(self, name)) < 1:
-                raise ConfigError(f"--{name} is {share}; give a number in (0, 1), e.g. 0.05")
+                default = getattr(Wanted, name)
+                raise ConfigError(f"--{name} is {share}; give a number in (0, 1), e.g. {default}")
 
     @property
     def min_images(self) -> int:

@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from ramstrans.commands import train
+from ramstrans.commands.configs import config_folder
 from ramstrans.commands.options import Parser, takes_data
 from ramstrans.console import progress_bar, results
 from ramstrans.data.config import DataConfig
@@ -163,6 +164,11 @@ def spec_of(name: str) -> "ModelSpec":
         metadata, report = load_metadata(folder), folder / "report.json"
         top1 = json.loads(report.read_text())["fused"].get("top1") if report.is_file() else None
         return ModelSpec(dataclasses.replace(metadata.model, weights=None), metadata.preprocessing.crop, top1)
+    if not Path(name).is_file() and not (config_folder() / f"{name}.yaml").is_file():
+        raise UsageError(
+            f"--models {name} does not exist; give run folders, exports of one behind it, YAML files, or "
+            "names of configs that come along"
+        )
     parser = Parser(prog="ramstrans bench --models")
     train.add_options(parser)
     config = train.run_config(parser.instantiate(parser.parse_args(["--config", name])))

@@ -120,7 +120,7 @@ def print_answer(answer: Callable[[Path, Path], Mapping[str, Any]], image: Path,
     except UnreadableImageError as error:
         print(f"{image}: not read: {error.reason}")  # noqa: T201
         return False
-    print(f"{image}: {answer_line(values)}, {picture}")  # noqa: T201
+    print(f"{image}: {answer_line(values)}; {picture}")  # noqa: T201
     return True
 
 

@@ -179,7 +179,8 @@ def open_rows(
 
 def check_partition_output(output: Path | None, format_name: str | None) -> Path:
     """The folder for `--engine ray`; raises UsageError unless one is given."""
-    if output is None or format_name not in (None, "parquet"):
+    names_file = output is not None and output.suffix.lower() in (".csv", ".jsonl")
+    if output is None or names_file or format_name not in (None, "parquet"):
         raise UsageError("--engine ray writes Parquet files into a folder; give --output FOLDER")
     return output
 

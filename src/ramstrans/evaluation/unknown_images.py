@@ -95,9 +95,11 @@ def of_folder(
         progress: Reports files done.
 
     Raises:
-        DataError: The folder has no images, or holds some of the model's classes: a folder with the name of a
-            class, or near-duplicates of known images.
+        DataError: There is no such folder, it has no images, or holds some of the model's classes: a folder
+            with the name of a class, or near-duplicates of known images.
     """
+    if not folder.is_dir():
+        raise DataError(f"--unknown {folder} is not a folder; give one of images of no class of the model")
     paths = list(images_below(folder, LeftOut()))
     if not paths:
         raise DataError(f"--unknown {folder} has no images; give a folder of images of no class of the model")

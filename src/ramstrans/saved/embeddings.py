@@ -118,11 +118,11 @@ def load_embeddings(place: Path, made: Made | None = None) -> Embeddings:
     import pyarrow
     from pyarrow import parquet
 
+    if (place / "_partitions.json").is_file() and not (place / "_SUCCESS").is_file():
+        raise DataError(f"{place} is not finished; run the command that began it again, it goes on there")
     files = sorted(place.glob("*.parquet")) if place.is_dir() else [place]
     if not files or not files[0].is_file():
         raise DataError(f"{place} has no features; give a file or folder that `ramstrans embed` wrote")
-    if place.is_dir() and (place / "_partitions.json").is_file() and not (place / "_SUCCESS").is_file():
-        raise DataError(f"{place} is not finished; run the command that began it again, it goes on there")
     try:
         tables = [parquet.read_table(file) for file in files]
     except (OSError, pyarrow.ArrowException) as error:

@@ -85,7 +85,8 @@ def prepare_push(
     report = read_report(folder)
     shown = folder / PICTURE_FILE if picture is None else picture
     if picture is not None and (not picture.is_file() or picture.suffix.lower() not in (".png", ".jpg")):
-        raise UsageError(f"--picture {picture} is not a .png or .jpg file; give another, or leave it out")
+        reason = "is not a .png or .jpg file" if picture.is_file() else "does not exist"
+        raise UsageError(f"--picture {picture} {reason}; give another, or leave it out")
     name = shown.name if shown.is_file() else None
     card = model_card(metadata, report, address, picture=name, licence=licence)
     if (folder / CARD_FILE).is_file():

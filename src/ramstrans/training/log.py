@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from ramstrans.console import format_duration
 from ramstrans.plain import to_plain
+from ramstrans.training.trackers import log_numbers
 from ramstrans.training.validation import describe
 
 
@@ -31,8 +32,7 @@ class MetricsLog:
         row = to_plain(row, "row")
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        numbers = {f"{row['kind']}/{key}": value for key, value in row.items() if isinstance(value, float)}
-        self.accelerator.log(numbers, step=step)
+        log_numbers(self.accelerator, numbers_of(row), step)
 
     def num_bytes(self) -> int:
         """Length of the file; 0 if there is none."""
@@ -43,6 +43,26 @@ class MetricsLog:
         if self.accelerator.is_main_process and self.num_bytes() > num_bytes:
             with self.path.open("rb+") as file:
                 file.truncate(num_bytes)
+
+
+def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a row of metrics.jsonl by the names that trackers show; scales count from 1.
+
+    >>> numbers_of({"kind": "validation", "epoch": 2, "top1_scales": [50.0, 75.0], "is_best": True})
+    {'validation/epoch': 2, 'validation/top1_scale_1': 50.0, 'validation/top1_scale_2': 75.0}
+    """
+    numbers: dict[str, float] = {}
+    for key, value in row.items():
+        if key.endswith("_scales"):
+            values = {f"{key.removesuffix('s')}_{scale}": part for scale, part in enumerate(value, start=1)}
+        else:
+            values = {key: value} if key != "step" else {}
+        numbers |= {
+            f"{row['kind']}/{name}": number
+            for name, number in values.items()
+            if isinstance(number, int | float) and not isinstance(number, bool)
+        }
+    return numbers
 
 
 def epoch_line(

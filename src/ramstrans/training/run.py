@@ -2,8 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -60,7 +59,7 @@ from ramstrans.training.setup import (
     with_length_for,
 )
 from ramstrans.training.thresholds import with_thresholds
-from ramstrans.training.trackers import check_trackers, start_trackers
+from ramstrans.training.trackers import check_trackers, closing_trackers, log_test, start_trackers
 from ramstrans.training.trainable import check_batch_norms
 
 CHANGED = (
@@ -233,6 +232,7 @@ def train(prepared: Prepared, output: Path, *, command: str = "", progress: Prog
     with signals.installed(), closing_trackers(accelerator):
         if prepared.resumes and has_trained(output, config):
             metadata, weights = trained_before(output, prepared, accelerator)
+            start_trackers(accelerator, config, output, metadata.training.get("steps", 0) + 1)
         else:
             result = train_into(output, prepared, accelerator, progress, signals)
             metadata, weights = metadata_of(prepared, result), result.weights
@@ -246,20 +246,9 @@ def train(prepared: Prepared, output: Path, *, command: str = "", progress: Prog
         model = trained_model(prepared, weights, accelerator)
         calibration = calibrate_trained(output, prepared, model, metadata, accelerator, checking)
         report = evaluate_test(output, prepared, model, metadata, calibration, command, checking)
+        log_test(accelerator, report)
     accelerator.end_training()
     return report
-
-
-@contextmanager
-def closing_trackers(accelerator: Accelerator) -> Iterator[None]:
-    """Close the trackers, also after an error: TensorBoard's thread is to end before the interpreter does."""
-    try:
-        yield
-    finally:
-        for tracker in accelerator.trackers:
-            with suppress(OSError):  # a full disk, which is reported already
-                tracker.finish()
-        accelerator.trackers = []
 
 
 def train_into(
