@@ -87,10 +87,10 @@ def test_classes_that_the_model_lacks(tmp_path, caplog):
     ("text", "message"),
     [
         ("", "is empty"),
-        ("owl\n", "excludes all 3 classes of the model: it has no class, such as 'owl': none is a class"),
+        ("owl\n", "excludes all 3 classes of the model: 'owl' and the like are none of them; name some"),
         (
             "class,weight\nwren,0\n",
-            "excludes all 3 classes of the model: it has no class with a weight",
+            "excludes all 3 classes of the model: no weight is above 0; name some",
         ),
         ("month,weight\n5,1\n", "has no column 'class', but month, weight; give class, weight, and columns"),
         ("class,month\nwren,5\n", "has no column 'weight', but class, month"),

@@ -50,7 +50,7 @@ class FakeEngine:
 
     def contrast(self, content, against):
         if against not in ("b", "runner_up"):
-            raise UsageError("--against is none of the classes")
+            raise UsageError("against is none of the classes")
         return {
             "answer": "a",
             "class": "b",

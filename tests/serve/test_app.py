@@ -384,7 +384,7 @@ def test_why_not_another_class():
         "picture": base64.b64encode(b"P").decode(),
     }
     refused = ask(FakeEngine(), "POST", "/predict?against=z", content=b"a", headers=JPEG)
-    assert (refused.status_code, refused.json()["detail"]) == (422, "--against is none of the classes")
+    assert (refused.status_code, refused.json()["detail"]) == (422, "against is none of the classes")
     (row,) = rows_of(ask(FakeEngine(), "POST", "/predict", content=b"a", headers=JPEG))
     assert "against" not in row
     rows = rows_of(ask(FakeEngine(), "POST", "/predict?against=b", json={"images": in_base64(b"xx", b"a")}))

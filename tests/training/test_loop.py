@@ -216,7 +216,7 @@ def test_good_steps_between_skipped_ones_begin_the_count_again(run, spoilt):
 
 def test_a_run_that_ends_in_skipped_steps_is_no_success(run, spoilt):
     spoilt({3})
-    with pytest.raises(TrainingError, match=r"in 1 steps in a row.* at step 3 "):
+    with pytest.raises(TrainingError, match=r"in 1 step in a row.* at step 3 "):
         run(tiny_model(), max_steps=3)
 
 

@@ -222,10 +222,8 @@ def _check_some(priors: Priors, others: Sequence[str]) -> None:
     """Raise if no class of the model is left; tell of classes that it lacks."""
     path = priors.source
     if not any(case.rest or any(case.weights) for case in priors.cases):
-        why = f", such as '{others[0]}': none is a class of the model" if others else " with a weight above 0"
-        raise DataError(
-            f"{path} excludes all {priors.num_classes} classes of the model: it has no class{why}; name some"
-        )
+        why = f"'{others[0]}' and the like are none of them" if others else "no weight is above 0"
+        raise DataError(f"{path} excludes all {priors.num_classes} classes of the model: {why}; name some")
     if others:
         logger.warning(
             "%s: left out, as the model does not have %s: %s",

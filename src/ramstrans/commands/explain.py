@@ -108,7 +108,8 @@ def explain(
             embeddings = index_beside(run, predictor)
     answer = partial(explain_image, predictor, overwrite=overwrite, against=against, embeddings=embeddings)
     num_read = sum(map(partial(print_answer, answer), images, pictures))
-    logger.info("%s explained; the numbers are beside each figure, as JSON", counted(num_read, "image"))
+    if num_read:
+        logger.info("%s explained; the numbers are beside each figure, as JSON", counted(num_read, "image"))
     check_any_read(named, len(images), num_read)
     return 0
 

@@ -83,7 +83,7 @@ def check_class(class_names: Sequence[str], against: str) -> None:
     near = near or [name for name in class_names if against.lower() in name.lower()][:1]
     hint = f"did you mean '{near[0]}'?" if near else f"they begin with '{class_names[0]}'"
     raise UsageError(
-        f"--against is '{against}', which is not one of the {len(class_names)} classes of this model: "
+        f"against is '{against}', which is not one of the {len(class_names)} classes of this model: "
         f"{hint}; or give runner_up"
     )
 

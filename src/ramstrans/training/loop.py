@@ -19,6 +19,7 @@ from ramstrans.distributed import SignalHandler, full_state_dict, materialize, t
 from ramstrans.errors import StoppedError, TrainingError, first_few
 from ramstrans.evaluation.predict import predict_split
 from ramstrans.models.methods.method import Method
+from ramstrans.plain import counted
 from ramstrans.training.checkpoint import Checkpoints, RunState
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.ema import build_ema, register_ema
@@ -225,8 +226,9 @@ class TrainLoop:
         too_many = state.skipped_in_a_row > self.config.max_skipped_steps
         if too_many or state.step == self.total_steps:  # a run that ends like this has failed
             raise TrainingError(
-                f"the loss or a gradient was not finite in {state.skipped_in_a_row} steps in a row, last "
-                f"(loss {result.loss}) at step {state.step} with learning rate {result.lr:.3g} and images "
+                f"the loss or a gradient was not finite in {counted(state.skipped_in_a_row, 'step')} "
+                f"in a row, last (loss {result.loss}) at step {state.step} with learning rate "
+                f"{result.lr:.3g} and images "
                 f"{first_few(images, MAX_NAMED)}; lower training.lr, lengthen training.warmup_steps, "
                 "or take training.precision bf16 or fp32"
             )
