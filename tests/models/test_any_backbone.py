@@ -67,6 +67,7 @@ SLOW = {
     "vgg11_bn": Model((64, 96), (2, 3), "cosine", 16),
     "efficientnet_lite0": Model((64, 96), (2, 3), "cam", 7, True),
     "mobilenetv4_hybrid_medium": Model((64, 96), (2, 3), "cosine", 5),
+    "coat_lite_tiny": Model((64, 96), (2, 3), "cosine", 4),  # modules that are parts of several others
     "xcit_nano_12_p8_224": Model((64, 96), (8, 12), "cosine", 12),
     "cait_xxs24_224": Model((64, 96), (4, 6), "cosine", 24),
     "volo_d1_224": Model((64, 96), (4, 6), "cosine", 5),
@@ -294,6 +295,9 @@ def test_class_rows_are_only_for_class_tokens(rows):
     [
         pytest.param("crossvit_9_240", "its features are list, neither", marks=pytest.mark.slow),
         pytest.param("coat_tiny", "its features are list, neither", marks=pytest.mark.slow),
+        pytest.param(
+            "pit_ti_distilled_224", "its features are its 2 class tokens alone", marks=pytest.mark.slow
+        ),
         ("deit_tiny_distilled_patch16_224", "its two heads read two tokens"),
         pytest.param("gemma4_vit_167m_enc", "has no head that classifies", marks=pytest.mark.slow),
         ("sam3_hiera", "is not known to timm; did you mean"),

@@ -6,10 +6,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 from timm.layers import PatchEmbed
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ramstrans.errors import ConfigError
 from ramstrans.models.attention import AttentionCall, RecordAttention
+from ramstrans.models.substitute import call_with
 
 Size = tuple[int, int]
 """`(height, width)`."""
@@ -60,17 +60,13 @@ def inspect_model(model: nn.Module, size: Size) -> Anatomy:
         RuntimeError, AssertionError, ...: The model does not take this size.
         ConfigError: Its features are neither tokens nor one map.
     """
-    weights = {
-        f"model.{name}": torch.empty_like(tensor, device="meta")
-        for name, tensor in (*model.named_parameters(), *model.named_buffers())
-    }
     calls: list[AttentionCall] = []
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), RecordAttention(calls, copy=False):
             image = torch.empty(1, 3, *size, device="meta")
-            features, pooled, num_before_pooling = functional_call(_Parts(model), weights, (image, calls))
+            features, pooled, num_before_pooling = call_with(_Parts(model), _without_values, image, calls)
     finally:
         model.train(was_training)
     layout, grid, num_prefix = locate(model, features, size)
@@ -90,6 +86,10 @@ def inspect_model(model: nn.Module, size: Size) -> Anatomy:
         num_parallel=num_parallel,
         pools_by_attention=len(pools) == 1 and pools[0].query.shape[-2] == 1,
     )
+
+
+def _without_values(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, device="meta")
 
 
 class _Parts(nn.Module):
@@ -129,7 +129,7 @@ def locate(
     """Where the locations lie in features: their layout, `(rows, columns)`, and the tokens before them.
 
     Raises:
-        ConfigError: The number of tokens is not that of a grid.
+        ConfigError: The number of tokens is not that of a grid, or they are class tokens alone.
     """
     if features.ndim == 4:
         width = getattr(model, "num_features", None)
@@ -139,6 +139,12 @@ def locate(
         rows, columns = features.shape[1:3] if is_last else features.shape[2:]
         return ("NHWC" if is_last else "NCHW"), (rows, columns), 0
     num_tokens = features.shape[1]
+    class_tokens = getattr(model, "cls_token", None)
+    if num_tokens > 1 and isinstance(class_tokens, Tensor) and class_tokens.shape[-2] == num_tokens:
+        raise ConfigError(
+            f"this backbone cannot work: its features are its {num_tokens} class tokens alone, without "
+            "locations"
+        )
     rows, columns = patch_grid(model, size) or (0, 0)
     if 0 <= num_tokens - rows * columns <= getattr(model, "num_prefix_tokens", 0):
         return "tokens", (rows, columns), num_tokens - rows * columns

@@ -228,7 +228,8 @@ class Encoder(nn.Module):
             return "an attention pool"
         pool = getattr(self.model, "global_pool", None)
         kind = pool if isinstance(pool, str) else getattr(pool, "pool_type", None)
-        return {"avg": "the mean of all locations", "max": "their maximum"}.get(kind or "avg", f"'{kind}'")
+        words = {"avg": "the mean of all locations", "max": "their maximum", "token": "a token"}
+        return words.get(kind or "avg", f"'{kind}'")
 
     def is_explicit(self, images: Tensor, num_layers: int) -> bool:
         """Whether products of matrices are faster than the fused kernel and a rollout of queries and keys.

@@ -7,9 +7,9 @@ from typing import Any, Literal
 import torch
 from timm.layers import ClassifierHead
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ramstrans.models.anatomy import Anatomy
+from ramstrans.models.substitute import call_with
 
 
 def get_classifier(model: Any) -> nn.Module:  # noqa: ANN401 - any timm model
@@ -60,24 +60,21 @@ def sums_locations(model: Any, anatomy: Anatomy) -> bool:  # noqa: ANN401 - any 
         "NHWC": (1, rows, columns, channels),
         "NCHW": (1, channels, rows, columns),
     }[anatomy.layout]
-    tensors = {
-        f"model.{name}": tensor for name, tensor in (*model.named_parameters(), *model.named_buffers())
-    }
     was_training = model.training
     model.eval()
     try:
         with torch.device("cpu"):
             features = _waves(shape)
-            values = {
-                name: _waves(tensor.shape) if id(tensor) in own else _halves(tensor)
-                for name, tensor in tensors.items()
-            }
-            pooled, logits = functional_call(_Head(model).eval(), values, (features,))
+            pooled, logits = call_with(
+                _Head(model).eval(),
+                lambda tensor: _waves(tensor.shape) if id(tensor) in own else _halves(tensor),
+                features,
+            )
+            weight = _waves(head.weight.shape).flatten(1)
+            bias = None if head.bias is None else _waves(head.bias.shape)
     finally:
         model.train(was_training)
     mean = flat_locations(features, anatomy.layout, anatomy.num_prefix).mean(dim=1)
-    by_id = {id(tensor): values[name] for name, tensor in tensors.items()}
-    weight, bias = by_id[own[0]].flatten(1), by_id.get(own[1])
     if pooled.shape != mean.shape or weight.shape[1] != mean.shape[1]:
         return False
     expected = nn.functional.linear(mean, weight, bias)
