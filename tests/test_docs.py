@@ -45,7 +45,8 @@ def test_a_command_line_of_the_docs_is_taken(line, tmp_path, monkeypatch):
     for word in words[1:]:
         if not word.startswith(("-", "hf://")) and "*" not in word:
             make_data(tmp_path / word)
-    build_parser().parse_args(split_quiet(words)[1])
+    taken = build_parser().parse_args(split_quiet(words)[1])
+    assert taken.subcommand == next(word for word in words if not word.startswith("-"))
 
 
 def test_there_are_command_lines():

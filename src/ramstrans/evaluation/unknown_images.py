@@ -95,7 +95,7 @@ def of_folder(
         progress: Reports files done.
 
     Raises:
-        DataError: There is no such folder, it has no images, or holds some of the model's classes: a folder
+        DataError: The folder is missing, has no images, or has some of the model's classes: a folder
             with the name of a class, or near-duplicates of known images.
     """
     if not folder.is_dir():

@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 PROJECT = "ramstrans"
 """Name of the project, or experiment, that a tracker files runs under."""
 
-
 IDS_FILE = "trackers.json"
 """In a run folder: by which id each tracker knows the run, so that a resumed run goes on there."""
 
