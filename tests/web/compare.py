@@ -29,11 +29,13 @@ class Agreement(NamedTuple):
         probability: Largest difference of a probability, fused or of a scale.
         top1: Whether the best class is the same.
         box: Largest difference of a box's edge, in pixels of the photograph; 0 without boxes.
+        rules: Whether both are unknown, or neither, with the same set and the same group of a rank.
     """
 
     probability: float
     top1: bool
     box: float
+    rules: bool
 
 
 def agreement(found, expected):
@@ -48,7 +50,14 @@ def agreement(found, expected):
         assert (one["box"] is None) == (other["box"] is None)
         if one["box"]:
             box = max(box, *(abs(a - b) for a, b in zip(one["box"], other["box"], strict=True)))
-    return Agreement(probability, found["labels"][0] == expected["labels"][0], box)
+    same_rules = rules_of(found) == rules_of(expected)
+    return Agreement(probability, found["labels"][0] == expected["labels"][0], box, same_rules)
+
+
+def rules_of(answer):
+    """Whether it is unknown, the classes of its set, its rank and group."""
+    rank = answer["answer"]
+    return answer["unknown"], set(answer["set"] or ()), rank and (rank["rank"], rank["name"])
 
 
 def main(page, run, photographs, number="100"):
@@ -87,7 +96,8 @@ def main(page, run, photographs, number="100"):
     same = [one for one in found if one.box <= 1]
     sys.stdout.write(
         f"{len(found)} photographs, {seconds:.2f} s each; best class equal for "
-        f"{sum(one.top1 for one in found)}, boxes equal to a pixel for {len(same)}; probabilities differ by "
+        f"{sum(one.top1 for one in found)}, boxes equal to a pixel for {len(same)}, "
+        f"unknown, set and rank equal for {sum(one.rules for one in found)}; probabilities differ by "
         f"at most {max(one.probability for one in found):.2g}, at most "
         f"{max(one.probability for one in same):.2g} where boxes are equal, median "
         f"{statistics.median(one.probability for one in found):.2g}\n"

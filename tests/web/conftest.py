@@ -63,7 +63,12 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 class Stub(Quiet):
     """The part of `ramstrans serve` that the page knows; the name of a photograph says what happens to it."""
 
-    about = {"kind": "run", "classes": list(NAMES), "max_bytes": 1_000_000}  # noqa: RUF012 - no instance changes it
+    about = {  # noqa: RUF012 - no instance changes it
+        "kind": "run",
+        "classes": list(NAMES),
+        "max_bytes": 1_000_000,
+        "promises": {"coverage": 0.95, "reject": 0.05},
+    }
     key = None  # what it wants
     busy = 2  # how often a busy server refuses
     seen: list = []  # noqa: RUF012 - of the class, since each request has an instance
@@ -120,9 +125,12 @@ FURTHER = {
         },
     },
     "no_rank.jpg": {"answer": {"name": None, "rank": "root", "probability": 1.0}},
+    "alien.jpg": {"unknown": True, "unknown_score": 3.5, "set": list(NAMES)},
+    "one_of.jpg": {"unknown": False, "unknown_score": 0.5, "set": list(NAMES[:2])},
+    "only.jpg": {"unknown": False, "unknown_score": 0.5, "set": list(NAMES[:1])},
     "sure.jpg": {"answer": {"name": NAMES[0], "rank": "species", "probability": 0.9964}},
 }
-"""Of a model with ranks, and a server with priors."""
+"""Of a model with ranks that is calibrated, and a server with priors."""
 
 
 def answer(name):

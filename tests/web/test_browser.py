@@ -11,6 +11,7 @@ from ramstrans.export.folder import export_folder
 from ramstrans.export.npm import RUNTIME
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
+from tests.export.conftest import calibrate
 from tests.inference.builders import NAMES, draw, make_folder
 from tests.web.compare import ASK, agreement
 from tests.web.conftest import Quiet
@@ -43,9 +44,10 @@ def exported(tmp_path_factory, photographs):
     runtime = needs_package(RUNTIME)
     root = tmp_path_factory.mktemp("export")
     saved = make_folder(root / "run", zoom_source="full", preprocessing=Preprocessing(61, (53, 37)))
+    calibrate(saved, photographs)
     predictor = Predictor.load(saved, "cpu", "fp32")
     check = export_folder(predictor, root / "out", "web", photographs, runtime)
-    assert check.boxes_equal == check.top1_equal == 1.0
+    assert check.boxes_equal == check.top1_equal == check.rules_from_file == 1.0
     return predictor, root / "out"
 
 
@@ -55,6 +57,7 @@ def test_the_folder_is_whole(exported):
     assert names == {
         *("index.html", "style.css", "icon.svg", "app.js", "words.js", "photo.js", "image.js"),
         *("browser.js", "worker.js", "model.onnx", "labels.json", "preprocessing.json", "page.json"),
+        *("calibration.json", "calibrated.js"),
         *("verification.json", "README.md", "runtime/LICENSE.txt", "runtime/ort.wasm.min.js"),
         *("runtime/ort-wasm-simd-threaded.js", "runtime/ort-wasm-simd-threaded.wasm"),
     }
@@ -83,10 +86,12 @@ def test_answers_are_those_of_predict(exported, address, open_page, photographs)
     assert found["notice"] is None
     for answer, prediction in zip(found["answers"], predictor(photographs, top_k=7), strict=True):
         expected = to_json(prediction)
-        probability, top1, box = agreement(answer, expected)
+        probability, top1, box, rules = agreement(answer, expected)
         assert probability <= PROBABILITY
         assert top1
         assert box <= BOX
+        assert rules
+        assert answer["unknown_score"] == pytest.approx(expected["unknown_score"], rel=1e-3)
         regions = [[scale["has_region"] for scale in one["scales"]] for one in (answer, expected)]
         assert regions[0] == regions[1]
     saliency, view = found["answers"][0]["saliency"], found["answers"][0]["view"]
@@ -112,7 +117,8 @@ def test_threads_give_the_same(exported, open_page, photographs, serve):
     page.locator("[data-state=done]").nth(len(photographs) - 1).wait_for(state="attached")
     best = [prediction.labels[0] for prediction in predictor(photographs)]
     shown = page.locator("#gallery strong").all_inner_texts()
-    assert [text.removeprefix("not sure: ").rsplit(",", 1)[0] for text in shown] == best
+    named = [text.removeprefix("not sure: ").removeprefix("unknown, nearest: ") for text in shown]
+    assert [text.rsplit(",", 1)[0] for text in named] == best
 
 
 def test_a_page_of_people(exported, address, open_page, photographs, tmp_path):

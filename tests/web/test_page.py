@@ -193,6 +193,48 @@ def test_ranks_and_priors_are_told(open_page, address, photographs, name, words)
     assert (row["priors"], row["changed"]) == (("every photograph", "True") if "Jay" in words else ("", ""))
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "one_of.jpg",
+            "> 99 % sure. One of these 2, with 95 %: Black footed Albatross, Crow, <b>hooded</b>.",
+        ),
+        ("only.jpg", "> 99 % sure"),
+    ],
+)
+def test_the_set_is_told_where_it_is_more_than_the_answer(open_page, address, photographs, name, words):
+    page = open_page(address)
+    classify(page, photographs(name))
+    assert texts(page, "#why") == [words]
+    assert page.locator("#answer").inner_text() == "Black footed Albatross"
+
+
+def test_unknown_is_said(open_page, address, photographs):
+    page = open_page(address)
+    assert texts(page, "#always") == [
+        "Unknown means: the photograph is unlike all that the model was trained on; 5 % of photographs of "
+        "its own classes are called so, too."
+    ]
+    classify(page, photographs("alien.jpg", "low.jpg"))
+    assert page.locator("#answer").inner_text() == "Unknown"
+    assert page.locator("#badge").is_hidden()
+    assert texts(page, "#why") == [
+        "It is unlike all that the model knows. The nearest is Black footed Albatross, with > 99 %."
+    ]
+    assert texts(page, "#gallery strong")[0] == "unknown, nearest: Black footed Albatross, > 99 %"
+    assert page.locator("#status").inner_text() == "2 photographs done, 1 not sure, 1 unknown."
+
+
+def test_a_model_that_is_not_calibrated_promises_nothing(open_page, serve, photographs):
+    class Plain(Stub):
+        about = Stub.about | {"promises": {"coverage": None, "reject": None}}
+
+    page = open_page(serve(PAGE, Plain))
+    page.locator("#lead").filter(has_text="tells 3 classes apart").wait_for()
+    assert texts(page, "#always")[0].startswith("The model always answers with a class that it knows")
+
+
 def test_a_busy_server_is_asked_again(open_page, address, photographs):
     page = open_page(address)
     classify(page, photographs("busy.jpg"))

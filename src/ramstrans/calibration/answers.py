@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ramstrans.calibration.conformal import sets
-from ramstrans.calibration.fitted import Calibration
+from ramstrans.calibration.fitted import Calibration, UnknownRule
 from ramstrans.calibration.priors import weighted
 from ramstrans.calibration.scores import NEEDS, score_of
 from ramstrans.calibration.taxonomy import RolledUp, roll_up
@@ -72,41 +72,46 @@ def answers(
     """
     count = num_scales or len(calibration.fused)
     probabilities = tempered(log_probabilities(fused), calibration.temperatures[count - 1])
-    return from_calibrated(calibration, probabilities, logits, features, num_scales=count, weights=weights)
+    rule, scores = calibration.fused[count - 1].unknown, None
+    if rule is not None:
+        check_given(rule, logits, features)
+        scores = score_of(rule.score, rule.scales, probabilities, logits, features, calibration.arrays)
+    return from_calibrated(calibration, probabilities, scores, num_scales=count, weights=weights)
+
+
+def check_given(
+    rule: UnknownRule, logits: NDArray[np.floating] | None, features: NDArray[np.floating] | None
+) -> None:
+    """Raise UsageError unless what the score of the unknown is computed from is there."""
+    given = {"logits": logits, "features": features}
+    if missing := [need for need in NEEDS[rule.score] if given[need] is None]:
+        raise UsageError(
+            f"this model tells the unknown by {rule.score}, which needs {' and '.join(missing)}, "
+            "and there are none; calibrate it with --score max_probability"
+        )
 
 
 def from_calibrated(
     calibration: Calibration,
     probabilities: NDArray[np.float64],
-    logits: NDArray[np.floating] | None = None,
-    features: NDArray[np.floating] | None = None,
+    unknown_scores: NDArray[np.float64] | None,
     *,
     num_scales: int | None = None,
     weights: NDArray[np.float64] | None = None,
 ) -> Answers:
-    """As `answers`, of probabilities (N, C) that are calibrated already: those of an exported graph.
+    """As `answers`, of what an exported graph gives: probabilities (N, C) that are calibrated, and scores.
 
-    Raises:
-        UsageError: What the score of the unknown needs is missing.
+    The scores (N,) of the unknown are None where the calibration has no rule for it.
     """
     rule = calibration.fused[(num_scales or len(calibration.fused)) - 1]
-    scores = unknown = inside = None
-    if rule.unknown is not None:
-        given = {"logits": logits, "features": features}
-        if missing := [need for need in NEEDS[rule.unknown.score] if given[need] is None]:
-            raise UsageError(
-                f"this model tells the unknown by {rule.unknown.score}, which needs {' and '.join(missing)}, "
-                "and there are none; calibrate it with --score max_probability"
-            )
-        scores = score_of(
-            rule.unknown.score, rule.unknown.scales, probabilities, logits, features, calibration.arrays
-        )
-        unknown = scores > rule.unknown.threshold
+    unknown = inside = None
+    if rule.unknown is not None and unknown_scores is not None:
+        unknown = unknown_scores > rule.unknown.threshold
     if rule.sets is not None:
         inside = sets(probabilities, rule.sets.method, rule.sets.quantiles(rule.sets.method))
     final = probabilities if weights is None else weighted(probabilities, weights)
     rolled_up = None if calibration.taxonomy is None else roll_up(calibration.taxonomy, final)
-    return Answers(final, probabilities, scores, unknown, inside, rolled_up)
+    return Answers(final, probabilities, unknown_scores, unknown, inside, rolled_up)
 
 
 def of_scale(

@@ -178,6 +178,19 @@ def calibration_from_json(text: str) -> Calibration:
     return fitted
 
 
+def promises(calibration: Calibration | None) -> dict[str, float | None]:
+    """What a calibration promises of the final answers, as plain values; None where nothing was fitted.
+
+    `coverage` is the share of images whose true class is in their prediction set, `reject` that of images of
+    known classes that count as unknown.
+    """
+    rule = None if calibration is None else calibration.fused[-1]
+    return {
+        "coverage": None if rule is None or rule.sets is None else rule.sets.coverage,
+        "reject": None if rule is None or rule.unknown is None else rule.unknown.reject,
+    }
+
+
 def with_rank_confidence(calibration: Calibration | None, confidence: float | None) -> Calibration | None:
     """A calibration with another confidence for answers at the ranks of its taxonomy; None: its own.
 

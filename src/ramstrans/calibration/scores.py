@@ -114,12 +114,17 @@ def score_of(
         return np.asarray(-calibrated.max(axis=1).astype(np.float64))
     each = []
     for scale in scales:
-        prefix = f"scale_{scale}."
-        own = {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+        own = arrays_of_scale(arrays, scale)
         of_logits = None if logits is None else logits[scale - 1]
         of_features = None if features is None else features[scale - 1]
         each.append(unknown_scores(name, of_logits, of_features, own))
     return np.asarray(np.mean(each, axis=0))
+
+
+def arrays_of_scale(arrays: Arrays, scale: int) -> dict[str, NDArray[np.float32]]:
+    """Those of one scale, numbered from 1, without `scale_1.` and so on before their names."""
+    prefix = f"scale_{scale}."
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
 
 
 def _in_float64(values: NDArray[np.floating] | None) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ramstrans
-from ramstrans.calibration.fitted import Calibration
+from ramstrans.calibration.fitted import CALIBRATION_FILE, Calibration
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import UsageError
@@ -18,9 +18,9 @@ from ramstrans.export.formats import Format, check_libraries, convert, write_gra
 from ramstrans.export.graph import Graph
 from ramstrans.export.judge import Judgement
 from ramstrans.export.quantize import halve, head_names
-from ramstrans.export.runner import FILES, KEPT
+from ramstrans.export.runner import FILES, UNKNOWN_SCORE
 from ramstrans.export.smaller import Int8, in_words, megabytes, write_int8
-from ramstrans.export.standalone import LABELS, PREPROCESSING, pixels_size, write_calibration
+from ramstrans.export.standalone import LABELS, PREPROCESSING, pixels_size
 from ramstrans.export.verify import Check, check_tolerance, verify
 from ramstrans.export.web import check_page, page_readme, write_page
 from ramstrans.files import new_folder
@@ -88,7 +88,7 @@ def export_folder(
         else:
             source = write_graph(graph, size, Path(work), "onnx")
             file = convert(source, draft, format_name)
-        write_answers(predictor, draft, format_name)
+        write_answers(predictor, draft)
         write_program(draft, format_name, programs)
         check = verify(predictor, graph, draft, photographs)
         check_tolerance(check)
@@ -105,18 +105,16 @@ def export_folder(
 
 
 def graph_of(predictor: Predictor, format_name: Format) -> Graph:
-    """A model as a graph, with its temperatures, and with the outputs that telling the unknown needs.
+    """A model as a graph, with its temperatures and its score of the unknown.
 
     Raises:
         UsageError: It cannot be one graph.
     """
-    calibration, is_page = calibration_of(predictor), format_name == "web"
     return Graph(
         predictor.model,
         predictor.metadata,
-        temperatures=None if calibration is None else (calibration.scales, calibration.temperatures[-1]),
-        keeps=() if calibration is None or is_page else calibration.needs,
-        by_products=is_page,
+        calibration=calibration_of(predictor),
+        by_products=format_name == "web",
     )
 
 
@@ -155,12 +153,12 @@ def make_smaller(
     return write_int8(source, file.parent, format_name, heads, int8, progress)
 
 
-def write_answers(predictor: Predictor, folder: Path, format_name: Format) -> None:
+def write_answers(predictor: Predictor, folder: Path) -> None:
     """Write what turns photographs into pixels, and outputs into answers."""
     write_labels(predictor, folder)
     calibration = calibration_of(predictor)
-    if calibration is not None and format_name != "web":
-        write_calibration(calibration, folder)
+    if calibration is not None:
+        (folder / CALIBRATION_FILE).write_text(calibration.to_json(), encoding="utf-8")
 
 
 def write_program(folder: Path, format_name: Format, programs: list[Path] | None) -> None:
@@ -287,12 +285,10 @@ def tensors(predictor: Predictor) -> list[tuple[str, str, str]]:
             ("saliency", "(B, h, w) float32", "of the first scale"),
         ]
     calibration = calibration_of(predictor)
-    needs = set() if calibration is None else calibration.needs
-    further = {
-        "logits": (f"({num_scales}, B, {num_classes}) float32", "for telling the unknown"),
-        "features": (f"({num_scales}, B, D) float32", "what the classifier reads, for telling the unknown"),
-    }
-    return rows + [(name, *further[name]) for name in KEPT if name in needs]
+    rule = None if calibration is None else calibration.fused[-1].unknown
+    if rule is not None:
+        rows.append((UNKNOWN_SCORE, "(B,) float32", f"above {rule.threshold:.6g} the image is of no class"))
+    return rows
 
 
 def checked(check: Check, *, is_calibrated: bool = False) -> list[str]:

@@ -1,16 +1,17 @@
 """The whole of a prediction as one graph: from the pixels of a crop to fused probabilities, any batch."""
 
 import copy
-from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ramstrans.calibration.fitted import Calibration
 from ramstrans.data.preprocessing import Size
 from ramstrans.errors import UsageError
-from ramstrans.export.runner import KEPT, OUTPUTS
+from ramstrans.export.runner import OUTPUTS, UNKNOWN_SCORE
 from ramstrans.export.standalone import pixels_size
+from ramstrans.export.unknown import UnknownScore
 from ramstrans.models.attention import ExplicitAttention
 from ramstrans.models.methods.method import Method
 from ramstrans.models.zoom import zoom_by_products
@@ -27,8 +28,8 @@ class Answers(NamedTuple):
             pixels. None with one scale.
         found: (S - 1, B) bool, False where nothing stood out and the box is all that the scale saw.
         saliency: (B, h, w) float32 of the first scale, non-negative.
-
-    After these come those of `Graph.kept`: `logits` (S, B, num_classes) and `features` (S, B, D), float32.
+        unknown_score: (B,) float32, high for images of no known class. None if the model is not calibrated
+            to tell them.
     """
 
     probabilities: Tensor
@@ -36,6 +37,7 @@ class Answers(NamedTuple):
     boxes: Tensor | None = None
     found: Tensor | None = None
     saliency: Tensor | None = None
+    unknown_score: Tensor | None = None
 
 
 class Graph(nn.Module):
@@ -44,8 +46,7 @@ class Graph(nn.Module):
     Args:
         model: In evaluation mode, on the CPU.
         metadata: What it was saved with.
-        temperatures: Of each scale, and of their mean, as calibrated; None: the model is not.
-        keeps: What is given out beside the answers, of `logits` and `features`.
+        calibration: Of as many scales as the model has; None: it is not calibrated.
         by_products: Regions are cut out by products of matrices, which any runtime computes alike.
 
     Raises:
@@ -57,8 +58,7 @@ class Graph(nn.Module):
         model: Method,
         metadata: ModelMetadata,
         *,
-        temperatures: tuple[Sequence[float], float] | None = None,
-        keeps: Collection[str] = (),
+        calibration: Calibration | None = None,
         by_products: bool = False,
     ) -> None:
         super().__init__()
@@ -68,13 +68,16 @@ class Graph(nn.Module):
             self.model = copy.copy(model)  # the same weights
             self.model.cut = zoom_by_products
         self.shrink = Shrink(pixels_size(metadata.preprocessing), model.image_size)
-        self.temperatures = temperatures
-        self.kept = tuple(name for name in KEPT if name in keeps)
+        self.calibration = calibration
+        self.unknown = None
+        if calibration is not None and (rule := calibration.fused[-1].unknown) is not None:
+            self.unknown = UnknownScore(rule, calibration.arrays)
 
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs that this model has."""
-        return (*(OUTPUTS if self.model.num_scales > 1 else OUTPUTS[:2]), *self.kept)
+        names = OUTPUTS if self.model.num_scales > 1 else OUTPUTS[:2]
+        return names if self.unknown is None else (*names, UNKNOWN_SCORE)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, height, width) uint8 at the crop's size -> the outputs, see `Answers`."""
@@ -84,22 +87,22 @@ class Graph(nn.Module):
         with ExplicitAttention(only_biased=True):
             output = self.model(*self.model.normalize(self.shrink(pixels), high_res), last_region=False)
         fused, by_scale = output.fused, output.probabilities
-        if self.temperatures is not None:
-            of_scales, of_mean = self.temperatures
-            by_scale = torch.stack([tempered(*one) for one in zip(by_scale, of_scales, strict=True)])
-            fused = tempered(fused, of_mean)
-        fields = {"logits": "logits", "features": "feature"}
-        kept = [
-            torch.stack([getattr(scale, fields[name]).float() for scale in output.scales])
-            for name in self.kept
-        ]
+        further: tuple[Tensor, ...] = ()
+        if self.calibration is not None:
+            of_scales = zip(by_scale, self.calibration.scales, strict=True)
+            by_scale = torch.stack([tempered(*one) for one in of_scales])
+            fused = tempered(fused, self.calibration.temperatures[-1])
+        if self.unknown is not None:
+            logits, features = zip(*((scale.logits, scale.feature) for scale in output.scales), strict=True)
+            further = (self.unknown(fused, logits, features),)
         if self.model.num_scales == 1:
-            return fused, by_scale, *kept
+            return fused, by_scale, *further
         height, width = self.model.image_size
         ratio = pixels.new_tensor([pixels.shape[3] / width, pixels.shape[2] / height]).repeat(2)
         looked_at = [scale.crop_box * ratio for scale in output.scales[1:]]
         found = [scale.has_region for scale in output.scales[:-1]]
-        return fused, by_scale, torch.stack(looked_at), torch.stack(found), output.scales[0].saliency, *kept
+        boxes, saliency = torch.stack(looked_at), output.scales[0].saliency
+        return fused, by_scale, boxes, torch.stack(found), saliency, *further
 
 
 def tempered(probabilities: Tensor, temperature: float) -> Tensor:

@@ -16,8 +16,8 @@ INPUT = "pixels"
 OUTPUTS = ("probabilities", "scale_probabilities", "boxes", "found", "saliency")
 """Names of the graph's outputs; with one scale there are only the first two."""
 
-KEPT = ("logits", "features")
-"""Names of further outputs, of each scale, which some scores of the unknown need."""
+UNKNOWN_SCORE = "unknown_score"
+"""Name of a further output, of models that are calibrated to tell the unknown."""
 
 NAMES_FILE = "outputs.txt"
 """In a pt2 file, whose outputs have no names: theirs, separated by spaces."""

@@ -8,11 +8,9 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +23,7 @@ from ramstrans.data.preprocessing import Preprocessing, Size, resized_size
 from ramstrans.data.reading.decode import decode_for
 from ramstrans.data.reading.text import read_paths
 from ramstrans.errors import ConfigError, RamsTransError, UnreadableImageError
-from ramstrans.export.runner import KEPT, Runner, open_graph
+from ramstrans.export.runner import UNKNOWN_SCORE, Runner, open_graph
 from ramstrans.inference.arguments import (
     check_any_read,
     expand_inputs,
@@ -42,9 +40,6 @@ from ramstrans.inference.writers import to_json
 
 LABELS, PREPROCESSING = "labels.json", "preprocessing.json"
 """Files of an exported folder: a list of the class names, and how photographs become pixels."""
-
-ARRAYS = "calibration.npz"
-"""Beside its calibration.json, if the model is calibrated: what the score of the unknown compares with."""
 
 
 class Example(NamedTuple):
@@ -120,33 +115,19 @@ class Standalone:
         return to_predictions(outputs, examples, self.class_names, top_k, self.calibration)
 
 
-def write_calibration(calibration: Calibration, folder: Path) -> None:
-    """Write a calibration into an exported folder, where `read_calibration` reads it without safetensors."""
-    (folder / CALIBRATION_FILE).write_text(calibration.to_json(), encoding="utf-8")
-    if calibration.arrays:
-        with (folder / ARRAYS).open("wb") as file:
-            np.savez(file, **calibration.arrays)  # type: ignore[arg-type]
-
-
 def read_calibration(folder: Path) -> Calibration | None:
     """The calibration of an exported folder; None if it has none.
 
     Raises:
         ConfigError: It is damaged.
     """
-    path, arrays = folder / CALIBRATION_FILE, folder / ARRAYS
+    path = folder / CALIBRATION_FILE
     if not path.is_file():
         return None
     try:
-        fitted = calibration_from_json(path.read_text(encoding="utf-8"))
-        if "features" not in fitted.needs:
-            return fitted
-        with np.load(arrays, allow_pickle=False) as file:
-            return replace(fitted, arrays=dict(file))
-    except (OSError, ValueError, BadZipFile) as error:
-        raise ConfigError(
-            f"{path.name} or {ARRAYS} of {folder} is damaged or missing; export it again"
-        ) from error
+        return calibration_from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, ConfigError) as error:
+        raise ConfigError(f"{path} is damaged; export it again") from error
 
 
 def preprocessing_of(values: dict[str, Any]) -> Preprocessing:
@@ -217,8 +198,10 @@ def to_predictions(
     if calibration is None:
         found = [Prediction(None, *most_probable(scores, class_names, top_k)) for scores in fused]
     else:
-        further = (outputs.get(name) for name in KEPT)
-        given = from_calibrated(calibration, fused.astype(np.float64), *further)
+        scores = outputs.get(UNKNOWN_SCORE)
+        given = from_calibrated(
+            calibration, fused.astype(np.float64), None if scores is None else scores.astype(np.float64)
+        )
         found = [
             calibrated_prediction(given, row, class_names, top_k, calibration.taxonomy)
             for row in range(len(fused))

@@ -6,6 +6,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 import ramstrans
+from ramstrans.calibration.fitted import CALIBRATION_FILE
 from ramstrans.data.geometry import FILL
 from ramstrans.data.reading.decode import MAX_ELONGATION
 from ramstrans.errors import UsageError
@@ -48,7 +49,7 @@ def write_page(folder: Path, programs: list[Path]) -> None:
     """Write the page and the runtime beside the graph of an exported folder.
 
     Args:
-        folder: Has the graph.
+        folder: Has the graph and what turns its outputs into answers.
         programs: Files of the runtime; modules get the suffix .js, which every server knows.
     """
     with as_file(files("ramstrans") / "web") as page:
@@ -67,6 +68,7 @@ def write_page(folder: Path, programs: list[Path]) -> None:
         "runtime": RUNTIME,
         "fill": list(FILL),
         "max_elongation": MAX_ELONGATION,
+        "is_calibrated": (folder / CALIBRATION_FILE).is_file(),
         "bytes": {path.relative_to(folder).as_posix(): path.stat().st_size for path in loaded},
     }
     (folder / PAGE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

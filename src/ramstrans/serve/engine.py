@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ramstrans.calibration.fitted import promises
 from ramstrans.data.geometry import Geometry
 from ramstrans.errors import UsageError
 from ramstrans.export.runner import format_of
@@ -41,7 +42,7 @@ class Engine(Protocol):
     max_pixels: int
 
     def about(self) -> dict[str, Any]:
-        """What the model is, as plain values, with `classes`, their names."""
+        """What the model is, as plain values, with `classes`, their names, and `promises`, see `promises`."""
 
     def read(self, content: bytes) -> Any:  # noqa: ANN401 - what `answer` takes
         """Decode the bytes of a file; called by several threads.
@@ -67,7 +68,12 @@ class ExportedEngine:
 
     def __init__(self, folder: Path) -> None:
         self._exported = Standalone(folder, shares_cores=True)  # photographs are decoded meanwhile
-        self._about = {"kind": "exported", "format": format_of(folder)}
+        self._about = {
+            "kind": "exported",
+            "format": format_of(folder),
+            "classes": list(self._exported.class_names),
+            "promises": promises(self._exported.calibration),
+        }
 
     @property
     def max_pixels(self) -> int:
@@ -80,7 +86,7 @@ class ExportedEngine:
 
     def about(self) -> dict[str, Any]:
         """See `Engine`."""
-        return {**self._about, "classes": list(self._exported.class_names)}
+        return self._about
 
     def read(self, content: bytes) -> Any:  # noqa: ANN401 - see `Engine`
         """See `Engine`."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ramstrans.calibration.fitted import promises
 from ramstrans.inference.contrast import compare
 from ramstrans.inference.predictor import Predictor
 from ramstrans.serve.drawing import draw_contrast
@@ -21,6 +22,7 @@ class RunEngine:
             "device": str(predictor.model.device),
             **predictor.fingerprint(),  # reads all weights
             "classes": list(predictor.class_names),
+            "promises": promises(predictor.calibration),
         }
 
     @property

@@ -1,7 +1,7 @@
 // The page: photographs come in, wait for their answers, and are shown.
 
 import { showClasses, showContrast, showPhoto, thumbnail } from "./photo.js";
-import { counted, furtherWords, nameOf, percent, toCsv, verdict } from "./words.js";
+import { counted, furtherWords, nameOf, percent, toCsv, unknownMeans, verdict } from "./words.js";
 
 const COUNT = 5; // classes per answer
 
@@ -24,7 +24,8 @@ function summary({ answer, error, state }) {
   if (error) return "cannot be read";
   if (!answer) return state === "working" ? "looking …" : "waiting";
   const words = `${nameOf(answer.labels[0])}, ${percent(answer.probabilities[0])}`;
-  return verdict(answer).isSure ? words : `not sure: ${words}`;
+  const { isSure, isUnknown } = verdict(answer);
+  return isSure ? words : `${isUnknown ? "unknown, nearest" : "not sure"}: ${words}`;
 }
 
 function report(text) {
@@ -41,8 +42,12 @@ function reportProgress() {
   }
   if (items.length === 1) return report(`${items[0].name}: ${summary(items[0])}.`);
   const failed = done.filter((item) => item.error).length;
-  const unsure = done.filter((item) => item.answer && !verdict(item.answer).isSure).length;
-  const notes = [unsure && `${unsure} not sure`, failed && `${failed} could not be read`].filter(Boolean);
+  const verdicts = done.filter((item) => item.answer).map((item) => verdict(item.answer));
+  const unknown = verdicts.filter(({ isUnknown }) => isUnknown).length;
+  const unsure = verdicts.filter(({ isSure }) => !isSure).length - unknown;
+  const notes = [
+    unsure && `${unsure} not sure`, unknown && `${unknown} unknown`, failed && `${failed} could not be read`,
+  ].filter(Boolean);
   return report(`${[counted(items.length, "photograph") + " done", ...notes].join(", ")}.`);
 }
 
@@ -110,10 +115,11 @@ function show(item) {
   const { answer, error, name } = item;
   const judged = answer && verdict(answer);
   element("detail").classList.toggle("unsure", Boolean(judged) && !judged.isSure);
-  element("badge").hidden = !judged || judged.isSure;
+  element("badge").hidden = !judged || judged.isSure || Boolean(judged.isUnknown);
   element("name").textContent = name;
-  element("answer").textContent = answer ? nameOf(answer.labels[0]) : error ? "No answer" : "Looking …";
-  const further = answer ? furtherWords(answer) : "";
+  const named = judged && (judged.isUnknown ? "Unknown" : nameOf(answer.labels[0]));
+  element("answer").textContent = named ?? (error ? "No answer" : "Looking …");
+  const further = answer ? furtherWords(answer, source.promises) : "";
   const words = judged && (further ? `${judged.words.replace(/\.?$/, ".")} ${further}` : judged.words);
   element("why").textContent = error ?? words ?? (source ? "" : "The model is still loading.");
   const rows = answer ? answer.labels.map((label, rank) => bar(label, answer.probabilities[rank])) : [];
@@ -311,6 +317,9 @@ async function start() {
   if (source.notice) {
     element("notice").textContent = source.notice;
     element("notice").hidden = false;
+  }
+  if (source.promises.reject) {
+    element("always").replaceChildren(make("strong", "", "Unknown"), ` ${unknownMeans(source.promises.reject)}`);
   }
   if (source.classes) {
     showClasses(source.classes);

@@ -1,6 +1,8 @@
 // From a photograph to the pixels of the model, and from its answers to names and boxes.
 // The arithmetic is that of ramstrans/export/standalone.py: a canvas' own smoothing differs between browsers.
 
+import { calibratedFields, ranked } from "./calibrated.js";
+
 const STRIP = 2 ** 20; // pixels that are decoded into a canvas at a time; phones limit its size
 
 /** A photograph that cannot be classified; the message says why, in words. */
@@ -180,15 +182,17 @@ function clipped(box, { width, height }) {
 
 /** Labels and probabilities of the best classes; equal ones in the order of the labels. */
 function best(scores, names, count) {
-  const order = Array.from(scores.keys()).sort((one, other) => scores[other] - scores[one] || one - other);
-  const taken = order.slice(0, count);
+  const taken = ranked(scores).slice(0, count);
   return {
     labels: taken.map((label) => names[label]),
     probabilities: taken.map((label) => Math.round(scores[label] * 1e6) / 1e6),
   };
 }
 
-/** The answer for one photograph, as `ramstrans predict` writes it in a line of JSON, and what the page draws. */
+/**
+ * The answer for one photograph, as `ramstrans predict` writes it in a line of JSON, and what the page draws.
+ * `rules`: those of `readExample`, with `calibration`, calibration.json of the folder or null.
+ */
 export function toAnswer(outputs, example, names, count, rules) {
   const { probabilities, scale_probabilities: byScale, boxes, found, saliency } = outputs;
   const numClasses = names.length;
@@ -203,8 +207,14 @@ export function toAnswer(outputs, example, names, count, rules) {
     scales.push(scale);
   }
   const view = toOriginal([0, 0, rules.width, rules.height], example);
-  const answer = { error: null, ...best(probabilities.data, names, count), scales, view };
-  return { ...answer, saliency: saliency ? grid(saliency) : null };
+  return {
+    error: null,
+    ...best(probabilities.data, names, count),
+    ...calibratedFields(rules.calibration, probabilities.data, outputs.unknown_score?.data[0], names),
+    scales,
+    view,
+    saliency: saliency ? grid(saliency) : null,
+  };
 }
 
 /** Rows of a saliency, as shares of its highest value. */

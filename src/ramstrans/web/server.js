@@ -63,11 +63,12 @@ async function send(file, query) {
 
 /** As `connect` of browser.js; `askKey(isFirst)` gives what somebody enters as the key of the server. */
 export async function connect(_, askKey) {
-  const { classes = null, max_bytes: limit = Infinity, kind } = await about(askKey);
+  const { classes = null, max_bytes: limit = Infinity, kind, promises = {} } = await about(askKey);
   const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
   return {
     classes,
     notice: null,
+    promises,
     privacy: "Photographs are sent to the server that this page came from, and nowhere else.",
     atOnce: 4,
     async predict(file, count) {

@@ -2,6 +2,7 @@
 
 const SURE = 0.5;
 const AHEAD = 0.2;
+const NAMED = 5; // classes of a set
 
 /** A class name for people: "017.Black_footed_Albatross" -> "Black footed Albatross". */
 export function nameOf(label) {
@@ -21,9 +22,13 @@ export function counted(number, one, several = `${one}s`) {
   return `${number} ${number === 1 ? one : several}`;
 }
 
-/** Whether an answer is sure, and why or why not, in words. */
-export function verdict({ labels, probabilities }) {
+/** Whether an answer is sure, or of no class, and why or why not, in words. */
+export function verdict({ labels, probabilities, unknown }) {
   const [first, second = 0] = probabilities;
+  if (unknown) {
+    const nearest = `The nearest is ${nameOf(labels[0])}, with ${percent(first)}.`;
+    return { isSure: false, isUnknown: true, words: `It is unlike all that the model knows. ${nearest}` };
+  }
   if (first < SURE) return { isSure: false, words: `The best guess has only ${percent(first)}.` };
   if (first - second < AHEAD) {
     return { isSure: false, words: `${nameOf(labels[1])} is close behind, with ${percent(second)}.` };
@@ -31,17 +36,33 @@ export function verdict({ labels, probabilities }) {
   return { isSure: true, words: `${percent(first)} sure` };
 }
 
-/** The answer at a rank, where that is not the class itself, and what priors changed. */
-export function furtherWords({ labels, answer, priors }) {
+/** Several classes in words. */
+function listed(labels) {
+  const names = labels.slice(0, NAMED).map(nameOf).join(", ");
+  return labels.length > NAMED ? `${names} and ${labels.length - NAMED} more` : names;
+}
+
+/** The set of classes, the answer at a rank, where these are not the class itself, and what priors changed. */
+export function furtherWords({ labels, unknown, set, answer, priors }, { coverage }) {
   const words = [];
-  if (answer && answer.name === null) words.push("No rank is certain.");
-  else if (answer && answer.name !== labels[0]) {
+  if (set?.length > 1 && !unknown) {
+    const share = coverage ? `, with ${percent(coverage)}` : "";
+    words.push(`One of these ${set.length}${share}: ${listed(set)}.`);
+  }
+  if (answer?.name === null && !unknown) words.push("No rank is certain.");
+  else if (answer?.name && answer.name !== labels[0]) {
     words.push(`The ${answer.rank} ${nameOf(answer.name)} is certain, with ${percent(answer.probability)}.`);
   }
   if (priors?.changed) {
     words.push(`Without priors: ${nameOf(priors.label_before)}, ${percent(priors.probability_before)}.`);
   }
   return words.join(" ");
+}
+
+/** What "unknown" means on a page whose model tells it. */
+export function unknownMeans(reject) {
+  const share = `${percent(reject)} of photographs of its own classes are called so, too`;
+  return `means: the photograph is unlike all that the model was trained on; ${share}.`;
 }
 
 /** An ordinal for a look. */

@@ -1,6 +1,7 @@
 // The model itself, beside the page, so that the page stays responsive.
 
 import * as ort from "./runtime/ort.wasm.min.js";
+import { promises } from "./calibrated.js";
 import { readExample, readsPixels, toAnswer, Unreadable } from "./image.js";
 
 const GRAPH = "model.onnx";
@@ -30,11 +31,13 @@ async function download(path, size, arrived) {
 }
 
 async function start(report) {
+  const parsed = async (path) => (await fetched(path)).json();
   const [labels, reading, page] = await Promise.all(
-    ["labels.json", "preprocessing.json", "page.json"].map(async (path) => (await fetched(path)).json()),
+    ["labels.json", "preprocessing.json", "page.json"].map(parsed),
   );
+  const calibration = page.is_calibrated ? await parsed("calibration.json") : null;
   names = labels;
-  rules = { ...reading, ...page };
+  rules = { ...reading, ...page, calibration };
   const total = Object.values(page.bytes).reduce((sum, size) => sum + size);
   let done = 0;
   const arrived = (count) => report({ loaded: (done += count), total });
@@ -48,7 +51,7 @@ async function start(report) {
   session = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"], logSeverityLevel: 3 });
   const notice = readsPixels() ? null
     : "This browser changes the pixels that pages read, to protect against recognition; answers may be wrong.";
-  return { classes: names, notice };
+  return { classes: names, notice, promises: promises(calibration) };
 }
 
 async function predict({ file, count }) {
