@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 
+from ramstrans.calibration.fitted import Calibration, FusedRule
 from ramstrans.commands import serve as module
 
 
@@ -57,3 +58,20 @@ def test_options_of_runs_do_not_change_an_exported_model(tmp_path, fails):
     (tmp_path / "model.onnx").touch()
     line = fails(2, "serve", tmp_path, "--device", "cpu", "--num_scales", 1)
     assert "is an exported model, in which --device and --num_scales cannot be changed" in line
+
+
+def test_priors_with_conditions(tmp_path, fails, monkeypatch):
+    """A request says nothing of months, of a run or of an exported folder."""
+    from ramstrans.export import standalone
+
+    monkeypatch.undo()
+    monkeypatch.setattr(standalone, "open_graph", lambda *_, **_options: None)
+    (tmp_path / "model.onnx").touch()
+    (tmp_path / "labels.json").write_text('["crow", "wren"]')
+    values = '{"resize": [40, 40], "crop": [20, 40], "fit": "squash", "max_pixels": 1000}'
+    (tmp_path / "preprocessing.json").write_text(values)
+    fitted = Calibration("val", 60, "", (1.5,), (FusedRule(1.5, None, None),))
+    (tmp_path / "calibration.json").write_text(fitted.to_json())
+    (tmp_path / "priors.csv").write_text("class,month,weight\nwren,6,2\n")
+    line = fails(2, "serve", tmp_path, "--port", 0, "--priors", tmp_path / "priors.csv")
+    assert "priors.csv has conditions, of which a server knows nothing; give a list" in line

@@ -7,13 +7,16 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
-from ramstrans.errors import ConfigError, TrainingError
+from ramstrans.errors import ConfigError, TrainingError, UsageError
 from ramstrans.export import folder as module
 from ramstrans.export.folder import closure, export_folder
 from ramstrans.export.standalone import Standalone
+from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
 from ramstrans.serve.engine import ExportedEngine
+from tests.inference.builders import draw
 
 pytestmark = pytest.mark.slow  # a graph takes half a minute to export
 
@@ -59,6 +62,48 @@ def test_a_process_without_torch_prints_the_lines_of_predict(exported, photograp
         for one, other in zip(found["scales"], theirs["scales"], strict=True):
             assert one["has_region"] == other["has_region"]
             assert one["box"] == (None if other["box"] is None else pytest.approx(other["box"], abs=8))
+
+
+PRIORS = 'class,month,weight\n"{0}",6,5\n"{1}",1..3,2\n*,,1\n'
+
+
+def test_priors_and_the_confidence_of_ranks_are_those_of_predict(exported, photographs, tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2026:06:01 10:00:00"
+    summer = draw(tmp_path / "summer.jpg", 300, 260, seed=9, exif=exif)
+    priors = tmp_path / "priors.csv"
+    priors.write_text(PRIORS.format(*exported.predictor.class_names[2:4]))
+    options = {"rank_confidence": 0.9, "priors": priors}
+    paths = [*photographs, summer]
+    predictor = Predictor.load(exported.saved, "cpu", "fp32", **options)
+    found = list(Standalone(exported.folder, **options).stream(paths, 7))
+    for one, other in zip(found, predictor(paths, top_k=7), strict=True):
+        assert (one.labels[:1], one.prediction_set) == (other.labels[:1], other.prediction_set)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=0.02)
+        assert (one.answer and one.answer[:2]) == (other.answer and other.answer[:2])
+        assert (one.priors and one.priors.matched) == (other.priors and other.priors.matched)
+    assert found[-1].priors.matched == "month 6; every photograph"
+    assert found[0].priors.matched == "every photograph"
+    assert {one.answer.rank for one in found if one.answer} == {"root"}  # at 0.51 some are families
+
+
+def test_options_of_predict_py(exported, photographs, tmp_path):
+    (tmp_path / "list.txt").write_text(exported.predictor.class_names[1] + "\n")
+    command = [sys.executable, "-I", exported.folder / "predict.py", photographs[0], "--priors"]
+    done = subprocess.run([*command, tmp_path / "list.txt"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["labels"][0] == exported.predictor.class_names[1]
+    done = subprocess.run([*command, tmp_path / "none.txt"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "none.txt" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_priors_need_a_calibration(exported, tmp_path):
+    folder = shutil.copytree(exported.folder, tmp_path / "out")
+    (folder / "calibration.json").unlink()
+    with pytest.raises(UsageError, match=r"out is not calibrated; run `ramstrans calibrate` on its run"):
+        Standalone(folder, priors=tmp_path / "list.txt")
 
 
 def test_some_of_the_photographs_are_unknown_and_sets_differ(exported, photographs):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from ramstrans.calibration.fitted import Calibration, FusedRule
 from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.export import standalone
 from ramstrans.serve.engine import ExportedEngine
@@ -48,6 +49,20 @@ def test_answers_of_a_graph_in_pixels_of_each_photograph(folder, monkeypatch):
     assert first.prediction.scales[1].box is None
     assert (first.view, second.view) == ((0, 0, 30, 20), (0, 0, 20, 40))
     assert second.saliency.tolist() == [[4, 5], [6, 7]]
+
+
+def test_priors_go_into_the_answers(folder, monkeypatch):
+    monkeypatch.setattr(standalone, "open_graph", lambda *_, **_options: graph)
+    fitted = Calibration("val", 60, "", (1.0, 1.0), (FusedRule(1.0, None, None),) * 2)
+    (folder / "calibration.json").write_text(fitted.to_json())
+    (folder / "list.txt").write_text("wren\n")
+    engine = ExportedEngine(folder, priors=folder / "list.txt")
+    (answer,) = engine.answer([engine.read(png(30, 20))], 2)
+    assert answer.prediction.labels == ("wren", "crow")
+    assert answer.prediction.probabilities == (1, 0)
+    assert answer.prediction.priors[:2] == ("every photograph", "crow")
+    assert answer.prediction.priors.changed
+    assert engine.priors.name == "list.txt"
 
 
 def test_a_graph_of_one_scale_has_no_saliency(folder, monkeypatch):

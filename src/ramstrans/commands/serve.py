@@ -93,7 +93,7 @@ def serve(
     limits.check()
     key = None if api_key_file is None else read_key(api_key_file)
     of_run = {"device": device, "precision": precision, "early_exit": early_exit, "num_scales": num_scales}
-    of_run |= {"rank_confidence": rank_confidence, "priors": priors}
+    of_any = {"rank_confidence": rank_confidence, "priors": priors}
     check_rank_confidence(rank_confidence)
     check_model(run, of_run)
     # PyTorch's OpenMP keeps a team of threads for each thread that computes. With two teams there are more
@@ -101,7 +101,7 @@ def serve(
     with bind(host, int(port)) as listener, ThreadPoolExecutor(1, "compute") as thread:
         if host not in LOCAL and key is None:
             logger.warning("whoever reaches %s may use it; --api_key_file FILE asks for a key", host)
-        engine = thread.submit(open_engine, run, of_run).result()
+        engine = thread.submit(open_engine, run, of_run, of_any).result()
         engine.max_pixels = max_pixels
         thread.submit(warm_up, engine).result()
         from ramstrans.serve.app import create_app
@@ -148,24 +148,30 @@ def check_model(folder: Path, of_run: dict[str, Any]) -> None:
         )
 
 
-def open_engine(folder: Path, of_run: dict[str, Any]) -> "Engine":
-    """Load a model: an exported one without PyTorch."""
+def open_engine(folder: Path, of_run: dict[str, Any], of_any: dict[str, Any]) -> "Engine":
+    """Load a model with the options of its kind: an exported one without PyTorch.
+
+    Raises:
+        RamsTransError: It cannot be loaded, or the priors depend on more than a request says.
+    """
     from ramstrans.export.runner import format_of
 
+    engine: Engine
     if format_of(folder) is not None:
         from ramstrans.serve.engine import ExportedEngine
 
-        return ExportedEngine(folder)
-    from ramstrans.inference.predictor import Predictor
-    from ramstrans.serve.run_engine import RunEngine
+        engine = ExportedEngine(folder, **of_any)
+    else:
+        from ramstrans.inference.predictor import Predictor
+        from ramstrans.serve.run_engine import RunEngine
 
-    predictor = Predictor.load(folder, **of_run)
-    if predictor.priors is not None and predictor.priors.priors.conditions:
+        engine = RunEngine(Predictor.load(folder, **of_run, **of_any))
+    if engine.priors is not None and engine.priors.priors.conditions:
         raise UsageError(
-            f"--priors {of_run['priors']} has conditions, of which a server knows nothing; give a list of "
+            f"--priors {of_any['priors']} has conditions, of which a server knows nothing; give a list of "
             "classes, or leave the columns out"
         )
-    return RunEngine(predictor)
+    return engine
 
 
 def warm_up(engine: "Engine") -> None:

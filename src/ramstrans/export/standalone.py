@@ -17,12 +17,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ramstrans.calibration.answers import from_calibrated
-from ramstrans.calibration.fitted import CALIBRATION_FILE, Calibration, calibration_from_json
+from ramstrans.calibration.fitted import (
+    CALIBRATION_FILE,
+    Calibration,
+    calibration_from_json,
+    with_rank_confidence,
+)
+from ramstrans.calibration.priors import Matched, weights_of
+from ramstrans.calibration.wanted import check_rank_confidence
 from ramstrans.data.geometry import FILL, Geometry, box_in_original, frame_size
+from ramstrans.data.image_priors import read_image_priors
 from ramstrans.data.preprocessing import Preprocessing, Size, resized_size
 from ramstrans.data.reading.decode import decode_for
 from ramstrans.data.reading.text import read_paths
-from ramstrans.errors import ConfigError, RamsTransError, UnreadableImageError
+from ramstrans.errors import ConfigError, RamsTransError, UnreadableImageError, UsageError
 from ramstrans.export.runner import UNKNOWN_SCORE, Runner, open_graph
 from ramstrans.inference.arguments import (
     check_any_read,
@@ -34,6 +42,7 @@ from ramstrans.inference.prediction import (
     Prediction,
     ScalePrediction,
     calibrated_prediction,
+    effect_of,
     most_probable,
 )
 from ramstrans.inference.writers import to_json
@@ -62,18 +71,34 @@ class Standalone:
     Args:
         folder: Of `ramstrans export`.
         shares_cores: As in `open_graph`.
+        rank_confidence: Of answers at the ranks of the taxonomy, in (0.5, 1); None: that of `calibrate`.
+        priors: File of priors, whose conditions photographs have in their EXIF data; None: there are none.
 
     Raises:
         RamsTransError: The folder is incomplete, or the library that runs it is missing.
+        UsageError: There are priors, and the folder is not calibrated.
     """
 
-    def __init__(self, folder: Path, *, shares_cores: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        shares_cores: bool = False,
+        rank_confidence: float | None = None,
+        priors: Path | None = None,
+    ) -> None:
         self.graph: Runner = open_graph(folder, shares_cores=shares_cores)
         self.class_names: list[str] = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         values = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         self.max_pixels = int(values["max_pixels"])
         self.preprocessing = preprocessing_of(values)
-        self.calibration = read_calibration(folder)
+        self.calibration = with_rank_confidence(read_calibration(folder), rank_confidence)
+        if priors is not None and self.calibration is None:
+            raise UsageError(
+                f"--priors needs calibrated probabilities, and {folder} is not calibrated; run `ramstrans "
+                "calibrate` on its run, and export it again"
+            )
+        self.priors = None if priors is None else read_image_priors(priors, self.class_names)
 
     def stream(
         self, paths: Iterable[Path | str], top_k: int = 5, batch_size: int = 16
@@ -81,9 +106,10 @@ class Standalone:
         """Predict files in order; one that cannot be read gives a `Prediction` with an error."""
         remaining = map(Path, paths)
         while chunk := list(islice(remaining, batch_size)):
-            read = [self._read(path) for path in chunk]
-            found = iter(self._predict([one for one in read if isinstance(one, Example)], top_k))
-            for path, one in zip(chunk, read, strict=True):
+            read = [(path, self._read(path)) for path in chunk]
+            readable = [(path, one) for path, one in read if isinstance(one, Example)]
+            found = iter(self._predict(readable, top_k))
+            for path, one in read:
                 yield (
                     next(found)._replace(path=path)
                     if isinstance(one, Example)
@@ -102,17 +128,23 @@ class Standalone:
                 return why_missing(path)
             return error.reason
 
-    def _predict(self, examples: Sequence[Example], top_k: int) -> list[Prediction]:
-        if not examples:
+    def _predict(self, readable: Sequence[tuple[Path, Example]], top_k: int) -> list[Prediction]:
+        if not readable:
             return []
+        paths, examples = zip(*readable, strict=True)
         outputs = self.graph(np.stack([example.pixels for example in examples]))
-        return self.predictions(outputs, examples, top_k)
+        return self.predictions(outputs, examples, paths, top_k)
 
     def predictions(
-        self, outputs: dict[str, NDArray[Any]], examples: Sequence[Example], top_k: int
+        self,
+        outputs: dict[str, NDArray[Any]],
+        examples: Sequence[Example],
+        paths: Sequence[Path | None],
+        top_k: int,
     ) -> list[Prediction]:
-        """What the graph gave for a batch as predictions, without paths."""
-        return to_predictions(outputs, examples, self.class_names, top_k, self.calibration)
+        """What the graph gave for a batch as predictions, without paths; `paths` are None for bytes."""
+        matched = None if self.priors is None else [self.priors.of(path) for path in paths]
+        return to_predictions(outputs, examples, self.class_names, top_k, self.calibration, matched)
 
 
 def read_calibration(folder: Path) -> Calibration | None:
@@ -191,8 +223,12 @@ def to_predictions(
     class_names: Sequence[str],
     top_k: int,
     calibration: Calibration | None = None,
+    matched: Sequence[Matched] | None = None,
 ) -> list[Prediction]:
-    """The answers for a batch of a graph's outputs, whose probabilities are calibrated if the model is."""
+    """The answers for a batch of a graph's outputs, whose probabilities are calibrated if the model is.
+
+    `matched` are the priors for each image, of a calibrated model.
+    """
     fused = outputs["probabilities"]
     scales = [to_scales(outputs, row, example, class_names, top_k) for row, example in enumerate(examples)]
     if calibration is None:
@@ -200,12 +236,20 @@ def to_predictions(
     else:
         scores = outputs.get(UNKNOWN_SCORE)
         given = from_calibrated(
-            calibration, fused.astype(np.float64), None if scores is None else scores.astype(np.float64)
+            calibration,
+            fused.astype(np.float64),
+            None if scores is None else scores.astype(np.float64),
+            weights=None if matched is None else weights_of(matched, len(class_names)),
         )
         found = [
             calibrated_prediction(given, row, class_names, top_k, calibration.taxonomy)
             for row in range(len(fused))
         ]
+        if matched is not None:
+            found = [
+                one._replace(priors=effect_of(given, row, matched[row].what, class_names))
+                for row, one in enumerate(found)
+            ]
     return [one._replace(scales=taken) for one, taken in zip(found, scales, strict=True)]
 
 
@@ -229,9 +273,12 @@ def main(folder: Path) -> int:
     parser.add_argument("inputs", nargs="+", help="image files, folders, patterns, or - for paths on stdin")
     parser.add_argument("--top_k", type=int, default=5, help="classes per image")
     parser.add_argument("--batch_size", type=int, default=16, help="images per batch")
+    parser.add_argument("--rank_confidence", type=float, help="of answers at a rank, above 0.5")
+    parser.add_argument("--priors", type=Path, help="list of the classes that occur, or table of weights")
     options = parser.parse_args()
     try:
-        exported = Standalone(folder)
+        check_rank_confidence(options.rank_confidence)
+        exported = Standalone(folder, rank_confidence=options.rank_confidence, priors=options.priors)
         named, total, read = resolve_arguments(options.inputs), 0, 0
         paths = expand_inputs(named.names, read_paths(sys.stdin.buffer))
         for prediction in exported.stream(paths, max(options.top_k, 1), max(options.batch_size, 1)):

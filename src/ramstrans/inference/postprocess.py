@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ramstrans.calibration.answers import Answers, answers, of_scale
+from ramstrans.calibration.answers import answers, of_scale
 from ramstrans.calibration.fitted import Calibration
 from ramstrans.calibration.priors import weights_of
 from ramstrans.data.image_priors import ImagePriors
@@ -16,9 +16,9 @@ from ramstrans.data.records import Box
 from ramstrans.evaluation.views import ScaleViews
 from ramstrans.inference.prediction import (
     Prediction,
-    PriorsEffect,
     ScalePrediction,
     calibrated_prediction,
+    effect_of,
     most_probable,
     present_labels,
 )
@@ -112,13 +112,6 @@ def _calibrated(
                 one = one._replace(priors=effect_of(given, index, matched[row].what, class_names))
             found[row] = one
     return [one for one in found if one is not None]
-
-
-def effect_of(given: Answers, index: int, matched: str | None, class_names: Sequence[str]) -> PriorsEffect:
-    """What priors did to the answer for one image."""
-    before, after = given.without_priors[index], given.probabilities[index]
-    label = int(before.argmax())
-    return PriorsEffect(matched, class_names[label], float(before[label]), label != int(after.argmax()))
 
 
 def _rows_with(output: Output | EarlyExitOutput, num_scales: int, num_images: int) -> np.ndarray:

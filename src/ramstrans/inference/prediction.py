@@ -115,6 +115,13 @@ def calibrated_prediction(
     )
 
 
+def effect_of(given: Answers, index: int, matched: str | None, class_names: Sequence[str]) -> PriorsEffect:
+    """What priors did to the answer for one image."""
+    before, after = given.without_priors[index], given.probabilities[index]
+    label = int(before.argmax())
+    return PriorsEffect(matched, class_names[label], float(before[label]), label != int(after.argmax()))
+
+
 def present_labels(
     probabilities: np.ndarray, class_names: Sequence[str], thresholds: Sequence[float]
 ) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ramstrans.calibration.fitted import promises
 from ramstrans.data.geometry import Geometry
+from ramstrans.data.image_priors import ImagePriors
 from ramstrans.errors import UsageError
 from ramstrans.export.runner import format_of
 from ramstrans.export.standalone import Standalone
@@ -41,6 +42,10 @@ class Engine(Protocol):
 
     max_pixels: int
 
+    @property
+    def priors(self) -> ImagePriors | None:
+        """Those of all images, if there are some."""
+
     def about(self) -> dict[str, Any]:
         """What the model is, as plain values, with `classes`, their names, and `promises`, see `promises`."""
 
@@ -66,8 +71,12 @@ class Engine(Protocol):
 class ExportedEngine:
     """A folder of `ramstrans export`; its answers are those of its predict.py."""
 
-    def __init__(self, folder: Path) -> None:
-        self._exported = Standalone(folder, shares_cores=True)  # photographs are decoded meanwhile
+    def __init__(
+        self, folder: Path, *, rank_confidence: float | None = None, priors: Path | None = None
+    ) -> None:
+        self._exported = Standalone(  # photographs are decoded meanwhile
+            folder, shares_cores=True, rank_confidence=rank_confidence, priors=priors
+        )
         self._about = {
             "kind": "exported",
             "format": format_of(folder),
@@ -84,6 +93,11 @@ class ExportedEngine:
     def max_pixels(self, value: int) -> None:
         self._exported.max_pixels = value
 
+    @property
+    def priors(self) -> ImagePriors | None:
+        """See `Engine`."""
+        return self._exported.priors
+
     def about(self) -> dict[str, Any]:
         """See `Engine`."""
         return self._about
@@ -95,6 +109,7 @@ class ExportedEngine:
     def answer(self, examples: Sequence[Any], top_k: int) -> list[Answer]:
         """See `Engine`."""
         outputs = self._exported.graph(np.stack([example.pixels for example in examples]))
+        predictions = self._exported.predictions(outputs, examples, [None] * len(examples), top_k)
         saliency = outputs.get("saliency")
         return [
             Answer(
@@ -102,9 +117,7 @@ class ExportedEngine:
                 None if saliency is None else saliency[row],
                 view_of(example.geometry, example.pixels.shape[1:]),
             )
-            for row, (prediction, example) in enumerate(
-                zip(self._exported.predictions(outputs, examples, top_k), examples, strict=True)
-            )
+            for row, (prediction, example) in enumerate(zip(predictions, examples, strict=True))
         ]
 
     def contrast(self, content: bytes, against: str) -> dict[str, Any]:  # noqa: ARG002 - see `Engine`

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ramstrans.calibration.fitted import promises
+from ramstrans.data.image_priors import ImagePriors
 from ramstrans.inference.contrast import compare
 from ramstrans.inference.predictor import Predictor
 from ramstrans.serve.drawing import draw_contrast
@@ -33,6 +34,11 @@ class RunEngine:
     @max_pixels.setter
     def max_pixels(self, value: int) -> None:
         self._predictor.max_pixels = value
+
+    @property
+    def priors(self) -> ImagePriors | None:
+        """See `Engine`."""
+        return self._predictor.priors
 
     def about(self) -> dict[str, Any]:
         """See `Engine`."""
