@@ -14,7 +14,9 @@ from ramstrans.calibration.taxonomy import taxonomy_of
 from ramstrans.cli import main
 from ramstrans.data.toybirds.generator import make_toybirds
 from ramstrans.evaluation import images as reading
+from ramstrans.inference import BatchPredictor
 from ramstrans.inference.predictor import Predictor
+from ramstrans.inference.writers import to_row
 from ramstrans.saved.metadata import load_metadata
 from ramstrans.saved.model import load_model, weights_digest
 from tests.calibration.builders import make_calibration
@@ -201,11 +203,6 @@ def test_evaluate_joins_the_table_of_the_data_set(run, birds, tmp_path, no_pictu
         (("evaluate", "RUN", "--priors", "LIST", "--fusion", "fitted"), 2, "--priors asks the calibration"),
         (("predict", "PLAIN", "IMAGE", "--priors", "LIST"), 2, "is not calibrated; run `ramstrans calibrate"),
         (("evaluate", "PLAIN", "--priors", "LIST"), 2, "--priors needs calibrated probabilities"),
-        (
-            ("predict", "RUN", "IMAGE", "--priors", "LIST", "--engine", "ray", "--output", "out"),
-            2,
-            "--priors is for --engine local; leave it out",
-        ),
     ],
 )
 def test_what_is_wrong_is_told_in_a_line(
@@ -223,6 +220,19 @@ def test_what_is_wrong_is_told_in_a_line(
     }
     given = [str(files.get(argument, argument)) for argument in arguments]
     assert message in fails(code, *given, *CPU)
+
+
+def test_batches_take_priors_and_a_confidence(run, photographs, tmp_path):
+    name = names_of(run)[0]
+    options = {"priors": write(tmp_path / "list.txt", f"{name}\n"), "rank_confidence": 0.99}
+    paths = [str(photographs.parent / "a.png")]
+    (expected,) = Predictor.load(run, "cpu", **options)(paths)
+    found = BatchPredictor(run, device="cpu", **options)({"path": paths})
+    assert found == {key: [value] for key, value in to_row(expected, len(expected.labels)).items()}
+    assert found["label_1"] == [name]
+    assert found["priors"] == ["every photograph"]
+    (plain,) = BatchPredictor(run, device="cpu")({"path": paths})["priors"]
+    assert plain is None
 
 
 def test_a_server_takes_lists_alone(run, tmp_path, fails):

@@ -73,7 +73,7 @@ def test_other_columns_alone_are_an_error(predictor):
 def test_it_is_pickled_small_and_its_model_is_loaded_once(run, paths, expected, monkeypatch):
     monkeypatch.setattr(module, "_loaded", {})
     loads, load = [], Predictor.load
-    monkeypatch.setattr(Predictor, "load", lambda *args: loads.append(args) or load(*args))
+    monkeypatch.setattr(Predictor, "load", lambda *args, **given: loads.append(args) or load(*args, **given))
     first = BatchPredictor(run, top_k=2, device="cpu")
     assert len(pickle.dumps(first)) < 1000
     assert loads == []

@@ -95,9 +95,6 @@ def predict(
 
     check_rank_confidence(rank_confidence)
     if engine == "ray":
-        for name, value in {"rank_confidence": rank_confidence, "priors": priors}.items():
-            if value is not None:
-                raise UsageError(f"--{name} is for --engine local; leave it out")
         batches = BatchPredictor(
             run if is_address(run) else run.absolute(),
             top_k,
@@ -106,6 +103,8 @@ def predict(
             precision=precision,
             early_exit=early_exit,
             num_scales=num_scales,
+            rank_confidence=rank_confidence,
+            priors=None if priors is None else priors.absolute(),
         )
         folder = check_partition_output(output, format)
         predict_on_cluster(

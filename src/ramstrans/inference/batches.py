@@ -33,6 +33,8 @@ class BatchPredictor:
         precision: None: as the model was trained, else `fp32`.
         early_exit: See `Predictor`.
         num_scales: Use the first so many of the scales that were trained; None: all.
+        rank_confidence: See `Predictor.load`.
+        priors: File of priors, where the workers see it; conditions are those that EXIF data of files have.
 
     Example:
         predictor = BatchPredictor("runs/mine")
@@ -50,9 +52,19 @@ class BatchPredictor:
         precision: Precision | None = None,
         early_exit: float | Literal["auto"] | None = None,
         num_scales: int | None = None,
+        rank_confidence: float | None = None,
+        priors: Path | str | None = None,
     ) -> None:
         self.run, self.top_k, self.batch_size = str(run), top_k, batch_size
-        self.loading = (device, precision, early_exit, num_scales)
+        self.device = device
+        self._options: dict[str, Any] = {
+            "device": device,
+            "precision": precision,
+            "early_exit": early_exit,
+            "num_scales": num_scales,
+            "rank_confidence": rank_confidence,
+            "priors": priors,
+        }
 
     @property
     def predictor(self) -> "Predictor":
@@ -63,10 +75,10 @@ class BatchPredictor:
         """
         from ramstrans.inference.predictor import Predictor
 
-        key = (self.run, *self.loading)
+        key = (self.run, *self._options.values())
         with _loading:
             if key not in _loaded:
-                _loaded[key] = Predictor.load(self.run, *self.loading)
+                _loaded[key] = Predictor.load(self.run, **self._options)
             return _loaded[key]
 
     @cached_property

@@ -77,7 +77,7 @@ def predict_on_ray(
 
     with cluster(address):
         resources = ray.cluster_resources()
-        num_gpus = int(resources.get("GPU", 0)) if predictor.loading[0] in ("auto", "cuda") else 0
+        num_gpus = int(resources.get("GPU", 0)) if predictor.device in ("auto", "cuda") else 0
         nodes = sum(1 for node in ray.nodes() if node["Alive"])
         count = min(workers or num_gpus or nodes, len(partitions))
         share = {"num_gpus": min(1, num_gpus / count)} if num_gpus else {}
