@@ -45,6 +45,14 @@ def test_wrong_options_are_one_line(fails, saved, photographs, tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_int8_needs_one_label_per_image(fails, photographs, tmp_path):
+    several = make_folder(tmp_path / "run", multi_label=True)
+    options = ("--int8", "true", "--verify", photographs)
+    line = fails(2, "export", several, tmp_path / "out", *options)
+    assert "--int8 true is judged by top-1, and images of this model may have several labels" in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_run_that_is_not_there_or_from_a_newer_version(fails, saved, tmp_path):
     assert "nowhere is not a folder" in fails(1, "export", tmp_path / "nowhere", tmp_path / "out")
     newer = tmp_path / "newer"

@@ -79,13 +79,21 @@ def test_one_scale_has_no_boxes():
     assert len(graph(torch.zeros(1, 3, *model.image_size, dtype=torch.uint8))) == 2
 
 
+def test_several_labels_have_a_sigmoid_each():
+    model = tiny_model(num_scales=2, multi_label=True).eval()
+    graph = graph_of(model, Preprocessing(96, model.image_size), num_scales=2, multi_label=True)
+    pixels = (noise(2, 3, *model.image_size).sigmoid() * 255).to(torch.uint8)
+    with torch.no_grad():
+        fused, by_scale, *_ = graph(pixels)
+        logits = [scale.logits for scale in model(*model.normalize(pixels.float(), None)).scales]
+    torch.testing.assert_close(by_scale, torch.stack(logits).sigmoid())
+    torch.testing.assert_close(fused, torch.stack(logits).sigmoid().mean(dim=0))
+
+
 def test_what_cannot_be_one_graph_is_refused():
     model = tiny_model(zoom_source="native")
     with pytest.raises(UsageError, match=r"photographs of any size.*zoom_source full.*--num_scales 1"):
         graph_of(model, Preprocessing(64, (64, 64)))
-    several = tiny_model(multi_label=True)
-    with pytest.raises(UsageError, match=r"several labels \(multi_label\).*`ramstrans predict`"):
-        graph_of(several, Preprocessing(64, (64, 64)))
     given = tiny_model(region_placement="given")
     with pytest.raises(UsageError, match="looks at the true boxes, which new photographs have not"):
         graph_of(given, Preprocessing(64, (64, 64)))

@@ -84,7 +84,7 @@ def test_the_limit_of_pixels_can_be_another(folder, monkeypatch):
     monkeypatch.setattr(standalone, "open_graph", lambda *_, **_options: graph)
     engine = ExportedEngine(folder)
     assert engine.max_pixels == 1000
-    about = {"kind": "exported", "format": "onnx", "classes": ["crow", "wren"]}
+    about = {"kind": "exported", "format": "onnx", "classes": ["crow", "wren"], "multi_label": False}
     assert engine.about() == about | {"promises": {"coverage": None, "reject": None}}
     with pytest.raises(UnreadableImageError, match="over the limit of 1,000"):
         engine.read(png(40, 30))

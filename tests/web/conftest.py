@@ -125,12 +125,14 @@ FURTHER = {
         },
     },
     "no_rank.jpg": {"answer": {"name": None, "rank": "root", "probability": 1.0}},
+    "two.jpg": {"present": list(NAMES[:2])},
+    "neither.jpg": {"present": [], "probabilities": [0.2, 0.1, 0.05]},
     "alien.jpg": {"unknown": True, "unknown_score": 3.5, "set": list(NAMES)},
     "one_of.jpg": {"unknown": False, "unknown_score": 0.5, "set": list(NAMES[:2])},
     "only.jpg": {"unknown": False, "unknown_score": 0.5, "set": list(NAMES[:1])},
     "sure.jpg": {"answer": {"name": NAMES[0], "rank": "species", "probability": 0.9964}},
 }
-"""Of a model with ranks that is calibrated, and a server with priors."""
+"""Of a model with ranks that is calibrated, one with several labels, and a server with priors."""
 
 
 def answer(name):

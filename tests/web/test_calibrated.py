@@ -9,7 +9,7 @@ from ramstrans.calibration.answers import from_calibrated
 from ramstrans.calibration.conformal import SET_METHODS
 from ramstrans.calibration.fitted import Calibration, FusedRule, SetRule, UnknownRule, promises
 from ramstrans.calibration.taxonomy import Taxonomy
-from ramstrans.inference.prediction import calibrated_prediction
+from ramstrans.inference.prediction import calibrated_prediction, present_labels
 from ramstrans.inference.writers import to_json
 from tests.web.conftest import PAGE
 
@@ -72,6 +72,25 @@ def test_answers_are_those_of_python(page, images, method, per_class):
     assert len({len(one["set"]) for one in found}) > 2
     assert {one["answer"]["rank"] for one in found} == {"species", "genus", "family", "root"}
     assert {one["unknown"] for one in found} == {True, False}
+
+
+LABELS = """async ([probabilities, thresholds, names]) => {
+  const {toAnswer} = await import("/image.js");
+  const data = Float32Array.from(probabilities);
+  const outputs = {probabilities: {data}, scale_probabilities: {data}};
+  const example = {offset: [0, 0], scale: [1, 1], width: 9, height: 9};
+  return toAnswer(outputs, example, names, 2, {width: 9, height: 9, calibration: null, thresholds});
+}"""
+
+
+def test_labels_that_reach_their_thresholds(page):
+    probabilities = [0.5, 0.75, 0.25, 0.75]
+    for thresholds in ([0.5, 0.5, 0.5, 0.8], [0.9] * 4):
+        found = page.evaluate(LABELS, [probabilities, thresholds, CLASSES[:4]])
+        expected = present_labels(np.array(probabilities), CLASSES[:4], thresholds)
+        assert tuple(found["present"]) == expected
+        assert found["labels"] == ["class 1", "class 3"]
+    assert "present" not in page.evaluate(LABELS, [probabilities, None, CLASSES[:4]])
 
 
 def test_what_was_not_fitted_is_null(page, images):

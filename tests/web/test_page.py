@@ -6,6 +6,7 @@ import io
 import pytest
 from PIL import Image
 
+from ramstrans.plain import join_labels
 from tests.web.conftest import PAGE, Stub
 from tests.web.packages import AXE, needs_package
 
@@ -233,6 +234,42 @@ def test_a_model_that_is_not_calibrated_promises_nothing(open_page, serve, photo
     page = open_page(serve(PAGE, Plain))
     page.locator("#lead").filter(has_text="tells 3 classes apart").wait_for()
     assert texts(page, "#always")[0].startswith("The model always answers with a class that it knows")
+
+
+def test_several_labels(open_page, serve, photographs):
+    class Several(Stub):
+        about = Stub.about | {"multi_label": True, "promises": {"coverage": None, "reject": None}}
+
+    page = open_page(serve(PAGE, Several))
+    page.locator("#lead").filter(has_text="This model looks for 3 labels").wait_for()
+    assert texts(page, "#means")[0].startswith("A photograph may have several labels, or none")
+    classify(page, photographs("two.jpg", "neither.jpg"))
+    assert page.locator("#answer").inner_text() == "Black footed Albatross, Crow, <b>hooded</b>"
+    assert texts(page, "#why") == [""]
+    page.locator("#gallery button").nth(1).click()
+    assert page.locator("#answer").inner_text() == "None of its labels"
+    assert texts(page, "#why") == ["The most probable is Black footed Albatross, with 20 %."]
+    assert page.locator("#badge").is_hidden()
+    assert texts(page, "#gallery strong")[1] == "None of its labels"
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"))))
+    from ramstrans.inference.writers import column_names
+
+    assert list(rows[0]) == column_names(3, multi_label=True)
+    assert [row["present"] for row in rows] == ["017.Black_footed_Albatross;Crow, <b>hooded</b>", ""]
+
+
+@pytest.mark.parametrize("labels", [["a;b", "c\\"], ["d\\\\e", "f\\;g"], ["plain"]])
+def test_labels_in_a_cell_are_those_of_predict(open_page, address, labels):
+    page = open_page(address)
+    text = page.evaluate(
+        "async (present) => (await import('/words.js')).toCsv([{name: 'a', answer: "
+        "{present, labels: [], probabilities: [], scales: []}}])",
+        labels,
+    )
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row["present"] == join_labels(labels)
 
 
 def test_a_busy_server_is_asked_again(open_page, address, photographs):

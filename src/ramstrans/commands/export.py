@@ -84,6 +84,11 @@ def export(
     from ramstrans.inference.predictor import Predictor
 
     check_format(format, precision, int8=int8)
+    if int8 and metadata.model.multi_label:
+        raise UsageError(
+            "--int8 true is judged by top-1, and images of this model may have several labels (multi_label); "
+            "export fp32, or --precision fp16"
+        )
     photographs = to_verify(metadata, verify, num_images)
     how = int8_of(run, metadata, calibrate, judge, max_drop) if int8 else None
     predictor = Predictor.load(run, "cpu", "fp32", None, num_scales)

@@ -20,7 +20,7 @@ from ramstrans.export.judge import Judgement
 from ramstrans.export.quantize import halve, head_names
 from ramstrans.export.runner import FILES, UNKNOWN_SCORE
 from ramstrans.export.smaller import Int8, in_words, megabytes, write_int8
-from ramstrans.export.standalone import LABELS, PREPROCESSING, pixels_size
+from ramstrans.export.standalone import LABELS, PREPROCESSING, THRESHOLDS, pixels_size
 from ramstrans.export.verify import Check, check_tolerance, verify
 from ramstrans.export.web import check_page, page_readme, write_page
 from ramstrans.files import new_folder
@@ -156,6 +156,8 @@ def make_smaller(
 def write_answers(predictor: Predictor, folder: Path) -> None:
     """Write what turns photographs into pixels, and outputs into answers."""
     write_labels(predictor, folder)
+    if predictor.thresholds is not None:
+        (folder / THRESHOLDS).write_text(json.dumps(list(predictor.thresholds)) + "\n", encoding="utf-8")
     calibration = calibration_of(predictor)
     if calibration is not None:
         (folder / CALIBRATION_FILE).write_text(calibration.to_json(), encoding="utf-8")

@@ -123,11 +123,6 @@ def check_exportable(model: Method) -> None:
             "inputs of one size; train with model.zoom_source full, or export the first scale alone by "
             "--num_scales 1"
         )
-    if model.multi_label:
-        raise UsageError(
-            "images of this model may have several labels (multi_label), and exported folders answer with "
-            "one class; use `ramstrans predict`"
-        )
     if model.needs_boxes:
         raise UsageError(
             "model.region_placement is given: this model looks at the true boxes, which new photographs have "

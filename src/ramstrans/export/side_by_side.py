@@ -106,6 +106,11 @@ def measure_exports(
     if format_of(first) is not None:
         raise UsageError(f"{first} is an export; name its run folder first: its test images are compared on")
     metadata = load_metadata(first)
+    if metadata.model.multi_label:
+        raise UsageError(
+            f"exports are compared by top-1, and images of {first} may have several labels (multi_label); "
+            "verification.json of each export has how far its answers agree"
+        )
     contenders = [contender_of(name, metadata, device, precision) for name in names]
     images = own_images(metadata, "put them back: exports are compared on its test images")
     records = spread(with_labels_of(metadata, images, "test"), num_images)

@@ -44,11 +44,15 @@ from ramstrans.inference.prediction import (
     calibrated_prediction,
     effect_of,
     most_probable,
+    present_labels,
 )
 from ramstrans.inference.writers import to_json
 
 LABELS, PREPROCESSING = "labels.json", "preprocessing.json"
 """Files of an exported folder: a list of the class names, and how photographs become pixels."""
+
+THRESHOLDS = "thresholds.json"
+"""Of models of images with several labels: the least probability of each label, in the order of `LABELS`."""
 
 
 class Example(NamedTuple):
@@ -92,6 +96,7 @@ class Standalone:
         values = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         self.max_pixels = int(values["max_pixels"])
         self.preprocessing = preprocessing_of(values)
+        self.thresholds = read_thresholds(folder)
         self.calibration = with_rank_confidence(read_calibration(folder), rank_confidence)
         if priors is not None and self.calibration is None:
             raise UsageError(
@@ -113,7 +118,7 @@ class Standalone:
                 yield (
                     next(found)._replace(path=path)
                     if isinstance(one, Example)
-                    else Prediction(path, error=one)
+                    else Prediction(path, error=one, present=None if self.thresholds is None else ())
                 )
 
     def read(self, path: Path, content: bytes | None = None) -> Example:
@@ -144,7 +149,20 @@ class Standalone:
     ) -> list[Prediction]:
         """What the graph gave for a batch as predictions, without paths; `paths` are None for bytes."""
         matched = None if self.priors is None else [self.priors.of(path) for path in paths]
-        return to_predictions(outputs, examples, self.class_names, top_k, self.calibration, matched)
+        found = to_predictions(outputs, examples, self.class_names, top_k, self.calibration, matched)
+        if self.thresholds is None:
+            return found
+        fused = outputs["probabilities"]
+        return [
+            one._replace(present=present_labels(scores, self.class_names, self.thresholds))
+            for one, scores in zip(found, fused, strict=True)
+        ]
+
+
+def read_thresholds(folder: Path) -> list[float] | None:
+    """The thresholds of an exported folder; None if an image has one class."""
+    path = folder / THRESHOLDS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def read_calibration(folder: Path) -> Calibration | None:

@@ -13,6 +13,7 @@ from ramstrans.errors import UsageError
 from ramstrans.export.graph import Graph
 from ramstrans.export.npm import RUNTIME, runtime_files
 from ramstrans.export.runner import FILES
+from ramstrans.export.standalone import THRESHOLDS
 from ramstrans.export.verify import Check
 from ramstrans.inference.predictor import Predictor
 from ramstrans.plain import counted
@@ -69,6 +70,7 @@ def write_page(folder: Path, programs: list[Path]) -> None:
         "fill": list(FILL),
         "max_elongation": MAX_ELONGATION,
         "is_calibrated": (folder / CALIBRATION_FILE).is_file(),
+        "has_thresholds": (folder / THRESHOLDS).is_file(),
         "bytes": {path.relative_to(folder).as_posix(): path.stat().st_size for path in loaded},
     }
     (folder / PAGE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

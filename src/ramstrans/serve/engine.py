@@ -81,6 +81,7 @@ class ExportedEngine:
             "kind": "exported",
             "format": format_of(folder),
             "classes": list(self._exported.class_names),
+            "multi_label": self._exported.thresholds is not None,
             "promises": promises(self._exported.calibration),
         }
 

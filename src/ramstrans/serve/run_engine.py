@@ -23,6 +23,7 @@ class RunEngine:
             "device": str(predictor.model.device),
             **predictor.fingerprint(),  # reads all weights
             "classes": list(predictor.class_names),
+            "multi_label": predictor.metadata.model.multi_label,
             "promises": promises(predictor.calibration),
         }
 

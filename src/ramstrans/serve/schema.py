@@ -50,6 +50,7 @@ class Row(BaseModel):
     error: str | None = Field(description="Why the image could not be read.")
     labels: list[str] = Field(description="Most probable classes, best first.")
     probabilities: list[float | None]
+    present: list[str] | None = Field(default=None, description="With several labels: those it has.")
     unknown: bool | None = Field(default=None, description="Whether it is of no class of the model.")
     unknown_score: float | None = Field(default=None, description="Higher for more unlikely images.")
     set: list[str] | None = Field(default=None, description="Classes of which one is the true one.")

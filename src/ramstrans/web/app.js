@@ -1,9 +1,10 @@
 // The page: photographs come in, wait for their answers, and are shown.
 
 import { showClasses, showContrast, showPhoto, thumbnail } from "./photo.js";
-import { counted, furtherWords, nameOf, percent, toCsv, unknownMeans, verdict } from "./words.js";
+import { counted, furtherWords, headline, nameOf, percent, toCsv, unknownMeans, verdict } from "./words.js";
 
 const COUNT = 5; // classes per answer
+const SEVERAL = "A photograph may have several labels, or none: those whose probability reaches the threshold of each.";
 
 const element = (id) => document.getElementById(id);
 
@@ -23,6 +24,7 @@ function make(tag, className, text) {
 function summary({ answer, error, state }) {
   if (error) return "cannot be read";
   if (!answer) return state === "working" ? "looking …" : "waiting";
+  if (answer.present) return headline(answer);
   const words = `${nameOf(answer.labels[0])}, ${percent(answer.probabilities[0])}`;
   const { isSure, isUnknown } = verdict(answer);
   return isSure ? words : `${isUnknown ? "unknown, nearest" : "not sure"}: ${words}`;
@@ -117,8 +119,7 @@ function show(item) {
   element("detail").classList.toggle("unsure", Boolean(judged) && !judged.isSure);
   element("badge").hidden = !judged || judged.isSure || Boolean(judged.isUnknown);
   element("name").textContent = name;
-  const named = judged && (judged.isUnknown ? "Unknown" : nameOf(answer.labels[0]));
-  element("answer").textContent = named ?? (error ? "No answer" : "Looking …");
+  element("answer").textContent = answer ? headline(answer) : error ? "No answer" : "Looking …";
   const further = answer ? furtherWords(answer, source.promises) : "";
   const words = judged && (further ? `${judged.words.replace(/\.?$/, ".")} ${further}` : judged.words);
   element("why").textContent = error ?? words ?? (source ? "" : "The model is still loading.");
@@ -318,13 +319,16 @@ async function start() {
     element("notice").textContent = source.notice;
     element("notice").hidden = false;
   }
+  if (source.severalLabels) element("means").textContent = SEVERAL;
   if (source.promises.reject) {
     element("always").replaceChildren(make("strong", "", "Unknown"), ` ${unknownMeans(source.promises.reject)}`);
   }
   if (source.classes) {
     showClasses(source.classes);
-    const known = counted(source.classes.length, "class", "classes");
-    element("lead").textContent = `This model tells ${known} apart, and says how sure it is.`;
+    const known = source.severalLabels
+      ? `looks for ${counted(source.classes.length, "label")}`
+      : `tells ${counted(source.classes.length, "class", "classes")} apart`;
+    element("lead").textContent = `This model ${known}, and says how sure it is.`;
   }
   show(shown);
   work();

@@ -3,8 +3,9 @@
 /**
  * Load the model.
  * `report({loaded, total})` is called with the bytes so far.
- * Gives `classes`, a `notice` or null, `promises`, see calibrated.js, `privacy` in words, `atOnce`, how many
- * photographs it takes at a time, and `predict(file, count)`, which rejects with an Error in words.
+ * Gives `classes`, whether a photograph may have `severalLabels`, a `notice` or null, `promises`, see calibrated.js,
+ * `privacy` in words, `atOnce`, how many photographs it takes at a time, and `predict(file, count)`, which rejects
+ * with an Error in words.
  */
 export function connect(report) {
   const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
@@ -38,10 +39,8 @@ export function connect(report) {
     });
   }
 
-  return ask("start").then(({ classes, notice, promises }) => ({
-    classes,
-    notice,
-    promises,
+  return ask("start").then((about) => ({
+    ...about,
     privacy: "Photographs stay on this device: the model runs in this browser, and nothing is sent anywhere.",
     atOnce: 1,
     predict: (file, count) => ask("predict", { file, count }),

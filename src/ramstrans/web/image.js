@@ -191,7 +191,7 @@ function best(scores, names, count) {
 
 /**
  * The answer for one photograph, as `ramstrans predict` writes it in a line of JSON, and what the page draws.
- * `rules`: those of `readExample`, with `calibration`, calibration.json of the folder or null.
+ * `rules`: those of `readExample`, with `calibration` and `thresholds`, the files of the folder or null.
  */
 export function toAnswer(outputs, example, names, count, rules) {
   const { probabilities, scale_probabilities: byScale, boxes, found, saliency } = outputs;
@@ -207,8 +207,12 @@ export function toAnswer(outputs, example, names, count, rules) {
     scales.push(scale);
   }
   const view = toOriginal([0, 0, rules.width, rules.height], example);
+  const order = rules.thresholds && ranked(probabilities.data);
   return {
     error: null,
+    ...(order && {
+      present: order.filter((label) => probabilities.data[label] >= rules.thresholds[label]).map((label) => names[label]),
+    }),
     ...best(probabilities.data, names, count),
     ...calibratedFields(rules.calibration, probabilities.data, outputs.unknown_score?.data[0], names),
     scales,

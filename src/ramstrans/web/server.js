@@ -63,10 +63,12 @@ async function send(file, query) {
 
 /** As `connect` of browser.js; `askKey(isFirst)` gives what somebody enters as the key of the server. */
 export async function connect(_, askKey) {
-  const { classes = null, max_bytes: limit = Infinity, kind, promises = {} } = await about(askKey);
+  const known = await about(askKey);
+  const { classes = null, max_bytes: limit = Infinity, kind, multi_label: severalLabels, promises = {} } = known;
   const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
   return {
     classes,
+    severalLabels,
     notice: null,
     promises,
     privacy: "Photographs are sent to the server that this page came from, and nowhere else.",

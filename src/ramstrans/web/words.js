@@ -22,9 +22,19 @@ export function counted(number, one, several = `${one}s`) {
   return `${number} ${number === 1 ? one : several}`;
 }
 
+/** The answer in a few words, without how sure it is. */
+export function headline(answer) {
+  if (answer.present) return answer.present.map(nameOf).join(", ") || "None of its labels";
+  return verdict(answer).isUnknown ? "Unknown" : nameOf(answer.labels[0]);
+}
+
 /** Whether an answer is sure, or of no class, and why or why not, in words. */
-export function verdict({ labels, probabilities, unknown }) {
+export function verdict({ labels, probabilities, present, unknown }) {
   const [first, second = 0] = probabilities;
+  if (present) {
+    const most = `The most probable is ${nameOf(labels[0])}, with ${percent(first)}.`;
+    return { isSure: true, words: present.length ? "" : most };
+  }
   if (unknown) {
     const nearest = `The nearest is ${nameOf(labels[0])}, with ${percent(first)}.`;
     return { isSure: false, isUnknown: true, words: `It is unlike all that the model knows. ${nearest}` };
@@ -76,19 +86,27 @@ function field(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+/** Labels in a cell, as a table to train on has them. */
+function joined(labels) {
+  return labels.map((label) => label.replace(/\\(?=\\|;|$)|;/g, "\\$&")).join(";");
+}
+
 /** Answers as the CSV of `ramstrans predict`: one line for each {name, answer, error}. */
 export function toCsv(items) {
   const most = Math.max(...items.map(({ answer }) => answer?.labels.length ?? 0), 1);
   const ranks = Array.from({ length: most }, (_, i) => i + 1);
+  const several = items.some(({ answer }) => answer?.present);
   const columns = [
-    "path", "error", ...ranks.map((rank) => `label_${rank}`), ...ranks.map((rank) => `probability_${rank}`),
+    "path", "error", ...(several ? ["present"] : []),
+    ...ranks.map((rank) => `label_${rank}`), ...ranks.map((rank) => `probability_${rank}`),
     "region_x0", "region_y0", "region_x1", "region_y1", "has_region", "unknown", "unknown_score", "set",
     "answer", "answer_rank", "answer_probability", "priors", "label_before", "probability_before", "changed",
   ];
   const rows = items.map(({ name, answer, error }) => {
     const { box = null, has_region: found = null } = answer?.scales[0] ?? {};
     return [
-      name, error, ...ranks.map((rank) => answer?.labels[rank - 1]),
+      name, error, ...(several ? [answer?.present && joined(answer.present)] : []),
+      ...ranks.map((rank) => answer?.labels[rank - 1]),
       ...ranks.map((rank) => answer?.probabilities[rank - 1]), ...(box ?? [null, null, null, null]), found,
       answer?.unknown, answer?.unknown_score, answer?.set?.join(";"),
       answer?.answer?.name, answer?.answer?.rank, answer?.answer?.probability,

@@ -36,8 +36,9 @@ async function start(report) {
     ["labels.json", "preprocessing.json", "page.json"].map(parsed),
   );
   const calibration = page.is_calibrated ? await parsed("calibration.json") : null;
+  const thresholds = page.has_thresholds ? await parsed("thresholds.json") : null;
   names = labels;
-  rules = { ...reading, ...page, calibration };
+  rules = { ...reading, ...page, calibration, thresholds };
   const total = Object.values(page.bytes).reduce((sum, size) => sum + size);
   let done = 0;
   const arrived = (count) => report({ loaded: (done += count), total });
@@ -51,7 +52,7 @@ async function start(report) {
   session = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"], logSeverityLevel: 3 });
   const notice = readsPixels() ? null
     : "This browser changes the pixels that pages read, to protect against recognition; answers may be wrong.";
-  return { classes: names, notice, promises: promises(calibration) };
+  return { classes: names, notice, severalLabels: Boolean(thresholds), promises: promises(calibration) };
 }
 
 async function predict({ file, count }) {
