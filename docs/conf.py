@@ -49,6 +49,12 @@ def write_help(_app: Sphinx) -> None:
     HELP.write_text("\n".join(parts), encoding="utf-8")
 
 
+def keep_together(_app: Sphinx, _page: str, source: list[str]) -> None:
+    """Let no line of a table break at the sign of a mean's standard deviation."""
+    source[0] = source[0].replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", write_help)
+    app.connect("source-read", keep_together)
