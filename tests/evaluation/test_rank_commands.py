@@ -13,6 +13,7 @@ from ramstrans.calibration.fitted import load_calibration, save_calibration
 from ramstrans.calibration.taxonomy import taxonomy_of
 from ramstrans.cli import main
 from ramstrans.data.toybirds.generator import make_toybirds
+from ramstrans.errors import UsageError
 from ramstrans.evaluation import images as reading
 from ramstrans.inference import BatchPredictor
 from ramstrans.inference.predictor import Predictor
@@ -192,14 +193,14 @@ def test_evaluate_joins_the_table_of_the_data_set(run, birds, tmp_path, no_pictu
         (
             ("predict", "RUN", "IMAGE", "--priors", "PLACE"),
             2,
-            "'place', and the table of the photographs is",
+            "'place', and no table of photographs is read here; remove it, or give `ramstrans predict`",
         ),
         (
             ("explain", "RUN", "TABLE", "--priors", "SITE"),
             2,
             "'site', and the table of the photographs has",
         ),
-        (("evaluate", "RUN", "--priors", "PLACE"), 2, "the table of the photographs is not there"),
+        (("evaluate", "RUN", "--priors", "PLACE"), 2, "no table of photographs is read here"),
         (("evaluate", "RUN", "--priors", "LIST", "--fusion", "fitted"), 2, "--priors asks the calibration"),
         (("predict", "PLAIN", "IMAGE", "--priors", "LIST"), 2, "is not calibrated; run `ramstrans calibrate"),
         (("evaluate", "PLAIN", "--priors", "LIST"), 2, "--priors needs calibrated probabilities"),
@@ -224,15 +225,20 @@ def test_what_is_wrong_is_told_in_a_line(
 
 def test_batches_take_priors_and_a_confidence(run, photographs, tmp_path):
     name = names_of(run)[0]
-    options = {"priors": write(tmp_path / "list.txt", f"{name}\n"), "rank_confidence": 0.99}
-    paths = [str(photographs.parent / "a.png")]
-    (expected,) = Predictor.load(run, "cpu", **options)(paths)
-    found = BatchPredictor(run, device="cpu", **options)({"path": paths})
-    assert found == {key: [value] for key, value in to_row(expected, len(expected.labels)).items()}
-    assert found["label_1"] == [name]
-    assert found["priors"] == ["every photograph"]
-    (plain,) = BatchPredictor(run, device="cpu")({"path": paths})["priors"]
-    assert plain is None
+    listed = write(tmp_path / "list.txt", f"{name}\n")
+    paths, ranks = [str(photographs.parent / "a.png")], []
+    for options in ({"priors": listed}, {"rank_confidence": 0.99}, {"rank_confidence": 0.501}):
+        (expected,) = Predictor.load(run, "cpu", **options)(paths)
+        found = BatchPredictor(run, device="cpu", **options)({"path": paths})
+        assert found == {key: [value] for key, value in to_row(expected, len(expected.labels)).items()}
+        ranks += found["answer_rank"]
+    assert ranks == ["species", "root", "genus"]
+
+
+def test_batches_take_priors_without_conditions_alone(run, photographs, tmp_path):
+    priors = write(tmp_path / "month.csv", f"month,class,weight\n6,{names_of(run)[0]},1\n")
+    with pytest.raises(UsageError, match=r"month\.csv has conditions, of which a batch knows nothing"):
+        BatchPredictor(run, device="cpu", priors=priors)({"path": [str(photographs.parent / "a.png")]})
 
 
 def test_a_server_takes_lists_alone(run, tmp_path, fails):

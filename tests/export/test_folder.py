@@ -11,6 +11,7 @@ from PIL import ExifTags, Image
 
 from ramstrans.errors import ConfigError, TrainingError, UsageError
 from ramstrans.export import folder as module
+from ramstrans.export import standalone
 from ramstrans.export.folder import closure, export_folder
 from ramstrans.export.standalone import Standalone
 from ramstrans.inference.predictor import Predictor
@@ -30,6 +31,8 @@ def test_the_answers_are_the_models(exported):
     folder, check = exported.folder, exported.check
     assert (check.num_images, check.boxes_equal, check.top1_equal) == (5, 1.0, 1.0)
     assert check.probability < 1e-5
+    assert check.unknown_score < 1e-5
+    assert check.rules_from_file == 1.0
     assert check.probability_from_file < 0.02
     assert json.loads((folder / "verification.json").read_text()) == check._asdict()
     assert {path.name for path in folder.iterdir()} == {
@@ -64,7 +67,7 @@ def test_a_process_without_torch_prints_the_lines_of_predict(exported, photograp
             assert one["box"] == (None if other["box"] is None else pytest.approx(other["box"], abs=8))
 
 
-PRIORS = 'class,month,weight\n"{0}",6,5\n"{1}",1..3,2\n*,,1\n'
+PRIORS = 'class,month,weight\n"{0}",6,5\n"{1}",1..3,2\n*,5..7,1\n'
 
 
 def test_priors_and_the_confidence_of_ranks_are_those_of_predict(exported, photographs, tmp_path):
@@ -82,8 +85,8 @@ def test_priors_and_the_confidence_of_ranks_are_those_of_predict(exported, photo
         assert one.probabilities == pytest.approx(other.probabilities, abs=0.02)
         assert (one.answer and one.answer[:2]) == (other.answer and other.answer[:2])
         assert (one.priors and one.priors.matched) == (other.priors and other.priors.matched)
-    assert found[-1].priors.matched == "month 6; every photograph"
-    assert found[0].priors.matched == "every photograph"
+    assert found[-1].priors.matched == "month 6; month 5..7"
+    assert found[0].priors.matched is None
     assert {one.answer.rank for one in found if one.answer} == {"root"}  # at 0.51 some are families
 
 
@@ -97,6 +100,13 @@ def test_options_of_predict_py(exported, photographs, tmp_path):
     assert (done.returncode, done.stdout) == (3, "")
     assert "none.txt" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    (tmp_path / "summer.csv").write_text(PRIORS.format(*exported.predictor.class_names[2:4]))
+    done = subprocess.run([*command, tmp_path / "summer.csv"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    line = (
+        "predict.py: 1 of 1 image was answered without priors: no condition holds for it, or no class is left"
+    )
+    assert done.stderr.splitlines() == [line]
 
 
 def test_priors_need_a_calibration(exported, tmp_path):
@@ -126,8 +136,31 @@ def test_a_server_answers_as_predict_py(exported, photographs):
 def test_a_damaged_calibration_is_one_line(exported, tmp_path):
     folder = shutil.copytree(exported.folder, tmp_path / "out")
     (folder / "calibration.json").write_bytes(b"nothing")
-    with pytest.raises(ConfigError, match=r"out/calibration\.json is damaged; export it again"):
+    with pytest.raises(ConfigError, match=r"out/calibration\.json: not JSON of a calibration"):
         Standalone(folder)
+    newer = json.loads((exported.folder / "calibration.json").read_text()) | {"format_version": 99}
+    (folder / "calibration.json").write_text(json.dumps(newer))
+    with pytest.raises(ConfigError, match="was written by a newer ramstrans"):
+        Standalone(folder)
+
+
+@pytest.mark.parametrize("content", ["[0.5,", "[]", '{"a": 1}', '["x", 1, 1, 1, 1, 1, 1]'])
+def test_damaged_thresholds_are_one_line(exported, tmp_path, content):
+    folder = shutil.copytree(exported.folder, tmp_path / "out")
+    (folder / "thresholds.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"thresholds\.json is not a list of 7 numbers; export the model"):
+        Standalone(folder)
+
+
+def test_a_graph_without_the_score_that_its_calibration_needs(exported, photographs, tmp_path, monkeypatch):
+    graph = Standalone(exported.folder).graph
+
+    def lacking(pixels):
+        return {name: value for name, value in graph(pixels).items() if name != "unknown_score"}
+
+    monkeypatch.setattr(standalone, "open_graph", lambda *_, **_options: lacking)
+    with pytest.raises(ConfigError, match=r"no output unknown_score.*export the model again"):
+        list(Standalone(exported.folder).stream(photographs, 7))
 
 
 def test_any_batch_gives_the_same(exported, photographs):
@@ -143,6 +176,20 @@ def test_another_answer_leaves_nothing(exported, photographs, tmp_path, monkeypa
     monkeypatch.setattr(module, "verify", lambda *args: verify(*args)._replace(boxes_equal=0.9))
     monkeypatch.setattr(module, "write_graph", lambda *args: _copied(exported, args[2]))
     with pytest.raises(TrainingError, match=r"90\.0 % of boxes .*nothing was written"):
+        export_folder(exported.predictor, tmp_path / "out", "onnx", photographs)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_score_of_the_unknown_leaves_nothing(exported, photographs, tmp_path, monkeypatch):
+    graph = Standalone(exported.folder).graph
+
+    def other(pixels):
+        outputs = graph(pixels)
+        return outputs | {"unknown_score": outputs["unknown_score"] * 1.01}
+
+    monkeypatch.setattr(standalone, "open_graph", lambda *_, **_options: other)
+    monkeypatch.setattr(module, "write_graph", lambda *args: _copied(exported, args[2]))
+    with pytest.raises(TrainingError, match=r"score of the unknown: it differs by 0\.01 of its size"):
         export_folder(exported.predictor, tmp_path / "out", "onnx", photographs)
     assert list(tmp_path.iterdir()) == []
 

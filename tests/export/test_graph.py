@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ramstrans.calibration.fitted import Calibration, FusedRule, UnknownRule
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import UsageError
 from ramstrans.export.graph import Answers, Graph, Shrink
@@ -60,7 +61,7 @@ def test_the_graph_is_resize_normalisation_and_model(zoom_source):
     graph = graph_of(model, Preprocessing((80, 120), (80, 120)), image_size=(64, 96), num_scales=3)
     pixels = (noise(2, 3, 80, 120).sigmoid() * 255).to(torch.uint8)
     with torch.no_grad():
-        answers = Answers(*graph(pixels))
+        answers = Answers(**dict(zip(graph.output_names, graph(pixels), strict=True)))
         small = graph.shrink(pixels.float())
         high_res = None if zoom_source == "input" else pixels.float()
         output = model(*model.normalize(small, high_res), last_region=False)
@@ -77,6 +78,26 @@ def test_one_scale_has_no_boxes():
     graph = graph_of(model, Preprocessing(96, model.image_size), num_scales=1)
     assert graph.output_names == ("probabilities", "scale_probabilities")
     assert len(graph(torch.zeros(1, 3, *model.image_size, dtype=torch.uint8))) == 2
+
+
+def test_one_scale_of_a_calibrated_model():
+    """With its temperature, and with its rule of the unknown, not that of two scales."""
+    model = tiny_model(num_scales=1).eval()
+    energy, knn = (UnknownRule(name, (1,), 0.0, 0.05, "name", None, None) for name in ("energy", "knn"))
+    rules = FusedRule(2.0, energy, None), FusedRule(3.0, knn, None)
+    calibration = Calibration("val", 60, "", (1.5, 1.2), rules).first(1)
+    metadata = ModelMetadata(
+        tiny_config(num_classes=3, num_scales=1), NAMES, Preprocessing(96, model.image_size)
+    )
+    graph = Graph(model, metadata, calibration=calibration)
+    pixels = (noise(2, 3, *model.image_size).sigmoid() * 255).to(torch.uint8)
+    with torch.no_grad():
+        answers = Answers(**dict(zip(graph.output_names, graph(pixels), strict=True)))
+        (scale,) = model(*model.normalize(pixels.float(), None)).scales
+    assert answers.boxes is None
+    torch.testing.assert_close(answers.probabilities, (scale.logits / 2).softmax(dim=1))
+    torch.testing.assert_close(answers.scale_probabilities[0], (scale.logits / 1.5).softmax(dim=1))
+    torch.testing.assert_close(answers.unknown_score, -scale.logits.logsumexp(dim=1))
 
 
 def test_several_labels_have_a_sigmoid_each():

@@ -47,7 +47,9 @@ def folder(tmp_path_factory, predictor, photographs):
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     folder = tmp_path_factory.mktemp("export") / "out"
     check = export_folder(predictor, folder, "onnx", photographs)
-    assert (check.boxes_equal, check.top1_equal) == (1.0, 1.0)
+    assert (check.boxes_equal, check.top1_equal, check.rules_from_file) == (1.0, 1.0, 1.0)
+    assert check.unknown_score is None
+    assert "`present` are the labels" in (folder / "README.md").read_text()
     return folder
 
 

@@ -155,8 +155,10 @@ def test_float16_too_far_off_is_refused(exported):
     check_tolerance(check)
     with pytest.raises(TrainingError, match=r"90\.0 % of boxes"):
         check_tolerance(check._replace(boxes_equal=0.9))
-    with pytest.raises(TrainingError, match=r"only 80\.0 % of photographs have the same unknown"):
+    with pytest.raises(TrainingError, match=r"only 80\.0 % of unknown and set, or of labels, are the same"):
         check_tolerance(check._replace(rules_from_file=0.8))
+    with pytest.raises(TrainingError, match=r"it differs by 0\.03 of its size \(allowed: 0\.02\)"):
+        check_tolerance(check._replace(unknown_score=0.03))
 
 
 @pytest.mark.parametrize("format_name", ["openvino", "pt2"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ramstrans.calibration.fitted import UnknownRule
-from ramstrans.calibration.scores import SCORES, Reference, score_of
+from ramstrans.calibration.scores import ARRAYS, SCORES, Reference, score_of
 from ramstrans.calibration.unknown import arrays_of
 from ramstrans.export.unknown import UnknownScore
 
@@ -39,7 +39,15 @@ def test_it_is_that_of_numpy(given, name, scales):
     rule = UnknownRule(name, used, 0.0, 0.05, "name", None, None)
     found = UnknownScore(rule, arrays)(*map(torch.from_numpy, (calibrated, logits, features)))
     assert np.ptp(expected) > 0.01
+    assert sorted({key.split(".")[-1] for key in arrays}) == sorted(ARRAYS.get(name, ()))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_it_has_nothing_that_its_score_does_not_read(given):
+    """A calibration keeps what the rules for fewer scales need, too."""
+    arrays = arrays_of("knn", (1, 2), given[0]) | arrays_of("vim", (1, 2), given[0])
+    rule = UnknownRule("energy", (1, 2), 0.0, 0.05, "name", None, None)
+    assert not UnknownScore(rule, arrays).state_dict()
 
 
 def test_fewer_training_images_than_neighbours(given):

@@ -23,6 +23,7 @@ class FakeEngine:
     """Knows three classes; an image is its bytes, unreadable if they start with `x`; waits while closed."""
 
     max_pixels = 1000
+    multi_label = False
 
     def __init__(self):
         self.batches = []
@@ -31,7 +32,7 @@ class FakeEngine:
         self.error = None
 
     def about(self):
-        return {"kind": "fake", "classes": list("abc")}
+        return {"kind": "fake", "classes": list("abc"), "multi_label": self.multi_label}
 
     def read(self, content):
         if content.startswith(b"x"):

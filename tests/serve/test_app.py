@@ -218,6 +218,14 @@ def test_among_several_an_image_that_cannot_be_read_is_a_row():
     )
     assert (first["error"], first["labels"], first["saliency"]) == ("truncated file", [], None)
     assert (second["error"], second["labels"]) == (None, ["a", "b", "c"])
+    assert "present" not in first
+
+
+def test_one_that_cannot_be_read_has_no_labels_where_there_may_be_several():
+    engine = FakeEngine()
+    engine.multi_label = True
+    first, _ = rows_of(ask(engine, "POST", "/predict", json={"images": in_base64(b"x", b"a")}))
+    assert (first["error"], first["present"]) == ("truncated file", [])
 
 
 def test_a_full_queue_refuses_and_recovers():

@@ -127,7 +127,18 @@ FURTHER = {
     "no_rank.jpg": {"answer": {"name": None, "rank": "root", "probability": 1.0}},
     "two.jpg": {"present": list(NAMES[:2])},
     "neither.jpg": {"present": [], "probabilities": [0.2, 0.1, 0.05]},
-    "alien.jpg": {"unknown": True, "unknown_score": 3.5, "set": list(NAMES)},
+    "alien.jpg": {
+        **{"unknown": True, "unknown_score": 3.5, "set": list(NAMES)},
+        "answer": {"name": "Corvidae", "rank": "family", "probability": 0.94},
+    },
+    "many.jpg": {"unknown": False, "unknown_score": 0.5, "set": [*"abcdefg"]},
+    "other.jpg": {
+        **{"unknown": False, "unknown_score": 0.5, "set": [NAMES[2]]},
+        "priors": {
+            **{"matched": "every photograph", "label_before": "Jay"},
+            **{"probability_before": 0.6, "changed": True},
+        },
+    },
     "one_of.jpg": {"unknown": False, "unknown_score": 0.5, "set": list(NAMES[:2])},
     "only.jpg": {"unknown": False, "unknown_score": 0.5, "set": list(NAMES[:1])},
     "sure.jpg": {"answer": {"name": NAMES[0], "rank": "species", "probability": 0.9964}},

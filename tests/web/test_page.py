@@ -197,14 +197,13 @@ def test_ranks_and_priors_are_told(open_page, address, photographs, name, words)
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        (
-            "one_of.jpg",
-            "> 99 % sure. One of these 2, with 95 %: Black footed Albatross, Crow, <b>hooded</b>.",
-        ),
+        ("one_of.jpg", "> 99 % sure. Possible, with 95 %: Black footed Albatross, Crow, <b>hooded</b>."),
+        ("many.jpg", "> 99 % sure. Possible, with 95 %: a, b, c, d, e and 2 more."),
         ("only.jpg", "> 99 % sure"),
+        ("other.jpg", "> 99 % sure. Possible without priors, with 95 %: Jay. Without priors: Jay, 60 %."),
     ],
 )
-def test_the_set_is_told_where_it_is_more_than_the_answer(open_page, address, photographs, name, words):
+def test_the_set_is_told_where_it_is_not_the_answer(open_page, address, photographs, name, words):
     page = open_page(address)
     classify(page, photographs(name))
     assert texts(page, "#why") == [words]
@@ -257,6 +256,8 @@ def test_several_labels(open_page, serve, photographs):
     from ramstrans.inference.writers import column_names
 
     assert list(rows[0]) == column_names(3, multi_label=True)
+    assert page.locator("#ask").is_hidden()  # the second label may be there, too
+    assert texts(page, "#known summary") == ["The 3 labels that it knows"]
     assert [row["present"] for row in rows] == ["017.Black_footed_Albatross;Crow, <b>hooded</b>", ""]
 
 
@@ -265,7 +266,7 @@ def test_labels_in_a_cell_are_those_of_predict(open_page, address, labels):
     page = open_page(address)
     text = page.evaluate(
         "async (present) => (await import('/words.js')).toCsv([{name: 'a', answer: "
-        "{present, labels: [], probabilities: [], scales: []}}])",
+        "{present, labels: [], probabilities: [], scales: []}}], {severalLabels: true})",
         labels,
     )
     (row,) = csv.DictReader(io.StringIO(text))

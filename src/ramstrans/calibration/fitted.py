@@ -228,6 +228,20 @@ def remove_calibration(folder: Path) -> None:
             (folder / name).unlink()
 
 
+def read_calibration(path: Path) -> Calibration | None:
+    """A calibration without its arrays; None if there is no file.
+
+    Raises:
+        ConfigError: It is damaged, or of a newer version.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return calibration_from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
 def load_calibration(folder: Path | str, weights: str | None = None) -> Calibration | None:
     """Read the calibration beside a model; None if there is none.
 
@@ -239,12 +253,9 @@ def load_calibration(folder: Path | str, weights: str | None = None) -> Calibrat
         ConfigError: It is damaged, of a newer version, or was fitted for other weights.
     """
     path = local_folder(folder) / CALIBRATION_FILE
-    if not path.is_file():
+    fitted = read_calibration(path)
+    if fitted is None:
         return None
-    try:
-        fitted = calibration_from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
     if weights not in (None, fitted.weights):
         raise ConfigError(f"{path} was fitted for other weights than those beside it; {AGAIN}")
     arrays = path.with_name(ARRAYS_FILE)

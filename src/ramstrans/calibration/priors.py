@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ramstrans.calibration.rank_table import read_lines
 from ramstrans.errors import DataError, first_few
+from ramstrans.plain import counted
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +160,17 @@ def weights_of(matched: Sequence[Matched], num_classes: int) -> NDArray[np.float
         if one.weights is not None:
             weights[index] = one.weights
     return weights
+
+
+def answered_without(count: int, total: int) -> str:
+    """What to say of photographs that priors do not tell anything about.
+
+    >>> answered_without(3, 7)
+    '3 of 7 images were answered without priors: no condition holds for them, or no class is left'
+    """
+    were, them = ("was", "it") if count == 1 else ("were", "them")
+    of = f"{count} of {counted(total, 'image')}"
+    return f"{of} {were} answered without priors: no condition holds for {them}, or no class is left"
 
 
 def read_priors(path: Path, class_names: Sequence[str]) -> Priors:

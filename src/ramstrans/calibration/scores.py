@@ -36,6 +36,13 @@ NEEDS: dict[ScoreName, tuple[str, ...]] = {
 }
 """What each score is computed from, beside the calibrated answer; features mean training images' too."""
 
+ARRAYS: dict[ScoreName, tuple[str, ...]] = {
+    "knn": ("neighbors",),
+    "mahalanobis": ("within", "means", "overall", "mean"),
+    "vim": ("origin", "residual", "alpha"),
+}
+"""Names of what `fit_arrays` keeps for a score; nothing for the others."""
+
 NUM_NEIGHBORS = 5
 
 MIN_VARIANCE = 1e-6
@@ -122,7 +129,7 @@ def score_of(
 
 
 def arrays_of_scale(arrays: Arrays, scale: int) -> dict[str, NDArray[np.float32]]:
-    """Those of one scale, numbered from 1, without `scale_1.` and so on before their names."""
+    """The arrays of one scale, numbered from 1, without `scale_1.` and so on before their names."""
     prefix = f"scale_{scale}."
     return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
 

@@ -130,6 +130,8 @@ def summary(output: Path, check: "Check") -> str:
     from ramstrans.export.smaller import in_words
 
     checked = f"checked on {counted(check.num_images, 'photograph')}"
+    if check.rules_from_file is not None:
+        checked += f", unknown and set, or labels, equal for {100 * check.rules_from_file:.1f} %"
     if check.int8 is not None:
         return f"{output}: {in_words(Judgement(**check.int8))}; {checked}"
     boxes = f", {100 * check.boxes_equal:.1f} % of boxes equal" if check.precision != "fp32" else ""

@@ -13,7 +13,6 @@ from jsonargparse.typing import PositiveInt
 from ramstrans.calibration.wanted import check_rank_confidence
 from ramstrans.commands.images import fill_folder, paths_of, takes_images
 from ramstrans.commands.options import Parser
-from ramstrans.commands.words import answered_without
 from ramstrans.console import no_progress, progress_of_many
 from ramstrans.errors import UsageError
 from ramstrans.files import check_output
@@ -147,6 +146,7 @@ def predict_here(
     Raises:
         DataError: As `predict`.
     """
+    from ramstrans.calibration.priors import answered_without
     from ramstrans.inference.arguments import check_any_read
 
     num_labels = min(top_k, len(predictor.class_names))

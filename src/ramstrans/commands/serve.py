@@ -166,11 +166,8 @@ def open_engine(folder: Path, of_run: dict[str, Any], of_any: dict[str, Any]) ->
         from ramstrans.serve.run_engine import RunEngine
 
         engine = RunEngine(Predictor.load(folder, **of_run, **of_any))
-    if engine.priors is not None and engine.priors.priors.conditions:
-        raise UsageError(
-            f"--priors {of_any['priors']} has conditions, of which a server knows nothing; give a list of "
-            "classes, or leave the columns out"
-        )
+    if engine.priors is not None:
+        engine.priors.check_no_conditions("a server")
     return engine
 
 

@@ -9,7 +9,6 @@ from typing import Literal, get_args, get_origin
 from jsonargparse import ArgumentParser
 
 from ramstrans.options import allowed
-from ramstrans.plain import counted
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -34,17 +33,6 @@ def options_of(parser: ArgumentParser) -> list[str]:
 def command_of(parser: ArgumentParser) -> str:
     """The command of a parser as one types it."""
     return parser.prog.replace(" [options]", "")
-
-
-def answered_without(count: int, total: int) -> str:
-    """What to say of photographs that priors do not tell anything about.
-
-    >>> answered_without(3, 7)
-    '3 of 7 images were answered without priors: no condition holds for them, or no class is left'
-    """
-    were, them = ("was", "it") if count == 1 else ("were", "them")
-    of = f"{count} of {counted(total, 'image')}"
-    return f"{of} {were} answered without priors: no condition holds for {them}, or no class is left"
 
 
 def in_words(parser: ArgumentParser, message: str) -> str:

@@ -34,10 +34,19 @@ class ImagePriors:
         columns = list(dict.fromkeys(name for each in cells.values() for name in each))
         self._from_exif = [name for name in priors.conditions if name in EXIF and name not in columns]
         if missing := [f"'{name}'" for name in priors.conditions if name not in (*EXIF, *columns)]:
-            has = f"has {first_few(columns, 5)}" if cells else "is not there"
+            has = f"the table of the photographs has {first_few(columns, 5)}"
             raise UsageError(
-                f"{priors.source} has the condition {first_few(missing)}, and the table of the photographs "
-                f"{has}; give a table with this column, or remove it (EXIF data have {', '.join(EXIF)})"
+                f"{priors.source} has the condition {first_few(missing)}, and "
+                f"{has if cells else 'no table of photographs is read here'}; remove it, or give `ramstrans "
+                f"predict` a table with this column (EXIF data have {', '.join(EXIF)})"
+            )
+
+    def check_no_conditions(self, who: str) -> None:
+        """Raise UsageError if what a photograph gets depends on more than `who` knows of it."""
+        if self.priors.conditions:
+            raise UsageError(
+                f"--priors {self.priors.source} has conditions, of which {who} knows nothing; give a list of "
+                "classes, or leave the columns out"
             )
 
     @property

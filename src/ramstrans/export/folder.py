@@ -33,7 +33,7 @@ CHECK_FILE = "verification.json"
 
 PREDICT = '''"""Classify photographs: `python predict.py FILES|FOLDERS` prints a line of JSON each.
 
-Needs {libraries}; not PyTorch.
+Needs {libraries}; not PyTorch. `python predict.py --help` has the options.
 """
 
 import sys
@@ -160,7 +160,9 @@ def write_answers(predictor: Predictor, folder: Path) -> None:
         (folder / THRESHOLDS).write_text(json.dumps(list(predictor.thresholds)) + "\n", encoding="utf-8")
     calibration = calibration_of(predictor)
     if calibration is not None:
-        (folder / CALIBRATION_FILE).write_text(calibration.to_json(), encoding="utf-8")
+        (folder / CALIBRATION_FILE).write_text(
+            calibration.to_json(), encoding="utf-8", errors="backslashreplace"
+        )
 
 
 def write_program(folder: Path, format_name: Format, programs: list[Path] | None) -> None:
@@ -176,7 +178,7 @@ def write_program(folder: Path, format_name: Format, programs: list[Path] | None
 def write_labels(predictor: Predictor, folder: Path) -> None:
     """Write the names of the classes, and how photographs become pixels."""
     names = json.dumps(list(predictor.class_names), ensure_ascii=False, indent=0)
-    (folder / LABELS).write_text(names + "\n", encoding="utf-8")
+    (folder / LABELS).write_text(names + "\n", encoding="utf-8", errors="backslashreplace")
     values = preprocessing_values(predictor.metadata.preprocessing, predictor.max_pixels)
     (folder / PREPROCESSING).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
@@ -261,13 +263,27 @@ def readme(predictor: Predictor, format_name: Format, check: Check) -> str:
         f"    pip install numpy pillow {_RUNTIME[format_name]}",
         "    python predict.py PHOTOGRAPHS",
         "",
+        *answered(predictor),
         "| name | shape | |",
         "|---|---|---|",
         *(f"| `{name}` | {shape} | {text} |" for name, shape, text in tensors(predictor)),
         "",
-        *checked(check, is_calibrated=predictor.calibration is not None),
+        *checked(check),
     ]
     return "\n".join(lines) + "\n"
+
+
+def answered(predictor: Predictor) -> list[str]:
+    """What `predict.py` makes of the outputs, as lines of a README."""
+    if predictor.thresholds is not None:
+        return [f"`present` are the labels whose probability reaches theirs in `{THRESHOLDS}`.", ""]
+    if calibration_of(predictor) is None:
+        return []
+    return [
+        f"`unknown`, `set` and `answer` follow from `{CALIBRATION_FILE}`; `--priors FILE` says which classes",
+        "occur, `--rank_confidence` how sure `answer` has to be.",
+        "",
+    ]
 
 
 def tensors(predictor: Predictor) -> list[tuple[str, str, str]]:
@@ -293,7 +309,7 @@ def tensors(predictor: Predictor) -> list[tuple[str, str, str]]:
     return rows
 
 
-def checked(check: Check, *, is_calibrated: bool = False) -> list[str]:
+def checked(check: Check) -> list[str]:
     """How well an export was checked, as lines of a README."""
     lines = [
         f"Checked on {counted(check.num_images, 'photograph')} against the model in PyTorch, in float32. On",
@@ -302,8 +318,8 @@ def checked(check: Check, *, is_calibrated: bool = False) -> list[str]:
         f"From file to answer the shares are {check.boxes_from_file:g} and {check.top1_from_file:g}, and the",
         f"largest difference is {check.probability_from_file:.1e}.",
     ]
-    if is_calibrated:
-        lines.append(f"The share of equal `unknown` and `set` is {check.rules_from_file:g}.")
+    if check.rules_from_file is not None:
+        lines.append(f"The share of equal `unknown` and `set`, or `present`, is {check.rules_from_file:g}.")
     if check.int8 is not None:
         lines += [
             "",

@@ -19,7 +19,7 @@ from ramstrans.saved.metadata import ModelMetadata
 
 
 class Answers(NamedTuple):
-    """What a graph gives for B images and S scales.
+    """What a graph gives for B images and S scales; by name, since one with a single scale has no boxes.
 
     Attributes:
         probabilities: (B, num_classes) float32, fused.

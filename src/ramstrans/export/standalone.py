@@ -20,10 +20,10 @@ from ramstrans.calibration.answers import from_calibrated
 from ramstrans.calibration.fitted import (
     CALIBRATION_FILE,
     Calibration,
-    calibration_from_json,
+    read_calibration,
     with_rank_confidence,
 )
-from ramstrans.calibration.priors import Matched, weights_of
+from ramstrans.calibration.priors import Matched, answered_without, weights_of
 from ramstrans.calibration.wanted import check_rank_confidence
 from ramstrans.data.geometry import FILL, Geometry, box_in_original, frame_size
 from ramstrans.data.image_priors import read_image_priors
@@ -96,8 +96,8 @@ class Standalone:
         values = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
         self.max_pixels = int(values["max_pixels"])
         self.preprocessing = preprocessing_of(values)
-        self.thresholds = read_thresholds(folder)
-        self.calibration = with_rank_confidence(read_calibration(folder), rank_confidence)
+        self.thresholds = read_thresholds(folder, len(self.class_names))
+        self.calibration = with_rank_confidence(read_calibration(folder / CALIBRATION_FILE), rank_confidence)
         if priors is not None and self.calibration is None:
             raise UsageError(
                 f"--priors needs calibrated probabilities, and {folder} is not calibrated; run `ramstrans "
@@ -159,25 +159,22 @@ class Standalone:
         ]
 
 
-def read_thresholds(folder: Path) -> list[float] | None:
-    """The thresholds of an exported folder; None if an image has one class."""
-    path = folder / THRESHOLDS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def read_calibration(folder: Path) -> Calibration | None:
-    """The calibration of an exported folder; None if it has none.
+def read_thresholds(folder: Path, num_labels: int) -> list[float] | None:
+    """The thresholds of an exported folder; None if an image has one class.
 
     Raises:
-        ConfigError: It is damaged.
+        ConfigError: The file is damaged.
     """
-    path = folder / CALIBRATION_FILE
+    path = folder / THRESHOLDS
     if not path.is_file():
         return None
     try:
-        return calibration_from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, ConfigError) as error:
-        raise ConfigError(f"{path} is damaged; export it again") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, list) or len(found) != num_labels:
+            raise ValueError
+        return [float(value) for value in found]
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is not a list of {num_labels} numbers; export the model again") from error
 
 
 def preprocessing_of(values: dict[str, Any]) -> Preprocessing:
@@ -253,6 +250,11 @@ def to_predictions(
         found = [Prediction(None, *most_probable(scores, class_names, top_k)) for scores in fused]
     else:
         scores = outputs.get(UNKNOWN_SCORE)
+        if scores is None and calibration.fused[-1].unknown is not None:
+            raise ConfigError(
+                f"the graph has no output {UNKNOWN_SCORE}, by which its calibration tells the "
+                "unknown; export the model again"
+            )
         given = from_calibrated(
             calibration,
             fused.astype(np.float64),
@@ -297,11 +299,14 @@ def main(folder: Path) -> int:
     try:
         check_rank_confidence(options.rank_confidence)
         exported = Standalone(folder, rank_confidence=options.rank_confidence, priors=options.priors)
-        named, total, read = resolve_arguments(options.inputs), 0, 0
+        named, total, read, without = resolve_arguments(options.inputs), 0, 0, 0
         paths = expand_inputs(named.names, read_paths(sys.stdin.buffer))
         for prediction in exported.stream(paths, max(options.top_k, 1), max(options.batch_size, 1)):
             sys.stdout.write(json.dumps(to_json(prediction), allow_nan=False) + "\n")
             total, read = total + 1, read + (prediction.error is None)
+            without += prediction.priors is not None and prediction.priors.matched is None
+        if without:
+            sys.stderr.write(f"predict.py: {answered_without(without, total)}\n")
         check_any_read(named, total, read)
     except RamsTransError as error:
         sys.stderr.write(f"predict.py: {error}\n")

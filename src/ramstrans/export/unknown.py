@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ramstrans.calibration.fitted import UnknownRule
-from ramstrans.calibration.scores import NUM_NEIGHBORS, Arrays, arrays_of_scale
+from ramstrans.calibration.scores import ARRAYS, NUM_NEIGHBORS, Arrays, arrays_of_scale
 
 Tensors = dict[str, Tensor]
-"""The arrays of one scale, as `Reference` has them."""
+"""The arrays of one scale, as `Constants` has them."""
 
 
 class UnknownScore(nn.Module):
@@ -18,13 +18,16 @@ class UnknownScore(nn.Module):
 
     Args:
         rule: Which score of which scales.
-        arrays: What they compare with, those of `Calibration`.
+        arrays: What it compares with, the arrays of a `Calibration`.
     """
 
     def __init__(self, rule: UnknownRule, arrays: Arrays) -> None:
         super().__init__()
         self.rule = rule
-        self.references = nn.ModuleList(Reference(arrays_of_scale(arrays, scale)) for scale in rule.scales)
+        names = ARRAYS.get(rule.score, ())
+        self.constants = nn.ModuleList(
+            Constants({name: arrays_of_scale(arrays, scale)[name] for name in names}) for scale in rule.scales
+        )
 
     def forward(self, calibrated: Tensor, logits: Sequence[Tensor], features: Sequence[Tensor]) -> Tensor:
         """(B,) float32.
@@ -38,13 +41,13 @@ class UnknownScore(nn.Module):
             return -calibrated.amax(dim=1)
         score = _SCORES[self.rule.score]
         each = [
-            score(logits[scale - 1].float(), features[scale - 1].float(), dict(reference.named_buffers()))
-            for scale, reference in zip(self.rule.scales, self.references, strict=True)
+            score(logits[scale - 1].float(), features[scale - 1].float(), dict(constants.named_buffers()))
+            for scale, constants in zip(self.rule.scales, self.constants, strict=True)
         ]
         return torch.stack(each).mean(dim=0)
 
 
-class Reference(nn.Module):
+class Constants(nn.Module):
     """The arrays of one scale as constants of a graph, products with which are written `x @ constant`."""
 
     def __init__(self, arrays: Arrays) -> None:

@@ -1,5 +1,6 @@
 """Whether an exported graph gives the answers of the model: on the same pixels, and from file to answer."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from ramstrans.errors import TrainingError, UsageError
 from ramstrans.export.graph import Graph
-from ramstrans.export.runner import OUTPUTS
+from ramstrans.export.runner import OUTPUTS, UNKNOWN_SCORE
 from ramstrans.export.standalone import Standalone, read_example
 from ramstrans.inference.prediction import Prediction
 from ramstrans.inference.predictor import Predictor
@@ -29,7 +30,9 @@ class Tolerance(NamedTuple):
         from_file: Largest difference from file to answer, of photographs whose boxes are equal.
         boxes_from_file: Least share of photographs with equal boxes, from file to answer.
         rules_from_file: Least share of photographs that are unknown in both, or in neither, and have the same
-            prediction set, from file to answer.
+            prediction set, from file to answer; where images may have several labels, of equal labels.
+        unknown_score: Largest difference of a score of the unknown on the same pixels, of photographs whose
+            boxes are equal, as a share of the largest score, or of 1.
     """
 
     probability: float
@@ -38,14 +41,15 @@ class Tolerance(NamedTuple):
     from_file: float
     boxes_from_file: float
     rules_from_file: float
+    unknown_score: float
 
 
 TOLERANCES = {
     # sums in another order; Pillow's resize, not torchvision's
-    "fp32": Tolerance(1e-3, 1.0, 1.0, 0.03, 0.9, 0.9),
+    "fp32": Tolerance(1e-3, 1.0, 1.0, 0.03, 0.9, 0.9, 1e-3),
     # 11 bits: a patch at the threshold may change sides
-    "fp16": Tolerance(0.02, 0.95, 0.98, 0.05, 0.9, 0.9),
-    "int8": Tolerance(1.0, 0.0, 0.0, 1.0, 0.0, 0.0),  # judged by its accuracy, see `smaller`
+    "fp16": Tolerance(0.02, 0.95, 0.98, 0.05, 0.9, 0.9, 0.02),
+    "int8": Tolerance(1.0, 0.0, 0.0, 1.0, 0.0, 0.0, math.inf),  # judged by its accuracy, see `smaller`
 }
 """By precision."""
 
@@ -70,7 +74,10 @@ class Check(NamedTuple):
         top1_from_file: Share of photographs with the same best class, from file to answer.
         boxes_from_file: Share of photographs whose boxes are the same to `SHARE`, from file to answer.
         rules_from_file: Share of photographs that are unknown in both, or in neither, and have the same
-            prediction set, from file to answer; 1 if the folder is not calibrated.
+            prediction set, from file to answer; where images may have several labels, share of the labels
+            that are there in both, or in neither. None if the model has neither rules nor several labels.
+        unknown_score: Largest difference of a score of the unknown on the same pixels, as `Tolerance` has it;
+            None if there is none.
         precision: What the exported graph computes in: fp32, fp16 or int8.
         int8: What a graph in int8 costs and saves, see `Judgement`; None for others.
     """
@@ -82,7 +89,8 @@ class Check(NamedTuple):
     probability_from_file: float
     top1_from_file: float
     boxes_from_file: float = 1.0
-    rules_from_file: float = 1.0
+    rules_from_file: float | None = None
+    unknown_score: float | None = None
     precision: Precision = "fp32"
     int8: dict[str, Any] | None = None
 
@@ -112,9 +120,14 @@ def verify(
         )
     readable = [path for path, one in zip(paths, ours, strict=True) if not one.error]
     batches = [readable[first : first + batch_size] for first in range(0, len(readable), batch_size)]
-    differences, boxes, top = zip(*(_on_pixels(graph, standalone, batch) for batch in batches), strict=True)
+    found = [_on_pixels(graph, standalone, batch) for batch in batches]
+    differences, boxes, top, scores = zip(*found, strict=True)
     same_boxes = [_boxes_agree(one, other) for one, other in both]
-    rules = [_rules_agree(*pair) for pair in both if standalone.calibration is not None]
+    rules = None
+    if standalone.thresholds is not None:
+        rules = _share([_labels_agree(*pair, num_classes) for pair in both])
+    elif standalone.calibration is not None:
+        rules = _share([_rules_agree(*pair) for pair in both])
     from_file = [_difference(*pair) for pair, same in zip(both, same_boxes, strict=True) if same]
     return Check(
         len(both),
@@ -124,7 +137,8 @@ def verify(
         max(from_file, default=0.0),
         _share([one.labels[0] == other.labels[0] for one, other in both]),
         _share(same_boxes),
-        _share(rules),
+        rules,
+        None if scores[0] is None else float(np.concatenate(scores).max(initial=0.0)),
     )
 
 
@@ -135,11 +149,14 @@ class OnPixels(NamedTuple):
         differences: Largest one of a probability, for each photograph whose boxes are equal.
         boxes: ((S - 1) * B,) bool, which boxes are equal.
         top1: (B,) bool, whose best class is the same.
+        unknown_scores: Differences of the score of the unknown, as `Tolerance` has them, for each photograph
+            whose boxes are equal; None if there is none.
     """
 
     differences: NDArray[np.float32]
     boxes: NDArray[np.bool_]
     top1: NDArray[np.bool_]
+    unknown_scores: NDArray[np.float32] | None
 
 
 def _on_pixels(graph: Graph, standalone: Standalone, paths: Sequence[Path]) -> OnPixels:
@@ -154,11 +171,15 @@ def _on_pixels(graph: Graph, standalone: Standalone, paths: Sequence[Path]) -> O
     fused, by_scale = (np.abs(expected[name] - found[name]) for name in OUTPUTS[:2])
     off = np.maximum(fused.max(axis=1), by_scale.max(axis=(0, 2)))
     best, same = (one["probabilities"].argmax(axis=1) for one in (expected, found))
-    return OnPixels(off[boxes.all(axis=0)], boxes.ravel(), best == same)
+    equal, scores = boxes.all(axis=0), None
+    if UNKNOWN_SCORE in expected:
+        exact = expected[UNKNOWN_SCORE]
+        scores = (np.abs(exact - found[UNKNOWN_SCORE]) / max(1, np.abs(exact).max()))[equal]
+    return OnPixels(off[equal], boxes.ravel(), best == same, scores)
 
 
-def _share(same: Sequence[bool] | NDArray[np.bool_]) -> float:
-    """The share that is true; 1 of nothing."""
+def _share(same: Sequence[float] | NDArray[np.bool_]) -> float:
+    """The share that is true, or the mean of shares; 1 of nothing."""
     return float(np.mean(same)) if len(same) else 1.0
 
 
@@ -188,10 +209,15 @@ def check_tolerance(check: Check) -> None:
             f"(allowed: {allowed.from_file:g}), and {100 * check.boxes_from_file:.1f} % of photographs have "
             f"the same boxes (at least {100 * allowed.boxes_from_file:g} %); nothing was written"
         )
-    if check.rules_from_file < allowed.rules_from_file:
+    if check.unknown_score is not None and check.unknown_score > allowed.unknown_score:
         raise TrainingError(
-            f"from file to answer, only {100 * check.rules_from_file:.1f} % of photographs have the same "
-            f"unknown and set (at least {100 * allowed.rules_from_file:g} %); nothing was written"
+            f"the exported graph does not give the model's score of the unknown: it differs by "
+            f"{check.unknown_score:.2g} of its size (allowed: {allowed.unknown_score:g}); nothing was written"
+        )
+    if check.rules_from_file is not None and check.rules_from_file < allowed.rules_from_file:
+        raise TrainingError(
+            f"from file to answer, only {100 * check.rules_from_file:.1f} % of unknown and set, or of "
+            f"labels, are the same (at least {100 * allowed.rules_from_file:g} %); nothing was written"
         )
 
 
@@ -212,6 +238,11 @@ def _rules_agree(one: Prediction, other: Prediction) -> bool:
         for found in (one, other)
     )
     return first == second
+
+
+def _labels_agree(one: Prediction, other: Prediction, num_labels: int) -> float:
+    """Share of the labels that are there in both predictions, or in neither."""
+    return 1 - len(set(one.present or ()) ^ set(other.present or ())) / num_labels
 
 
 def _difference(one: Prediction, other: Prediction) -> float:

@@ -97,4 +97,6 @@ def page_readme(predictor: Predictor, check: Check) -> str:
         f"boxes is {check.boxes_equal:g}; from file to answer by at most {check.probability_from_file:.1e},",
         f"with the same best class for {100 * check.top1_from_file:.1f} % of them.",
     ]
+    if check.rules_from_file is not None:
+        lines.append(f"The share of equal `unknown` and `set`, or `present`, is {check.rules_from_file:g}.")
     return "\n".join(lines) + "\n"

@@ -34,7 +34,7 @@ class BatchPredictor:
         early_exit: See `Predictor`.
         num_scales: Use the first so many of the scales that were trained; None: all.
         rank_confidence: See `Predictor.load`.
-        priors: File of priors, where the workers see it; conditions are those that EXIF data of files have.
+        priors: File of priors without conditions, where the workers see it.
 
     Example:
         predictor = BatchPredictor("runs/mine")
@@ -72,13 +72,17 @@ class BatchPredictor:
 
         Raises:
             RamsTransError: As `Predictor.load`.
+            UsageError: The priors have conditions.
         """
         from ramstrans.inference.predictor import Predictor
 
         key = (self.run, *self._options.values())
         with _loading:
             if key not in _loaded:
-                _loaded[key] = Predictor.load(self.run, **self._options)
+                predictor = Predictor.load(self.run, **self._options)
+                if predictor.priors is not None:
+                    predictor.priors.check_no_conditions("a batch")
+                _loaded[key] = predictor
             return _loaded[key]
 
     @cached_property

@@ -44,10 +44,14 @@ class Engine(Protocol):
 
     @property
     def priors(self) -> ImagePriors | None:
-        """Those of all images, if there are some."""
+        """The priors for all images, if there are some."""
 
     def about(self) -> dict[str, Any]:
-        """What the model is, as plain values, with `classes`, their names, and `promises`, see `promises`."""
+        """What the model is, as plain values.
+
+        Among them are `classes`, their names, `multi_label`, whether an image may have several, and
+        `promises`, those of its calibration.
+        """
 
     def read(self, content: bytes) -> Any:  # noqa: ANN401 - what `answer` takes
         """Decode the bytes of a file; called by several threads.
@@ -101,7 +105,7 @@ class ExportedEngine:
 
     def about(self) -> dict[str, Any]:
         """See `Engine`."""
-        return self._about
+        return dict(self._about)
 
     def read(self, content: bytes) -> Any:  # noqa: ANN401 - see `Engine`
         """See `Engine`."""

@@ -77,7 +77,8 @@ class Service:
             if options.against is not None:
                 contrast = await self._contrast(upload.content, options.against)
         except UnreadableImageError as error:
-            answer = Answer(Prediction(None, error=error.reason), None, (0, 0, 0, 0))
+            present = () if self.engine.about()["multi_label"] else None
+            answer = Answer(Prediction(None, error=error.reason, present=present), None, (0, 0, 0, 0))
         self.metrics.image(readable=answer.prediction.error is None)
         row = to_row(upload.name, answer, options)
         if picture:

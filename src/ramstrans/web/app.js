@@ -131,7 +131,7 @@ function show(item) {
 
 /** Offer to say why the answer is not the second one, or show what was said. */
 function offerContrast({ answer, contrast }) {
-  const isPossible = Boolean(source?.contrast && answer?.labels[1]);
+  const isPossible = Boolean(source?.contrast && !source.severalLabels && answer?.labels[1]);
   element("ask").hidden = !isPossible || Boolean(contrast);
   if (isPossible) element("why-not").textContent = `Why not ${nameOf(answer.labels[1])}?`;
   showContrast(contrast);
@@ -224,7 +224,7 @@ function addTransfer(transfer) {
 }
 
 function download() {
-  const blob = new Blob([toCsv(items.filter((item) => item.state === "done"))], { type: "text/csv" });
+  const blob = new Blob([toCsv(items.filter((item) => item.state === "done"), source)], { type: "text/csv" });
   const link = make("a");
   link.href = URL.createObjectURL(blob);
   link.download = "predictions.csv";
@@ -324,11 +324,11 @@ async function start() {
     element("always").replaceChildren(make("strong", "", "Unknown"), ` ${unknownMeans(source.promises.reject)}`);
   }
   if (source.classes) {
-    showClasses(source.classes);
-    const known = source.severalLabels
-      ? `looks for ${counted(source.classes.length, "label")}`
-      : `tells ${counted(source.classes.length, "class", "classes")} apart`;
-    element("lead").textContent = `This model ${known}, and says how sure it is.`;
+    const count = source.classes.length;
+    const known = source.severalLabels ? counted(count, "label") : counted(count, "class", "classes");
+    const does = source.severalLabels ? `looks for ${known}` : `tells ${known} apart`;
+    element("lead").textContent = `This model ${does}, and says how sure it is.`;
+    showClasses(source.classes, known);
   }
   show(shown);
   work();

@@ -50,7 +50,7 @@ export function calibratedFields(calibration, probabilities, score, names) {
   const rule = calibration?.fused.at(-1);
   return {
     unknown: rule?.unknown ? score > rule.unknown.threshold : null,
-    unknown_score: rule?.unknown ? rounded(score) : null,
+    unknown_score: rule?.unknown && Number.isFinite(score) ? rounded(score) : null,
     set: rule?.sets ? setOf(probabilities, rule.sets).map((label) => names[label]) : null,
     answer: calibration?.taxonomy ? answerOf(probabilities, calibration.taxonomy, names) : null,
   };

@@ -1,6 +1,6 @@
 // The photograph with what the model looked at, and the regions that it enlarged.
 
-import { counted, nameOf, nth, percent } from "./words.js";
+import { nameOf, nth, percent } from "./words.js";
 
 const FINE = 12; // drawn pixels per patch of a saliency, along each side
 const COLOURS = [ // red, green, blue, opacity, from the lowest saliency to the highest
@@ -175,11 +175,11 @@ export async function thumbnail(file, side = 200) {
   }
 }
 
-/** What the model knows, as a list that can be opened. */
-export function showClasses(classes) {
+/** What the model knows, as a list that can be opened; `counted` says how many they are. */
+export function showClasses(classes, counted) {
   const known = element("known");
   known.hidden = false;
-  known.querySelector("summary").textContent = `The ${counted(classes.length, "class", "classes")} that it knows`;
+  known.querySelector("summary").textContent = `The ${counted} that it knows`;
   known.querySelector("ul").replaceChildren(...classes.map((label) => {
     const item = document.createElement("li");
     item.textContent = nameOf(label);

@@ -52,16 +52,18 @@ function listed(labels) {
   return labels.length > NAMED ? `${names} and ${labels.length - NAMED} more` : names;
 }
 
-/** The set of classes, the answer at a rank, where these are not the class itself, and what priors changed. */
+/** Possible classes and the answer at a rank, where these are not the class itself, and what priors changed. */
 export function furtherWords({ labels, unknown, set, answer, priors }, { coverage }) {
   const words = [];
-  if (set?.length > 1 && !unknown) {
+  if (set && !unknown && (set.length > 1 || set[0] !== labels[0])) {
     const share = coverage ? `, with ${percent(coverage)}` : "";
-    words.push(`One of these ${set.length}${share}: ${listed(set)}.`);
+    words.push(`Possible${priors ? " without priors" : ""}${share}: ${listed(set)}.`);
   }
-  if (answer?.name === null && !unknown) words.push("No rank is certain.");
-  else if (answer?.name && answer.name !== labels[0]) {
-    words.push(`The ${answer.rank} ${nameOf(answer.name)} is certain, with ${percent(answer.probability)}.`);
+  if (answer && !unknown) {
+    if (answer.name === null) words.push("No rank is certain.");
+    else if (answer.name !== labels[0]) {
+      words.push(`The ${answer.rank} ${nameOf(answer.name)} is certain, with ${percent(answer.probability)}.`);
+    }
   }
   if (priors?.changed) {
     words.push(`Without priors: ${nameOf(priors.label_before)}, ${percent(priors.probability_before)}.`);
@@ -92,10 +94,9 @@ function joined(labels) {
 }
 
 /** Answers as the CSV of `ramstrans predict`: one line for each {name, answer, error}. */
-export function toCsv(items) {
+export function toCsv(items, { severalLabels: several }) {
   const most = Math.max(...items.map(({ answer }) => answer?.labels.length ?? 0), 1);
   const ranks = Array.from({ length: most }, (_, i) => i + 1);
-  const several = items.some(({ answer }) => answer?.present);
   const columns = [
     "path", "error", ...(several ? ["present"] : []),
     ...ranks.map((rank) => `label_${rank}`), ...ranks.map((rank) => `probability_${rank}`),
