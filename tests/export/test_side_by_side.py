@@ -10,6 +10,7 @@ from ramstrans.data.records import ImageSet
 from ramstrans.errors import UsageError
 from ramstrans.export import side_by_side as module
 from ramstrans.export.side_by_side import exports_table, measure_exports
+from tests.inference.builders import make_folder
 
 pytestmark = pytest.mark.slow  # they need an exported graph
 CPU = torch.device("cpu")
@@ -22,6 +23,12 @@ def run_images(exported, labelled, monkeypatch):
     images = ImageSet(exported.predictor.class_names, records)
     monkeypatch.setattr(module, "own_images", lambda *_: images)
     return images
+
+
+def test_several_labels_have_no_top1(tmp_path):
+    several = make_folder(tmp_path / "run", multi_label=True)
+    with pytest.raises(UsageError, match=r"compared by top-1, and images of .*run may have several labels"):
+        measure_exports([str(several), str(tmp_path / "out")], CPU)
 
 
 @pytest.mark.usefixtures("run_images")

@@ -101,6 +101,19 @@ def test_answers_are_those_of_predict(exported, address, open_page, photographs)
     assert view == pytest.approx(crop, abs=0.01)
 
 
+def test_labels_that_reach_their_thresholds(exported, open_page, photographs, serve, tmp_path):
+    folder = tmp_path / "site"
+    shutil.copytree(exported[1], folder)
+    shutil.copy(photographs[0], folder)
+    values = json.loads((folder / "page.json").read_text())
+    assert values["has_thresholds"] is False
+    (folder / "page.json").write_text(json.dumps(values | {"has_thresholds": True}))
+    (folder / "thresholds.json").write_text(json.dumps([0.0, *[1.0] * 5, 0.0]))
+    page = open_page(serve(folder))
+    (answer,) = page.evaluate(ASK, [photographs[0].name])["answers"]
+    assert sorted(answer["present"]) == sorted([NAMES[0], NAMES[6]])
+
+
 def test_threads_give_the_same(exported, open_page, photographs, serve):
     """A server that isolates its pages lets the model use several threads."""
 
