@@ -320,7 +320,7 @@ async function start() {
     element("notice").hidden = false;
   }
   if (source.severalLabels) element("means").textContent = SEVERAL;
-  if (source.promises.reject) {
+  else if (source.promises.reject) {
     element("always").replaceChildren(make("strong", "", "Unknown"), ` ${unknownMeans(source.promises.reject)}`);
   }
   if (source.classes) {
