@@ -212,6 +212,7 @@ def test_the_set_is_told_where_it_is_not_the_answer(open_page, address, photogra
 
 def test_unknown_is_said(open_page, address, photographs):
     page = open_page(address)
+    page.locator("#lead").filter(has_text="tells 3 classes apart").wait_for()
     assert texts(page, "#always") == [
         "Unknown means: the photograph is unlike all that the model was trained on; 5 % of photographs of "
         "its own classes are called so, too."
