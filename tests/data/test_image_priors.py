@@ -70,13 +70,14 @@ def test_a_list_reads_no_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("cells", "has"),
-    [({}, "is not there"), ({Path("a.jpg"): {"site": "x", "day": "3"}}, "has site; day")],
+    [
+        ({}, "no table of photographs is read here"),
+        ({Path("a.jpg"): {"site": "x", "day": "3"}}, "the table of the photographs has site; day"),
+    ],
 )
 def test_a_condition_that_photographs_do_not_have(tmp_path, cells, has):
     text = "place,class,weight\nlake,wren,1\n"
-    with pytest.raises(
-        UsageError, match=f"has the condition 'place', and the table of the photographs {has};"
-    ):
+    with pytest.raises(UsageError, match=f"has the condition 'place', and {has}; remove it, or give"):
         priors_of(tmp_path, text, cells)
 
 
