@@ -1,7 +1,10 @@
 """Results come in order, errors and timeouts at the item that they belong to; no thread is left over."""
 
 import gc
+import os
+import signal
 import threading
+import time
 import weakref
 from itertools import count
 
@@ -10,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramstrans.data.reading.threads import check_wanted, in_threads
-from tests.processes import python
+from tests.processes import Child, python
 
 
 @given(st.lists(st.integers()), st.integers(0, 5), st.integers(1, 4))
@@ -122,3 +125,26 @@ def test_the_interpreter_ends_after_its_threads(results):
     """Otherwise C++ aborts: a thread that has freed a tensor asks an ending interpreter for its lock."""
     done = python("-c", FREES_AT_THE_END, results)
     assert (done.returncode, done.stderr) == (3, "")
+
+
+def wait_for_a_slow_item(marker):
+    """Wait 2.5 seconds at most for an item that takes two."""
+
+    def slow(item):
+        marker.touch()
+        time.sleep(2)
+        return item
+
+    assert list(in_threads(slow, [7], 1, timeout=2.5)) == [7]
+    return 0
+
+
+@pytest.mark.slow
+def test_time_in_which_the_process_is_stopped_does_not_count(tmp_path):
+    """As by Ctrl-Z: the clock goes on, the threads do not."""
+    child = Child(wait_for_a_slow_item, tmp_path / "begun")
+    child.wait_for((tmp_path / "begun").exists)
+    os.kill(child.pid, signal.SIGSTOP)
+    time.sleep(4)
+    os.kill(child.pid, signal.SIGCONT)
+    assert child.wait().returncode == 0

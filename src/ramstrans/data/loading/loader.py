@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +20,7 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.loading.dataset import Batch, Example, ImageDataset, collate
 from ramstrans.data.loading.faults import death, exit_code_of, loader_errors
 from ramstrans.data.loading.sampling import Draw, EpochBatches
-from ramstrans.data.reading.threads import in_threads
+from ramstrans.data.reading.threads import in_threads, parts_of
 from ramstrans.distributed import SIGNALS, num_processes, process_index
 from ramstrans.errors import RamsTransError
 
@@ -82,18 +81,18 @@ class _Batches(_MultiProcessingDataLoaderIter):
             signal.signal(signal.SIGCHLD, before)
 
     def _try_get_data(self, timeout: float = WORKER_SECONDS) -> tuple[bool, Any]:
-        last = time.monotonic() + timeout
-        while True:
-            left = last - time.monotonic()
+        found: tuple[bool, Any] = False, None
+        for part in parts_of(timeout, WORKER_SECONDS):
             try:
-                found: tuple[bool, Any] = super()._try_get_data(min(max(left, 0), WORKER_SECONDS))  # type: ignore[no-untyped-call]
+                found = super()._try_get_data(part)  # type: ignore[no-untyped-call]
             except (RuntimeError, OSError, EOFError) as error:
                 codes = self._exit_codes()
                 if not codes:
                     raise
                 raise death(codes, self.files_being_read()) from error
-            if found[0] or left <= WORKER_SECONDS:
-                return found
+            if found[0]:
+                break
+        return found
 
     def _exit_codes(self) -> list[int | None]:
         """The codes of workers that have ended, or are ending: their connections break first."""

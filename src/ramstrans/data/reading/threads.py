@@ -1,12 +1,14 @@
 """An ordered thread-pool map with a timeout; its threads end before the interpreter, unless they hang."""
 
 import atexit
+import math
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, wait
+from itertools import repeat
 from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
@@ -107,7 +109,7 @@ def in_threads(
         function: Safe to call from several threads.
         items: Its arguments; may be endless.
         num_workers: Threads; 0 calls the function in this one, without a timeout.
-        timeout: Seconds to wait for a result; 0 waits forever.
+        timeout: Seconds to wait for a result, see `parts_of`; 0 waits forever.
         max_ahead: Items given to the threads before the first result is yielded, 1 or more.
 
     Raises:
@@ -142,6 +144,21 @@ def in_threads(
 
 
 def _result(future: Future[_R], timeout: float) -> _R:
-    if not wait([future], timeout or None).done:
+    if not timeout:
+        return future.result()
+    if not any(wait([future], part).done for part in parts_of(timeout)):
         raise TimeoutError(f"timed out after {timeout:g} seconds")
     return future.result()
+
+
+def parts_of(seconds: float, longest: float = 1.0) -> Iterator[float]:
+    """Parts of a wait, one after the other, all equal.
+
+    While a process is stopped, by Ctrl-Z or with its machine, the clock goes on. What waits for several parts
+    loses one then, not all.
+
+    >>> list(parts_of(5, 2)), list(parts_of(0))
+    ([1.6666666666666667, 1.6666666666666667, 1.6666666666666667], [0.0])
+    """
+    count = max(math.ceil(seconds / longest), 1)
+    return repeat(seconds / count, count)
