@@ -37,6 +37,14 @@ def test_a_model_by_hand(num_scales):
     assert macs_of(config) == num_scales * vit_macs(tokens, 5, patches=patches) + (num_scales - 1) * rollout
 
 
+def test_attention_pooling_by_hand():
+    """A query of one token asks all patches; then come its projection and an MLP."""
+    config = ModelConfig("vit_base_patch16_siglip_224", 5, (32, 48), num_scales=1, backbone_options=TINY)
+    patches, width = 4 * 6, 24
+    pool = width**2 + patches * 2 * width**2 + 2 * patches * width + width**2 + 8 * width**2
+    assert macs_of(config) == vit_macs(patches, 5, patches=patches) + pool
+
+
 def test_each_scale_by_hand():
     """An image that exits early has had its region proposed; of fewer scales the last proposes none."""
     config = ModelConfig("vit_tiny_patch16_224", 5, (32, 48), num_scales=3, backbone_options=TINY)

@@ -51,7 +51,7 @@ def macs_by_scale(config: ModelConfig, num_scales: int | None = None) -> list[in
     An image that exits early has had the region of its last scale proposed, but not cut out.
     """
     images = torch.zeros(1, 3, *config.input_size)
-    model = build_model(config).eval()
+    model = build_model(config).eval().requires_grad_(False)  # or the counter looks for gradients of views
     model.limit_scales(num_scales or model.num_scales)
     # regions are resized to the same size wherever they lie, and whatever they are cut from
     high_res = images if model.needs_high_res else None
