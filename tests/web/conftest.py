@@ -53,6 +53,15 @@ def serve():
         )
 
 
+@pytest.fixture(scope="module")
+def page(chromium, serve):
+    """The page without a source of answers, whose modules a test imports."""
+    page = chromium.new_context().new_page()
+    page.goto(serve(PAGE))
+    yield page
+    page.context.close()
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """Serves files, and is silent."""
 

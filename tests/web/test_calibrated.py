@@ -11,7 +11,6 @@ from ramstrans.calibration.fitted import Calibration, FusedRule, SetRule, Unknow
 from ramstrans.calibration.taxonomy import Taxonomy
 from ramstrans.inference.prediction import calibrated_prediction, present_labels
 from ramstrans.inference.writers import to_json
-from tests.web.conftest import PAGE
 
 pytestmark = pytest.mark.slow  # a browser
 
@@ -32,14 +31,6 @@ ASK = """async ([calibration, images, names]) => {
     calibratedFields(calibration, Float64Array.from(probabilities), score, names);
   return [images.map(of), promises(calibration)];
 }"""
-
-
-@pytest.fixture(scope="module")
-def page(chromium, serve):
-    page = chromium.new_context().new_page()
-    page.goto(serve(PAGE))
-    yield page
-    page.context.close()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from ramstrans.export.folder import preprocessing_values
 from ramstrans.export.graph import resize_weights
 from ramstrans.export.standalone import read_example
 from tests.inference.builders import draw
-from tests.web.conftest import PAGE
 
 pytestmark = pytest.mark.slow  # a browser
 
@@ -29,14 +28,6 @@ READ = """async ([content, rules]) => {
     return error.constructor.name + ": " + error.message;
   }
 }"""
-
-
-@pytest.fixture(scope="module")
-def page(chromium, serve):
-    page = chromium.new_context().new_page()
-    page.goto(serve(PAGE))
-    yield page
-    page.context.close()
 
 
 def read(page, path, preprocessing, max_pixels=10**6):

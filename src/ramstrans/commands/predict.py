@@ -5,7 +5,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
@@ -93,17 +93,15 @@ def predict(
     from ramstrans.inference.writers import choose_format
 
     check_rank_confidence(rank_confidence)
+    how: dict[str, Any] = {"device": device, "precision": precision, "early_exit": early_exit}
+    how |= {"num_scales": num_scales, "rank_confidence": rank_confidence}
     if engine == "ray":
         batches = BatchPredictor(
             run if is_address(run) else run.absolute(),
             top_k,
             batch_size=batch_size,
-            device=device,
-            precision=precision,
-            early_exit=early_exit,
-            num_scales=num_scales,
-            rank_confidence=rank_confidence,
-            priors=None if priors is None else priors.absolute(),
+            priors=priors and priors.absolute(),
+            **how,
         )
         folder = check_partition_output(output, format)
         predict_on_cluster(
@@ -121,12 +119,7 @@ def predict(
     from ramstrans.inference.tables import with_tables
 
     named, cells = with_tables(resolve_arguments(inputs))
-    predictor = Predictor.load(
-        *(run, device, precision, early_exit, num_scales),
-        rank_confidence=rank_confidence,
-        priors=priors,
-        cells=cells,
-    )
+    predictor = Predictor.load(run, priors=priors, cells=cells, **how)
     predict_here(predictor, named, output, chosen, top_k, batch_size, overwrite=overwrite)
     return 0
 

@@ -21,7 +21,7 @@ from ramstrans.export.quantize import halve, head_names
 from ramstrans.export.runner import FILES, UNKNOWN_SCORE
 from ramstrans.export.smaller import Int8, in_words, megabytes, write_int8
 from ramstrans.export.standalone import LABELS, PREPROCESSING, THRESHOLDS, pixels_size
-from ramstrans.export.verify import Check, check_tolerance, verify
+from ramstrans.export.verify import Check, check_tolerance, rules_in_words, verify
 from ramstrans.export.web import check_page, page_readme, write_page
 from ramstrans.files import new_folder
 from ramstrans.inference.predictor import Predictor
@@ -318,8 +318,7 @@ def checked(check: Check) -> list[str]:
         f"From file to answer the shares are {check.boxes_from_file:g} and {check.top1_from_file:g}, and the",
         f"largest difference is {check.probability_from_file:.1e}.",
     ]
-    if check.rules_from_file is not None:
-        lines.append(f"The share of equal `unknown` and `set`, or `present`, is {check.rules_from_file:g}.")
+    lines += rules_in_words(check)
     if check.int8 is not None:
         lines += [
             "",

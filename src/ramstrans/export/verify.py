@@ -221,6 +221,13 @@ def check_tolerance(check: Check) -> None:
         )
 
 
+def rules_in_words(check: Check) -> list[str]:
+    """How far unknown and sets, or labels, agree, as lines of a README; none without such rules."""
+    if check.rules_from_file is None:
+        return []
+    return [f"The share of equal `unknown` and `set`, or `present`, is {check.rules_from_file:g}."]
+
+
 def _boxes_agree(one: Prediction, other: Prediction) -> bool:
     """Whether all boxes that two predictions of a photograph both have are the same to `SHARE`."""
     for first, second in zip(one.scales, other.scales, strict=True):

@@ -14,7 +14,7 @@ from ramstrans.export.graph import Graph
 from ramstrans.export.npm import RUNTIME, runtime_files
 from ramstrans.export.runner import FILES
 from ramstrans.export.standalone import THRESHOLDS
-from ramstrans.export.verify import Check
+from ramstrans.export.verify import Check, rules_in_words
 from ramstrans.inference.predictor import Predictor
 from ramstrans.plain import counted
 
@@ -97,6 +97,4 @@ def page_readme(predictor: Predictor, check: Check) -> str:
         f"boxes is {check.boxes_equal:g}; from file to answer by at most {check.probability_from_file:.1e},",
         f"with the same best class for {100 * check.top1_from_file:.1f} % of them.",
     ]
-    if check.rules_from_file is not None:
-        lines.append(f"The share of equal `unknown` and `set`, or `present`, is {check.rules_from_file:g}.")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *rules_in_words(check)]) + "\n"
