@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image
 
@@ -133,6 +134,14 @@ def hub(monkeypatch, tmp_path):
         yield hub
         ramstrans.hub._downloaded.cache_clear()
         utils.close_session()
+
+
+@pytest.fixture(params=[True])
+def bf16_units(request, monkeypatch):
+    """Let the CPU have units for bf16, or none: whatever this machine has."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: request.param)
+    return request.param
 
 
 @pytest.fixture

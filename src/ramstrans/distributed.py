@@ -61,6 +61,13 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, DTYPES[precision], enabled=precision != "fp32")
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has units for bf16; a CPU without takes about ten times longer than in fp32."""
+    if device.type != "cpu":
+        return True
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def synchronize(device: torch.device) -> None:
     """Wait until a GPU has finished its work; CPU calls return when they are done."""
     if device.type == "cuda":

@@ -64,6 +64,7 @@ def arguments_of(model_folder, birds, tmp_path, monkeypatch, no_pictures):
     return arguments_of
 
 
+@pytest.mark.usefixtures("bf16_units")
 @pytest.mark.parametrize("command", ["evaluate", "predict", "explain"])
 def test_the_default_precision_is_that_of_the_training_run(command, model_folder, arguments_of, monkeypatch):
     def train_in_bf16(values):

@@ -150,6 +150,7 @@ def test_regions_are_judged_if_asked_for(trained, tmp_path, monkeypatch):
         EvaluationConfig(trained.folder, regions=0)
 
 
+@pytest.mark.usefixtures("bf16_units")
 def test_bf16_metrics_are_reproduced(birds, evaluate, tmp_path):
     config = tiny_run(birds, training={"precision": "bf16", "max_steps": 2, "lr": 0.03})
     report = train(prepare(config), tmp_path / "run")

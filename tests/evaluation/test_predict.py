@@ -122,6 +122,7 @@ def metadata_of(precision):
     return ModelMetadata(ModelConfig(), ("crow", "wren"), PREPROCESSING, training)
 
 
+@pytest.mark.usefixtures("bf16_units")
 @pytest.mark.parametrize(
     ("given", "trained", "device", "expected"),
     [
@@ -134,6 +135,15 @@ def metadata_of(precision):
 )
 def test_the_given_precision_comes_before_that_of_the_training(given, trained, device, expected):
     assert choose_precision(given, metadata_of(trained), torch.device(device)) == expected
+
+
+@pytest.mark.parametrize("bf16_units", [False], indirect=True)
+def test_a_cpu_without_units_for_bf16_predicts_in_fp32_unless_told(bf16_units, caplog):
+    caplog.set_level("INFO")
+    assert choose_precision(None, metadata_of("bf16"), torch.device("cpu")) == "fp32"
+    assert "the model was trained in bf16, for which this CPU has no units" in caplog.text
+    assert choose_precision("bf16", metadata_of("bf16"), torch.device("cpu")) == "bf16"
+    assert choose_precision(None, metadata_of("bf16"), torch.device("cuda")) == "bf16"
 
 
 def test_fp16_on_a_cpu_is_refused_or_replaced(caplog):

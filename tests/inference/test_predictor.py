@@ -387,6 +387,7 @@ def test_early_exit_as_chosen_for_the_model(tmp_path, paths):
         Predictor.load(make_folder(tmp_path / "plain", num_scales=1), "cpu", early_exit=0.9)
 
 
+@pytest.mark.usefixtures("bf16_units")
 def test_precision_and_limits_are_those_of_the_training_run(tmp_path, paths):
     folder = make_folder(tmp_path / "run")
     data = {"max_pixels": SIZES[0][0] * SIZES[0][1], "read_timeout": 7.5}

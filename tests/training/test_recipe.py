@@ -55,6 +55,7 @@ def test_every_combination_has_a_row():
                     assert row_for(Facts(name, kind, "", family, millions, 14), TrainingConfig())
 
 
+@pytest.mark.usefixtures("bf16_units")
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -84,6 +85,16 @@ def test_the_recipe_of_a_backbone(name, expected):
     assert f"{training.lr:.2g}" in lines[2]
     assert lines[3].startswith("from ")
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize("bf16_units", [True, False], indirect=True)
+def test_the_precision_is_one_that_the_processor_has_units_for(bf16_units):
+    config, lines = with_recipe(dataclasses.replace(run("resnet18"), device="cpu"))
+    assert config.training.precision == ("bf16" if bf16_units else "fp32")
+    assert lines[2].endswith(config.training.precision)
+    given = dataclasses.replace(config.training, precision="fp16")
+    kept, _ = with_recipe(dataclasses.replace(config, training=given), {"training.precision"})
+    assert kept.training.precision == "fp16"
 
 
 def test_what_was_given_stays():

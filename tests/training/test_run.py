@@ -222,6 +222,15 @@ def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
         claim_output(tmp_path / "run", overwrite=False)
 
 
+@pytest.mark.parametrize("bf16_units", [True, False], indirect=True)
+def test_bf16_without_units_for_it_is_slow_and_said_to_be(bf16_units, birds, tmp_path, caplog):
+    config = tiny_run(birds, training={"precision": "bf16"})
+    assert build_accelerator(config, tmp_path).mixed_precision == "bf16"
+    assert (
+        "no units for bf16" in caplog.text and "--training.precision fp32" in caplog.text
+    ) is not bf16_units
+
+
 def test_half_precision_needs_a_gpu(birds, tmp_path):
     config = tiny_run(birds, training={"precision": "fp16"})
     with pytest.raises(UsageError, match="bf16 or fp32"):

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from ramstrans.errors import ConfigError
@@ -11,6 +13,7 @@ from ramstrans.models.config import ModelConfig
 from ramstrans.models.methods.build import build_model
 from ramstrans.training.config import TrainingConfig
 from ramstrans.training.optim import build_optimizer
+from ramstrans.training.step import build_train_step
 from ramstrans.training.trainable import (
     add_lora,
     check_batch_norms,
@@ -288,6 +291,50 @@ def test_a_model_that_cannot_recompute_says_so():
     with pytest.raises(ConfigError, match="gradient_checkpointing: a DLA cannot; set it to false"):
         model.encoder.set_grad_checkpointing()
     model.encoder.set_grad_checkpointing(False)
+
+
+def gradients_of(model):
+    """Of the weights, by name; and whether a feature map was laid out by location."""
+    layouts = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(
+                lambda module, inputs, output: layouts.append(
+                    output.is_contiguous(memory_format=torch.channels_last) and not output.is_contiguous()
+                )
+            )
+    set_train_mode(model)
+    images = images_of(model).double()
+    sum(stage.logits.square().sum() for stage in model.stages(images)).backward()
+    return {key: one.grad for key, one in model.named_parameters()}, any(layouts)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_nfnet", "tf_efficientnet_lite0"])
+def test_maps_laid_out_by_location_give_the_same_gradients(name):
+    plain, model = model_of(name).double(), model_of(name).double()  # fp32 rounds more than layouts differ
+    AcceleratorState._reset_state(reset_partial_state=True)  # of another test's precision
+    build_train_step(model, TrainingConfig(channels_last=True), Accelerator(cpu=True), total_steps=1)
+    expected, by_location = gradients_of(plain)
+    assert not by_location
+    found, by_location = gradients_of(model)
+    assert by_location
+    largest = max(gradient.abs().max().item() for gradient in expected.values())
+    for key, gradient in expected.items():
+        torch.testing.assert_close(found[key], gradient, rtol=1e-9, atol=1e-12 * largest)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("vit_tiny_patch16_224", "a VisionTransformer has none to gain"),
+        ("fastvit_t8", "writes beyond its memory"),
+    ],
+)
+def test_maps_that_cannot_be_laid_out_by_location_say_so(name, reason):
+    model = model_of(name)
+    with pytest.raises(ConfigError, match=f"training.channels_last.*{reason}.*set it to false"):
+        model.encoder.set_channels_last()
+    model.encoder.set_channels_last(False)
 
 
 @pytest.mark.parametrize(

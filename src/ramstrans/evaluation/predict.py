@@ -12,7 +12,7 @@ from ramstrans.console import Progress, no_progress
 from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.loading.loader import ImageLoader
 from ramstrans.data.records import Record
-from ramstrans.distributed import DTYPES, autocast, num_processes
+from ramstrans.distributed import DTYPES, autocast, computes_bf16, num_processes
 from ramstrans.errors import UsageError
 from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.method import Method
@@ -126,7 +126,7 @@ def in_order(batches: list[tuple[np.ndarray, ...]], axes: Sequence[int]) -> list
 def choose_precision(given: str | None, metadata: ModelMetadata | None, device: torch.device) -> str:
     """Choose the precision of inference: the given one, else that of the training run, else `fp32`.
 
-    CPUs do not get fp16: a model that was trained in fp16 runs in fp32 there, which is logged.
+    A CPU that has no units for the half precision of the training run computes in fp32, which is logged.
 
     Raises:
         UsageError: The given precision is unknown, or is fp16 on a CPU.
@@ -139,6 +139,9 @@ def choose_precision(given: str | None, metadata: ModelMetadata | None, device: 
     chosen = str(given or recipe.get("precision", "fp32"))
     if chosen == "fp16" and device.type == "cpu":
         logger.info("the model was trained in fp16, which needs a GPU; predicting in fp32")
+        return "fp32"
+    if given is None and chosen == "bf16" and not computes_bf16(device):
+        logger.info("the model was trained in bf16, for which this CPU has no units; predicting in fp32")
         return "fp32"
     return chosen
 

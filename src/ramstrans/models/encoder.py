@@ -95,6 +95,7 @@ class Encoder(nn.Module):
         self.mean: Statistics = mean or tuple(published["mean"])
         self.std: Statistics = std or tuple(published["std"])
         self.num_scales = num_scales
+        self.channels_last = False
         self.class_tokens = choose_class_tokens(model, num_scales, class_tokens)
         size = size or _own_size(self.model)
         self._fuse_attention()
@@ -270,7 +271,8 @@ class Encoder(nn.Module):
         """Features after the final norm, as timm lays them out."""
         model = self.model
         is_plain = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-        if self.anatomy.layout == "NCHW" and images.device.type == "cpu" and is_plain:
+        pays = self.anatomy.layout == "NCHW" and images.device.type == "cpu" and is_plain
+        if self.channels_last or pays:
             images = images.contiguous(memory_format=torch.channels_last)  # faster: docs/performance.md
         if self.class_tokens != "separate":
             features: Tensor = model.forward_features(images)
@@ -306,6 +308,25 @@ class Encoder(nn.Module):
                 raise ConfigError(
                     f"training.gradient_checkpointing: a {name} cannot; set it to false"
                 ) from error
+
+    def set_channels_last(self, enable: bool = True) -> None:
+        """Let training lay feature maps out by location too, as passes without gradients do on CPUs.
+
+        Raises:
+            ConfigError: The model has no maps of convolutions, or cannot.
+        """
+        name = type(self.model).__name__
+        if enable and self.anatomy.layout != "NCHW":
+            raise ConfigError(
+                f"training.channels_last is for backbones of convolutions; a {name} has none to gain: "
+                "set it to false"
+            )
+        if enable and name == "FastVit" and self.device.type == "cpu":
+            raise ConfigError(
+                "training.channels_last: PyTorch writes beyond its memory in the backward pass of a FastVit "
+                "on CPUs; set it to false"
+            )
+        self.channels_last = enable
 
     def get_classifier(self) -> nn.Module:
         """The head; a list of them if there are several."""

@@ -103,6 +103,7 @@ class TrainingConfig:
             trains faster on CPUs with bf16 units; `auto` takes `math` for bf16 on CPU, else `fused`.
         gradient_checkpointing: Keep only each block's input and recompute the block for its gradients:
             far less memory, a third more time.
+        channels_last: Lay the feature maps of CNNs out by location, not by channel: faster in fp32 on CPUs.
         compile: Let torch.compile (inductor) fuse each scale; pays on GPUs, from a few hundred steps on.
         fsdp: With several processes, shard weights, gradients and optimiser state between them (FSDP2)
             instead of copying them (DDP).
@@ -154,6 +155,7 @@ class TrainingConfig:
     precision: Precision = "fp32"
     attention: Literal["auto", "fused", "math"] = "auto"
     gradient_checkpointing: bool = False
+    channels_last: bool = False
     compile: bool = False
     fsdp: bool = False
     evaluate_every: int = 1
@@ -191,7 +193,7 @@ class TrainingConfig:
             **dict.fromkeys(("train_tokens", "train_norms"), head),
             **dict.fromkeys(("probe_views", "probe_cache"), probe),
             **dict.fromkeys(("mixup", "cutmix", "contrastive", "ema_decay", "patience", "compile"), steps),
-            **dict.fromkeys(("gradient_checkpointing", "max_steps", "fsdp"), steps),
+            **dict.fromkeys(("gradient_checkpointing", "channels_last", "max_steps", "fsdp"), steps),
             **dict.fromkeys(("lora_rank", "lora_alpha", "lora_mlp"), lora),
             "warmup_steps": (self.warmup_epochs is None, "training.warmup_epochs null"),
         }

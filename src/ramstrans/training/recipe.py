@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 
+from ramstrans.distributed import choose_device, computes_bf16
 from ramstrans.errors import ConfigError
 from ramstrans.models.backbones import build_backbone, check_name, current_name
 from ramstrans.models.config import ModelConfig
@@ -166,7 +167,7 @@ def with_recipe(config: RunConfig, given: Collection[str] = ()) -> tuple[RunConf
         "weight_decay": row.weight_decay,
         "warmup_steps": row.warmup_steps,
         "label_smoothing": row.label_smoothing,
-        "precision": "bf16",
+        "precision": "bf16" if computes_bf16(choose_device(config.device)) else "fp32",
     }
     if config.training.is_probe:  # fitted to convergence, without steps
         values = {name: values[name] for name in ("label_smoothing", "precision")}

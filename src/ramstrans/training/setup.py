@@ -1,5 +1,6 @@
 """What a training run is built of: processes and devices, data sets, loaders."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,11 +20,13 @@ from ramstrans.data.loading.sampling import order_of
 from ramstrans.data.loading.transforms import Augmentation
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import ImageSet, Split
-from ramstrans.distributed import choose_device
+from ramstrans.distributed import choose_device, computes_bf16
 from ramstrans.errors import ConfigError, UsageError
 from ramstrans.evaluation.unknown_images import UnknownImages
 from ramstrans.models.methods.method import Method
 from ramstrans.training.config import RunConfig
+
+logger = logging.getLogger(__name__)
 
 MIN_EPOCHS, MAX_EPOCHS, ENOUGH_STEPS = 12, 60, 300
 """Length of a run that leaves its epochs open."""
@@ -168,6 +171,11 @@ def build_accelerator(
             raise UsageError(f"device is {config.device}; several processes use one GPU each: leave it out")
     if training.precision == "fp16" and device.type == "cpu":
         raise UsageError("training.precision fp16 needs a GPU; on a CPU use bf16 or fp32")
+    if training.precision == "bf16" and not computes_bf16(device):
+        logger.warning(
+            "this CPU has no units for bf16, which takes about ten times longer there than fp32: "
+            "give --training.precision fp32"
+        )
     return Accelerator(
         mixed_precision={"fp32": "no"}.get(training.precision, training.precision),
         cpu=device.type == "cpu" and not training.fsdp,

@@ -204,6 +204,7 @@ def build_train_step(
         class_weights: (num_classes,) factors on the cross-entropy by class; None: 1 each.
     """
     model.encoder.set_grad_checkpointing(config.gradient_checkpointing)
+    model.encoder.set_channels_last(config.channels_last)
     module = ScaleForward(
         model,
         config.precision if accelerator.is_fsdp2 else None,  # else Accelerate sees to it
