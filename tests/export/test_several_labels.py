@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from ramstrans.data.preprocessing import Preprocessing
+from ramstrans.errors import UsageError
 from ramstrans.export.folder import export_folder
 from ramstrans.export.standalone import Standalone
 from ramstrans.inference.predictor import Predictor
@@ -64,6 +65,13 @@ def test_labels_are_those_of_predict(predictor, folder, photographs):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=0.02)
     assert found[-1]["present"] == []
     assert found[-1]["error"]
+
+
+def test_priors_are_refused(folder, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"--priors is for classes of which an image has one.*leave --priors out"
+    ):
+        Standalone(folder, priors=tmp_path / "list.txt")
 
 
 def test_a_server_says_them_too(predictor, folder, photographs):

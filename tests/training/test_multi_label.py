@@ -260,6 +260,16 @@ def test_early_exit_is_refused(trained, fails):
         assert "--early_exit out" in fails(2, "predict", trained.folder, "a.jpg", "--early_exit", value)
 
 
+def test_what_a_calibration_tells_is_refused(trained, table, fails):
+    asked = ("--unknown", table.parent), ("--priors", table)
+    for command, *inputs in (("evaluate",), ("predict", "a.jpg")):
+        for name, value in asked if command == "evaluate" else asked[1:]:
+            line = fails(2, command, trained.folder, *inputs, name, value, "--device", "cpu")
+            assert f"{name} " in line
+            assert "multi_label" in line
+            assert "run `ramstrans calibrate" not in line
+
+
 def test_commands_that_know_one_label_only_refuse(trained, table, tmp_path, fails):
     several = ("--data.multi_label", "true")
     assert "--model finds images whose one label" in fails(

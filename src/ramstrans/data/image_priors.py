@@ -76,6 +76,20 @@ def read_image_priors(path: Path, class_names: Sequence[str], cells: Cells = NO_
     return ImagePriors(read_priors(path, class_names), cells)
 
 
+def check_priors(folder: Path | str, *, is_calibrated: bool, multi_label: bool) -> None:
+    """Raise UsageError if priors cannot go with a model, or an exported folder of one."""
+    if multi_label:
+        raise UsageError(
+            f"--priors is for classes of which an image has one, and images of {folder} may have several "
+            "labels (multi_label); leave --priors out"
+        )
+    if not is_calibrated:
+        raise UsageError(
+            f"--priors needs calibrated probabilities, and {folder} is not calibrated; run `ramstrans "
+            "calibrate` on its run, and export it again if it was exported"
+        )
+
+
 def exif_values(path: Path) -> dict[str, Value]:
     """The values of `EXIF` for a photograph; None where it does not say."""
     moment, place = taken_at(path), taken_where(path)

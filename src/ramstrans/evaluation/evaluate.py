@@ -166,6 +166,12 @@ def check_several_labels(config: EvaluationConfig) -> None:
         )
     if config.knn is not None:
         raise UsageError("--knn lets images vote for one class, and this model is multi_label; leave it out")
+    for name in ("unknown", "priors"):
+        if getattr(config, name) is not None:
+            raise UsageError(
+                f"--{name} asks the calibration, which is for classes of which an image has one, and this "
+                "model is multi_label; leave it out"
+            )
 
 
 def calibration_of(config: EvaluationConfig, model: Method) -> Calibration | None:

@@ -26,11 +26,11 @@ from ramstrans.calibration.fitted import (
 from ramstrans.calibration.priors import Matched, answered_without, weights_of
 from ramstrans.calibration.wanted import check_rank_confidence
 from ramstrans.data.geometry import FILL, Geometry, box_in_original, frame_size
-from ramstrans.data.image_priors import read_image_priors
+from ramstrans.data.image_priors import check_priors, read_image_priors
 from ramstrans.data.preprocessing import Preprocessing, Size, resized_size
 from ramstrans.data.reading.decode import decode_for
 from ramstrans.data.reading.text import read_paths
-from ramstrans.errors import ConfigError, RamsTransError, UnreadableImageError, UsageError
+from ramstrans.errors import ConfigError, RamsTransError, UnreadableImageError
 from ramstrans.export.runner import UNKNOWN_SCORE, Runner, open_graph
 from ramstrans.inference.arguments import (
     check_any_read,
@@ -80,7 +80,7 @@ class Standalone:
 
     Raises:
         RamsTransError: The folder is incomplete, or the library that runs it is missing.
-        UsageError: There are priors, and the folder is not calibrated.
+        UsageError: There are priors, and the folder is not calibrated or has several labels per image.
     """
 
     def __init__(
@@ -98,11 +98,9 @@ class Standalone:
         self.preprocessing = preprocessing_of(values)
         self.thresholds = read_thresholds(folder, len(self.class_names))
         self.calibration = with_rank_confidence(read_calibration(folder / CALIBRATION_FILE), rank_confidence)
-        if priors is not None and self.calibration is None:
-            raise UsageError(
-                f"--priors needs calibrated probabilities, and {folder} is not calibrated; run `ramstrans "
-                "calibrate` on its run, and export it again"
-            )
+        if priors is not None:
+            is_calibrated, multi_label = self.calibration is not None, self.thresholds is not None
+            check_priors(folder, is_calibrated=is_calibrated, multi_label=multi_label)
         self.priors = None if priors is None else read_image_priors(priors, self.class_names)
 
     def stream(

@@ -12,7 +12,7 @@ import torch
 
 from ramstrans.calibration.fitted import Calibration, load_calibration, with_rank_confidence
 from ramstrans.data.config import DataConfig
-from ramstrans.data.image_priors import NO_CELLS, Cells, ImagePriors, read_image_priors
+from ramstrans.data.image_priors import NO_CELLS, Cells, ImagePriors, check_priors, read_image_priors
 from ramstrans.data.loading.dataset import Batch, Example, collate, to_example
 from ramstrans.distributed import autocast
 from ramstrans.errors import UsageError
@@ -115,17 +115,17 @@ class Predictor:
 
         Raises:
             RamsTransError: As `load_model`, `load_calibration`, `read_image_priors` and the class.
-            UsageError: There are priors, and the model is not calibrated.
+            UsageError: There are priors, and the model is not calibrated or has several labels per image.
         """
         saved = load_model(folder, device, num_scales)
         calibration = load_calibration(folder, weights_digest(saved.model.state_dict()))
         found = None
         if priors is not None:
-            if calibration is None:
-                raise UsageError(
-                    f"--priors needs calibrated probabilities, and {folder} is not calibrated; run "
-                    f"`ramstrans calibrate {folder}` first"
-                )
+            check_priors(
+                folder,
+                is_calibrated=calibration is not None,
+                multi_label=saved.metadata.model.multi_label,
+            )
             found = read_image_priors(Path(priors), saved.metadata.class_names, cells)
         return cls(saved, precision, early_exit, with_rank_confidence(calibration, rank_confidence), found)
 
