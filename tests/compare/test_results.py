@@ -6,6 +6,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -14,7 +15,7 @@ from ramstrans.compare import costs, words
 from ramstrans.compare.build import build_results
 from ramstrans.compare.costs import Cost, costs_of, is_on_front
 from ramstrans.compare.page import blocks_of
-from ramstrans.compare.results import JUDGED, summarize
+from ramstrans.compare.results import JUDGED, read_run, summarize
 from ramstrans.compare.runs import Folders
 from ramstrans.compare.statistics import holm, mcnemar
 from ramstrans.errors import DataError, TrainingError
@@ -39,7 +40,8 @@ def finished(folders, plan, shares, **options):
 
 
 def summary(plan, folders, errors=None, cost=None):
-    return summarize(plan, folders, errors or {}, cost or {run.name: COST for run in plan.runs})
+    judged = [read_run(plan, run, folders) for run in plan.runs if folders.is_done(run)]
+    return summarize(plan, judged, folders, errors or {}, cost or {run.name: COST for run in plan.runs})
 
 
 @pytest.fixture
@@ -365,6 +367,21 @@ def test_the_page_as_markdown(whole):
     assert "| scale 1 | scale 2 | fused, validation | fused, seeds 0, 1, 2 |" in text
     assert re.search(r"\| \*?\*?two\*?\*? \|.* \| 20\.0 ± 0\.0 \| \d+\.\d, ", text)
     assert "Time: medians over 1 round in which the models took turns, in batches of 32, fp32, on " in text
+
+
+def test_the_answers_are_those_that_the_page_sums_up(whole):
+    results, output = whole
+    assert {path.name for path in (output / "answers").iterdir()} == {"birds.csv", "dogs.csv"}
+    for entry in results["results"]:
+        table = pd.read_csv(output / "answers" / f"{entry['data']}.csv", keep_default_na=False)
+        assert table["true"].tolist() == [("crow", "nan", "wren")[number % 3] for number in range(60)]
+        assert table["path"].tolist() == [f"{number:03}.jpg" for number in range(60)]
+        runs = [f"{entry['contender']}__{entry['data']}__seed{seed}" for seed in entry["seeds"]]
+        for part, found in [("fused", entry["fused"]), ("scale 1", entry["scales"][0])]:
+            assert [100 * table[f"{run} {part}"].mean() for run in runs] == pytest.approx(found["values"])
+    dogs = pd.read_csv(output / "answers" / "dogs.csv")
+    assert "three__dogs__seed1 scale 2" in dogs
+    assert "three__dogs__seed2 fused" not in dogs
 
 
 def test_the_keys_of_compare_json(whole):

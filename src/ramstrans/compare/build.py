@@ -1,4 +1,4 @@
-"""Write what a comparison shows: compare.json, compare.md, compare.html and the plots."""
+"""Write what a comparison shows: compare.json, compare.md, compare.html, the plots and the answers."""
 
 import json
 import logging
@@ -13,13 +13,13 @@ from ramstrans.compare.costs import costs_of, timing_of
 from ramstrans.compare.page import blocks_of
 from ramstrans.compare.plan import Plan
 from ramstrans.compare.plots import plot_accuracies, plot_costs, plot_curves
-from ramstrans.compare.results import Results, summarize
+from ramstrans.compare.results import Results, answers_of, read_run, summarize
 from ramstrans.compare.runs import Folders
 from ramstrans.console import Progress, no_progress
 from ramstrans.errors import TrainingError, first_few
 from ramstrans.evaluation.report.blocks import markdown_of
 from ramstrans.evaluation.report.html import html_of
-from ramstrans.files import write_file
+from ramstrans.files import make_folder, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,8 @@ def build_results(
             f"none of the {len(plan.runs)} runs has finished, so there is nothing to show; {why}"
         )
     costs = costs_of(done, folders, measure=measure, progress=progress)
-    results = summarize(plan, folders, errors, costs)
+    judged = [read_run(plan, run, folders) for run in done]
+    results = summarize(plan, judged, folders, errors, costs)
     results |= {
         "command": command,
         "versions": describe_machine(torch.device("cpu"))["versions"],
@@ -69,6 +70,11 @@ def build_results(
         MARKDOWN_FILE: markdown_of(blocks, folders.output),
         HTML_FILE: html_of(blocks),
     }
+    make_folder(folders.output / "answers")
+    for data in plan.data:
+        of_data = [one for one in judged if one.run.data == data]
+        if of_data:
+            pages[f"answers/{data}.csv"] = answers_of(of_data).to_csv(index=False, lineterminator="\n")
     for name, text in pages.items():
         write_file(folders.output / name, text.encode(errors="backslashreplace"))
     return results

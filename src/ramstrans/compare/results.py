@@ -94,8 +94,22 @@ def read_run(plan: Plan, run: Run, folders: Folders) -> Judged:
     return Judged(run, report, regions.get("regions_judged"), labels, right, log)
 
 
+def answers_of(judged: Sequence[Judged]) -> pd.DataFrame:
+    """All that intervals and tests of one data set are computed from.
+
+    Returns:
+        A row per test image: `path`, `true`, its class, and a column per run and answer (`fused`, `scale 1`,
+        ...), 1 where it is right, else 0.
+    """
+    check_images(judged)
+    images = {"path": list(judged[0].labels), "true": list(judged[0].labels.values())}
+    right = {key_of(one.run.name, part): found for one in judged for part, found in one.right.items()}
+    return pd.DataFrame(images | {name: found.astype(int) for name, found in right.items()})
+
+
 def summarize(
     plan: Plan,
+    judged: Sequence[Judged],
     folders: Folders,
     errors: Mapping[str, str],
     costs: Mapping[str, Cost],
@@ -104,6 +118,7 @@ def summarize(
 
     Args:
         plan: The plan.
+        judged: Its finished runs.
         folders: Where its runs are.
         errors: What went wrong, by the name of the run.
         costs: Of the model of each run, by the name of the run.
@@ -115,7 +130,6 @@ def summarize(
     Raises:
         DataError: Runs of a data set were tested on different images.
     """
-    judged = [read_run(plan, run, folders) for run in plan.runs if folders.is_done(run)]
     of_data = [
         summarize_data(plan, [one for one in judged if one.run.data == data], costs) for data in plan.data
     ]
