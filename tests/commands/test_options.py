@@ -139,6 +139,7 @@ def test_a_run_gets_the_recipe_of_its_backbone(colors, config_of, capsys):
     assert small.training.lr == 1.8e-4  # 2e-3 * sqrt(8 / 1024)
 
 
+@pytest.mark.usefixtures("bf16_units")
 def test_deit_tiny_has_the_recipe_of_the_config_for_folders(colors, config_of):
     """That of docs/results.md."""
     auto, config = config_of(colors), config_of(colors, "--config", "folder")
