@@ -65,7 +65,8 @@ def computes_bf16(device: torch.device) -> bool:
     """Whether a device has units for bf16; a CPU without takes about ten times longer than in fp32."""
     if device.type != "cpu":
         return True
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    has_library = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(has_library and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def synchronize(device: torch.device) -> None:
