@@ -1,7 +1,7 @@
 """Export a small model of every family of timm as ONNX, and write the table of docs/export.md.
 
-    python scripts/exports.py exported.jsonl 100        # for 100 seconds; goes on where it stopped
-    python scripts/exports.py exported.jsonl --write    # only writes the table
+    python scripts/exports.py docs/evidence/exports.jsonl 100        # for 100 seconds; goes on where it stopped
+    python scripts/exports.py docs/evidence/exports.jsonl --write    # only writes the table
 
 A family is a class of timm's models; its smallest member of less than `MAX_REAL` parameters is built with two
 scales, random weights and the smallest input that it takes. Its graph runs in onnxruntime with another batch
@@ -121,10 +121,11 @@ def centre_logits(model: Method, pooled: torch.Tensor) -> None:
     logits = model.encoder.forward_head(pooled)
     scale = 1 / logits.std(dim=0).mean().clamp(min=1e-2)
     head = model.encoder.get_classifier()
-    for layer in head if isinstance(head, nn.ModuleList) else [head]:
-        for weight in layer.parameters():
-            weight.mul_(scale)
-        layer.bias.sub_(scale * logits.mean(dim=0))
+    for layer in head.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            for weight in layer.parameters():
+                weight.mul_(scale)
+            layer.bias.sub_(scale * logits.mean(dim=0))
 
 
 def blobs(count: int, size: tuple[int, int]) -> torch.Tensor:
@@ -153,7 +154,7 @@ def table(rows: list[dict[str, Any]], num_families: int) -> list[str]:
     bad = [row for row in rows if "difference" not in row]
     versions = f"timm {timm.__version__}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
     lines = [
-        f"`python scripts/exports.py exported.jsonl`, {versions}: of {num_families} families "
+        f"`python scripts/exports.py docs/evidence/exports.jsonl`, {versions}: of {num_families} families "
         f"{len(rows)} were tried; {len(good)} export.",
         "",
         "| family (smallest model) | regions by | pixels | largest difference | spread | boxes equal |",
