@@ -1,7 +1,7 @@
 """Export a small model of every family of timm as ONNX, and write the table of docs/export.md.
 
-    python scripts/exports.py docs/evidence/exports.jsonl 100        # for 100 seconds; goes on where it stopped
-    python scripts/exports.py docs/evidence/exports.jsonl --write    # only writes the table
+    python scripts/exports.py docs/evidence/exports.jsonl 100  # for 100 seconds; goes on where it stopped
+    python scripts/exports.py docs/evidence/exports.jsonl --write  # only writes the table
 
 A family is a class of timm's models; its smallest member of less than `MAX_REAL` parameters is built with two
 scales, random weights and the smallest input that it takes. Its graph runs in onnxruntime with another batch
