@@ -231,6 +231,12 @@ def test_bf16_without_units_for_it_is_slow_and_said_to_be(bf16_units, birds, tmp
     ) is not bf16_units
 
 
+def test_a_backbone_without_maps_is_told_before_a_file_is_read(birds, monkeypatch):
+    monkeypatch.setattr("ramstrans.training.run.drop_unreadable", None)
+    with pytest.raises(ConfigError, match=r"training\.channels_last is for backbones of convolutions"):
+        prepare(tiny_run(birds, training={"channels_last": True}))
+
+
 def test_half_precision_needs_a_gpu(birds, tmp_path):
     config = tiny_run(birds, training={"precision": "fp16"})
     with pytest.raises(UsageError, match="bf16 or fp32"):

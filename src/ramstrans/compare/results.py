@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,12 +99,19 @@ def read_run(plan: Plan, run: Run, folders: Folders) -> Judged:
 def answers_of(judged: Sequence[Judged]) -> pd.DataFrame:
     """All that intervals and tests of one data set are computed from.
 
+    Args:
+        judged: Runs that were tested on the same images.
+
     Returns:
-        A row per test image: `path`, `true`, its class, and a column per run and answer (`fused`, `scale 1`,
-        ...), 1 where it is right, else 0.
+        A row per test image: `path`, below the folder that they are all in, `true`, its class, and a column
+        per run and answer (`fused`, `scale 1`, ...), 1 where it is right, else 0.
     """
-    check_images(judged)
-    images = {"path": list(judged[0].labels), "true": list(judged[0].labels.values())}
+    paths = list(judged[0].labels)
+    folder = os.path.commonpath([Path(path).parent for path in paths])
+    images = {
+        "path": [Path(path).relative_to(folder).as_posix() for path in paths],
+        "true": list(judged[0].labels.values()),
+    }
     right = {key_of(one.run.name, part): found for one in judged for part, found in one.right.items()}
     return pd.DataFrame(images | {name: found.astype(int) for name, found in right.items()})
 

@@ -90,6 +90,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress, *, resumes: boo
     set_seed(config.seed)
     model = first_model(config, images.class_names, resumes=resumes)
     config = dataclasses.replace(config, model=resolved(config.model, model))
+    model.encoder.set_channels_last(config.training.channels_last)  # refused here, and timed as it will be
     check_batch_norms(
         model, config.training, images_per_pass(config.training, num_train, state.num_processes)
     )
