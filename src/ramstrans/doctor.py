@@ -9,7 +9,6 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -110,10 +109,10 @@ def check_cpu() -> Check:
     """Report threads and vector units of the CPU."""
     import torch
 
-    cpuinfo = Path("/proc/cpuinfo")
-    words = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.is_file() else []
-    units = " and ".join(unit for unit in ("amx_bf16", "avx512_bf16", "bf16") if unit in words)
-    bf16 = f"bf16 by {units}" if units else "no known units for bf16: --training.precision fp32 is faster"
+    from ramstrans.distributed import computes_bf16
+
+    units = computes_bf16(torch.device("cpu"))
+    bf16 = "units for bf16" if units else "no units for bf16: --training.precision fp32 is faster"
     capability = torch.backends.cpu.get_cpu_capability()
     return Check("cpu", f"{torch.get_num_threads()} threads, {capability}, {bf16}")
 
