@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.export.formats import write_graph
+from ramstrans.export.formats import _FlatAttention, write_graph
 from ramstrans.export.graph import Graph
 from ramstrans.export.runner import open_graph
 from ramstrans.saved.metadata import ModelMetadata
@@ -35,3 +37,24 @@ def test_the_graph_is_the_model(kind, tmp_path):
     assert np.ptp(found["probabilities"], axis=0).max() > 0.05  # what is compared differs between images
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value.numpy(), atol=1e-5, err_msg=name)
+
+
+class Windows(nn.Module):
+    """Attention in each of 3 windows, as Hiera, Nest and Twins have it: five dimensions."""
+
+    def forward(self, images):
+        query, key, value = images.unflatten(1, (3, 2, 3)).unbind(1)  # (B, 2, 3, tokens, channels)
+        return F.scaled_dot_product_attention(query, key, value, scale=0.3)
+
+
+def test_attention_in_windows_has_four_dimensions():
+    images = noise(2, 18, 5, 8)
+    program = torch.export.export(Windows(), (images,))
+    with _FlatAttention():
+        flat = torch.export.export(Windows(), (images,))
+    for exported, ndim in ((program, 5), (flat, 4)):
+        node = next(node for node in exported.graph.nodes if "scaled_dot_product" in str(node.target))
+        assert node.args[0].meta["val"].ndim == ndim
+    expected = Windows()(images)
+    assert expected.shape == (2, 2, 3, 5, 8)
+    torch.testing.assert_close(flat.module()(images), expected)

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from ramstrans.data.preprocessing import Size
 from ramstrans.errors import RamsTransError, UsageError
 from ramstrans.export.graph import Graph
 from ramstrans.export.runner import FILES, INPUT, NAMES_FILE, need
+from ramstrans.models.function_mode import FunctionMode
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -88,8 +91,26 @@ def traced(graph: Graph, size: Size) -> torch.export.ExportedProgram:
     """
     example = torch.zeros(2, 3, *size, dtype=torch.uint8)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
-    with torch.no_grad(), quiet(), refusing(graph):
+    with torch.no_grad(), quiet(), refusing(graph), _FlatAttention():
         return torch.export.export(graph, (example,), dynamic_shapes=({0: batch},))
+
+
+class _FlatAttention(FunctionMode):
+    """Give attention that has windows or groups beside batch and heads, and no mask, four dimensions.
+
+    Hiera, Nest and Twins have five, which PyTorch's ONNX exporter does not take.
+    """
+
+    function = staticmethod(F.scaled_dot_product_attention)
+
+    def _replacement(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401
+        """See `FunctionMode`."""
+        is_masked = any(isinstance(given, Tensor) for given in (*args, *kwargs.values()))
+        if query.ndim <= 4 or is_masked:
+            return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
+        flat = (tensor.flatten(0, -4) for tensor in (query, key, value))
+        attended = F.scaled_dot_product_attention(*flat, *args, **kwargs)
+        return attended.unflatten(0, query.shape[:-3])
 
 
 @contextmanager
