@@ -108,9 +108,9 @@ class _FlatAttention(FunctionMode):
         is_masked = any(isinstance(given, Tensor) for given in (*args, *kwargs.values()))
         if query.ndim <= 4 or is_masked:
             return F.scaled_dot_product_attention(query, key, value, *args, **kwargs)
-        flat = (tensor.flatten(0, -4) for tensor in (query, key, value))
+        flat: list[Any] = [tensor.flatten(0, -4) for tensor in (query, key, value)]
         attended = F.scaled_dot_product_attention(*flat, *args, **kwargs)
-        return attended.unflatten(0, query.shape[:-3])
+        return attended.reshape(*query.shape[:-1], value.shape[-1])
 
 
 @contextmanager
