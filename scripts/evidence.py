@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ramstrans.compare.page import spread_text
+from ramstrans.compare.results import spread
 from ramstrans.compare.statistics import CrossedBootstrap, Difference, holm
 from ramstrans.compare.words import interval_text, p_text, signed
 
-RUN = re.compile(r"(?P<method>.+)__(?P<data>[^_]+)__seed(?P<seed>\d+)")
+RUN = re.compile(r"(?P<method>.+)__(?P<data>.+)__seed(?P<seed>\d+)")
 """The name of a run; its column has the answer's name after a space."""
 
 IMAGE = ["path", "true"]
@@ -124,9 +126,7 @@ def are_same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) 
 
 def mean_text(right: np.ndarray) -> str:
     """Mean and, of several seeds, standard deviation over seeds, in percent."""
-    of_seeds = 100 * right.mean(axis=1)
-    spread = f" ± {of_seeds.std(ddof=1):.1f}" if len(of_seeds) > 1 else ""
-    return f"{of_seeds.mean():.1f}{spread}"
+    return spread_text(spread(list(100 * right.mean(axis=1))))
 
 
 def difference_texts(found: Difference | None) -> list[str]:

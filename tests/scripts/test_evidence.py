@@ -37,7 +37,7 @@ def answers(tmp_path):
     paths = []
     for seed in (0, 1):
         columns = {
-            f"{method}__birds__seed{seed} {part}": right
+            f"{method}__my_birds__seed{seed} {part}": right
             for method, parts in runs.items()
             for part, right in parts.items()
         }
@@ -70,13 +70,13 @@ def test_one_look_of_the_same_models_is_told(answers):
 
 
 def test_runs_and_images_are_checked(answers, tmp_path):
-    with pytest.raises(ValueError, match=re.escape("a__birds__seed0 fused")):
+    with pytest.raises(ValueError, match=re.escape("a__my_birds__seed0 fused")):
         evidence.read_answers([answers[0], answers[0]])
     other = pd.read_csv(answers[1]).replace({"path": {"w": "v"}})
     other.to_csv(tmp_path / "other.csv", index=False)
     with pytest.raises(ValueError, match="other images"):
         evidence.read_answers([answers[0], tmp_path / "other.csv"])
-    right = pd.read_csv(answers[0]).rename(columns={"b__birds__seed0 fused": "b fused"})
+    right = pd.read_csv(answers[0]).rename(columns={"b__my_birds__seed0 fused": "b fused"})
     with pytest.raises(ValueError, match="column 'b fused'"):
         evidence.by_method(right)
 
