@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from ramstrans.errors import ConfigError, TrainingError, UsageError
+from ramstrans.errors import ConfigError, TrainingError, UsageError, WeightsError
 from ramstrans.export import folder as module
 from ramstrans.export import standalone
 from ramstrans.export.folder import closure, export_folder
@@ -141,6 +141,13 @@ def test_a_damaged_calibration_is_one_line(exported, tmp_path):
     newer = json.loads((exported.folder / "calibration.json").read_text()) | {"format_version": 99}
     (folder / "calibration.json").write_text(json.dumps(newer))
     with pytest.raises(ConfigError, match="was written by a newer ramstrans"):
+        Standalone(folder)
+
+
+def test_a_damaged_graph_is_one_line(exported, tmp_path):
+    folder = shutil.copytree(exported.folder, tmp_path / "out")
+    (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:5000])
+    with pytest.raises(WeightsError, match=r"out/model\.onnx cannot be loaded by onnxruntime \(Inval"):
         Standalone(folder)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ramstrans.data.preprocessing import Preprocessing
-from ramstrans.export.formats import _FlatAttention, write_graph
+from ramstrans.export.formats import OPSET, _FlatAttention, tidy, write_graph
 from ramstrans.export.graph import Graph
 from ramstrans.export.runner import open_graph
 from ramstrans.saved.metadata import ModelMetadata
@@ -45,6 +45,27 @@ class Windows(nn.Module):
     def forward(self, images):
         query, key, value = images.unflatten(1, (3, 2, 3)).unbind(1)  # (B, 2, 3, tokens, channels)
         return F.scaled_dot_product_attention(query, key, value, scale=0.3)
+
+
+class Clips(nn.Module):
+    """Three times two clips that become one, of the same values."""
+
+    def forward(self, values):
+        limits = ((-1.0, 1.0, -0.5, 2.0), (-2.0, 0.25, -3.0, 3.0), (0.5, 3.0, -1.0, 2.0))
+        return torch.stack([values.clamp(a, b).clamp(c, d) for a, b, c, d in limits])
+
+
+def test_clips_of_the_same_values_keep_their_limits(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    values = torch.linspace(-4, 4, 17)
+    program = torch.export.export(Clips(), (values,))
+    exported = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, verbose=False)
+    tidy(exported.model)
+    exported.save(str(tmp_path / "model.onnx"))
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    (found,) = session.run(None, {session.get_inputs()[0].name: values.numpy()})
+    np.testing.assert_array_equal(found, Clips()(values).numpy())
 
 
 def test_attention_in_windows_has_four_dimensions():

@@ -169,20 +169,24 @@ def tidy(model: "ir.Model") -> None:
     """Store weights as their products take them, and forget the exporter's notes but `SCOPES`.
 
     A transposed weight is known to quantisers and converters as a weight; the notes hold lines of source code
-    and folders of this machine.
+    and folders of this machine. Limits of fused clips get back into the graph: onnxscript names them by what
+    is clipped, and keeps one of each name.
     """
     from onnxscript.optimizer import optimize_ir
 
     optimize_ir(model, should_fold=lambda node: True if node.op_type == "Transpose" else None)
     for index, node in enumerate(model.graph):
+        for value in node.inputs:
+            if value is not None and value.const_value is not None and value.producer() is None:
+                model.graph.initializers[str(value.name)] = value
         node.name = f"{node.op_type}_{index}"  # some have the same, which quantisers do not take
         scopes = node.metadata_props.get(SCOPES)
         node.metadata_props.clear()
         node.doc_string = None
         if scopes is not None:
             node.metadata_props[SCOPES] = scopes
-        for value in node.outputs:
-            value.metadata_props.clear()
+        for output in node.outputs:
+            output.metadata_props.clear()
 
 
 def write_openvino(graph: Graph, program: torch.export.ExportedProgram, path: Path) -> None:

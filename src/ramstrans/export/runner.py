@@ -41,12 +41,20 @@ def open_graph(folder: Path, num_threads: int = 0, *, shares_cores: bool = False
             operations instead of spinning: a little slower alone, much faster beside others.
 
     Raises:
-        WeightsError: There is no graph in the folder.
+        WeightsError: There is no graph in the folder, or none that the library can load.
         UsageError: The library that runs it is not installed.
     """
     for name, file in FILES.items():
         if (folder / file).is_file():
-            return _OPENERS[name](folder / file, num_threads, shares_cores)
+            library = need(_LIBRARIES[name], "onnx" if name == "pt2" else name)
+            try:
+                return _OPENERS[name](library, folder / file, num_threads, shares_cores)
+            except Exception as error:  # each library raises kinds of its own
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                raise WeightsError(
+                    f"{folder / file} cannot be loaded by {_LIBRARIES[name]} ({reason}); "
+                    "export the model again, or with another --format"
+                ) from error
     raise WeightsError(
         f"{folder} has none of {', '.join(FILES.values())}; give a folder of `ramstrans export`"
     )
@@ -69,8 +77,7 @@ def need(library: str, extra: str) -> Any:  # noqa: ANN401 - a module
         raise UsageError(f'{library} is not installed; pip install "ramstrans[{extra}]"') from error
 
 
-def _open_onnx(path: Path, num_threads: int, shares_cores: bool) -> Runner:
-    runtime = need(_LIBRARIES["onnx"], "onnx")
+def _open_onnx(runtime: Any, path: Path, num_threads: int, shares_cores: bool) -> Runner:  # noqa: ANN401
     options = runtime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(not shares_cores)))
@@ -80,8 +87,7 @@ def _open_onnx(path: Path, num_threads: int, shares_cores: bool) -> Runner:
     return lambda pixels: dict(zip(names, session.run(names, {INPUT: pixels}), strict=True))
 
 
-def _open_openvino(path: Path, num_threads: int, _shares_cores: bool) -> Runner:
-    openvino = need(_LIBRARIES["openvino"], "openvino")
+def _open_openvino(openvino: Any, path: Path, num_threads: int, _shares_cores: bool) -> Runner:  # noqa: ANN401
     # like PyTorch; its default, bfloat16 where the processor has it, changes answers
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if num_threads:
@@ -93,8 +99,7 @@ def _open_openvino(path: Path, num_threads: int, _shares_cores: bool) -> Runner:
     }
 
 
-def _open_pt2(path: Path, num_threads: int, _shares_cores: bool) -> Runner:
-    torch = need(_LIBRARIES["pt2"], "onnx")
+def _open_pt2(torch: Any, path: Path, num_threads: int, _shares_cores: bool) -> Runner:  # noqa: ANN401
     if num_threads:
         torch.set_num_threads(num_threads)
     extra = {NAMES_FILE: ""}
