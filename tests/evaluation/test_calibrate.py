@@ -12,7 +12,12 @@ import torch
 from PIL import Image
 
 from ramstrans.calibration.answers import answers
-from ramstrans.calibration.fitted import ARRAYS_FILE, CALIBRATION_FILE, load_calibration
+from ramstrans.calibration.fitted import (
+    ARRAYS_FILE,
+    CALIBRATION_FILE,
+    load_calibration,
+    save_calibration,
+)
 from ramstrans.cli import main
 from ramstrans.evaluation.calibrate import linear_head, spread
 from ramstrans.inference.predictor import Predictor
@@ -244,6 +249,15 @@ def test_other_weights_are_refused(copy, fails, data):
     save_file(weights, copy / "model.safetensors")
     line = fails(2, "predict", copy, data / "test/Auk/0.png", "--device", "cpu")
     assert "was fitted for other weights than those beside it" in line
+
+
+def test_a_calibration_of_fewer_scales_is_refused(copy, fails, data):
+    save_calibration(copy, load_calibration(copy, num_scales=1))
+    image = data / "test/Auk/0.png"
+    for command in (("predict", copy, image), ("evaluate", copy)):
+        line = fails(2, *command, "--num_scales", 2, "--device", "cpu")
+        assert "calibration.json was fitted for 1 scale; leave out --num_scales 2" in line
+    assert main(["predict", str(copy), str(image), "--num_scales", "1", "--device", "cpu"]) == 0
 
 
 @pytest.mark.parametrize("score", ["knn", "vim", "mahalanobis"])

@@ -25,9 +25,11 @@ RUNS = {
     "ffvt": {"method": "ffvt", "num_tokens": 3, "zoom_source": "input"},
     "glsim": {"method": "glsim"},
     "calcrop": {"method": "calcrop"},
+    "shared": {"class_tokens": "shared"},
     "given": {"region_placement": "given"},
     "random": {"region_placement": "random"},
 }
+TWO_LOOKS = ("shared", "given", "random")
 every = pytest.mark.parametrize("name", RUNS)
 
 
@@ -54,12 +56,12 @@ def test_a_run_is_saved_judged_and_read_again(name, runs, no_pictures):
     folder, report = runs(name)
     metadata = load_metadata(folder)
     assert metadata.model.method == RUNS[name].get("method", "rams") == report["method"]
-    num_scales = 2 if name in ("given", "random") else 1
+    num_scales = 2 if name in TWO_LOOKS else 1
     assert len(report["scales"]) == num_scales
-    assert report["regions_used"] == {"given": 1, "random": 1, "glsim": 1}.get(name, 0)
+    assert report["regions_used"] == (1 if name in (*TWO_LOOKS, "glsim") else 0)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [row for row in rows if row["kind"] == "train"]
-    assert len(losses[-1]["loss_scales"]) == (2 if name in ("given", "random", "calcrop") else 1)
+    assert len(losses[-1]["loss_scales"]) == (2 if name in (*TWO_LOOKS, "calcrop") else 1)
     assert math.isfinite(losses[-1]["loss"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing that was saved is ignored
@@ -96,6 +98,18 @@ def test_photographs_are_predicted_and_explained(name, runs, birds):
     assert explanation.prediction.labels == prediction.labels
     assert len(explanation.views.crops) == len(prediction.scales) == (2 if name == "random" else 1)
     assert (explanation.prediction.scales[0].box is not None) == (name in ("glsim", "random"))
+
+
+def test_both_looks_of_a_model_that_was_trained_with_crops(runs, tmp_path, no_pictures):
+    (crops, one), (two_looks, both) = runs("calcrop"), runs("shared")
+    assert same_state(load_state(crops), load_state(two_looks))  # they differ in evaluation alone
+    out = tmp_path / "out"
+    command = ["evaluate", str(crops), "--num_scales", "2", "--device", "cpu", "--output", str(out)]
+    assert main(command) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert (report["fused"], report["scales"]) == (both["fused"], both["scales"])
+    assert report["regions_used"] == 1
+    assert one["fused"]["top1"] == both["scales"][0]["top1"]
 
 
 def test_true_boxes_are_the_regions_of_the_report(runs, birds):

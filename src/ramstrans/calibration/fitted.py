@@ -20,11 +20,11 @@ from ramstrans import __version__
 from ramstrans.calibration.scores import NEEDS
 from ramstrans.calibration.taxonomy import Taxonomy
 from ramstrans.calibration.wanted import ScoreName, SetMethod
-from ramstrans.errors import ConfigError
+from ramstrans.errors import ConfigError, UsageError
 from ramstrans.files import write_file
 from ramstrans.hub import local_folder
 from ramstrans.options import typed
-from ramstrans.plain import to_plain
+from ramstrans.plain import counted, to_plain
 
 logger = logging.getLogger(__name__)
 
@@ -242,15 +242,19 @@ def read_calibration(path: Path) -> Calibration | None:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def load_calibration(folder: Path | str, weights: str | None = None) -> Calibration | None:
+def load_calibration(
+    folder: Path | str, weights: str | None = None, num_scales: int | None = None
+) -> Calibration | None:
     """Read the calibration beside a model; None if there is none.
 
     Args:
         folder: The folder, or `hf://user/name`.
         weights: SHA-256 of the model's weights; None: not checked.
+        num_scales: How many scales answer; None: all that it was fitted for.
 
     Raises:
         ConfigError: It is damaged, of a newer version, or was fitted for other weights.
+        UsageError: It was fitted for fewer scales.
     """
     path = local_folder(folder) / CALIBRATION_FILE
     fitted = read_calibration(path)
@@ -258,6 +262,11 @@ def load_calibration(folder: Path | str, weights: str | None = None) -> Calibrat
         return None
     if weights not in (None, fitted.weights):
         raise ConfigError(f"{path} was fitted for other weights than those beside it; {AGAIN}")
+    if num_scales is not None:
+        if num_scales > len(fitted.fused):
+            fitted_for = counted(len(fitted.fused), "scale")
+            raise UsageError(f"{path} was fitted for {fitted_for}; leave out --num_scales {num_scales}")
+        fitted = fitted.first(num_scales)
     arrays = path.with_name(ARRAYS_FILE)
     if "features" not in fitted.needs:
         return fitted

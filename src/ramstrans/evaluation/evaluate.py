@@ -179,11 +179,11 @@ def calibration_of(config: EvaluationConfig, model: Method) -> Calibration | Non
 
     Raises:
         ConfigError: It is damaged, or of other weights.
-        UsageError: Unknown images are given, and nothing was fitted to tell them.
+        UsageError: It is of fewer scales, or unknown images or priors are given and there is none.
     """
     calibration = None
     if config.fusion == "mean":
-        calibration = load_calibration(config.run, weights_digest(model.state_dict()))
+        calibration = load_calibration(config.run, weights_digest(model.state_dict()), model.num_scales)
     needs = {"unknown": "a rule that tells the unknown", "priors": "calibrated probabilities"}
     for name, what in needs.items():
         if getattr(config, name) is not None and calibration is None:

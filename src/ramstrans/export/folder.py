@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ramstrans
-from ramstrans.calibration.fitted import CALIBRATION_FILE, Calibration
+from ramstrans.calibration.fitted import CALIBRATION_FILE
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import UsageError
@@ -113,15 +113,9 @@ def graph_of(predictor: Predictor, format_name: Format) -> Graph:
     return Graph(
         predictor.model,
         predictor.metadata,
-        calibration=calibration_of(predictor),
+        calibration=predictor.calibration,
         by_products=format_name == "web",
     )
-
-
-def calibration_of(predictor: Predictor) -> Calibration | None:
-    """The calibration of the scales that are exported; None if the model is not calibrated."""
-    found = predictor.calibration
-    return None if found is None else found.first(predictor.model.num_scales)
 
 
 def check_format(name: Format, precision: str, *, int8: bool) -> None:
@@ -158,10 +152,9 @@ def write_answers(predictor: Predictor, folder: Path) -> None:
     write_labels(predictor, folder)
     if predictor.thresholds is not None:
         (folder / THRESHOLDS).write_text(json.dumps(list(predictor.thresholds)) + "\n", encoding="utf-8")
-    calibration = calibration_of(predictor)
-    if calibration is not None:
+    if predictor.calibration is not None:
         (folder / CALIBRATION_FILE).write_text(
-            calibration.to_json(), encoding="utf-8", errors="backslashreplace"
+            predictor.calibration.to_json(), encoding="utf-8", errors="backslashreplace"
         )
 
 
@@ -277,7 +270,7 @@ def answered(predictor: Predictor) -> list[str]:
     """What `predict.py` makes of the outputs, as lines of a README."""
     if predictor.thresholds is not None:
         return [f"`present` are the labels whose probability reaches theirs in `{THRESHOLDS}`.", ""]
-    if calibration_of(predictor) is None:
+    if predictor.calibration is None:
         return []
     return [
         f"`unknown`, `set` and `answer` follow from `{CALIBRATION_FILE}`; `--priors FILE` says which classes",
@@ -302,7 +295,7 @@ def tensors(predictor: Predictor) -> list[tuple[str, str, str]]:
             ("found", f"({num_scales - 1}, B) bool", "false where nothing stood out"),
             ("saliency", "(B, h, w) float32", "of the first scale"),
         ]
-    calibration = calibration_of(predictor)
+    calibration = predictor.calibration
     rule = None if calibration is None else calibration.fused[-1].unknown
     if rule is not None:
         rows.append((UNKNOWN_SCORE, "(B,) float32", f"above {rule.threshold:.6g} the image is of no class"))

@@ -118,7 +118,9 @@ class Predictor:
             UsageError: There are priors, and the model is not calibrated or has several labels per image.
         """
         saved = load_model(folder, device, num_scales)
-        calibration = load_calibration(folder, weights_digest(saved.model.state_dict()))
+        calibration = load_calibration(
+            folder, weights_digest(saved.model.state_dict()), saved.model.num_scales
+        )
         found = None
         if priors is not None:
             check_priors(

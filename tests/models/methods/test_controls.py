@@ -75,6 +75,15 @@ def test_crops_are_views_of_the_pass_that_evaluation_takes():
         crop = plain(zoom(images, first.boxes, SIZE)).scales[0]
     torch.testing.assert_close(second.logits, crop.logits, rtol=1e-4, atol=1e-4)
     assert (model.num_trained, model.num_scales) == (2, 1)
+    model.eval()
+    model.limit_scales(2)
+    assert model.needs_high_res == (model.zoom_source != "input")
+    looks = model(images)
+    assert [scale.logits.argmax(dim=1).tolist() for scale in looks.scales] == [
+        scale.logits.argmax(dim=1).tolist() for scale in (first, second)
+    ]
+    with pytest.raises(UsageError, match="num_scales is 3; this model has 2 scales: give 1 to 2"):
+        model.limit_scales(3)
     with pytest.raises(ConfigError, match=r"model.class_tokens is joint; calcrop trains the pass"):
         tiny_config(method="calcrop", class_tokens="joint")
 

@@ -16,7 +16,8 @@ class CalCrop(RamsTrans):
 
     The loss is the sum of the cross-entropies of the image and of its crops, weighted by
     `training.loss_weights`. All views share every weight, the class token too, so that the crops train the
-    very pass that evaluation takes. That costs what the plain backbone costs.
+    very pass that evaluation takes. That costs what the plain backbone costs; `limit_scales(2)` looks at the
+    crop too, and is then `rams` with shared class tokens.
     """
 
     def __init__(self, encoder: Encoder, *args: Any, **options: Any) -> None:  # noqa: ANN401 - of Method

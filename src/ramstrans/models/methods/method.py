@@ -173,11 +173,11 @@ class Method(Look):
         """Let evaluation stop after the first scales; they compute what they did, to the last bit.
 
         Raises:
-            UsageError: There are not as many.
+            UsageError: Not as many were trained.
         """
-        if not 1 <= num_scales <= self.num_scales:
-            has = "1 scale" if self.num_scales == 1 else f"{self.num_scales} scales"
-            allowed = "leave it out" if self.num_scales == 1 else f"give 1 to {self.num_scales}"
+        if not 1 <= num_scales <= self.num_trained:
+            has = "1 scale" if self.num_trained == 1 else f"{self.num_trained} scales"
+            allowed = "leave it out" if self.num_trained == 1 else f"give 1 to {self.num_trained}"
             raise UsageError(f"num_scales is {num_scales}; this model has {has}: {allowed}")
         self.num_scales = num_scales
 
