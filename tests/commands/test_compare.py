@@ -216,6 +216,11 @@ def test_the_commands_of_what_is_left(compared, tiny, tmp_path, capsys):
             "a, two evaluated in another way: num_scales is 3, and 2 scales are trained",
         ),
         (
+            {"methods": {"crops": {"method": "calcrop"}, "a": {"of": "crops", "fusion": "fitted"}}},
+            2,
+            "early_exit and fusion are about several scales, and there is one",
+        ),
+        (
             {"methods": {"one": {"model.num_scales": 1}, "a": {"of": "one", "early_exit": 0.9}}},
             2,
             "early_exit and fusion are about several scales, and there is one",
@@ -233,6 +238,13 @@ def test_errors_of_a_plan_come_before_any_training(changes, code, said, tiny, tm
     plan = write_plan(tmp_path, tiny, **changes)
     assert said in fails(code, "compare", plan, "--output", "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_both_looks_of_crops_in_training_may_be_a_row(tiny, tmp_path, capsys):
+    methods = {"crops": {"method": "calcrop"}, "both": {"of": "crops", "num_scales": 2}}
+    plan = write_plan(tmp_path, tiny, methods=methods, seeds=[0])
+    assert compare(plan, tmp_path / "out", "--list", "true") == 0
+    assert "--only crops__birds__seed0" in capsys.readouterr().out  # `both` follows it
 
 
 def test_errors_of_options(tiny, tmp_path, fails):

@@ -199,12 +199,13 @@ def check_evaluated(run: Run, trained: RunConfig) -> None:
     except RamsTransError as error:
         error.args = (f"{where}: {error}",)
         raise
-    has = 1 if trained.model.method == "calcrop" else trained.model.num_scales
+    has = trained.model.num_scales
     if (config.num_scales or 1) > has:
         raise UsageError(
             f"{where}: num_scales is {config.num_scales}, and {counted(has, 'scale')} are trained"
         )
-    if (config.early_exit is not None or config.fusion != "mean") and (config.num_scales or has) == 1:
+    used = config.num_scales or (1 if trained.model.method == "calcrop" else has)
+    if (config.early_exit is not None or config.fusion != "mean") and used == 1:
         raise UsageError(f"{where}: early_exit and fusion are about several scales, and there is one")
 
 
