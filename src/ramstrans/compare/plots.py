@@ -22,6 +22,10 @@ from ramstrans.evaluation.report.style import (
 )
 
 MARKERS = "osD^vPX*"
+LINES = ("-", "--", ":", "-.")
+
+LEGEND_ENTRY = 0.21
+"""Inches that an entry of a legend is high."""
 
 Entry = Mapping[str, Any]
 
@@ -65,7 +69,7 @@ def plot_costs(entries: Sequence[Entry], path: Path) -> None:
     costs = {"gmacs": "GMACs per image (counted)"}
     if any(entry["milliseconds"] is not None for entry in entries):
         costs["milliseconds"] = "ms per image (measured)"
-    figure = Figure(figsize=(5.6 * len(costs) + 2.2, 4.2), layout="constrained")
+    figure = _figure_with_legend(len(costs), len(entries))
     panels = np.atleast_1d(figure.subplots(1, len(costs), sharey=True))
     for axes, (key, name) in zip(panels, costs.items(), strict=True):
         known = [(index, entry) for index, entry in enumerate(entries) if entry[key] is not None]
@@ -89,10 +93,7 @@ def plot_costs(entries: Sequence[Entry], path: Path) -> None:
             )
         axes.set_xlim(left=0)
         finish_axes(axes, "Accuracy against cost; filled: Pareto front", name, "fused top-1, %")
-        axes.get_legend().remove()  # one for all panels
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9
-    )
+    _add_legend(figure)
     save_figure(figure, path)
 
 
@@ -107,7 +108,7 @@ def plot_curves(entries: Sequence[Entry], path: Path) -> None:
     }
     if not shown:  # linear probes without validation
         return
-    figure = Figure(figsize=(5.6 * len(shown) + 2.2, 4.0), layout="constrained")
+    figure = _figure_with_legend(len(shown), sum(entry["of"] is None for entry in entries))
     panels = np.atleast_1d(figure.subplots(1, len(shown)))
     for axes, (key, (title, position, unit)) in zip(panels, shown.items(), strict=True):
         for index, entry in enumerate(entries):
@@ -115,6 +116,7 @@ def plot_curves(entries: Sequence[Entry], path: Path) -> None:
             if entry["of"] is not None:  # nothing was trained
                 continue
             style = {"color": color, "linewidth": 1.5, "label": label_text(entry["contender"])}
+            style["linestyle"] = LINES[index // len(SCALE_COLORS) % len(LINES)]
             marker = marker_of(index) if len(found["mean"]) <= 30 else ""
             axes.plot(found[position], found["mean"], marker=marker, markersize=4, alpha=0.8, **style)
             axes.fill_between(
@@ -122,10 +124,7 @@ def plot_curves(entries: Sequence[Entry], path: Path) -> None:
             )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         finish_axes(axes, title, position, unit)
-        axes.get_legend().remove()
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9
-    )
+    _add_legend(figure)
     save_figure(figure, path)
 
 
@@ -136,6 +135,20 @@ def marker_of(index: int) -> str:
     ('o', 'o', 's')
     """
     return MARKERS[index // len(SCALE_COLORS) % len(MARKERS)]
+
+
+def _figure_with_legend(num_panels: int, num_entries: int) -> Figure:
+    """A figure of panels beside each other, high enough for a legend of so many entries."""
+    height = max(4.2, 0.4 + LEGEND_ENTRY * num_entries)
+    return Figure(figsize=(5.6 * num_panels + 2.2, height), layout="constrained")
+
+
+def _add_legend(figure: Figure) -> None:
+    """Replace the legends of all panels, which are alike, by one beside them."""
+    entries = figure.axes[0].get_legend_handles_labels()
+    for axes in figure.axes:
+        axes.get_legend().remove()
+    figure.legend(*entries, loc="outside right upper", frameon=False, fontsize=9)
 
 
 def _interval(axes: Axes, height: int, value: float, interval: Sequence[float], color: str) -> None:

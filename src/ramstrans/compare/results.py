@@ -139,9 +139,8 @@ def summarize(
     Raises:
         DataError: Runs of a data set were tested on different images.
     """
-    of_data = [
-        summarize_data(plan, [one for one in judged if one.run.data == data], costs) for data in plan.data
-    ]
+    by_data = {data: [one for one in judged if one.run.data == data] for data in plan.data}
+    of_data = [summarize_data(plan, found, costs) for found in by_data.values() if found]
     entries, to_baseline, pairs = (list(itertools.chain(*parts)) for parts in zip(*of_data, strict=True))
     for family in (to_baseline, pairs):
         for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
