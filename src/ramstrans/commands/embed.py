@@ -61,7 +61,7 @@ def embed(
         overwrite: Replace that folder.
         batch_size: Images per batch.
         partition_rows: Most rows per file.
-        num_scales: Use the first so many of the scales that were trained; default: all.
+        num_scales: Use the first so many of the scales that were trained; default: all, of calcrop one.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
 

@@ -66,7 +66,7 @@ def explain(
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
         saliency: Another one than the run was trained with: rollout, class_attention, pool_attention, cosine
             or cam, as far as the backbone can have it. Regions, and what later scales see, follow it.
-        num_scales: Use the first so many of the scales that were trained; default: all.
+        num_scales: Use the first so many of the scales that were trained; default: all, of calcrop one.
         rank_confidence: Probability that an answer at some rank of the taxonomy is to reach, above 0.5;
             default: that of `calibrate`.
         priors: List of the classes that occur, or table of weights by conditions; as in `predict`.

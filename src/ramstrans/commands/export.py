@@ -59,7 +59,7 @@ def export(
         verify: Folder of photographs on which the export is compared with the model; default: the test
             images of the run.
         num_images: So many of them.
-        num_scales: Export the first so many of the scales that were trained; default: all.
+        num_scales: Export the first so many of the scales that were trained; default: all, of calcrop one.
         precision: What the backbone computes in: fp32, or fp16 for GPUs.
         int8: Quantise the backbone to 8 bits, for processors; judged by its accuracy, or not written.
         calibrate: With --int8, folder of photographs that ranges are taken from; default: training images.

@@ -73,7 +73,7 @@ def predict(
         early_exit: Confidence at which an image skips the remaining scales; auto: the one that
             `evaluate --early_exit auto` chose.
         batch_size: Images per batch.
-        num_scales: Use the first so many of the scales that were trained; default: all.
+        num_scales: Use the first so many of the scales that were trained; default: all, of calcrop one.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
         engine: local: this process. ray: workers of Ray Data, whose --output is a folder of Parquet files;

@@ -73,7 +73,7 @@ def serve(
         timeout: Seconds for a request to arrive, and again for its answer.
         early_exit: Confidence at which an image skips the remaining scales; auto: the one that
             `evaluate --early_exit auto` chose.
-        num_scales: Use the first so many of the scales that were trained; default: all.
+        num_scales: Use the first so many of the scales that were trained; default: all, of calcrop one.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
         rank_confidence: Probability that an answer at some rank of the taxonomy is to reach, above 0.5;

@@ -57,7 +57,7 @@ def similar(
         picture: PNG file of the images, each with what was found beside it.
         overwrite: Replace that file.
         batch_size: Images per batch.
-        num_scales: Use the first so many of the scales that were trained; default: all.
+        num_scales: Use the first so many of the scales that were trained; default: all, of calcrop one.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: Default: as the run was trained, else fp32. fp16 needs a GPU.
 

@@ -57,7 +57,7 @@ class EvaluationConfig:
         batch_size: Images per batch.
         early_exit: Evaluate early exit too: the confidence at which an image skips the remaining scales, or
             auto: chosen on the validation split for a loss of at most 0.2 points, and saved in RUN.
-        num_scales: Use the first so many of the scales that were trained; default: all.
+        num_scales: Use the first so many of the scales that were trained; default: all, of calcrop one.
         fusion: How scales are fused, in this evaluation alone: `mean`, or a mean with weights that are
             `fitted` on the validation split.
         regions: Judge the regions too, on so many of the images, drawn by a fixed seed, or on all: accuracy

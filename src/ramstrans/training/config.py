@@ -82,7 +82,8 @@ class TrainingConfig:
         ema_decay: Decay of an exponential moving average of the weights, which is evaluated and saved instead
             of them; 0 is off.
         finetune: What is trained: `all`, the `head` alone (linear probe), or `lora`: adapters and the head.
-        freeze_blocks: With `all`: number of first blocks to freeze, with the embedding before them.
+        freeze_blocks: With `all`: number of first blocks to freeze, with the embedding and the class tokens
+            before them.
         probe_views: Views of each training image that a linear probe is fitted to: the one in the centre,
             then augmented ones.
         probe_cache: Folder where a linear probe keeps the features, for other runs too; None: `features` in
