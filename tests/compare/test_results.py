@@ -444,7 +444,9 @@ def test_all_entries_of_a_legend_are_seen(count):
     (legend,) = figure.legends
     box = legend.get_window_extent()
     assert len(legend.get_texts()) == count
-    assert box.y0 >= 0 and box.y1 <= figure.bbox.y1 and box.x1 <= figure.bbox.x1
+    assert box.y0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert box.y1 <= figure.bbox.y1
 
 
 def test_curves_differ_in_colour_or_line(tmp_path, monkeypatch):
@@ -453,7 +455,11 @@ def test_curves_differ_in_colour_or_line(tmp_path, monkeypatch):
     curve = {"step": [10, 20], "mean": [3.0, 2.0], "low": [2.9, 1.9], "high": [3.1, 2.1]}
     nothing = {"epoch": [], "mean": [], "low": [], "high": []}
     entries = [
-        {"contender": f"m{number}", "of": None, "curves": {"training_loss": curve, "validation_top1": nothing}}
+        {
+            "contender": f"m{number}",
+            "of": None,
+            "curves": {"training_loss": curve, "validation_top1": nothing},
+        }
         for number in range(24)
     ]
     plots.plot_curves(entries, tmp_path / "curves.png")
