@@ -147,7 +147,8 @@ def _add_legend(figure: Figure) -> None:
     """Replace the legends of all panels, which are alike, by one beside them."""
     entries = figure.axes[0].get_legend_handles_labels()
     for axes in figure.axes:
-        axes.get_legend().remove()
+        if (legend := axes.get_legend()) is not None:
+            legend.remove()
     figure.legend(*entries, loc="outside right upper", frameon=False, fontsize=9)
 
 
