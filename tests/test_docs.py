@@ -14,14 +14,15 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def command_lines():
-    """Those in shell blocks, without comments and brackets, and with values for the variables of loops."""
+    """Those in shell blocks; without comments and brackets, but quoted ones; variables of loops filled in."""
     for page in PAGES:
         for block in BLOCK.findall(page.read_text(encoding="utf-8")):
             for line in block.replace("\\\n", " ").splitlines():
                 for command in re.split(r"&&|[|>]|(?<!\S)#.*", line):
                     if re.match(r"\s*ramstrans\s", command):
                         filled = re.sub(r"\$seed|\bSEED\b", "0", command).replace("$experiment", "full")
-                        yield f"{page.name}: {re.sub(r'[][]|[.]{3}', '', filled).strip()}"
+                        bare = re.sub(r'("[^"]*")|[][]|[.]{3}', r"\1", filled)
+                        yield f"{page.name}: {bare.strip()}"
 
 
 def make_data(path):
