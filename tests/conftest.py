@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from ramstrans.errors import DataError
 ROOT = Path(__file__).parents[1]
 os.environ["OMP_NUM_THREADS"] = "1"  # the tensors are too small for threads to pay
 os.environ["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"  # child processes import what this one does
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in the background
 
 # the same 50 examples always, or 100 new ones, by --hypothesis-seed
 settings.register_profile("fixed", deadline=None, print_blob=True, derandomize=True, max_examples=50)
