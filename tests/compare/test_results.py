@@ -178,13 +178,19 @@ def test_validation_is_that_of_the_epoch_that_was_kept(folders):
     plan = plan_of(("plain", "two"), seeds=(0, 1))
     for run in plan.runs:
         rows = [
-            {"kind": "validation", "epoch": epoch, "top1_fused": 50.0 + 10 * run.seed + epoch}
+            {
+                "kind": "validation",
+                "epoch": epoch,
+                "top1_fused": 50.0 + 10 * run.seed + epoch,
+                "loss_fused": run.seed + epoch / 10,
+            }
             for epoch in (1, 2, 3)
         ]
         write_finished(folders.run(run), right(0.5), log=rows if run.method == "two" else ())
     plain, two = summary(plan, folders)["results"]
-    assert plain["validation"] == {"mean": None, "sd": None}
+    assert plain["validation"] == plain["validation_loss"] == {"mean": None, "sd": None}
     assert two["validation"] == {"mean": 57, "sd": pytest.approx(50**0.5)}
+    assert two["validation_loss"] == {"mean": pytest.approx(0.7), "sd": pytest.approx(0.5**0.5)}
 
 
 def test_the_words_name_the_better_one():
@@ -337,7 +343,10 @@ def whole(tmp_path_factory):
     """Pages of two data sets, three methods and three seeds, one run of which has failed."""
     folders = Folders(tmp_path_factory.mktemp("whole") / "out")
     plan = plan_of(("plain", "two", "three"), seeds=(0, 1, 2), data={"birds": "b", "dogs": "d"})
-    log = [{"kind": "validation", "epoch": epoch, "top1_fused": 10.0 * epoch} for epoch in (1, 2, 3)]
+    log = [
+        {"kind": "validation", "epoch": epoch, "top1_fused": 10.0 * epoch, "loss_fused": 1.5 / epoch}
+        for epoch in (1, 2, 3)
+    ]
     for run in plan.runs[:-1]:
         share = {"plain": 0.5, "two": 0.9, "three": 0.55}[run.method]
         answers = right(share, 60, seed=100 * run.seed + "plain two three".index(run.method))
@@ -376,8 +385,8 @@ def test_the_page_as_markdown(whole):
         assert pixels(output / name).std() > 10
     entry = results["results"][0]
     assert f"| plain | {entry['fused']['mean']:.1f} ± {entry['fused']['sd']:.1f} |" in text
-    assert "| scale 1 | scale 2 | fused, validation | fused, seeds 0, 1, 2 |" in text
-    assert re.search(r"\| \*?\*?two\*?\*? \|.* \| 20\.0 ± 0\.0 \| \d+\.\d, ", text)
+    assert "| scale 1 | scale 2 | fused, validation | log loss, validation | fused, seeds 0, 1, 2 |" in text
+    assert re.search(r"\| \*?\*?two\*?\*? \|.* \| 20\.0 ± 0\.0 \| 0\.750 ± 0\.000 \| \d+\.\d, ", text)
     assert "Time: medians over 1 round in which the models took turns, in batches of 32, fp32, on " in text
 
 
@@ -414,6 +423,7 @@ def test_the_keys_of_compare_json(whole):
             "fused",
             "scales",
             "validation",
+            "validation_loss",
         ),
         *("of", "evaluated_with", "regions_judged"),
         *("regions", "training_seconds", "gmacs", "milliseconds", "milliseconds_quartiles", "curves"),

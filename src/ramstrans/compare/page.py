@@ -87,6 +87,7 @@ def accuracy_table(entries: Sequence[Entry]) -> Table:
             words.interval_text(entry["fused"]["interval"]),
             *(mean_text(entry["scales"][n - 1]) if n <= len(entry["scales"]) else "-" for n in numbers),
             *([spread_text(entry["validation"])] if is_validated else []),
+            *([spread_text(entry["validation_loss"], digits=3)] if is_validated else []),
             ", ".join(f"{value:.1f}" for value in entry["fused"]["values"]),
         ]
         for entry in entries
@@ -100,7 +101,7 @@ def accuracy_table(entries: Sequence[Entry]) -> Table:
         else "fused, by seed"
     )
     header = ["", "fused", "95 % interval", *(f"scale {number}" for number in numbers)]
-    header += ["fused, validation", last] if is_validated else [last]
+    header += ["fused, validation", "log loss, validation", last] if is_validated else [last]
     return Table(header, rows, bold=bold)
 
 
@@ -225,7 +226,8 @@ def end_blocks(results: Results) -> Iterator[Block]:
             "McNemar's exact test. Several seeds: a t test whose error holds seeds and images; of the same "
             "models, evaluated in two ways, it holds the differences by seed.",
             "Validation: after the epoch that was kept, on images that are not tested. Choose among many "
-            "methods by it; the best of many on the test images looks better than it is.",
+            "methods by it; the best of many on the test images looks better than it is. Of few images the "
+            "log loss (cross-entropy of the fused answer, lower is better) tells more than the accuracy.",
             "p, Holm is corrected for all tests of its kind here: those against the baseline, or all pairs.",
             "Not significant does not mean equal: the interval says how large the difference may be.",
             "Pareto front: no other method is as accurate for less, or more accurate for as much.",
@@ -244,15 +246,15 @@ def end_blocks(results: Results) -> Iterator[Block]:
     yield Table(["run", "state", "fused", "error"], rows, first_right=2)
 
 
-def mean_text(mean: Entry) -> str:
-    """An accuracy with its standard deviation over seeds.
+def mean_text(mean: Entry, digits: int = 1) -> str:
+    """An accuracy, or another figure, with its standard deviation over seeds.
 
     >>> mean_text({"mean": 83.52, "sd": 0.96}), mean_text({"mean": 80.0, "sd": None})
     ('83.5 ± 1.0', '80.0')
     """
-    return f"{mean['mean']:.1f}" + ("" if mean["sd"] is None else f" ± {mean['sd']:.1f}")
+    return f"{mean['mean']:.{digits}f}" + ("" if mean["sd"] is None else f" ± {mean['sd']:.{digits}f}")
 
 
-def spread_text(spread: Entry) -> str:
+def spread_text(spread: Entry, digits: int = 1) -> str:
     """The same, or a dash for what the data set does not have."""
-    return "-" if spread["mean"] is None else mean_text(spread)
+    return "-" if spread["mean"] is None else mean_text(spread, digits)

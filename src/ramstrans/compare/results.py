@@ -255,7 +255,8 @@ def entry_of(
         "num_images": len(found[0].labels),
         "fused": accuracy(FUSED),
         "scales": [accuracy(part) for part in found[0].right if part != FUSED],
-        "validation": spread([validation_top1(one) for one in found]),
+        "validation": spread([validated(one, "top1_fused") for one in found]),
+        "validation_loss": spread([validated(one, "loss_fused") for one in found]),
         "regions": regions_of(reports),
         "regions_judged": judged_of([one.regions for one in found if one.regions is not None]),
         "training_seconds": spread([report.get("seconds") for report in reports]),
@@ -267,11 +268,11 @@ def entry_of(
     }
 
 
-def validation_top1(one: Judged) -> float | None:
-    """Fused accuracy on the validation images after the epoch that was kept; None if there is none."""
+def validated(one: Judged, key: str) -> float | None:
+    """A figure of the validation images after the epoch that was kept; None if there is none."""
     kept = one.report.get("epoch")
     rows = [row for row in one.log if row["kind"] == "validation" and row["epoch"] == kept]
-    return rows[-1].get("top1_fused") if rows else None
+    return rows[-1].get(key) if rows else None
 
 
 def regions_of(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
