@@ -25,8 +25,8 @@ BOUNDS = {
 }
 
 
-Component = Literal["count", "saliency", "soft"]
-"""What makes a component the largest: the number of its patches, or their summed saliency; or none: see `soft_boxes`."""
+Component = Literal["count", "saliency"]
+"""What makes a component the largest: the number of its patches, or their summed saliency."""
 
 Placement = Literal["found", "centre", "whole", "random", "given"]
 """Where a region lies: where it was found, or, to see what that is worth, elsewhere."""
@@ -45,9 +45,6 @@ ClassTokens = Literal["joint", "separate", "shared"]
 
 SaliencyName = Literal["auto", "rollout", "class_attention", "pool_attention", "cosine", "cam"]
 """What regions are proposed from; see `models/saliency`."""
-
-Together = Literal["no", "batch", "beside"]
-"""How regions of the first look are looked at: one of them, one after the other, or two in one image."""
 
 ZoomSource = Literal["input", "full", "native"]
 """What regions are cut from."""
@@ -87,8 +84,7 @@ class ModelConfig:
         thresholds: eta, the multiple of the mean saliency above which a patch stands out; one for
             each region, `num_scales` of them. None: 1.2 for the first and 1.3 for later ones.
         component: Which patches that stand out become the region: the connected ones that are most by
-            `count` (the paper), or have the largest sum of `saliency`; or, with `soft`, no component but the
-            mean and the spread of all, by how far each stands out.
+            `count` (the paper), or have the largest sum of `saliency`.
         min_region: Least side of a region, as a share of what its scale saw: smaller ones grow around their
             centre. 0 is off, as in the paper.
         max_aspect: Largest ratio of a region's longer to its shorter side, 1 or more, in pixels of what its
@@ -97,9 +93,6 @@ class ModelConfig:
         region_placement: Where a region lies in what its scale saw. `found`: where the saliency is; four
             controls: `centre`: a box of the same sides in the centre; `random`: anywhere; `whole`: all of it,
             looked at again; `given`: the true box, for data sets that have boxes.
-        together: `no`: each region lies in the one before; `batch`: all lie in the image, each the best of what
-            those before it leave; `beside`: the two best ones, side by side in one image of two halves.
-        zoom_antialias: Whether a region that is larger than its target is smoothed before it is reduced.
         zoom_source: What regions are cut from. `input`: the image that the model saw; `full`: the same at
             the resolution of `data.crop`; `native`: the photograph's own pixels, see `data.zoom_pixels`.
         zoom_margin: Margin around the box in the crop, as a share of its sides, e.g. 0.1; 0 in the paper.
@@ -134,8 +127,6 @@ class ModelConfig:
     min_region: float = 0.0
     max_aspect: float | None = None
     region_placement: Placement = "found"
-    together: Together = "no"
-    zoom_antialias: bool = False
     zoom_source: ZoomSource = "input"
     zoom_margin: float = 0.0
     patch_stride: int | None = None

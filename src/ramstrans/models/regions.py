@@ -61,41 +61,10 @@ def propose_regions(
     Regions(boxes=tensor([[ 0.,  0., 32., 16.]]), has_region=tensor([True]))
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if component == "soft":
-        return soft_boxes(saliency, (height, width), threshold)
     mean = saliency.mean(dim=(-2, -1), keepdim=True)
     mask = (saliency > threshold * mean) & torch.isfinite(mean)
     largest = largest_component(mask, saliency if component == "saliency" else None)
     return bounding_boxes(largest, (height, width), patch_size=patch_size, patch_stride=patch_stride)
-
-
-@torch.no_grad()
-def soft_boxes(saliency: Tensor, image_size: tuple[int, int], threshold: float) -> Regions:
-    """Box by moments: around the mean position, sqrt(3) standard deviations to each side.
-
-    Positions are weighted by how far their saliency is above `threshold` times the mean, so that no
-    component is chosen and no patch counts in full. Of a box with equal weights this is the box itself.
-
-    >>> saliency = torch.tensor([[[0.0, 9.0, 9.0, 0.0]] * 4])
-    >>> soft_boxes(saliency, (64, 64), 1.2).boxes
-    tensor([[16.,  0., 48., 64.]])
-    """
-    height, width = image_size
-    rows, columns = saliency.shape[-2:]
-    excess = (saliency - threshold * saliency.mean(dim=(-2, -1), keepdim=True)).clamp(min=0)
-    total = excess.sum(dim=(-2, -1))
-    has_region = torch.isfinite(total) & (total > 0)
-    edges = []
-    for weights, length in ((excess.sum(dim=-2), width), (excess.sum(dim=-1), height)):
-        count, weights = weights.shape[1], torch.where(has_region[:, None], weights, 1.0)
-        weights = weights / weights.sum(dim=1, keepdim=True)
-        position = (torch.arange(count, device=saliency.device) + 0.5) / count
-        mean = (weights * position).sum(dim=1, keepdim=True)
-        variance = (weights * (position - mean) ** 2).sum(dim=1) + 1 / (12 * count**2)  # of a patch itself
-        reach = (3 * variance).sqrt()
-        edges.append(((mean[:, 0] - reach).clamp(min=0) * length, (mean[:, 0] + reach).clamp(max=1) * length))
-    (x0, x1), (y0, y1) = edges
-    return Regions(torch.stack([x0, y0, x1, y1], dim=1).float(), has_region)
 
 
 @torch.no_grad()

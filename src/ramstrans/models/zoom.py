@@ -65,29 +65,6 @@ def zoom_by_products(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Te
     return crops.to(images.dtype)
 
 
-@torch.no_grad()
-def zoom_antialiased(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """`zoom` with a triangle as wide as a step, where a box is reduced; `zoom` itself where it is enlarged.
-
-    Arguments and result are those of `zoom`; pixels whose centres lie outside the box do not count.
-    """
-    boxes = boxes.float()
-    rows = _triangles(boxes[:, 1], boxes[:, 3], size[0], images.shape[-2])
-    columns = _triangles(boxes[:, 0], boxes[:, 2], size[1], images.shape[-1])
-    return (rows[:, None] @ images.float() @ columns[:, None].transpose(-1, -2)).to(images.dtype)
-
-
-def _triangles(start: Tensor, stop: Tensor, count: int, length: int) -> Tensor:
-    """(B, count, length) weights of a side's pixels for `count` samples between start and stop, (B,)."""
-    step = ((stop - start) / count).clamp(min=1)[:, None, None]
-    inside = (_centres(start, stop, count) - 0.5).clamp(0, length - 1)
-    pixels = torch.arange(length, device=start.device)
-    weights = (1 - (inside[..., None] - pixels).abs() / step).clamp(min=0)
-    far = (pixels + 0.5 < start[:, None].floor()) | (pixels + 0.5 > stop[:, None].ceil())
-    weights = weights.masked_fill(far[:, None], 0.0)
-    return weights / weights.sum(dim=-1, keepdim=True)
-
-
 def _between(positions: Tensor, length: int) -> Tensor:
     """(B, n, length) weights of a side's pixels for samples at positions (B, n); each row sums to 1."""
     inside = (positions - 0.5).clamp(0, length - 1)

@@ -43,8 +43,7 @@ BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(("weight_decay", "warmup_steps", "warmup_epochs", "gradient_clip"), AT_LEAST_0),
     **dict.fromkeys(("momentum", "mixup", "cutmix", "contrastive", "freeze_blocks"), AT_LEAST_0),
     **dict.fromkeys(("checkpoint_every", "max_skipped_steps", "random_region_epochs"), AT_LEAST_0),
-    **dict.fromkeys(("label_smoothing", "ema_decay"), FROM_0_BELOW_1),
-    "fused_target": Bound("above -1 and below 1", lambda value: -1 < value < 1),
+    **dict.fromkeys(("label_smoothing", "ema_decay", "fused_target"), FROM_0_BELOW_1),
     **dict.fromkeys(("mixing_probability", "min_lr_factor"), FROM_0_TO_1),
     "layer_decay": ABOVE_0_TO_1,
     "lr": ABOVE_0,
@@ -96,8 +95,7 @@ class TrainingConfig:
         lora_mlp: With `lora`: adapt the MLPs too, not only the attention.
         loss_weights: Weight of each scale's cross-entropy, `num_scales` of them, e.g. `[0, 1]` for the last
             scale only; None: 1 each (paper).
-        teacher_regions: Whether regions in training are those of the averaged weights, see `ema_decay`.
-        fused_target: Share, in (-1, 1), of each scale's loss whose target is the fused answer of all scales,
+        fused_target: Share, in [0, 1), of each scale's loss whose target is the fused answer of all scales,
             which a pass without gradients gives first; 0 is off (paper).
         random_region_epochs: First epochs in which scales look at boxes of the same sides anywhere, not where
             the saliency is; 0 is off.
@@ -152,7 +150,6 @@ class TrainingConfig:
     lora_alpha: int = 16
     lora_mlp: bool = False
     loss_weights: tuple[float, ...] | None = None
-    teacher_regions: bool = False
     fused_target: float = 0.0
     random_region_epochs: int = 0
     class_weights: Literal["none", "balanced"] = "none"

@@ -120,9 +120,6 @@ class TrainLoop:
             copied = model if self.empty_model is None else materialize(self.empty_model, model.state_dict())
             self.ema = build_ema(copied, config.ema_decay)
             register_ema(self.ema, accelerator)
-            if config.teacher_regions:
-                self.ema.module.eval()
-                model.teacher = (self.ema.module,)
         self.best_weights: dict[str, Tensor] | None = None
         if config.patience is not None and self.val_loader is None:
             logger.warning("training.patience is ignored: there are no validation images")

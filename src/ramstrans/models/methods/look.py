@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from ramstrans.models.config import Component, Placement, Together
+from ramstrans.models.config import Component, Placement
 from ramstrans.models.methods.base import HighRes, Stage
 from ramstrans.models.methods.boxes import draws_of, moved, scaled, within
 from ramstrans.models.methods.layers import LayerNames
 from ramstrans.models.regions import Regions, grow_boxes, place_boxes, propose_regions, smoothed
-from ramstrans.models.zoom import zoom, zoom_antialiased, zoom_each
+from ramstrans.models.zoom import zoom, zoom_each
 
 
 class Look(LayerNames):
@@ -25,8 +25,6 @@ class Look(LayerNames):
     max_aspect: float | None
     region_placement: Placement
     zoom_margin: float
-    together: Together
-    zoom_antialias: bool
     cut: Callable[[Tensor, Tensor, tuple[int, int]], Tensor] = staticmethod(zoom)
     """How boxes are cut out of images; an export may have `zoom_by_products`."""
 
@@ -103,28 +101,7 @@ class Look(LayerNames):
             shares = scaled(boxes, 1 / width, 1 / height)
             return self.encoder.normalize(zoom_each(zoom_image, shares, self.trained_sizes[scale]))
         boxes = scaled(boxes, zoom_image.shape[3] / width, zoom_image.shape[2] / height)
-        cut = zoom_antialiased if self.zoom_antialias else self.cut
-        return cut(zoom_image, boxes, self.trained_sizes[scale])
-
-    def crop_both(self, zoom_image: Tensor, first: Tensor, second: Tensor, scale: int) -> Tensor:
-        """(B, 3, h, w) of two regions (B, 4) in pixels of the input, in its left and its right half."""
-        (height, width), (rows, columns) = self.image_size, self.trained_sizes[scale]
-        x, y = zoom_image.shape[3] / width, zoom_image.shape[2] / height
-        halves = [self.cut(zoom_image, scaled(boxes, x, y), (rows, columns // 2)) for boxes in (first, second)]
-        return torch.cat(halves, dim=-1)
-
-    def next_region(self, saliency: Tensor, seen: list[Tensor]) -> Regions:
-        """The best region of the first look outside boxes (B, 4), in pixels of the input, as they are."""
-        height, width = self.image_size
-        rows, columns = saliency.shape[-2:]
-        x = (torch.arange(columns, device=saliency.device) + 0.5) * (width / columns)
-        y = (torch.arange(rows, device=saliency.device) + 0.5) * (height / rows)
-        for boxes in seen:
-            x0, y0, x1, y1 = boxes[:, :, None].unbind(dim=1)
-            inside = ((y >= y0) & (y < y1))[:, :, None] & ((x >= x0) & (x < x1))[:, None, :]
-            saliency = saliency.masked_fill(inside, 0.0)
-        whole = saliency.new_tensor([0.0, 0.0, width, height]).expand(len(saliency), 4)
-        return self.region(saliency, 0, whole)
+        return self.cut(zoom_image, boxes, self.trained_sizes[scale])
 
 
 def _from_shares(boxes: Tensor, crop_box: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ramstrans.errors import ConfigError, UsageError
-from ramstrans.models.config import Component, ModelConfig, Placement, Together, ZoomSource
+from ramstrans.models.config import Component, ModelConfig, Placement, ZoomSource
 from ramstrans.models.encoder import Encoder
 from ramstrans.models.methods.base import ForwardScale, HighRes, Output, Stage, Stages
 from ramstrans.models.methods.boxes import chosen, whole_image
@@ -83,8 +83,6 @@ class Method(Look):
         region_placement: Placement = "found",
         zoom_source: ZoomSource = "input",
         zoom_margin: float = 0.0,
-        together: Together = "no",
-        zoom_antialias: bool = False,
         num_tokens: int | None = None,
         multi_label: bool = False,
     ) -> None:
@@ -104,8 +102,6 @@ class Method(Look):
         self.region_placement: Placement = region_placement
         self.zoom_source = zoom_source
         self.zoom_margin = zoom_margin
-        self.together: Together = together
-        self.zoom_antialias = zoom_antialias
         self.num_tokens = num_tokens
         self.multi_label = multi_label
         self.set_saliency(saliency)
@@ -121,7 +117,6 @@ class Method(Look):
             *("saliency", "saliency_layers", "saliency_rows", "saliency_mirrored", "saliency_blur"),
             *("component", "min_region", "max_aspect", "multi_label"),
             *("region_placement", "zoom_source", "zoom_margin", "num_tokens"),
-            *("together", "zoom_antialias"),
         )
         options = {name: getattr(config, name) for name in same}
         if cls.own_saliency is not None:
@@ -259,19 +254,12 @@ class Method(Look):
         given = self.given_boxes(images, boxes)
         compute: Any = self.forward_scale if forward_scale is None else forward_scale
         crop_box = whole_image(images)
-        seen: list[Tensor] = []
         for scale in range(self.num_stages):
             is_last = scale == self.num_stages - 1
             with_region = not is_last or (last_region and not self.training)
-            again = self.together == "batch" and 0 < scale and not is_last
             stage = self.placed(
-                compute(images, scale, crop_box, with_region=with_region and not again), images, scale, given
+                compute(images, scale, crop_box, with_region=with_region), images, scale, given
             )
-            if again:
-                boxes, has_region = self.next_region(first.saliency, seen)
-                stage = stage._replace(saliency=first.saliency, boxes=boxes, has_region=has_region)
-            if scale == 0:
-                first = stage
             kept = yield stage
             if is_last:
                 return
@@ -279,12 +267,7 @@ class Method(Look):
             if kept is not None:
                 zoom_image, crop_box = chosen(zoom_image, kept), crop_box[kept]
                 given = None if given is None else given[kept]
-            seen.append(crop_box)
-            if self.together == "beside":
-                second = self.next_region(first.saliency, seen).boxes
-                images = self.crop_both(zoom_image, crop_box, second, scale + 1)
-            else:
-                images = self.crop_regions(zoom_image, crop_box, scale + 1)
+            images = self.crop_regions(zoom_image, crop_box, scale + 1)
 
     def given_boxes(self, images: Tensor, boxes: Tensor | None) -> Tensor | None:
         """The true boxes on the device of the images; None where none are looked at."""

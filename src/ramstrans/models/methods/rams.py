@@ -42,14 +42,6 @@ class RamsTrans(Method):
         self, images: Tensor, scale: int, *, with_region: bool, explicit_attention: bool | None
     ) -> tuple[Tensor, Tensor | None]:
         """See `Method.encode`."""
-        teacher = getattr(self, "teacher", None)
-        if teacher and self.training and with_region:  # a tuple, so that it is no part of this module
-            with torch.no_grad():
-                saliency = teacher[0].encode(images, scale, with_region=True, explicit_attention=None)[1]
-            pooled, _ = self.encode(
-                images, scale, with_region=False, explicit_attention=explicit_attention
-            )
-            return pooled, saliency
         num_layers = self.num_recorded if with_region else 0
         if explicit_attention is None:
             explicit_attention = self.encoder.is_explicit(images, num_layers)
