@@ -86,8 +86,7 @@ def accuracy_table(entries: Sequence[Entry]) -> Table:
             mean_text(entry["fused"]),
             words.interval_text(entry["fused"]["interval"]),
             *(mean_text(entry["scales"][n - 1]) if n <= len(entry["scales"]) else "-" for n in numbers),
-            *([spread_text(entry["validation"])] if is_validated else []),
-            *([spread_text(entry["validation_loss"], digits=3)] if is_validated else []),
+            *(validation_texts(entry) if is_validated else ()),
             ", ".join(f"{value:.1f}" for value in entry["fused"]["values"]),
         ]
         for entry in entries
@@ -103,6 +102,11 @@ def accuracy_table(entries: Sequence[Entry]) -> Table:
     header = ["", "fused", "95 % interval", *(f"scale {number}" for number in numbers)]
     header += ["fused, validation", "log loss, validation", last] if is_validated else [last]
     return Table(header, rows, bold=bold)
+
+
+def validation_texts(entry: Entry) -> tuple[str, str]:
+    """Fused accuracy and log loss on the validation images."""
+    return spread_text(entry["validation"]), spread_text(entry["validation_loss"], digits=3)
 
 
 def difference_table(rows: Sequence[Entry], *, names_both: bool = False) -> Table:
@@ -227,7 +231,7 @@ def end_blocks(results: Results) -> Iterator[Block]:
             "models, evaluated in two ways, it holds the differences by seed.",
             "Validation: after the epoch that was kept, on images that are not tested. Choose among many "
             "methods by it; the best of many on the test images looks better than it is. Of few images the "
-            "log loss (cross-entropy of the fused answer, lower is better) tells more than the accuracy.",
+            "log loss (cross-entropy of the fused answer, lower is better) may tell more than the accuracy.",
             "p, Holm is corrected for all tests of its kind here: those against the baseline, or all pairs.",
             "Not significant does not mean equal: the interval says how large the difference may be.",
             "Pareto front: no other method is as accurate for less, or more accurate for as much.",
