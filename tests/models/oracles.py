@@ -95,6 +95,34 @@ def region_twin(saliency, image_size, threshold, patch_size=None, patch_stride=N
     return (left, top, xs.max() * stride[1] + patch[1], ys.max() * stride[0] + patch[0]), True
 
 
+def soft_region_twin(saliency, image_size, threshold, patch_size=None, patch_stride=None):
+    """As `region_twin`, by moments of a density that is constant in each patch, integrated pixel by pixel.
+
+    Sizes and strides of patches are whole numbers of pixels.
+    """
+    saliency = float64(saliency)
+    (height, width), (rows, columns) = image_size, saliency.shape
+    above = np.maximum(saliency - threshold * saliency.mean(), 0)
+    if not np.isfinite(saliency).all() or not above.any():
+        return (0, 0, width, height), False
+    patch = patch_size or (height // rows, width // columns)
+    stride = patch_stride or patch
+    density = np.zeros(image_size)
+    for row, column in np.ndindex(rows, columns):
+        top, left = row * stride[0], column * stride[1]
+        density[top : top + patch[0], left : left + patch[1]] += above[row, column]
+    edges = []
+    for axis, side in ((0, width), (1, height)):
+        share = density.sum(axis=axis) / density.sum()
+        pixel = np.arange(side)
+        mean = (share * (pixel + 0.5)).sum()
+        second = (share * ((pixel + 1.0) ** 3 - pixel**3) / 3).sum()  # of x squared within each pixel
+        reach = np.sqrt(3 * (second - mean**2))
+        edges.append((max(mean - reach, 0), min(mean + reach, side)))
+    (x0, x1), (y0, y1) = edges
+    return (x0, y0, x1, y1), True
+
+
 def grown_twin(box, min_side, max_aspect, width_by_height):
     """One box in shares: each side in turn grows around its centre, then slides back inside [0, 1]."""
 

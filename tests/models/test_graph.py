@@ -18,14 +18,22 @@ def test_no_value_is_looked_at_on_the_host(class_tokens, saliency_rows):
 
 
 REGION = {"component": "saliency", "min_region": 0.4, "max_aspect": 1.5}
+SOFT = {"component": "soft", "thresholds": (1.0, 1.0)}
 
 
 @pytest.mark.parametrize(
     ("zoom_source", "region"),
-    [("input", REGION), *(pytest.param(source, {}, marks=pytest.mark.slow) for source in ("input", "full"))],
+    [
+        ("input", REGION),
+        ("input", SOFT),
+        *(pytest.param(source, {}, marks=pytest.mark.slow) for source in ("input", "full")),
+    ],
 )
 def test_compiles_into_one_graph(zoom_source, region):
     model = tiny_model(num_scales=2, zoom_source=zoom_source, **region)
+    close = (
+        1e-4 if region is SOFT else 1e-5
+    )  # rounding of saliency moves soft regions, and what is seen there
     images = noise(2, 3, *SIZE)
     inputs = (images,) if zoom_source == "input" else (images, F.interpolate(images, scale_factor=2))
     with torch.no_grad():
@@ -33,12 +41,13 @@ def test_compiles_into_one_graph(zoom_source, region):
         for output in (compiled(*inputs), compiled(*inputs)):
             for scale, want in zip(output.scales, expected.scales, strict=True):
                 for got, value in zip(scale, want, strict=True):
-                    torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-5)
+                    torch.testing.assert_close(got, value, rtol=close, atol=close)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("zoom_source", "fields"), [("input", {}), ("full", {"region_size": (80, 64), **REGION}), ("native", {})]
+    ("zoom_source", "fields"),
+    [("input", {}), ("input", SOFT), ("full", {"region_size": (80, 64), **REGION}), ("native", {})],
 )
 def test_exports_for_any_batch(zoom_source, fields):
     model = tiny_model(num_scales=2, zoom_source=zoom_source, **fields)

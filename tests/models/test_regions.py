@@ -7,8 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramstrans.models.regions import grow_boxes, label_components, largest_component, propose_regions
-from tests.models.oracles import components_twin, grown_twin, largest_twin, region_twin
+from ramstrans.models.regions import (
+    box_by_moments,
+    grow_boxes,
+    label_components,
+    largest_component,
+    propose_regions,
+)
+from tests.models.oracles import components_twin, grown_twin, largest_twin, region_twin, soft_region_twin
 
 SIDES = [1, 2, 3, 5, 7, 11, 13, 29]
 
@@ -179,6 +185,72 @@ def test_regions_are_the_slow_twins_and_inside_the_image(drawn, threshold, compo
         assert 0 <= y0 < y1 <= size[0]
 
 
+@settings(max_examples=80)
+@given(
+    random_masks,
+    st.sampled_from([0.509, 1.217, 2.917]),  # no mean of such saliency times one of these is a patch's value
+    st.sampled_from([((16, 14), None), ((7, 32), None), ((16, 14), (9, 14)), ((5, 5), (4, 1))]),
+    st.integers(0, 2**32 - 1),
+)
+def test_soft_regions_are_the_slow_twins_and_inside_the_image(drawn, threshold, patches, seed):
+    masks, generator = drawn.array(), np.random.default_rng(seed)
+    saliency = np.float32(2.0 ** (2 * masks + generator.integers(0, 2, masks.shape)))
+    patch, stride = patches
+    steps = stride or patch
+    size = tuple(
+        side + (count - 1) * step for side, count, step in zip(patch, masks.shape[1:], steps, strict=True)
+    )
+    boxes, found = propose_regions(
+        torch.from_numpy(saliency),
+        size,
+        threshold,
+        component="soft",
+        patch_size=patch if stride else None,
+        patch_stride=stride,
+    )
+    assert boxes.dtype == torch.float32
+    for one, box, hit in zip(saliency, boxes.tolist(), found.tolist(), strict=True):
+        expected, stands_out = soft_region_twin(one, size, threshold, patch, stride)
+        assert hit == stands_out
+        assert box == pytest.approx(expected, abs=1e-2)
+        x0, y0, x1, y1 = box
+        assert 0 <= x0 < x1 <= size[1]
+        assert 0 <= y0 < y1 <= size[0]
+
+
+def test_a_soft_region_by_hand():
+    # centres 8 and 72, three to one: mean 24, variance 3/4 16^2 + 1/4 48^2 + 16^2/12 = 2368/3
+    boxes, _ = box_by_moments(torch.tensor([[[3.0, 0, 0, 0, 1, 0, 0, 0]]]), (16, 128))
+    assert boxes[0].tolist() == pytest.approx([0, 0, 24 + math.sqrt(2368), 16])
+    # above 0.5 times the mean of 1: 2.5 and 0.5, so that the third patch counts a sixth
+    boxes, _ = propose_regions(torch.tensor([[[0, 3.0, 1, 0]]]), (9, 40), 0.5, component="soft")
+    mean, variance = 15 + 10 / 6, 100 * 5 / 36 + 100 / 12
+    reach = math.sqrt(3 * variance)
+    assert boxes[0].tolist() == pytest.approx([mean - reach, 0, mean + reach, 9])
+
+
+def test_a_soft_region_of_equal_patches_is_their_box():
+    saliency = torch.zeros(1, 6, 8)
+    saliency[:, 1:4, 2:7] = 0.3
+    box = propose_regions(saliency, (96, 128)).boxes
+    torch.testing.assert_close(propose_regions(saliency, (96, 128), component="soft").boxes, box)
+
+
+def test_a_soft_region_moves_little_where_a_component_jumps():
+    saliency = torch.tensor([[[0.5, 0.5, 0, 0, 0.5, 0.5, 0, 0]]]).repeat(2, 1, 1)
+    saliency[1, 0, 5] -= 0.251  # under the threshold, 1.2 times a mean of 0.219
+    jumped = propose_regions(saliency, (16, 128)).boxes
+    assert (jumped[0] - jumped[1]).abs().max() == 0
+    saliency[1, 0, 5], saliency[1, 0, 1] = 0.5, 0.249
+    jumped = propose_regions(saliency, (16, 128)).boxes
+    assert jumped[:, 0].tolist() == [0, 64]
+    gradual = saliency[:1] + torch.linspace(0, 1, 101)[:, None, None] * (saliency[1:] - saliency[:1])
+    boxes = propose_regions(gradual, (16, 128), component="soft").boxes
+    assert boxes.diff(dim=0).abs().max() < 0.5
+    assert (boxes[0] - boxes[-1]).abs().max() > 5
+
+
+@pytest.mark.parametrize("component", ["count", "saliency", "soft"])
 @pytest.mark.parametrize(
     "saliency",
     [
@@ -192,10 +264,12 @@ def test_regions_are_the_slow_twins_and_inside_the_image(drawn, threshold, compo
         torch.arange(15.0).view(3, 5).index_fill(1, torch.tensor([2]), -math.inf),
     ],
 )
-def test_whole_image_where_nothing_stands_out_and_others_are_not_touched(saliency):
+def test_whole_image_where_nothing_stands_out_and_others_are_not_touched(saliency, component):
     good = torch.zeros(3, 5).index_put((torch.tensor([1]), torch.tensor([3])), torch.tensor(1.0))
-    boxes, found = propose_regions(torch.stack([good, saliency, good]), (48, 80))
-    assert boxes.tolist() == [[48, 16, 64, 32], [0, 0, 80, 48], [48, 16, 64, 32]]
+    boxes, found = propose_regions(torch.stack([good, saliency, good]), (48, 80), component=component)
+    expected = torch.tensor([[48.0, 16, 64, 32], [0, 0, 80, 48], [48, 16, 64, 32]])
+    torch.testing.assert_close(boxes, expected)
+    assert boxes[1].tolist() == [0, 0, 80, 48]
     assert found.tolist() == [True, False, True]
 
 
@@ -232,13 +306,10 @@ def test_summed_saliency_has_no_scale(factor):
     saliency = factor * torch.tensor([[[0.0, 9.0, 0.0], [0.0, 0.0, 0.0], [0.0, 4.0, 4.0], [0.0, 0.0, 0.0]]])
     assert propose_regions(saliency, (40, 30), component="saliency").boxes.tolist() == [[10, 0, 20, 10]]
     assert propose_regions(saliency, (40, 30)).boxes.tolist() == [[10, 20, 30, 30]]
-
-
-@pytest.mark.parametrize("component", ["count", "saliency"])
-def test_a_saliency_that_is_not_finite_is_a_fallback_however_components_are_weighed(component):
-    saliency = torch.full((1, 3, 5), math.nan)
-    boxes, found = propose_regions(saliency, (48, 80), component=component)
-    assert (boxes.tolist(), found.tolist()) == ([[0, 0, 80, 48]], [False])
+    soft, same = (
+        propose_regions(one, (40, 30), component="soft").boxes for one in (saliency, saliency / factor)
+    )
+    torch.testing.assert_close(soft, same)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""From saliency to a region: threshold, largest connected component, bounding box.
+"""From saliency to a region: threshold, largest connected component, bounding box; or a box by moments.
 
 Everything is batched tensor arithmetic with a number of steps that depends on the grid's size alone:
 no loop over images, no synchronisation with the host.
@@ -36,7 +36,7 @@ def propose_regions(
     patch_stride: tuple[int, int] | None = None,
     component: Component = "count",
 ) -> Regions:
-    """Box the largest 8-connected component of the patches that stand out.
+    """Box the largest 8-connected component of the patches that stand out, or all of them by moments.
 
     A patch stands out if its saliency is above `threshold` times the mean over patches. Among
     equally large components the first in raster order is taken. If no patch stands out, or the saliency is
@@ -51,7 +51,8 @@ def propose_regions(
         patch_stride: `(down, across)`, distance between neighbouring patches in pixels, if they overlap;
             None: the patch size.
         component: `count`: the component with the most patches, as in the paper; `saliency`: the one with
-            the largest sum of saliency.
+            the largest sum of saliency; `soft`: none is chosen, all patches count by how far they are above
+            the threshold, see `box_by_moments`.
 
     Returns:
         Regions, boxes in pixels of `image_size`.
@@ -62,9 +63,62 @@ def propose_regions(
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     mean = saliency.mean(dim=(-2, -1), keepdim=True)
+    if component == "soft":
+        above = (saliency - threshold * mean).clamp(min=0)
+        return box_by_moments(above, (height, width), patch_size=patch_size, patch_stride=patch_stride)
     mask = (saliency > threshold * mean) & torch.isfinite(mean)
     largest = largest_component(mask, saliency if component == "saliency" else None)
     return bounding_boxes(largest, (height, width), patch_size=patch_size, patch_stride=patch_stride)
+
+
+@torch.no_grad()
+def box_by_moments(
+    weights: Tensor,
+    image_size: tuple[int, int],
+    *,
+    patch_size: tuple[int, int] | None = None,
+    patch_stride: tuple[int, int] | None = None,
+) -> Regions:
+    """Box weighted patches by their mean position and spread, sqrt(3) standard deviations to each side.
+
+    A uniform density on a rectangle has just its sides, so that patches of equal weight that fill a rectangle
+    are boxed exactly, unless patches overlap. Sides end at the image's. The box moves smoothly with the
+    weights, while a component may gain or lose a part of itself at once.
+
+    Args:
+        weights: (B, h, w), not negative. Where all are 0, or one is not finite, the box is the whole image.
+        image_size: `(height, width)` of the image in pixels.
+        patch_size: As `propose_regions`.
+        patch_stride: As `propose_regions`.
+
+    >>> box_by_moments(torch.tensor([[[0.0, 9.0, 9.0, 0.0]] * 4]), (64, 64)).boxes
+    tensor([[16.,  0., 48., 64.]])
+    """
+    height, width = image_size
+    rows, columns = weights.shape[-2:]
+    weights = weights.float()
+    total = weights.sum(dim=(-2, -1))
+    has_region = torch.isfinite(total) & (total > 0)
+    patch_height, patch_width = patch_size or (height / rows, width / columns)
+    step_y, step_x = patch_stride or (patch_height, patch_width)
+    x0, x1 = _spread(weights.sum(dim=1) / total[:, None], step_x, patch_width)
+    y0, y1 = _spread(weights.sum(dim=2) / total[:, None], step_y, patch_height)
+    sides = (
+        torch.where(has_region, x0.clamp(min=0), 0.0),
+        torch.where(has_region, y0.clamp(min=0), 0.0),
+        torch.where(has_region, x1.clamp(max=width), float(width)),
+        torch.where(has_region, y1.clamp(max=height), float(height)),
+    )
+    return Regions(torch.stack(sides, dim=1), has_region)
+
+
+def _spread(shares: Tensor, step: float, patch: float) -> tuple[Tensor, Tensor]:
+    """Mean less and plus sqrt(3) standard deviations of patches (B, n) with shares that sum to 1."""
+    centres = torch.arange(shares.shape[1], device=shares.device) * step + patch / 2
+    mean = (shares * centres).sum(dim=1)
+    variance = (shares * (centres - mean[:, None]) ** 2).sum(dim=1) + patch**2 / 12  # that within a patch
+    reach = (3 * variance).sqrt()
+    return mean - reach, mean + reach
 
 
 @torch.no_grad()

@@ -155,6 +155,16 @@ def test_the_component_of_the_largest_saliency(monkeypatch):
         assert model(noise(1, 3, 64, 96)).scales[0].boxes[0].tolist() == pytest.approx(box)
 
 
+def test_a_soft_region_of_two_patches_by_hand(monkeypatch):
+    saliency = hot(1, 1) + hot(
+        3, 3
+    )  # centres 24 and 56: 40, variance 16^2 + 16^2 / 12, three times it is 832
+    model = tiny_model(image_size=(64, 96), component="soft")
+    with_saliency(model, monkeypatch, saliency, torch.ones(1, 4, 6))
+    low, high = 40 - 832**0.5, 40 + 832**0.5
+    assert model(noise(1, 3, 64, 96)).scales[0].boxes[0].tolist() == pytest.approx([low, low, high, 64])
+
+
 def test_boxes_of_overlapping_patches_by_hand(monkeypatch):
     model = tiny_model(image_size=(55, 88), patch_stride=12)  # 4 x 7 patches and 3 rows of pixels left over
     with_saliency(model, monkeypatch, hot(slice(1, 4), 6, (4, 7)), torch.ones(1, 4, 7))

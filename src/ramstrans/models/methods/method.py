@@ -44,7 +44,7 @@ class Method(Look):
         saliency_rows: `all` or `class`, see `rollout`.
         saliency_mirrored: Whether saliency is the mean with that of the mirror image.
         saliency_blur: Standard deviation of a Gaussian on saliency, see `smoothed`.
-        component: `count` or `saliency`, see `propose_regions`.
+        component: `count`, `saliency` or `soft`, see `propose_regions`.
         min_region: Least side of a region as a share of what its scale saw, see `grow_boxes`.
         max_aspect: Largest aspect ratio of a region, see `grow_boxes`.
         region_placement: Where regions lie, see `placed` and `place_boxes`.
