@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -141,9 +142,17 @@ def test_a_run_gets_the_recipe_of_its_backbone(colors, config_of, capsys):
 
 @pytest.mark.usefixtures("bf16_units")
 def test_deit_tiny_has_the_recipe_of_the_config_for_folders(colors, config_of):
-    """That of docs/results.md."""
+    """That of docs/results.md; the config has the paper's regions."""
     auto, config = config_of(colors), config_of(colors, "--config", "folder")
-    assert auto == config
+    regions = {"class_tokens": "shared", "component": "soft", "saliency_layers": 6}
+    assert auto == replace(config, model=replace(config.model, **regions))
+
+
+def test_the_recipe_has_no_regions_for_peers(colors, config_of):
+    """Nor a warning that options of regions are ignored, which would be an error here."""
+    for method in ("plain", "transfg", "ffvt", "glsim"):
+        assert config_of(colors, "--method", method).model.component == "count"
+    assert config_of(colors, "--method", "calcrop").model.component == "soft"
 
 
 def test_the_recipe_of_the_paper_is_its_config(birds, colors, config_of):

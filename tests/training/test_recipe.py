@@ -84,7 +84,10 @@ def test_the_recipe_of_a_backbone(name, expected):
     assert f"{expected[-1]}x{expected[-1]} px" in lines[1]
     assert f"{training.lr:.2g}" in lines[2]
     assert lines[3].startswith("from ")
-    assert len(lines) == 4
+    component = "soft" if ", ViT, " in lines[0] else "count"
+    assert model.component == component
+    assert lines[4].startswith(f"regions: component {component}")
+    assert len(lines) == 5
 
 
 @pytest.mark.parametrize("bf16_units", [True, False], indirect=True)
@@ -125,7 +128,35 @@ def test_everything_else_stays():
     )
     same = {name: getattr(before.training, name) for name in chosen}
     assert dataclasses.replace(config.training, **same) == before.training
+    regions = {"class_tokens": "shared", "component": "soft", "saliency_layers": 6}
+    assert config.model == dataclasses.replace(before.model, **regions)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layers"),
+    [("deit_tiny_patch16_224", 6), ("vit_large_patch16_224", 12), ("vit_small_patch16_dinov3", 6)],
+)
+def test_regions_are_by_the_last_half_of_a_vits_layers(backbone, layers):
+    config, lines = with_recipe(run(backbone))
+    assert (config.model.component, config.model.class_tokens) == ("soft", "shared")
+    assert config.model.saliency_layers == layers
+    assert lines[4] == f"regions: component soft, rollout of the last {layers} layers; class tokens shared"
+
+
+def test_regions_that_were_given_stay():
+    before = run("deit_tiny_patch16_224", component="count", saliency_layers=3)
+    config, lines = with_recipe(before, {"model.component", "model.saliency_layers"})
+    model = config.model
+    assert (model.component, model.saliency_layers, model.class_tokens) == ("count", 3, "shared")
+    assert lines[-1] == "as given: model.component, model.saliency_layers"
+
+
+@pytest.mark.parametrize("fields", [{"method": "transfg"}, {"method": "plain"}, {"num_scales": 1}])
+def test_a_peer_and_one_look_have_the_regions_of_their_papers(fields):
+    before = run("deit_tiny_patch16_224", **fields)
+    config, lines = with_recipe(before)
     assert config.model == before.model
+    assert not any(line.startswith("regions") for line in lines)
 
 
 def test_the_rate_follows_the_batch_size():
@@ -167,6 +198,7 @@ def test_a_model_of_ones_own_keeps_its_size(trained):
     model = {"backbone_options": {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}}
     config, _ = with_recipe(run("vit_tiny_patch16_224", trained.folder, image_size=24, **model))
     assert config.model.image_size == 24
+    assert (config.model.component, config.model.class_tokens) == ("count", None)
     assert config.training.lr == 2e-4
 
 
@@ -178,7 +210,7 @@ def test_lora_and_the_linear_probe():
     config, lines = with_recipe(before)
     assert (config.training.lr, config.training.optimizer) == (before.training.lr, before.training.optimizer)
     assert (config.model.image_size, config.model.drop_path) == (256, 0.0)
-    assert len(lines) == 2
+    assert len(lines) == 3
 
 
 def test_a_rate_of_another_optimiser_is_a_warning(caplog):

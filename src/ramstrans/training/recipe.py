@@ -31,7 +31,8 @@ from ramstrans.training.pretraining import (
 
 logger = logging.getLogger(__name__)
 
-MODEL_FIELDS = ("image_size", "mean", "std", "drop_path")
+REGION_FIELDS = ("class_tokens", "component", "saliency_layers")
+MODEL_FIELDS = ("image_size", "mean", "std", "drop_path", *REGION_FIELDS)
 """Options of the model that a recipe sets."""
 
 LEAST_LR = 5e-5
@@ -181,6 +182,7 @@ def with_recipe(config: RunConfig, given: Collection[str] = ()) -> tuple[RunConf
             *(training.lr, row.optimizer, training.optimizer),
         )
     model = with_drop_path(model, 0.0 if training.is_probe else row.drop_path, given)
+    model = with_regions(model, facts, given)
     config = dataclasses.replace(config, model=model, training=training)
     names = [f"training.{name}" for name in values] + [f"model.{name}" for name in MODEL_FIELDS]
     return config, describe(config, facts, row, [name for name in names if name in given])
@@ -263,6 +265,23 @@ def with_drop_path(model: ModelConfig, rate: float, given: Collection[str]) -> M
     return dropping
 
 
+def with_regions(model: ModelConfig, facts: Facts, given: Collection[str]) -> ModelConfig:
+    """The model with the regions that were best on validation images (docs/results.md, 6), not the paper's.
+
+    Soft ones, by the rollout of the last half of a ViT's layers, and one class token for all looks; others
+    than ViTs were not measured. A model of one's own, and other methods, keep theirs.
+    """
+    is_other = facts.family != "ViT" or model.method not in ("rams", "calcrop")
+    if is_other or model.num_scales == 1 or saved_folder(model.weights):
+        return model
+    values: dict[str, Any] = {"class_tokens": "shared", "component": "soft"}
+    if facts.num_layers is not None:
+        blocks = facts.num_layers - 2  # timm counts the embedding and the head too
+        values["saliency_layers"] = max(blocks // 2, 1)
+    changes = {name: value for name, value in values.items() if f"model.{name}" not in given}
+    return dataclasses.replace(model, **changes)
+
+
 def describe(config: RunConfig, facts: Facts, row: Row, kept: list[str]) -> list[str]:
     """What was chosen, and why, in a line each."""
     model, training = config.model, config.training
@@ -284,6 +303,10 @@ def describe(config: RunConfig, facts: Facts, row: Row, kept: list[str]) -> list
             f"drop path {model.drop_path:g}, {training.precision}",
             f"from {row.source}",
         ]
+    if model.num_scales > 1:
+        layers = f", rollout of the last {model.saliency_layers} layers" if model.saliency_layers else ""
+        tokens = model.class_tokens or "by the backbone"
+        lines.append(f"regions: component {model.component}{layers}; class tokens {tokens}")
     return lines + ([f"as given: {', '.join(kept)}"] if kept else [])
 
 
