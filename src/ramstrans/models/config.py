@@ -84,8 +84,8 @@ class ModelConfig:
         thresholds: eta, the multiple of the mean saliency above which a patch stands out; one for
             each region, `num_scales` of them. None: 1.2 for the first and 1.3 for later ones.
         component: Which patches that stand out become the region: the connected ones that are most by
-            `count` (the paper), or have the largest sum of `saliency`; or all, `soft`ly: each counts by how
-            far it is above the threshold, in a box by their mean position and spread.
+            `count` (the paper), or have the largest sum of `saliency`; `soft`: all of them, each by how far
+            it is above the threshold, in a box by their mean position and spread.
         min_region: Least side of a region, as a share of what its scale saw: smaller ones grow around their
             centre. 0 is off, as in the paper.
         max_aspect: Largest ratio of a region's longer to its shorter side, 1 or more, in pixels of what its
