@@ -31,9 +31,7 @@ SOFT = {"component": "soft", "thresholds": (1.0, 1.0)}
 )
 def test_compiles_into_one_graph(zoom_source, region):
     model = tiny_model(num_scales=2, zoom_source=zoom_source, **region)
-    close = (
-        1e-4 if region is SOFT else 1e-5
-    )  # rounding of saliency moves soft regions, and what is seen there
+    close = 1e-4 if region is SOFT else 1e-5  # rounding of saliency moves soft regions
     images = noise(2, 3, *SIZE)
     inputs = (images,) if zoom_source == "input" else (images, F.interpolate(images, scale_factor=2))
     with torch.no_grad():

@@ -103,13 +103,8 @@ def box_by_moments(
     step_y, step_x = patch_stride or (patch_height, patch_width)
     x0, x1 = _spread(weights.sum(dim=1) / total[:, None], step_x, patch_width)
     y0, y1 = _spread(weights.sum(dim=2) / total[:, None], step_y, patch_height)
-    sides = (
-        torch.where(has_region, x0.clamp(min=0), 0.0),
-        torch.where(has_region, y0.clamp(min=0), 0.0),
-        torch.where(has_region, x1.clamp(max=width), float(width)),
-        torch.where(has_region, y1.clamp(max=height), float(height)),
-    )
-    return Regions(torch.stack(sides, dim=1), has_region)
+    sides = (x0.clamp(min=0), y0.clamp(min=0), x1.clamp(max=width), y1.clamp(max=height))
+    return _or_whole(sides, has_region, image_size)
 
 
 def _spread(shares: Tensor, step: float, patch: float) -> tuple[Tensor, Tensor]:
@@ -159,13 +154,16 @@ def bounding_boxes(
     x0, x1 = _extent(mask.any(dim=1))
     patch_height, patch_width = patch_size or (height / rows, width / columns)
     step_y, step_x = patch_stride or (patch_height, patch_width)
-    sides = (
-        torch.where(has_region, x0 * step_x, 0.0),
-        torch.where(has_region, y0 * step_y, 0.0),
-        torch.where(has_region, (x1 - 1) * step_x + patch_width, float(width)),
-        torch.where(has_region, (y1 - 1) * step_y + patch_height, float(height)),
-    )
-    return Regions(torch.stack(sides, dim=1), has_region)
+    right, bottom = (x1 - 1) * step_x + patch_width, (y1 - 1) * step_y + patch_height
+    return _or_whole((x0 * step_x, y0 * step_y, right, bottom), has_region, image_size)
+
+
+def _or_whole(sides: tuple[Tensor, ...], has_region: Tensor, image_size: tuple[int, int]) -> Regions:
+    """Boxes of four sides (B,) each; the whole image where there is no region."""
+    height, width = image_size
+    whole = (0.0, 0.0, float(width), float(height))
+    boxes = [torch.where(has_region, side, edge) for side, edge in zip(sides, whole, strict=True)]
+    return Regions(torch.stack(boxes, dim=1), has_region)
 
 
 def _extent(hit: Tensor) -> tuple[Tensor, Tensor]:

@@ -156,9 +156,7 @@ def test_the_component_of_the_largest_saliency(monkeypatch):
 
 
 def test_a_soft_region_of_two_patches_by_hand(monkeypatch):
-    saliency = hot(1, 1) + hot(
-        3, 3
-    )  # centres 24 and 56: 40, variance 16^2 + 16^2 / 12, three times it is 832
+    saliency = hot(1, 1) + hot(3, 3)  # centres 24 and 56, three times the variance is 3 * 16^2 + 16^2 / 4
     model = tiny_model(image_size=(64, 96), component="soft")
     with_saliency(model, monkeypatch, saliency, torch.ones(1, 4, 6))
     low, high = 40 - 832**0.5, 40 + 832**0.5
