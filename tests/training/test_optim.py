@@ -1,3 +1,4 @@
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,7 +18,7 @@ from tests.tiny import TINY, tiny_model
 SCHEDULES = st.integers(0, 40).flatmap(lambda warmup: st.tuples(st.just(warmup), st.integers(warmup + 1, 97)))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_weights_are_decayed_and_nothing_else(optimizer):
     model = tiny_model(backbone_options=TINY | {"reg_tokens": 2, "init_values": 0.1})
     built = build_optimizer(model, TrainingConfig(optimizer=optimizer, weight_decay=0.05))
@@ -137,6 +138,33 @@ def test_any_optimiser_of_timm_is_taken_and_an_unknown_one_is_an_error():
     assert built.param_groups[0]["lr"] == 0.3
     with pytest.raises(ConfigError, match=r"training\.optimizer is 'adamm'; give sgd, adamw, or a name"):
         check_optimizer("adamm")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_a_saved_optimizer_goes_on_with_the_same_bits(optimizer):
+    """Muon keeps a momentum for matrices, and Adam's averages for the rest."""
+    config = TrainingConfig(optimizer=optimizer, lr=0.01, layer_decay=0.5)
+
+    def step(model, built):
+        built.zero_grad()
+        model(torch.ones(2, 3, *model.image_size)).scales[0].logits.square().mean().backward()
+        built.step()
+
+    model = tiny_model()
+    built = build_optimizer(model, config)
+    step(model, built)
+    again = deepcopy(model)
+    loaded = build_optimizer(again, config)
+    loaded.load_state_dict(deepcopy(built.state_dict()))
+    for either in ((model, built), (again, loaded)):
+        step(*either)
+        step(*either)
+    pairs = list(zip(model.parameters(), again.parameters(), strict=True))
+    assert all(torch.equal(one, other) for one, other in pairs)
+    fresh = build_optimizer(again, config)
+    step(model, built)
+    step(again, fresh)
+    assert not all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_frozen_parameters_are_left_out_and_layers_are_counted_as_before():

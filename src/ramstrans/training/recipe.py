@@ -266,7 +266,7 @@ def with_drop_path(model: ModelConfig, rate: float, given: Collection[str]) -> M
 
 
 def with_regions(model: ModelConfig, facts: Facts, given: Collection[str]) -> ModelConfig:
-    """The model with the regions that were best on validation images (docs/results.md, 6), not the paper's.
+    """The model with the regions that were best on validation images (docs/ideas.md), not the paper's.
 
     Soft ones, by the rollout of the last half of a ViT's layers, and one class token for all looks; others
     than ViTs were not measured. A model of one's own, and other methods, keep theirs.
