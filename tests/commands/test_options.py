@@ -182,7 +182,7 @@ def write_empty(tiny):
 
 def test_drawn_birds_with_another_backbone(config_of, capsys):
     plain = config_of()
-    assert (plain.training.lr, plain.model.image_size) == (0.0015, 64)
+    assert (plain.training.optimizer, plain.training.lr, plain.model.image_size) == ("muon", 0.002, 64)
     assert "recipe auto" not in capsys.readouterr().err
     other = config_of("--model.backbone", "resnet18")
     assert (other.data.name, other.model.image_size, other.model.backbone_options) == ("toybirds", 224, {})
