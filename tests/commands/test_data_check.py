@@ -155,7 +155,7 @@ def test_a_clean_table_is_written_and_read(check, copied, tmp_path, capsys, capl
     paths = {str(path.relative_to(tmp_path)) for path in (train, test, broken)}
     assert len(kept) == 16
     assert paths & set(kept) == {str(test.relative_to(tmp_path))}  # the copy of the test split is kept
-    assert f"{table}: 16 of 18 images; left out what was found: unreadable 1, duplicate across" in caplog.text
+    assert f"{table}: 16 of 18 images; 2 left out, for what was found: unreadable 1, dup" in caplog.text
     assert check(table, *options)[0] == 0
     with pytest.raises(OutputError, match=r"--write .* exists"):
         check(copied, "--write", table)

@@ -86,6 +86,13 @@ def test_a_config_file_never_resets_the_command_line(command, tmp_path):
     assert (parse(command, *config).seed, parse(command, *config).device) == (2, "cpu")
 
 
+@pytest.mark.parametrize("text", ["method: plain", "model.method: plain", "model: {method: plain}"])
+def test_a_config_file_names_an_option_as_the_command_line_does(text, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert parse("train", "--config", path).model.method == "plain"
+
+
 def test_the_format_of_a_config_file_counts_more_than_the_detected_one(colors, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("data: {name: shards}")
@@ -243,6 +250,9 @@ def test_errors_are_in_words(arguments, said, fails):
         ("training: {rate: 0.1}", "training.rate"),
         ("training: {lr: 0.1", "the config file is not YAML"),
         ("- 1", "the config file holds '- 1'; give options"),
+        ("method: ffvt\nmodel: {dropout: 0}", "beside 'model'; put it inside: `model: {method: ffvt}`"),
+        ("model.method: ffvt\nmodel: {dropout: 0}", "'model.method' beside 'model'; put it inside"),
+        ("model: {dropout: 0}\nmodel.method: ffvt", "'model.method' beside 'model'; put it inside"),
     ],
 )
 def test_errors_of_config_files_are_in_words(text, said, fails, tmp_path):

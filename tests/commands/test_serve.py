@@ -27,6 +27,10 @@ def test_a_port_that_is_taken(trained, fails):
         assert f"--port {port} cannot be listened on" in fails(2, "serve", trained.folder, "--port", port)
 
 
+def test_a_port_that_there_is_not(trained, fails):
+    assert "--port is 70000; give 0 to 65535" in fails(2, "serve", trained.folder, "--port", 70000)
+
+
 def test_what_is_no_model(tmp_path, fails):
     assert "is not a folder" in fails(1, "serve", tmp_path / "nix")
     assert "has no config.json" in fails(1, "serve", tmp_path)

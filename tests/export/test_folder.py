@@ -7,17 +7,25 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image
 
+from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, TrainingError, UsageError, WeightsError
 from ramstrans.export import folder as module
 from ramstrans.export import standalone
 from ramstrans.export.folder import closure, export_folder
 from ramstrans.export.standalone import Standalone
+from ramstrans.export.verify import check_tolerance
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
+from ramstrans.models.config import ModelConfig
+from ramstrans.models.methods.build import build_model
+from ramstrans.saved.metadata import ModelMetadata
+from ramstrans.saved.model import save_model
 from ramstrans.serve.engine import ExportedEngine
 from tests.inference.builders import draw
+from tests.shared import CUB50, DEIT_TINY, needs
 
 pytestmark = pytest.mark.slow  # a graph takes half a minute to export
 
@@ -176,6 +184,26 @@ def test_any_batch_gives_the_same(exported, photographs):
     for first, second in zip(one, several, strict=True):
         assert first.labels == second.labels
         assert first.probabilities == pytest.approx(second.probabilities, abs=1e-6)
+
+
+def test_soft_regions_of_real_photographs_are_exported(tmp_path):
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    needs(DEIT_TINY, CUB50)
+    torch.manual_seed(0)
+    regions = {"component": "soft", "saliency_layers": 6, "class_tokens": "shared", "zoom_source": "full"}
+    config = ModelConfig("deit_tiny_patch16_224", 7, weights=DEIT_TINY, **regions)
+    metadata = ModelMetadata(config, tuple("abcdefg"), Preprocessing(512, (448, 448)))
+    save_model(tmp_path / "run", build_model(config).state_dict(), metadata)
+    predictor = Predictor.load(tmp_path / "run", "cpu", "fp32")
+    photographs = sorted(CUB50.glob("images/*/*.jpg"))[::100]
+    check = export_folder(predictor, tmp_path / "out", "onnx", photographs)
+    assert (check.num_images, check.boxes_equal, check.equal_from_file) == (len(photographs), 1.0, 1.0)
+
+
+def test_answers_that_differ_from_file_to_answer_are_refused(exported):
+    check_tolerance(exported.check._replace(equal_from_file=0.9))
+    with pytest.raises(TrainingError, match=r"80\.0 % of photographs .*nothing was written"):
+        check_tolerance(exported.check._replace(equal_from_file=0.8))
 
 
 def test_another_answer_leaves_nothing(exported, photographs, tmp_path, monkeypatch):

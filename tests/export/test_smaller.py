@@ -120,7 +120,7 @@ def test_float16_gives_nearly_the_same(exported, draft, graph, format_name, phot
         openvino_of(exported.folder / "model.onnx", file)
         whole = file.with_suffix(".bin").stat().st_size
     halve(exported.folder / "model.onnx", file, format_name, heads)
-    check = verify(exported.predictor, graph, draft, photographs)._replace(precision="fp16")
+    check = verify(exported.predictor, graph, draft, photographs, "fp16")
     check_tolerance(check)
     assert check.probability > exported.check.probability  # it is another graph now
     if format_name == "onnx":

@@ -22,6 +22,7 @@ from ramstrans.errors import RamsTransError, TrainingError, UsageError, first_fe
 from ramstrans.evaluation.config import EvaluationConfig
 from ramstrans.files import check_output_folder, write_file
 from ramstrans.plain import counted, to_plain
+from ramstrans.saved.metadata import check_weights
 from ramstrans.training.config import OPTIONS_FILE, WHERE, RunConfig
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def check_plan(plan: Plan) -> dict[str, RunConfig]:
             try:
                 config = train.run_config(parser.instantiate(parser.parse_args(run.words)))
                 check_root(config.data)
+                check_weights(config.model.weights)
                 check_folds(config)
             except RamsTransError as error:
                 error.args = (f"{run.contender} on {run.data}: {error}",)

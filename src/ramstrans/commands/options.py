@@ -79,6 +79,7 @@ class Parser(ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - those of jsonargparse
         super().__init__(*args, add_help=False, **kwargs)
+        self.aliases: dict[str, str] = {}
         self.add_argument(*HELP, action=_Help, help="Show this help, or with `--help all` every option.")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -118,6 +119,27 @@ class Parser(ArgumentParser):
         action = self._option_string_actions[option]
         action.option_strings = [*action.option_strings, alias]
         self._option_string_actions[alias] = action
+        self.aliases[alias.removeprefix("--")] = option.removeprefix("--")
+
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:  # noqa: ANN401 - jsonargparse's
+        """Parse the text of a config file.
+
+        Raises:
+            UsageError: It has an option beside the section of it, where one of them would be lost.
+        """
+        try:
+            values = _load_yaml(content)
+        except yaml.YAMLError:
+            values = None  # said below
+        for name in values if isinstance(values, dict) else ():
+            section, _, rest = self.aliases.get(name, str(name)).partition(".")
+            if rest and section in values:
+                raise UsageError(
+                    f"the config file has '{name}' beside '{section}'; put it inside: "
+                    f"`{section}: {{{rest}: {values[name]}}}`"
+                )
+        parsed: Namespace = super().parse_string(content, *args, **kwargs)
+        return parsed
 
     def split(self, words: list[str]) -> Arguments:
         """Tell options and their values from positional arguments.

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 DEFAULTS = Limits()
 
+MAX_PORT = 65_535
+
 LOCAL = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine reaches."""
 
@@ -89,6 +91,8 @@ def serve(
         need(library, "serve")
     from ramstrans.serve.server import bind, run_server, url_of
 
+    if port > MAX_PORT:
+        raise UsageError(f"--port is {port}; give 0 to {MAX_PORT}")
     limits = Limits(max_batch, max_wait_ms / 1000, max_images, max_queue, max_bytes, timeout)
     limits.check()
     key = None if api_key_file is None else read_key(api_key_file)

@@ -13,6 +13,7 @@ from ramstrans.commands.options import CONFIG_HELP, Parser, takes_data
 from ramstrans.console import is_first_process, progress_bar, results
 from ramstrans.data.detect import check_root
 from ramstrans.errors import UsageError
+from ramstrans.saved.metadata import check_weights
 from ramstrans.training.config import OPTIONS_FILE, WHERE, RunConfig
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,11 @@ def run(options: Namespace, given: list[str]) -> int:
     if resumes:
         check_unchanged(config, config_in(options.resume))
         config = dataclasses.replace(config, output=options.resume, overwrite=False)
+    else:  # before a recipe is printed
+        check_weights(config.model.weights)
+        from ramstrans.training.run_folder import check_output
+
+        check_output(config.output, overwrite=config.overwrite)
     config = filled_in(config, given[1:], add_options)
     from ramstrans.distributed import num_processes
     from ramstrans.evaluation.report.build import print_report

@@ -76,11 +76,10 @@ class Calibrated(NamedTuple):
         calibration = self.fitted.calibration
         rule, found = calibration.fused[-1], []
         fused = self.report["calibration"]["fused"]
-        before, now = (fused[when]["ece"] for when in ("before", "after"))
+        before, now = (fused[when]["nll"] for when in ("before", "after"))
         found.append(
             f"calibrated on {counted(calibration.num_images, 'image')} ({calibration.fitted_on}), "
-            f"temperature {rule.temperature:.2f}: there probabilities were off by {before:.1f} points, and "
-            f"are by {now:.1f} now"
+            f"temperature {rule.temperature:.2f}: their log loss was {before:.3f}, and is {now:.3f} now"
         )
         if rule.unknown is not None:
             how = {"name": "as asked", "default": "by default"}.get(

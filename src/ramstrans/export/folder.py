@@ -94,8 +94,8 @@ def export_folder(
         check_tolerance(check)
         if source is not None:
             found = make_smaller(source, file, format_name, head_names(graph), int8, progress)
-            check = verify(predictor, graph, draft, photographs)
-            check = check._replace(precision="fp16" if found is None else "int8", int8=found)
+            check = verify(predictor, graph, draft, photographs, "fp16" if found is None else "int8")
+            check = check._replace(int8=found)
             check_tolerance(check)
         logger.info("%s: %.1f MB", file.name, megabytes(draft))
         (draft / CHECK_FILE).write_text(json.dumps(check._asdict(), indent=2) + "\n", encoding="utf-8")

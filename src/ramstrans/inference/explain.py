@@ -232,7 +232,8 @@ def _draw_prediction(cells: Sequence[Axes], explanation: Explanation) -> None:
         _bars(bars, title, prediction.labels, prediction.probabilities, style.FUSED_COLOR, prediction.present)
     notes = [*_trust_notes(prediction), *_rank_notes(prediction)]
     if notes:
-        text.text(0, 0, "\n".join(notes), color=style.MUTED_COLOR, fontsize=8, va="bottom")
+        color, words = style.MUTED_COLOR, "\n".join(notes)
+        text.text(0, 0, words, color=color, fontsize=8, va="bottom", in_layout=False)  # it may be wide
     for index, (what, color, result) in enumerate(lines):
         y = 0.97 - index * min(0.97 / max(len(lines), 4), (0.97 - 0.06 * len(notes)) / len(lines))
         name = text.text(0, y, "", color=color, fontsize=10, weight="bold", va="top")
@@ -250,9 +251,11 @@ def _trust_notes(prediction: Prediction) -> list[str]:
     if prediction.unknown:
         notes.append("UNKNOWN: like none of the classes")
     if prediction.prediction_set is not None:
-        names = [style.label_text(name, 22) for name in prediction.prediction_set]
-        more = ", ..." if len(names) > NUM_NAMED else ""
-        notes.append(f"one of {len(names)}: {', '.join(names[:NUM_NAMED])}{more}")
+        count = len(prediction.prediction_set)
+        names = [style.label_text(name, 30) for name in prediction.prediction_set[:NUM_NAMED]]
+        more = ["..."] if count > NUM_NAMED else []
+        notes.append(f"one of {count}: {names[0] if names else 'none'}")
+        notes += [", ".join([*names[1:], *more])] if count > 1 else []
     return notes
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ramstrans import __version__
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, WeightsError
-from ramstrans.hub import local_folder
+from ramstrans.hub import is_address, local_folder
 from ramstrans.models.config import ModelConfig
 from ramstrans.options import typed
 from ramstrans.plain import to_plain
@@ -197,6 +197,20 @@ def saved_folder(weights: str | Path | None) -> Path | None:
     if path != folder and not (path.name == WEIGHTS_FILE and (folder / CONFIG_FILE).is_file()):
         return None
     return None if _is_foreign(folder) else folder
+
+
+def check_weights(weights: str | Path | None) -> None:
+    """Raise, before anything is loaded, if weights name a file or folder that does not exist.
+
+    Raises:
+        WeightsError: It does not.
+    """
+    if weights is None or weights == "timm" or is_address(weights):
+        return
+    if not Path(weights).exists():
+        raise WeightsError(
+            f"model.weights: {weights} does not exist; give 'timm', a run folder, or a file of weights"
+        )
 
 
 def _is_foreign(folder: Path) -> bool:

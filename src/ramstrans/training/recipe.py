@@ -314,7 +314,8 @@ def warmup_of(training: TrainingConfig) -> str:
     """The warm-up in words."""
     if training.warmup_epochs is not None:
         return f"warm-up of {training.warmup_epochs:g} epochs"
-    return f"warm-up of {training.warmup_steps} steps" if training.warmup_steps else "no warm-up"
+    steps = training.warmup_steps
+    return f"warm-up of {steps} steps (at most half of all)" if steps else "no warm-up"
 
 
 def _listed(values: Collection[float]) -> str:

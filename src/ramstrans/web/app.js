@@ -323,6 +323,7 @@ async function start() {
   else if (source.promises.reject) {
     element("always").replaceChildren(make("strong", "", "Unknown"), ` ${unknownMeans(source.promises.reject)}`);
   }
+  if (!source.severalLabels) element("always").hidden = false; // not before the model is known
   if (source.classes) {
     const count = source.classes.length;
     const known = source.severalLabels ? counted(count, "label") : counted(count, "class", "classes");

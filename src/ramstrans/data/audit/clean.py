@@ -142,8 +142,9 @@ def summary(before: ImageSet, after: ImageSet, findings: Iterable[Finding], kind
     >>> before = ImageSet(("wren",), records)
     >>> found = [Finding("unreadable", (Path("0.jpg"),), "empty file")]
     >>> summary(before, before._replace(records=records[1:]), found, {"unreadable"})
-    '2 of 3 images; left out what was found: unreadable 1'
+    '2 of 3 images; 1 left out, for what was found: unreadable 1'
     """
     counts = Counter(finding.kind for finding in findings if finding.kind in kinds)
     found = ", ".join(f"{kind} {count}" for kind, count in counts.items()) or "nothing"
-    return f"{len(after.records)} of {len(before.records)} images; left out what was found: {found}"
+    kept, had = len(after.records), len(before.records)
+    return f"{kept} of {had} images; {had - kept} left out, for what was found: {found}"

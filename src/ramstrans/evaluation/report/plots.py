@@ -157,11 +157,12 @@ def plot_confusion(
 ) -> None:
     """Plot the confusion matrix of the most confused classes; the colours of a row add up to 100 %.
 
-    At most `MAX_CONFUSED` are shown; a last column sums up all others. `probabilities` and `labels` are those
-    of `metrics`, `class_names` in label order.
+    At most `MAX_CONFUSED` are shown; a last column sums up all others, if there are some. `probabilities`
+    and `labels` are those of `metrics`, `class_names` in label order.
     """
     shown = most_confused_classes(probabilities, labels, MAX_CONFUSED)
-    counts = confusion_counts(probabilities, labels, shown)
+    has_others = len(shown) < len(class_names)
+    counts = confusion_counts(probabilities, labels, shown)[:, : len(shown) + has_others]
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 2.6 + 0.45 * len(shown)
     figure = Figure(figsize=(side + 0.9, side), layout="constrained")
@@ -171,9 +172,11 @@ def plot_confusion(
         if count:
             color = "white" if shares[row, column] > 55 else "#222222"
             axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=8)
-    axes.axvline(len(shown) - 0.5, color="#888888", linewidth=1)
+    if has_others:
+        axes.axvline(len(shown) - 0.5, color="#888888", linewidth=1)
     names = [label_text(class_names[label]) for label in shown]
-    axes.set_xticks(range(len(names) + 1), [*names, "all others"], rotation=90, fontsize=8)
+    columns = [*names, *["all others"] * has_others]
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set(title="The most confused classes (images)", xlabel="predicted class", ylabel="true class")
     figure.colorbar(drawn, ax=axes, label="% of the class's images", shrink=0.7)
