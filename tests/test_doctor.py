@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from ramstrans import doctor
-from ramstrans.doctor import Check, check_packages, describe_backbone, diagnose, render
+from ramstrans.doctor import Check, check_extras, check_packages, describe_backbone, diagnose, render
 
 
 @pytest.fixture
@@ -20,7 +20,8 @@ def installed(tmp_path, monkeypatch):
     def install(*requirements):
         folder = tmp_path / "ramstrans-9.7.dist-info"
         folder.mkdir()
-        lines = ["Metadata-Version: 2.4", "Name: ramstrans", "Version: 9.7", "Provides-Extra: serve"]
+        lines = ["Metadata-Version: 2.4", "Name: ramstrans", "Version: 9.7"]
+        lines += [f"Provides-Extra: {extra}" for extra in ("serve", "more", "test")]
         lines += [f"Requires-Dist: {requirement}" for requirement in requirements]
         (folder / "METADATA").write_text("\n".join(lines) + "\n")
         monkeypatch.syspath_prepend(tmp_path)
@@ -49,6 +50,14 @@ def test_requirements_are_compared_with_what_is_installed(installed):
     assert checks["no-such-package-at-all"].status == "missing"
     assert checks["no-such-package-at-all"].hint == "pip install 'no-such-package-at-all>=3'"
     assert checks["python"] == Check("python", platform.python_version())
+
+
+def test_extras_are_there_or_not(installed):
+    installed("torch", "pytest; extra == 'more'", "ramstrans[more]; extra == 'test'", "nix; extra == 'serve'")
+    assert list(check_extras()) == [
+        Check("extra serve", "not installed", "optional", "pip install 'ramstrans[serve]'"),
+        Check("extra more", f"pytest {metadata.version('pytest')}"),
+    ]
 
 
 def test_ramstrans_that_is_not_installed_is_missing(monkeypatch):

@@ -21,7 +21,10 @@ GIB = 2**30
 SIZES = (224, 256, 384, 448, 512)
 """Sides in pixels that a backbone is tried with, besides its own."""
 
-COLORS = {"ok": "green", "warning": "yellow", "missing": "red"}
+COLORS = {"ok": "green", "optional": "", "warning": "yellow", "missing": "red"}
+
+OF_DEVELOPERS = ("test", "docs", "dev")
+"""Extras that no command needs."""
 
 
 class Check(NamedTuple):
@@ -30,13 +33,14 @@ class Check(NamedTuple):
     Attributes:
         name: What was checked.
         value: What was found.
-        status: `ok`; `warning`: ramstrans works, but not as well as it could; `missing`: it does not work.
+        status: `ok`; `optional`: some command needs it; `warning`: ramstrans works, but not as well as it
+            could; `missing`: it does not work.
         hint: What to do; empty if there is nothing to do.
     """
 
     name: str
     value: str
-    status: Literal["ok", "warning", "missing"] = "ok"
+    status: Literal["ok", "optional", "warning", "missing"] = "ok"
     hint: str = ""
 
 
@@ -48,7 +52,7 @@ def diagnose() -> list[Check]:
     """
     with warnings.catch_warnings():  # torch warns about each kernel that is not available
         warnings.simplefilter("ignore")
-        checks = [*check_packages(), *check_imports()]
+        checks = [*check_packages(), *check_extras(), *check_imports()]
         if not any(check.name == "import torch" for check in checks):
             checks += [check_cpu(), *check_accelerators(), *check_attention()]
     return checks
@@ -85,6 +89,30 @@ def check_packages() -> Iterator[Check]:
             yield Check(name, version)
         else:
             yield Check(name, version, "warning", f"not a tested version; {remedy}")
+
+
+def check_extras() -> Iterator[Check]:
+    """Report which extras of ramstrans are installed."""
+    from packaging.requirements import Requirement
+
+    if version_of("ramstrans") is None:
+        return
+    requirements = [Requirement(line) for line in metadata.requires("ramstrans") or []]
+    for extra in metadata.metadata("ramstrans").get_all("Provides-Extra") or []:
+        if extra in OF_DEVELOPERS:
+            continue
+        names = [
+            requirement.name
+            for requirement in requirements
+            if requirement.marker is not None
+            and requirement.marker.evaluate({"extra": extra})
+            and not requirement.marker.evaluate({"extra": ""})
+        ]
+        found = {name: version_of(name) for name in names if name != "ramstrans"}
+        if None in found.values():
+            yield Check(f"extra {extra}", "not installed", "optional", f"pip install 'ramstrans[{extra}]'")
+        else:
+            yield Check(f"extra {extra}", ", ".join(f"{name} {version}" for name, version in found.items()))
 
 
 def version_of(package: str) -> str | None:

@@ -85,6 +85,8 @@ def run(options: Namespace, given: list[str]) -> int:
     check_runs(plan, configs, folders)
     if options.list:
         left = [run for run in chosen if folders.can_start(run) and not folders.is_done(run)]
+        if not left:
+            logger.info("nothing is left to run")
         print_commands(left, options.plan, output)
         return 0
     write_file(output / PLAN_FILE, options.plan.read_bytes())
