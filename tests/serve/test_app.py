@@ -149,13 +149,13 @@ WRONG = {
     "zipped": ({"content": b"a", "headers": JPEG | {"Content-Encoding": "gzip"}}, 415, "encoding is 'gzip'"),
     "empty": ({"content": b"", "headers": JPEG}, 200, ""),
     "broken": ({"content": b"x", "headers": JPEG}, 422, "the image cannot be read: truncated file"),
-    "option": ({"content": b"a", "headers": JPEG, "params": {"topk": 3}}, 422, "query.topk: Extra inputs"),
+    "option": ({"content": b"a", "headers": JPEG, "params": {"topk": 3}}, 422, "query.topk: there is no"),
     "top_k": ({"content": b"a", "headers": JPEG, "params": {"top_k": 0}}, 422, "greater than or equal to 1"),
     "not JSON": ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 422, "Invalid JSON"),
     "no images": ({"json": {}}, 422, "images: Field required"),
     "none": ({"json": {"images": []}}, 422, "no images"),
     "a number": ({"json": {"images": [3]}}, 422, "images.0: Input should be a valid string (it is 3)"),
-    "field": ({"json": {"images": ["YQ=="], "topk": 3}}, 422, "topk: Extra inputs"),
+    "field": ({"json": {"images": ["YQ=="], "topk": 3}}, 422, "topk: there is no"),
     "URL": (
         {"json": {"images": ["https://a.org/b.jpg"]}},
         422,
@@ -182,8 +182,8 @@ WRONG = {
         422,
         "Missing boundary",
     ),
-    "form option": ({"files": [("files", ("a", b"a"))], "data": {"topk": "1"}}, 422, "topk: Extra inputs"),
-    "surrogate": ({"files": [("files", ("a", b"a"))], "data": {"\ufffe": "1"}}, 422, "Extra inputs"),
+    "form option": ({"files": [("files", ("a", b"a"))], "data": {"topk": "1"}}, 422, "topk: there is no"),
+    "surrogate": ({"files": [("files", ("a", b"a"))], "data": {"\ufffe": "1"}}, 422, "no such option"),
     "large": ({"content": b"a" * 2001, "headers": JPEG}, 413, "2,000 bytes"),
 }
 

@@ -207,9 +207,14 @@ def in_words(errors: list[Any]) -> str:
 
     >>> in_words([{"loc": ("query", "top_k"), "msg": "Input should be greater than 0", "input": "0"}])
     "query.top_k: Input should be greater than 0 (it is '0')"
+    >>> in_words([{"type": "extra_forbidden", "loc": ("query", "topk"), "msg": "Extra inputs", "input": "3"}])
+    'query.topk: there is no such option; give top_k, explain, against or saliency'
     """
     first = errors[0]
     where = ".".join(map(str, first["loc"])) or "the body"
+    if first.get("type") == "extra_forbidden":
+        *names, last = Options.model_fields
+        return f"{where}: there is no such option; give {', '.join(names)} or {last}"
     value = repr(first["input"])
     shown = value if len(value) <= 60 else f"{value[:57]}..."
     return f"{where}: {first['msg']} (it is {shown})"
