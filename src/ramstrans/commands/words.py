@@ -12,13 +12,15 @@ from ramstrans.options import allowed
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Format the known words that resemble one, or have it as their last part: `; did you mean a, b?`.
+    """Format the known words that resemble one, or end in its last part or its initials: `; did you mean a?`.
 
-    >>> nearest("--lr", ["--training.lr", "--seed"])
-    '; did you mean --training.lr?'
+    >>> nearest("--lr", ["--training.lr", "--seed"]), nearest("--training.learning_rate", ["--training.lr"])
+    ('; did you mean --training.lr?', '; did you mean --training.lr?')
     """
     known = list(known)
-    ends = [name for name in known if name.rpartition(".")[2] == word.removeprefix("--")]
+    last = word.removeprefix("--").rpartition(".")[2]
+    initials = "".join(part[:1] for part in last.split("_"))
+    ends = [name for name in known if name.rpartition(".")[2] in (last, initials)]
     close = ends or difflib.get_close_matches(word, known, n=2)
     return f"; did you mean {' or '.join(close[:2])}?" if close else ""
 
