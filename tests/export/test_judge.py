@@ -23,7 +23,8 @@ def constant(label):
     def run(pixels):
         probabilities = np.zeros((len(pixels), 3), np.float32)
         probabilities[:, label] = 1
-        return {"probabilities": probabilities, "boxes": np.full((1, len(pixels), 4), label, np.float32)}
+        boxes = np.tile(np.float32([0, 0, label, 5]), (1, len(pixels), 1))
+        return {"probabilities": probabilities, "boxes": boxes}
 
     return run
 
@@ -43,11 +44,11 @@ def test_all_graphs_answer_the_same_photographs(records):
     assert found["one"].boxes_like(found["two"]) == 0.0
 
 
-def test_boxes_within_rounding_are_equal():
-    boxes = np.zeros((1, 4, 4), np.float32)
+def test_boxes_that_overlap_by_nearly_all_are_equal():
+    boxes = np.tile(np.float32([0, 0, 224, 224]), (1, 4, 1))
     other = boxes.copy()
-    other[0, 0] += 0.01
-    other[0, 1, 3] = 16
+    other[0, 0, 2] = 213  # 213 / 224 = 0.951
+    other[0, 1, 2] = 208  # a patch less: 13 / 14
     classes = np.zeros(4, int)
     assert Answered(classes, boxes).boxes_like(Answered(classes, other)) == 0.75
     assert Answered(classes, boxes).boxes_like(Answered(classes, np.concatenate([other, other]))) == 0.75

@@ -15,12 +15,15 @@ from ramstrans.data.config import DataConfig
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Record
 from ramstrans.errors import DataError, UnreadableImageError
+from ramstrans.evaluation.localization import paired_iou
 from ramstrans.export.runner import Runner
 from ramstrans.export.standalone import read_example
-from ramstrans.export.verify import PIXEL
 
 BATCH_SIZE = 8
 NUM_ROUNDS = 7
+
+SAME_IOU = 0.95
+"""Overlap from which boxes are the same: by less than a patch of a grid of 14 x 14; fewer bits move soft ones."""
 
 
 class Judgement(NamedTuple):
@@ -34,7 +37,7 @@ class Judgement(NamedTuple):
         points_lost: Their difference; negative for a gain.
         num_worse: Photographs that only the float32 graph gets right.
         num_better: Photographs that only this one gets right.
-        boxes_equal: Share of boxes that are the same; 1 without boxes.
+        boxes_equal: Share of boxes that are the same by `SAME_IOU`; 1 without boxes.
         speedup: Time of the float32 graph divided by this one's, in batches of 8; median over rounds.
         megabytes_fp32: Size of the float32 graph.
         megabytes: Size of this one.
@@ -69,12 +72,12 @@ class Answered(NamedTuple):
     boxes: NDArray[np.float32] | None
 
     def boxes_like(self, other: "Answered") -> float:
-        """Share of boxes that are another's, of those that both have; 1 without boxes."""
+        """Share of boxes that are another's by `SAME_IOU`, of those that both have; 1 without boxes."""
         if self.boxes is None or other.boxes is None:
             return 1.0
         count = min(len(self.boxes), len(other.boxes))  # one may have fewer scales
-        same = np.abs(self.boxes[:count] - other.boxes[:count]).max(axis=-1) <= PIXEL
-        return float(same.mean())
+        ours, theirs = (boxes[:count].reshape(-1, 4) for boxes in (self.boxes, other.boxes))
+        return float((paired_iou(ours, theirs) >= SAME_IOU).mean())
 
 
 def pixel_batches(

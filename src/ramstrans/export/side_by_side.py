@@ -57,7 +57,7 @@ class ExportResult(NamedTuple):
         num_images: Photographs.
         top1: Accuracy, percent.
         top1_equal: Share of them with the first contender's best class.
-        boxes_equal: Share of boxes that are the first contender's.
+        boxes_equal: Share of boxes that are the first contender's by `SAME_IOU`.
         seconds: Seconds per image, in a batch.
         ratio: Those seconds divided by the first contender's, round by round.
     """
