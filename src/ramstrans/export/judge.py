@@ -23,7 +23,7 @@ BATCH_SIZE = 8
 NUM_ROUNDS = 7
 
 SAME_IOU = 0.95
-"""Overlap from which boxes are the same: by less than a patch of a grid of 14 x 14; fewer bits move soft ones."""
+"""Overlap from which boxes are the same; a patch of a grid of 14 x 14 is more of a difference."""
 
 
 class Judgement(NamedTuple):
