@@ -21,7 +21,7 @@ def installed(tmp_path, monkeypatch):
         folder = tmp_path / "ramstrans-9.7.dist-info"
         folder.mkdir()
         lines = ["Metadata-Version: 2.4", "Name: ramstrans", "Version: 9.7"]
-        lines += [f"Provides-Extra: {extra}" for extra in ("serve", "more", "test")]
+        lines += [f"Provides-Extra: {extra}" for extra in ("serve", "more", "whole", "again", "test")]
         lines += [f"Requires-Dist: {requirement}" for requirement in requirements]
         (folder / "METADATA").write_text("\n".join(lines) + "\n")
         monkeypatch.syspath_prepend(tmp_path)
@@ -53,10 +53,21 @@ def test_requirements_are_compared_with_what_is_installed(installed):
 
 
 def test_extras_are_there_or_not(installed):
-    installed("torch", "pytest; extra == 'more'", "ramstrans[more]; extra == 'test'", "nix; extra == 'serve'")
+    pytest_version = metadata.version("pytest")
+    installed(
+        "torch",
+        "nix; extra == 'serve'",
+        "pytest>=99; extra == 'serve'",
+        "ramstrans[serve]; extra == 'more'",
+        "pytest; extra == 'whole'",
+        "ramstrans[whole]; extra == 'again'",
+        "nix; extra == 'test'",
+    )
     assert list(check_extras()) == [
-        Check("extra serve", "not installed", "optional", "pip install 'ramstrans[serve]'"),
-        Check("extra more", f"pytest {metadata.version('pytest')}"),
+        Check("extra serve", "not installed: nix, pytest", "optional", "pip install 'ramstrans[serve]'"),
+        Check("extra more", "not installed: nix, pytest", "optional", "pip install 'ramstrans[more]'"),
+        Check("extra whole", f"pytest {pytest_version}"),
+        Check("extra again", f"pytest {pytest_version}"),
     ]
 
 

@@ -19,6 +19,7 @@ LEVELS = {
     "console": 1,
     "plain": 1,
     "options": 1,
+    "yaml_keys": 1,
     "hub": 1,
     "calibration": 2,
     "distributed": 2,

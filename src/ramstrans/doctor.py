@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Iterable, Iterator
 from importlib import metadata
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -98,21 +99,27 @@ def check_extras() -> Iterator[Check]:
     if version_of("ramstrans") is None:
         return
     requirements = [Requirement(line) for line in metadata.requires("ramstrans") or []]
+    marked = [(one, one.marker) for one in requirements if one.marker is not None]
+
+    def needed(extra: str) -> Iterator[Requirement]:
+        for one, marker in marked:
+            if marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}):
+                yield from [one] if one.name != "ramstrans" else chain.from_iterable(map(needed, one.extras))
+
     for extra in metadata.metadata("ramstrans").get_all("Provides-Extra") or []:
         if extra in OF_DEVELOPERS:
             continue
-        names = [
-            requirement.name
-            for requirement in requirements
-            if requirement.marker is not None
-            and requirement.marker.evaluate({"extra": extra})
-            and not requirement.marker.evaluate({"extra": ""})
+        found = [(one, version_of(one.name)) for one in needed(extra)]
+        lacking = [
+            one.name
+            for one, version in found
+            if version is None or not one.specifier.contains(version, prereleases=True)
         ]
-        found = {name: version_of(name) for name in names if name != "ramstrans"}
-        if None in found.values():
-            yield Check(f"extra {extra}", "not installed", "optional", f"pip install 'ramstrans[{extra}]'")
+        remedy = f"pip install 'ramstrans[{extra}]'"
+        if lacking:
+            yield Check(f"extra {extra}", f"not installed: {', '.join(lacking)}", "optional", remedy)
         else:
-            yield Check(f"extra {extra}", ", ".join(f"{name} {version}" for name, version in found.items()))
+            yield Check(f"extra {extra}", ", ".join(f"{one.name} {version}" for one, version in found))
 
 
 def version_of(package: str) -> str | None:

@@ -208,6 +208,7 @@ def test_the_commands_of_what_is_left(compared, tiny, tmp_path, capsys):
         ({"methods": {"a": {"training.lr": -1}}}, 2, "a on birds: training.lr is -1"),
         ({"methods": {"a": {"model": {"saliency": "x"}}}}, 2, "--model.saliency is 'x'; give auto"),
         ({"data": {"a": "nowhere"}}, 3, "plain on a: nowhere does not exist"),
+        ({"methods": {"a": {"model.weights": "nowhere.pth"}}}, 1, "nowhere.pth does not exist; give 'timm'"),
         ({"data": {"a": {"name": "folder"}}, "options": {}}, 2, "no --data.root was given"),
         ({"options": {"data.folds": 3}}, 2, "data.folds makes several runs of one"),
         ({"seeds": []}, 2, "plan.yaml: seeds is []"),

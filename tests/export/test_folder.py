@@ -14,9 +14,9 @@ from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.errors import ConfigError, TrainingError, UsageError, WeightsError
 from ramstrans.export import folder as module
 from ramstrans.export import standalone
-from ramstrans.export.folder import closure, export_folder
+from ramstrans.export.folder import closure, export_folder, graph_of
 from ramstrans.export.standalone import Standalone
-from ramstrans.export.verify import check_tolerance
+from ramstrans.export.verify import check_tolerance, verify
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_json
 from ramstrans.models.config import ModelConfig
@@ -200,7 +200,25 @@ def test_soft_regions_of_real_photographs_are_exported(tmp_path):
     assert (check.num_images, check.boxes_equal, check.equal_from_file) == (len(photographs), 1.0, 1.0)
 
 
+def test_answers_that_differ_from_file_to_answer_are_counted(exported, photographs, monkeypatch):
+    graph = Standalone(exported.folder).graph
+
+    def other(pixels):
+        outputs = graph(pixels)
+        flat = np.full_like(outputs["probabilities"], 1 / 7)
+        return outputs | {"probabilities": flat}
+
+    monkeypatch.setattr(standalone, "open_graph", lambda *_, **_options: other)
+    check = verify(exported.predictor, graph_of(exported.predictor, "onnx"), exported.folder, photographs)
+    assert (check.equal_from_file, check.boxes_from_file) == (0.0, 1.0)
+
+
 def test_answers_that_differ_from_file_to_answer_are_refused(exported):
+    with pytest.raises(TrainingError, match=r"80\.0 % the same best class"):
+        check_tolerance(exported.check._replace(top1_from_file=0.8))
+    check_tolerance(exported.check._replace(boxes_equal=0.95, is_soft=True))
+    with pytest.raises(TrainingError, match=r"95\.0 % of boxes"):
+        check_tolerance(exported.check._replace(boxes_equal=0.95))
     check_tolerance(exported.check._replace(equal_from_file=0.9))
     with pytest.raises(TrainingError, match=r"80\.0 % of photographs .*nothing was written"):
         check_tolerance(exported.check._replace(equal_from_file=0.8))

@@ -52,6 +52,9 @@ def test_boxes_that_overlap_by_nearly_all_are_equal():
     classes = np.zeros(4, int)
     assert Answered(classes, boxes).boxes_like(Answered(classes, other)) == 0.75
     assert Answered(classes, boxes).boxes_like(Answered(classes, np.concatenate([other, other]))) == 0.75
+    empty = np.zeros((1, 4, 4), np.float32)
+    assert Answered(classes, empty).boxes_like(Answered(classes, empty)) == 1.0
+    assert Answered(classes, empty[:0]).boxes_like(Answered(classes, empty)) == 1.0
     assert Answered(classes, None).boxes_like(Answered(classes, None)) == 1.0
 
 

@@ -89,6 +89,11 @@ def run(options: Namespace, given: list[str]) -> int:
             logger.info("nothing is left to run")
         print_commands(left, options.plan, output)
         return 0
+    if options.jobs:
+        for run in chosen:
+            begins = run.of is None and not (folders.run(run) / OPTIONS_FILE).exists()
+            if begins:  # what goes on does not need them
+                check_weights(configs[run.name].model.weights)
     write_file(output / PLAN_FILE, options.plan.read_bytes())
     command = shlex.join(["ramstrans", *given])
     trainer = Trainer(
@@ -178,7 +183,6 @@ def check_plan(plan: Plan) -> dict[str, RunConfig]:
             try:
                 config = train.run_config(parser.instantiate(parser.parse_args(run.words)))
                 check_root(config.data)
-                check_weights(config.model.weights)
                 check_folds(config)
             except RamsTransError as error:
                 error.args = (f"{run.contender} on {run.data}: {error}",)

@@ -134,7 +134,7 @@ def summary(output: Path, check: "Check") -> str:
         checked += f", unknown and set, or labels, equal for {100 * check.rules_from_file:.1f} %"
     if check.int8 is not None:
         return f"{output}: {in_words(Judgement(**check.int8))}; {checked}"
-    boxes = f", {100 * check.boxes_equal:.1f} % of boxes equal" if check.precision != "fp32" else ""
+    boxes = f", {100 * check.boxes_equal:.1f} % of boxes equal" if check.boxes_equal < 1 else ""
     return (
         f"{output}: {checked}; on the same pixels probabilities differ by at most "
         f"{check.probability:.1e}{boxes}, from file to answer by at most {check.probability_from_file:.1e}, "

@@ -15,6 +15,7 @@ from ramstrans.commands.help import long_help, short_help
 from ramstrans.commands.words import command_of, in_words, nearest, options_of
 from ramstrans.data.detect import detect_format
 from ramstrans.errors import DataError, UsageError
+from ramstrans.yaml_keys import UniqueKeys
 
 CONFIG_HELP = "YAML file of these options, or the name of one that comes along."
 
@@ -125,19 +126,16 @@ class Parser(ArgumentParser):
         """Parse the text of a config file.
 
         Raises:
-            UsageError: It has an option beside the section of it, where one of them would be lost.
+            UsageError: It has an option twice, or beside its section, where one of them would be lost.
         """
         try:
-            values = _load_yaml(content)
-        except yaml.YAMLError:
+            values = yaml.load(content, UniqueKeys)
+        except yaml.MarkedYAMLError:
             values = None  # said below
-        for name in values if isinstance(values, dict) else ():
-            section, _, rest = self.aliases.get(name, str(name)).partition(".")
-            if rest and section in values:
-                raise UsageError(
-                    f"the config file has '{name}' beside '{section}'; put it inside: "
-                    f"`{section}: {{{rest}: {values[name]}}}`"
-                )
+        except yaml.YAMLError as error:
+            raise UsageError(f"the config file is not right: {error}") from error
+        if isinstance(values, dict):
+            check_names(values, self.aliases)
         parsed: Namespace = super().parse_string(content, *args, **kwargs)
         return parsed
 
@@ -223,6 +221,32 @@ class Parser(ArgumentParser):
         ]
         names += [f"{action.dest.upper()} ..." for action in more]
         return " ".join([command_of(self), *names, "[--OPTION VALUE ...]"])
+
+
+def check_names(values: Mapping[Any, Any], aliases: Mapping[str, str]) -> None:
+    """Check that a config file has each option once, and in its section if that is there.
+
+    Args:
+        values: Of the file, or of a section.
+        aliases: Second, shorter names of options, and their own.
+
+    Raises:
+        UsageError: It has not.
+    """
+    names = {str(key): aliases.get(key, str(key)) for key in values}
+    for key, name in names.items():
+        if list(names.values()).count(name) > 1:
+            raise UsageError(f"the config file has '{name}' twice, once as '{key}'; give it once")
+        for section in (name[:end] for end, letter in enumerate(name) if letter == "."):
+            if section in names:
+                *inner, last = name.removeprefix(f"{section}.").split(".")
+                place = "".join(f"{{{part}: " for part in inner) + f"{{{last}: ...}}" + "}" * len(inner)
+                raise UsageError(
+                    f"the config file has '{key}' beside '{section}'; put it inside: `{section}: {place}`"
+                )
+    for inside in values.values():
+        if isinstance(inside, dict):
+            check_names(inside, {})
 
 
 class _Help(argparse._HelpAction):

@@ -19,7 +19,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     known = list(known)
     last = word.removeprefix("--").rpartition(".")[2]
-    initials = "".join(part[:1] for part in last.split("_"))
+    initials = "".join(part[:1] for part in re.split("[-_]", last))
     ends = [name for name in known if name.rpartition(".")[2] in (last, initials)]
     close = ends or difflib.get_close_matches(word, known, n=2)
     return f"; did you mean {' or '.join(close[:2])}?" if close else ""

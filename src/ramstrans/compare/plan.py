@@ -4,7 +4,7 @@ import difflib
 import itertools
 import json
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import yaml
 
 from ramstrans.errors import ConfigError
 from ramstrans.plain import to_plain
+from ramstrans.yaml_keys import UniqueKeys
 
 KEYS = ("data", "methods", "options", "seeds", "baseline", "regions")
 
@@ -155,7 +156,7 @@ def read_plan(path: Path) -> Plan:
         ConfigError: It cannot be read, or is not a plan; the message says where.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
     except OSError as error:
         raise ConfigError(f"the plan {path} cannot be read ({error.strerror}); give a YAML file") from error
     except UnicodeDecodeError as error:
@@ -381,17 +382,3 @@ def _mapping(where: str, value: object) -> Mapping[str, Any]:
 def _nearest(word: str, known: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which no key may come twice, where PyYAML takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Build a mapping."""
-        names = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1 and name != "<<":
-                raise yaml.YAMLError(
-                    f"'{name}' comes twice, the first time in line {node.start_mark.line + 1} or later"
-                )
-        return super().construct_mapping(node, deep)

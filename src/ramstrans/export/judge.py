@@ -23,7 +23,7 @@ BATCH_SIZE = 8
 NUM_ROUNDS = 7
 
 SAME_IOU = 0.95
-"""Overlap from which boxes are the same; a patch of a grid of 14 x 14 is more of a difference."""
+"""Overlap from which boxes are the same; on a grid of 14 x 14 a patch is more of a difference."""
 
 
 class Judgement(NamedTuple):
@@ -77,7 +77,8 @@ class Answered(NamedTuple):
             return 1.0
         count = min(len(self.boxes), len(other.boxes))  # one may have fewer scales
         ours, theirs = (boxes[:count].reshape(-1, 4) for boxes in (self.boxes, other.boxes))
-        return float((paired_iou(ours, theirs) >= SAME_IOU).mean())
+        same = (paired_iou(ours, theirs) >= SAME_IOU) | (ours == theirs).all(axis=-1)
+        return float(same.mean()) if len(same) else 1.0
 
 
 def pixel_batches(

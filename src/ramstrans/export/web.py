@@ -95,6 +95,7 @@ def page_readme(predictor: Predictor, check: Check) -> str:
         f"Checked on {counted(check.num_images, 'photograph')} against the model in PyTorch, by onnxruntime:",
         f"on the same pixels probabilities differ by at most {check.probability:.1e}, and the share of equal",
         f"boxes is {check.boxes_equal:g}; from file to answer by at most {check.probability_from_file:.1e},",
+        "each where boxes are equal,",
         f"with the same best class for {100 * check.top1_from_file:.1f} % of them.",
     ]
     return "\n".join([*lines, *rules_in_words(check)]) + "\n"
