@@ -214,6 +214,9 @@ def test_answers_that_differ_from_file_to_answer_are_counted(exported, photograp
 
 
 def test_answers_that_differ_from_file_to_answer_are_refused(exported):
+    check_tolerance(exported.check._replace(probability_from_file=0.04, is_soft=True))
+    with pytest.raises(TrainingError, match=r"differ by up to 0\.04; nothing was written"):
+        check_tolerance(exported.check._replace(probability_from_file=0.04))
     with pytest.raises(TrainingError, match=r"80\.0 % the same best class"):
         check_tolerance(exported.check._replace(top1_from_file=0.8))
     check_tolerance(exported.check._replace(boxes_equal=0.95, is_soft=True))

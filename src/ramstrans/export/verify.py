@@ -27,7 +27,8 @@ class Tolerance(NamedTuple):
         probability: Largest difference on the same pixels, of photographs whose boxes are equal.
         boxes_equal: Least share of equal boxes on the same pixels.
         top1_equal: Least share of equal best classes on the same pixels.
-        from_file: Largest difference of probabilities that count as equal from file to answer.
+        from_file: Largest difference of probabilities that count as equal from file to answer; but for soft
+            regions, of any photograph whose boxes are equal.
         equal_from_file: Least share of photographs with equal boxes and probabilities, from file to answer.
         rules_from_file: Least share of photographs that are unknown in both, or in neither, and have the same
             prediction set, from file to answer; where images may have several labels, of equal labels.
@@ -223,7 +224,9 @@ def check_tolerance(check: Check) -> None:
             f"{100 * check.top1_equal:.1f} % of best classes (at least {100 * allowed.top1_equal:g} %) are "
             "equal; nothing was written"
         )
-    if min(check.equal_from_file, check.top1_from_file) < allowed.equal_from_file:
+    # components that are the same hold the same pixels; soft ones that are equal to `SHARE` do not
+    is_off = not check.is_soft and check.probability_from_file > allowed.from_file
+    if is_off or min(check.equal_from_file, check.top1_from_file) < allowed.equal_from_file:
         raise TrainingError(
             f"from file to answer, {100 * check.equal_from_file:.1f} % of photographs have the same boxes "
             f"and probabilities within {allowed.from_file:g}, {100 * check.top1_from_file:.1f} % the same "
