@@ -2,7 +2,11 @@
 
 The idea of CAL-NC (https://arxiv.org/abs/2605.18700): crops that attention proposes teach the backbone, which
 then keeps most of what they gain without looking at any. Only this idea is taken from there: the crop is
-that of RAMS-Trans, and neither CAL's attention heads nor its counterfactual loss are here.
+that of RAMS-Trans, and neither CAL's attention heads nor its counterfactual loss are here. With x_1 the image
+and x_s the enlarged region of x_{s-1} (`rams.py`), f the backbone with its head:
+
+    training:    loss = sum over s of w_s CE(f(x_s), y)     w: training.loss_weights
+    evaluation:  answer = softmax(f(x_1))
 """
 
 from typing import Any

@@ -1,6 +1,17 @@
 """RAMS-Trans (https://arxiv.org/abs/2107.08192): look, roll attention out to a region, look at that again.
 
-The loop over scales is that of `Method`; this is what a pass gives it.
+With A_l the attention of layer l, its K heads averaged (rows are queries and sum to 1; Eq. 4 to 8):
+
+    G_l = (A_l + I) / 2                                     layer and residual
+    g = G_L ... G_1                                         Eq. 9
+    saliency_j = mean over all N rows i of g_ij             for each patch j; without class tokens
+    mask_j = [saliency_j > eta * mean over patches]         eta 1.2
+    box = that of the largest 8-connected component of the mask
+    loss = sum over scales s of CE(logits_s, y);    answer = mean over s of softmax(logits_s)
+
+The mean over rows and the value of eta are not in the paper; docs/method.md says what else differs. They are
+computed in `models/saliency/rollout.py` (without g), `models/regions.py` and `training/losses.py`, the loop
+over scales in `Method`; this is what a pass gives it.
 """
 
 from typing import Any
