@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,12 @@ PACKAGE = Path(ramstrans.__file__).parent
 @pytest.mark.parametrize("name", ramstrans.__all__)
 def test_every_public_name_is_there(name):
     assert getattr(ramstrans, name).__doc__
+
+
+@pytest.mark.parametrize("name", ramstrans._PUBLIC)
+def test_every_public_name_is_documented(name):
+    page = (PACKAGE.parents[1] / "docs" / "api.md").read_text()
+    assert re.search(rf"^\.\. auto\w+:: ramstrans\.{name}$", page, re.MULTILINE)
 
 
 def test_an_unknown_name_is_an_attribute_error():

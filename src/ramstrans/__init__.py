@@ -11,10 +11,12 @@ An image passes through the package from top to bottom:
     sharing      the model card, and what is pushed to the hub
     bench        cost of models, speed of loaders
     export       a model as one graph for other programs
+    compare      many runs from one plan: intervals, tests, accuracy against cost
     serve        a model behind HTTP
     commands     one file per command of the command line (cli)
 
-Imports run one way, from the bottom of this list to the top, on errors, files, console, hub and distributed.
+Imports run one way, from the bottom of this list to the top, on errors, files, console, hub,
+distributed and calibration (probabilities that mean what they say, the unknown, sets, ranks, priors).
 
 Public names are loaded when first used, so that `import ramstrans` is quick.
 """
