@@ -24,7 +24,7 @@ def error_of(bootstrap, *names):
     by_images = bootstrap.by_images[names[0]]
     if len(names) == 2:
         by_images = by_images - bootstrap.by_images[names[1]]
-    by_seeds = [(bootstrap.by_seeds[name], len(bootstrap.right[name])) for name in names]
+    by_seeds = [(bootstrap.by_seeds[name], bootstrap.right[name]) for name in names]
     return bootstrap._error(by_images, by_seeds, images_more=len(names) - 1)
 
 
@@ -131,6 +131,26 @@ def test_degrees_of_freedom_are_between_those_of_seeds_and_images():
     assert error_of(bootstrap, "alike")[1] > 100
 
 
+def test_degrees_of_freedom_are_those_of_the_seeds_as_estimated():
+    """V(seeds) counts before V(both) is subtracted; here by hand, for two methods of 3 and 2 seeds."""
+    first = np.array([[1, 1, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]])
+    second = np.array([[1, 1, 1, 0, 1, 0], [1, 0, 0, 0, 1, 0]])
+    bootstrap = CrossedBootstrap({"a": first, "b": second})
+    error, df = error_of(bootstrap, "a", "b")
+    of_images = bootstrap.by_images["a"] - bootstrap.by_images["b"]
+    below = (of_images.var() + 1 / 8**2) ** 2 / 5 + (1 / 36 / 3) ** 2 / 2 + (1 / 18 / 2) ** 2 / 1
+    assert df == pytest.approx(error**4 / below)
+
+
+def test_degrees_of_freedom_are_never_below_those_of_any_part():
+    """Seeds that are right on opposite images: the images' variance of their mean is 0, and nothing is left."""
+    bootstrap = CrossedBootstrap({"a": np.array([[1, 0, 1, 0, 1], [0, 1, 0, 1, 0]])})
+    error, df = error_of(bootstrap, "a")
+    assert (error, df) == (0, 1)
+    low, high = bootstrap.mean("a").interval
+    assert low < 50 < high
+
+
 def test_a_difference_is_paired():
     """The same images are hard for both, so the difference is known better than either accuracy."""
     generator = np.random.default_rng(5)
@@ -185,9 +205,14 @@ def test_many_images_are_resampled_in_parts(monkeypatch):
     assert parts.interval == pytest.approx(whole.interval, rel=0.02)
 
 
-@pytest.mark.parametrize(("seeds", "of_seeds"), [(3, 0.0), (3, 0.3), (5, 0.15)])
-def test_intervals_cover_the_truth_and_tests_keep_their_level(seeds, of_seeds, monkeypatch):
-    """Over seeds and images: 250 made-up experiments, each with methods that do not differ in truth."""
+@pytest.mark.parametrize(
+    ("seeds", "of_seeds", "least"), [(2, 0.3, 0.86), (3, 0.0, 0.91), (3, 0.3, 0.91), (5, 0.15, 0.91)]
+)
+def test_intervals_cover_the_truth_and_tests_keep_their_level(seeds, of_seeds, least, monkeypatch):
+    """Over seeds and images: 250 made-up experiments, each with methods that do not differ in truth.
+
+    The interval of a mean of two seeds covers 88 %: where they agree by chance, they seem not to differ.
+    """
     monkeypatch.setattr(statistics.resample_images, "__defaults__", (300,))
     monkeypatch.setattr(statistics.resample_seeds, "__defaults__", (300,))
     generator = np.random.default_rng(9)
@@ -200,8 +225,8 @@ def test_intervals_cover_the_truth_and_tests_keep_their_level(seeds, of_seeds, m
         low, high = bootstrap.mean("a").interval
         covered += low <= truth <= high
         agreed += bootstrap.difference("a", "b").p >= 0.05
-    assert 0.91 <= covered / 250 <= 0.985
-    assert 0.91 <= agreed / 250 <= 0.99
+    assert least <= covered / 250 <= 0.985
+    assert 0.93 <= agreed / 250 <= 0.99
 
 
 def test_images_alone_would_not_cover(monkeypatch):

@@ -25,6 +25,30 @@ def test_results_have_the_figures_of_the_answers(path):
         assert any(fused in row and of_seeds in row for row in rows), (method, fused, of_seeds)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("names", "baseline"),
+    [
+        (["methods_cub50"], "plain"),
+        (["better_cub50", "better_peers_cub50"], "one_look"),
+        (["efficientnet_cub50"], "plain"),
+        (["controls_cub50"], "rams"),
+        (["toybirds", "toybirds_muon"], "rams"),
+        (["far_cub50"], "rams"),
+        (["toyfar"], "rams"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_results_have_the_differences_and_tests_of_the_answers(names, baseline):
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    right = evidence.by_method(evidence.read_answers([ROOT / f"docs/evidence/{name}.csv" for name in names]))
+    for line in evidence.tables(right, baseline, with_pairs=False)[2:]:
+        cells = [cell.strip() for cell in line.split("|")]
+        method, difference, p = cells[1], cells[-3], cells[-2]
+        rows = [row for row in page.splitlines() if row.startswith(f"| {method} |")]
+        assert method == baseline or any(f"| {difference} | {p} |" in row for row in rows), line
+
+
 @pytest.fixture
 def answers(tmp_path):
     """Two files of four images: methods a and b, whose one look is b's first; seeds 0 and 1."""

@@ -21,8 +21,9 @@ error, V(images) + V(seeds) - V(both): Cameron, Gelbach and Miller 2011, https:/
 
 Three seeds say little about how much seeds differ, which a bootstrap does not know. The intervals and tests
 take the quantiles of Student's t, with the degrees of freedom of Satterthwaite 1946
-(https://doi.org/10.2307/3002019), as is done for readers and cases in radiology, where few readers judge the
-same many cases: Hillis 2007, https://doi.org/10.1002/sim.2532.
+(https://doi.org/10.2307/3002019), of V(images) with N - 1 and V(seeds) with S - 1: all of V(seeds), as it was
+estimated, before V(both) is subtracted. So it is done for readers and cases in radiology, where few readers
+judge the same many cases: Hillis 2007, https://doi.org/10.1002/sim.2532.
 
 The interval of an accuracy has Wilson's form, with as many images as the standard error is worth, as for
 clustered surveys (Dean and Pagano 2015, https://doi.org/10.1093/jssam/smv024): near 100 % a symmetric one
@@ -102,7 +103,7 @@ class CrossedBootstrap:
         """The accuracy of one method."""
         values = self.right[name]
         mean = float(values.mean())
-        error, df = self._error(self.by_images[name], [(self.by_seeds[name], len(values))])
+        error, df = self._error(self.by_images[name], [(self.by_seeds[name], values)])
         size = mean * (1 - mean) / error**2 if error else values.shape[1]
         sd = 100 * float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else None
         return Mean(100 * mean, sd, wilson(mean, size, float(stats.t.ppf(0.975, df))))
@@ -125,9 +126,9 @@ class CrossedBootstrap:
         """
         one, other = self.right[first], self.right[second]
         difference = float(one.mean() - other.mean())
-        by_seeds = [(self.by_seeds[name], len(self.right[name])) for name in (first, second)]
+        by_seeds = [(self.by_seeds[name], self.right[name]) for name in (first, second)]
         if same_models:
-            by_seeds = [(resample_seeds(one - other, np.random.default_rng(0)), len(one))]
+            by_seeds = [(resample_seeds(one - other, np.random.default_rng(0)), one - other)]
         by_images = self.by_images[first] - self.by_images[second]
         error, df = self._error(by_images, by_seeds, images_more=1)
         half = float(stats.t.ppf(0.975, df)) * error
@@ -139,24 +140,25 @@ class CrossedBootstrap:
         return Difference(100 * difference, (100 * (difference - half), 100 * (difference + half)), p, test)
 
     def _error(
-        self, by_images: np.ndarray, by_seeds: Sequence[tuple[np.ndarray, int]], *, images_more: int = 0
+        self, by_images: np.ndarray, by_seeds: Sequence[tuple[np.ndarray, np.ndarray]], *, images_more: int = 0
     ) -> tuple[float, float]:
         """Standard error of a mean or difference, and its degrees of freedom.
 
         Args:
             by_images: (R,) over resampled images.
-            by_seeds: (R,) over resampled seeds, and the number of seeds, of each method.
+            by_seeds: (R,) over resampled seeds, and the (S, N) values, of each method.
             images_more: Images on which two methods differ that are counted beside the real ones.
         """
         num_images = next(iter(self.right.values())).shape[1]
-        of_images = float(by_images.var()) + images_more / (num_images + 2) ** 2
-        parts = [(of_images, max(num_images - 1, 1))]
-        for resampled, num_seeds in by_seeds:
-            if num_seeds > 1:  # of a single one, nobody knows
-                parts.append((float(resampled.var()), num_seeds - 1))
-        variance = sum(part for part, _ in parts)
-        below = sum(part**2 / df for part, df in parts)
-        return math.sqrt(variance), variance**2 / below if below else math.inf
+        variance = float(by_images.var()) + images_more / (num_images + 2) ** 2
+        least = max(num_images - 1, 1)
+        below = variance**2 / least
+        for resampled, values in by_seeds:
+            if (df := len(values) - 1) > 0:  # of a single one, nobody knows
+                variance += float(resampled.var())
+                below += float(values.mean(axis=1).var(ddof=1) / len(values)) ** 2 / df
+                least = min(least, df)
+        return math.sqrt(variance), max(variance**2 / below, least) if below else math.inf
 
 
 def wilson(share: float, size: float, quantile: float) -> tuple[float, float]:
