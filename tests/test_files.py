@@ -108,6 +108,8 @@ def test_a_folder_is_replaced_only_if_it_is_of_the_same_kind(tmp_path):
     check_output_folder(None, "mark")
     check_output_folder(tmp_path / "new" / "deep", "mark")
     check_output_folder(tmp_path, "mark")  # empty
+    (tmp_path / ".mark.0f.tmp").touch()  # another process is about to write it
+    check_output_folder(tmp_path, "mark")
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(OutputError, match=r"--overwrite true to replace it, or rest"):
         check_output_folder(tmp_path, "mark", hint=", or rest")

@@ -18,6 +18,7 @@ LEVELS = {
     "interrupts": 0,
     "files": 1,
     "console": 1,
+    "cores": 0,
     "plain": 1,
     "options": 1,
     "yaml_keys": 1,

@@ -29,6 +29,10 @@ def write_file(path: Path, content: bytes, *, sync: bool = True, hint: str = "gi
         stream.write(content)
 
 
+DRAFTS = ".*.tmp"
+"""Names of files that are being written, see `new_file`."""
+
+
 @contextmanager
 def new_file(path: Path, *, sync: bool = True, hint: str = "give another file") -> Iterator[BinaryIO]:
     """Open a stream to a temporary file that becomes `path` at the end, and is removed on any error.
@@ -143,8 +147,8 @@ def check_output_folder(folder: Path | None, mark: str, *, overwrite: bool = Fal
     if folder is None:
         return
     _check_writable(folder, folder)
-    if not (folder.is_dir() and any(folder.iterdir())):
-        return
+    if not (folder.is_dir() and any(not path.match(DRAFTS) for path in folder.iterdir())):
+        return  # another process may be about to write the mark
     if not overwrite:
         raise OutputError(f"--output {folder} exists; give another, or --overwrite true to replace it{hint}")
     if not (folder / mark).exists():

@@ -169,6 +169,16 @@ def test_other_options_than_those_of_finished_runs_are_an_error(compared, tiny, 
     assert compare(where, output, "--jobs", 0) == 0
 
 
+def test_an_option_that_is_no_more_in_the_plan_is_an_error(compared, tmp_path, fails):
+    """A run that was made with it is not one of the plan, whose value is the default, here none."""
+    plan, output = compared
+    shutil.copytree(output, tmp_path / "out")
+    options = tmp_path / "out" / "runs" / "two__birds__seed1" / "run.yaml"
+    options.write_text(options.read_text().replace("max_aspect: null", "max_aspect: 1.5"))
+    line = fails(2, "compare", plan, "--output", tmp_path / "out")
+    assert "two__birds__seed1 was made with model.max_aspect 1.5, and the plan has None: put the" in line
+
+
 def test_runs_that_are_not_in_the_plan_are_told(compared, tiny, tmp_path, capsys):
     _, output = compared
     assert compare(write_plan(tmp_path, tiny, seeds=[1]), output, "--jobs", 0) == 0

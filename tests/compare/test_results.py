@@ -15,7 +15,7 @@ from ramstrans.compare import costs, words
 from ramstrans.compare.build import build_results
 from ramstrans.compare.costs import Cost, costs_of, is_on_front
 from ramstrans.compare.page import blocks_of
-from ramstrans.compare.results import JUDGED, read_run, summarize
+from ramstrans.compare.results import JUDGED, answers_of, read_run, summarize
 from ramstrans.compare.runs import Folders
 from ramstrans.compare.statistics import holm, mcnemar
 from ramstrans.errors import DataError, TrainingError
@@ -150,12 +150,26 @@ def test_other_images_are_refused(folders):
         summary(plan, folders)
 
 
+def test_an_image_that_is_listed_twice_counts_twice(folders):
+    plan = plan_of(seeds=(0,))
+    finished(folders, plan, {"plain": 0.5, "two": 0.5})
+    for run in plan.runs:
+        path = folders.run(run) / "predictions.csv"
+        header, first, *rest = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([header, first, first, *rest]))
+    judged = [read_run(plan, run, folders) for run in plan.runs]
+    table = answers_of(judged)
+    assert table["path"].duplicated().sum() == 1
+    assert table["path"].is_monotonic_increasing
+    assert summary(plan, folders)["results"][0]["num_images"] == len(table) == 41
+
+
 def test_a_run_without_predictions_is_told(folders):
     plan = plan_of(seeds=(0,))
     finished(folders, plan, {"plain": 0.5, "two": 0.5})
     (folders.run(plan.runs[0]) / "predictions.csv").unlink()
     with pytest.raises(
-        DataError, match=r"predictions.csv cannot be read .*ramstrans evaluate .* writes it again"
+        DataError, match=r"predictions.csv cannot be read .*; remove .*report.json, and the same command"
     ):
         summary(plan, folders)
 
@@ -325,6 +339,10 @@ def test_judged_regions_are_means_over_seeds(folders):
     )
     assert "| two, scale 2 |  | 50.0 ± 14.1 |" in text
     assert "| two | 70.0 ± 0.0 | 55.0 ± 1.4 |" in text
+    assert not any("judged of some seeds" in line for line in words.caveats(found["results"], "plain"))
+    (folders.run(plan.region_runs[1]) / "report.json").unlink()
+    lines = words.caveats(summary(plan, folders)["results"], "plain")
+    assert any("of two on birds were judged of some seeds alone: [1] of [0, 1]" in line for line in lines)
 
 
 def test_the_front():
@@ -425,7 +443,7 @@ def test_the_keys_of_compare_json(whole):
             "validation",
             "validation_loss",
         ),
-        *("of", "evaluated_with", "regions_judged"),
+        *("of", "evaluated_with", "regions_judged", "judged_seeds"),
         *("regions", "training_seconds", "gmacs", "milliseconds", "milliseconds_quartiles", "curves"),
         *("is_on_front_of_gmacs", "is_on_front_of_milliseconds"),
     }
@@ -440,3 +458,22 @@ def test_nothing_to_show_is_an_error(folders):
         build_results(plan_of(), folders, {})
     with pytest.raises(TrainingError, match=r"none of the 4 runs has finished.*; a: no data"):
         build_results(plan_of(), folders, {"a": "no data"})
+
+
+def test_pictures_of_other_runs_are_removed(folders):
+    plan = plan_of(seeds=(0,))
+    finished(folders, plan, {"plain": 0.5, "two": 0.5})  # without validation: no curves
+    old = folders.output / "plots" / "birds-curves.png"
+    old.parent.mkdir()
+    old.write_bytes(b"of before")
+    build_results(plan, folders, {})
+    assert not old.exists()
+    assert "curves.png" not in (folders.output / "compare.md").read_text()
+
+
+def test_pairs_are_shown_where_there_are_more_than_with_the_baseline(folders):
+    plan = plan_of(("plain", "two"), seeds=(0,), data={"birds": "b", "dogs": "d"})
+    finished(folders, plan, {"plain": 0.5, "two": 0.5})
+    results = build_results(plan, folders, {})
+    assert len(results["pairs"]) == len(results["to_baseline"]) == 2
+    assert "All pairs" not in (folders.output / "compare.md").read_text()

@@ -235,8 +235,15 @@ def test_the_last_error(tmp_path):
     assert last_error(log, 1) == "exit code 1"
 
 
+def test_the_last_error_is_of_the_last_attempt(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("$ ramstrans train a\nramstrans: the disk is full\n$ ramstrans train a\nNo module\n")
+    assert last_error(log, 1) == "No module"
+    assert last_error(log, -35) == "killed by signal 35"
+
+
 def test_jobs_share_cores_and_gpus(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(module, "num_cores", lambda: 8)
     run = plan_of().runs[0]
     assert environment({}, run, 0, 1, ["0", "1"]) == {}
     assert environment({}, run, 2, 3, ["4", "7"]) == {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "4"}

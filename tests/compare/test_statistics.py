@@ -143,7 +143,7 @@ def test_degrees_of_freedom_are_those_of_the_seeds_as_estimated():
 
 
 def test_degrees_of_freedom_are_never_below_those_of_any_part():
-    """Seeds that are right on opposite images: the images' variance of their mean is 0, and nothing is left."""
+    """Seeds that are right on opposite images: their mean does not vary, and nothing is left."""
     bootstrap = CrossedBootstrap({"a": np.array([[1, 0, 1, 0, 1], [0, 1, 0, 1, 0]])})
     error, df = error_of(bootstrap, "a")
     assert (error, df) == (0, 1)

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -215,6 +216,19 @@ def test_early_exit_uses_calibrated_confidence(run, data):
     confidence = first.probabilities[0]
     for given, count in ((confidence - 1e-4, 1), (confidence + 1e-4, 2)):
         assert len(Predictor.load(folder, "cpu", early_exit=float(given))(image).scales) == count
+
+
+def test_predictions_with_early_exit_are_those_of_the_report(copy, no_pictures):
+    assert load_calibration(copy).fused[0].temperature != 1
+    for confidence in (0.3, 0.35, 0.4, 0.5):
+        output = copy / f"at-{confidence}"
+        words = ["evaluate", str(copy), "--early_exit", str(confidence), "--device", "cpu", "--output"]
+        assert main([*words, str(output)]) == 0
+        report = json.loads((output / "report.json").read_text())["early_exit"]
+        table = pd.read_csv(output / "predictions.csv")
+        assert 100 * (table["early_exit_label"] == table["true"]).mean() == pytest.approx(report["top1"])
+        shares = [100 * (table["early_exit_scales"] == number).mean() for number in (1, 2)]
+        assert shares == pytest.approx(report["exited_at"])
 
 
 def test_a_confidence_chosen_before_is_chosen_again(copy, no_pictures, fails, data, capsys):

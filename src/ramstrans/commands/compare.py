@@ -36,9 +36,15 @@ PLAN_FILE = "plan.yaml"
 
 MAY_DIFFER = (
     *(f"data.{name}" for name in WHERE if name not in ("root", "image_folder")),
-    *("training.probe_cache", "device", "output", "overwrite"),
+    *("training.probe_cache", "device", "tracker", "output", "overwrite"),
 )
 """Options in which a run that is there may differ from the plan: where it is and how it is read."""
+
+FILLED_IN = (
+    *("data.val_fraction", "training.epochs", "model.num_classes", "model.mean", "model.std"),
+    *("model.class_tokens", "model.saliency"),
+)
+"""Options that a run fills in where the plan leaves them to the data set or the backbone, by null or auto."""
 
 
 def add_options(parser: Parser) -> None:
@@ -241,7 +247,7 @@ def check_runs(plan: Plan, configs: dict[str, RunConfig], folders: "Folders") ->
         if key not in filled:
             filled[key], _ = with_recipe_of(configs[run.name], run.words, train.add_options)
         expected = dataclasses.replace(filled[key], seed=run.seed)
-        if changed := difference(expected, saved_config(folder)):
+        if changed := difference(expected, train.config_in(folder)):
             name, wanted, had = changed
             raise UsageError(
                 f"{folder} was made with {name} {had}, and the plan has {wanted}: put the plan back, give "
@@ -261,29 +267,20 @@ def check_evaluation(run: Run, folder: Path) -> None:
         return
     made = [word for word in shlex.split(report["command"]) if word.startswith("--")]
     made = [word for word in made if word.partition("=")[0] not in ("--output", "--device")]
-    if made != run.words:
+    if sorted(made) != sorted(run.words):
         raise UsageError(
             f"{folder} was made with {shlex.join(made)}, and the plan has {shlex.join(run.words)}: {remedy}"
         )
 
 
-def saved_config(folder: Path) -> RunConfig:
-    """The options of a run from its folder."""
-    parser = Parser(default_config_files=[str(folder / OPTIONS_FILE)])
-    parser.add_class_arguments(RunConfig, as_group=False)
-    return train.run_config(parser.instantiate(parser.get_defaults()))
-
-
 def difference(expected: RunConfig, saved: RunConfig) -> tuple[str, Any, Any] | None:
-    """The first option in which a run differs from what was expected, with both values; None: none does.
-
-    What the plan leaves to the data set or the backbone, by null or auto, is not compared.
-    """
+    """The first option in which a run differs from what was expected, with both values; None: none does."""
     from ramstrans.training.run_folder import options_of
 
     had = flat(options_of(saved))
     for name, value in flat(options_of(expected)).items():
-        if name not in MAY_DIFFER and value not in (None, "auto") and value != had[name]:
+        is_left_open = name in FILLED_IN and value in (None, "auto")
+        if name not in MAY_DIFFER and not is_left_open and value != had[name]:
             return name, value, had[name]
     return None
 

@@ -51,7 +51,9 @@ def build_results(
     """
     done = [run for run in plan.runs if folders.is_done(run)]
     if not done:
-        why = first_few([f"{name}: {error}" for name, error in errors.items()], 1) or "start without --jobs 0"
+        why = first_few([f"{name}: {error}" for name, error in errors.items()], 1) or (
+            "start without --jobs 0, or wait for the process that trains them"
+        )
         raise TrainingError(
             f"none of the {len(plan.runs)} runs has finished, so there is nothing to show; {why}"
         )
@@ -86,6 +88,8 @@ def draw(data: str, results: Mapping[str, Any], folder: Path) -> dict[str, Path]
     if not entries:
         return {}
     paths = {name: folder / f"{data}-{name}.png" for name in ("accuracies", "costs", "curves")}
+    for path in paths.values():  # what is not drawn again is of other runs
+        path.unlink(missing_ok=True)
     differences = [row for row in results["to_baseline"] if row["data"] == data]
     plot_accuracies(entries, differences, results["baseline"], paths["accuracies"])
     plot_costs(entries, paths["costs"])

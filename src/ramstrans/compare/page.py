@@ -40,7 +40,7 @@ def blocks_of(results: Results, pictures: Mapping[str, Mapping[str, Path]]) -> I
     for data in dict.fromkeys(entry["data"] for entry in entries):
         here = [entry for entry in entries if entry["data"] == data]
         yield from data_blocks(data, here, results, pictures[data])
-    yield from pair_blocks(results["pairs"])
+    yield from pair_blocks(results["pairs"], len(results["to_baseline"]))
     yield from end_blocks(results)
 
 
@@ -208,12 +208,9 @@ def mask_rows(entry: Entry) -> list[list[str]]:
     return rows
 
 
-def pair_blocks(pairs: Sequence[Entry]) -> Iterator[Block]:
+def pair_blocks(pairs: Sequence[Entry], num_to_baseline: int) -> Iterator[Block]:
     """All pairs, if there are more than those with the baseline."""
-    if (
-        len({(row["data"], row["first"]) for row in pairs} | {(row["data"], row["second"]) for row in pairs})
-        > 2
-    ):
+    if len(pairs) > num_to_baseline:
         yield Heading(2, "All pairs")
         yield Items(words.differences_in_words(pairs))
         yield difference_table(pairs, names_both=True)

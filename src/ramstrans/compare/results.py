@@ -47,15 +47,15 @@ class Judged:
         run: The run.
         report: Its report.json; of a run that is evaluated in another way with the time of its training.
         regions: How its regions were judged, from that report; None if they were not.
-        labels: The true class of each test image, by path.
-        right: (N,) whether each image is right, by `fused`, `scale 1`, ..., in the order of `labels`.
+        images: (N,) of each test image, its path and true class, sorted by path; one may be listed twice.
+        right: (N,) whether each image is right, by `fused`, `scale 1`, ..., in the order of `images`.
         log: Rows of its metrics.jsonl.
     """
 
     run: Run
     report: Mapping[str, Any]
     regions: Mapping[str, Any] | None
-    labels: Mapping[str, str]
+    images: Sequence[tuple[str, str]]
     right: Mapping[str, np.ndarray]
     log: Sequence[Mapping[str, Any]]
 
@@ -78,14 +78,14 @@ def read_run(plan: Plan, run: Run, folders: Folders) -> Judged:
         }
     except (OSError, KeyError, ValueError) as error:
         raise DataError(
-            f"{path} cannot be read ({error}); `ramstrans evaluate {folder} --output {folder} --overwrite "
-            "true` writes it again"
+            f"{path} cannot be read ({error}); remove {folder / REPORT_FILE}, and the same command evaluates "
+            "that run again"
         ) from error
     lines = (
         (folder / RUN_MARK).read_text(encoding="utf-8").splitlines() if (folder / RUN_MARK).is_file() else []
     )
     right = {name: labels.to_numpy() == true for name, labels in answers.items()}
-    labels = dict(zip(table["path"], true, strict=True))
+    images = list(zip(table["path"], true, strict=True))
     report = read_json(folder / REPORT_FILE)
     if run.of is not None:
         trained = read_json(folders.run(run.of) / REPORT_FILE)
@@ -93,7 +93,7 @@ def read_run(plan: Plan, run: Run, folders: Folders) -> Judged:
     judges = {judge.of.name: judge for judge in plan.region_runs if judge.of}
     regions = read_json(folders.run(judges[run.name]) / REPORT_FILE) if run.name in judges else {}
     log = [json.loads(line) for line in lines]
-    return Judged(run, report, regions.get("regions_judged"), labels, right, log)
+    return Judged(run, report, regions.get("regions_judged"), images, right, log)
 
 
 def answers_of(judged: Sequence[Judged]) -> pd.DataFrame:
@@ -106,11 +106,11 @@ def answers_of(judged: Sequence[Judged]) -> pd.DataFrame:
         A row per test image: `path`, below the folder that they are all in, `true`, its class, and a column
         per run and answer (`fused`, `scale 1`, ...), 1 where it is right, else 0.
     """
-    paths = list(judged[0].labels)
+    paths = [path for path, _ in judged[0].images]
     folder = os.path.commonpath([Path(path).parent for path in paths])
     images = {
         "path": [Path(path).relative_to(folder).as_posix() for path in paths],
-        "true": list(judged[0].labels.values()),
+        "true": [true for _, true in judged[0].images],
     }
     right = {key_of(one.run.name, part): found for one in judged for part, found in one.right.items()}
     return pd.DataFrame(images | {name: found.astype(int) for name, found in right.items()})
@@ -204,7 +204,7 @@ def check_images(judged: Sequence[Judged]) -> None:
         DataError: They were not.
     """
     for one in judged[1:]:
-        if one.labels != judged[0].labels:
+        if one.images != judged[0].images:
             raise DataError(
                 f"{one.run.name} and {judged[0].run.name} were tested on other images of {one.run.data}, and "
                 "cannot be compared: data sets whose splits differ need names of their own in the plan"
@@ -252,13 +252,14 @@ def entry_of(
         "evaluated_with": None if run.of is None else run.options,
         "seeds": seeds,
         "missing_seeds": [one.seed for one in plan.runs_of(run.data, run.contender) if one.seed not in seeds],
-        "num_images": len(found[0].labels),
+        "num_images": len(found[0].images),
         "fused": accuracy(FUSED),
         "scales": [accuracy(part) for part in found[0].right if part != FUSED],
         "validation": spread([validated(one, "top1_fused") for one in found]),
         "validation_loss": spread([validated(one, "loss_fused") for one in found]),
         "regions": regions_of(reports),
         "regions_judged": judged_of([one.regions for one in found if one.regions is not None]),
+        "judged_seeds": [one.run.seed for one in found if one.regions is not None],
         "training_seconds": spread([report.get("seconds") for report in reports]),
         **costs[0]._asdict() | {"gmacs": float(np.mean([cost.gmacs for cost in costs]))},
         "curves": {

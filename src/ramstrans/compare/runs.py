@@ -20,6 +20,7 @@ from typing import IO
 
 from ramstrans.compare.plan import Run, as_word
 from ramstrans.console import format_duration
+from ramstrans.cores import num_cores
 from ramstrans.errors import UsageError
 from ramstrans.files import make_folder
 from ramstrans.interrupts import check_interrupted
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 PROGRAM = (sys.executable, "-m", "ramstrans")
 """What runs are made by."""
+
+ATTEMPT = "$ "
+"""What the line of a log begins with that names the command of an attempt."""
 
 POLL = 0.2
 """Seconds between two looks at the processes."""
@@ -202,7 +206,9 @@ class Trainer:
             command = evaluate_command(run, self.folders.run(run.of), folder)
         log = self.folders.log(run)
         with log.open("ab") as stream:
-            stream.write(f"$ {shlex.join(['ramstrans', *command])}\n".encode(errors="backslashreplace"))
+            stream.write(
+                f"{ATTEMPT}{shlex.join(['ramstrans', *command])}\n".encode(errors="backslashreplace")
+            )
             stream.flush()
             process = subprocess.Popen(
                 [*PROGRAM, *command],
@@ -250,15 +256,14 @@ class Trainer:
 
 
 def last_error(log: Path, code: int) -> str:
-    """The line that says why a run ended, from the end of its log."""
-    lines = [
-        line.strip()
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
-        if line.strip()
-    ]
-    own = [line for line in lines[-5:] if line.startswith("ramstrans: ")]
+    """The line that says why a run ended, from the end of its log: of the last attempt alone."""
     if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"killed by {names.get(-code, f'signal {-code}')}"
+    lines: list[str] = []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        lines = [] if line.startswith(ATTEMPT) else [*lines[-20:], *filter(None, [line.strip()])]
+    own = [line for line in lines[-5:] if line.startswith("ramstrans: ")]
     return (own or lines or [f"exit code {code}"])[-1].removeprefix("ramstrans: ")
 
 
@@ -271,7 +276,7 @@ def environment(
     """
     inner = dict(outer)
     if jobs > 1:
-        inner.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
+        inner.setdefault("OMP_NUM_THREADS", str(max(num_cores() // jobs, 1)))
     if len(gpus) > 1 and jobs > 1 and "device" not in (run.of or run).options:
         inner["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     return inner

@@ -140,7 +140,11 @@ class CrossedBootstrap:
         return Difference(100 * difference, (100 * (difference - half), 100 * (difference + half)), p, test)
 
     def _error(
-        self, by_images: np.ndarray, by_seeds: Sequence[tuple[np.ndarray, np.ndarray]], *, images_more: int = 0
+        self,
+        by_images: np.ndarray,
+        by_seeds: Sequence[tuple[np.ndarray, np.ndarray]],
+        *,
+        images_more: int = 0,
     ) -> tuple[float, float]:
         """Standard error of a mean or difference, and its degrees of freedom.
 

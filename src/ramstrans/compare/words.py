@@ -138,6 +138,12 @@ def caveats(entries: Sequence[Row], baseline: str) -> list[str]:
     if uneven:
         names = "; ".join(f"{one['contender']} on {one['data']}: {one['missing_seeds']}" for one in uneven)
         lines.append(f"Seeds of the plan that are missing: {names}.")
+    for entry in entries:
+        if entry["judged_seeds"] and entry["judged_seeds"] != entry["seeds"]:
+            lines.append(
+                f"Regions of {entry['contender']} on {entry['data']} were judged of some seeds alone: "
+                f"{entry['judged_seeds']} of {entry['seeds']}; logs of the others say why."
+            )
     for data in dict.fromkeys(entry["data"] for entry in entries):
         if baseline not in {entry["contender"] for entry in entries if entry["data"] == data}:
             lines.append(

@@ -75,6 +75,24 @@ def exited_early(means: np.ndarray, confidence: float) -> np.ndarray:
     return np.asarray(means[num_scales_used(means, confidence) - 1, np.arange(means.shape[1])])
 
 
+class Exits(NamedTuple):
+    """What early exit answers for N images.
+
+    Attributes:
+        labels: (N,) the class of each.
+        num_scales: (N,) how many scales each takes, 1 to S.
+    """
+
+    labels: np.ndarray
+    num_scales: np.ndarray
+
+
+def exits_at(predictions: Predictions, confidence: float, calibration: Calibration | None = None) -> Exits:
+    """The answers with early exit at a confidence; with a calibration it is that of calibrated means."""
+    means = running_means(predictions.probabilities, calibration)
+    return Exits(exited_early(means, confidence).argmax(axis=1), num_scales_used(means, confidence))
+
+
 def exit_curve(predictions: Predictions, calibration: Calibration | None = None) -> ExitCurve:
     """Compute what each confidence would cost and save, from predictions of all scales."""
     means, labels = running_means(predictions.probabilities, calibration), predictions.labels

@@ -21,7 +21,13 @@ from ramstrans.data.records import ImageSet
 from ramstrans.distributed import process_index
 from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.evaluation.config import EvaluationConfig
-from ramstrans.evaluation.early_exit import choose_exit, exit_report, exit_warnings, time_exit
+from ramstrans.evaluation.early_exit import (
+    choose_exit,
+    exit_report,
+    exit_warnings,
+    exits_at,
+    time_exit,
+)
 from ramstrans.evaluation.fusion import fit_weights
 from ramstrans.evaluation.images import data_config, dataset_of, read_images
 from ramstrans.evaluation.judge import draw_indices, judge_regions, judged_report, part_of
@@ -246,12 +252,13 @@ def evaluate(
     parts: dict[str, Any] = {"method": metadata.model.method, "regions_used": model.num_looks - 1}
     if model.multi_label:
         return report_labels(source, predictions, folder, extra=parts | dict(extra))
-    given, judged = None, None
+    given, judged, exits = None, None, None
     if further.judged is not None:
         judged = judge_regions(model, *further.judged, **options)
         records = [predictions.records[index] for index in judged.indices]
         parts["regions_judged"] = judged_report(judged, records)
     if further.confidence is not None:
+        exits = exits_at(predictions, further.confidence, calibration)
         parts["early_exit"] = exit_report(
             predictions,
             further.confidence,
@@ -271,7 +278,7 @@ def evaluate(
     report = build_report(predictions, metadata.class_names, extra=parts | dict(extra))
     if process_index() == 0:
         taxonomy = None if calibration is None else calibration.taxonomy
-        found = Found(source, predictions, given, taxonomy, further.confidence, judged)
+        found = Found(source, predictions, given, taxonomy, exits, judged)
         write_evaluation(folder, found, report)
     return report
 

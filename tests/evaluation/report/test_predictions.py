@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ramstrans.data.records import Record
+from ramstrans.evaluation.early_exit import exits_at
 from ramstrans.evaluation.ranking import top_classes
 from ramstrans.evaluation.report.predictions import write_predictions
 from tests.evaluation.builders import make_predictions, names
@@ -28,7 +29,7 @@ def test_early_exit_has_its_own_answer(tmp_path):
     predictions = make_predictions(num_images=2, num_classes=2)._replace(
         probabilities=np.array([[[0.9, 0.1], [0.6, 0.4]], [[0.0, 1.0], [0.1, 0.9]]], np.float32)
     )
-    write_predictions(predictions, ["crow", "owl"], tmp_path / "p.csv", 0.8)
+    write_predictions(predictions, ["crow", "owl"], tmp_path / "p.csv", exits_at(predictions, 0.8))
     table = pd.read_csv(tmp_path / "p.csv")
     assert table["early_exit_label"].tolist() == ["crow", "owl"]
     assert table["early_exit_scales"].tolist() == [1, 2]

@@ -2,7 +2,6 @@
 
 import atexit
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -13,7 +12,9 @@ from queue import SimpleQueue
 from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
 
-NUM_THREADS = min(8, os.cpu_count() or 1)
+from ramstrans.cores import num_cores
+
+NUM_THREADS = min(8, num_cores())
 """Default number of threads that decode files, which releases the GIL."""
 
 MAX_AHEAD = 1024

@@ -8,7 +8,7 @@ import numpy as np
 
 from ramstrans.calibration.answers import Answers
 from ramstrans.calibration.taxonomy import Taxonomy
-from ramstrans.evaluation.early_exit import exited_early, num_scales_used, running_means
+from ramstrans.evaluation.early_exit import Exits
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.ranking import top_classes
 from ramstrans.files import write_file
@@ -25,7 +25,7 @@ def write_predictions(
     predictions: Predictions,
     class_names: Sequence[str],
     path: Path,
-    confidence: float | None = None,
+    exits: Exits | None = None,
     answers: Answers | None = None,
     taxonomy: Taxonomy | None = None,
 ) -> None:
@@ -35,9 +35,9 @@ def write_predictions(
     `probability_of_true`; `label_1` ... and `probability_1` ..., the most probable classes; and for each
     scale `scale_1_label`, `scale_1_probability` and, unless it is the last, its region `scale_1_x0` ...
     `scale_1_y1`, half-open in pixels of the upright image, and `scale_1_has_region`, False where nothing
-    stood out. With the `confidence` of an early exit also `early_exit_label` and `early_exit_scales`, the
-    class that it predicts and the number of scales that it takes. With calibrated `answers`, the
-    probabilities are those of all scales together, without priors, and the last columns are `unknown`,
+    stood out. With `exits` of an early exit also `early_exit_label` and `early_exit_scales`, the class that
+    it predicts and the number of scales that it takes. With calibrated `answers`, the probabilities are
+    those of all scales together, without priors, and the last columns are `unknown`,
     `unknown_score` and `set`, the names of its classes; with a `taxonomy` also `answer`, `answer_rank` and
     `answer_probability`, by the finest rank that is certain; and, if priors changed the probabilities,
     `label_with_priors` and `probability_with_priors`, the most probable class.
@@ -46,13 +46,9 @@ def write_predictions(
     columns = _columns(len(predictions.probabilities), min(TOP_K, len(names)))
     fused = predictions.fused if answers is None else answers.without_priors
     rows: Iterable[list[Any]] = _rows(predictions, names, fused)
-    if confidence is not None:
-        means = running_means(predictions.probabilities)
-        exits = zip(
-            exited_early(means, confidence).argmax(axis=1), num_scales_used(means, confidence), strict=True
-        )
+    if exits is not None:
         columns += ["early_exit_label", "early_exit_scales"]
-        rows = ([*row, names[label], int(used)] for row, (label, used) in zip(rows, exits, strict=True))
+        rows = ([*row, names[label], int(used)] for row, label, used in zip(rows, *exits, strict=True))
     if answers is not None:
         columns += TRUST_COLUMNS
         rows = [[*row, *_trust(answers, index, names)] for index, row in enumerate(rows)]

@@ -10,6 +10,7 @@ import numpy as np
 from ramstrans.calibration.answers import Answers
 from ramstrans.calibration.taxonomy import Taxonomy
 from ramstrans.distributed import process_index
+from ramstrans.evaluation.early_exit import Exits
 from ramstrans.evaluation.judge import JudgedRegions, picture_groups
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.report.build import Report, write_report
@@ -49,7 +50,7 @@ class Found(NamedTuple):
         predictions: Of all images.
         given: Calibrated answers; None without a calibration.
         taxonomy: Of the classes; None without one.
-        confidence: Threshold of early exit; None: it is not used.
+        exits: The answers with early exit; None: it is not used.
         judged: How regions were judged; None: they were not.
     """
 
@@ -57,22 +58,22 @@ class Found(NamedTuple):
     predictions: Predictions
     given: Answers | None
     taxonomy: Taxonomy | None
-    confidence: float | None
+    exits: Exits | None
     judged: JudgedRegions | None
 
 
 def write_evaluation(folder: Path, found: Found, report: Report) -> None:
     """Write all of an evaluation of images that have one class each."""
-    source, predictions, given, taxonomy, confidence, judged = found
+    source, predictions, given, taxonomy, exits, judged = found
     figures, further = {}, []
     if given is not None:
         plot_reliability(report["calibration"], folder / "reliability.png")
         figures["Calibration: before and after"] = "reliability.png"
-    if confidence is not None:
+    if exits is not None:
         plot_exit(report["early_exit"], folder / "early_exit.png")
         figures["What early exit costs and saves"] = "early_exit.png"
     class_names = source.metadata.class_names
-    write_predictions(predictions, class_names, folder / "predictions.csv", confidence, given, taxonomy)
+    write_predictions(predictions, class_names, folder / "predictions.csv", exits, given, taxonomy)
     figures |= draw_figures(source, predictions, folder)
     if judged is not None:
         further = judged_sections(report["regions_judged"])
