@@ -24,8 +24,9 @@ class Repository:
     commits: dict = field(default_factory=lambda: {"0" * 40: {}})
     messages: list = field(default_factory=list)
 
-    def commit(self, branch, files, message):
-        content = self.commits[self.branches[branch]] | files
+    def commit(self, branch, files, message, removed=()):
+        before = self.commits[self.branches[branch]]
+        content = {name: was for name, was in before.items() if name not in removed} | files
         sha = hashlib.sha1(repr((branch, sorted(content.items()), len(self.commits))).encode()).hexdigest()
         self.commits[sha] = content
         self.branches[branch] = sha
@@ -173,16 +174,18 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200)
 
     def commit(self, name, branch, body):
-        rows, files, message = map(json.loads, body.splitlines()), {}, ""
+        rows, files, removed, message = map(json.loads, body.splitlines()), {}, [], ""
         for row in rows:
             value = row["value"]
             if row["key"] == "header":
                 message = value["summary"]
+            elif row["key"] == "deletedFile":
+                removed.append(value["path"])
             elif row["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             else:
                 files[value["path"]] = self.hub.large[value["oid"]]
-        sha = self.hub.repositories[name].commit(branch, files, message)
+        sha = self.hub.repositories[name].commit(branch, files, message, removed)
         self.answer(200, {"commitUrl": f"{self.hub.address}/{name}/commit/{sha}", "commitOid": sha})
 
 

@@ -128,6 +128,9 @@ def check_ours(folder: Path, address: Address) -> None:
 def upload(address: Address, files: Mapping[str, bytes | Path], *, private: bool, message: str) -> str:
     """Commit files to a repository, which is created if necessary, as its branch is; all of them or none.
 
+    Files of a model that was there before, and which this one has not, are removed: its calibration or report
+    would be taken for the new one's.
+
     Args:
         address: The repository; its revision is a branch.
         files: Name -> content, or the file that has it.
@@ -140,7 +143,7 @@ def upload(address: Address, files: Mapping[str, bytes | Path], *, private: bool
     Raises:
         WeightsError: There is no network, or no right to write there.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     from ramstrans import __version__
 
@@ -148,13 +151,17 @@ def upload(address: Address, files: Mapping[str, bytes | Path], *, private: bool
     if reason is not None:
         raise WeightsError(f"{address}: nothing was pushed, the hub cannot be reached ({reason})")
     api = HfApi(library_name="ramstrans", library_version=__version__)
-    additions = [CommitOperationAdd(name, content) for name, content in files.items()]
+    changes: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd(name, content) for name, content in files.items()
+    ]
     with hub_errors(address, None):
         api.create_repo(address.repository, private=private, exist_ok=True)
         if address.revision is not None:
             api.create_branch(address.repository, branch=address.revision, exist_ok=True)
+        there = api.list_repo_files(address.repository, revision=address.revision)
+        changes += [CommitOperationDelete(name) for name in FILES if name in there and name not in files]
         commit = api.create_commit(
-            address.repository, additions, commit_message=message, revision=address.revision
+            address.repository, changes, commit_message=message, revision=address.revision
         )
     return str(commit.commit_url)
 

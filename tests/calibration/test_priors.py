@@ -130,5 +130,12 @@ def test_rows_add_up_and_weights_of_one_size_change_nothing(seed):
     assert weighted(probabilities, 7 * given_weights) == pytest.approx(found)
 
 
+def test_a_row_of_which_nothing_is_left_stays():
+    """Calibrated probabilities may underflow, and the priors exclude the only class that is left."""
+    rows = np.array([[1.0, 0.0, 0.0], [0.5, 0.25, 0.25]])
+    weights = np.array([[0.0, 1.0, 0.5], [0.0, 1.0, 3.0]])
+    assert weighted(rows, weights).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.25, 0.75]]
+
+
 def test_photographs_without_priors_have_ones():
     assert weights_of([Matched(None, None), Matched(np.array([0.0, 2]), "x")], 2).tolist() == [[1, 1], [0, 2]]

@@ -247,3 +247,7 @@ def test_add_class_says_what_is_wrong(probe, trained, colors, tmp_path, fails, c
     assert main(list(map(str, ["add_class", folder, "W", one, "--output", output, *CPU]))) == 0
     assert "1 of 5 photographs" in capsys.readouterr().err
     assert "exists" in refused(2, "W", one, "--output", output)
+    (output / "report.json").write_text("{}")
+    overwrite = ["add_class", folder, "W", one, "--output", output, "--overwrite", "true", *CPU]
+    assert main(list(map(str, overwrite))) == 0
+    assert not (output / "report.json").exists()

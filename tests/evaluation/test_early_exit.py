@@ -218,6 +218,8 @@ def test_early_exit_at_a_given_confidence_is_evaluated_and_not_saved(model_folde
 def test_early_exit_that_is_not_possible(birds, evaluate, trained, tmp_path):
     with pytest.raises(UsageError, match="confidence of early exit is 0"):
         evaluate(early_exit=0.0)
+    with pytest.raises(UsageError, match=r"confidence of early exit is 90\.0, which no image reaches"):
+        evaluate(early_exit=90.0)
     whole = tiny_run(birds, data={"val_fraction": 0.0}, training={"max_steps": 1})
     train(prepare(whole), tmp_path / "whole")
     with pytest.raises(UsageError, match=r"none were held out; train with --data\.val_fraction above 0"):

@@ -50,7 +50,7 @@ def test_tables_are_cut_by_row_groups(paths, tmp_path):
 
 def test_paths_of_a_table_are_relative_to_it(tmp_path):
     parquet.write_table(pyarrow.table({"path": ["x/a.jpg"]}), tmp_path / "a.parquet")
-    (tmp_path / "b.csv").write_text("label,path\nNA,007.jpg\n")
+    (tmp_path / "b.csv").write_text("label;path\nNA;007.jpg\n")
     found = items_of(partitions_of([tmp_path / "a.parquet", tmp_path / "b.csv"], 9))
     assert found == [(str(tmp_path / "x/a.jpg"), None), (str(tmp_path / "007.jpg"), None)]
 
@@ -87,7 +87,7 @@ def test_what_is_no_table_of_photographs_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"b.parquet cannot be read as Parquet"):
         partitions_of([tmp_path / "b.parquet"], 9)
     (tmp_path / "c.csv").write_text("file\na.jpg\n")
-    with pytest.raises(DataError, match=r"c.csv is not a table with a column path"):
+    with pytest.raises(DataError, match=r"c.csv has no column 'path'; it has 'file'"):
         partitions_of([tmp_path / "c.csv"], 9)
 
 
@@ -125,6 +125,11 @@ def test_a_folder_goes_on_with_what_is_missing(run, paths, tmp_path):
     again = PartitionFolder(root, SETTINGS, partitions, overwrite=False)
     assert again.written() == [(2, 2, 0)]
     assert not list(root.glob(".part*"))
+    with_overwrite = PartitionFolder(root, SETTINGS, partitions, overwrite=True)  # the same command goes on
+    assert with_overwrite.written() == [(2, 2, 0)]
+    assert PartitionFolder(root, SETTINGS | {"top_k": 3}, partitions, overwrite=True).written() == []
+    with_overwrite = PartitionFolder(root, SETTINGS, partitions, overwrite=True)
+    write_partition(partitions[2], predictor, root)
     again.finish(again.written())
     assert json.loads((root / "_SUCCESS").read_text()) == {"num_rows": 2, "num_unreadable": 0}
     with pytest.raises(OutputError, match=r"out is finished; give another folder, or --overwrite true"):
@@ -145,3 +150,5 @@ def test_a_folder_of_another_command_is_not_touched(paths, tmp_path):
         with pytest.raises(OutputError, match=r"mine is not a folder of predictions; give another"):
             PartitionFolder(tmp_path / "mine", SETTINGS, partitions, overwrite=overwrite)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    with pytest.raises(OutputError, match=r"notes.txt is not a folder of predictions"):
+        PartitionFolder(tmp_path / "mine" / "notes.txt", SETTINGS, partitions, overwrite=True)

@@ -1,6 +1,7 @@
 """An interrupted `predict --output` keeps its rows, and goes on behind them."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from ramstrans.errors import OutputError
 from ramstrans.inference.prediction import Prediction
-from ramstrans.inference.rows import partial_files, resumable_file
+from ramstrans.inference.rows import _csv_rows, partial_files, resumable_file
 from ramstrans.inference.writers import FORMATS
+from ramstrans.plain import csv_text
 
 PATHS = ["a.jpg", "b,\n.jpg", "c\udce9.jpg", "d.jpg", "e.jpg"]
 SETTINGS = {"model": "7f", "precision": "fp32"}
@@ -75,6 +77,13 @@ def test_a_row_that_was_cut_off_is_written_again(tmp_path, format_name):
         assert content(target, format_name) == content(whole, format_name)
         target.unlink()
         interrupt(target, 3, format_name=format_name)
+
+
+def test_a_row_with_a_large_set_is_read_again(tmp_path):
+    """Python's reader of CSV refuses cells of more than 131,072 characters, unless it is told."""
+    cells = [["path", "error"], ["a.jpg", "x" * 200_000], ["b.jpg", ""]]
+    stream = io.BytesIO("".join(map(csv_text, [[row] for row in cells])).encode())
+    assert [path for path, _, _ in _csv_rows(stream, cells[0])] == ["a.jpg", "b.jpg"]
 
 
 def test_kept_rows_are_those_of_a_table(tmp_path):

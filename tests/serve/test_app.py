@@ -399,6 +399,20 @@ def test_why_not_another_class():
     assert [row["against"] is None for row in rows] == [True, False]
 
 
+def test_after_a_refusal_the_rest_of_the_request_is_not_computed():
+    async def conversation(client, _app):
+        images = {"images": in_base64(*[b"a"] * 40)}
+        refused = await client.post("/predict?against=z", json=images)
+        done = sum(engine.batches)
+        await asyncio.sleep(0.1)
+        return refused, done
+
+    engine = FakeEngine()
+    refused, done = talk(engine, conversation, Limits(max_batch=4))
+    assert refused.status_code == 422
+    assert sum(engine.batches) <= done + 4 < 40  # but for the batch that is being computed
+
+
 def test_a_run_says_why_and_shows_no_training_photographs(predictor, photographs):
     content = photographs[0].read_bytes()
     (row,) = rows_of(

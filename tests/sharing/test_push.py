@@ -1,4 +1,6 @@
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,11 @@ from PIL import Image
 import ramstrans
 from ramstrans.cli import main
 from ramstrans.errors import UsageError, WeightsError
+from ramstrans.evaluation.report.markdown import LABEL_METRICS
+from ramstrans.hub import Address
 from ramstrans.inference.predictor import Predictor
+from ramstrans.saved.metadata import load_metadata
+from ramstrans.sharing.card import model_card
 from ramstrans.sharing.push import nameless, prepare_push
 from tests.hub_stub import READER
 from tests.inference.builders import draw, make_folder
@@ -35,6 +41,54 @@ def test_a_run_is_pushed_and_read_again(hub, trained, tmp_path, capsys):
     photograph = draw(tmp_path / "a.png", 97, 71)
     expected = Predictor.load(trained.folder, "cpu")(photograph)
     assert Predictor.load("hf://ann/birds", "cpu")(photograph) == expected
+
+
+def test_a_calibration_of_before_is_removed(hub, trained, tmp_path):
+    """It was fitted for other weights, which the reader of a model on the hub could not mend."""
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    old = {"calibration.json": b"{}", "calibration.safetensors": b"0", "notes.md": b"mine"}
+    hub.add("ann/birds", old)
+    main(["push", str(folder), "ann/birds"])
+    files = content_of(hub, "ann/birds")
+    assert "notes.md" in files
+    assert not {"calibration.json", "calibration.safetensors"} & files.keys()
+    assert Predictor.load("hf://ann/birds", "cpu")(draw(tmp_path / "a.png", 97, 71)).labels
+
+
+def test_a_calibration_tells_nothing_of_this_machine(trained, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    (folder / "calibration.json").write_text(json.dumps({"fitted_on": "/home/ann/more birds"}))
+    files = prepare_push(folder, "ann/birds").files
+    assert json.loads(files["calibration.json"]) == {"fitted_on": "more birds"}
+    (folder / "calibration.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"damaged .*ramstrans calibrate"):
+        prepare_push(folder, "ann/birds")
+
+
+def test_a_card_of_several_labels(trained, tmp_path):
+    metadata = load_metadata(trained.folder)
+    metadata = replace(metadata, model=replace(metadata.model, multi_label=True))
+    interval = {f"{key}_interval": [10.0, 20.0] for key in ("map", *(name for name, _ in LABEL_METRICS))}
+    fused = {"map": 50.0, **{name: 40.0 for name, _ in LABEL_METRICS}, **interval}
+    report = {
+        **{"multi_label": "chosen", "num_images": 7, "split": "test", "warnings": ["few images"]},
+        **{"scales": [{"map": 45.0, "map_interval": [1.0, 2.0]}] * 2, "fused": fused, "classes": []},
+    }
+    card = model_card(metadata, report, Address("ann/birds"))
+    _, header, page = card.split("---\n", 2)
+    (result,) = yaml.safe_load(header)["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "mAP", "value": 0.5, "name": "mean average precision"}]
+    assert "| mAP, fused: mean of all | 50.0 | 10.0 - 20.0 |" in page
+    assert "- few images." in page
+    assert "calibration error" not in page
+
+
+def test_the_card_of_a_calibrated_model_has_the_error_that_is_left(trained):
+    report = json.loads((trained.folder / "report.json").read_text())
+    report["calibration"] = {"fused": {"before": {"ece": 9.0}, "after": {"ece": 1.25}}}
+    page = model_card(load_metadata(trained.folder), report | {"unknown": {"auroc": 1}}, Address("ann/birds"))
+    assert "off by 1.2 percentage points" in page
+    assert "may or may not be called unknown" in page
 
 
 def test_nothing_tells_of_this_machine(hub, trained):

@@ -144,12 +144,13 @@ class Priors:
 
 
 def weighted(probabilities: Float, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities (N, C) times weights (N, C), each row divided by its sum.
+    """Probabilities (N, C) times weights (N, C), each row divided by its sum; one of zeros stays as it was.
 
     >>> weighted(np.array([[0.5, 0.25, 0.25]]), np.array([[0.0, 1.0, 3.0]])).tolist()
     [[0.0, 0.25, 0.75]]
     """
     product = probabilities.astype(np.float64) * weights
+    product = np.where(product.any(axis=1, keepdims=True), product, probabilities)
     return np.asarray(product / product.sum(axis=1, keepdims=True))
 
 

@@ -10,7 +10,7 @@ from ramstrans.commands.images import takes_images, unique_paths
 from ramstrans.commands.options import Parser
 from ramstrans.console import progress_bar
 from ramstrans.errors import UsageError
-from ramstrans.files import check_output_folder
+from ramstrans.files import check_output_folder, make_folder
 from ramstrans.options import Precision
 from ramstrans.saved.metadata import CONFIG_FILE, load_metadata
 
@@ -81,7 +81,9 @@ def add_class(
     features = photographs(predictor, paths, batch_size)
     with progress_bar() as progress:
         old = old_classes(predictor, len(paths), batch_size, progress)
-    save_with_class(predictor, name, imprint(features, old), len(paths), output)
+    row = imprint(features, old)
+    make_folder(output, empty=overwrite)  # a report there would be of another model
+    save_with_class(predictor, name, row, len(paths), output)
     logger.warning(
         "a calibration belongs to the classes before: the new model has none; `ramstrans calibrate %s` fits "
         "one once the new class is in its data set",

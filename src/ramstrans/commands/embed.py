@@ -126,7 +126,7 @@ def labelled_paths(predictor: "Predictor", split: Split) -> dict[str, str]:
     from ramstrans.console import progress_bar
     from ramstrans.evaluation.config import EvaluationData
     from ramstrans.evaluation.images import data_config, dataset_of, read_drawn
-    from ramstrans.plain import join_labels
+    from ramstrans.plain import join_labels, utf8_text
 
     metadata = predictor.metadata
     data = data_config(metadata.run_options("data"), EvaluationData())
@@ -136,7 +136,10 @@ def labelled_paths(predictor: "Predictor", split: Split) -> dict[str, str]:
         )
     for line in left_out:
         logger.warning("%s", line)
+    names = [utf8_text(name) for name in metadata.class_names]
+    if not metadata.model.multi_label:
+        return {str(record.path.absolute()): names[record.label] for record in dataset.records}
     return {
-        str(record.path.absolute()): join_labels([metadata.class_names[label] for label in record.classes])
+        str(record.path.absolute()): join_labels([names[label] for label in record.classes])
         for record in dataset.records
     }

@@ -86,7 +86,7 @@ def explain(
     from ramstrans.inference.predictor import Predictor
     from ramstrans.inference.tables import with_tables
 
-    named, cells = with_tables(resolve_arguments(inputs))
+    named, cells = with_tables(resolve_arguments(inputs), with_cells=priors is not None)
     images = unique_paths(named)
     pictures = choose_pictures(images, output)
     check_pictures(pictures, overwrite=overwrite)

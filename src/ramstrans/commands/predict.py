@@ -118,7 +118,7 @@ def predict(
     from ramstrans.inference.predictor import Predictor
     from ramstrans.inference.tables import with_tables
 
-    named, cells = with_tables(resolve_arguments(inputs))
+    named, cells = with_tables(resolve_arguments(inputs), with_cells=priors is not None)
     predictor = Predictor.load(run, priors=priors, cells=cells, **how)
     predict_here(predictor, named, output, chosen, top_k, batch_size, overwrite=overwrite)
     return 0
@@ -152,7 +152,7 @@ def predict_here(
             progress(rows.num_rows, total, "predicting")
     logger.info("%s, %d of them unreadable", counted(rows.num_rows, "image"), rows.num_unreadable)
     if rows.num_without_priors:
-        logger.warning("%s", answered_without(rows.num_without_priors, rows.num_rows))
+        logger.warning("%s", answered_without(rows.num_without_priors, rows.num_written))
     check_any_read(named, rows.num_rows, rows.num_rows - rows.num_unreadable)
 
 

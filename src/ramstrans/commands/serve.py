@@ -145,10 +145,12 @@ def check_model(folder: Path, of_run: dict[str, Any]) -> None:
     if format_of(folder) is None:
         load_metadata(folder)
         return
-    given = [f"--{name}" for name, value in of_run.items() if value not in (None, "auto")]
+    usual = {"device": "auto"}
+    given = [f"--{name}" for name, value in of_run.items() if value not in (None, usual.get(name))]
     if given:
         raise UsageError(
-            f"{folder} is an exported model, in which {' and '.join(given)} cannot be changed; export it so"
+            f"{folder} is an exported model, in which {' and '.join(given)} cannot be changed; export it so, "
+            "or serve the run (early exit is in no graph)"
         )
 
 

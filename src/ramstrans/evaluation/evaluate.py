@@ -42,7 +42,7 @@ from ramstrans.evaluation.searched import NO_NEIGHBORS, Neighbors, neighbors_amo
 from ramstrans.evaluation.trust import answers_of, trust_report
 from ramstrans.evaluation.unknown_images import unknown_images
 from ramstrans.files import make_folder
-from ramstrans.models.methods.early_exit import check_confidence, check_num_scales, check_one_label
+from ramstrans.models.methods.early_exit import check_given, check_num_scales, check_one_label
 from ramstrans.models.methods.method import Method
 from ramstrans.saved.metadata import ModelMetadata
 from ramstrans.saved.model import load_model, save_metadata, weights_digest
@@ -312,7 +312,7 @@ def check_early_exit(model: Method, images: ImageSet, early_exit: float | Litera
     """Raise if early exit cannot be evaluated, before anything is computed."""
     check_num_scales(model.num_scales)
     if early_exit != "auto":
-        check_confidence(early_exit)
+        check_given(early_exit)
     elif not images.of_split("val"):
         raise UsageError(
             "--early_exit auto chooses on validation images, and none were held out; train with "

@@ -111,8 +111,9 @@ def compare(
     model, metadata = predictor.model, predictor.metadata
     resized = read_input(image, metadata.preprocessing, predictor.max_pixels)
     batch, output, (views,) = scale_views(model, metadata, [resized], predictor.precision)
-    explanation = predictor.explained(batch, output, views, path_of(image), top_k=5)
-    (ranked,) = predictor.predictions(batch, output, [None], len(predictor.class_names))
+    path = path_of(image)
+    explanation = predictor.explained(batch, output, views, path, top_k=5)
+    (ranked,) = predictor.predictions(batch, output, [path], len(predictor.class_names))
     answer, runner_up = ranked.labels[:2]
     other = runner_up if against in (RUNNER_UP, answer) else against
     of_class: Mapping[str, float] = dict(zip(ranked.labels, ranked.probabilities, strict=True))
@@ -121,7 +122,6 @@ def compare(
     nearest: tuple[list[Neighbor], list[Neighbor]] | None = None
     if embeddings is not None:
         features = torch.cat([scale.feature[0].float() for scale in output.scales]).cpu().numpy()
-        path = path_of(image)
         nearest = (
             neighbors_of(embeddings, features, NUM_NEAREST, path, answer),
             neighbors_of(embeddings, features, NUM_NEAREST, path, other),

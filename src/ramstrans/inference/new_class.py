@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.records import Record
-from ramstrans.errors import ConfigError, UnreadableImageError, UsageError
+from ramstrans.errors import ConfigError, DataError, UnreadableImageError, UsageError
 from ramstrans.evaluation.calibrate import spread
 from ramstrans.evaluation.config import EvaluationData
 from ramstrans.evaluation.images import data_config, dataset_of, read_drawn
@@ -84,7 +84,13 @@ def old_classes(
         others: Sequence[Record] = dataset_of(metadata, images, "val", data, progress)[0].records
     else:
         logger.warning("the run held out no validation images: the new class will be answered a little often")
-        others = [record for record in training if record not in set(shots)]
+        taken = set(shots)
+        others = [record for record in training if record not in taken]
+        if not others:
+            raise DataError(
+                f"the run held out no validation images, and has no training images but the {len(shots)} "
+                "that the new class is compared with; give fewer photographs, or a run that held out some"
+            )
     queries = spread(others, QUERIES_PER_CLASS)
     assert isinstance(head, nn.Linear | nn.Conv2d), "checked before"
     assert head.bias is not None, "checked before"

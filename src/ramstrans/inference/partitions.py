@@ -178,13 +178,9 @@ def _item(values: Mapping[str, Any], folder: Path) -> Item:
 
 
 def _csv_paths(name: Path) -> list[str]:
-    import pandas as pd
+    from ramstrans.data.datasets.table import read_photographs  # it imports pandas
 
-    try:
-        table = pd.read_csv(name, usecols=["path"], dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{name} is not a table with a column path ({error})") from error
-    return [str(name.parent / path) for path in table["path"]]
+    return list(map(str, read_photographs(name, "path")))
 
 
 def _of_tar(name: str) -> Iterator[Item]:
@@ -217,16 +213,16 @@ class PartitionFolder:
             "\n".join(map(Partition.to_json, partitions)).encode(errors="backslashreplace")
         )
         values = {**settings, "inputs": digest.hexdigest(), "num_partitions": len(partitions)}
-        mark = root / SETTINGS_FILE
-        if overwrite or not root.exists() or not any(root.iterdir()):
-            if root.exists() and any(root.iterdir()) and not mark.is_file():
-                raise OutputError(f"--output {root} is not a folder of predictions; give another")
+        mark, is_there = root / SETTINGS_FILE, root.exists()
+        if is_there and (not root.is_dir() or (any(root.iterdir()) and not mark.is_file())):
+            raise OutputError(f"--output {root} is not a folder of predictions; give another")
+        goes_on = is_there and not (root / DONE_FILE).exists() and _settings_in(mark) == values
+        if not is_there or not mark.is_file() or (overwrite and not goes_on):
             make_folder(root, empty=overwrite)
             write_file(mark, json.dumps(values).encode())
-        try:
-            before = json.loads(mark.read_bytes())
-        except (OSError, ValueError):
-            raise OutputError(f"--output {root} is not a folder of predictions; give another") from None
+        before = _settings_in(mark)
+        if before is None:
+            raise OutputError(f"--output {root} is not a folder of predictions; give another")
         changed = [name for name in values if before.get(name) != values[name]]
         if changed:
             raise OutputError(
@@ -252,6 +248,15 @@ class PartitionFolder:
         totals = {"num_rows": sum(entry.num_rows for entry in counts)}
         totals["num_unreadable"] = sum(entry.num_unreadable for entry in counts)
         write_file(self.root / DONE_FILE, json.dumps(totals).encode())
+
+
+def _settings_in(mark: Path) -> dict[str, Any] | None:
+    """What the rows of a folder depend on; None if that cannot be read."""
+    try:
+        values: dict[str, Any] = json.loads(mark.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return values
 
 
 def counts_of(path: Path, index: int) -> Written:

@@ -25,7 +25,7 @@ from ramstrans.inference.prediction import Prediction
 from ramstrans.models.methods.base import Output
 from ramstrans.models.methods.early_exit import (
     EarlyExitOutput,
-    check_confidence,
+    check_given,
     check_num_scales,
     check_one_label,
     exit_early,
@@ -79,8 +79,9 @@ class Predictor:
                 )
             check_calibrated(self.metadata.early_exit, calibration)
             early_exit = self.metadata.early_exit.confidence
+        elif early_exit is not None:
+            check_given(early_exit)
         if early_exit is not None:
-            check_confidence(early_exit)
             check_num_scales(self.model.num_scales)
         self.confidence: float | None = early_exit
         self.thresholds = self.metadata.thresholds if self.metadata.model.multi_label else None

@@ -25,6 +25,9 @@ from ramstrans.plain import counted, csv_text, utf8_text
 
 logger = logging.getLogger(__name__)
 
+MAX_FIELD = 2**31 - 1
+"""Characters of one cell that are read again: a prediction set may name thousands of classes."""
+
 
 class RowWriter:
     """Writes a line per prediction into a stream of text.
@@ -48,7 +51,8 @@ class RowWriter:
         *,
         multi_label: bool = False,
     ) -> None:
-        self.num_rows, self.num_unreadable, self.num_without_priors = len(kept), num_unreadable, 0
+        self.num_rows, self.num_unreadable = len(kept), num_unreadable
+        self.num_written = self.num_without_priors = 0
         self._stream, self._format, self._num_labels, self._kept = stream, format_name, num_labels, kept
         encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("_", "-")
         self._ascii_only = encoding not in ("utf-8", "utf8")
@@ -63,6 +67,7 @@ class RowWriter:
         else:
             self._stream.write(json.dumps(values, ensure_ascii=self._ascii_only, allow_nan=False) + "\n")
         self.num_rows += 1
+        self.num_written += 1
         self.num_unreadable += prediction.error is not None
         self.num_without_priors += prediction.priors is not None and prediction.priors.matched is None
 
@@ -232,6 +237,7 @@ def _csv_rows(stream: BinaryIO, columns: list[str]) -> Iterator[tuple[str, str, 
             end += len(line)
             yield line.decode()
 
+    csv.field_size_limit(MAX_FIELD)
     for row in csv.reader(lines()):
         if len(row) != len(columns):
             return

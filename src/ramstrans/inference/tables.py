@@ -8,8 +8,12 @@ from ramstrans.inference.arguments import Arguments
 TABLES = (".csv", ".tsv", ".xlsx", ".parquet", ".pq")
 
 
-def with_tables(named: Arguments) -> tuple[Arguments, Cells]:
+def with_tables(named: Arguments, *, with_cells: bool) -> tuple[Arguments, Cells]:
     """Replace each table by the photographs in its column `path`, relative to the table's folder.
+
+    Args:
+        named: The arguments.
+        with_cells: Whether the other cells are needed; then a photograph has one row, or several alike.
 
     Returns:
         The arguments, and the other cells of each photograph.
@@ -23,9 +27,9 @@ def with_tables(named: Arguments) -> tuple[Arguments, Cells]:
         if not (name.lower().endswith(TABLES) and Path(name).is_file()):
             names.append(name)
             continue
-        from ramstrans.data.datasets.table import read_cells  # it imports pandas
+        from ramstrans.data.datasets.table import read_cells, read_photographs  # they import pandas
 
-        of_table = read_cells(Path(name), "path")
-        names += map(str, of_table)
-        cells |= of_table
+        names += map(str, read_photographs(Path(name), "path"))
+        if with_cells:
+            cells |= read_cells(Path(name), "path")
     return named._replace(names=tuple(names)), cells

@@ -58,7 +58,7 @@ def to_row(prediction: "Prediction", num_labels: int) -> dict[str, Any]:
     if values["scales"] and (box := values["scales"][0]["box"]) is not None:
         row.update(zip(REGION_COLUMNS, (*box, values["scales"][0]["has_region"]), strict=True))
     row["unknown"], row["unknown_score"] = values["unknown"], values["unknown_score"]
-    row["set"] = values["set"] and ";".join(values["set"])
+    row["set"] = values["set"] and join_labels(values["set"])
     for columns, key in ((RANK_COLUMNS, "answer"), (PRIORS_COLUMNS, "priors")):
         if values[key] is not None:
             row.update(zip(columns, values[key].values(), strict=True))

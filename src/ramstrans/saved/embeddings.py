@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ramstrans.errors import ConfigError, DataError
-from ramstrans.plain import to_plain
+from ramstrans.plain import to_plain, utf8_text
 
 if TYPE_CHECKING:
     import pyarrow
@@ -79,7 +79,8 @@ class Embeddings(NamedTuple):
     thumbnails: tuple[bytes, ...] | None
 
     def of_class(self, name: str) -> NDArray[np.intp]:
-        """Indices of the images of a class."""
+        """Indices of the images of a class; its name as in tables, see `utf8_text`."""
+        name = utf8_text(name)
         return np.flatnonzero([label == name for label in self.labels])
 
 

@@ -66,7 +66,13 @@ class Service:
             TimeoutError: It took longer than the limit.
         """
         async with asyncio.timeout(self.limits.timeout):
-            return await asyncio.gather(*(self._row(upload, options) for upload in uploads))
+            rows = [asyncio.ensure_future(self._row(upload, options)) for upload in uploads]
+            try:
+                return await asyncio.gather(*rows)
+            finally:  # after an error the others count as waiting until they have ended
+                for row in rows:
+                    row.cancel()
+                await asyncio.gather(*rows, return_exceptions=True)
 
     async def _row(self, upload: Upload, options: Options) -> dict[str, Any]:
         picture, contrast = b"", None

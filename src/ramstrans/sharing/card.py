@@ -104,20 +104,25 @@ def card_data(
 
     title, data_name, results = data_title(metadata), metadata.run_options("data").get("name", "own"), []
     if report is not None:
-        values = {"top-1 accuracy": report["fused"]["top1"]}
-        if len(report["classes"]) > 5:
-            values["top-5 accuracy"] = report["fused"]["top5"]
+        kind, values = "accuracy", {}
+        if "multi_label" in report:
+            kind, values = "mAP", {"mean average precision": report["fused"]["map"]}
+        else:
+            values = {"top-1 accuracy": report["fused"]["top1"]}
+            if len(report["classes"]) > 5:
+                values["top-5 accuracy"] = report["fused"]["top5"]
         results = [
             EvalResult(
                 task_type="image-classification",
                 dataset_type=data_name,
                 dataset_name=title,
                 dataset_split=report["split"],
-                metric_type="accuracy",
+                metric_type=kind,
                 metric_name=name,
                 metric_value=round(value / 100, 4),
             )
             for name, value in values.items()
+            if value is not None
         ]
     return ModelCardData(
         license=licence,
@@ -125,7 +130,7 @@ def card_data(
         pipeline_tag="image-classification",
         tags=["image-classification", "fine-grained", "vision", metadata.model.backbone.partition(".")[0]],
         base_model=base_model(metadata),
-        metrics=["accuracy"],
+        metrics=["mAP" if metadata.model.multi_label else "accuracy"],
         model_name=address.repository.partition("/")[2] if results else None,
         eval_results=results or None,
     )
@@ -156,10 +161,11 @@ def data_title(metadata: ModelMetadata) -> str:
 def _figures(report: Mapping[str, Any] | None) -> list[str]:
     if report is None:
         return ["The model has no report: nothing is known of its accuracy."]
-    words = (
-        f"In percent, on {markdown.images_of(report)}, which it was not trained on. The interval (95 %, "
-        "Wilson) shows how much top-1 depends on the choice of images."
-    )
+    words = f"In percent, on {markdown.images_of(report)}, which it was not trained on. "
+    if "multi_label" in report:
+        words += "The intervals (95 %, bootstrap) show how much depends on the choice of images."
+        return [tables.table(*markdown.label_headline(report)), words]
+    words += "The interval (95 %, Wilson) shows how much top-1 depends on the choice of images."
     if len(report["scales"]) > 1:
         words += (
             f" The later scales corrected {counted(report['zoom_gain']['corrected'], 'image')} and spoiled "
@@ -200,23 +206,31 @@ def _recipe(metadata: ModelMetadata) -> list[str]:
 
 def _limits(metadata: ModelMetadata, report: Mapping[str, Any] | None, licence: str | None) -> str:
     count = counted(len(metadata.class_names), "class")
-    lines = [
-        f"It knows these {count} alone: a photograph of anything else gets one of them too, at times with a "
-        "high probability.",
-    ]
+    if report is not None and report.get("unknown"):
+        other = "is answered with one of them too, and may or may not be called unknown"
+    else:
+        other = "gets one of them too, at times with a high probability"
+    lines = [f"It knows these {count} alone: a photograph of anything else {other}."]
     if report is not None:
-        ece = report["fused"]["ece"]
-        lines += [
+        lines.append(
             "The figures are for photographs like those it was tested on; other cameras, places, seasons or "
-            "ways of choosing photographs may give others.",
-            f"Its probabilities are off by {ece:.1f} percentage points on average (expected calibration "
-            "error).",
-        ]
-        present = [entry for entry in report["classes"] if entry["num_images"]]
-        hardest = sorted(present, key=lambda entry: entry["accuracy"])[:5]
-        named = [f"{tables.cell(entry['name'])} {entry['accuracy']:.0f} %" for entry in hardest]
-        lines.append(f"Least accurate classes: {', '.join(named)}.")
+            "ways of choosing photographs may give others."
+        )
+        lines += _of_classes(report) if "multi_label" not in report else []
         lines += [f"{tables.cell(warning)}." for warning in report["warnings"]]
     terms = "see the terms of the data and of the first weights before you use it"
     lines.append(f"Licence: {licence or 'not given'}; {terms}.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _of_classes(report: Mapping[str, Any]) -> list[str]:
+    """How well answers know how sure they are, calibrated if the model is, and the least accurate classes."""
+    given = report.get("calibration")
+    ece = report["fused"]["ece"] if given is None else given["fused"]["after"]["ece"]
+    present = [entry for entry in report["classes"] if entry["num_images"]]
+    hardest = sorted(present, key=lambda entry: entry["accuracy"])[:5]
+    named = [f"{tables.cell(entry['name'])} {entry['accuracy']:.0f} %" for entry in hardest]
+    return [
+        f"Its probabilities are off by {ece:.1f} percentage points on average (expected calibration error).",
+        f"Least accurate classes: {', '.join(named)}.",
+    ]

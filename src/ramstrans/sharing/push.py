@@ -98,8 +98,13 @@ def prepare_push(
         files[REPORT_FILE] = json.dumps(report, indent=2, ensure_ascii=False).encode(
             errors="backslashreplace"
         )
-    fitted = (folder / CALIBRATION_FILE, folder / ARRAYS_FILE)
-    files |= {path.name: path for path in fitted if path.is_file()}
+    fitted = read_json(folder / CALIBRATION_FILE, f"`ramstrans calibrate {folder}`")
+    if fitted is not None:
+        files[CALIBRATION_FILE] = json.dumps(nameless(fitted), indent=2, ensure_ascii=False).encode(
+            errors="backslashreplace"
+        )
+    if (folder / ARRAYS_FILE).is_file():
+        files[ARRAYS_FILE] = folder / ARRAYS_FILE
     if name is not None:
         files[name] = shown
     return Push(address, files | {WEIGHTS_FILE: weights}, card)
@@ -146,16 +151,25 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     Raises:
         WeightsError: It is damaged.
     """
-    path = folder / REPORT_FILE
+    report = read_json(folder / REPORT_FILE, f"`ramstrans evaluate {folder}`")
+    if report is None:
+        return None
+    return {key: nameless(value) for key, value in report.items() if key not in NOT_SHARED}
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any] | None:
+    """A JSON object from a file; None if there is no file.
+
+    Raises:
+        WeightsError: It is damaged; the remedy writes another.
+    """
     if not path.is_file():
         return None
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise WeightsError(
-            f"{path} is damaged ({error}); `ramstrans evaluate {folder}` writes another"
-        ) from error
-    return {key: nameless(value) for key, value in report.items() if key not in NOT_SHARED}
+        raise WeightsError(f"{path} is damaged ({error}); {remedy} writes another") from error
+    return content
 
 
 def without_paths(metadata: ModelMetadata) -> ModelMetadata:

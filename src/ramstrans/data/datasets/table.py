@@ -109,6 +109,15 @@ def read_table(
     return ImageSet(class_names, tuple(one_label))
 
 
+def read_photographs(path: Path, path_column: str = DataConfig.path_column) -> list[Path]:
+    """Read the files of a table of photographs that need no labels, one for each row.
+
+    Raises:
+        DataError: As `read_table`.
+    """
+    return _read_with_files(path, path.parent, (path_column,), "stop", "of image files")[1]
+
+
 def read_cells(
     path: Path, path_column: str = DataConfig.path_column, image_folder: Path | None = None
 ) -> dict[Path, dict[str, str]]:

@@ -165,7 +165,7 @@ def check_shape(path: Path | str, size: tuple[int, int], max_pixels: int) -> Non
     """
     width, height = size
     if width * height > max_pixels:
-        limit = f"over the limit of {max_pixels:,} (--data.max_pixels)"
+        limit = f"over the limit of {max_pixels:,} (max_pixels)"
     elif max(size) > MAX_ELONGATION * min(size):
         limit = f"too elongated: over {MAX_ELONGATION} to 1"
     else:

@@ -12,7 +12,7 @@ from ramstrans.evaluation.early_exit import Exits
 from ramstrans.evaluation.predict import Predictions
 from ramstrans.evaluation.ranking import top_classes
 from ramstrans.files import write_file
-from ramstrans.plain import csv_text, utf8_text
+from ramstrans.plain import csv_text, join_labels, utf8_text
 
 TRUST_COLUMNS = ("unknown", "unknown_score", "set")
 RANK_COLUMNS = ("answer", "answer_rank", "answer_probability")
@@ -71,7 +71,7 @@ def _trust(answers: Answers, index: int, names: Sequence[str]) -> list[Any]:
     score = None if answers.unknown_scores is None else round(float(answers.unknown_scores[index]), 6)
     inside = None
     if answers.sets is not None:
-        inside = joined([names[label] for label in answers.set_of(index)])
+        inside = join_labels([names[label] for label in answers.set_of(index)])
     return [unknown, score, inside]
 
 
@@ -80,15 +80,6 @@ def _answer(answers: Answers, index: int, names: Sequence[str], taxonomy: Taxono
     assert answers.rolled_up is not None, "answers of a model with a taxonomy"
     found = taxonomy.answer(answers.rolled_up, index, names)
     return [found.name, found.rank, _rounded(found.probability)]
-
-
-def joined(names: Sequence[str]) -> str:
-    """Names of classes in one cell of a table.
-
-    >>> joined(["Crow", "Wren"])
-    'Crow;Wren'
-    """
-    return ";".join(names)
 
 
 def _columns(num_scales: int, num_labels: int) -> list[str]:

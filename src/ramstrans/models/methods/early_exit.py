@@ -95,6 +95,15 @@ def check_confidence(confidence: float) -> None:
         raise UsageError(f"the confidence of early exit is {confidence}; give more than 0, at most 1")
 
 
+def check_given(confidence: float) -> None:
+    """Raise UsageError unless a confidence that a user gave is a probability above 0."""
+    check_confidence(confidence)
+    if confidence > 1:
+        raise UsageError(
+            f"the confidence of early exit is {confidence}, which no image reaches; give at most 1"
+        )
+
+
 def check_one_label(multi_label: bool) -> None:
     """Raise UsageError if an image may have several labels, so that its answer has no single confidence."""
     if multi_label:
