@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,13 @@ def test_a_file_listed_twice_moves_as_one():
     assert not held(divided, "val") & held(divided, "train")
 
 
+def test_a_file_of_two_classes_is_in_one_split():
+    images = image_set({"crow": 20, "wren": 20})
+    again = [record._replace(label=1 - record.label) for record in images.records[::2]]
+    divided = hold_out(images._replace(records=(*images.records, *again)), 0.3, seed=0, into="val")
+    assert not held(divided, "val") & held(divided, "train")
+
+
 def test_nothing_held_out_changes_nothing():
     images = image_set({"crow": 7, "wren": 5})
     assert hold_out(images, 0, seed=3, into="val") == images
@@ -174,6 +182,10 @@ def test_folds_divide_all_images_and_no_group(images, folds, seed):
         with pytest.raises(DataError, match="needs two images or groups of each class"):
             hold_out_fold(images, folds, 1, seed)
         return
+    if len({record.group or record.path for record in images.records}) < folds:
+        with pytest.raises(DataError, match=rf"data\.folds is {folds}, and there are"):
+            hold_out_fold(images, folds, 1, seed)
+        return
     parts = [hold_out_fold(images, folds, fold, seed) for fold in range(1, folds + 1)]
     tested = [record.path for part in parts for record in part.of_split("test")]
     assert sorted(tested) == sorted(record.path for record in images.records)
@@ -185,12 +197,53 @@ def test_folds_divide_all_images_and_no_group(images, folds, seed):
 @given(counts=counts_of_classes, folds=st.integers(2, 7), seed=st.integers(0, 99))
 def test_folds_are_even(counts, folds, seed):
     images = image_set({name: count + 1 for name, count in counts.items()})
+    folds = min(folds, len(images.records))
     parts = [hold_out_fold(images, folds, fold, seed).counts("test") for fold in range(1, folds + 1)]
     for name in counts:
         of_class = [part[name] for part in parts]
         assert max(of_class) - min(of_class) <= 1
     sizes = [sum(part.values()) for part in parts]
     assert max(sizes) - min(sizes) <= 1 + len(counts) // 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_fold_trains_with_all_classes_of_groups_that_hold_several(seed):
+    """Days with some of many classes each, of which some are there on two days only."""
+    rng = random.Random(seed)
+    days = {label: rng.sample(range(10), rng.choice([2, 2, 3, 4])) for label in range(30)}
+    records = [
+        Record(Path(f"{label}-{day}.jpg"), label, "train", group=f"day {day}")
+        for label, seen in days.items()
+        for day in seen
+    ]
+    images = ImageSet(tuple(f"{label:02}" for label in days), tuple(records))
+    for part in [hold_out_fold(images, 5, fold, seed) for fold in range(1, 6)]:
+        assert all(part.counts("train").values())
+        assert part.of_split("test")
+
+
+def test_more_folds_than_groups_are_told_at_once():
+    records = [
+        Record(Path(f"{label}-{day}.jpg"), label, "train", group=f"day {day}")
+        for label in range(3)
+        for day in range(4)
+    ]
+    images = ImageSet(("crow", "tit", "wren"), tuple(records))
+    with pytest.raises(DataError, match=r"data\.folds is 5, and there are 4 groups or images; give 2 to 4"):
+        hold_out_fold(images, 5, 1, 0)
+
+
+def test_a_class_that_shares_all_its_groups_with_others_may_be_impossible():
+    """Two folds and three groups, of which each pair shares a class."""
+    pairs = {0: (0, 1), 1: (1, 2), 2: (0, 2)}
+    records = [
+        Record(Path(f"{label}-{day}.jpg"), label, "train", group=f"day {day}")
+        for label, days in pairs.items()
+        for day in days
+    ]
+    images = ImageSet(("crow", "tit", "wren"), tuple(records))
+    with pytest.raises(DataError, match=r"a run would have no training images of '\w+', whose groups hold"):
+        hold_out_fold(images, 2, 1, 0)
 
 
 def test_folds_depend_on_the_seed_and_not_on_the_order():

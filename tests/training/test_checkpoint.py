@@ -74,6 +74,27 @@ def test_the_newest_and_the_best_are_kept(run):
     assert run.checkpoints.steps() == [6, 5, 2]
 
 
+def test_the_best_one_of_the_newest_but_one_is_kept_too(run):
+    """Or a newest one that is damaged, and the best, would leave nothing to go on from."""
+    run.train(1, best=True)
+    run.train(1)
+    run.train(1, best=True)
+    assert run.checkpoints.steps() == [3, 2, 1]
+    flip(run.checkpoints.path(3) / "weights.safetensors")
+    found = run.checkpoints.newest()
+    assert (found.step, found.best_step) == (2, 1)
+    run.train(1)
+    assert run.checkpoints.steps() == [4, 3]
+
+
+def test_folders_of_others_are_left_alone(run):
+    run.train(1)
+    (run.checkpoints.folder / "step-00000001.bak").mkdir()
+    assert run.checkpoints.steps() == [1]
+    run.train(1)
+    assert (run.checkpoints.folder / "step-00000001.bak").is_dir()
+
+
 def test_without_a_checkpoint_there_is_nothing(run):
     assert run.checkpoints.newest() is None
     assert run.checkpoints.steps() == []

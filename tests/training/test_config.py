@@ -64,6 +64,12 @@ def test_there_is_one_loss_weight_a_scale(weights):
     assert RunConfig(model=model, training=TrainingConfig(loss_weights=weights)).seed == 0
 
 
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (1.0, -0.5)])
+def test_loss_weights_are_not_negative_nor_all_zero(weights):
+    with pytest.raises(ConfigError, match=r"give 0 or more for each scale, and more for one"):
+        RunConfig(training=TrainingConfig(loss_weights=weights))
+
+
 def test_options_about_regions_are_ignored_with_one_scale():
     model = ModelConfig(num_scales=1)
     with pytest.warns(match=r"training.fused_target is ignored without model.num_scales 2 or more"):

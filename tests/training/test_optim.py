@@ -35,6 +35,14 @@ def test_weights_are_decayed_and_nothing_else(optimizer):
     assert tokens <= grouped[0.0]
 
 
+def test_optimizers_that_cannot_take_a_step_are_refused():
+    with pytest.raises(ConfigError, match="needs second derivatives"):
+        check_optimizer("adahessian")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"fusedlamb cannot be used here \(.*\); give another"):
+            build_optimizer(nn.Linear(2, 2), TrainingConfig(optimizer="fusedlamb"))
+
+
 def test_the_optimizer_is_the_one_that_was_asked_for():
     model = nn.Linear(3, 2)
     sgd = build_optimizer(model, TrainingConfig(lr=0.07, momentum=0.5))

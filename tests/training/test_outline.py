@@ -22,8 +22,8 @@ def test_length_time_and_choice_are_told(prepared, monkeypatch):
     """9 training images in steps of 4, 3 for validation after each epoch, 6 for the test; 2 s per image."""
     monkeypatch.setattr(module, "seconds_per_image", lambda _prepared: 2.0)
     first, second = outline(prepared)
-    # (9 steps of 4 images + (3 x 3 + 6) / 3) x 2 s = 82 s
-    assert first == "3 epochs of 3 steps of 4 images: 9 steps, about 1 min 22 s on cpu, if loading keeps up"
+    # (3 epochs of 9 images + (3 x 3 + 6) / 3) x 2 s = 64 s
+    assert first == "3 epochs of 3 steps of 4 images: 9 steps, about 1 min 4 s on cpu, if loading keeps up"
     assert second == (
         "the epoch to keep is chosen on 3 validation images; the test split (6 images) is used once, "
         "at the end"
@@ -37,7 +37,7 @@ def test_the_runs_of_all_folds_are_told(prepared, monkeypatch):
     monkeypatch.setattr(module, "seconds_per_image", lambda _prepared: 2.0)
     *one, last = outline(prepared, 5)
     assert one == outline(prepared)
-    assert last == "5 folds: as many runs of this length, each tested on its own part, about 6 min 50 s"
+    assert last == "5 folds: as many runs of this length, each tested on its own part, about 5 min 20 s"
 
 
 def test_without_validation_nothing_is_chosen(birds, monkeypatch):

@@ -22,6 +22,7 @@ def add_options(parser: Parser) -> None:
     takes_data(parser)
     parser.add_argument("output", type=Path, help="Folder to create.")
     parser.add_class_arguments(DataConfig, "data", skip=_LOADING_FIELDS)
+    parser.set_defaults({"data.val_fraction": None})  # the splits that `train` draws for a set of one's own
     parser.add_argument(
         "--max_bytes", type=PositiveInt, default=1_000_000_000, help="Maximum bytes of images per shard."
     )

@@ -110,7 +110,7 @@ def run(options: Namespace, given: list[str]) -> int:
         logger.info("report: %s", output / "report.html")
         return 0
     if num_runs > 1:
-        config = folds.fold_config(config, 1, config.output)
+        config = folds.fold_config(config, 1, config.output, overwrite=config.overwrite)
     with progress_bar() as progress:
         prepared = prepare(config, progress, resumes=resumes)
     if not resumes and num_processes() == 1:

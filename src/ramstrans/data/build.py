@@ -15,7 +15,7 @@ from ramstrans.data.datasets.cub import read_cub
 from ramstrans.data.datasets.fgvc_aircraft import read_fgvc_aircraft
 from ramstrans.data.datasets.flowers102 import read_flowers102
 from ramstrans.data.datasets.food101 import read_food101
-from ramstrans.data.datasets.hugging_face import read_hugging_face
+from ramstrans.data.datasets.hugging_face import images_beside, read_hugging_face
 from ramstrans.data.datasets.image_folder import read_image_folder
 from ramstrans.data.datasets.inaturalist import read_inaturalist
 from ramstrans.data.datasets.nabirds import read_nabirds
@@ -178,10 +178,15 @@ def fingerprint(images: ImageSet, config: DataConfig) -> str:
     root = config.root
     if config.name == "table" and root is not None:
         root = config.image_folder or root.parent
+    folders = [] if root is None else [root]
+    if config.name == "hugging_face" and root is not None:  # where images of tables are unpacked
+        folders.append(images_beside(root))
     for record in images.records:
         path = record.path
-        if root is not None and path.is_relative_to(root):
-            path = path.relative_to(root)
+        for folder in folders:
+            if path.is_relative_to(folder):
+                path = path.relative_to(folder)
+                break
         label = record.label if record.labels is None else f"{list(record.labels)}"
         digest.update(f"\n{record.split} {label} {path}".encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,12 +60,12 @@ def hold_out(images: ImageSet, fraction: float, seed: int, into: Split) -> Image
     paths_of: dict[int, set[Path]] = defaultdict(set)
     for record in train:
         paths_of[record.label].add(record.path)
-    drawn: set[tuple[int, Path]] = set()
+    drawn: set[Path] = set()
     for label, paths in paths_of.items():
         generator = _generator(f"{seed} {into} {images.class_names[label]}")
         count = _rounded(fraction, len(paths), generator)
-        drawn.update((label, path) for path in generator.sample(sorted(paths), count))
-    return _moved(images, lambda record: (record.label, record.path) in drawn, into)
+        drawn.update(generator.sample(sorted(paths), count))
+    return _moved(images, lambda record: record.path in drawn, into)
 
 
 def hold_out_fold(images: ImageSet, folds: int, fold: int, seed: int) -> ImageSet:
@@ -81,7 +81,8 @@ def hold_out_fold(images: ImageSet, folds: int, fold: int, seed: int) -> ImageSe
         seed: Seed of the division.
 
     Raises:
-        DataError: The data set has a validation or test split, or a class has one image or group only.
+        DataError: The data set has a validation or test split, a class has one image or group only, or there
+            are fewer groups than folds.
 
     >>> records = tuple(Record(Path(f"{i:02}.jpg"), i // 10, "train") for i in range(20))
     >>> images = ImageSet(("crow", "wren"), records)
@@ -102,7 +103,17 @@ def hold_out_fold(images: ImageSet, folds: int, fold: int, seed: int) -> ImageSe
             f"data.folds needs two images or groups of each class; one only have {_named(alone)}: "
             "add some, or remove the class"
         )
+    if len(groups) < folds:
+        raise DataError(
+            f"data.folds is {folds}, and there are {len(groups)} groups or images; give 2 to {len(groups)}"
+        )
     fold_of = _assign_folds(groups, folds, _generator(f"{seed} folds"))
+    if together := _labels_in_one_fold(groups, fold_of):
+        names = [images.class_names[label] for label in together]
+        raise DataError(
+            f"data.folds {folds}: a run would have no training images of {_named(names)}, whose groups hold "
+            "other classes too; give another number of folds or another --data.split_seed, or smaller groups"
+        )
     return _moved(images, lambda record: fold_of[_key(record)] == fold - 1, "test")
 
 
@@ -267,7 +278,8 @@ def _assign_folds(
     """The fold of each group, from 0, by its key.
 
     Large groups come first. Each goes where the sum over folds and labels of
-    `(num_in_fold / num_images) ** 2` grows least; of equal folds, to the one with the fewest images.
+    `(num_in_fold / num_images) ** 2` grows least; of equal folds, to the one with the fewest images. The last
+    group of a label does not go where all others of that label are, if it can go elsewhere.
     """
     order = list(groups)
     generator.shuffle(order)
@@ -275,16 +287,32 @@ def _assign_folds(
     total = _num_images(groups)
     in_fold = [Counter[int]() for _ in range(folds)]
     sizes = [0] * folds
+    left = Counter(label for group in groups for label in group.counts)
+    folds_of: dict[int, set[int]] = defaultdict(set)
     fold_of = {}
     for group in order:
+        last = [label for label in group.counts if label != NO_LABEL and left[label] == 1]
 
-        def growth(fold: int, group: _Group = group) -> tuple[float, int]:
+        def growth(fold: int, group: _Group = group, last: Sequence[int] = last) -> tuple[bool, float, int]:
+            is_full = any(folds_of[label] == {fold} for label in last)
             taken = in_fold[fold]
             added = (n * (2 * taken[label] + n) / total[label] ** 2 for label, n in group.counts.items())
-            return sum(added), sizes[fold]
+            return is_full, sum(added), sizes[fold]
 
         best = min(range(folds), key=growth)
         in_fold[best].update(group.counts)
         sizes[best] += group.counts.total()
+        left.subtract(group.counts.keys())
+        for label in group.counts:
+            folds_of[label].add(best)
         fold_of[group.key] = best
     return fold_of
+
+
+def _labels_in_one_fold(groups: Sequence[_Group], fold_of: Mapping[tuple[str, str], int]) -> list[int]:
+    """The labels all of whose images are in one fold."""
+    folds_of: dict[int, set[int]] = defaultdict(set)
+    for group in groups:
+        for label in group.counts:
+            folds_of[label].add(fold_of[group.key])
+    return sorted(label for label, found in folds_of.items() if len(found) == 1 and label != NO_LABEL)

@@ -82,7 +82,7 @@ class Checkpoints:
 
     Args:
         folder: RUN/checkpoints; created with the first one.
-        keep: Number of newest checkpoints to keep, besides the best epoch's.
+        keep: Number of newest checkpoints to keep, besides that of the best epoch so far of each of them.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -95,8 +95,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the existing checkpoints, damaged ones included, newest first."""
-        folders = self.folder.glob("step-*") if self.folder.is_dir() else ()
-        return sorted((int(folder.name.removeprefix("step-")) for folder in folders), reverse=True)
+        names = [folder.name for folder in self.folder.glob("step-*")] if self.folder.is_dir() else []
+        return sorted((int(name[5:]) for name in names if name[5:].isdecimal()), reverse=True)
 
     def save(self, accelerator: Accelerator, state: RunState, chosen: dict[str, Tensor] | None) -> None:
         """Write a checkpoint; every process calls this together.
@@ -156,12 +156,20 @@ class Checkpoints:
             ) from error
 
     def _prune(self, state: RunState) -> None:
-        """Remove all but the newest checkpoints and the best one; also later steps, from before a resume."""
-        before = [step for step in self.steps() if step <= state.step]
-        kept = {*before[: self.keep], state.best_step}
+        """Remove all but the newest checkpoints and their best ones, and later steps, of before a resume."""
+        newest = [step for step in self.steps() if step <= state.step][: self.keep]
+        kept = {*newest, *map(self._best_step, newest)}
         for step in self.steps():
             if step not in kept:
                 shutil.rmtree(self.path(step))
+
+    def _best_step(self, step: int) -> int:
+        """The step whose weights a checkpoint needs, beside its own; its own if that is damaged."""
+        try:
+            manifest = json.loads((self.path(step) / MANIFEST).read_text(encoding="utf-8"))
+            return int(manifest["state"]["best_step"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return step
 
     def newest(self) -> RunState | None:
         """The state in the newest checkpoint that is whole and whose best epoch's checkpoint is whole.

@@ -115,7 +115,7 @@ class TrainingConfig:
         patience: Evaluations in a row without a better epoch after which training stops; None: never. The
             schedule of the learning rate is still that of all epochs.
         checkpoint_every: Steps between checkpoints; None: one per epoch; 0: none, and no resuming.
-        keep_checkpoints: Number of newest checkpoints to keep, besides the best epoch's.
+        keep_checkpoints: Number of newest checkpoints to keep, besides the best epoch's of each.
         max_skipped_steps: Consecutive steps that may be skipped because the loss or a gradient is not finite
             before the run stops.
     """
@@ -263,6 +263,10 @@ class RunConfig:
             raise ConfigError(
                 f"training.loss_weights has {len(weights)} values; "
                 f"give one for each of the {self.model.num_scales} scales"
+            )
+        if weights is not None and (min(weights) < 0 or not any(weights)):
+            raise ConfigError(
+                f"training.loss_weights is {list(weights)}; give 0 or more for each scale, and more for one"
             )
         mixes = bool(self.training.mixup or self.training.cutmix)
         if self.model.method == "transfg" and self.training.contrastive is None and mixes:

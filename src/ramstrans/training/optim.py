@@ -28,6 +28,9 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
 
     Returns:
         An optimiser whose first group has the highest learning rate.
+
+    Raises:
+        ConfigError: It needs a GPU or a library that is not here.
     """
     names: set[str] = getattr(model, "no_weight_decay", set)()
     if config.layer_decay < 1:
@@ -42,9 +45,14 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
         return SGD(groups, lr=config.lr, momentum=config.momentum)
     if config.optimizer == "adamw":
         return AdamW(groups, lr=config.lr, fused=groups[0]["params"][0].device.type in ("cpu", "cuda"))
-    optimizer: Optimizer = create_optimizer_v2(
-        groups, opt=config.optimizer, lr=config.lr, momentum=config.momentum
-    )
+    try:
+        optimizer: Optimizer = create_optimizer_v2(
+            groups, opt=config.optimizer, lr=config.lr, momentum=config.momentum
+        )
+    except (AssertionError, ImportError) as error:  # a GPU or a library that is not here
+        raise ConfigError(
+            f"training.optimizer {config.optimizer} cannot be used here ({error}); give another, e.g. adamw"
+        ) from error
     return optimizer
 
 
@@ -53,6 +61,8 @@ def check_optimizer(name: str) -> None:
 
     >>> check_optimizer("adamw")
     """
+    if name == "adahessian":
+        raise ConfigError("training.optimizer adahessian needs second derivatives, which no step has")
     if name not in list_optimizers():  # sgd and adamw among them
         raise ConfigError(
             f"training.optimizer is '{name}'; give sgd, adamw, or a name of timm.optim.list_optimizers(), "

@@ -205,7 +205,7 @@ def num_passes(config: RunConfig, num_images: Mapping[Split, int]) -> float:
     steps = num_steps(training, per_epoch)
     num_evaluations = math.ceil(steps / per_epoch) // training.evaluate_every
     num_evaluated = num_images["test"] + num_images["val"] * num_evaluations
-    return steps * min(training.batch_size, num_train) + FORWARD_SHARE * num_evaluated
+    return steps * num_train / per_epoch + FORWARD_SHARE * num_evaluated
 
 
 def measure(

@@ -147,13 +147,15 @@ def _log_sizes(config: RunConfig, images: ImageSet, model: Method) -> None:
 
 
 def images_per_pass(training: TrainingConfig, num_train: int, num_processes: int) -> int:
-    """Images of the smallest micro-batch of a process.
+    """Images of the smallest micro-batch of a process, that of the last step of an epoch too.
 
-    >>> images_per_pass(TrainingConfig(batch_size=16, gradient_accumulation_steps=4), 100, 3)
+    >>> images_per_pass(TrainingConfig(batch_size=16, gradient_accumulation_steps=4), 96, 3)
     1
+    >>> [images_per_pass(TrainingConfig(batch_size=32), count, 1) for count in (64, 72, 65)]
+    [32, 8, 1]
     """
-    own = min(training.batch_size, num_train) // num_processes
-    return max(own // training.gradient_accumulation_steps, 1)
+    smallest = num_train % training.batch_size or min(training.batch_size, num_train)
+    return max(smallest // num_processes // training.gradient_accumulation_steps, 1)
 
 
 def resolved(config: ModelConfig, model: Method) -> ModelConfig:
@@ -176,7 +178,7 @@ def bytes_to_write(config: RunConfig, model: Method) -> int:
         return weights
     state = 1 if training.optimizer == "sgd" else 2  # numbers per weight in the optimiser, for most of them
     copies = 1 + state + (training.ema_decay > 0)
-    return weights * (1 + copies * (training.keep_checkpoints + 2))
+    return weights * (1 + copies * (2 * training.keep_checkpoints + 1))
 
 
 def first_model(config: RunConfig, class_names: Sequence[str], *, resumes: bool) -> Method:

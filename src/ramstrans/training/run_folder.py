@@ -97,9 +97,9 @@ def has_trained(run: Path, config: RunConfig) -> bool:
 
 
 def is_length_of(config: RunConfig, options: dict[str, Any] | None) -> bool:
-    """Whether saved options are of a run as long as this one."""
-    saved = (options or {}).get("training", {})
-    return all(saved.get(name) == getattr(config.training, name) for name in ("epochs", "max_steps"))
+    """Whether saved options are of a run as long as this one; without `epochs` it is as long as it was."""
+    saved, training = (options or {}).get("training", {}), config.training
+    return training.epochs in (None, saved.get("epochs")) and training.max_steps == saved.get("max_steps")
 
 
 def read_json(path: Path) -> dict[str, Any]:

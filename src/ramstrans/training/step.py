@@ -109,7 +109,7 @@ class TrainStep(NamedTuple):
         was_skipped = not (math.isfinite(loss) and math.isfinite(norm))
         if self.accelerator.scaler is not None:  # skips by itself, and lowers its scale then
             self.optimizer.step()
-            was_skipped = self.accelerator.optimizer_step_was_skipped
+            was_skipped |= self.accelerator.optimizer_step_was_skipped  # of fused ones it does not know
         elif not was_skipped:
             self.optimizer.step()
         with warnings.catch_warnings():

@@ -53,6 +53,20 @@ def test_the_whole_table(tmp_path, save, name):
     )
 
 
+def test_types_and_rows_of_parquet_are_plain(tmp_path, save):
+    """Categories and whole numbers with a missing cell, and rows that are named."""
+    frame = pd.DataFrame(COLUMNS, index=["x", "y", "z"])
+    frame["label"] = pd.Categorical([frame["label"].iloc[0], None, frame["label"].iloc[2]])
+    frame["site"] = pd.array([7, None, 7], dtype="Int64")
+    frame.to_parquet(tmp_path / "table.parquet")
+    images = read_table(tmp_path / "table.parquet", on_unlabelled="skip", group_column="site")
+    assert [record.group for record in images.records] == ["7", "7"]
+    with pytest.raises(DataError, match=r"row 2: 'label' is empty"):
+        read_table(tmp_path / "table.parquet")
+    frame.rename_axis("number").to_parquet(tmp_path / "named.parquet")
+    assert len(read_table(tmp_path / "named.parquet", on_unlabelled="skip").records) == 2
+
+
 def test_other_columns_and_absolute_paths(tmp_path, save):
     files = [str(tmp_path / name) for name in COLUMNS["path"]]
     path = save({"file": files, "bird": COLUMNS["label"], "part": ["TRAINING", "Train ", "dev"]})

@@ -59,7 +59,7 @@ def read_hugging_face(
             "save it without"
         )
     if root.is_dir():
-        folder = root.resolve().parent / f"{root.resolve().name}.images"
+        folder = images_beside(root)
     else:
         from ramstrans.data.reading.cache import default_cache_dir  # it imports torch
 
@@ -70,6 +70,11 @@ def read_hugging_face(
         pairs = zip(paths, labels[split], strict=True)
         records += (Record(path, label_of[name], split) for path, name in pairs)
     return ImageSet(names, tuple(records))
+
+
+def images_beside(root: Path) -> Path:
+    """Where images that the tables of a folder hold are unpacked."""
+    return root.resolve().parent / f"{root.resolve().name}.images"
 
 
 def _load(library: Any, root: Path) -> Any:  # noqa: ANN401 - a Dataset or DatasetDict

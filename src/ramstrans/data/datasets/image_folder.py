@@ -86,7 +86,8 @@ def _split_folders(root: Path, left_out: LeftOut) -> dict[Split, Path]:
         return {"train": root}  # a class: of buses, cars and trains
     found: dict[Split, Path] = {}
     for folder in named:
-        split = SPLIT_NAMES[folder.name.lower()]
+        split = split_of(folder.name)
+        assert split is not None, "named like a split"
         if split in found:
             raise DataError(
                 f"{root} has both {found[split].name}/ and {folder.name}/ for the {split} split; keep one"

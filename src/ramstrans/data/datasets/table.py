@@ -247,6 +247,14 @@ def _is_unicode(content: bytes) -> bool:
     return True
 
 
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with rows by number, and without the types whose cells take none but their own values."""
+    if not isinstance(table.index, pd.RangeIndex):
+        table = table.reset_index(drop=table.index.name is None)
+    own = [name for name in table.columns if pd.api.types.is_extension_array_dtype(table[name].dtype)]
+    return table.astype(dict.fromkeys(own, object))
+
+
 def _parse(content: bytes, path: Path, encoding: str | None) -> pd.DataFrame:
     """Parse the content of a table; text without an encoding is Unicode, or has bytes of names in it."""
     suffix, stream = path.suffix.lower(), io.BytesIO(content)
@@ -254,7 +262,7 @@ def _parse(content: bytes, path: Path, encoding: str | None) -> pd.DataFrame:
     table: pd.DataFrame
     try:
         if suffix in _PARQUET:
-            table = pd.read_parquet(stream)
+            table = _plain(pd.read_parquet(stream))
         elif suffix == ".xlsx":
             table = pd.read_excel(stream, engine="openpyxl", **options)
         else:
