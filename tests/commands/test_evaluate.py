@@ -51,13 +51,19 @@ def test_early_exit_is_chosen_then_used(trained, colors, tmp_path, capsys, no_pi
     assert "Early exit at confidence" in capsys.readouterr().out
     assert main([*line, "auto"]) == 0
     assert json.loads(capsys.readouterr().out)["path"] == image
-    for confidence, num_scales_used in (("1e-6", 1), ("1.5", 2)):
+    for confidence, num_scales_used in (("1e-6", 1), ("1.0", 2)):
         assert main([*line, confidence]) == 0
         assert len(json.loads(capsys.readouterr().out)["scales"]) == num_scales_used
 
 
 @pytest.mark.parametrize(
-    ("value", "reason"), [("0", "is 0.0; give more"), ("-1", "is -1.0; give more"), ("now", "early_exit")]
+    ("value", "reason"),
+    [
+        ("0", "is 0.0; give more"),
+        ("-1", "is -1.0; give more"),
+        ("90", "is 90.0, which no image reaches; give at most 1"),
+        ("now", "early_exit"),
+    ],
 )
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_early_exit_that_is_not_a_confidence(trained, fails, command, value, reason):

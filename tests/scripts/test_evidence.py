@@ -30,7 +30,7 @@ def test_results_have_the_figures_of_the_answers(path):
     ("names", "baseline"),
     [
         (["methods_cub50"], "plain"),
-        (["better_cub50", "better_peers_cub50"], "one_look"),
+        (["better_cub50", "better_peers_cub50", "same_rate_cub50"], "one_look"),
         (["efficientnet_cub50"], "plain"),
         (["controls_cub50"], "rams"),
         (["toybirds", "toybirds_muon"], "rams"),
