@@ -63,3 +63,14 @@ def write_finished(folder, right, *, scales=(), num_images=None, seconds=60.0, l
     model = ModelConfig(BACKBONE, backbone_options=TINY, image_size=24, num_scales=num_scales, num_classes=3)
     metadata = ModelMetadata(model, CLASSES, Preprocessing(28, (24, 24)))
     (folder / CONFIG_FILE).write_text(metadata_to_json(metadata))
+
+
+def right(share, num_images=40, seed=0):
+    return np.random.default_rng(seed).random(num_images) < share
+
+
+def finished(folders, plan, shares, **options):
+    """Write all runs: each method has its share of right answers."""
+    for run in plan.runs:
+        seed = 100 * run.seed + len(run.contender)
+        write_finished(folders.run(run), right(shares[run.contender], seed=seed), **options)

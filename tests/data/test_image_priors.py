@@ -94,7 +94,9 @@ def test_fingerprints_follow_weights_and_cells(tmp_path):
 def test_cells_of_a_table(tmp_path):
     table = tmp_path / "photos.csv"
     table.write_text("path;month;place\na.jpg;05;lake \nb/c.jpg;;\na.jpg;05;lake\n")
-    assert read_cells(table) == {
+    files, cells = read_cells(table)
+    assert files == [tmp_path / "a.jpg", tmp_path / "b" / "c.jpg", tmp_path / "a.jpg"]
+    assert cells == {
         tmp_path / "a.jpg": {"month": "05", "place": "lake"},
         tmp_path / "b" / "c.jpg": {"month": "", "place": ""},
     }

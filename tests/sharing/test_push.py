@@ -44,7 +44,7 @@ def test_a_run_is_pushed_and_read_again(hub, trained, tmp_path, capsys):
 
 
 def test_a_calibration_of_before_is_removed(hub, trained, tmp_path):
-    """It was fitted for other weights, which the reader of a model on the hub could not mend."""
+    """It belongs to other weights: with it, nobody could load the model from the hub."""
     folder = shutil.copytree(trained.folder, tmp_path / "run")
     old = {"calibration.json": b"{}", "calibration.safetensors": b"0", "notes.md": b"mine"}
     hub.add("ann/birds", old)

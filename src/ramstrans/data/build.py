@@ -182,11 +182,8 @@ def fingerprint(images: ImageSet, config: DataConfig) -> str:
     if config.name == "hugging_face" and root is not None:  # where images of tables are unpacked
         folders.append(images_beside(root))
     for record in images.records:
-        path = record.path
-        for folder in folders:
-            if path.is_relative_to(folder):
-                path = path.relative_to(folder)
-                break
+        full = record.path
+        path = next((full.relative_to(folder) for folder in folders if full.is_relative_to(folder)), full)
         label = record.label if record.labels is None else f"{list(record.labels)}"
         digest.update(f"\n{record.split} {label} {path}".encode(errors="surrogateescape"))
     return digest.hexdigest()

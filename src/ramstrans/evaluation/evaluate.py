@@ -213,7 +213,7 @@ def priors_of(config: EvaluationConfig, metadata: ModelMetadata, data: DataConfi
     if data.name == "table" and data.root is not None:
         from ramstrans.data.datasets.table import read_cells  # it imports pandas
 
-        cells = read_cells(data.root, data.path_column, data.image_folder)
+        _, cells = read_cells(data.root, data.path_column, data.image_folder)
     return read_image_priors(config.priors, metadata.class_names, cells)
 
 

@@ -29,7 +29,10 @@ def with_tables(named: Arguments, *, with_cells: bool) -> tuple[Arguments, Cells
             continue
         from ramstrans.data.datasets.table import read_cells, read_photographs  # they import pandas
 
-        names += map(str, read_photographs(Path(name), "path"))
         if with_cells:
-            cells |= read_cells(Path(name), "path")
+            files, of_table = read_cells(Path(name), "path")
+            cells |= of_table
+        else:
+            files = read_photographs(Path(name), "path")
+        names += map(str, files)
     return named._replace(names=tuple(names)), cells

@@ -95,14 +95,10 @@ def prepare_push(
     files: dict[str, bytes | Path] = {CARD_FILE: card.encode()}
     files[CONFIG_FILE] = metadata_to_json(metadata).encode(errors="backslashreplace")
     if report is not None:
-        files[REPORT_FILE] = json.dumps(report, indent=2, ensure_ascii=False).encode(
-            errors="backslashreplace"
-        )
-    fitted = read_json(folder / CALIBRATION_FILE, f"`ramstrans calibrate {folder}`")
+        files[REPORT_FILE] = as_json(report)
+    fitted = read_if_there(folder / CALIBRATION_FILE, f"`ramstrans calibrate {folder}`")
     if fitted is not None:
-        files[CALIBRATION_FILE] = json.dumps(nameless(fitted), indent=2, ensure_ascii=False).encode(
-            errors="backslashreplace"
-        )
+        files[CALIBRATION_FILE] = as_json(nameless(fitted))
     if (folder / ARRAYS_FILE).is_file():
         files[ARRAYS_FILE] = folder / ARRAYS_FILE
     if name is not None:
@@ -151,13 +147,13 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     Raises:
         WeightsError: It is damaged.
     """
-    report = read_json(folder / REPORT_FILE, f"`ramstrans evaluate {folder}`")
+    report = read_if_there(folder / REPORT_FILE, f"`ramstrans evaluate {folder}`")
     if report is None:
         return None
     return {key: nameless(value) for key, value in report.items() if key not in NOT_SHARED}
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any] | None:
+def read_if_there(path: Path, remedy: str) -> dict[str, Any] | None:
     """A JSON object from a file; None if there is no file.
 
     Raises:
@@ -170,6 +166,11 @@ def read_json(path: Path, remedy: str) -> dict[str, Any] | None:
     except ValueError as error:
         raise WeightsError(f"{path} is damaged ({error}); {remedy} writes another") from error
     return content
+
+
+def as_json(values: Mapping[str, Any]) -> bytes:
+    """The content of a JSON file."""
+    return json.dumps(values, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def without_paths(metadata: ModelMetadata) -> ModelMetadata:

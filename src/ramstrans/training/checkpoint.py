@@ -95,8 +95,9 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the existing checkpoints, damaged ones included, newest first."""
-        names = [folder.name for folder in self.folder.glob("step-*")] if self.folder.is_dir() else []
-        return sorted((int(name[5:]) for name in names if name[5:].isdecimal()), reverse=True)
+        folders = self.folder.glob("step-*") if self.folder.is_dir() else ()
+        numbers = (folder.name.removeprefix("step-") for folder in folders)
+        return sorted((int(number) for number in numbers if number.isdecimal()), reverse=True)
 
     def save(self, accelerator: Accelerator, state: RunState, chosen: dict[str, Tensor] | None) -> None:
         """Write a checkpoint; every process calls this together.

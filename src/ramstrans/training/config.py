@@ -258,16 +258,8 @@ class RunConfig:
                 "data.balance draws rare classes more often, but a linear probe sees every image alike; "
                 "use training.class_weights balanced instead"
             )
-        weights = self.training.loss_weights
-        if weights is not None and len(weights) != self.model.num_scales:
-            raise ConfigError(
-                f"training.loss_weights has {len(weights)} values; "
-                f"give one for each of the {self.model.num_scales} scales"
-            )
-        if weights is not None and (min(weights) < 0 or not any(weights)):
-            raise ConfigError(
-                f"training.loss_weights is {list(weights)}; give 0 or more for each scale, and more for one"
-            )
+        if self.training.loss_weights is not None:
+            self._check_loss_weights(self.training.loss_weights)
         mixes = bool(self.training.mixup or self.training.cutmix)
         if self.model.method == "transfg" and self.training.contrastive is None and mixes:
             raise ConfigError(
@@ -296,6 +288,17 @@ class RunConfig:
             ),
         }
         warn_ignored("training", self.training, needs)
+
+    def _check_loss_weights(self, weights: tuple[float, ...]) -> None:
+        if len(weights) != self.model.num_scales:
+            raise ConfigError(
+                f"training.loss_weights has {len(weights)} values; "
+                f"give one for each of the {self.model.num_scales} scales"
+            )
+        if min(weights) < 0 or not any(weights):
+            raise ConfigError(
+                f"training.loss_weights is {list(weights)}; give 0 or more for each scale, and more for one"
+            )
 
     @property
     def trackers(self) -> tuple[str, ...]:

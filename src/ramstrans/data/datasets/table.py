@@ -120,8 +120,8 @@ def read_photographs(path: Path, path_column: str = DataConfig.path_column) -> l
 
 def read_cells(
     path: Path, path_column: str = DataConfig.path_column, image_folder: Path | None = None
-) -> dict[Path, dict[str, str]]:
-    """Read a table of photographs that need no labels: by file, in the order of the rows, its cells as text.
+) -> tuple[list[Path], dict[Path, dict[str, str]]]:
+    """Read a table of photographs that need no labels: the file of each row, and by file its cells as text.
 
     Raises:
         DataError: As `read_table`; or a file is there twice with other cells.
@@ -135,7 +135,7 @@ def read_cells(
         texts = {name: cell_text(value) for name, value in zip(columns, values, strict=True)}
         if cells.setdefault(file, texts) != texts:
             raise _error(path, row + 1, f"{file} has other cells in an earlier row; give it one row")
-    return cells
+    return files, cells
 
 
 def _several_labels(
