@@ -130,7 +130,7 @@ def test_blocks_of_any_size_give_the_same_groups(monkeypatch):
     unit = (prints / np.linalg.norm(prints, axis=1, keepdims=True)).astype(np.float16)
     groups = [list(range(start, 35, 7)) for start in range(7)]
     for max_pairs in (1, 100, 1 << 22):
-        monkeypatch.setattr(module, "_MAX_PAIRS", max_pairs)
+        monkeypatch.setattr(module, "MAX_PAIRS", max_pairs)
         assert near_groups(unit) == groups
 
 

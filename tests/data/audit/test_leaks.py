@@ -81,6 +81,16 @@ def test_alike_across_splits_but_no_copies():
     assert not list(alike_across_splits(records, copies))
 
 
+@pytest.mark.parametrize("max_pairs", [1, 7, 16, 100])
+def test_blocks_of_any_size_find_the_same(monkeypatch, max_pairs):
+    records = records_of("tettevvt")
+    pair, other = (scene(0), scene(0, shift=4)), (scene(2), scene(2, shift=6))
+    scenes = [*pair, scene(1), other[0], scene(3), other[1], scene(4), scene(5)]
+    monkeypatch.setattr("ramstrans.data.audit.leaks.MAX_PAIRS", max_pairs)
+    alike = list(alike_across_splits(records, prints_of(records, scenes)))
+    assert alike == [records[:2], [records[3], records[5]]]
+
+
 def test_findings_are_of_one_class_and_say_what():
     crow, wren = records_of("te", 0), records_of("te", 1)
     bird = [Record(Path(f"7-{split}.jpg"), 0, split, group="bird 7") for split in ("train", "test")]

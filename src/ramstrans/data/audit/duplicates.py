@@ -30,7 +30,8 @@ MIN_CONTRAST = 2.0
 """Root mean square in grey levels of 255 below which an image is flat: its signs are noise."""
 
 _SIDE = 32
-_MAX_PAIRS = 1 << 22  # compared at once, in 20 MB, or 200 MB if all are near
+MAX_PAIRS = 1 << 22
+"""Compared at once, in 20 to 80 MB, or 200 MB if all are near."""
 
 _NEAREST = np.argsort(np.square(np.indices((_SIDE, _SIDE))).sum(axis=0), axis=None, kind="stable")
 _ROWS, _COLUMNS = np.divmod(_NEAREST[1:65], _SIDE)
@@ -98,20 +99,42 @@ def near_groups(fingerprints: Fingerprints) -> list[list[int]]:
     kept = fingerprints.astype(np.float32)
     count, hashes = len(kept), _hashes(kept)
     group: NDArray[np.integer] = np.arange(count)
-    rows = max(1, _MAX_PAIRS // max(1, count))
+    rows = max(1, MAX_PAIRS // max(1, count))
     for queries in (kept, mirrored(kept)):
         for start in range(0, count, rows):
             block = queries[start : start + rows]
             first, second = np.nonzero(block @ kept[start:].T >= MIN_COSINE)
             distances = np.bitwise_count(_hashes(block)[first] ^ hashes[start:][second])
             is_near = (first < second) & (distances <= MAX_DISTANCE)
-            if is_near.any():  # merged after each block, as N copies of one image make N * N pairs
-                pairs = group[start + first[is_near]], group[start + second[is_near]]
-                edges = coo_array((np.ones(len(pairs[0])), pairs), shape=(count, count))
-                group = connected_components(edges, directed=False)[1][group]
+            # Merged after each block, as N copies of one image make N * N pairs.
+            group = merged(group, start + first[is_near], start + second[is_near])
+    return members(group)
+
+
+def merged(
+    group: NDArray[np.integer], first: NDArray[np.integer], second: NDArray[np.integer]
+) -> NDArray[np.integer]:
+    """The groups (N,) when the images `first` (P,) are in one group with the images `second` (P,).
+
+    >>> merged(np.array([0, 1, 2, 3]), np.array([0, 3]), np.array([3, 1])).tolist()
+    [0, 0, 1, 0]
+    """
+    if not len(first):
+        return group
+    edges = coo_array((np.ones(len(first)), (group[first], group[second])), shape=(len(group),) * 2)
+    together: NDArray[np.integer] = connected_components(edges, directed=False)[1][group]
+    return together
+
+
+def members(group: NDArray[np.integer]) -> list[list[int]]:
+    """The sorted indices of each group (N,) of two or more, the groups by their first index.
+
+    >>> members(np.array([5, 0, 5, 2, 0]))
+    [[0, 2], [1, 4]]
+    """
     order = np.argsort(group, kind="stable")
-    members = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-    return sorted(indices.tolist() for indices in members if len(indices) > 1)
+    found = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    return sorted(indices.tolist() for indices in found if len(indices) > 1)
 
 
 def _hashes(fingerprints: NDArray[np.floating]) -> NDArray[np.uint64]:

@@ -15,10 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from numpy.typing import NDArray
 
-from ramstrans.data.audit.duplicates import Fingerprints, likeness
+from ramstrans.data.audit.duplicates import MAX_PAIRS, Fingerprints, likeness, members, merged
 from ramstrans.data.audit.findings import Finding
 from ramstrans.data.records import ImageSet, Record
 from ramstrans.data.splits import divided_groups
@@ -76,19 +75,22 @@ def alike_across_splits(
     """Yield sets of records connected by likeness across splits, near-duplicates apart.
 
     Args:
-        records: N records of one class; N x N pairs are compared.
+        records: N records of one class; N x N pairs are compared, in blocks.
         fingerprints: (64,) of each file.
     """
     splits = np.array([record.split for record in records])
     if len(set(splits.tolist())) < 2:
         return
     prints = np.stack([fingerprints[record.path] for record in records])
-    cosine, is_near = likeness(prints, prints)
-    is_pair = np.triu((cosine >= MIN_LIKENESS) & ~is_near & (splits[:, None] != splits))
-    count, component = connected_components(coo_array(is_pair), directed=False)
-    sizes = np.bincount(component, minlength=count)
-    for index in np.flatnonzero(sizes > 1):
-        yield [records[member] for member in np.flatnonzero(component == index).tolist()]
+    group: NDArray[np.integer] = np.arange(len(prints))
+    rows = max(1, MAX_PAIRS // len(prints))
+    for start in range(0, len(prints), rows):
+        cosine, is_near = likeness(prints[start : start + rows], prints[start:])
+        is_divided = splits[start : start + rows, None] != splits[start:]
+        first, second = np.nonzero((cosine >= MIN_LIKENESS) & ~is_near & is_divided)
+        group = merged(group, start + first, start + second)
+    for together in members(group):
+        yield [records[member] for member in together]
 
 
 def _finding(kind: str, records: Sequence[Record], detail: str) -> Finding:
