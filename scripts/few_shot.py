@@ -21,9 +21,8 @@ import numpy as np
 from ramstrans.console import no_progress
 from ramstrans.data.loading.loader import build_loader
 from ramstrans.data.records import Record
-from ramstrans.evaluation.calibrate import spread
 from ramstrans.evaluation.config import EvaluationData
-from ramstrans.evaluation.images import data_config, dataset_of, read_drawn
+from ramstrans.evaluation.images import data_config, dataset_of, read_drawn, spread
 from ramstrans.evaluation.predict import choose_precision, predict_split
 from ramstrans.inference.imprint import Old, imprint
 from ramstrans.inference.new_class import QUERIES_PER_CLASS

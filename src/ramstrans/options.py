@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +43,52 @@ def paths_from_text(config: Any, *names: str) -> None:  # noqa: ANN401
     for name in names:
         if isinstance(getattr(config, name), str):
             object.__setattr__(config, name, Path(getattr(config, name)))
+
+
+def check_name(where: str, value: object, hint: Any) -> None:  # noqa: ANN401 - a Literal
+    """Raise unless a value is one of the names of a Literal.
+
+    >>> check_name("component", "count", Literal["count", "soft"])
+    """
+    if value not in get_args(hint):
+        raise ConfigError(f"{where} is {value!r:.60}; give {allowed(hint)}")
+
+
+def check_names(prefix: str, config: object) -> None:
+    """Raise unless every text of a config dataclass is a name that its type hint lists, if it lists names.
+
+    `prefix` is what stands before a field's name in errors, e.g. `"data."`.
+
+    Raises:
+        ConfigError: Naming the first field whose name is not allowed.
+    """
+    kind: Any = type(config)
+    for field, (hint, names) in _listed_names(kind).items():
+        value = getattr(config, field)
+        for text in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(text, str) and text not in names:
+                raise ConfigError(f"{prefix}{field} is {text!r:.60}; give {allowed(hint, null=False)}")
+
+
+@functools.cache
+def _listed_names(kind: type[Any]) -> dict[str, tuple[Any, tuple[object, ...]]]:
+    """Fields of a dataclass whose texts are those of a Literal: the type hint, and the names."""
+    found = {}
+    for field, hint in get_type_hints(kind).items():
+        leaves = list(_leaves(hint))
+        names = tuple(name for leaf in leaves if get_origin(leaf) is Literal for name in get_args(leaf))
+        if names and str not in leaves and Path not in leaves:
+            found[field] = (hint, names)
+    return found
+
+
+def _leaves(hint: Any) -> Iterable[Any]:  # noqa: ANN401 - any type hint
+    """The types of a union, or of what a tuple holds."""
+    if get_origin(hint) in (Union, UnionType, tuple):
+        for part in get_args(hint):
+            yield from _leaves(part)
+    else:
+        yield hint
 
 
 def check_bounds(section: str, config: object, bounds: Mapping[str, Bound]) -> None:

@@ -114,5 +114,8 @@ def test_raps_scores_are_mapies():
 
 def test_limits_are_rounded_up_never_down():
     rng = np.random.default_rng(0)
-    for score in rng.random(97):
-        assert score <= conformal.round_up(score) + 1e-12 < score + 1.1e-6
+    for score in [*rng.random(97), 0.1234560004, 0.1 + 0.2]:
+        assert score <= conformal.round_up(score) < score + 1.1e-6
+    probabilities = np.tile([0.6000000004, 0.3999999996], (19, 1))
+    limits = fit_quantiles(probabilities, np.ones(19, int), "lac", 0.95, per_class=False)
+    assert sets(probabilities, "lac", limits)[:, 1].all()

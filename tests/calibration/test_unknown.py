@@ -7,6 +7,7 @@ import torch
 from ramstrans.calibration.scores import Reference, score_of
 from ramstrans.calibration.unknown import (
     Seen,
+    _masked,
     auroc,
     candidates,
     choose_by_leaving_out,
@@ -72,6 +73,15 @@ def test_the_score_that_tells_left_out_classes_is_chosen():
     assert [one.auroc for one in others] == sorted((one.auroc for one in others), reverse=True)
     of_scale_1 = next(one for one in others if (one.score, one.scales) == ("knn", (1,)))
     assert 30 < of_scale_1.auroc < 70  # noise
+
+
+def test_logits_of_left_out_classes_are_masked_in_each_scale():
+    logits = np.array([[[4.0, 0, -4, -4]], [[0.0, 0, 0, 0]]])
+    whole = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+    seen = Seen(whole, logits, np.zeros((2, 1, 3)), np.array([0]))
+    found = _masked(seen, np.array([0]), is_unknown=True)
+    # scale 1: softmax of 0, -4, -4 is 0.965, 0.018, 0.018; scale 2: a third each
+    assert np.exp(found.log_fused[0]) == pytest.approx([0.649, 0.176, 0.176], abs=1e-3)
 
 
 def test_given_unknown_images_choose_for_themselves():

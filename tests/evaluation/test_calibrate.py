@@ -20,7 +20,9 @@ from ramstrans.calibration.fitted import (
     save_calibration,
 )
 from ramstrans.cli import main
-from ramstrans.evaluation.calibrate import linear_head, spread
+from ramstrans.evaluation.calibrate import all_scales, calibrate_run, linear_head
+from ramstrans.evaluation.config import CalibrationConfig
+from ramstrans.evaluation.images import spread
 from ramstrans.inference.predictor import Predictor
 from ramstrans.saved.metadata import load_metadata
 from ramstrans.saved.model import load_model
@@ -272,6 +274,46 @@ def test_a_calibration_of_fewer_scales_is_refused(copy, fails, data):
         line = fails(2, *command, "--num_scales", 2, "--device", "cpu")
         assert "calibration.json was fitted for 1 scale; leave out --num_scales 2" in line
     assert main(["predict", str(copy), str(image), "--num_scales", "1", "--device", "cpu"]) == 0
+
+
+def test_both_numbers_of_looks_of_calcrop_are_calibrated(data, tmp_path, monkeypatch, capsys, no_pictures):
+    folder, image = tmp_path / "run", str(data / "test/Auk/0.png")
+    train(prepare(run_of(data, model={"method": "calcrop"})), folder)
+    assert [len(load_calibration(folder, num_scales=count).fused) for count in (1, 2)] == [1, 2]
+    capsys.readouterr()
+    for words in (["evaluate", str(folder)], ["predict", str(folder), image, "--format", "jsonl"]):
+        assert main([*words, "--num_scales", "2", "--device", "cpu"]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (len(row["scales"]), bool(row["set"])) == (2, True)
+    both = calibrate_run(CalibrationConfig(folder, device="cpu"))
+    model, metadata = load_model(folder, "cpu")
+    model.num_trained = 1  # as if there were no second look
+    monkeypatch.setattr("ramstrans.evaluation.calibrate.load_model", lambda *_: (model, metadata))
+    one = calibrate_run(CalibrationConfig(folder, device="cpu"))
+    assert both.fitted.calibration.first(1) == one.fitted.calibration
+    assert (both.fitted.candidates, both.report) == (one.fitted.candidates, one.report)
+    assert both.lines() == one.lines()
+
+
+def test_scales_that_need_true_boxes_are_calibrated_only_if_they_answer():
+    for placement, count in (("found", 2), ("given", 1)):
+        model = tiny_model(method="calcrop", region_placement=placement).eval()
+        with all_scales(model):
+            assert model.num_scales == count
+        assert model.num_scales == 1
+
+
+def test_copies_of_images_that_were_trained_on_are_not_unknown(copy, data, tmp_path, fails):
+    for split in ("train", "val"):
+        other = tmp_path / split
+        other.mkdir()
+        draw(other / "new.png", 9, np.random.default_rng(7))
+        shutil.copy(data / split / load_metadata(copy).class_names[0] / "1.png", other / "known.png")
+        line = fails(3, "evaluate", copy, "--unknown", other, "--device", "cpu")
+        assert f"1 image of --unknown {other} is a near-duplicate of images of the model's classes" in line
+    elsewhere = data / "test"  # evaluated in place of the run's own
+    line = fails(3, "evaluate", copy, elsewhere, "--unknown", other, "--device", "cpu")
+    assert "is a near-duplicate of images of the model's classes" in line
 
 
 @pytest.mark.parametrize("score", ["knn", "vim", "mahalanobis"])

@@ -2,21 +2,24 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from ramstrans.cli import main
+from ramstrans.data.records import Record
 from ramstrans.errors import ConfigError
 from ramstrans.evaluation.config import EvaluationConfig
 from ramstrans.evaluation.knn import knn_report
 from ramstrans.evaluation.predict import Predictions
 
 
-def predictions(features, labels):
+def predictions(features, labels, names="t"):
     empty = np.zeros((1, len(labels), 4))
-    return Predictions(empty, labels, empty, empty, empty, (), features=features)
+    records = tuple(Record(Path(f"{names}{row}.jpg"), int(label), "test") for row, label in enumerate(labels))
+    return Predictions(empty, labels, empty, empty, empty, records, features=features)
 
 
 def test_top1_is_that_of_scikit_learn():
@@ -25,9 +28,8 @@ def test_top1_is_that_of_scikit_learn():
     features = (centres[labels] + 1.5 * rng.normal(size=(150, 2, 11))).transpose(1, 0, 2)
     features = features * np.array([1, 30])[:, None, None]
     train, test = slice(100), slice(100, 150)
-    found = knn_report(
-        20, predictions(features[:, train], labels[train]), predictions(features[:, test], labels[test]), 7
-    )
+    bank = predictions(features[:, train], labels[train], "bank")
+    found = knn_report(20, bank, predictions(features[:, test], labels[test]), 7)
     lengths = np.linalg.norm(features, axis=2, keepdims=True)
     joined = np.concatenate(list(features / lengths), axis=1)
     expected = []
@@ -41,6 +43,17 @@ def test_top1_is_that_of_scikit_learn():
     assert (found["k"], found["num_images"]) == (20, 100)
     assert found["fused"]["interval"][0] < expected[2] < found["fused"]["interval"][1]
     assert len({round(one) for one in expected}) == 3  # the figures differ
+
+
+def test_an_image_does_not_vote_for_itself():
+    """The nearest others of the three images are 1, 0 and 1, which is right for the last alone."""
+    features = np.array([[[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]])
+    same = predictions(features, np.array([0, 1, 1]))
+    found = knn_report(1, same, same, 2)
+    assert (found["fused"]["top1"], found["k"], found["num_images"]) == (pytest.approx(100 / 3), 1, 3)
+    assert knn_report(9, same, same, 2)["fused"] == found["fused"]  # two others, the nearer one outweighs
+    other = predictions(features, np.array([0, 1, 1]), "other")
+    assert knn_report(1, same, other, 2)["fused"]["top1"] == 100
 
 
 def test_k_is_at_least_one(tmp_path):

@@ -10,6 +10,7 @@ from ramstrans.evaluation.metrics import (
     confused_pairs,
     cross_entropy,
     expected_calibration_error,
+    paired_interval,
     per_class_accuracy,
     true_ranks,
     wilson_interval,
@@ -141,3 +142,9 @@ def test_probabilities_that_are_not_finite_are_an_error(value):
     probabilities[1] = value
     with pytest.raises(WeightsError, match="1 of 3 images"):
         classification_metrics(probabilities, np.zeros(3, dtype=np.int64))
+
+
+def test_the_interval_of_a_difference_stays_within_what_is_possible():
+    # p 2/3, q 1/3: 1/3 +- 1.96 sqrt((1 - 1/9) / 3) = 1/3 +- 1.067
+    assert paired_interval(1, 0, 1) == (pytest.approx(-73.35, abs=0.01), 100)
+    assert paired_interval(0, 1, 1) == (-100, pytest.approx(73.35, abs=0.01))

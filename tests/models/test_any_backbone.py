@@ -1,6 +1,7 @@
 """Models without attention among all tokens: the same outputs as timm's own, and the saliencies that fit."""
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -167,6 +168,15 @@ def test_a_model_is_timms_and_has_its_saliencies(name):
             assert values.shape == (2, *expected.grid)
             assert values.dtype == torch.float32
             assert (values >= 0).all()
+
+
+@pytest.mark.parametrize("class_tokens", ["joint", "separate", "shared"])
+def test_one_scale_has_one_token_whatever_was_asked_for(class_tokens):
+    options = {"embed_dim": 32, "depth": 1, "num_heads": 2}
+    config = ModelConfig("vit_small_patch16_rope_224", num_classes=5, image_size=32, num_scales=1)
+    config = replace(config, class_tokens=class_tokens, backbone_options=options)
+    with torch.inference_mode():
+        assert build_model(config).eval()(noise(1, 3, 32, 32)).scales[0].logits.shape == (1, 5)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "efficientformerv2_s0"])

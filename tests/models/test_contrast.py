@@ -1,6 +1,7 @@
 """Contrasts of two classes: exact where a decomposition exists, and the derivative that they say to be."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from ramstrans.errors import ConfigError
 from ramstrans.models import contrast
+from ramstrans.models.config import ModelConfig
 from ramstrans.models.contrast import FixedScales, contrasts, reads_by_attention
 from ramstrans.models.methods.build import build_model
 from tests.models.builders import OTHERS, noise, other_model, randomise, tiny_config, tiny_model
@@ -129,6 +131,19 @@ def test_one_layer_by_hand():
     assert products[0].sum(dim=(1, 3)).tolist() == [[1.0, 3.0]]  # 4/4, and 3/4 of 8 - 4
 
 
+def test_a_value_that_two_calls_read_counts_once():
+    """As in differential attention: 1/2 of each value, less 1/4 and 3/4 of them."""
+    values = []
+    query, key = torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 2, 2)
+    bias = torch.log(torch.tensor([[[[0.25, 0.75]]]]))
+    value = torch.tensor([[[[4.0, 0.0], [8.0, 4.0]]]], requires_grad=True)
+    with contrast.KeepValues(values):
+        read = F.scaled_dot_product_attention(query, key, value)
+        read = read - F.scaled_dot_product_attention(query, key, value, bias)
+    products = contrast._times_gradient((read * torch.tensor([1.0, -1.0])).sum(dim=(1, 2, 3)), values)
+    assert [one.sum(dim=(1, 3)).tolist() for one in products] == [[[1.0, -1.0]]]
+
+
 @pytest.mark.parametrize("name", ["ViT", *OTHERS])
 def test_the_other_way_round_is_the_negative(name):
     model = tiny_model() if name == "ViT" else other_model(name)
@@ -147,6 +162,16 @@ def test_every_method_has_a_contrast(method):
         assert maps.shape == stage.saliency.shape
         assert maps.abs().sum() > 0
         torch.testing.assert_close(difference, logit_differences(stage), rtol=1e-3, atol=1e-3)
+
+
+def test_a_token_that_is_no_parameter_of_the_model_is_read_by_attention_or_refused():
+    patches = {"embed_dim": 16, "depth": 2, "num_heads": 2}
+    config = ModelConfig("naflexvit_base_patch16_par_gap", num_classes=5, image_size=64, num_scales=1)
+    config = replace(config, global_pool="token", backbone_options=patches | {"class_token": True})
+    assert all(found.maps.abs().sum() > 0 for found in run(randomise(build_model(config), seed=3))[1])
+    coat = build_model(ModelConfig("coat_lite_tiny", num_classes=5, image_size=64, num_scales=1)).eval()
+    with pytest.raises(ConfigError, match="leave --against out"):
+        run(coat)
 
 
 def test_without_attention_over_the_locations_there_is_no_contrast():

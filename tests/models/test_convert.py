@@ -207,6 +207,11 @@ def test_wrappers_in_wrappers_and_empty_averages(tmp_path):
     assert set(tensors) == set(TENSORS)
 
 
+def test_settings_under_the_name_of_a_wrapper_are_no_weights(tmp_path):
+    torch.save({"state_dict": TENSORS, "ema": {"decay": 0.999, "of": {"steps": 10}}}, tmp_path / "w.pth")
+    assert set(read_weights(tmp_path / "w.pth", MODEL)[1]) == set(TENSORS)
+
+
 def test_the_only_state_dict_under_an_unknown_key_is_taken(tmp_path):
     torch.save({"epoch": 3, "params_of_run_7": TENSORS, "log": {"loss": 1.0}}, tmp_path / "w.pth")
     assert set(read_weights(tmp_path / "w.pth", MODEL)[1]) == set(TENSORS)

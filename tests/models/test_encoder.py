@@ -246,7 +246,7 @@ def test_option_that_cannot_work_says_why(options, reason):
         ({"image_size": 8}, "8x8 is smaller than a patch of 16x16"),
         ({"image_size": (48, 15)}, "48x15 is smaller than a patch of 16x16"),
         ({"image_size": 50}, "50x50 is not a multiple of the patch 16x16; take 48x48"),
-        ({"image_size": (48, 79)}, "48x79 is not a multiple of the patch 16x16; take 48x64"),
+        ({"image_size": (48, 79)}, "48x79 is not a multiple of the patch 16x16; take 48x80"),
         ({"image_size": (15, 48), "patch_stride": 12}, "smaller than a patch"),
         ({"region_size": 50}, "region_size 50x50 is not a multiple of the patch 16x16; take 48x48"),
         ({"region_size": (96, 8)}, "region_size 96x8 is smaller than a patch of 16x16"),

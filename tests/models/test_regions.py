@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ramstrans.errors import ConfigError
 from ramstrans.models.regions import (
     box_by_moments,
     grow_boxes,
@@ -271,6 +272,20 @@ def test_whole_image_where_nothing_stands_out_and_others_are_not_touched(salienc
     torch.testing.assert_close(boxes, expected)
     assert boxes[1].tolist() == [0, 0, 80, 48]
     assert found.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": float("nan")}, "threshold is nan; give a number above 0"),
+        ({"threshold": 0.0}, "threshold is 0.0"),
+        ({"threshold": float("inf")}, "threshold is inf"),
+        ({"component": "largest"}, "component is 'largest'; give count, saliency or soft"),
+    ],
+)
+def test_what_no_region_can_be_proposed_by(options, message):
+    with pytest.raises(ConfigError, match=message):
+        propose_regions(torch.ones(1, 2, 2), 32, **options)
 
 
 def test_threshold_is_a_multiple_of_the_mean_and_strict():

@@ -89,6 +89,14 @@ def test_dtype_is_kept_and_places_are_not_rounded_to_it(dtype):
     assert torch.equal(result[0, 0, 0], torch.arange(128, 256).to(dtype))
 
 
+@pytest.mark.parametrize("function", [zoom, zoom_by_products])
+def test_whole_numbers_are_rounded_to_the_nearest(function):
+    image = torch.tensor([9, 1, 4, 9], dtype=torch.uint8).view(1, 1, 1, 4)
+    result = function(image, torch.tensor([[1.0, 0.0, 3.0, 1.0]]), (1, 4))
+    assert result.dtype == torch.uint8
+    assert result.flatten().tolist() == [1, 2, 3, 4]  # of 1, 1.75, 3.25, 4
+
+
 def test_autocast_changes_nothing():
     images, boxes = noise(1, 3, 23, 31), torch.tensor([[3.3, 2.0, 17.0, 20.5]])
     with torch.autocast("cpu", dtype=torch.bfloat16):

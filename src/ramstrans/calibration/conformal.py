@@ -103,12 +103,13 @@ def fit_quantiles(
 
 
 def round_up(score: float) -> float:
-    """A score raised by less than 1e-6, so that no rounding of another device leaves its label out.
+    """A score in six digits, raised by at most 1e-6 and never lowered: its own label stays in the set.
 
-    >>> round_up(0.12345678), round_up(0.1)
-    (0.123457, 0.1)
+    >>> round_up(0.12345678), round_up(0.1), round_up(0.1234560004)
+    (0.123457, 0.1, 0.123457)
     """
-    return math.ceil(round(score * 1e6, 3)) / 1e6
+    millionths = math.ceil(round(score * 1e6, 3))
+    return (millionths if millionths / 1e6 >= score else millionths + 1) / 1e6
 
 
 def sets(

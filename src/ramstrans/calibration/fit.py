@@ -35,7 +35,7 @@ class Fitted(NamedTuple):
 
     Attributes:
         calibration: What was fitted.
-        candidates: Scores of the unknown with their figures, for all scales together, best first.
+        candidates: Scores of the unknown with their figures, for the scales that answer, best first.
     """
 
     calibration: Calibration
@@ -49,6 +49,7 @@ def fit_calibration(
     *,
     fitted_on: str,
     weights: str,
+    num_scales: int | None = None,
     references: Sequence[Reference] = (),
     unknown: Seen | None = None,
 ) -> Fitted:
@@ -60,6 +61,7 @@ def fit_calibration(
         class_names: In label order, for errors.
         fitted_on: Which images these are.
         weights: SHA-256 of the model's weights.
+        num_scales: How many of the S scales answer unless more are asked for; None: all.
         references: For each scale, features of training images; empty: scores need none.
         unknown: For images of no class of the model, to choose the score on.
 
@@ -68,17 +70,18 @@ def fit_calibration(
         UsageError: The score that is asked for cannot be had.
     """
     check_enough(known.labels, wanted, class_names)
-    num_scales = len(known.logits)
+    answering = known.first(num_scales or len(known.logits))
     arrays: dict[str, NDArray[np.float32]] = {}
     rules: list[FusedRule] = []
-    ranked: list[Candidate] = []
-    for count in range(1, num_scales + 1):
+    ranked: list[list[Candidate]] = []
+    for count in range(1, len(known.logits) + 1):
         first = known.first(count)
         temperature = fit_temperature(first.log_fused, known.labels)
         calibrated = tempered(first.log_fused, temperature)
-        ranked = _rank(first, wanted, temperature, references, unknown and unknown.first(count))
-        arrays |= arrays_of(ranked[0].score, ranked[0].scales, references)
-        rule = _unknown_rule(ranked[0], first, calibrated, wanted, arrays, is_given=unknown is not None)
+        ranked.append(_rank(first, wanted, temperature, references, unknown and unknown.first(count)))
+        best = ranked[-1][0]
+        arrays |= arrays_of(best.score, best.scales, references)
+        rule = _unknown_rule(best, first, calibrated, wanted, arrays, is_given=unknown is not None)
         rules.append(FusedRule(temperature, rule, _set_rule(calibrated, known.labels, wanted)))
     scales = [fit_temperature(log_probabilities(each), known.labels) for each in known.probabilities]
     calibration = Calibration(
@@ -87,10 +90,10 @@ def fit_calibration(
         weights=weights,
         scales=tuple(scales),
         fused=tuple(rules),
-        notes=tuple(temperature_notes(known.log_fused, known.labels)),
+        notes=tuple(temperature_notes(answering.log_fused, known.labels)),
         arrays=arrays,
     )
-    return Fitted(calibration, tuple(ranked))
+    return Fitted(calibration, tuple(ranked[len(answering.logits) - 1]))
 
 
 def check_enough(labels: NDArray[np.integer], wanted: Wanted, class_names: Sequence[str]) -> None:

@@ -265,7 +265,9 @@ def load_calibration(
     if num_scales is not None:
         if num_scales > len(fitted.fused):
             fitted_for = counted(len(fitted.fused), "scale")
-            raise UsageError(f"{path} was fitted for {fitted_for}; leave out --num_scales {num_scales}")
+            raise UsageError(
+                f"{path} was fitted for {fitted_for}; leave out --num_scales {num_scales}, or {AGAIN}"
+            )
         fitted = fitted.first(num_scales)
     arrays = path.with_name(ARRAYS_FILE)
     if "features" not in fitted.needs:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 from scipy.stats import rankdata
 
 from ramstrans.calibration.conformal import quantile
@@ -33,7 +34,7 @@ class Seen(NamedTuple):
     """What a model with S scales gives for N images of C classes.
 
     Attributes:
-        probabilities: (S, N, C) of each scale, before calibration.
+        probabilities: (S, N, C) of each scale, before calibration: the softmax of its logits.
         logits: (S, N, C).
         features: (S, N, D), what the classifier reads.
         labels: (N,) the true classes; of no meaning for unknown images.
@@ -178,12 +179,8 @@ def _groups(known: Seen) -> Iterator[NDArray[np.integer]]:
 def _masked(known: Seen, classes: NDArray[np.integer], *, is_unknown: bool) -> Seen:
     """The images of some classes, or of the others, as seen without these classes."""
     kept = np.isin(known.labels, classes) == is_unknown
-    return Seen(
-        np.delete(known.probabilities[:, kept], classes, axis=2),
-        np.delete(known.logits[:, kept], classes, axis=2),
-        known.features[:, kept],
-        known.labels[kept],
-    )
+    logits = np.delete(known.logits[:, kept], classes, axis=2)
+    return Seen(softmax(logits, axis=2), logits, known.features[:, kept], known.labels[kept])
 
 
 def _measured(

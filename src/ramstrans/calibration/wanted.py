@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ramstrans.errors import ConfigError
+from ramstrans.options import check_names
 
 ScoreName = Literal["max_probability", "max_logit", "energy", "knn", "mahalanobis", "vim"]
 """How the unknown is told, see `calibration.scores`."""
@@ -50,6 +51,7 @@ class Wanted:
     per_class: bool = False
 
     def __post_init__(self) -> None:
+        check_names("--", self)
         for name in ("reject", "coverage"):
             if not 0 < (share := getattr(self, name)) < 1:
                 default = getattr(Wanted, name)

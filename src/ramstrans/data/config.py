@@ -151,6 +151,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         options.paths_from_text(self, "root", "image_folder", "cache_dir")
+        options.check_names("data.", self)
         options.check_bounds("data", self, BOUNDS)
         if self.label_columns is not None:
             object.__setattr__(self, "multi_label", True)

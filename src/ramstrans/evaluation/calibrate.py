@@ -6,8 +6,8 @@ exchangeable with new ones any more: what is fitted is a little too sure, the le
 
 import dataclasses
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -31,7 +31,14 @@ from ramstrans.data.records import ImageSet, Record
 from ramstrans.errors import ConfigError, DataError, UsageError
 from ramstrans.evaluation.config import CalibrationConfig
 from ramstrans.evaluation.early_exit import choose_exit
-from ramstrans.evaluation.images import data_config, dataset_of, is_same_root, read_drawn
+from ramstrans.evaluation.images import (
+    data_config,
+    dataset_of,
+    is_same_root,
+    read_drawn,
+    some_of_each,
+    trained_images,
+)
 from ramstrans.evaluation.metrics import FEW_IMAGES, true_ranks
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
 from ramstrans.evaluation.ranks import taxonomy_of_images
@@ -47,11 +54,6 @@ from ramstrans.saved.model import load_model, save_metadata, weights_digest
 
 logger = logging.getLogger(__name__)
 
-MAX_REFERENCES = 5000
-"""Training images that scores of the unknown compare with, or 5 of each class if those are more."""
-
-MIN_PER_CLASS = 5
-
 NOTHING_FITTED = (
     "nothing is calibrated: {reason}; `ramstrans calibrate {run} --data.root FOLDER` takes any labelled set "
     "that the model was not trained on"
@@ -64,7 +66,7 @@ class Calibrated(NamedTuple):
     Attributes:
         fitted: The calibration, and the scores it was chosen from.
         report: What it comes to on the images that it was fitted on, see `trust_report`.
-        predictions: For these images.
+        predictions: For these images, by the scales that answer.
     """
 
     fitted: Fitted
@@ -74,7 +76,7 @@ class Calibrated(NamedTuple):
     def lines(self) -> list[str]:
         """What was fitted, a line each."""
         calibration = self.fitted.calibration
-        rule, found = calibration.fused[-1], []
+        rule, found = calibration.fused[len(self.predictions.probabilities) - 1], []
         fused = self.report["calibration"]["fused"]
         before, now = (fused[when]["nll"] for when in ("before", "after"))
         found.append(
@@ -122,7 +124,8 @@ def calibrate_run(config: CalibrationConfig, progress: Progress = no_progress) -
     if is_address(config.run):
         raise UsageError(f"{config.run} is a copy from the hub, which is only read; give a run folder")
     data = data_config(metadata.run_options("data"), config.data)
-    own = own_images(metadata, data, config, progress)
+    without = "the unknown is told by a score that needs none of them"
+    own = trained_images(metadata, data, config.data, without, progress)
     taxonomy = ranks_for(config, metadata, own)
     known, fitted_on = images_to_fit_on(metadata, data, config, own, progress)
     known_set, left_out = dataset_of(metadata, known, "val", data, progress)
@@ -175,6 +178,8 @@ def calibrate(
 ) -> Calibrated:
     """Fit a calibration; nothing is written. Several processes share the passes, and each gets all of it.
 
+    There are rules for all scales that were trained, also where fewer answer by default, as of `calcrop`.
+
     Args:
         model: In eval mode.
         metadata: Of the model.
@@ -195,25 +200,40 @@ def calibrate(
 
     if references is not None and wanted.score != "auto" and "features" not in NEEDS[wanted.score]:
         references = None
-    predictions = seen(known_set, "calibrating")
-    true_ranks(predictions.fused, predictions.labels)  # finite?
-    compared = (
-        [] if references is None else references_of(model, seen(references, "features to compare with"))
-    )
+    with all_scales(model):
+        predictions = seen(known_set, "calibrating")
+        true_ranks(predictions.fused, predictions.labels)  # finite?
+        compared = None if references is None else seen(references, "features to compare with")
+        unknown = None if unknown_set is None else as_seen(seen(unknown_set, "unknown images"))
     fitted = fit_calibration(
         as_seen(predictions),
         wanted,
         metadata.class_names,
         fitted_on=fitted_on,
         weights=weights_digest(model.state_dict()),
-        references=compared,
-        unknown=None if unknown_set is None else as_seen(seen(unknown_set, "unknown images")),
+        num_scales=model.num_scales,
+        references=[] if compared is None else references_of(model, compared),
+        unknown=unknown,
     )
     fitted = fitted._replace(calibration=replace(fitted.calibration, taxonomy=taxonomy))
     warn_of_doubts(fitted.calibration)
+    predictions = predictions.first(model.num_scales)
     given = answers_of(fitted.calibration, predictions)
     report = trust_report(fitted.calibration, predictions, given, {})
     return Calibrated(fitted, report, predictions)
+
+
+@contextmanager
+def all_scales(model: Method) -> Iterator[None]:
+    """Let a model use all scales that were trained, unless it would look at true boxes that it needs not."""
+    answering = model.num_scales
+    model.limit_scales(model.num_trained)
+    if model.needs_boxes:
+        model.limit_scales(answering)
+    try:
+        yield
+    finally:
+        model.limit_scales(answering)
 
 
 def warn_of_doubts(calibration: Calibration) -> None:
@@ -278,44 +298,7 @@ def linear_head(model: Method) -> tuple[np.ndarray, np.ndarray] | None:
 
 def reference_set(training: ImageDataset, num_classes: int) -> ImageDataset:
     """Centre views of the training images to compare with: all, or as many of each class, evenly spaced."""
-    records = spread(training.records, max(MIN_PER_CLASS, MAX_REFERENCES // num_classes))
-    return replace(training, records=records, augmentation=None)
-
-
-def spread(records: Sequence[Record], per_class: int) -> tuple[Record, ...]:
-    """At most so many records of each class, evenly spaced, in order.
-
-    >>> from pathlib import Path
-    >>> records = [Record(Path(f"{index}.jpg"), index // 6, "train") for index in range(8)]
-    >>> [record.path.stem for record in spread(records, 3)]
-    ['0', '2', '5', '6', '7']
-    """
-    of_class: dict[int, list[int]] = {}
-    for index, record in enumerate(records):
-        of_class.setdefault(record.label, []).append(index)
-    kept: list[int] = []
-    for indices in of_class.values():
-        positions = np.linspace(0, len(indices) - 1, min(per_class, len(indices))).round().astype(int)
-        kept += [indices[position] for position in positions.tolist()]
-    return tuple(records[index] for index in sorted(kept))
-
-
-def own_images(
-    metadata: ModelMetadata, data: DataConfig, config: CalibrationConfig, progress: Progress
-) -> ImageSet | None:
-    """The images of the training run, with its splits; None if another set is given and these are gone."""
-    trained_on = metadata.run_options("data")
-    if config.data.root is None or is_same_root(config.data.root, trained_on):
-        return read_drawn(metadata, data, progress).images
-    try:
-        return read_drawn(metadata, data_config(trained_on, type(config.data)()), progress).images
-    except DataError as error:
-        logger.warning(
-            "the images that the model was trained on cannot be read (%s): the unknown is told by a score "
-            "that needs none of them",
-            error,
-        )
-        return None
+    return replace(training, records=some_of_each(training.records, num_classes), augmentation=None)
 
 
 def images_to_fit_on(

@@ -1,15 +1,16 @@
 """Options of an evaluation, and of a calibration."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ramstrans.calibration.wanted import ScoreName, SetMethod, Wanted, check_rank_confidence
 from ramstrans.data.config import DatasetFormat
-from ramstrans.data.records import Split
+from ramstrans.data.records import SPLITS, Split
 from ramstrans.errors import ConfigError
 from ramstrans.hub import Address, is_address
-from ramstrans.options import Precision
+from ramstrans.options import Precision, check_names
 from ramstrans.plain import counted
 
 
@@ -50,9 +51,10 @@ class EvaluationConfig:
         run: Run folder, or any saved model; hf://user/name[@revision] is one of the hub.
         split: Split to evaluate on; drawn as in training if the data set has no splits of its own. Default:
             the test split; of another data set than the run's, in an unpublished format, all images.
-        output: Folder to write to; default: RUN/evaluation-SPLIT, or RUN/evaluation-ROOT for all images; with
-            --num_scales 1, say, RUN/evaluation-SPLIT-1_scale; --fusion fitted: RUN/evaluation-SPLIT-fitted.
-            Of hf://user/name, in the folder name.
+        output: Folder to write to; default: RUN/evaluation-SPLIT; with --data.root RUN/evaluation-ROOT, and
+            with --split too RUN/evaluation-ROOT-SPLIT; with --num_scales 1, say,
+            RUN/evaluation-SPLIT-1_scale; --fusion fitted: RUN/evaluation-SPLIT-fitted. Of hf://user/name, in
+            the folder name.
         data: Data to evaluate on.
         batch_size: Images per batch.
         early_exit: Evaluate early exit too: the confidence at which an image skips the remaining scales, or
@@ -89,6 +91,7 @@ class EvaluationConfig:
     precision: Precision | None = None
 
     def __post_init__(self) -> None:
+        check_names("--", self)
         check_batch_size(self.batch_size)
         check_rank_confidence(self.rank_confidence)
         if self.knn is not None and self.knn < 1:
@@ -118,12 +121,28 @@ class EvaluationConfig:
     @property
     def folder(self) -> Path:
         """Where the report goes."""
-        root = self.data.root
+        root, split = self.data.root, self.split
+        images: str = split or "test"
+        if root is not None:
+            images = name_of_root(root) + ("" if split is None else f"-{split}")
         scales = "" if self.num_scales is None else f"-{counted(self.num_scales, 'scale').replace(' ', '_')}"
         fusion = "" if self.fusion == "mean" else f"-{self.fusion}"
-        name = f"evaluation-{self.split or (root and root.stem) or 'test'}{scales}{fusion}"
+        name = f"evaluation-{images}{scales}{fusion}"
         own = Path(Path(Address.parse(str(self.run)).repository).name) if is_address(self.run) else self.run
         return self.output or own / name
+
+
+def name_of_root(root: Path) -> str:
+    """The name of a folder or, without its suffix, of a table; two parts of it if that is a split's.
+
+    Reports on the run's own data are named by the split alone.
+
+    >>> name_of_root(Path("new/birds.v1")), name_of_root(Path("new/birds/test"))
+    ('birds.v1', 'birds_test')
+    """
+    whole = Path(os.path.abspath(root))  # noqa: PTH100 - links stay
+    name = whole.stem if whole.is_file() else whole.name
+    return f"{whole.parent.name}_{name}" if name in SPLITS else name
 
 
 @dataclass(frozen=True)
@@ -166,6 +185,7 @@ class CalibrationConfig:
     precision: Precision | None = None
 
     def __post_init__(self) -> None:
+        check_names("--", self)
         check_batch_size(self.batch_size)
         check_rank_confidence(self.rank_confidence)
         _ = self.wanted

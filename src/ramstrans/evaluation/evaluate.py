@@ -17,7 +17,7 @@ from ramstrans.data.boxes import check_boxes
 from ramstrans.data.config import DataConfig
 from ramstrans.data.image_priors import NO_CELLS, ImagePriors, read_image_priors
 from ramstrans.data.loading.loader import ImageLoader, build_loader
-from ramstrans.data.records import ImageSet
+from ramstrans.data.records import ImageSet, Record
 from ramstrans.distributed import process_index
 from ramstrans.errors import UnreadableImageError, UsageError
 from ramstrans.evaluation.config import EvaluationConfig
@@ -29,7 +29,7 @@ from ramstrans.evaluation.early_exit import (
     time_exit,
 )
 from ramstrans.evaluation.fusion import fit_weights
-from ramstrans.evaluation.images import data_config, dataset_of, read_images
+from ramstrans.evaluation.images import data_config, dataset_of, known_images, read_images
 from ramstrans.evaluation.judge import draw_indices, judge_regions, judged_report, part_of
 from ramstrans.evaluation.knn import knn_report
 from ramstrans.evaluation.predict import Predictions, choose_precision, predict_split
@@ -94,7 +94,10 @@ def evaluate_run(config: EvaluationConfig, *, command: str = "", progress: Progr
     dataset, left_out = dataset_of(metadata, images, split, data, progress)
     if model.needs_boxes:
         check_boxes(dataset.records)
-    unknown, more = unknown_images(metadata, held_out_classes, split, config.unknown, dataset, data, progress)
+    known: tuple[Record, ...] = ()
+    if config.unknown is not None:
+        known = known_images(metadata, images, dataset.records, data, config.data, progress)
+    unknown, more = unknown_images(metadata, held_out_classes, split, config.unknown, known, data, progress)
     make_folder(config.folder)
     loading: dict[str, Any] = {
         "batch_size": config.batch_size,

@@ -2,9 +2,12 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.files import find_unreadable
@@ -26,6 +29,11 @@ from ramstrans.plain import counted
 from ramstrans.saved.metadata import ModelMetadata
 
 logger = logging.getLogger(__name__)
+
+MAX_REFERENCES = 5000
+"""Training images that others are compared with, or 5 of each class if those are more."""
+
+MIN_PER_CLASS = 5
 
 _OWN_FORMATS = ("folder", "table", "hugging_face", "shards")
 """Formats of people's own data; each of the others is a published set with an agreed test split."""
@@ -94,6 +102,60 @@ class DrawnImages(NamedTuple):
 
     images: ImageSet
     held_out: ImageSet | None
+
+
+def trained_images(
+    metadata: ModelMetadata,
+    data: DataConfig,
+    given: EvaluationData,
+    without: str,
+    progress: Progress = no_progress,
+) -> ImageSet | None:
+    """The images of the training run, with its splits; None, with a warning, if another set is given instead.
+
+    Args:
+        metadata: Of the model.
+        data: Options of the data in use.
+        given: What they were given as; another root than the run's may stand for images that are gone.
+        without: What follows if they are.
+        progress: Reports files done.
+    """
+    trained_on = metadata.run_options("data")
+    if given.root is None or is_same_root(given.root, trained_on):
+        return read_drawn(metadata, data, progress).images
+    try:
+        return read_drawn(metadata, data_config(trained_on, EvaluationData()), progress).images
+    except (DataError, UsageError) as error:
+        logger.warning("the images that the model was trained on cannot be read (%s): %s", error, without)
+        return None
+
+
+def known_images(
+    metadata: ModelMetadata,
+    images: ImageSet,
+    evaluated: Sequence[Record],
+    data: DataConfig,
+    given: EvaluationData,
+    progress: Progress = no_progress,
+) -> tuple[Record, ...]:
+    """Images of the model's classes, to find copies of: evaluated ones, and some of each class of the run.
+
+    Those are training and validation images, see `some_of_each`.
+
+    Args:
+        metadata: Of the model.
+        images: The data set that is evaluated, with its splits.
+        evaluated: Its images that are.
+        data: How it is read.
+        given: What it was given as.
+        progress: Reports files done.
+    """
+    own: ImageSet | None = images
+    if metadata.training.get("images") != fingerprint(images, data):
+        without = "--unknown is not searched for copies of them"
+        own = trained_images(metadata, data, given, without, progress)
+    parts = [] if own is None else [own.of_split("train"), own.of_split("val")]
+    return (*evaluated, *chain.from_iterable(some_of_each(part, len(metadata.class_names)) for part in parts))
 
 
 class EvaluatedImages(NamedTuple):
@@ -198,3 +260,26 @@ def with_labels_of(metadata: ModelMetadata, images: ImageSet, split: Split) -> t
             for record in records
         )
     return tuple(record._replace(label=labels[images.class_names[record.label]]) for record in records)
+
+
+def some_of_each(records: Sequence[Record], num_classes: int) -> tuple[Record, ...]:
+    """Images to compare others with: all, or as many of each of C classes, evenly spaced."""
+    return spread(records, max(MIN_PER_CLASS, MAX_REFERENCES // num_classes))
+
+
+def spread(records: Sequence[Record], per_class: int) -> tuple[Record, ...]:
+    """At most so many records of each class, evenly spaced, in order.
+
+    >>> from pathlib import Path
+    >>> records = [Record(Path(f"{index}.jpg"), index // 6, "train") for index in range(8)]
+    >>> [record.path.stem for record in spread(records, 3)]
+    ['0', '2', '5', '6', '7']
+    """
+    of_class: dict[int, list[int]] = {}
+    for index, record in enumerate(records):
+        of_class.setdefault(record.label, []).append(index)
+    kept: list[int] = []
+    for indices in of_class.values():
+        positions = np.linspace(0, len(indices) - 1, min(per_class, len(indices))).round().astype(int)
+        kept += [indices[position] for position in positions.tolist()]
+    return tuple(records[index] for index in sorted(kept))

@@ -20,7 +20,7 @@ from ramstrans.evaluation.faithfulness import (
     area_under,
     faithfulness,
 )
-from ramstrans.evaluation.localization import paired_iou
+from ramstrans.evaluation.localization import true_ious
 from ramstrans.evaluation.predict import Predictions, in_order
 from ramstrans.evaluation.stability import Inputs, Stability, outputs_of, regions_of, stability
 from ramstrans.models.methods.base import Output
@@ -199,13 +199,11 @@ def picture_groups(judged: JudgedRegions, predictions: Predictions) -> dict[str,
     in the true class from the region alone than without it.
     """
     indices = judged.indices
-    boxes = [predictions.records[index].box for index in indices]
-    if any(box is not None for box in boxes):
-        has_box = np.array([box is not None for box in boxes])
-        indices = indices[has_box]
-        limits = np.tile(predictions.image_sizes[indices], 2)
-        true_boxes = np.clip(np.array([box for box in boxes if box is not None]), 0, limits)
-        values = paired_iou(np.clip(predictions.boxes[0, indices].astype(float), 0, limits), true_boxes)
+    records = [predictions.records[index] for index in indices]
+    values = true_ious(predictions.boxes[0, indices], records, predictions.image_sizes[indices])
+    has_box = ~np.isnan(values)
+    if has_box.any():
+        indices, values = indices[has_box], values[has_box]
         name = "IoU with the true box"
     else:
         values = judged.faithfulness.belief[0, 0] - judged.faithfulness.belief[0, 1]

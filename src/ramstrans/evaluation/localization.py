@@ -50,11 +50,9 @@ def region_metrics(
     (25.0, 50.0, 100.0, None)
     """
     assert len(boxes) == len(has_region) == len(records) > 0
-    limits = np.tile(image_sizes, 2)
-    regions = np.clip(boxes.astype(np.float64), 0, limits)
-    has_box = np.array([record.box is not None for record in records])
-    true_boxes = np.array([record.box or (0, 0, 0, 0) for record in records], dtype=np.float64)
-    ious = paired_iou(regions, np.clip(true_boxes, 0, limits))[has_box]
+    regions = clipped(boxes, image_sizes)
+    ious = true_ious(boxes, records, image_sizes)
+    ious = ious[~np.isnan(ious)]
     inside = _parts_inside(regions, records)
     num_fallbacks = len(has_region) - int(np.count_nonzero(has_region))
     return RegionMetrics(
@@ -67,6 +65,23 @@ def region_metrics(
         num_boxes=len(ious),
         num_parts=len(inside),
     )
+
+
+def clipped(boxes: np.ndarray, image_sizes: np.ndarray) -> np.ndarray:
+    """(N, 4) float64, the parts of boxes (N, 4) in their images, whose (N, 2) sizes are `(width, height)`.
+
+    >>> clipped(np.array([[-9, 2, 7, 30]]), np.array([[20, 10]])).tolist()
+    [[0.0, 2.0, 7.0, 10.0]]
+    """
+    return np.asarray(np.clip(boxes.astype(np.float64), 0, np.tile(image_sizes, 2)))
+
+
+def true_ious(boxes: np.ndarray, records: Sequence[Record], image_sizes: np.ndarray) -> np.ndarray:
+    """(N,) IoU of regions (N, 4) with the true boxes, both clipped to their images; NaN without true box."""
+    nothing = (np.nan,) * 4
+    truth = np.array([nothing if record.box is None else record.box for record in records], np.float64)
+    ious = paired_iou(clipped(boxes, image_sizes), clipped(truth, image_sizes))
+    return np.where(np.isnan(truth).any(axis=1), np.nan, ious)
 
 
 def paired_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:

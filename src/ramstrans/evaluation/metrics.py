@@ -107,10 +107,10 @@ def paired_interval(num_gained: int, num_lost: int, num_images: int) -> tuple[fl
     """95 % interval of the difference of two accuracies on the same images, in percentage points.
 
     Wald's interval with one image added to each kind of discordant pair, which keeps its level for few images
-    (Bonett and Price 2012, equation 6, https://doi.org/10.3102/1076998611411915):
+    (Bonett and Price 2012, equation 6, https://doi.org/10.3102/1076998611411915), cut to what is possible:
 
         p = (gained + 1) / (N + 2),  q = (lost + 1) / (N + 2)
-        p - q +- 1.96 sqrt((p + q - (p - q)^2) / (N + 2))
+        p - q +- 1.96 sqrt((p + q - (p - q)^2) / (N + 2)), within -100 to 100
 
     >>> [round(end, 2) for end in paired_interval(14, 4, 98)]  # p 0.15, q 0.05
     [1.46, 18.54]
@@ -118,7 +118,7 @@ def paired_interval(num_gained: int, num_lost: int, num_images: int) -> tuple[fl
     total = num_images + 2
     gained, lost = (num_gained + 1) / total, (num_lost + 1) / total
     half = float(norm.ppf(0.975)) * math.sqrt((gained + lost - (gained - lost) ** 2) / total)
-    return 100 * (gained - lost - half), 100 * (gained - lost + half)
+    return max(100 * (gained - lost - half), -100.0), min(100 * (gained - lost + half), 100.0)
 
 
 def per_class_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

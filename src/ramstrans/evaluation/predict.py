@@ -56,6 +56,18 @@ class Predictions(NamedTuple):
             return np.tensordot(self.weights, self.probabilities, 1).astype(np.float32)
         return np.asarray(self.probabilities.mean(axis=0))
 
+    def first(self, num_scales: int) -> "Predictions":
+        """The same of the first scales alone, all alike."""
+        kept, looked_at = slice(num_scales), slice(max(num_scales - 1, 1))
+        return self._replace(
+            probabilities=self.probabilities[kept],
+            boxes=self.boxes[looked_at],
+            has_region=self.has_region[looked_at],
+            weights=None,
+            logits=None if self.logits is None else self.logits[kept],
+            features=None if self.features is None else self.features[kept],
+        )
+
 
 @torch.no_grad()
 def predict_split(

@@ -10,7 +10,6 @@ from ramstrans.console import Progress, no_progress
 from ramstrans.data.audit.duplicates import fingerprint, likeness
 from ramstrans.data.audit.files import decode_each, find_unreadable
 from ramstrans.data.config import DataConfig
-from ramstrans.data.loading.dataset import ImageDataset
 from ramstrans.data.reading.decode import decode_reduced
 from ramstrans.data.reading.listing import LeftOut, images_below
 from ramstrans.data.records import ImageSet, Record, Split
@@ -38,7 +37,7 @@ def unknown_images(
     held_out: ImageSet | None,
     split: Split,
     folder: Path | None,
-    known: ImageDataset,
+    known: Sequence[Record],
     data: DataConfig,
     progress: Progress = no_progress,
 ) -> tuple[list[UnknownImages], list[str]]:
@@ -59,7 +58,7 @@ def unknown_images(
     found, errors = of_held_out(held_out, split, data, progress)
     kinds = [] if found is None else [found]
     if folder is not None:
-        images, more = of_folder(folder, metadata.class_names, known.records, data, progress)
+        images, more = of_folder(folder, metadata.class_names, known, data, progress)
         kinds, errors = [*kinds, images], errors + more
     return kinds, errors
 

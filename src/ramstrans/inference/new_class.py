@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from ramstrans.console import Progress, no_progress
 from ramstrans.data.records import Record
 from ramstrans.errors import ConfigError, DataError, UnreadableImageError, UsageError
-from ramstrans.evaluation.calibrate import spread
 from ramstrans.evaluation.config import EvaluationData
-from ramstrans.evaluation.images import data_config, dataset_of, read_drawn
+from ramstrans.evaluation.images import data_config, dataset_of, read_drawn, spread
 from ramstrans.inference.embeddings import features_of
 from ramstrans.inference.imprint import Old, Row
 from ramstrans.inference.predictor import Predictor

@@ -42,12 +42,15 @@ def to_predictions(
     thresholds: Sequence[float] | None = None,
     calibration: Calibration | None = None,
     priors: ImagePriors | None = None,
+    *,
+    num_looks: int,
 ) -> list[Prediction]:
     """Convert the output for a batch of B images, with or without early exit, to predictions.
 
     `paths` are the B files, None for images in memory; `class_names` are in label order; each prediction has
     at most `top_k` classes. `thresholds` are those of images that may have several labels, else None. With a
     `calibration`, all probabilities are calibrated, and `priors` go into those of all scales together.
+    `num_looks` is how often the model looks, without early exit: a region after the last look is left out.
     """
     scales: list[list[ScalePrediction]] = [[] for _ in paths]
     exits = output.num_scales_used.tolist() if isinstance(output, EarlyExitOutput) else None
@@ -61,7 +64,7 @@ def to_predictions(
             boxes = map(batch.box_in_original, rows, scale.boxes.cpu().numpy())
             regions = zip(boxes, scale.has_region.tolist(), strict=True)
         for row, scores, region in zip(rows, probabilities, regions, strict=True):
-            seen = region if exits is None or exits[row] > index + 1 else (None, None)
+            seen = region if (num_looks if exits is None else exits[row]) > index + 1 else (None, None)
             scales[row].append(ScalePrediction(*most_probable(scores, class_names, top_k), *seen))
     if isinstance(output, EarlyExitOutput):
         fused = output.fused.cpu().numpy()

@@ -18,9 +18,9 @@ class ScalePrediction(NamedTuple):
     Attributes:
         labels: Names of its most probable classes, best first.
         probabilities: Their probabilities.
-        box: The region it proposes for the next scale, half-open `(x0, y0, x1, y1)` in pixels of the image
-            after EXIF rotation. None where no scale looks at it: for the last of several scales, and for the
-            one after which the image exited early.
+        box: The region that is looked at next, half-open `(x0, y0, x1, y1)` in pixels of the image after EXIF
+            rotation. None where no look follows: for a model with one look, for the last of several scales,
+            and for the one after which the image exited early.
         has_region: False where nothing stood out and the box is all that this scale saw; None where the box
             is None.
     """

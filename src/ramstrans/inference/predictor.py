@@ -209,10 +209,7 @@ class Predictor:
     ) -> Explanation:
         """What `scale_views` gave for one image, as its explanation."""
         (prediction,) = self.predictions(batch, output, [path], top_k)
-        *before, last = prediction.scales
-        if self.model.num_looks == len(prediction.scales):
-            last = last._replace(box=None, has_region=None)  # at which no look follows
-        return Explanation(prediction._replace(scales=(*before, last)), views)
+        return Explanation(prediction, views)
 
     def read(self, image: ImageInput) -> Example:
         """Read one image as the model sees it; for `forward`.
@@ -275,6 +272,7 @@ class Predictor:
             self.thresholds,
             self.calibration,
             self.priors,
+            num_looks=self.model.num_looks,
         )
 
 

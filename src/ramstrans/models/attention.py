@@ -104,7 +104,8 @@ class KeepValues(_AttentionMode):
     """Keep the values of every attention called inside, and let no gradient flow through its weights.
 
     Args:
-        values: Filled in the order of the calls with the values (B, H, N, d), with their history.
+        values: Filled in the order of the calls with the values (B, H, N, d), with their history; once, where
+            several calls have the same.
     """
 
     def __init__(self, values: list[Tensor]) -> None:
@@ -112,7 +113,8 @@ class KeepValues(_AttentionMode):
         self.values = values
 
     def _replacement(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Tensor:  # noqa: ANN401
-        self.values.append(value)
+        if all(value is not known for known in self.values):  # differential attention has two calls for one
+            self.values.append(value)
         return F.scaled_dot_product_attention(query.detach(), key.detach(), value, *args, **options)
 
 

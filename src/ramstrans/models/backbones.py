@@ -191,7 +191,7 @@ def _check_size(model: nn.Module, config: ModelConfig, size: Size) -> None:
         if config.patch_stride is None and (height % down or width % across):
             raise ConfigError(
                 f"model.{name} {height}x{width} is not a multiple of the patch {down}x{across}; "
-                f"take {height // down * down}x{width // across * across}"
+                f"take {_nearest(height, down)}x{_nearest(width, across)}"
             )
     try:
         inspect_model(model, size)
@@ -200,6 +200,15 @@ def _check_size(model: nn.Module, config: ModelConfig, size: Size) -> None:
     except UNBUILDABLE as error:
         message = f"model.{name}: {config.backbone} does not take {height}x{width} pixels"
         raise ConfigError(f"{message} ({_one_line(error)}){_advice(config, (size,))}") from error
+
+
+def _nearest(side: int, patch: int) -> int:
+    """The multiple of a patch that is nearest to a side.
+
+    >>> _nearest(223, 16), _nearest(230, 16), _nearest(3, 16)
+    (224, 224, 16)
+    """
+    return max((side + patch // 2) // patch, 1) * patch
 
 
 def _advice(config: ModelConfig, sizes: tuple[Size, ...]) -> str:

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ramstrans.errors import ConfigError
-from ramstrans.options import AT_LEAST_0, FROM_0_BELOW_1, FROM_0_TO_1, Bound, check_bounds, warn_ignored
+from ramstrans.options import (
+    AT_LEAST_0,
+    FROM_0_BELOW_1,
+    FROM_0_TO_1,
+    Bound,
+    check_bounds,
+    check_names,
+    warn_ignored,
+)
 
 THRESHOLDS = (1.2, 1.3)
 """eta of the paper's released set-up: for the first region, and for every later one."""
@@ -140,6 +148,7 @@ class ModelConfig:
     multi_label: bool = False
 
     def __post_init__(self) -> None:
+        check_names("model.", self)
         check_bounds("model", self, BOUNDS)
         self._settle_method()
         warn_ignored("model", self, self._needs())
@@ -148,6 +157,8 @@ class ModelConfig:
                 f"model.thresholds has {len(self.thresholds)} values; "
                 f"give one for each of the {self.num_scales} scales"
             )
+        if not all(0 < threshold < math.inf for threshold in self.thresholds or ()):
+            raise ConfigError(f"model.thresholds is {self.thresholds}; give numbers above 0, e.g. [1.2, 1.3]")
         for name, (height, width) in (("image_size", self.input_size), ("region_size", self.scale_sizes[-1])):
             if min(height, width) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; give pixels, 1 or more")
@@ -182,9 +193,13 @@ class ModelConfig:
     def _needs(self) -> dict[str, tuple[bool, str]]:
         """Options that only some methods read: whether this one does, and which do."""
         by_saliency = (self.method in ("rams", "plain", "calcrop"), "model.method rams or calcrop")
+        rolled = ("auto", "rollout", "pool_attention")
+        of_rollout, of_class_row = self.saliency in rolled, self.saliency in rolled[:2]
         return {
-            **dict.fromkeys(("saliency", "saliency_layers", "saliency_rows"), by_saliency),
-            "saliency_mirrored": by_saliency,
+            **dict.fromkeys(("saliency", "saliency_mirrored"), by_saliency),
+            "saliency_layers": (by_saliency[0] and of_rollout, "a rollout: model.saliency auto or rollout"),
+            "saliency_rows": (by_saliency[0] and of_class_row, "a rollout: model.saliency auto or rollout"),
+            "region_size": (self.num_scales > 1, "later scales: model.num_scales 2 or more"),
             **dict.fromkeys(
                 ("thresholds", "component", "saliency_blur"), (self.method != "glsim", "model.method rams")
             ),

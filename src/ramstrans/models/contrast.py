@@ -17,7 +17,8 @@ What x is depends on how the model reads its locations:
                 map is the exact decomposition: sum of m_i = delta minus what the biases give.
     values      a class token, or a query that pools by attention: x are the values of every attention layer,
                 and the map is the sum over layers. Attention weights are held fixed (same paper): what is
-                asked is what was read, not where was looked.
+                asked is what was read, not where was looked. Of models that select patches for their last
+                layer (TransFG, FFVT) that layer is left out.
 
 The last features of a ViT's patches say nothing about its class token, and gradient times the tokens that
 enter its last block had the wrong sign where it was tried: docs/features.md has the figures.
@@ -32,7 +33,7 @@ from torch import Tensor
 
 from ramstrans.errors import ConfigError
 from ramstrans.models.attention import KeepValues
-from ramstrans.models.encoder import Encoder, Features, reads_class_token
+from ramstrans.models.encoder import Encoder, Features
 from ramstrans.models.function_mode import FunctionMode
 from ramstrans.models.head import flat_locations
 from ramstrans.models.methods.base import HighRes, Output, Stage
@@ -95,8 +96,9 @@ def contrasts(
 
 
 def reads_by_attention(encoder: Encoder) -> bool:
-    """Whether the classifier sees locations by attention alone: of a class token, or of a pooling query."""
-    return reads_class_token(encoder.model) or encoder.anatomy.pools_by_attention
+    """Whether the classifier sees locations by attention alone: of a token, or of a pooling query."""
+    reads_token = getattr(encoder.model, "global_pool", None) == "token"
+    return reads_token or encoder.anatomy.pools_by_attention
 
 
 def _of_scale(

@@ -123,7 +123,7 @@ def file_of(path: Path) -> Path:
 def _unwrapped(content: object, source: str) -> tuple[str, object]:
     """Descend to the state dict of a checkpoint, which may hold an optimiser and more beside it."""
     while isinstance(content, Mapping):
-        nested = {key: value for key, value in content.items() if isinstance(value, Mapping) and value}
+        nested = {key: value for key, value in content.items() if _holds_tensors(value)}
         key = next((key for key in WRAPPERS if key in nested), None)
         if key is None and not _has_tensors(content):
             holders = [key for key, value in nested.items() if _has_tensors(value)]
@@ -132,6 +132,11 @@ def _unwrapped(content: object, source: str) -> tuple[str, object]:
             break
         content, source = nested[key], f"{source} [{key}]"
     return source, content
+
+
+def _holds_tensors(value: object) -> bool:
+    """Whether it is a mapping that has tensors, or mappings that have."""
+    return isinstance(value, Mapping) and (_has_tensors(value) or any(map(_holds_tensors, value.values())))
 
 
 def _has_tensors(content: Mapping[Any, Any]) -> bool:

@@ -381,8 +381,10 @@ def choose_class_tokens(model: Any, num_scales: int, asked: ClassTokens | None) 
     widens = type(model) in (VisionTransformer, Eva) and reads_class_token(model)
     if asked is None:
         return "joint" if widens else "shared"
-    if asked == "shared" or num_scales == 1:
-        return asked if widens else "shared"
+    if asked == "shared":
+        return "shared"
+    if num_scales == 1:  # one token, whatever was asked for
+        return "joint" if widens else "shared"
     name = type(model).__name__
     if not widens:
         raise ConfigError(

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ramstrans.errors import ConfigError
 from ramstrans.models.config import Component, Placement
+from ramstrans.options import check_name
 
 
 class Regions(NamedTuple):
@@ -57,10 +59,16 @@ def propose_regions(
     Returns:
         Regions, boxes in pixels of `image_size`.
 
+    Raises:
+        ConfigError: The threshold is not above 0, or there is no such component.
+
     >>> saliency = torch.tensor([[[9.0, 9.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 9.0]]])
     >>> propose_regions(saliency, (48, 48))
     Regions(boxes=tensor([[ 0.,  0., 32., 16.]]), has_region=tensor([True]))
     """
+    if not 0 < threshold < math.inf:
+        raise ConfigError(f"threshold is {threshold}; give a number above 0, e.g. 1.2")
+    check_name("component", component, Component)
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     mean = saliency.mean(dim=(-2, -1), keepdim=True)
     if component == "soft":

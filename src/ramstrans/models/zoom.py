@@ -27,7 +27,7 @@ def zoom(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         size: `(height, width)` of the result.
 
     Returns:
-        `(B, C, *size)`, in the dtype of `images`.
+        `(B, C, *size)`, in the dtype of `images`; whole numbers are rounded to the nearest.
 
     >>> image = torch.arange(4.0).view(1, 1, 1, 4)
     >>> zoom(image, torch.tensor([[1.0, 0.0, 3.0, 1.0]]), (1, 2))
@@ -44,7 +44,7 @@ def zoom(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         crops = F.grid_sample(
             images.to(precise), grid.to(precise), mode="bilinear", padding_mode="border", align_corners=False
         )
-    return crops.to(images.dtype)
+    return _like(crops, images)
 
 
 @torch.no_grad()
@@ -62,7 +62,12 @@ def zoom_by_products(images: Tensor, boxes: Tensor, size: tuple[int, int]) -> Te
     rows = _between(_centres(boxes[:, 1], boxes[:, 3], size[0]), images.shape[-2])
     columns = _between(_centres(boxes[:, 0], boxes[:, 2], size[1]), images.shape[-1])
     crops = rows[:, None] @ images.float() @ columns[:, None].transpose(-1, -2)
-    return crops.to(images.dtype)
+    return _like(crops, images)
+
+
+def _like(crops: Tensor, images: Tensor) -> Tensor:
+    """Crops in the dtype of the images, rounded where that has whole numbers."""
+    return (crops if images.is_floating_point() else crops.round()).to(images.dtype)
 
 
 def _between(positions: Tensor, length: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import ConfigError
@@ -17,6 +17,7 @@ from ramstrans.options import (
     Bound,
     Precision,
     check_bounds,
+    check_names,
     paths_from_text,
     warn_ignored,
 )
@@ -167,6 +168,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         paths_from_text(self, "probe_cache")
+        check_names("training.", self)
         check_bounds("training", self, BOUNDS)
         if self.contrastive and (self.mixup or self.cutmix):
             raise ConfigError(
@@ -236,9 +238,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         paths_from_text(self, "output")
-        unknown = [name for name in self.trackers if name not in get_args(TrackerName)]
-        if unknown:
-            raise ConfigError(f"tracker is '{unknown[0]}'; give {', '.join(get_args(TrackerName))}")
+        check_names("", self)
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; give 0 to {2**32 - 1}")
         if self.data.multi_label != self.model.multi_label:

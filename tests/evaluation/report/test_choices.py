@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from ramstrans.evaluation.report.choices import choose_mistakes, choose_of_classes, choose_regions
 from tests.evaluation.builders import make_predictions
@@ -53,6 +54,18 @@ def test_regions_are_ordered_by_their_overlap_with_the_true_box():
     assert [group.title for group in groups] == ["Best overlap", "Median overlap", "Worst overlap"]
     assert [group.indices for group in groups] == [[39, 38, 37, 36], [21, 20, 19, 18], [0, 1, 2, 3]]
     assert (values[39], values[0]) == (100, 0)
+
+
+def test_overlap_and_size_are_those_of_the_part_in_the_image():
+    """Images of 31 x 23: of the true box (3, 5, 17, 19) and a region around it nothing outside counts."""
+    predictions = make_predictions(num_images=2)
+    outside = predictions.records[0]._replace(box=(-20.0, -20.0, 20.0, 20.0))
+    predictions = predictions._replace(records=(outside, outside._replace(box=None)))
+    predictions.boxes[0] = [[0, 0, 20, 20], [0, 0, 20, 20]]
+    assert choose_regions(predictions)[1] == pytest.approx([100, np.nan], nan_ok=True)
+    predictions = make_predictions(num_images=1, annotated=False)
+    predictions.boxes[0] = [[-31, 0, 31, 46]]
+    assert choose_regions(predictions)[1] == [100]
 
 
 def test_without_true_boxes_regions_are_ordered_by_size_and_few_are_one_group():

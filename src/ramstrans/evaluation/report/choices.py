@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ramstrans.data.audit.label_issues import ranked_issues
-from ramstrans.evaluation.localization import paired_iou
+from ramstrans.evaluation.localization import clipped, true_ious
 from ramstrans.evaluation.metrics import true_ranks
 from ramstrans.evaluation.predict import Predictions
 
@@ -144,21 +144,17 @@ def choose_regions(predictions: Predictions) -> tuple[list[Group], np.ndarray]:
     """Choose regions of scale 1, by overlap with the true box, or by size if there is none: ends and middle.
 
     Returns:
-        The groups, and (N,) what they are ordered by: IoU or share of the image, percent; NaN for an image
-        without a true box where others have one.
+        The groups, and (N,) what they are ordered by: IoU or share of the image, percent, both as
+        `region_metrics` has them; NaN for an image without a true box where others have one.
     """
-    boxes = predictions.boxes[0].astype(np.float64)
-    has_box = np.array([record.box is not None for record in predictions.records])
-    if has_box.any():
-        truth = np.array([record.box or (0, 0, 0, 0) for record in predictions.records], dtype=np.float64)
-        values = np.where(has_box, 100 * paired_iou(boxes, truth), np.nan)
-        titles = ("Best overlap", "Median overlap", "Worst overlap")
-    else:
-        sides = boxes[:, 2:] - boxes[:, :2]
-        values = 100 * sides.prod(axis=1) / predictions.image_sizes.prod(axis=1)
-        has_box = np.ones(len(boxes), dtype=bool)
+    boxes, sizes = predictions.boxes[0], predictions.image_sizes
+    values = 100 * true_ious(boxes, predictions.records, sizes)
+    titles = ("Best overlap", "Median overlap", "Worst overlap")
+    if np.isnan(values).all():
+        regions = clipped(boxes, sizes)
+        values = 100 * (regions[:, 2:] - regions[:, :2]).prod(axis=1) / sizes.prod(axis=1)
         titles = ("Largest", "Median size", "Smallest")
-    order = ordered(has_box, -values)
+    order = ordered(~np.isnan(values), -values)
     if len(order) < 3 * NUM_REGIONS:
         return [Group(f"{titles[0]} first", order, len(order))], values
     middle = len(order) // 2 - NUM_REGIONS // 2

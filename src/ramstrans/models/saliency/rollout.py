@@ -5,7 +5,8 @@ With `A_l` the head mean of layer l's attention weights, `G_l = (A_l + I) / 2` a
 its column of g, or its entry in the class token's row. Either is a row vector times g, so it is propagated
 through the layers from the last to the first, `r <- (r + r A_l) / 2`, without a product of two matrices.
 
-Two implementations of the same function, neither with a whole layer's attention matrix in memory:
+Where the network's pass gives each layer's weights (small ones on CPUs), they are used (`rollout_weights`).
+Else two implementations of the same function, neither with a whole layer's attention matrix in memory:
 
     tiles   softmax of one tile of rows at a time, small enough to stay in the processor's cache
     flex    FlexAttention with queries and keys swapped: with lse_i the log-sum-exp of row i,
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ramstrans.models.encoder import Encoder, Features, reads_class_token
 from ramstrans.models.saliency.base import Rows, Saliency
+from ramstrans.options import check_name
 
 Method = Literal["tiles", "flex"]
 
@@ -104,6 +106,7 @@ def rollout_weights(
 
 def _first(like: Tensor, num_tokens: int, rows: Rows, class_index: int) -> Tensor:
     """(B, N) float32 row vector that the last layer is propagated from."""
+    check_name("rows", rows, Rows)
     if rows == "all":
         return like.new_full((like.shape[0], num_tokens), 1 / num_tokens, dtype=torch.float32)
     relevance = like.new_zeros((like.shape[0], num_tokens), dtype=torch.float32)
