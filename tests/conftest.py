@@ -152,7 +152,7 @@ def no_pictures(monkeypatch):
     from ramstrans.evaluation.report import write as evaluation
 
     for name in ("plot_curves", "plot_gallery", "plot_confusion", "report_page", "labels_html"):
-        monkeypatch.setattr(evaluation, name, lambda *_: "")
+        monkeypatch.setattr(evaluation, name, lambda *_, **__: "")
 
 
 @pytest.fixture(scope="session")

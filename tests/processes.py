@@ -208,7 +208,7 @@ def log_every_step():
 
     loop.LOG_EVERY = 1
     for name in ("plot_curves", "plot_gallery", "plot_confusion", "report_page", "labels_html"):
-        setattr(write, name, lambda *_: "")
+        setattr(write, name, lambda *_, **__: "")
 
 
 def python(*arguments, env=ENVIRONMENT, cwd=ROOT):

@@ -44,7 +44,7 @@ def compared(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("plot_curves", "plot_gallery", "plot_confusion", "report_page", "labels_html"):
-            patch.setattr(write, name, lambda *_: "")
+            patch.setattr(write, name, lambda *_, **__: "")
         plan = write_plan(folder, tiny)
         make_runs(plan, folder / "out")
     (folder / "out" / "plan.yaml").touch()
@@ -90,7 +90,7 @@ def looked(compared, tiny, tmp_path_factory):
     folders, read = Folders(output), read_plan(plan)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("plot_gallery", "plot_confusion", "plot_faithfulness", "plot_exit", "report_page"):
-            patch.setattr(evaluating, name, lambda *_: "")
+            patch.setattr(evaluating, name, lambda *_, **__: "")
         for run in (*read.runs, *read.region_runs):
             if run.of is not None:
                 assert main(evaluate_command(run, folders.run(run.of), folders.run(run))) == 0

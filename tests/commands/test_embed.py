@@ -46,7 +46,7 @@ def probe(colors, tmp_path_factory):
     folder = tmp_path_factory.mktemp("probes") / "probe"
     with pytest.MonkeyPatch.context() as patch:
         for name in ("plot_gallery", "plot_confusion", "report_page"):
-            patch.setattr(f"ramstrans.evaluation.report.write.{name}", lambda *_: "")
+            patch.setattr(f"ramstrans.evaluation.report.write.{name}", lambda *_, **__: "")
         train(prepared, folder)
     (left_out,) = {path.name for path in (colors / "train").iterdir()} - set(prepared.images.class_names)
     return folder, left_out

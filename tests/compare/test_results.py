@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ramstrans.bench.flops import macs_by_scale, macs_of
@@ -131,6 +132,20 @@ def test_other_images_are_refused(folders):
         DataError, match="two__birds__seed0 and plain__birds__seed0 were tested on other images"
     ):
         summary(plan, folders)
+
+
+def test_the_same_images_by_another_name_of_their_folder(folders):
+    """A run has the data's root as it was given, one that was evaluated later the absolute one."""
+    plan = plan_of(seeds=(0,))
+    finished(folders, plan, {"plain": 0.5, "two": 0.5})
+    for run, root in zip(plan.runs, ("photographs", "/home/me/photographs"), strict=True):
+        path = folders.run(run) / "predictions.csv"
+        table = pd.read_csv(path, dtype=str)
+        table["path"] = root + "/" + table["path"]
+        table.to_csv(path, index=False)
+    summary(plan, folders)
+    results = [read_run(plan, run, folders) for run in plan.runs]
+    assert answers_of(results)["path"].tolist()[:2] == ["000.jpg", "001.jpg"]
 
 
 def test_an_image_that_is_listed_twice_counts_twice(folders):

@@ -108,7 +108,9 @@ def test_options_that_do_not_go_together():
         DataConfig("folder", folds=3, fold=4)
     with pytest.raises(ConfigError, match=r"data\.folds is 1; give 2 or more"):
         DataConfig("folder", folds=1)
-    with pytest.warns(UserWarning, match=r"data\.group_level is ignored without data\.name folder"):
+    with pytest.raises(ConfigError, match=r"data\.group_level is of data\.name folder, and this is 'table'"):
         DataConfig("table", group_level=1)
+    with pytest.raises(ConfigError, match=r"data\.group_column is of data\.name table, and this is 'folder'"):
+        DataConfig("folder", group_column="site")
     with pytest.warns(UserWarning, match=r"data\.fold is ignored without data\.folds"):
         DataConfig("folder", fold=1)

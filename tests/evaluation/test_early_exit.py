@@ -203,6 +203,8 @@ def test_early_exit_is_chosen_on_validation_and_saved(model_folder, evaluate, tm
     assert "chosen on 3 images (val)" in page
     assert "early_exit.png" in page
     assert (tmp_path / "out" / "early_exit.png").is_file()
+    evaluate(model_folder)
+    assert not (tmp_path / "out" / "early_exit.png").exists()  # it is renewed, and not added to
 
 
 def test_early_exit_at_a_given_confidence_is_evaluated_and_not_saved(model_folder, evaluate, tmp_path):

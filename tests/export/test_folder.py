@@ -98,6 +98,15 @@ def test_priors_and_the_confidence_of_ranks_are_those_of_predict(exported, photo
     assert {one.answer.rank for one in found if one.answer} == {"root"}  # at 0.51 some are families
 
 
+def test_predict_py_into_a_pipe_that_is_closed(exported, photographs):
+    command = [sys.executable, "-I", exported.folder / "predict.py", *photographs * 400, "--batch_size", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"{")
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (0, b"")
+
+
 def test_options_of_predict_py(exported, photographs, tmp_path):
     (tmp_path / "list.txt").write_text(exported.predictor.class_names[1] + "\n")
     command = [sys.executable, "-I", exported.folder / "predict.py", photographs[0], "--priors"]

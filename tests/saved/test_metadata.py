@@ -41,7 +41,7 @@ def all_metadata(draw):
         num_scales=num_scales,
         weights=draw(st.none() | st.text() | st.just(Path("some") / "where.npz")),
         class_tokens=draw(st.sampled_from(["joint", "separate"])),
-        thresholds=draw(st.none() | st.tuples(*[finite] * num_scales)),
+        thresholds=draw(st.none() | st.tuples(*[st.floats(1e-3, 1e3)] * num_scales)),
         zoom_margin=draw(st.floats(0, 7)),
         patch_stride=draw(st.none() | sides),
         backbone_options=draw(st.dictionaries(st.text(), plain, max_size=3)),

@@ -97,6 +97,11 @@ def test_missing_folder_and_missing_file(tmp_path, load):
         load(tmp_path / "nowhere")
     with pytest.raises(WeightsError, match=r"has no (config.json|model.safetensors); a saved model has"):
         load(tmp_path)
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(
+        WeightsError, match=r"is a run that has not ended; go on with `ramstrans train --resume"
+    ):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])

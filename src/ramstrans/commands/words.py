@@ -84,10 +84,24 @@ def _unknown_key(parser: ArgumentParser, found: re.Match[str]) -> str:
     return f"the config file has '{found[2]}', which `{command_of(command)}` does not know{near}"
 
 
+EXAMPLES = {
+    "data": "--data.root photographs",
+    "model": "--model.backbone convnext_tiny",
+    "training": "--training.epochs 20",
+}
+"""Of sections of options: one of them."""
+
+
+def _section(_parser: ArgumentParser, found: re.Match[str]) -> str:
+    example = f", e.g. {EXAMPLES[found[1]]}" if found[1] in EXAMPLES else ""
+    return f"--{found[1]} is a section of options, and '{found[2]}' none of them; give one{example}"
+
+
 REWRITES: dict[str, Callable[[ArgumentParser, re.Match[str]], str]] = {
     r'key "config": File does not exist: \'(.*?)\'': lambda _parser, found: (
         f"--config {found[1]} does not exist; give a YAML file, or the name of a config that comes along"
     ),
+    r'key "(\w+)": Unable to load config [\'"](.*?)[\'"]': _section,
     r"^Problems parsing config: (.*)$": lambda _parser, found: f"the config file is not YAML: {found[1]}",
     r"^Unexpected config: (.*?)\s*$": lambda _parser, found: (
         f"the config file holds '{found[1]}'; give options, e.g. `training: {{epochs: 20}}`"

@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ class Judged:
         run: The run.
         report: Its report.json; of a run that is evaluated in another way with the time of its training.
         regions: How its regions were judged, from that report; None if they were not.
-        images: (N,) of each test image, its path and true class, sorted by path; one may be listed twice.
+        images: (N,) of each test image, its path below the folder that all are in, however that was named,
+            and true class, sorted by path; one may be listed twice.
         right: (N,) whether each image is right, by `fused`, `scale 1`, ..., in the order of `images`.
         log: Rows of its metrics.jsonl.
     """
@@ -85,7 +86,7 @@ def read_run(plan: Plan, run: Run, folders: Folders) -> Judged:
         (folder / RUN_MARK).read_text(encoding="utf-8").splitlines() if (folder / RUN_MARK).is_file() else []
     )
     right = {name: labels.to_numpy() == true for name, labels in answers.items()}
-    images = list(zip(table["path"], true, strict=True))
+    images = list(zip(below_common_folder(table["path"]), true, strict=True))
     report = read_json(folder / REPORT_FILE)
     if run.of is not None:
         trained = read_json(folders.run(run.of) / REPORT_FILE)
@@ -94,6 +95,17 @@ def read_run(plan: Plan, run: Run, folders: Folders) -> Judged:
     regions = read_json(folders.run(judges[run.name]) / REPORT_FILE) if run.name in judges else {}
     log = [json.loads(line) for line in lines]
     return Judged(run, report, regions.get("regions_judged"), images, right, log)
+
+
+def below_common_folder(paths: Iterable[str]) -> list[str]:
+    """Paths of files below the folder that they are all in; none for none.
+
+    >>> below_common_folder(["/data/birds/wren/1.jpg", "/data/birds/jay/2.jpg"])
+    ['wren/1.jpg', 'jay/2.jpg']
+    """
+    files = [Path(path) for path in paths]
+    folder = os.path.commonpath([file.parent for file in files]) if files else ""
+    return [file.relative_to(folder).as_posix() for file in files]
 
 
 def answers_of(judged: Sequence[Judged]) -> pd.DataFrame:
@@ -106,12 +118,8 @@ def answers_of(judged: Sequence[Judged]) -> pd.DataFrame:
         A row per test image: `path`, below the folder that they are all in, `true`, its class, and a column
         per run and answer (`fused`, `scale 1`, ...), 1 where it is right, else 0.
     """
-    paths = [path for path, _ in judged[0].images]
-    folder = os.path.commonpath([Path(path).parent for path in paths])
-    images = {
-        "path": [Path(path).relative_to(folder).as_posix() for path in paths],
-        "true": [true for _, true in judged[0].images],
-    }
+    paths, true = zip(*judged[0].images, strict=True)
+    images = {"path": paths, "true": true}
     right = {key_of(one.run.name, part): found for one in judged for part, found in one.right.items()}
     return pd.DataFrame(images | {name: found.astype(int) for name, found in right.items()})
 

@@ -162,11 +162,15 @@ class DataConfig:
             raise ConfigError(
                 f"data.{grouped_by[0]} and data.{grouped_by[1]} are both given; give one of them"
             )
+        for option, format_ in (("group_column", "table"), ("group_level", "folder")):
+            if getattr(self, option) is not None and self.name not in (format_, None):  # None: to be detected
+                raise ConfigError(
+                    f"data.{option} is of data.name {format_}, and this is '{self.name}': its images would "
+                    "not be grouped; leave it out"
+                )
         if self.folds is not None and self.fold is not None and self.fold > self.folds:
             raise ConfigError(f"data.fold is {self.fold}; give 1 to {self.folds} (data.folds)")
         needs = {  # the name is None while it is still to be detected
-            "group_column": (self.name in ("table", None), "data.name table"),
-            "group_level": (self.name in ("folder", None), "data.name folder"),
             "label_separator": (self.multi_label and self.label_columns is None, "data.multi_label"),
             "fold": (self.folds is not None, "data.folds"),
             "test_fraction": (self.folds is None, "data.folds null"),

@@ -141,6 +141,12 @@ def calibrate_run(config: CalibrationConfig, progress: Progress = no_progress) -
         unknown_set = replace(known_set, records=images.records)
     for line in left_out + more:
         logger.warning("%s", line)
+    if unknown_set is not None and len(unknown_set) < FEW_IMAGES:
+        logger.warning(
+            "the score of the unknown is chosen by %d unknown images only: another %d might choose another; "
+            "give %d or more",
+            *(len(unknown_set), len(unknown_set), FEW_IMAGES),
+        )
     calibrated = calibrate(
         model,
         metadata,

@@ -6,6 +6,7 @@ from those of `ramstrans predict` by a grey level here and there.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -306,6 +307,8 @@ def main(folder: Path) -> int:
         if without:
             sys.stderr.write(f"predict.py: {answered_without(without, total)}\n")
         check_any_read(named, total, read)
+    except BrokenPipeError:  # the reader of a pipe, say `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RamsTransError as error:
         sys.stderr.write(f"predict.py: {error}\n")
         return error.exit_code

@@ -235,6 +235,10 @@ def member(folder: Path, name: str) -> Path:
             raise WeightsError(
                 f"{folder} is a cross-validation; give one of its runs, e.g. {folder / 'fold_1'}"
             )
+        if (folder / "metrics.jsonl").is_file() and not (folder / CONFIG_FILE).is_file():
+            raise WeightsError(
+                f"{folder} is a run that has not ended; go on with `ramstrans train --resume {folder}`"
+            )
         raise WeightsError(
             f"{folder} has no {name}; a saved model has {WEIGHTS_FILE} and {CONFIG_FILE}, written at the "
             "end of a run"

@@ -99,7 +99,7 @@ def test_letters_without_a_font_are_noted_and_reported_once(installed, tmp_path,
         assert figure.texts[-1].get_text() == fonts.NOTE
     assert caplog.messages == [
         "pictures show boxes for letters that no font on this machine has, 1 of Cjk, such as 鳥; install "
-        "one, e.g. Noto Sans, or read the names in report.md"
+        "one, e.g. Noto Sans, or read the names in the text"
     ]
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
@@ -72,6 +73,21 @@ def test_right_ones_are_green_and_wrong_ones_red(tmp_path):
     for index, drawn, absent in ((0, RIGHT_COLOR, WRONG_COLOR), (1, WRONG_COLOR, RIGHT_COLOR)):
         picture = draw(tmp_path / "one.png", predictions=predictions, index=index)
         assert count_color(picture, drawn) > count_color(picture, absent) == 0
+
+
+def test_what_was_not_looked_at_is_not_drawn(tmp_path, monkeypatch):
+    """Of one look image and saliency; of GLSim, whose looks are of one scale, the region too."""
+    texts = []
+    monkeypatch.setattr(Figure, "text", lambda _figure, _x, _y, text, **_options: texts.append(text))
+    one = VIEWS._replace(crops=VIEWS.crops[:1])
+    for views, num_looks, annotated in ((one, 1, True), (one, 2, True), (VIEWS, 2, False)):
+        predictions, path = make_predictions(annotated=annotated), tmp_path / "one.png"
+        plot_gallery([views], predictions, {"all": [0]}, names(predictions), path, num_looks=num_looks)
+    assert texts[::2] == [
+        "image | saliency",
+        "image | saliency | region (yellow) and true box (dashed)",
+        "image | saliency | region (yellow) | what the next scale saw",
+    ]
 
 
 @pytest.mark.parametrize("saliency", [np.ones((3, 3)), np.full((3, 3), np.nan)])

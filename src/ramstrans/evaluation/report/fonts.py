@@ -84,6 +84,6 @@ def _report(letters: frozenset[str]) -> None:
         scripts = sorted({unicodedata.name(letter, "unknown").split()[0].title() for letter in new})
         logger.warning(
             "pictures show boxes for letters that no font on this machine has, %d of %s, such as %s; install "
-            "one, e.g. Noto Sans, or read the names in report.md",
+            "one, e.g. Noto Sans, or read the names in the text",
             *(len(new), ", ".join(scripts), min(new)),
         )

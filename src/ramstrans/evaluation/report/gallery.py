@@ -26,8 +26,6 @@ REGION_COLOR, TRUE_COLOR = "#FFD400", "#FFFFFF"
 Line = Callable[[int], str]
 """A line of text, whose names have at most so many characters."""
 
-COLUMNS = "image | saliency | region (yellow) and true box (dashed) | what the next scale saw"
-
 
 def choose_groups(predictions: Predictions, count: int = GALLERY_SIZE) -> dict[str, list[int]]:
     """Choose images by heading, up to `count` under each, none twice; headings without images are left out.
@@ -66,8 +64,12 @@ def plot_gallery(
     class_names: Sequence[str],
     path: Path,
     thresholds: np.ndarray | None = None,
+    *,
+    num_looks: int = 2,
 ) -> None:
-    """Draw a row of four images per prediction, with the file's name below, as a PNG file.
+    """Draw a row of images per prediction, with the file's name below, as a PNG file.
+
+    These are the image, its saliency and, with several looks, the region and what the next scale saw.
 
     `views` are those of the images of all `groups` (see `choose_groups` and `gallery_views`), at least one;
     `class_names` are in label order; `thresholds` (C,) are those of images that may have several labels.
@@ -76,7 +78,13 @@ def plot_gallery(
     headings = {group[0]: heading for heading, group in groups.items()}
     height = 0.35 + len(views) * (CELL + GAP) + 0.2 * len(headings)
     figure = Figure(figsize=(WIDTH, height))
-    figure.text(0.01, 1 - 0.17 / height, COLUMNS, fontsize=9, va="center")
+    has_box = any(predictions.records[index].box is not None for index in indices)
+    columns = ["image", "saliency"]
+    if num_looks > 1:
+        columns.append("region (yellow) and true box (dashed)" if has_box else "region (yellow)")
+    if len(views[0].crops) > 1:
+        columns.append("what the next scale saw")
+    figure.text(0.01, 1 - 0.17 / height, " | ".join(columns), fontsize=9, va="center")
     top = height - 0.35
     for seen, index in zip(views, indices, strict=True):
         if index in headings:
@@ -85,7 +93,7 @@ def plot_gallery(
         bottom = top - GAP + 0.18 - CELL  # two lines above the images, one below
         cells = [
             figure.add_axes((0.01 + 0.2475 * column, bottom / height, 0.2375, CELL / height))
-            for column in range(4)
+            for column in range(len(columns))
         ]
         _write_prediction(cells[0], predictions, index, class_names, thresholds)
         _draw_views(cells, seen, predictions, index)
@@ -168,15 +176,22 @@ def _best(scores: np.ndarray, class_names: Sequence[str], max_length: int) -> st
 
 
 def _draw_views(cells: Sequence[Axes], seen: ScaleViews, predictions: Predictions, index: int) -> None:
-    whole, saliency, region, crop = cells
+    """Draw image and saliency, the region into a third cell, and the next crop into a fourth."""
+    whole, saliency, *looks = cells
     everything = (0, 0, *seen.size)
     style.draw_image(whole, seen.image, everything)
     style.draw_saliency(saliency, seen, 0)
+    for region in looks[:1]:
+        _draw_region(region, seen, predictions, index)
+    for crop in looks[1:]:
+        style.draw_image(crop, seen.crops[1], (0, 0, *seen.crops[1].size))
+
+
+def _draw_region(region: Axes, seen: ScaleViews, predictions: Predictions, index: int) -> None:
+    everything = (0, 0, *seen.size)
     style.draw_image(region, seen.image, everything)
     true_box = predictions.records[index].box
     if true_box is not None:
         style.draw_box(region, true_box, TRUE_COLOR, rim="black", dashed=True)
     style.draw_box(region, predictions.boxes[0, index].tolist(), REGION_COLOR, rim="black")
     region.set(xlim=(0, seen.size[0]), ylim=(seen.size[1], 0))
-    next_crop = seen.crops[min(1, len(seen.crops) - 1)]
-    style.draw_image(crop, next_crop, (0, 0, *next_crop.size))

@@ -66,6 +66,8 @@ def write_evaluation(folder: Path, found: Found, report: Report) -> None:
     """Write all of an evaluation of images that have one class each."""
     source, predictions, given, taxonomy, exits, judged = found
     figures, further = {}, []
+    for name in ("reliability.png", "early_exit.png", *REGION_FIGURES.values()):
+        (folder / name).unlink(missing_ok=True)  # of an evaluation with other options
     if given is not None:
         plot_reliability(report["calibration"], folder / "reliability.png")
         figures["Calibration: before and after"] = "reliability.png"
@@ -109,7 +111,14 @@ def draw_gallery(
     """Draw what the model saw in some images of a data set, by headings."""
     indices = [index for group in groups.values() for index in group]
     views = gallery_views(source.model, source.metadata, source.dataset, indices, source.precision)
-    plot_gallery(views, predictions, groups, source.metadata.class_names, path)
+    plot_gallery(
+        views,
+        predictions,
+        groups,
+        source.metadata.class_names,
+        path,
+        num_looks=source.model.num_looks,
+    )
 
 
 def draw_curves(folder: Path) -> dict[str, str]:
@@ -137,7 +146,15 @@ def report_labels(
         indices = [index for group in groups.values() for index in group]
         views = gallery_views(source.model, metadata, source.dataset, indices, source.precision)
         path = folder / "gallery.png"
-        plot_gallery(views, predictions, groups, metadata.class_names, path, thresholds)
+        plot_gallery(
+            views,
+            predictions,
+            groups,
+            metadata.class_names,
+            path,
+            thresholds,
+            num_looks=source.model.num_looks,
+        )
         figures["The images with the most mistakes; others drawn at random"] = "gallery.png"
         paths = {caption: folder / name for caption, name in figures.items()}
         write_report(folder, report, labels_page(report, figures), labels_html(report, paths))
