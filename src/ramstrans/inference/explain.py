@@ -250,8 +250,7 @@ def _trust_notes(prediction: Prediction) -> list[str]:
     notes = []
     if prediction.unknown:
         notes.append("UNKNOWN: like none of the classes")
-    if prediction.prediction_set is not None:
-        count = len(prediction.prediction_set)
+    if prediction.prediction_set is not None and (count := len(prediction.prediction_set)) != 1:
         names = [style.label_text(name, 30) for name in prediction.prediction_set[:NUM_NAMED]]
         more = ["..."] if count > NUM_NAMED else []
         notes.append(f"one of {count}: {names[0] if names else 'none'}")
