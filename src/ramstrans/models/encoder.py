@@ -379,11 +379,9 @@ def choose_class_tokens(model: Any, num_scales: int, asked: ClassTokens | None) 
         ConfigError: The model cannot have what was asked for.
     """
     widens = type(model) in (VisionTransformer, Eva) and reads_class_token(model)
-    if asked is None:
-        return "joint" if widens else "shared"
     if asked == "shared":
         return "shared"
-    if num_scales == 1:  # one token, whatever was asked for
+    if asked is None or num_scales == 1:  # of one scale there is one token, whatever was asked for
         return "joint" if widens else "shared"
     name = type(model).__name__
     if not widens:
