@@ -24,7 +24,7 @@ from ramstrans.models.methods.build import build_model
 from ramstrans.saved.metadata import ModelMetadata
 from ramstrans.saved.model import save_model
 from ramstrans.serve.engine import ExportedEngine
-from tests.inference.builders import draw
+from tests.inference.builders import draw, make_folder
 from tests.shared import CUB50, DEIT_TINY, needs
 
 pytestmark = pytest.mark.slow  # a graph takes half a minute to export
@@ -73,6 +73,17 @@ def test_a_process_without_torch_prints_the_lines_of_predict(exported, photograp
         for one, other in zip(found["scales"], theirs["scales"], strict=True):
             assert one["has_region"] == other["has_region"]
             assert one["box"] == (None if other["box"] is None else pytest.approx(other["box"], abs=8))
+
+
+def test_glsim_names_the_box_of_its_second_look(photographs, tmp_path):
+    make_folder(tmp_path / "run", method="glsim", preprocessing=Preprocessing(61, (53, 37)))
+    predictor = Predictor.load(tmp_path / "run", "cpu", "fp32")
+    check = export_folder(predictor, tmp_path / "out", "onnx", photographs)
+    assert (check.boxes_equal, check.boxes_from_file) == (1.0, 1.0)
+    found = list(Standalone(tmp_path / "out").stream(photographs[:2], 3))
+    for one, other in zip(found, predictor(photographs[:2], top_k=3), strict=True):
+        assert one.scales[0].has_region is True
+        assert one.scales[0].box == pytest.approx(other.scales[0].box, abs=0.1)
 
 
 PRIORS = 'class,month,weight\n"{0}",6,5\n"{1}",1..3,2\n*,5..7,1\n'

@@ -118,3 +118,16 @@ def test_what_cannot_be_one_graph_is_refused():
     given = tiny_model(region_placement="given")
     with pytest.raises(UsageError, match="looks at the true boxes, which new photographs have not"):
         graph_of(given, Preprocessing(64, (64, 64)))
+
+
+def test_the_two_looks_of_glsim_have_a_box():
+    model = tiny_model(method="glsim", image_size=(64, 96)).eval()
+    graph = graph_of(model, Preprocessing((80, 120), (80, 120)), method="glsim", image_size=(64, 96))
+    pixels = (noise(3, 3, 80, 120).sigmoid() * 255).to(torch.uint8)
+    with torch.no_grad():
+        answers = Answers(**dict(zip(graph.output_names, graph(pixels), strict=True)))
+        (stage,) = model(*model.normalize(graph.shrink(pixels.float()), None)).scales
+    assert answers.scale_probabilities.shape == (1, 3, 5)
+    torch.testing.assert_close(answers.boxes, stage.boxes[None] * 1.25)
+    assert torch.equal(answers.found, stage.has_region[None])
+    assert torch.equal(answers.saliency, stage.saliency)

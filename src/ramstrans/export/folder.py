@@ -281,18 +281,18 @@ def answered(predictor: Predictor) -> list[str]:
 
 def tensors(predictor: Predictor) -> list[tuple[str, str, str]]:
     """Name, shape and meaning of what a graph takes and gives."""
-    num_classes, num_scales = len(predictor.class_names), predictor.model.num_scales
+    num_classes, model = len(predictor.class_names), predictor.model
+    num_regions = model.num_looks - 1
     height, width = pixels_size(predictor.metadata.preprocessing)
     rows = [
         ("pixels", f"(B, 3, {height}, {width}) uint8", f"RGB, prepared as `{PREPROCESSING}` says; any B"),
         ("probabilities", f"(B, {num_classes}) float32", f"in the order of `{LABELS}`"),
-        ("scale_probabilities", f"({num_scales}, B, {num_classes}) float32", "of each scale"),
+        ("scale_probabilities", f"({model.num_scales}, B, {num_classes}) float32", "of each scale"),
     ]
-    if num_scales > 1:
-        boxes = f"({num_scales - 1}, B, 4) float32"
+    if num_regions:
         rows += [
-            ("boxes", boxes, "what later scales saw, `x0, y0, x1, y1` in pixels"),
-            ("found", f"({num_scales - 1}, B) bool", "false where nothing stood out"),
+            ("boxes", f"({num_regions}, B, 4) float32", "what later looks saw, `x0, y0, x1, y1` in pixels"),
+            ("found", f"({num_regions}, B) bool", "false where nothing stood out"),
             ("saliency", "(B, h, w) float32", "of the first scale"),
         ]
     calibration = predictor.calibration

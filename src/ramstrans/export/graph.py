@@ -19,14 +19,16 @@ from ramstrans.saved.metadata import ModelMetadata
 
 
 class Answers(NamedTuple):
-    """What a graph gives for B images and S scales; by name, since one with a single scale has no boxes.
+    """What a graph gives for B images, S scales and L looks; by name, since a single look has no boxes.
+
+    L is S, but for GLSim, whose two looks give one answer.
 
     Attributes:
         probabilities: (B, num_classes) float32, fused.
         scale_probabilities: (S, B, num_classes) float32.
-        boxes: (S - 1, B, 4) float32, what scale s + 2 looked at, half-open `(x0, y0, x1, y1)` in the input's
-            pixels. None with one scale.
-        found: (S - 1, B) bool, False where nothing stood out and the box is all that the scale saw.
+        boxes: (L - 1, B, 4) float32, what each later look saw, half-open `(x0, y0, x1, y1)` in the input's
+            pixels. None with one look.
+        found: (L - 1, B) bool, False where nothing stood out and the box is all that the look before saw.
         saliency: (B, h, w) float32 of the first scale, non-negative.
         unknown_score: (B,) float32, high for images of no known class. None if the model is not calibrated
             to tell them.
@@ -76,16 +78,18 @@ class Graph(nn.Module):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs that this model has."""
-        names = OUTPUTS if self.model.num_scales > 1 else OUTPUTS[:2]
+        names = OUTPUTS if self.model.num_looks > 1 else OUTPUTS[:2]
         return names if self.unknown is None else (*names, UNKNOWN_SCORE)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, height, width) uint8 at the crop's size -> the outputs, see `Answers`."""
+        num_regions = self.model.num_looks - 1
         pixels = pixels.float()
         high_res = pixels if self.model.needs_high_res else None
         # with position biases the fused kernel has a memory layout at which ONNX's exporter fails
         with ExplicitAttention(only_biased=True):
-            output = self.model(*self.model.normalize(self.shrink(pixels), high_res), last_region=False)
+            inputs = self.model.normalize(self.shrink(pixels), high_res)
+            output = self.model(*inputs, last_region=num_regions == self.model.num_scales)
         fused, by_scale = output.fused, output.probabilities
         further: tuple[Tensor, ...] = ()
         if self.calibration is not None:
@@ -95,14 +99,14 @@ class Graph(nn.Module):
         if self.unknown is not None:
             logits, features = zip(*((scale.logits, scale.feature) for scale in output.scales), strict=True)
             further = (self.unknown(fused, logits, features),)
-        if self.model.num_scales == 1:
+        if not num_regions:
             return fused, by_scale, *further
         height, width = self.model.image_size
         ratio = pixels.new_tensor([pixels.shape[3] / width, pixels.shape[2] / height]).repeat(2)
-        looked_at = [scale.crop_box * ratio for scale in output.scales[1:]]
-        found = [scale.has_region for scale in output.scales[:-1]]
-        boxes, saliency = torch.stack(looked_at), output.scales[0].saliency
-        return fused, by_scale, boxes, torch.stack(found), saliency, *further
+        of_scales = output.scales[:num_regions]
+        boxes = torch.stack([scale.boxes * ratio for scale in of_scales])
+        found = torch.stack([scale.has_region for scale in of_scales])
+        return fused, by_scale, boxes, found, output.scales[0].saliency, *further
 
 
 def tempered(probabilities: Tensor, temperature: float) -> Tensor:

@@ -65,7 +65,7 @@ class Answered(NamedTuple):
 
     Attributes:
         classes: (N,) int, the best ones.
-        boxes: (S - 1, N, 4), see `Answers`; None with one scale.
+        boxes: (L - 1, N, 4), see `Answers`; None with one look.
     """
 
     classes: NDArray[np.int64]

@@ -279,7 +279,7 @@ def to_scales(
     by_scale, scales = outputs["scale_probabilities"][:, row], []
     for index, scores in enumerate(by_scale):
         box, found = None, None
-        if index < len(by_scale) - 1:
+        if "boxes" in outputs and index < len(outputs["boxes"]):
             box = box_in_original(outputs["boxes"][index, row], example.geometry, example.original_size)
             found = bool(outputs["found"][index, row])
         scales.append(ScalePrediction(*most_probable(scores, class_names, top_k), box, found))

@@ -168,7 +168,7 @@ class OnPixels(NamedTuple):
 
     Attributes:
         differences: Largest one of a probability, for each photograph whose boxes are equal.
-        boxes: ((S - 1) * B,) bool, which boxes are equal.
+        boxes: ((L - 1) * B,) bool, which boxes are equal.
         top1: (B,) bool, whose best class is the same.
         unknown_scores: Differences of the score of the unknown, as `Tolerance` has them, for each photograph
             whose boxes are equal; None if there is none.
@@ -254,9 +254,12 @@ def rules_in_words(check: Check) -> list[str]:
 
 
 def _boxes_agree(one: Prediction, other: Prediction) -> bool:
-    """Whether all boxes that two predictions of a photograph both have are the same to `SHARE`."""
+    """Whether two predictions of a photograph have the same boxes, to `SHARE`."""
     for first, second in zip(one.scales, other.scales, strict=True):
-        if first.box is not None and second.box is not None:
+        if first.box is None or second.box is None:
+            if first.box is not second.box:
+                return False
+        else:
             size = max(first.box[2:])
             if max(abs(a - b) for a, b in zip(first.box, second.box, strict=True)) > SHARE * size:
                 return False

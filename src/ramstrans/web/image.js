@@ -200,7 +200,7 @@ export function toAnswer(outputs, example, names, count, rules) {
   const scales = [];
   for (let i = 0; i < numScales; i++) {
     const scale = best(byScale.data.subarray(i * numClasses, (i + 1) * numClasses), names, count);
-    const hasNext = i < numScales - 1;
+    const hasNext = boxes !== undefined && i < boxes.dims[0];
     const box = hasNext && clipped(toOriginal(boxes.data.subarray(4 * i, 4 * i + 4), example), example);
     scale.box = hasNext ? box.map((side) => Math.round(side * 100) / 100) : null;
     scale.has_region = hasNext ? Boolean(found.data[i]) : null;

@@ -135,6 +135,11 @@ def test_a_linked_class_folder_is_read(tmp_path):
         (("a.jpg", "b.jpg"), "has no class folders; put the images into"),
         (("crow/a.jpg", "wren/a.txt"), "wren has no images, only 1 .txt; add some"),
         (("train/crow/a.jpg", "train/wren/a.jpg", "test/wren/.b.jpg"), "test/wren has no images"),
+        (
+            ("crow/.a.jpg", "dove/a.jpg", "owl/a.md", "rook/a.txt", "wren/b.txt"),
+            "crow has no images; .*owl has no images, only 1 .md; .*rook .*; and 1 more; add some, or remove "
+            "the folders",
+        ),
         (("train/crow/a.jpg", "train/wren/a.jpg", "test/b.jpg"), "test has no class folders"),
         (("train/a.jpg", "test/a.jpg"), "test has no class folders"),
         (("train/a.jpg", "masks/a.jpg"), "train has no class folders"),

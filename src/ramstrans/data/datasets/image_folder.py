@@ -10,7 +10,7 @@ from ramstrans.data.datasets.lists import SPLIT_NAMES, split_of, split_words
 from ramstrans.data.reading.formats import has_image_suffix
 from ramstrans.data.reading.listing import EMPTY_FOLDER, LOOSE_IMAGE, LeftOut, images_below, list_folder
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split
-from ramstrans.errors import DataError
+from ramstrans.errors import DataError, first_few
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,15 @@ def _classes(folder: Path, class_level: ClassLevel, left_out: LeftOut) -> dict[s
             "elsewhere, or name a table of paths and labels (--data.name table)"
         )
     _count_loose(folder, left_out)
-    images = {top: _images(top, left_out) for top in tops}
+    images, empty = {}, []
+    for top in tops:
+        others = LeftOut()
+        images[top] = _images(top, others)
+        if not images[top]:
+            empty.append(f"{top} has no images{f', only {others}' if others else ''}")
+        left_out.update(others)
+    if empty:
+        raise DataError(f"{first_few(empty)}; add some, or remove the folder{'s' * (len(empty) > 1)}")
     if class_level == "leaf":
         classes: dict[str, list[Path]] = {}
         for path in chain(*images.values()):
@@ -152,18 +160,13 @@ def _classes(folder: Path, class_level: ClassLevel, left_out: LeftOut) -> dict[s
 
 def _images(folder: Path, left_out: LeftOut) -> list[Path]:
     """List all images of a class."""
-    others = LeftOut()
-    paths = list(images_below(folder, others))
-    if not paths:
-        only = f", only {others}" if others else ""
-        raise DataError(f"{folder} has no images{only}; add some, or remove the folder")
+    paths = list(images_below(folder, left_out))
     inner = sorted({path.relative_to(folder).parts[0] for path in paths if path.parent != folder})
     if inner and all(split_of(name) for name in inner):
         raise DataError(
             f"{folder} has {' and '.join(f'{name}/' for name in inner)} inside a class; put the splits above "
             f"the classes, as in {folder.parent / inner[0] / folder.name}"
         )
-    left_out.update(others)
     return paths
 
 
