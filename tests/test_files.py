@@ -61,6 +61,20 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
     assert list(root.parent.iterdir()) == [root]
 
 
+def test_a_link_to_an_empty_folder_leads_there(tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    with new_folder(tmp_path / "link") as draft:
+        (draft / "a.txt").write_text("wren")
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["a.txt"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with new_folder(Path()) as draft:
+        (draft / "b.txt").write_text("crow")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["b.txt"]
+
+
 def test_an_error_leaves_no_folder(tmp_path):
     with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "set"):
         raise ZeroDivisionError

@@ -62,10 +62,13 @@ def new_file(path: Path, *, sync: bool = True, hint: str = "give another file") 
 def new_folder(root: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `root`, new or empty so far; an error leaves nothing behind.
 
+    A link to an empty folder leads to what is written.
+
     Raises:
         OutputError: It is not empty, or cannot be written.
     """
     check_new_folder(root)
+    root = root.resolve()
     draft = root.parent / f".{root.name}-{uuid.uuid4().hex[:8]}.partial"
     try:
         with _writing(root):
@@ -84,7 +87,7 @@ def check_new_folder(root: Path) -> None:
         OutputError: It is not empty, is a file, or is a mount point, which cannot be replaced by a rename.
     """
     with _writing(root):
-        if root.is_mount():
+        if root.resolve().is_mount():  # `.` alone is its own parent, as a mount point is
             raise OutputError(f"{root} is a mount point; give a new folder in it")
         if root.exists() and any(root.iterdir()):
             raise OutputError(f"{root} is not empty; give a new folder, or remove this one first")

@@ -62,7 +62,13 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
     '"a, b.jpg",,0.5\n'
     """
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
+    plain = csv.writer(stream, lineterminator="\n")
+    quoting = csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        cells = list(row)
+        # before Python 3.13 a lone carriage return is not quoted, and a reader takes it for a line's end
+        has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        (quoting if has_return else plain).writerow(cells)
     return stream.getvalue()
 
 

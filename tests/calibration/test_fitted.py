@@ -1,6 +1,7 @@
 """The two files of a calibration."""
 
 import dataclasses
+import errno
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from ramstrans.calibration.fitted import (
     remove_calibration,
     save_calibration,
 )
-from ramstrans.errors import ConfigError
+from ramstrans.errors import ConfigError, OutputError
 from tests.calibration.builders import KNN, make_arrays, make_calibration
 
 
@@ -47,6 +48,20 @@ def test_another_one_replaces_all_of_it(tmp_path):
     remove_calibration(tmp_path)
     remove_calibration(tmp_path)
     assert load_calibration(tmp_path) is None
+
+
+def test_an_earlier_one_stays_if_another_cannot_be_written(tmp_path, monkeypatch):
+    save_calibration(tmp_path, make_calibration(KNN, arrays=make_arrays()))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("safetensors.numpy.save", full)
+    with pytest.raises(OutputError, match="cannot be written"):
+        save_calibration(tmp_path, make_calibration(KNN, arrays=make_arrays()))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_other_weights_are_told(tmp_path):

@@ -112,6 +112,12 @@ def test_what_is_wrong_is_told_in_a_line(tmp_path, text, message):
     assert "\n" not in str(raised.value)
 
 
+def test_a_name_with_a_comma_in_the_first_line_needs_quotes(tmp_path):
+    (tmp_path / "list.csv").write_text("heron, grey\nwren\n")
+    with pytest.raises(DataError, match="line 1: 'heron, grey' is a class; put names that hold a comma in"):
+        read_priors(tmp_path / "list.csv", ("heron, grey", "wren"))
+
+
 def test_bayes_by_hand():
     """Of 100 photographs 80 show crows: 0.25 * 0.8 against 0.75 * 0.2."""
     found = weighted(np.array([[0.25, 0.75]]), np.array([[80.0, 20.0]]))

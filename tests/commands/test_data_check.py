@@ -182,6 +182,9 @@ def test_tables_that_cannot_be_written(check, birds, tmp_path, monkeypatch, capl
     (tmp_path / "set.csv").touch()
     with pytest.raises(UsageError, match="is the table that is checked"):
         check(tmp_path / "set.csv", "--write", tmp_path / "set.csv", "--overwrite", "true")
+    both = ("--output", tmp_path / "new.csv", "--write", tmp_path / "new.csv")
+    with pytest.raises(UsageError, match=r"--write .*new\.csv is the file of --output too; give another"):
+        check(birds, *both)
     with pytest.raises(UsageError, match="files of their own, which shards has not"):
         check("--data.name", "shards", "--data.root", tmp_path, "--write", tmp_path / "clean.csv")
 

@@ -5,7 +5,7 @@ from ramstrans.commands.options import Parser
 from ramstrans.data.build import build_image_set
 from ramstrans.data.config import DataConfig
 from ramstrans.data.sharding.manifest import read_manifest, read_shards
-from ramstrans.errors import DataError, UsageError
+from ramstrans.errors import DataError, OutputError, UsageError
 from tests.data.builders import noise_set
 
 
@@ -42,6 +42,15 @@ def test_an_unreadable_file_stops_it_or_is_left_out(tmp_path, caplog):
     assert run(*arguments, "--data.on_unreadable", "skip") == 0
     assert f"left out: {broken}" in caplog.text
     assert len(read_shards(tmp_path / "shards").records) == 11
+
+
+def test_an_output_that_is_not_empty_is_refused_at_once(birds, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "ramstrans.data.build.build_image_set", lambda *_: pytest.fail("nothing must be read")
+    )
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(OutputError, match="is not empty; give a new folder"):
+        run(birds, tmp_path)
 
 
 @pytest.mark.parametrize(

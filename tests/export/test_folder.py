@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -116,6 +117,41 @@ def test_predict_py_into_a_pipe_that_is_closed(exported, photographs):
         process.stdout.close()
         errors = process.stderr.read()
     assert (process.returncode, errors) == (0, b"")
+
+
+def test_predict_py_that_is_stopped(exported, photographs):
+    command = [sys.executable, "-I", exported.folder / "predict.py", *photographs * 400, "--batch_size", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"{")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (130, b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "labels.json",
+            lambda _: None,
+            r"labels\.json or preprocessing\.json cannot be read \(.*No such file",
+        ),
+        ("preprocessing.json", lambda _: "{}", r"cannot be read \('max_pixels'\); export the model again"),
+        (
+            "labels.json",
+            lambda text: json.dumps(json.loads(text)[1:]),
+            "has 6 names, and the model 7 classes",
+        ),
+    ],
+)
+def test_an_incomplete_folder_is_told(exported, photographs, tmp_path, name, change, message):
+    folder = shutil.copytree(exported.folder, tmp_path / "copy")
+    text = change((folder / name).read_text())
+    (folder / name).unlink()
+    if text is not None:
+        (folder / name).write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        list(Standalone(folder).stream(photographs[:1]))
 
 
 def test_options_of_predict_py(exported, photographs, tmp_path):

@@ -1,8 +1,9 @@
 import tarfile
+from pathlib import Path
 
 import pytest
 
-from ramstrans.inference.arguments import resolve_arguments
+from ramstrans.inference.arguments import name_of, resolve_arguments
 
 
 @pytest.fixture
@@ -43,3 +44,8 @@ def test_arguments_keep_their_order(folder):
     assert resolve_arguments(["deep", "?.jpg", "nix.jpg", folder]).names == (
         *("deep", "a.jpg", "b.jpg", "nix.jpg", str(folder)),
     )
+
+
+@pytest.mark.parametrize("name", ["plot1:/0.jpg", "https:/a.jpg", "C:/a.jpg"])
+def test_a_folder_may_end_in_a_colon(name):
+    assert name_of(Path(name)) == (f"https://{name[7:]}" if name.startswith("https") else name)

@@ -1,3 +1,4 @@
+import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from ramstrans.errors import UsageError
 from ramstrans.inference import BatchPredictor
 from ramstrans.inference import batches as module
+from ramstrans.inference.batches import items_of
 from ramstrans.inference.predictor import Predictor
 from ramstrans.inference.writers import to_row
 from tests.inference.builders import NAMES, draw
@@ -59,6 +61,12 @@ def test_a_row_without_bytes_is_read_by_its_path(predictor, paths, expected):
     columns = predictor({"path": [paths[0], None], "bytes": [None, None]})
     assert rows_of(columns)[0] == expected[0]
     assert (columns["path"][1], columns["error"][1]) == (None, "neither a path nor bytes")
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, np.nan, pd.NA])
+def test_missing_values_of_pandas_are_none(missing):
+    batch = {"path": pd.Series(["a.jpg", missing]), "bytes": pd.Series([missing, b"x"], dtype=object)}
+    assert items_of(batch) == [("a.jpg", None), (None, b"x")]
 
 
 def test_an_empty_batch_has_empty_columns(predictor):

@@ -132,6 +132,13 @@ def test_images_over_the_limit_are_refused(tmp_path):
                 read_input(image, Preprocessing((7, 5), (5, 5)), 31 * 23 - 1)
 
 
+def test_what_a_decoder_raises_on_an_opened_image_is_its_error(tmp_path):
+    with Image.open(draw(tmp_path / "x.png", 31, 23)) as image:
+        image.load = lambda: (_ for _ in ()).throw(RuntimeError("planes failed"))
+        with pytest.raises(UnreadableImageError, match=r"damaged image \(planes failed\)"):
+            read_input(image, Preprocessing((7, 5), (5, 5)), 9999)
+
+
 def test_images_are_read_ahead_in_order_and_errors_keep_their_position():
     taken = itertools.count()
 

@@ -48,6 +48,18 @@ def test_tables_are_cut_by_row_groups(paths, tmp_path):
     assert items_of(partitions) == [(path, None) for path in [*paths, "b.jpg"]]
 
 
+@pytest.mark.parametrize(("size", "rows"), [(100, 250), (64, 128), (63, 130)])
+def test_long_row_groups_are_read_in_parts(tmp_path, size, rows):
+    names = [f"{number}.jpg" for number in range(rows)]
+    parquet.write_table(pyarrow.table({"path": names}), tmp_path / "a.parquet")
+    partitions = partitions_of([tmp_path / "a.parquet"], size)
+    assert [len(list(one.items())) for one in partitions] == [
+        *[size] * (rows // size),
+        *([rows % size] if rows % size else []),
+    ]
+    assert [Path(path).name for path, _ in items_of(partitions)] == names
+
+
 def test_paths_of_a_table_are_relative_to_it(tmp_path):
     parquet.write_table(pyarrow.table({"path": ["x/a.jpg"]}), tmp_path / "a.parquet")
     (tmp_path / "b.csv").write_text("label;path\nNA;007.jpg\n")
@@ -70,6 +82,8 @@ def test_bytes_of_a_table_are_read(paths, tmp_path, layout):
 
 def test_a_tar_is_one_partition(paths, tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("._0.png", "__MACOSX/._1.png", "a/.b/c.png"):
+            archive.add(paths[0], name)
         for index, path in enumerate(paths[:3]):
             archive.add(path, f"{index}.png")
             label = tarfile.TarInfo(f"{index}.cls")
@@ -137,11 +151,26 @@ def test_a_folder_goes_on_with_what_is_missing(run, paths, tmp_path):
     assert PartitionFolder(root, SETTINGS, partitions, overwrite=True).written() == []
 
 
+def test_what_others_put_into_the_folder_stays(paths, tmp_path):
+    partitions, root = partitions_of(paths, 2), tmp_path / "out"
+    PartitionFolder(root, SETTINGS, partitions, overwrite=False).finish([])
+    own = [root / "part-000007.parquet", root / ".part-000001.parquet.abc.tmp"]
+    mine = [root / "notes.ipynb", root / "sub" / "part-000000.parquet"]
+    mine[1].parent.mkdir()
+    for file in (*own, *mine):
+        file.touch()
+    PartitionFolder(root, SETTINGS | {"top_k": 3}, partitions, overwrite=True)
+    assert [file.exists() for file in (*own, *mine)] == [False, False, True, True]
+
+
 def test_a_folder_of_another_command_is_not_touched(paths, tmp_path):
     partitions, root = partitions_of(paths, 2), tmp_path / "out"
     PartitionFolder(root, SETTINGS, partitions, overwrite=False)
     with pytest.raises(OutputError, match=r"holds rows of another command \(top_k differs\)"):
         PartitionFolder(root, SETTINGS | {"top_k": 3}, partitions, overwrite=False)
+    PartitionFolder(tmp_path / "priors", SETTINGS | {"priors": "c4"}, partitions, overwrite=False)
+    with pytest.raises(OutputError, match=r"holds rows of another command \(priors differs\)"):
+        PartitionFolder(tmp_path / "priors", SETTINGS, partitions, overwrite=False)
     with pytest.raises(OutputError, match=r"holds rows of another command \(inputs differs\)"):
         PartitionFolder(root, SETTINGS, partitions_of(paths[::-1], 2), overwrite=False)
     for overwrite in (False, True):

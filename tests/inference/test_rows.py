@@ -14,7 +14,7 @@ from ramstrans.inference.rows import _csv_rows, partial_files, resumable_file
 from ramstrans.inference.writers import FORMATS
 from ramstrans.plain import csv_text
 
-PATHS = ["a.jpg", "b,\n.jpg", "c\udce9.jpg", "d.jpg", "e.jpg"]
+PATHS = ["a.jpg", "b,\n.jpg", "c\udce9.jpg", "d\r.jpg", "e.jpg"]
 SETTINGS = {"model": "7f", "precision": "fp32"}
 
 
@@ -106,6 +106,9 @@ def test_other_settings_or_a_file_of_somebody_else_are_refused_unless_replaced(t
     other = SETTINGS | {"model": "e1"}
     with pytest.raises(OutputError, match=r"another command .*\(model differs\); remove it, or --overwrite"):
         write(target, settings=other)
+    interrupt(tmp_path / "y.csv", settings=SETTINGS | {"priors": "c4"})
+    with pytest.raises(OutputError, match=r"another command .*\(priors differs\)"):
+        write(tmp_path / "y.csv")
     mark.unlink()
     with pytest.raises(OutputError, match="format, top_k, model, precision differs"):
         write(target)

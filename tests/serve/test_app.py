@@ -318,6 +318,12 @@ def test_a_key_is_asked_for():
     assert "Authorization: Bearer KEY" in refused.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_monitors_may_ask_for_the_status_alone(path):
+    answer = ask(FakeEngine(), "HEAD", path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_a_stopping_server_is_not_ready_and_closes_its_connections():
     async def conversation(client, app):
         before = await client.get("/ready")

@@ -1,6 +1,7 @@
 """A real server process, and its end."""
 
 import http.client
+import math
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ pytest.importorskip("fastapi", reason="fastapi is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
 from ramstrans.errors import UsageError
+from ramstrans.serve.limits import Limits
 from ramstrans.serve.server import bind, url_of
 from tests.serve.builders import JPEG
 
@@ -36,6 +38,15 @@ def test_a_free_port_is_found_and_a_taken_one_refused():
 def test_an_address_of_another_machine_is_refused():
     with pytest.raises(UsageError, match=r"--host 192\.0\.2\.1 --port 80"):
         bind("192.0.2.1", 80)
+    with pytest.raises(UsageError, match=r"--host my\.\.host --port 80 .*no host has such a name"):
+        bind("my..host", 80)
+
+
+@pytest.mark.parametrize("field", ["timeout", "max_wait"])
+def test_times_have_an_end(field):
+    Limits().check()
+    with pytest.raises(UsageError, match=f"--{field} is inf; give seconds, e.g. "):
+        Limits(**{field: math.inf}).check()
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")

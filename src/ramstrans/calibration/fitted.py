@@ -8,7 +8,7 @@ therefore imported where it is needed.
 import dataclasses
 import json
 import logging
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from ramstrans.calibration.scores import NEEDS
 from ramstrans.calibration.taxonomy import Taxonomy
 from ramstrans.calibration.wanted import ScoreName, SetMethod
 from ramstrans.errors import ConfigError, UsageError
-from ramstrans.files import write_file
+from ramstrans.files import new_file, not_writable
 from ramstrans.hub import local_folder
 from ramstrans.options import typed
 from ramstrans.plain import counted, to_plain
@@ -215,17 +215,28 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
     """
     from safetensors.numpy import save
 
-    remove_calibration(folder)  # the JSON is written last: without it, arrays count for nothing
-    if calibration.arrays:
-        write_file(folder / ARRAYS_FILE, save(calibration.arrays))
-    write_file(folder / CALIBRATION_FILE, calibration.to_json().encode(errors="backslashreplace"))
+    with ExitStack() as drafts:  # the earlier one goes once both are on the disk; the JSON appears last
+        rules = drafts.enter_context(new_file(folder / CALIBRATION_FILE))
+        rules.write(calibration.to_json().encode(errors="backslashreplace"))
+        rules.flush()
+        if calibration.arrays:
+            arrays = drafts.enter_context(new_file(folder / ARRAYS_FILE))
+            arrays.write(save(calibration.arrays))
+            arrays.flush()
+        remove_calibration(folder)  # without the JSON, arrays count for nothing
 
 
 def remove_calibration(folder: Path) -> None:
-    """Remove the files of a calibration, if there are some: its model is replaced."""
+    """Remove the files of a calibration, if there are some: its model is replaced.
+
+    Raises:
+        OutputError: They cannot be removed.
+    """
     for name in (CALIBRATION_FILE, ARRAYS_FILE):
-        with suppress(FileNotFoundError):
-            (folder / name).unlink()
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise not_writable(folder / name, error) from error
 
 
 def read_calibration(path: Path) -> Calibration | None:

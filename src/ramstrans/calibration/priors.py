@@ -194,8 +194,10 @@ def read_priors(path: Path, class_names: Sequence[str]) -> Priors:
         if header[0] != CLASS:
             lines.insert(0, (1, header))
         header = [CLASS]
-    _check_header(path, header)
     label_of = {name: label for label, name in enumerate(class_names)}
+    if CLASS not in header and ", ".join(header) in label_of:
+        raise _error(path, 1, f"'{', '.join(header)}' is a class; put names that hold a comma in quotes")
+    _check_header(path, header)
     conditions = tuple(name for name in header if name not in (CLASS, WEIGHT))
     cases: dict[tuple[Condition, ...], dict[str, float]] = {}
     others: dict[str, None] = {}

@@ -141,6 +141,8 @@ def check_write(options: Namespace, config: DataConfig) -> set[str]:
             logger.warning("--leave_out is ignored without --write")
         return kinds
     check_output(options.write, overwrite=options.overwrite, suffixes=(".csv",), option="--write")
+    if options.output is not None and options.output.resolve() == options.write.resolve():
+        raise UsageError(f"--write {options.write} is the file of --output too; give another")
     if config.name in ("shards", "hugging_face"):
         raise UsageError(f"--write needs images in files of their own, which {config.name} has not")
     if config.root is not None and config.root.resolve() == options.write.resolve():

@@ -9,6 +9,7 @@ from ramstrans.commands.options import Parser, takes_data
 from ramstrans.console import progress_bar
 from ramstrans.data.config import DataConfig
 from ramstrans.errors import UsageError
+from ramstrans.files import check_new_folder
 
 _LOADING_FIELDS = {
     *("resize", "crop", "fit", "flip", "color_jitter", "rand_augment", "rand_magnitude", "random_erasing"),
@@ -45,6 +46,7 @@ def run(options: Namespace, _given: list[str]) -> int:
         raise UsageError(
             "shards hold one label per image, and data.multi_label has several; train on the table"
         )
+    check_new_folder(output)
     with progress_bar() as progress:
         images, _ = drop_unreadable(build_image_set(config, progress), config, progress)
         write_shards(

@@ -226,7 +226,10 @@ def _groups(records: Iterable[Record]) -> list[_Group]:
 
 def _num_images(groups: Iterable[_Group]) -> Counter[int]:
     """Number of images of each label."""
-    return sum((group.counts for group in groups), Counter())
+    total = Counter[int]()
+    for group in groups:
+        total.update(group.counts)
+    return total
 
 
 def _draw_groups(

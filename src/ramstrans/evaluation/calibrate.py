@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ramstrans.calibration.fit import Fitted, check_enough, fit_calibration
-from ramstrans.calibration.fitted import Calibration, load_calibration, save_calibration
+from ramstrans.calibration.fitted import CALIBRATION_FILE, Calibration, load_calibration, save_calibration
 from ramstrans.calibration.rank_table import read_rank_table
 from ramstrans.calibration.scores import NEEDS, Reference
 from ramstrans.calibration.taxonomy import Taxonomy
@@ -46,6 +46,7 @@ from ramstrans.evaluation.report.ranks import rank_lines
 from ramstrans.evaluation.report.trust import METHOD_NAMES, score_name
 from ramstrans.evaluation.trust import answers_of, trust_report
 from ramstrans.evaluation.unknown_images import of_folder
+from ramstrans.files import check_output
 from ramstrans.hub import is_address
 from ramstrans.models.methods.method import Method
 from ramstrans.plain import counted
@@ -123,6 +124,7 @@ def calibrate_run(config: CalibrationConfig, progress: Progress = no_progress) -
         )
     if is_address(config.run):
         raise UsageError(f"{config.run} is a copy from the hub, which is only read; give a run folder")
+    check_output(config.run / CALIBRATION_FILE, overwrite=True)
     data = data_config(metadata.run_options("data"), config.data)
     without = "the unknown is told by a score that needs none of them"
     own = trained_images(metadata, data, config.data, without, progress)

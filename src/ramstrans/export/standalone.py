@@ -48,6 +48,7 @@ from ramstrans.inference.prediction import (
     present_labels,
 )
 from ramstrans.inference.writers import to_json
+from ramstrans.plain import counted
 
 LABELS, PREPROCESSING = "labels.json", "preprocessing.json"
 """Files of an exported folder: a list of the class names, and how photographs become pixels."""
@@ -92,11 +93,17 @@ class Standalone:
         rank_confidence: float | None = None,
         priors: Path | None = None,
     ) -> None:
+        self.folder = folder
         self.graph: Runner = open_graph(folder, shares_cores=shares_cores)
-        self.class_names: list[str] = json.loads((folder / LABELS).read_text(encoding="utf-8"))
-        values = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
-        self.max_pixels = int(values["max_pixels"])
-        self.preprocessing = preprocessing_of(values)
+        try:
+            self.class_names: list[str] = json.loads((folder / LABELS).read_text(encoding="utf-8"))
+            values = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
+            self.max_pixels = int(values["max_pixels"])
+            self.preprocessing = preprocessing_of(values)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ConfigError(
+                f"{folder}: {LABELS} or {PREPROCESSING} cannot be read ({error}); export the model again"
+            ) from error
         self.thresholds = read_thresholds(folder, len(self.class_names))
         self.calibration = with_rank_confidence(read_calibration(folder / CALIBRATION_FILE), rank_confidence)
         if priors is not None:
@@ -147,6 +154,11 @@ class Standalone:
         top_k: int,
     ) -> list[Prediction]:
         """What the graph gave for a batch as predictions, without paths; `paths` are None for bytes."""
+        if (num_classes := outputs["probabilities"].shape[1]) != len(self.class_names):
+            raise ConfigError(
+                f"{self.folder / LABELS} has {counted(len(self.class_names), 'name')}, and the model "
+                f"{num_classes} classes; export the model again"
+            )
         matched = None if self.priors is None else [self.priors.of(path) for path in paths]
         found = to_predictions(outputs, examples, self.class_names, top_k, self.calibration, matched)
         if self.thresholds is None:
@@ -307,6 +319,8 @@ def main(folder: Path) -> int:
         if without:
             sys.stderr.write(f"predict.py: {answered_without(without, total)}\n")
         check_any_read(named, total, read)
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # the reader of a pipe, say `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RamsTransError as error:

@@ -16,7 +16,8 @@ from ramstrans.plain import counted
 STDIN = "-"
 
 _is_folder = os.path.isdir  # False where Path.is_dir raises, e.g. because the name is too long
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")  # `Path` takes the second slash away; C:/ is none
+_URL = re.compile(r"(?:https?|ftps?|sftp|s3|gs|az|hdfs|hf|file|data):/", re.IGNORECASE)
+"""`Path` takes the second slash away. A folder's name may end in a colon, too."""
 
 
 class Arguments(NamedTuple):
@@ -123,7 +124,9 @@ def expand_inputs(arguments: Sequence[str | Path], listed: Iterable[str] = ()) -
     """
     names = [str(argument) for argument in arguments]
     if not names:
-        raise UsageError("no images were given; name files or folders, or - for a list on standard input")
+        raise UsageError(
+            "no images were given; name files or folders, tables with rows, or - for a list on standard input"
+        )
     if names.count(STDIN) > 1:
         raise UsageError("- was given twice; standard input can be read only once")
     for name in names:

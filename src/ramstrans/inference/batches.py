@@ -1,5 +1,6 @@
 """`BatchPredictor`: columns in, columns out, for Ray Data, Daft, Spark and whatever maps over batches."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -164,9 +165,14 @@ def items_of(batch: Mapping[str, Any]) -> list[tuple[str | None, bytes | None]]:
     empty = [None] * len(next(iter(columns.values())))
     paths, contents = columns.get("path", empty), columns.get("bytes", empty)
     return [
-        (None if path is None else str(path), None if content is None else bytes(content))
+        (None if _is_missing(path) else str(path), None if _is_missing(content) else bytes(content))
         for path, content in zip(paths, contents, strict=True)
     ]
+
+
+def _is_missing(value: Any) -> bool:  # noqa: ANN401 - a cell of any table
+    """Whether a cell has no value: None, or NaN or NA of pandas."""
+    return value is None or (isinstance(value, float) and math.isnan(value)) or repr(value) in ("<NA>", "NaT")
 
 
 def _values(column: Any) -> Iterable[Any]:  # noqa: ANN401 - a list, or an array of NumPy, pandas or Arrow

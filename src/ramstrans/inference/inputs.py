@@ -9,7 +9,7 @@ from PIL import ImageOps
 from ramstrans.data.loading.dataset import Example
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.reading.color import to_rgb
-from ramstrans.data.reading.decode import check_shape
+from ramstrans.data.reading.decode import DECODER_ERRORS, check_shape
 from ramstrans.data.reading.resize import ResizedImage, read_resized, resize_in_memory
 from ramstrans.data.reading.threads import NUM_THREADS, in_threads
 from ramstrans.errors import DataError, UnreadableImageError
@@ -41,7 +41,7 @@ def read_input(image: ImageInput, preprocessing: Preprocessing, max_pixels: int)
     check_shape(name, source.size, max_pixels)
     try:
         upright = to_rgb(ImageOps.exif_transpose(source))
-    except (OSError, SyntaxError, ValueError) as error:  # one that was opened but not yet read
+    except DECODER_ERRORS as error:  # one that was opened but not yet read
         raise UnreadableImageError(name, f"damaged image ({error})") from error
     return resize_in_memory(upright, preprocessing.reading)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ramstrans.errors import DataError, OutputError
-from ramstrans.files import make_folder, new_file, write_file
+from ramstrans.files import new_file, write_file
 from ramstrans.inference.batches import BatchPredictor
 from ramstrans.plain import counted
 
@@ -163,10 +163,13 @@ def _of_table(name: str, row_group: int, start: int, stop: int | None) -> Iterat
         with parquet.ParquetFile(name) as file:
             columns = _image_columns(name, file.schema_arrow)
             for batch in file.iter_batches(64, row_groups=[row_group], columns=columns):
-                for values in batch.to_pylist():
-                    if row >= start and (stop is None or row < stop):
-                        yield _item(values.get("image") or values, folder)
-                    row += 1
+                first = min(max(start - row, 0), len(batch))
+                last = len(batch) if stop is None else max(stop - row, first)
+                for values in batch.slice(first, last - first).to_pylist():
+                    yield _item(values.get("image") or values, folder)
+                row += len(batch)
+                if stop is not None and row >= stop:
+                    break
     except (OSError, ArrowException) as error:
         raise DataError(f"{name} cannot be read ({error}); copy it again, or leave it out") from error
 
@@ -185,10 +188,13 @@ def _csv_paths(name: Path) -> list[str]:
 
 def _of_tar(name: str) -> Iterator[Item]:
     from ramstrans.data.reading.formats import has_image_suffix
+    from ramstrans.data.reading.listing import is_hidden
     from ramstrans.data.reading.tars import entries_of
 
     yield from (
-        (f"{name}/{entry.name}", None) for entry in entries_of(Path(name)) if has_image_suffix(entry.name)
+        (f"{name}/{entry.name}", None)
+        for entry in entries_of(Path(name))
+        if has_image_suffix(entry.name) and not is_hidden(entry.name)
     )
 
 
@@ -199,7 +205,7 @@ class PartitionFolder:
         root: The folder.
         settings: What the rows depend on, as plain values.
         partitions: All of them.
-        overwrite: Whether other rows there are replaced.
+        overwrite: Whether other rows there are replaced; other files stay.
 
     Raises:
         OutputError: The folder holds something else, or is finished.
@@ -218,12 +224,13 @@ class PartitionFolder:
             raise OutputError(f"--output {root} is not a folder of predictions; give another")
         goes_on = is_there and not (root / DONE_FILE).exists() and _settings_in(mark) == values
         if not is_there or not mark.is_file() or (overwrite and not goes_on):
-            make_folder(root, empty=overwrite)
+            for file in _own_files(root):
+                file.unlink()
             write_file(mark, json.dumps(values).encode())
         before = _settings_in(mark)
         if before is None:
             raise OutputError(f"--output {root} is not a folder of predictions; give another")
-        changed = [name for name in values if before.get(name) != values[name]]
+        changed = [name for name in {**before, **values} if before.get(name) != values.get(name)]
         if changed:
             raise OutputError(
                 f"--output {root} holds rows of another command ({', '.join(changed)} differs); give another "
@@ -248,6 +255,12 @@ class PartitionFolder:
         totals = {"num_rows": sum(entry.num_rows for entry in counts)}
         totals["num_unreadable"] = sum(entry.num_unreadable for entry in counts)
         write_file(self.root / DONE_FILE, json.dumps(totals).encode())
+
+
+def _own_files(root: Path) -> Iterator[Path]:
+    """The files that a folder of predictions is made of, its mark last."""
+    for pattern in (DONE_FILE, ".part-*.tmp", "part-*.parquet", SETTINGS_FILE):
+        yield from sorted(root.glob(pattern))
 
 
 def _settings_in(mark: Path) -> dict[str, Any] | None:

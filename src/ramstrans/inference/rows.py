@@ -170,7 +170,7 @@ def _continues(partial: Path, mark: Path, settings: Mapping[str, Any], *, overwr
         before = json.loads(mark.read_bytes())
     except (OSError, ValueError):
         before = {}
-    changed = [name for name in settings if name not in before or before[name] != settings[name]]
+    changed = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
     if not changed:
         return True
     if overwrite:

@@ -120,11 +120,13 @@ def _add_model(app: FastAPI, service: Service, guarded: list[Any]) -> None:
 
 
 def _add_status(app: FastAPI, service: Service) -> None:
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", summary="Whether the process runs")
     async def health() -> Status:
         """Always 200."""
         return Status(status="ok")
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", responses={503: PROBLEMS[503]}, summary="Whether to send requests")
     async def ready() -> Status:
         """200, as the model is loaded before the server listens; 503 once it stops."""

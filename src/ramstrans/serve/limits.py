@@ -1,5 +1,6 @@
 """What a server accepts, and the errors of what it does not."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,11 +35,14 @@ class Limits(NamedTuple):
     timeout: float = 30.0
 
     def check(self) -> None:
-        """Raise unless the queue holds a whole request.
+        """Raise unless the queue holds a whole request, and times have an end.
 
         Raises:
-            UsageError: It does not.
+            UsageError: They do not.
         """
+        for name in ("max_wait", "timeout"):
+            if not math.isfinite(seconds := getattr(self, name)):
+                raise UsageError(f"--{name} is {seconds}; give seconds, e.g. {getattr(Limits(), name)}")
         if self.max_images > self.max_queue:
             raise UsageError(
                 f"--max_images is {self.max_images}, more than --max_queue {self.max_queue}: such a request "

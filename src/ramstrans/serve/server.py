@@ -42,9 +42,10 @@ def bind(host: str, port: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # of a name that is none
+        reason = getattr(error, "strerror", None) or "no host has such a name"
         raise UsageError(
-            f"--host {host} --port {port} cannot be listened on ({error.strerror}); give another port, or 0 "
+            f"--host {host} --port {port} cannot be listened on ({reason}); give another port, or 0 "
             "for any free one"
         ) from error
     return listener

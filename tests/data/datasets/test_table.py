@@ -200,3 +200,12 @@ def test_tables_that_cannot_be_read(tmp_path, save):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(DataError, match=r"folder.csv cannot be read as a table"):
         read_table(tmp_path / "folder.csv")
+
+
+def test_a_list_where_one_value_is_wanted(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    pd.DataFrame({"path": ["a.jpg"], "label": [["wren", "crow"]]}).to_parquet(tmp_path / "set.parquet")
+    with pytest.raises(
+        DataError, match=r"set\.parquet, row 1: 'label' holds a list; .*--data\.multi_label true"
+    ):
+        read_table(tmp_path / "set.parquet")

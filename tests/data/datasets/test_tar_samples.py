@@ -77,6 +77,7 @@ def test_without_splits_all_is_training(tmp_path):
         ([*with_json("a", class_name="wren"), *with_json("b", class_name="crow")], ["wren", "crow"]),
         ([*with_json("a", label=0, class_name="x"), *with_json("b", label=1, class_name="x")], ["0", "1"]),
         ([*sample("a", "wren"), *sample("b", "crow\n")], ["wren", "crow"]),
+        ([*sample("a", 12345678), *sample("b", 9145)], ["12345678", "9145"]),  # e.g. of a taxonomy
         ([("a.cls", b"1"), *with_json("a", label=0), ("b.cls", b"1"), *with_json("b", width=3)], ["0", "1"]),
         ([("a.json", b"[1]"), *sample("a", 0), *sample("b", 1)], ["0", "1"]),
     ],
@@ -131,7 +132,7 @@ def test_names_with_dots_are_not_lost(tmp_path):
         ([*TWO, ("c.jpg", b""), ("c.cls", b"\xff")], "sample c: its label is not UTF-8"),
         ([*TWO, *with_json("c", label=1.5)], r"sample c: 'label' is 1\.5; give a number or a name"),
         ([*TWO, *with_json("c", label=True)], r"sample c: 'label' is True"),
-        ([*TWO, *with_json("c", label=-1)], r"c\.jpg: its label is -1"),
+        ([*TWO, *with_json("c", label=-1)], "sample c: its label is -1; give a number from 0"),
         ([*TWO, *sample("c", "wren")], "labels are both numbers and names"),
     ],
 )

@@ -34,3 +34,12 @@ def test_a_folder_that_cannot_be_listed(tmp_path):
     assert seen == [tmp_path / "nowhere"]
     (tmp_path / "a.jpg").touch()
     assert list(images_below(tmp_path, LeftOut())) == [tmp_path / "a.jpg"]
+
+
+def test_links_that_lead_in_circles_are_files(tmp_path):
+    for name in ("a.jpg", "loop"):
+        (tmp_path / name).symlink_to(name)
+    (tmp_path / "b.jpg").touch()
+    left_out = LeftOut()
+    assert list(images_below(tmp_path, left_out)) == [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    assert str(left_out) == "1 without a suffix"

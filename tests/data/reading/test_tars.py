@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramstrans.data.preprocessing import Reading
+from ramstrans.data.reading import tars
 from ramstrans.data.reading.cache import DiskCache
 from ramstrans.data.reading.decode import open_file
 from ramstrans.data.reading.resize import read_resized
@@ -222,3 +223,19 @@ def test_transient_errors_are_retried(tmp_path, monkeypatch, opening_fails, capl
     assert decode_image(tar / "a.jpg").size == (61, 47)
     assert failed == [tar]
     assert f"{tar / 'a.jpg'}: Input/output error; retry 1" in caplog.text
+
+
+def test_predictions_beside_a_tar_are_no_list(tmp_path):
+    tar = make_tar(tmp_path / "birds.tar", FILES)
+    (tmp_path / "birds.jsonl").write_text('{"path": "birds.tar/a.jpg", "label_1": "crow"}\n')
+    assert read(tar / "a.jpg") == b"crow"
+
+
+def test_threads_index_a_tar_once(tmp_path, monkeypatch):
+    tar, passes = make_tar(tmp_path / "set.tar", FILES), []
+    monkeypatch.setattr(
+        tars, "entries_of", lambda path: passes.append(path) or iter([Entry("a.jpg", 512, 4)])
+    )
+    with ThreadPoolExecutor(7) as executor:
+        assert set(executor.map(read, [tar / "a.jpg"] * 40)) == {b"crow"}
+    assert passes == [tar]

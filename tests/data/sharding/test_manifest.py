@@ -186,7 +186,7 @@ def test_a_damaged_list(shards, change, message):
 
 def test_a_list_that_is_damaged_while_images_are_read(shards):
     path = read_shards(shards).records[4].path
-    (shards / "test-000000.jsonl").write_text("{}\n")
+    (shards / "test-000000.jsonl").write_text('{"file": 4}\n')
     with pytest.raises(UnreadableImageError, match=r"000004\.jpg: its tar cannot .*\.jsonl is damaged"):
         decode_image(path)
     (shards / "test-000000.jsonl").unlink()

@@ -1,8 +1,9 @@
 """A data set without what its audit has found, as a table that `train` reads."""
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from ramstrans.data.audit.findings import KINDS, Finding
@@ -64,9 +65,12 @@ def without_findings(images: ImageSet, findings: Sequence[Finding], kinds: set[s
     chosen = [finding for finding in findings if finding.kind in kinds]
     kept = dict(enumerate(images.records))
     partly = (*_REPEATED, *_ACROSS_SPLITS, *_BOXES)
+    indices_of: dict[Path, list[int]] = defaultdict(list)
+    for index, record in kept.items():
+        indices_of[record.path].append(index)
     for finding in sorted(chosen, key=lambda finding: finding.kind in partly):
-        paths = set(finding.paths)
-        concerned = [index for index, record in kept.items() if record.path in paths]
+        of_paths = chain.from_iterable(indices_of[path] for path in set(finding.paths))
+        concerned = sorted(index for index in of_paths if index in kept)
         if finding.kind in _BOXES:
             kept |= {index: kept[index]._replace(box=None) for index in concerned}
             continue

@@ -8,7 +8,14 @@ from typing import Literal
 
 from ramstrans.data.datasets.lists import SPLIT_NAMES, split_of, split_words
 from ramstrans.data.reading.formats import has_image_suffix
-from ramstrans.data.reading.listing import EMPTY_FOLDER, LOOSE_IMAGE, LeftOut, images_below, list_folder
+from ramstrans.data.reading.listing import (
+    EMPTY_FOLDER,
+    LOOSE_IMAGE,
+    LeftOut,
+    images_below,
+    is_folder,
+    list_folder,
+)
 from ramstrans.data.records import SPLITS, ImageSet, Record, Split
 from ramstrans.errors import DataError, first_few
 
@@ -72,7 +79,7 @@ def read_split_folders(
 
 def _split_folders(root: Path, left_out: LeftOut) -> dict[Split, Path]:
     """Find the folder of each split; the root itself, as training images, if it has no split folders."""
-    folders = [Path(entry) for entry in list_folder(root) if entry.is_dir()]
+    folders = [Path(entry) for entry in list_folder(root) if is_folder(entry)]
     named = [folder for folder in folders if split_of(folder.name)]
     others = [folder for folder in folders if folder not in named]
     if not named:
@@ -119,7 +126,7 @@ def _count_beside(root: Path, splits: Mapping[Split, Path], others: list[Path], 
 def _count_loose(folder: Path, left_out: LeftOut) -> None:
     """Count the files that lie beside folders of classes or splits."""
     for entry in list_folder(folder):
-        if not entry.is_dir():
+        if not is_folder(entry):
             if has_image_suffix(entry.name):
                 left_out[LOOSE_IMAGE] += 1
             else:
@@ -171,7 +178,7 @@ def _images(folder: Path, left_out: LeftOut) -> list[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [Path(entry) for entry in list_folder(folder) if entry.is_dir()]
+    return [Path(entry) for entry in list_folder(folder) if is_folder(entry)]
 
 
 def _listed(folders: list[Path]) -> str:

@@ -185,7 +185,7 @@ class FolderListing:
         if folder not in self._names:
             try:
                 names = os.listdir(folder or ".")  # noqa: PTH208 - millions of `Path` would be slow
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError, ValueError):  # a zero byte, which no name has
                 names = []
             except OSError as error:
                 raise DataError(f"{folder} cannot be read: {error.strerror}") from error

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from ramstrans.data.config import DataConfig
@@ -326,8 +327,11 @@ def _labelled(table: pd.DataFrame, path: Path, label_column: str) -> pd.DataFram
 
 
 def _texts(table: pd.DataFrame, path: Path, column: str) -> Iterator[str]:
-    """Yield the cells of a column as text without surrounding blanks; an empty one is an error."""
+    """Yield the cells of a column as text without surrounding blanks; an empty one or a list is an error."""
     for row, cell, is_missing in zip(table.index + 1, table[column], table[column].isna(), strict=True):
+        if isinstance(cell, list | tuple | np.ndarray):
+            hint = "give one value, or --data.multi_label true if these are labels"
+            raise _error(path, row, f"'{column}' holds a list; {hint}")
         text = "" if is_missing else cell_text(cell)
         if not text:
             raise _error(path, row, f"'{column}' is empty; fill it in or remove the row")

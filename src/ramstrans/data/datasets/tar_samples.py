@@ -64,6 +64,7 @@ def read_tar_samples(root: Path) -> ImageSet:
     else:
         names = _names_of({sample.label for sample in samples}, root)
         label_of = {name: label for label, name in enumerate(names)}
+        samples = [sample._replace(label=str(sample.label)) for sample in samples]
     return ImageSet(
         tuple(label_of),
         tuple(Record(path, _label(label, path, label_of), split) for path, split, label in samples),
@@ -153,6 +154,8 @@ def _label_in(labels: dict[str, bytes], tar: Path, key: str) -> int | str:
             if isinstance(fields, dict) and name in fields:
                 if type(fields[name]) not in (int, str):
                     raise _error(tar, key, f"'{name}' is {fields[name]!r}; give a number or a name")
+                if isinstance(fields[name], int) and fields[name] < 0:
+                    raise _error(tar, key, f"its label is {fields[name]}; give a number from 0, or a name")
                 return fields[name]  # type: ignore[no-any-return]
         text = labels.get("cls", b"").decode().strip()
     except UnicodeDecodeError as error:
@@ -165,19 +168,17 @@ def _label_in(labels: dict[str, bytes], tar: Path, key: str) -> int | str:
 
 
 def _names_of(labels: set[int | str], root: Path) -> tuple[str, ...]:
-    """List the names, sorted; for numbers, all up to the largest.
+    """List the names, sorted; those of numbers by the number.
 
-    >>> _names_of({"wren", "crow"}, Path()), _names_of({2, 0}, Path())
-    (('crow', 'wren'), ('0', '1', '2'))
+    >>> _names_of({"wren", "crow"}, Path()), _names_of({10, 9}, Path())
+    (('crow', 'wren'), ('9', '10'))
     """
     numbers = [label for label in labels if isinstance(label, int)]
     if 0 < len(numbers) < len(labels):
         raise DataError(
             f"{root}: labels are both numbers and names; give one kind, or {CLASSES_FILE} with all names"
         )
-    if not numbers:
-        return tuple(sorted(map(str, labels)))
-    return tuple(map(str, range(max(numbers) + 1)))
+    return tuple(map(str, sorted(numbers or labels)))
 
 
 def _label(label: int | str, path: Path, label_of: dict[str, int]) -> int:

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from operator import attrgetter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from ramstrans.data.reading.formats import HEIF_HINT, has_image_suffix, needs_heif, suffix_of
@@ -90,13 +90,31 @@ def list_folder(folder: Path, on_error: OnError = refuse) -> list[os.DirEntry[st
     return sorted(seen, key=attrgetter("name"))
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a path within a tar is of a hidden file, or of what operating systems leave behind.
+
+    >>> is_hidden("birds/._wren.jpg"), is_hidden("__MACOSX/wren.jpg"), is_hidden("./birds/wren.jpg")
+    (True, True, False)
+    """
+    parts = PurePosixPath(name).parts
+    return any(part.startswith(".") or part.lower() in _SYSTEM_NAMES for part in parts)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; a link that leads in circles, or nowhere, does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def images_below(folder: Path, left_out: LeftOut, on_error: OnError = refuse) -> Iterator[Path]:
     """Yield all images in a folder and below, sorted by path, one folder listed at a time.
 
     Links to files are followed. Links to folders, which may be loops, and files of other kinds are counted.
     """
     for entry in list_folder(folder, on_error):
-        if entry.is_dir():
+        if is_folder(entry):
             if entry.is_symlink():
                 left_out[LINKED_FOLDER] += 1
             else:

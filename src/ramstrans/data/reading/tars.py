@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import tarfile
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -22,6 +23,8 @@ from ramstrans.errors import DataError, UnreadableImageError
 
 _TAR_IN_PATH = re.compile(r"\.tar/")
 _BLOCK = tarfile.BLOCKSIZE
+_LIST_BEGINS = b'{"file"'
+_index_lock = threading.Lock()
 
 
 class Entry(NamedTuple):
@@ -147,6 +150,15 @@ def list_of(tar: Path) -> Path:
     return tar.with_suffix(".jsonl")
 
 
+def has_list(tar: Path) -> bool:
+    """Whether there is such a list; predictions for a tar may have its name, too."""
+    try:
+        with list_of(tar).open("rb") as stream:
+            return stream.read(len(_LIST_BEGINS)) == _LIST_BEGINS
+    except FileNotFoundError:
+        return False
+
+
 def entries_of(tar: Path) -> Iterator[Entry]:
     """The files in a tar, in order, from one pass over its headers.
 
@@ -182,11 +194,15 @@ def _listed_entries(file: Path) -> Iterator[Entry]:
         raise DataError(f"{file} is damaged; copy it again, or remove it to go without") from error
 
 
-@functools.cache
-def _index(tar: Path, _version: tuple[int, ...]) -> TarIndex:
+def _index(tar: Path, version: tuple[int, ...]) -> TarIndex:
     """The index of a tar; the version differs once the tar has been changed or replaced."""
-    listed = list_of(tar)
-    return TarIndex.of(_listed_entries(listed) if listed.is_file() else entries_of(tar))
+    with _index_lock:  # one pass for all threads
+        return _read_index(tar, version)
+
+
+@functools.cache
+def _read_index(tar: Path, _version: tuple[int, ...]) -> TarIndex:
+    return TarIndex.of(_listed_entries(list_of(tar)) if has_list(tar) else entries_of(tar))
 
 
 def _size_in_header(block: bytes) -> int:

@@ -24,7 +24,7 @@ from ramstrans.console import Progress, no_progress
 from ramstrans.data.datasets.tar_samples import read_tar_samples
 from ramstrans.data.detect import MANIFEST
 from ramstrans.data.reading.retry import open_retrying, retry
-from ramstrans.data.reading.tars import list_of
+from ramstrans.data.reading.tars import has_list, list_of
 from ramstrans.data.records import ImageSet, Part, Record, Split
 from ramstrans.errors import DataError
 
@@ -73,7 +73,7 @@ def read_shards(root: Path) -> ImageSet:
     """
     if not (root / MANIFEST).is_file():
         # ours, read as foreign tars, would have another order
-        if listed := [tar for tar in sorted(root.glob("*.tar")) if list_of(tar).is_file()]:
+        if listed := [tar for tar in sorted(root.glob("*.tar")) if has_list(tar)]:
             list_name = list_of(listed[0]).name
             raise DataError(f"{root / MANIFEST} is missing, but {list_name} exists; copy it too")
         return read_tar_samples(root)
