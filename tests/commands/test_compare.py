@@ -1,5 +1,6 @@
 """`ramstrans compare`: real runs of tiny models, and every error before the first of them."""
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -10,9 +11,13 @@ import pytest
 import yaml
 
 from ramstrans.cli import main
+from ramstrans.commands import train
+from ramstrans.commands.compare import difference
+from ramstrans.commands.configs import given_to_recipe
 from ramstrans.compare.plan import read_plan
 from ramstrans.compare.runs import Folders, evaluate_command, train_command
 from ramstrans.evaluation.report import write as evaluating
+from ramstrans.training.config import RunConfig, TrainingConfig
 from tests import processes
 
 
@@ -169,6 +174,18 @@ def test_other_options_than_those_of_finished_runs_are_an_error(compared, tiny, 
     assert compare(where, output, "--jobs", 0) == 0
 
 
+def test_a_precision_that_the_recipe_chose_may_be_of_another_machine(tmp_path):
+    expected = RunConfig()
+    saved = dataclasses.replace(expected, training=TrainingConfig(precision="bf16"))
+    assert difference(expected, saved) == ("training.precision", "fp32", "bf16")
+    assert difference(expected, saved, ("training.precision",)) is None
+    (tmp_path / "crow").mkdir()
+    words = [f"--data.root={tmp_path}", "--data.name=folder", "--model.backbone=deit_tiny_patch16_224"]
+    assert "training.precision" not in given_to_recipe(words, train.add_options)
+    assert "training.precision" in given_to_recipe([*words, "--training.precision=bf16"], train.add_options)
+    assert given_to_recipe([*words, "--recipe=none"], train.add_options) is None
+
+
 def test_an_option_that_is_no_more_in_the_plan_is_an_error(compared, tmp_path, fails):
     """A run that was made with it is not one of the plan, whose value is the default, here none."""
     plan, output = compared
@@ -221,6 +238,16 @@ def test_the_commands_of_what_is_left(compared, tiny, tmp_path, capsys):
         ({"methods": {"a": {"model.weights": "nowhere.pth"}}}, 1, "nowhere.pth does not exist; give 'timm'"),
         ({"data": {"a": {"name": "folder"}}, "options": {}}, 2, "no --data.root was given"),
         ({"options": {"data.folds": 3}}, 2, "data.folds makes several runs of one"),
+        (
+            {"options": {"config": "labels.yaml"}, "data": {"a": {"val_fraction": 0.2}}},
+            2,
+            "compare tests top-1, which images of several labels",
+        ),
+        (
+            {"methods": {"plain": {}, "a": {"config": "other.yaml"}}},
+            2,
+            "has data.name cub, and a toybirds: which images are tested must be the same for all",
+        ),
         ({"seeds": []}, 2, "plan.yaml: seeds is []"),
         (
             {"methods": {"two": {}, "a": {"of": "two", "num_scales": 3}}},
@@ -248,6 +275,9 @@ def test_the_commands_of_what_is_left(compared, tiny, tmp_path, capsys):
 def test_errors_of_a_plan_come_before_any_training(changes, code, said, tiny, tmp_path, fails, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = write_plan(tmp_path, tiny, **changes)
+    (tmp_path / "labels.yaml").write_text("data: {name: table, root: set.csv, multi_label: true}\n")
+    (tmp_path / "set.csv").touch()
+    (tmp_path / "other.yaml").write_text("data: {test_fraction: 0.5}\n")
     assert said in fails(code, "compare", plan, "--output", "out")
     assert not (tmp_path / "out").exists()
 

@@ -145,6 +145,15 @@ def test_regions_are_judged_of_what_is_trained():
             {"methods": {"a": {"data": {"root": "x"}}}},
             "methods.a has data.root, which decides what is tested",
         ),
+        (
+            {"methods": {"a": {"data.hold_out_classes": ["x"]}}},
+            "hold_out_classes, which decides what is tested",
+        ),
+        (
+            {"methods": {"a": {}, "a_": {}}, "data": {"b": "x", "_b": "y"}, "options": {}},
+            "two runs would be called a___b__seed0; give methods or data other names",
+        ),
+        ({"methods": {1: {}, "1": {}}}, "methods has 1 twice, as a number and as text; give each once"),
         ({"data": {"a": {"data.root": "x"}}}, "data.a has data.root; give options of the data without"),
         ({"data": {"a": {"root": "x", "folds": 5}}}, "data.a has folds 5, which makes several runs"),
         ({"baseline": "best"}, "baseline is 'best'; give one of plain/crop, two/crop"),

@@ -205,6 +205,34 @@ def test_validation_is_that_of_the_epoch_that_was_kept(folders):
     assert two["validation_loss"] == {"mean": pytest.approx(0.7), "sd": pytest.approx(0.5**0.5)}
 
 
+def test_validation_of_a_probe_is_that_of_the_head_that_was_kept(folders):
+    plan = plan_of(("plain",), seeds=(0,))
+    rows = [
+        {"kind": "probe", "step": step, "top1_fused": top1, "loss_fused": 0.5, "is_best": is_best}
+        for step, top1, is_best in ((1, 50.0, True), (2, 70.0, True), (3, 60.0, False))
+    ]
+    write_finished(folders.run(plan.runs[0]), right(0.5), log=rows)
+    (plain,) = summary(plan, folders)["results"]
+    assert plain["validation"]["mean"] == 70
+
+
+def test_times_are_of_the_precision_that_a_method_has(folders, monkeypatch):
+    plan = plan_of(EVALUATED | {"bf16": {"of": "two", "precision": "bf16"}}, seeds=(0,))
+    for run in plan.runs:
+        if run.of is None:
+            write_finished(folders.run(run), right(0.5), num_scales=2)
+        else:
+            write_evaluated(folders, run, right(0.5), early_exit={"exited_at": [50.0, 50.0]})
+    measured = {}
+    monkeypatch.setattr(costs, "measure_models", lambda specs, *_, **__: measured.update(specs) or [])
+    costs_of(plan.runs, folders, measure=True, progress=lambda *_: None)
+    assert sorted((spec.num_scales, spec.precision) for spec in measured.values() if spec.num_scales) == [
+        (1, "fp32")
+    ]
+    assert sorted(spec.precision for spec in measured.values() if not spec.num_scales) == ["bf16", "fp32"]
+    assert costs.timing_of(folders)["precision"] == "bf16 and fp32"
+
+
 def test_the_words_name_the_better_one():
     row = {"data": "birds", "first": "a", "second": "b", "difference": -2.04, "interval": [-3.5, 0.2]}
     rows = [row | {"is_significant": True}, row | {"is_significant": False, "difference": 0.3}]

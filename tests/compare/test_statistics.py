@@ -177,6 +177,12 @@ def test_the_test_and_the_interval_agree():
         assert (found.p < 0.05) == (not found.interval[0] <= 0 <= found.interval[1])
 
 
+def test_differences_stay_between_all_and_none():
+    bootstrap = CrossedBootstrap({"all": np.ones((2, 10)), "none": np.zeros((2, 10))})
+    assert bootstrap.difference("all", "none").interval[1] == 100
+    assert bootstrap.difference("none", "all").interval[0] == -100
+
+
 def test_extremes():
     ones, zeros = np.ones((3, 7), bool), np.zeros((3, 7), bool)
     bootstrap = CrossedBootstrap({"ones": ones, "zeros": zeros, "one": ones[:1]})

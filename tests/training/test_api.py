@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ramstrans
-from ramstrans.errors import OutputError
+from ramstrans.errors import OutputError, UsageError
 from tests.tiny import same_state, tiny_run
 
 
@@ -27,6 +27,22 @@ def test_a_run_in_one_call(birds, tmp_path, no_pictures):
     again = ramstrans.train(tiny_run(birds, training={"max_steps": 2}, output=tmp_path / "again"))
     models = [ramstrans.load_model(folder).model.state_dict() for folder in (trained.folder, again.folder)]
     assert same_state(*models)
+
+
+def test_folds_are_a_cross_validation(colors, tmp_path, no_pictures):
+    data = {"folds": 2, "val_fraction": 0.25}
+    config = tiny_run(
+        colors / "train", "folder", data=data, training={"max_steps": 1}, output=tmp_path / "cv"
+    )
+    trained = ramstrans.train(config)
+    assert trained.folder == tmp_path / "cv"
+    assert [row["fold"] for row in trained.report["folds"]] == [1, 2]
+    assert trained.report["num_images"] == 12
+
+
+def test_going_on_needs_a_folder(birds):
+    with pytest.raises(UsageError, match=r"resumes needs config\.output"):
+        ramstrans.train(tiny_run(birds), resumes=True)
 
 
 def test_without_an_output_the_run_gets_a_folder_of_its_own(birds, tmp_path, monkeypatch, no_pictures):

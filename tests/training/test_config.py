@@ -70,6 +70,19 @@ def test_loss_weights_are_not_negative_nor_all_zero(weights):
         RunConfig(training=TrainingConfig(loss_weights=weights))
 
 
+def test_a_probe_of_crops_in_training_has_no_weights_of_losses():
+    probe = TrainingConfig(finetune="head", loss_weights=(0.0, 1.0))
+    with pytest.raises(ConfigError, match=r"loss_weights does not go with .* head and model\.method calcrop"):
+        RunConfig(model=ModelConfig(method="calcrop"), training=probe)
+    assert RunConfig(training=probe).training.is_probe
+
+
+def test_a_momentum_that_adamw_has_not_is_ignored_with_a_warning():
+    with pytest.warns(match=r"training.momentum is ignored without training.optimizer sgd"):
+        TrainingConfig(optimizer="adamw", momentum=0.5)
+    assert TrainingConfig(optimizer="sgd", momentum=0.5).momentum == 0.5
+
+
 def test_options_about_regions_are_ignored_with_one_scale():
     model = ModelConfig(num_scales=1)
     with pytest.warns(match=r"training.fused_target is ignored without model.num_scales 2 or more"):

@@ -1,10 +1,12 @@
 """Cross-validation: the summary by hand, and whole runs that stop and go on."""
 
+import dataclasses
 import json
 import signal
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from ramstrans.cli import main
 from ramstrans.errors import StoppedError, UsageError
@@ -148,6 +150,20 @@ def test_a_stopped_one_goes_on_and_ends_as_if_it_had_not(cross_validated, tmp_pa
     assert calls == ["fold_1", "fold_2", "fold_2", "fold_3"]
     assert list(contents(output).values()) == list(expected.values())
     assert again["fused"] == whole["fused"]
+
+
+def test_more_epochs_are_those_of_the_next_resume_too(cross_validated, tmp_path, no_pictures, monkeypatch):
+    cross_validate(cross_validated)
+    longer = dataclasses.replace(cross_validated.training, max_steps=3)
+    longer = dataclasses.replace(cross_validated, training=longer)
+
+    def stops(*_, **__):
+        raise StoppedError("stopped", signal.SIGTERM)
+
+    monkeypatch.setattr(module, "train", stops)
+    with pytest.raises(StoppedError):
+        cross_validate(longer, resumes=True)
+    assert yaml.safe_load((tmp_path / "cv" / "run.yaml").read_text())["training"]["max_steps"] == 3
 
 
 def test_several_processes_are_refused(cross_validated, monkeypatch):

@@ -51,6 +51,21 @@ def test_the_fused_answer_as_a_target_by_hand():
     assert float(losses[1]) == pytest.approx(0.75 * math.log(4) + 0.25 * even)
 
 
+def test_class_weights_count_for_the_fused_target_too():
+    model = Scripted(stage_of(torch.tensor([[0.0, 1.0], [0.5, 0.0]])))
+    images, labels, weights = torch.zeros(2, 3, 2, 2), torch.tensor([0, 1]), torch.tensor([0.0, 3.0])
+
+    def loss(some, **options):
+        (one,) = losses_by_scale(None, model, images, None, some, class_weights=weights, **options)
+        return float(one)
+
+    assert loss(torch.tensor([0, 0]), fused_target=0.5) == 0
+    entropy = [
+        float(torch.distributions.Categorical(logits=row).entropy()) for row in model.scripted[0].logits
+    ]
+    assert loss(labels, fused_target=0.25) == pytest.approx(0.75 * loss(labels) + 0.25 * 3 * entropy[1] / 2)
+
+
 def test_no_gradient_flows_into_the_fused_answer():
     model, images = tiny_model().train(), noise(2, 3, *SIZE)
     labels = torch.tensor([0, 1])

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from ramstrans.errors import ConfigError, TrainingError, UsageError
+from ramstrans.models.config import ModelConfig
 from ramstrans.training import plan as module
+from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.memory import num_bytes
 from ramstrans.training.plan import Candidate, Measurement, Plan, build_step, measure, plan, random_batch
 from tests.training.builders import TINY, tiny_run
@@ -107,6 +109,20 @@ def test_sizes_double_until_all_images_pass_at_once():
     assert [step.images for step in steps] == [1, 2, 4, 6]
     assert all(step.seconds > 0 for step in steps)
     assert [step.peak for step in steps] == [step.peak for step in measure(run_config(), FP32, 6)]
+
+
+def test_a_batch_norm_on_pooled_features_begins_with_two_images():
+    model = ModelConfig("mobilenetv4_conv_small", 3, 64, num_scales=1)
+    config = RunConfig(model=model, training=TrainingConfig(batch_size=4))
+    assert [step.images for step in measure(config, FP32, 4)] == [2, 4]
+    with pytest.raises(ConfigError, match="a batch norm of MobileNetV3 one value per channel"):
+        next(measure(config, FP32, 1))
+
+
+@pytest.mark.parametrize("options", [{"attention": "math"}, {"compile": True}])
+def test_checkpointing_is_not_tried_where_train_refuses_it(options):
+    found = plan(run_config(batch_size=1, **options), 8)
+    assert {one.gradient_checkpointing for one in found.candidates} == {False}
 
 
 def test_memory_that_runs_out_ends_the_trial(monkeypatch):

@@ -184,6 +184,20 @@ def test_whatever_features_depend_on_is_in_the_key(probed, tmp_path, monkeypatch
     assert computed
 
 
+def test_true_boxes_that_are_looked_at_are_in_the_key(birds):
+    probe = {"finetune": "head", "max_steps": None}
+    prepared = prepare(tiny_run(birds, model={"region_placement": "given"}, training=probe))
+    dataset = prepared.dataset("train")
+    other = [dataset.records[0]._replace(box=(1.0, 2.0, 9.0, 9.0)), *dataset.records[1:]]
+    moved = replace(dataset, records=other)
+    keys = [module.features_key(prepared.model, prepared.config, one, 0) for one in (dataset, moved)]
+    assert keys[0] != keys[1]
+    found = replace(prepared.config.model, region_placement="found")
+    config = replace(prepared.config, model=found)
+    keys = [module.features_key(prepared.model, config, one, 0) for one in (dataset, moved)]
+    assert keys[0] == keys[1]
+
+
 def test_a_damaged_file_is_computed_again(probed, tmp_path, caplog):
     first = probed("first")[1]
     for path in (tmp_path / "features").iterdir():

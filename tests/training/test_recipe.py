@@ -52,7 +52,7 @@ def test_every_combination_has_a_row():
         for family in ("ViT", "hierarchical", "CNN"):
             for millions in (1, 100, 7000):
                 for name in ("vit", "eva02"):
-                    assert row_for(Facts(name, kind, "", family, millions, 14), TrainingConfig())
+                    assert row_for(Facts(name, kind, "", family, millions, 14, 12), TrainingConfig())
 
 
 @pytest.mark.usefixtures("bf16_units")
@@ -141,6 +141,16 @@ def test_regions_are_by_the_last_half_of_a_vits_layers(backbone, layers):
     assert (config.model.component, config.model.class_tokens) == ("soft", "shared")
     assert config.model.saliency_layers == layers
     assert lines[4] == f"regions: component soft, rollout of the last {layers} layers; class tokens shared"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "fields"),
+    [("xcit_nano_12_p16_224", {}), ("deit_tiny_patch16_224", {"saliency": "cosine"})],
+)
+def test_no_rollout_is_told_of_where_there_is_none(backbone, fields):
+    config, lines = with_recipe(run(backbone, **fields))
+    assert config.model.saliency_layers is None
+    assert "regions: component soft; class tokens shared" in lines
 
 
 def test_regions_that_were_given_stay():

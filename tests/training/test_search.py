@@ -83,11 +83,23 @@ def test_ranges_hold_the_recipe(birds):
     }
 
 
+def test_a_backbone_without_stochastic_depth_has_none_to_try(birds):
+    run = tiny_run(birds, model={"backbone": "vgg11", "backbone_options": {}, "image_size": 64})
+    assert [*ranges(run)] == ["training.lr", "training.weight_decay", "training.layer_decay"]
+    values = {"training.lr": 0.1, "training.weight_decay": 0.2, "training.layer_decay": 0.7}
+    assert with_values(run, values).model == run.model
+
+
+def test_a_trial_is_a_part_of_the_steps_that_a_run_takes(birds):
+    run = tiny_run(birds, training={"epochs": 100, "max_steps": 400})
+    assert short(run, 10).training.epochs == 10
+
+
 @pytest.mark.parametrize(("epochs", "expected"), [(2, 2), (3, 3), (8, 3), (13, 4), (60, 15)])
 def test_a_trial_is_a_short_run_with_the_values(birds, epochs, expected):
     values = {"training.lr": 0.1, "training.weight_decay": 0.2, "training.layer_decay": 0.7}
-    run = tiny_run(birds, training={"epochs": epochs, "patience": 2, "evaluate_every": 2})
-    trial = short(with_values(run, values | {"model.drop_path": 0.15}))
+    run = tiny_run(birds, training={"epochs": epochs, "max_steps": None, "patience": 2, "evaluate_every": 2})
+    trial = short(with_values(run, values | {"model.drop_path": 0.15}), 7)
     assert (trial.training.epochs, trial.training.evaluate_every) == (expected, 1)
     assert (trial.training.patience, trial.training.checkpoint_every) == (None, 0)
     assert (trial.training.lr, trial.training.weight_decay, trial.training.layer_decay) == (0.1, 0.2, 0.7)

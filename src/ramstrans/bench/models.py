@@ -25,12 +25,14 @@ class ModelSpec(NamedTuple):
         crop: `(height, width)` in pixels of the image that regions are cut from with `zoom_source="full"`.
         top1: Accuracy on the test split in percent; None if it is not known.
         num_scales: The first so many of its scales are used; None: all.
+        precision: Of autocast; None: that of all.
     """
 
     config: ModelConfig
     crop: Size
     top1: float | None = None
     num_scales: int | None = None
+    precision: str | None = None
 
 
 class ModelResult(NamedTuple):
@@ -82,11 +84,13 @@ def measure_models(
         specs: Models by name; the others are compared with the first.
         device: Where to compute.
         batch_size: Images per call.
-        precision: Autocast precision.
+        precision: Autocast precision of those that have none of their own.
         num_rounds: How often to time each.
         progress: Called after each round.
     """
-    candidates = {name: inference(spec, device, batch_size, precision) for name, spec in specs.items()}
+    candidates = {
+        name: inference(spec, device, batch_size, spec.precision or precision) for name, spec in specs.items()
+    }
     times = interleave(candidates, num_rounds, device, progress=progress)
     first = next(iter(times.values()))
     return [

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,10 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 
 from ramstrans.commands import evaluate, train
-from ramstrans.commands.configs import with_recipe_of
+from ramstrans.commands.configs import given_to_recipe, with_recipe_of
 from ramstrans.commands.options import Parser
 from ramstrans.commands.words import nearest
-from ramstrans.compare.plan import Plan, Run, read_plan
+from ramstrans.compare.plan import OF_SPLITS, Plan, Run, read_plan
 from ramstrans.console import progress_bar, results
 from ramstrans.data.detect import check_root
 from ramstrans.errors import RamsTransError, TrainingError, UsageError, first_few
@@ -45,6 +45,9 @@ FILLED_IN = (
     *("model.class_tokens", "model.saliency"),
 )
 """Options that a run fills in where the plan leaves them to the data set or the backbone, by null or auto."""
+
+BY_MACHINE = "training.precision"
+"""What recipe `auto` chooses by the machine that trains."""
 
 
 def add_options(parser: Parser) -> None:
@@ -189,11 +192,12 @@ def check_plan(plan: Plan) -> dict[str, RunConfig]:
             try:
                 config = train.run_config(parser.instantiate(parser.parse_args(run.words)))
                 check_root(config.data)
-                check_folds(config)
+                check_comparable(config)
             except RamsTransError as error:
                 error.args = (f"{run.contender} on {run.data}: {error}",)
                 raise
             checked[key] = config
+            check_tested(key, config, checked)
         configs[run.name] = dataclasses.replace(checked[key], seed=run.seed)
     for run in plan.runs:
         if run.of is not None:
@@ -223,10 +227,27 @@ def check_evaluated(run: Run, trained: RunConfig) -> None:
         raise UsageError(f"{where}: early_exit and fusion are about several scales, and there is one")
 
 
-def check_folds(config: RunConfig) -> None:
-    """Raise UsageError if a run would be a cross-validation, which has its own report."""
+def check_comparable(config: RunConfig) -> None:
+    """Raise UsageError if a run would be a cross-validation, which has its own report, or has no top-1."""
     if config.data.folds is not None and config.data.fold is None:
         raise UsageError("data.folds makes several runs of one; give data.fold too, or leave it out")
+    if config.data.multi_label:
+        raise UsageError("compare tests top-1, which images of several labels (data.multi_label) have not")
+
+
+def check_tested(
+    key: tuple[str, str], config: RunConfig, checked: Mapping[tuple[str, str], RunConfig]
+) -> None:
+    """Raise UsageError if others on the same data are tested on other images, say by a config file."""
+    contender, data = key
+    other = next(name for name, of in checked if of == data)
+    for name in OF_SPLITS:
+        value, before = (getattr(one.data, name) for one in (config, checked[other, data]))
+        if value != before:
+            raise UsageError(
+                f"{contender} on {data} has data.{name} {value}, and {other} {before}: which images are "
+                "tested must be the same for all; give it in `data` or in `options`"
+            )
 
 
 def check_runs(plan: Plan, configs: dict[str, RunConfig], folders: "Folders") -> None:
@@ -235,7 +256,7 @@ def check_runs(plan: Plan, configs: dict[str, RunConfig], folders: "Folders") ->
     Raises:
         UsageError: One was not; the message says what differs.
     """
-    filled: dict[tuple[str, str], RunConfig] = {}
+    filled: dict[tuple[str, str], tuple[RunConfig, tuple[str, ...]]] = {}
     for run in (*plan.runs, *plan.region_runs):
         folder = folders.run(run)
         if run.of is not None:
@@ -245,9 +266,13 @@ def check_runs(plan: Plan, configs: dict[str, RunConfig], folders: "Folders") ->
             continue
         key = (run.contender, run.data)
         if key not in filled:
-            filled[key], _ = with_recipe_of(configs[run.name], run.words, train.add_options)
-        expected = dataclasses.replace(filled[key], seed=run.seed)
-        if changed := difference(expected, train.config_in(folder)):
+            config, _ = with_recipe_of(configs[run.name], run.words, train.add_options)
+            given = given_to_recipe(run.words, train.add_options)
+            is_by_machine = given is not None and BY_MACHINE not in given
+            filled[key] = config, (BY_MACHINE,) if is_by_machine else ()
+        config, by_machine = filled[key]
+        expected = dataclasses.replace(config, seed=run.seed)
+        if changed := difference(expected, train.config_in(folder), by_machine):
             name, wanted, had = changed
             raise UsageError(
                 f"{folder} was made with {name} {had}, and the plan has {wanted}: put the plan back, give "
@@ -273,14 +298,19 @@ def check_evaluation(run: Run, folder: Path) -> None:
         )
 
 
-def difference(expected: RunConfig, saved: RunConfig) -> tuple[str, Any, Any] | None:
-    """The first option in which a run differs from what was expected, with both values; None: none does."""
+def difference(
+    expected: RunConfig, saved: RunConfig, by_machine: Sequence[str] = ()
+) -> tuple[str, Any, Any] | None:
+    """The first option in which a run differs from what was expected, with both values; None: none does.
+
+    Options `by_machine` were chosen for the machine that trained, which may be another.
+    """
     from ramstrans.training.run_folder import options_of
 
     had = flat(options_of(saved))
     for name, value in flat(options_of(expected)).items():
         is_left_open = name in FILLED_IN and value in (None, "auto")
-        if name not in MAY_DIFFER and not is_left_open and value != had[name]:
+        if name not in (*MAY_DIFFER, *by_machine) and not is_left_open and value != had[name]:
             return name, value, had[name]
     return None
 

@@ -13,7 +13,7 @@ from ramstrans.data.detect import detect_format
 from ramstrans.errors import UsageError
 from ramstrans.plain import to_plain
 from ramstrans.saved.metadata import CONFIG_FILE, load_metadata, saved_folder
-from ramstrans.training.config import OPTIONS_FILE, RunConfig
+from ramstrans.training.config import OPTIONS_FILE, RunConfig, TrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ def start_from(parser: Parser, arguments: Arguments) -> list[str]:
     started = [] if weights is None else model_of(weights)
     if is_toybirds(arguments) and arguments.value("--data.name") is None:
         started.append("--data.name=toybirds")
+    if arguments.value("--training.warmup_epochs") not in (None, "null"):  # in place of the recipe's steps
+        started.append(f"--training.warmup_steps={TrainingConfig.warmup_steps}")
     return started
 
 
@@ -132,6 +134,16 @@ def with_recipe_of(
     Raises:
         ConfigError: The backbone cannot work.
     """
+    given = given_to_recipe(words, add_options)
+    if given is None:
+        return config, []
+    from ramstrans.training.recipe import with_recipe
+
+    return with_recipe(config, given)
+
+
+def given_to_recipe(words: list[str], add_options: Callable[[Parser], None]) -> set[str] | None:
+    """Names of the options that recipe `auto` leaves as they are; None: it is not used."""
     parser = Parser()
     add_options(parser)
     parser.starting = None
@@ -139,11 +151,8 @@ def with_recipe_of(
     parser.detect_data(arguments)
     is_resumed = arguments.value("--resume") is not None
     if is_resumed or recipe_of(arguments) != "auto" or is_from_scratch(arguments):
-        return config, []
-    from ramstrans.training.recipe import with_recipe
-
-    given = parser.parse_args(words, defaults=False)
-    return with_recipe(config, set(given.keys()))
+        return None
+    return set(parser.parse_args(words, defaults=False).keys())
 
 
 def model_of(weights: str) -> list[str]:

@@ -3,8 +3,9 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 from ramstrans.bench.flops import macs_by_scale
 from ramstrans.bench.models import ModelSpec, measure_models
@@ -54,9 +55,14 @@ def costs_of(
     """
     specs = {run.name: spec_of(run, folders) for run in runs}
     times = read_json(folders.output / TIMES_FILE).get("times", {})
-    kinds = {key_of(specs[run.name]): specs[run.name] for run in runs if not exits_early(run)}
+    kinds = {key_of(specs[run.name]): run for run in runs if not exits_early(run)}
     if measure and not kinds.keys() <= times.keys():
-        times = measure_times(kinds, folders, folders.run(runs[0].of or runs[0]), progress)
+        device = choose_device("auto")
+        measured = {
+            key: specs[run.name]._replace(precision=precision_on(device, run, folders))
+            for key, run in kinds.items()
+        }
+        times = measure_times(measured, folders, device, progress)
     counted: dict[str, list[int]] = {}
     found = {}
     for run in runs:
@@ -94,11 +100,19 @@ def timing_of(folders: Folders) -> dict[str, Any] | None:
 
 
 def spec_of(run: Run, folders: Folders) -> ModelSpec:
-    """The model of a run, with random weights."""
+    """The model of a run, with random weights, and the precision in which it is wanted."""
     metadata = load_metadata(folders.run(run.of or run))
-    num_scales = None if run.of is None else run.options.get("num_scales")
+    options = {} if run.of is None else run.options
     config = dataclasses.replace(metadata.model, weights=None)
-    return ModelSpec(config, metadata.preprocessing.crop, num_scales=num_scales)
+    precision = options.get("precision") or metadata.run_options("training").get("precision", "fp32")
+    how = {"num_scales": options.get("num_scales"), "precision": precision}
+    return ModelSpec(config, metadata.preprocessing.crop, **how)
+
+
+def precision_on(device: torch.device, run: Run, folders: Folders) -> str:
+    """The precision in which a run is evaluated on a device."""
+    asked = None if run.of is None else run.options.get("precision")
+    return choose_precision(asked, load_metadata(folders.run(run.of or run)), device)
 
 
 def key_of(spec: ModelSpec) -> str:
@@ -106,17 +120,17 @@ def key_of(spec: ModelSpec) -> str:
     config = to_plain(spec.config)
     del config["num_classes"]
     scales = [] if spec.num_scales is None else [spec.num_scales]
-    return json.dumps([config, spec.crop, *scales], sort_keys=True)
+    precisions = [] if spec.precision in (None, "fp32") else [spec.precision]
+    return json.dumps([config, spec.crop, *scales, *precisions], sort_keys=True)
 
 
 def measure_times(
-    specs: Mapping[str, ModelSpec], folders: Folders, first: Path, progress: Progress
+    specs: Mapping[str, ModelSpec], folders: Folders, device: torch.device, progress: Progress
 ) -> dict[str, Any]:
-    """Milliseconds per image of each model, measured in turn, in the precision of the first run."""
-    device = choose_device("auto")
-    precision = choose_precision(None, load_metadata(first), device)
-    how: dict[str, Any] = {"batch_size": BATCH_SIZE, "precision": precision, "num_rounds": NUM_ROUNDS}
+    """Milliseconds per image of each model, measured in turn, each in its own precision."""
+    how: dict[str, Any] = {"batch_size": BATCH_SIZE, "num_rounds": NUM_ROUNDS}
     found = measure_models(specs, device, **how, progress=progress)
+    how["precision"] = " and ".join(sorted({spec.precision or "fp32" for spec in specs.values()}))
     times = {
         result.name: {name: 1e3 * value for name, value in result.seconds._asdict().items()}
         for result in found

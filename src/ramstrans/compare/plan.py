@@ -4,6 +4,7 @@ import difflib
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +54,7 @@ OF_COMPARE = {
 OF_SPLITS = (
     *("name", "root", "path_column", "label_column", "split_column", "image_folder", "class_level"),
     *("aircraft_level", "train_folder", "test_fraction", "split_seed", "group_column", "group_level"),
-    *("group_day", "folds", "fold", "on_unreadable", "on_unlabelled"),
+    *("group_day", "folds", "fold", "on_unreadable", "on_unlabelled", "hold_out_classes"),
 )
 """Options of the data that decide which images are tested; they are the same for all methods."""
 
@@ -217,6 +218,9 @@ def build_plan(content: object) -> Plan:
             else:
                 of, options = derived[method]
                 runs.append(Run(method, variant, name, seed, options, trained[of]))
+    for name, count in Counter(run.name for run in runs).items():
+        if count > 1:
+            raise ConfigError(f"two runs would be called {name}; give methods or data other names")
     contenders = list(dict.fromkeys(run.contender for run in runs))
     baseline = str(values.get("baseline", contenders[0]))
     if baseline not in contenders:
@@ -376,6 +380,9 @@ def _mapping(where: str, value: object) -> Mapping[str, Any]:
             raise ConfigError(
                 f"{where} has the name {name}, as YAML reads yes, no, on, off, null; put it in quotes"
             )
+    for name, count in Counter(map(str, value)).items():
+        if count > 1:
+            raise ConfigError(f"{where} has {name} twice, as a number and as text; give each once")
     return {str(name): entry for name, entry in value.items()}
 
 

@@ -278,9 +278,10 @@ def entry_of(
 
 
 def validated(one: Judged, key: str) -> float | None:
-    """A figure of the validation images after the epoch that was kept; None if there is none."""
+    """A figure of the validation images after the epoch, or by the head, that was kept; None without."""
     kept = one.report.get("epoch")
     rows = [row for row in one.log if row["kind"] == "validation" and row["epoch"] == kept]
+    rows = rows or [row for row in one.log if row["kind"] == "probe" and row.get("is_best")]
     return rows[-1].get(key) if rows else None
 
 

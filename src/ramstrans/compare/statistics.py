@@ -137,7 +137,8 @@ class CrossedBootstrap:
         else:
             p = 2 * float(stats.t.sf(abs(difference) / error, df)) if error else float(difference == 0)
             test = "t, same models" if same_models else "t, seeds and images"
-        return Difference(100 * difference, (100 * (difference - half), 100 * (difference + half)), p, test)
+        interval = max(100 * (difference - half), -100.0), min(100 * (difference + half), 100.0)
+        return Difference(100 * difference, interval, p, test)
 
     def _error(
         self,

@@ -27,6 +27,7 @@ from ramstrans.training.plan import (
     MARGIN,
     Candidate,
     Measurement,
+    can_checkpoint,
     measure,
     num_passes,
     resources,
@@ -258,9 +259,9 @@ class Budget(NamedTuple):
         training = self.config.training
         model = dataclasses.replace(self.config.model, backbone=choice.backbone, image_size=choice.image_size)
         config = dataclasses.replace(self.config, model=model)
-        can_checkpoint = not training.compile and training.attention != "math"
         least = math.inf
-        for flag in [True] if training.gradient_checkpointing else [False, True][: 1 + can_checkpoint]:
+        without = [False, True] if can_checkpoint(training) else [False]
+        for flag in [True] if training.gradient_checkpointing else without:
             candidate = Candidate(training.precision, flag)
             fitting: list[Measurement] = []
             for step in measure(config, candidate, self.images, with_ddp=self.with_ddp, num_taken=2):

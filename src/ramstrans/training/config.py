@@ -198,6 +198,7 @@ class TrainingConfig:
             **dict.fromkeys(("mixup", "cutmix", "contrastive", "ema_decay", "patience", "compile"), steps),
             **dict.fromkeys(("gradient_checkpointing", "channels_last", "max_steps", "fsdp"), steps),
             **dict.fromkeys(("lora_rank", "lora_alpha", "lora_mlp"), lora),
+            "momentum": (self.optimizer != "adamw", "training.optimizer sgd, or another that has it"),
             "warmup_steps": (self.warmup_epochs is None, "training.warmup_epochs null"),
         }
         warn_ignored("training", self, needs)
@@ -270,6 +271,11 @@ class RunConfig:
             raise ConfigError(
                 "training.finetune head fits the head alone, and the aggregator of model.method glsim has to "
                 "be trained too; give all or lora"
+            )
+        if self.model.method == "calcrop" and self.training.is_probe and self.training.loss_weights:
+            raise ConfigError(
+                "training.loss_weights does not go with training.finetune head and model.method calcrop, "
+                "which answers from one look: the head is fitted to that alone; leave it out"
             )
         is_native = self.model.zoom_source == "native"
         if is_native and mixes:

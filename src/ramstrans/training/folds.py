@@ -80,6 +80,7 @@ def cross_validate(
         )
     if resumes:
         check_unfinished(output, config)
+        write_options(output, dataclasses.replace(config, output=output))  # there may be more epochs
     else:
         check_output(output, overwrite=config.overwrite)
     reports: list[Report] = []

@@ -120,7 +120,9 @@ def losses_by_scale(
             continue
         loss = cross_entropy(logits, labels, stage.crop_box, mixing, label_smoothing, class_weights)
         if target is not None:
-            loss = torch.lerp(loss, F.cross_entropy(logits, target), fused_target)
+            soft = F.cross_entropy(logits, target, reduction="none")
+            weighted = soft if class_weights is None else soft * class_weights[labels]
+            loss = torch.lerp(loss, weighted.mean(), fused_target)
         yield loss + contrastive * contrastive_loss(stage.feature, labels) if contrastive else loss
 
 

@@ -28,15 +28,15 @@ from ramstrans.data.loading.dataset import Batch
 from ramstrans.data.preprocessing import Preprocessing
 from ramstrans.data.records import Split
 from ramstrans.distributed import choose_device
-from ramstrans.errors import TrainingError, UsageError
+from ramstrans.errors import ConfigError, TrainingError, UsageError
 from ramstrans.models.methods.build import build_model
 from ramstrans.options import Precision
-from ramstrans.training.config import RunConfig
+from ramstrans.training.config import RunConfig, TrainingConfig
 from ramstrans.training.memory import format_bytes, is_out_of_memory, num_bytes, peak_bytes, tensors_in
 from ramstrans.training.optim import num_steps
 from ramstrans.training.setup import build_accelerator
 from ramstrans.training.step import TrainStep, build_train_step
-from ramstrans.training.trainable import set_train_mode, set_trainable
+from ramstrans.training.trainable import check_batch_norms, set_train_mode, set_trainable
 
 PRECISIONS: dict[str, tuple[Precision, ...]] = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
 """Precisions to try, by type of device; memory cannot be counted on others."""
@@ -141,7 +141,8 @@ def plan(
     """Measure which precision, gradient checkpointing and accumulation make the steps of a run fit.
 
     Args:
-        config: The run, with its number of classes; these three options and `compile` are ignored.
+        config: The run, with its number of classes; these three options are ignored, and `compile` is but for
+            that it does not go with gradient checkpointing.
         num_images: Training images.
         memory: Bytes that each process may use; None: what is free on this device.
         processes: Processes that divide the images of a step (DDP), one per device.
@@ -160,13 +161,19 @@ def plan(
 
     steps = num_steps(config.training, math.ceil(num_images / config.training.batch_size))
     candidates: list[Candidate] = []
-    choices = [Candidate(name, again) for name in PRECISIONS[device.type] for again in (False, True)]
+    again = (False, True) if can_checkpoint(config.training) else (False,)
+    choices = [Candidate(name, flag) for name in PRECISIONS[device.type] for flag in again]
     for number, choice in enumerate(choices):
         progress(number, len(choices), f"measuring {choice.precision}")
         fitting = list(takewhile(fits, measure(config, choice, images, with_ddp=processes > 1)))
         candidates.append(choice._replace(largest=fitting[-1] if fitting else None))
         clear_device_cache(garbage_collection=True)
     return Plan(device, memory, images, steps, tuple(candidates))
+
+
+def can_checkpoint(training: TrainingConfig) -> bool:
+    """Whether gradient checkpointing goes with the other options of a run."""
+    return not training.compile and training.attention != "math"
 
 
 def resources(config: RunConfig, memory: float | None, processes: int) -> tuple[torch.device, float, int]:
@@ -213,6 +220,8 @@ def measure(
 ) -> Iterator[Measurement]:
     """Take steps of 1, 2, 4, ... up to `images` images, as long as this device has memory for them.
 
+    A batch norm on pooled features needs two images: then they begin with 2.
+
     The peak is that of the run: in several micro-batches, the waiting images and the accumulated gradients
     count too.
 
@@ -222,15 +231,25 @@ def measure(
         images: Images per step of one process.
         with_ddp: Whether DDP holds a copy of all gradients.
         num_taken: Sizes that are measured, however slow, before larger ones are extrapolated; 2 or more.
+
+    Raises:
+        ConfigError: `images` is 1, and a batch norm needs two.
     """
     step, preprocessing = build_step(config, choice)
     model, device = step.model, step.accelerator.device
+    smallest = 1
+    try:
+        check_batch_norms(model, config.training, smallest)
+    except ConfigError:
+        if images == smallest:
+            raise
+        smallest = 2
     gradients = num_bytes(weight for weight in model.parameters() if weight.requires_grad)
     copies = 2 if config.training.ema_decay else 1
     held = copies * num_bytes(model.parameters()) + (gradients if with_ddp else 0)
     own: list[Measurement] = []
     while not own or own[-1].images < images:
-        size = min(2 * own[-1].images, images) if own else 1
+        size = min(2 * own[-1].images, images) if own else smallest
         batch = random_batch(config, preprocessing, size)
         if device.type == "cpu" and len(own) >= num_taken and own[-1].seconds > SLOW_STEP:
             own.append(extrapolate(own[-2], own[-1], size))

@@ -241,6 +241,8 @@ def features_key(model: Method, config: RunConfig, dataset: ImageDataset, view: 
         status = file_status(record.path)
         images.update(str(record.path.absolute()).encode(errors="surrogateescape"))
         images.update(f" {status.st_size} {status.st_mtime_ns}\n".encode())
+        if config.model.region_placement == "given":
+            images.update(f"{record.box}\n".encode())
     model_config = dataclasses.replace(config.model, num_classes=None, weights=None)
     augmented = dataset.augmentation and [dataclasses.asdict(dataset.augmentation), dataset.seed, view]
     parts = {

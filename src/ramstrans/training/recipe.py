@@ -15,6 +15,7 @@ import torch
 
 from ramstrans.distributed import choose_device, computes_bf16
 from ramstrans.errors import ConfigError
+from ramstrans.models.anatomy import inspect_model
 from ramstrans.models.backbones import build_backbone, check_name, current_name
 from ramstrans.models.config import ModelConfig
 from ramstrans.saved.metadata import saved_folder
@@ -133,6 +134,7 @@ class Facts(NamedTuple):
         family: Of its architecture.
         millions: Of parameters.
         num_layers: That timm counts for layer decay; None: it counts none.
+        num_rolled: Of a ViT, the layers of a rollout; 0: its layers cannot be rolled out.
     """
 
     name: str
@@ -141,6 +143,7 @@ class Facts(NamedTuple):
     family: Family
     millions: float
     num_layers: int | None
+    num_rolled: int
 
 
 def with_recipe(config: RunConfig, given: Collection[str] = ()) -> tuple[RunConfig, list[str]]:
@@ -207,7 +210,9 @@ def choose_model(model: ModelConfig, given: Collection[str]) -> tuple[Facts, Mod
         network = build_backbone(dataclasses.replace(model, num_classes=model.num_classes or 2))
     millions = sum(weight.numel() for weight in network.parameters()) / 1e6
     architecture = name.partition(".")[0]
-    facts = Facts(architecture, kind, told_by, family_of(network), millions, num_layers_of(network))
+    family = family_of(network)
+    num_rolled = inspect_model(network, model.input_size).num_layers if family == "ViT" else 0
+    facts = Facts(architecture, kind, told_by, family, millions, num_layers_of(network), num_rolled)
     return facts, model
 
 
@@ -252,7 +257,7 @@ def layer_decay(row: Row, num_layers: int | None) -> float:
     return float(f"{row.layer_decay ** ((row.num_layers - 1) / (num_layers - 1)):.4g}")
 
 
-def with_drop_path(model: ModelConfig, rate: float, given: Collection[str]) -> ModelConfig:
+def with_drop_path(model: ModelConfig, rate: float, given: Collection[str] = ()) -> ModelConfig:
     """The model with stochastic depth, if it was not given and the backbone can have it."""
     if not rate or "model.drop_path" in given or "drop_path_rate" in model.backbone_options:
         return model
@@ -275,9 +280,8 @@ def with_regions(model: ModelConfig, facts: Facts, given: Collection[str]) -> Mo
     if is_other or model.num_scales == 1 or saved_folder(model.weights):
         return model
     values: dict[str, Any] = {"class_tokens": "shared", "component": "soft"}
-    if facts.num_layers is not None:
-        blocks = facts.num_layers - 2  # timm counts the embedding and the head too
-        values["saliency_layers"] = max(blocks // 2, 1)
+    if facts.num_rolled and model.saliency in ("auto", "rollout"):
+        values["saliency_layers"] = max(facts.num_rolled // 2, 1)
     changes = {name: value for name, value in values.items() if f"model.{name}" not in given}
     return dataclasses.replace(model, **changes)
 
@@ -304,7 +308,8 @@ def describe(config: RunConfig, facts: Facts, row: Row, kept: list[str]) -> list
             f"from {row.source}",
         ]
     if model.num_scales > 1:
-        layers = f", rollout of the last {model.saliency_layers} layers" if model.saliency_layers else ""
+        is_rolled = model.saliency_layers and facts.num_rolled
+        layers = f", rollout of the last {model.saliency_layers} layers" if is_rolled else ""
         tokens = model.class_tokens or "by the backbone"
         lines.append(f"regions: component {model.component}{layers}; class tokens {tokens}")
     return lines + ([f"as given: {', '.join(kept)}"] if kept else [])

@@ -28,7 +28,9 @@ from ramstrans.training.config import SEARCH_FILE, WHERE, RunConfig
 from ramstrans.training.log import MetricsLog
 from ramstrans.training.loop import TrainLoop
 from ramstrans.training.memory import OUT_OF_MEMORY
+from ramstrans.training.optim import num_steps
 from ramstrans.training.plan import with_training
+from ramstrans.training.recipe import with_drop_path
 from ramstrans.training.run_folder import options_of
 from ramstrans.training.setup import Prepared, build_accelerator
 
@@ -96,27 +98,28 @@ def score(row: Mapping[str, Any], num_images: int) -> float:
 
 
 def ranges(config: RunConfig) -> dict[str, Range]:
-    """What is tried of each option, around the run's own value."""
+    """What is tried of each option, around the run's own value; a backbone may lack stochastic depth."""
     training, model = config.training, config.model
-    return {
+    tried = {
         "training.lr": Range(training.lr, training.lr / 10, training.lr * 10, log=True),
         "training.weight_decay": Range(training.weight_decay, 0.0, max(0.3, training.weight_decay)),
         "training.layer_decay": Range(training.layer_decay, min(0.6, training.layer_decay), 1.0),
-        "model.drop_path": Range(model.drop_path, 0.0, max(0.3, model.drop_path)),
     }
+    if with_drop_path(model, rate=0.1) != model or model.drop_path:
+        tried["model.drop_path"] = Range(model.drop_path, 0.0, max(0.3, model.drop_path))
+    return tried
 
 
 def with_values(config: RunConfig, values: Mapping[str, float]) -> RunConfig:
     """The run with other values of the options that are tried."""
     named = {name.partition(".")[2]: value for name, value in values.items()}
-    model = replace(config.model, drop_path=named.pop("drop_path"))
+    model = replace(config.model, drop_path=named.pop("drop_path", config.model.drop_path))
     return replace(with_training(config, **named), model=model)
 
 
-def short(config: RunConfig) -> RunConfig:
+def short(config: RunConfig, steps_per_epoch: int) -> RunConfig:
     """The run as short as a trial, evaluated after each epoch, without checkpoints."""
-    epochs = config.training.epochs
-    assert epochs is not None, "filled in by the number of images"
+    epochs = math.ceil(num_steps(config.training, steps_per_epoch) / steps_per_epoch)
     epochs = min(epochs, max(MIN_EPOCHS, math.ceil(EPOCH_SHARE * epochs)))
     return with_training(config, epochs=epochs, evaluate_every=1, patience=None, checkpoint_every=0)
 
@@ -240,7 +243,7 @@ def run_trial(
         for name, tried in ranges(prepared.config).items()
     }
     logger.info("trial %d: %s", trial.number + 1, options_for(values))
-    config = short(with_values(prepared.config, values))
+    config = short(with_values(prepared.config, values), len(loaders[0]))
     accelerator = build_accelerator(config, Path())
     set_seed(config.seed)
     model = build_model(replace(config.model, weights=None))
@@ -294,7 +297,10 @@ def plot_search(trials: "list[optuna.trial.FrozenTrial]", path: Path) -> None:
     """Plot the validation accuracy of the trials of `ranked` over each option, as a PNG file."""
     names = list(trials[0].params)
     figure = Figure(figsize=(9, 6.4), layout="constrained")
-    for axes, name in zip(figure.subplots(2, 2, sharey=True).flat, names, strict=True):
+    panels = figure.subplots(2, 2, sharey=True).flat
+    for axes in panels[len(names) :]:
+        axes.remove()
+    for axes, name in zip(panels, names, strict=False):
         for state, marker, color in (("COMPLETE", "o", scale_color(0)), ("PRUNED", "x", "#888888")):
             some = [one for one in trials if one.state.name == state and "top1" in one.user_attrs]
             label = {"COMPLETE": "to the end", "PRUNED": "stopped early"}[state]
