@@ -110,6 +110,12 @@ def test_time_is_that_of_all_steps_and_evaluations(measured):
     assert five_times.seconds == pytest.approx(5 * PASSES * gmacs)
 
 
+@pytest.mark.parametrize(("every", "evaluations"), [(1, 3), (2, 2), (3, 1), (7, 1)])
+def test_the_last_epoch_is_evaluated_too(every, evaluations):
+    passes = num_passes(sized_run(evaluate_every=every), NUM_IMAGES)
+    assert passes == pytest.approx(3 * 10 * 6 + (9 * evaluations + 6) / 3)
+
+
 def test_passes_of_a_linear_probe():
     """Three views of each training image, one of the others, forward once."""
     probe = sized_run(finetune="head", probe_views=3)

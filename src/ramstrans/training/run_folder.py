@@ -24,14 +24,16 @@ RUN_MARK = "metrics.jsonl"
 def options_of(config: RunConfig) -> dict[str, Any]:
     """Every option as plain values: strings for paths, lists for tuples.
 
-    The paths of the data are absolute, so that the run can be resumed and evaluated from any folder. A root
-    that does not exist is a name on the hub, and stays.
+    The paths of data and caches are absolute, so that the run can be resumed and evaluated from any folder. A
+    root that does not exist is a name on the hub, and stays.
     """
     plain: dict[str, Any] = to_plain(config, "options")
     for name in ("root", "image_folder", "cache_dir"):
         path: Path | None = getattr(config.data, name)
         if path is not None and (name != "root" or path.exists()):
             plain["data"][name] = str(path.absolute())
+    if config.training.probe_cache is not None:
+        plain["training"]["probe_cache"] = str(config.training.probe_cache.absolute())
     return plain
 
 
