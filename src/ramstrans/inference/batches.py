@@ -172,7 +172,8 @@ def items_of(batch: Mapping[str, Any]) -> list[tuple[str | None, bytes | None]]:
 
 def _is_missing(value: Any) -> bool:  # noqa: ANN401 - a cell of any table
     """Whether a cell has no value: None, or NaN or NA of pandas."""
-    return value is None or (isinstance(value, float) and math.isnan(value)) or repr(value) in ("<NA>", "NaT")
+    is_na = type(value).__name__ == "NAType"  # pandas is not needed here
+    return value is None or is_na or (isinstance(value, float) and math.isnan(value))
 
 
 def _values(column: Any) -> Iterable[Any]:  # noqa: ANN401 - a list, or an array of NumPy, pandas or Arrow

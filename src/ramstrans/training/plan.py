@@ -210,9 +210,8 @@ def num_passes(config: RunConfig, num_images: Mapping[Split, int]) -> float:
         return FORWARD_SHARE * (num_train * training.probe_views + num_images["val"] + num_images["test"])
     per_epoch = math.ceil(num_train / training.batch_size)
     steps = num_steps(training, per_epoch)
-    num_evaluations = math.ceil(
-        math.ceil(steps / per_epoch) / training.evaluate_every
-    )  # always after the last
+    num_epochs = math.ceil(steps / per_epoch)
+    num_evaluations = math.ceil(num_epochs / training.evaluate_every)  # always after the last
     num_evaluated = num_images["test"] + num_images["val"] * num_evaluations
     return steps * num_train / per_epoch + FORWARD_SHARE * num_evaluated
 
