@@ -34,7 +34,7 @@ def test_results_have_the_figures_of_the_answers(path):
         (["efficientnet_cub50"], "plain"),
         (["controls_cub50"], "rams"),
         (["toybirds", "toybirds_muon"], "rams"),
-        (["far_cub50"], "rams"),
+        (["far_cub50", "far_peers_cub50"], "rams"),
         (["toyfar"], "rams"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
